@@ -1,0 +1,129 @@
+"""What a cloning job is asked to do: one frozen dataclass for library, API, CLI and row."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pnc_core.errors import ConfigError
+
+HeadKind = Literal["auto", "affine", "router", "joint"]
+Localizer = Literal["fisher", "taylor", "magnitude", "random"]
+_STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A pair of positions: where the target is read and where the source is entered."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    target: str
+    """Position in the target, as `pnc inspect` lists it; `input` is the image itself."""
+    source: str
+    """Position in the source at which the cloned tail begins."""
+
+    def __str__(self) -> str:
+        return f"{self.target}->{self.source}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneConfig:
+    """Parameters of one cloning job.
+
+    Defaults are our own choice; docs/method.md gives the reasons.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    classes: tuple[str, ...]
+    """Names of the source's classes to clone, without repetition."""
+    keep: float = 0.5
+    """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
+    localizer: Localizer = "fisher"
+    """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `magnitude` or `random`."""
+    head: HeadKind = "auto"
+    """How old and new logits meet; `auto` takes the simplest within one standard error of the best."""
+    position: Position | None = None
+    """Fix the pair of positions instead of searching for it."""
+    max_size: float = 0.6
+    """Positions whose whole module would exceed this share of the source's parameters are dropped."""
+    shortlist: int = 4
+    """How many screened positions are trained; halved until one is left."""
+    epochs: int = 12
+    """Epochs of feature matching for the position that wins."""
+    batch_size: int = 128
+    """Images in one training batch."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of adapter and calibration (AdamW, one cycle)."""
+    screen_images: int = 2000
+    """Images at most that the training-free screen looks at."""
+    validation: float = 0.25
+    """Share of the job's images held out to choose position and head."""
+    seed: int = 0
+    """Seed of every random choice; equal seeds and inputs give equal bundles."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        _check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
+        _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
+        _check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
+        _check(0 < self.max_size <= 2, "max_size", "a share above 0 and at most 2", self.max_size)
+        _check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
+        _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
+        for name, low, high in _INTEGER_RANGES:
+            value = getattr(self, name)
+            _check(low <= value <= high, name, f"an integer from {low} to {high}", value)
+
+
+_INTEGER_RANGES = (
+    ("shortlist", 1, 64),
+    ("epochs", 1, 1000),
+    ("batch_size", 2, 65536),
+    ("screen_images", 32, 1_000_000),
+    ("seed", 0, 2**32 - 1),
+)
+
+
+def _check(ok: bool, name: str, expected: str, got: object) -> None:
+    if not ok:
+        raise ConfigError(f"{name}: expected {expected}, got {got!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Everything but the weights that is needed to rebuild a network and feed it.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    architecture: str
+    """Name on the allow-list of `pnc_core.architectures`, e.g. `resnet20` or `torchvision/resnet18`."""
+    classes: tuple[str, ...]
+    """Class names in the order of the logits."""
+    input_size: tuple[int, int, int]
+    """Channels, height and width of one image."""
+    mean: tuple[float, ...]
+    """Per-channel mean taken from pixels scaled to 0..1 before they enter the network."""
+    std: tuple[float, ...]
+    """Per-channel standard deviation that pixels are divided by."""
+    options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Options of the architecture, e.g. `{"width": 32}`."""
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "input_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        channels = self.input_size[0] if len(self.input_size) == 3 else 0
+        _check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
+        _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
+        _check(all(0 < len(c) <= 128 and c.isprintable() for c in self.classes), "classes",
+               "printable names of 1 to 128 characters", self.classes)
+        _check(len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size), "input_size",
+               "channels, height and width, each from 1 to 4096", self.input_size)
+        _check(len(self.mean) == channels, "mean", f"{channels} numbers, one a channel", self.mean)
+        _check(len(self.std) == channels and all(s > 0 for s in self.std), "std",
+               f"{channels} positive numbers, one a channel", self.std)

@@ -1,0 +1,76 @@
+"""Errors of the library.
+
+    PncError                      everything raised on purpose
+    ├── ConfigError               a job's parameters make no sense (also a ValueError)
+    ├── NetworkError              a network cannot be built, traced or used
+    │   ├── UnknownArchitecture   the name is not on the list
+    │   └── WeightsMismatch       the weights do not fit the architecture
+    ├── DataError                 images or labels cannot be used
+    ├── PositionError             no position, or not one of this network's
+    ├── BundleError               a file is not a whole, well-formed bundle
+    ├── MismatchError             a bundle meets another network than it was made for
+    └── Cancelled                 the caller asked to stop
+
+Every message says what was expected, what was got and what to do. `code` is
+stable and machine-readable; the HTTP API repeats it.
+"""
+
+
+class PncError(Exception):
+    """Base of all errors the library raises on purpose."""
+
+    code = "pnc_error"
+
+
+class ConfigError(PncError, ValueError):
+    """A parameter of a job is out of its range."""
+
+    code = "invalid_config"
+
+
+class NetworkError(PncError):
+    """A network cannot be built, traced or used."""
+
+    code = "invalid_network"
+
+
+class UnknownArchitecture(NetworkError):
+    """The architecture's name is not on the allow-list."""
+
+    code = "unknown_architecture"
+
+
+class WeightsMismatch(NetworkError):
+    """The weights do not fit the architecture."""
+
+    code = "weights_mismatch"
+
+
+class DataError(PncError):
+    """Images or labels cannot be used for this job."""
+
+    code = "invalid_data"
+
+
+class PositionError(PncError):
+    """A position does not exist, or none is usable."""
+
+    code = "invalid_position"
+
+
+class BundleError(PncError):
+    """A file is not a whole, well-formed bundle."""
+
+    code = "invalid_bundle"
+
+
+class MismatchError(PncError):
+    """A bundle was made for another target, or from another source."""
+
+    code = "target_mismatch"
+
+
+class Cancelled(PncError):
+    """The caller's cancel callback asked to stop."""
+
+    code = "cancelled"
