@@ -7,6 +7,7 @@
     │   └── WeightsMismatch       the weights do not fit the architecture
     ├── DataError                 images or labels cannot be used
     ├── PositionError             no position, or not one of this network's
+    ├── TensorFileError           a file is not a whole, harmless safetensors file
     ├── BundleError               a file is not a whole, well-formed bundle
     ├── MismatchError             a bundle meets another network than it was made for
     └── Cancelled                 the caller asked to stop
@@ -56,6 +57,12 @@ class PositionError(PncError):
     """A position does not exist, or none is usable."""
 
     code = "invalid_position"
+
+
+class TensorFileError(PncError):
+    """A file is not a whole, harmless safetensors file."""
+
+    code = "invalid_safetensors"
 
 
 class BundleError(PncError):
