@@ -1,0 +1,208 @@
+"""Build a network by an allow-listed name: the only way a name becomes code.
+
+Own families: `resnet20|32|56` (He et al. 2016, section 4.2, the CIFAR form),
+`cnn` (plain), `vgg` (small, batch-normalised). Every torchvision classifier is
+`torchvision/<name>`. A name is looked up in a table; it never becomes an import.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch
+from pnc_core.vision import torchvision_models
+
+Builder = Callable[..., nn.Module]
+MAX_WIDTH = 4096
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut that pads channels with zeros (option A, no parameters)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.relu2 = nn.ReLU()
+        self.stride, self.padding = stride, channels_out - channels_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        if self.padding:
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.padding))
+        return self.relu2(y + x)  # type: ignore[no-any-return]
+
+
+class CifarResNet(nn.Module):
+    """Three stages of basic blocks at `width`, 2 `width` and 4 `width` channels."""
+
+    def __init__(self, blocks: int, channels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.stem = ConvBlock(channels, width, pool=False)
+        widths = [width, width, 2 * width, 4 * width]
+        stages = []
+        for stage, (before, after) in enumerate(pairwise(widths)):
+            rest = [BasicBlock(after, after, 1) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(BasicBlock(before, after, 2 if stage else 1), *rest))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(4 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> logits (N, classes)."""
+        x = self.layer3(self.layer2(self.layer1(self.stem(x))))
+        return self.fc(self.flatten(self.pool(x)))  # type: ignore[no-any-return]
+
+
+class ConvBlock(nn.Sequential):
+    """3x3 convolution, batch norm, ReLU and, if asked, 2x2 max pooling."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, pool: bool) -> None:
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels_in, channels_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(),
+        ]
+        super().__init__(*layers, *([nn.MaxPool2d(2)] if pool else []))
+
+
+class Chain(nn.Module):
+    """Convolution blocks one after another, global average pooling and a linear classifier."""
+
+    def __init__(self, plan: list[tuple[int, bool]], channels: int, classes: int) -> None:
+        super().__init__()
+        widths = [channels, *(width for width, _ in plan)]
+        self.blocks = nn.Sequential(
+            *(ConvBlock(a, b, pool=pool) for (a, b), (_, pool) in zip(pairwise(widths), plan, strict=True))
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) -> logits (N, classes)."""
+        return self.fc(self.flatten(self.pool(self.blocks(x))))  # type: ignore[no-any-return]
+
+
+def _cifar_resnet(blocks: int, spec: NetworkSpec, *, width: int = 16) -> nn.Module:
+    return CifarResNet(blocks, spec.input_size[0], len(spec.classes), _width(width))
+
+
+def _cnn(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
+    w = _width(width)
+    plan = [(w, False), (w, True), (2 * w, True), (4 * w, False)]
+    return Chain(plan, spec.input_size[0], len(spec.classes))
+
+
+def _vgg(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
+    w = _width(width)
+    plan = [(w, False), (w, True), (2 * w, False), (2 * w, True), (4 * w, False), (4 * w, True), (4 * w, False)]
+    return Chain(plan, spec.input_size[0], len(spec.classes))
+
+
+def _torchvision(name: str, spec: NetworkSpec) -> nn.Module:
+    if spec.input_size[0] != 3:
+        raise NetworkError(f"torchvision/{name}: expected input_size with 3 channels, got {spec.input_size[0]}")
+    extra: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    if name == "googlenet" or name == "inception_v3":
+        extra["aux_logits"] = False
+    if name.startswith("vit_"):
+        extra["image_size"] = spec.input_size[1]
+    if name.startswith("maxvit"):
+        extra["input_size"] = spec.input_size[1:]
+    network: nn.Module = torchvision_models().get_model(name, weights=None, num_classes=len(spec.classes), **extra)
+    return network
+
+
+def _width(width: object) -> int:
+    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MAX_WIDTH:
+        raise ConfigError(f"options.width: expected an integer from 1 to {MAX_WIDTH}, got {width!r}")
+    return width
+
+
+@cache
+def architectures() -> dict[str, Builder]:
+    """Every buildable name and its builder."""
+    models = torchvision_models()
+    table: dict[str, Builder] = {f"resnet{6 * n + 2}": partial(_cifar_resnet, n) for n in (3, 5, 9)}
+    table |= {"cnn": _cnn, "vgg": _vgg}
+    return table | {f"torchvision/{name}": partial(_torchvision, name) for name in models.list_models(module=models)}
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Only `torch.empty` (the weights) goes to the meta device: RegNet, Swin and
+    MaxViT compute widths and rates with small tensors that must have values."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        meta = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **meta})
+
+
+def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
+    """Build the network that `spec` names, in eval mode, with fresh weights.
+
+    Args:
+        spec: Architecture, its options, classes and input size.
+        device: `meta` builds shapes only, without memory.
+
+    Raises:
+        UnknownArchitecture: the name is not on the list.
+        ConfigError: an option is unknown or out of range.
+        NetworkError: the architecture cannot take this input size.
+    """
+    builder = architectures().get(spec.architecture)
+    if builder is None:
+        own = sorted(name for name in architectures() if "/" not in name)
+        raise UnknownArchitecture(
+            f"architecture: expected one of {own} or torchvision/<classifier>, got {spec.architecture!r}"
+        )
+    try:
+        if device == "meta":
+            with _EmptyOnMeta():
+                return builder(spec, **spec.options).eval().to("meta")
+        return builder(spec, **spec.options).to(device).eval()
+    except TypeError as error:
+        raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None
+
+
+def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """Copy `state` into `network`, which is changed in place and returned.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, or not finite.
+    """
+    expected = network.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        raise WeightsMismatch(
+            f"weights: expected the {len(expected)} tensors of this architecture, got {len(state)}; "
+            f"missing {_some(missing)}, unexpected {_some(extra)}; check architecture, options and classes"
+        )
+    for name, tensor in expected.items():
+        got = state[name]
+        if got.shape != tensor.shape or got.dtype != tensor.dtype:
+            raise WeightsMismatch(
+                f"weights: tensor {name!r} expected {tensor.dtype} {tuple(tensor.shape)}, "
+                f"got {got.dtype} {tuple(got.shape)}; check architecture, options and classes"
+            )
+        if got.is_floating_point() and not bool(torch.isfinite(got).all()):
+            raise WeightsMismatch(f"weights: tensor {name!r} expected finite numbers, got inf or nan")
+    network.load_state_dict(state)
+    return network
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[:4]}{' ...' if len(names) > 4 else ''}" if names else "none"

@@ -1,0 +1,198 @@
+"""A source's tail: opened with gates for localization, then cut down physically.
+
+`open_tail` copies the part of the source behind a position and puts a gate at
+the input of every layer that reads a prunable channel group. Masking a channel
+at its gates and removing it with `extract` are the same function; the kept
+numbers are bit-for-bit copies of the source's, which `verify` proves.
+
+Source: paper section 3.2 (the module is a masked part of the source); gates at
+the consumers' inputs and the calibration they carry are our own choice.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from pnc_core.channels import ChannelGroup, Channels, channel_groups, parameter_count, remove_channels
+from pnc_core.errors import MismatchError, PositionError
+from pnc_core.positions import Traced, cut, run, taps_behind
+
+
+class Gate(nn.Module):
+    """y = (x * scale + shift) * mask, one number of each a channel.
+
+    `scale` and `shift` are the channel calibration that insertion learns (they
+    start as the identity, so source weights never change); `mask` is only set
+    while channels are scored: (C,) or, for scores of single images, (N, C).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
+        self.mask: Tensor | None = None
+
+    def forward(self, x: Tensor, axis: int, repeat: int) -> Tensor:
+        """Gate the channels along dimension `axis`; any shape, same shape out."""
+        y = x * _along(self.scale, x, axis, repeat) + _along(self.shift, x, axis, repeat)
+        return y if self.mask is None else y * _along(self.mask, x, axis, repeat)
+
+
+def _along(values: Tensor, x: Tensor, axis: int, repeat: int) -> Tensor:
+    wide = values.repeat_interleave(repeat, dim=-1) if repeat > 1 else values
+    shape = [1] * x.ndim
+    shape[axis] = wide.shape[-1]
+    if wide.ndim == 2:
+        shape[0] = wide.shape[0]
+    return wide.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The part of a source behind a position, restricted to the cloned classes."""
+
+    part: fx.GraphModule
+    """activation (N, *shape) -> (logits (N, K), tuple of activations at `taps`)."""
+    start: str
+    taps: tuple[str, ...]
+    tap_axes: tuple[int, ...]
+    """Channel dimension of each tap."""
+    tap_groups: tuple[str | None, ...]
+    """Prunable group whose channels a tap holds, if any."""
+    groups: tuple[ChannelGroup, ...]
+    gates: dict[str, Gate]
+    kept: dict[str, Tensor]
+    """int64 indices of the source's channels that are present, by group."""
+
+    @property
+    def numbers(self) -> int:
+        """Copied parameters and buffers; gates do not count."""
+        gates = sum(p.numel() for gate in self.gates.values() for p in gate.parameters())
+        return sum(t.numel() for t in self.part.state_dict().values()) - gates
+
+    def forward(self, activation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Activation at `start` -> (logits, taps)."""
+        return run(self.part, activation)
+
+    def mask(self, kept: dict[str, Tensor] | None) -> None:
+        """Let only the `kept` channels through (None: all)."""
+        for name, gate in self.gates.items():
+            gate.mask = None
+            if kept is not None:
+                gate.mask = torch.zeros_like(gate.scale.detach()).index_fill(0, kept[name].to(gate.scale.device), 1.0)
+
+    def count(self, sizes: dict[str, int]) -> int:
+        """How many copied numbers would stay with `sizes[group]` channels of each group."""
+        gates = self.numbers - sum(t.numel() for t in self.part.state_dict().values())
+        return parameter_count(self.part, self.groups, sizes) + gates
+
+
+def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: bool = False) -> Tail:
+    """Copy the source's tail behind `start`, keep the rows of `classes`, and put in gates.
+
+    Args:
+        source: Traced source network; it is copied, never changed.
+        start: Name of the position where the tail begins.
+        classes: Indices of the cloned classes among the source's logits.
+        residual: Also offer residual streams for pruning, not only inner channels.
+
+    Raises:
+        PositionError: behind `start` nothing can be pruned or no class can be told apart.
+    """
+    taps = tuple(taps_behind(source, start))
+    part = copy.deepcopy(cut(source, start, taps)).requires_grad_(False).eval()
+    channels = _read(part, source)
+    if channels.logits is None:
+        raise PositionError(f"position {start!r}: expected a tail whose last layer has one row a class")
+    groups = tuple(g for g in channels.groups if residual or not g.residual)
+    if not groups:
+        raise PositionError(f"position {start!r}: expected channels that can be pruned behind it, found none")
+    remove_channels(part, channels.logits, torch.as_tensor(list(classes)))
+    infos = [source.position(name) for name in taps]
+    gates = _insert_gates(part, groups)
+    return Tail(
+        part=part,
+        start=start,
+        taps=taps,
+        tap_axes=tuple(info.axis for info in infos),
+        tap_groups=tuple(_offered(channels.group_of.get(info.node), groups) for info in infos),
+        groups=groups,
+        gates=gates,
+        kept={g.name: torch.arange(g.width) for g in groups},
+    )
+
+
+def _read(part: fx.GraphModule, source: Traced) -> Channels:
+    output = next(n for n in part.graph.nodes if n.op == "output")
+    shapes = {n.name: source.shapes[n.name] for n in part.graph.nodes if n.name in source.shapes}
+    logits = output.args[0][0]
+    return channel_groups(part, shapes, logits)
+
+
+def _offered(name: str | None, groups: tuple[ChannelGroup, ...]) -> str | None:
+    return name if any(g.name == name for g in groups) else None
+
+
+def _insert_gates(part: fx.GraphModule, groups: tuple[ChannelGroup, ...]) -> dict[str, Gate]:
+    device = next((p.device for p in part.parameters()), torch.device("cpu"))
+    gates: dict[str, Gate] = {}
+    for i, group in enumerate(groups):
+        gates[group.name] = Gate(group.width).to(device)
+        part.add_submodule(f"gate_{i}", gates[group.name])
+        for consumer in group.consumers:
+            node = next(n for n in part.graph.nodes if n.name == consumer.node)
+            before = node.all_input_nodes[0]
+            with part.graph.inserting_before(node):
+                gated = part.graph.call_module(f"gate_{i}", (before, consumer.axis, consumer.repeat))
+            node.replace_input_with(before, gated)
+    part.recompile()
+    return gates
+
+
+def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
+    """A physically smaller copy of an opened tail.
+
+    Args:
+        tail: As `open_tail` gave it, calibration included; not changed.
+        kept: int64 ascending indices of the channels to keep, for every group.
+
+    Returns:
+        A tail whose outputs equal those of `tail` masked to `kept`.
+    """
+    part = copy.deepcopy(tail.part)
+    gates: dict[str, Gate] = {}
+    for i, group in enumerate(tail.groups):
+        remove_channels(part, group, kept[group.name])
+        gate = gates[group.name] = part.get_submodule(f"gate_{i}")  # type: ignore[assignment]
+        gate.scale = nn.Parameter(gate.scale.detach()[kept[group.name]])
+        gate.shift = nn.Parameter(gate.shift.detach()[kept[group.name]])
+        gate.mask = None
+    return replace(tail, part=part, gates=gates, kept=dict(kept))
+
+
+def copied_tensors(tail: Tail) -> dict[str, Tensor]:
+    """The tail's copies of source tensors by the source's own names; calibration is left out."""
+    return {n: t.detach() for n, t in tail.part.state_dict().items() if not n.startswith("gate_")}
+
+
+def verify(tail: Tail, source: Traced, classes: Sequence[int]) -> None:
+    """Prove that every copied tensor is a bit-for-bit slice of the source.
+
+    Raises:
+        MismatchError: a tensor differs; the message names it.
+    """
+    fresh = extract(open_tail(source, tail.start, classes), tail.kept)
+    expected, got = copied_tensors(fresh), copied_tensors(tail)
+    for name in sorted(expected.keys() | got.keys()):
+        if name not in got or name not in expected or not _same_bits(expected[name], got[name]):
+            raise MismatchError(f"module: expected tensor {name!r} to be a bit-for-bit slice of the source, it is not")
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    left, right = (t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))
+    return torch.equal(left, right)

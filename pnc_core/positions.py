@@ -1,0 +1,290 @@
+"""Where data flows through one tensor, and networks cut there.
+
+A *position* is a node of the traced graph through which all data flow (a
+single-tensor dominator) and which stands directly before a weighted layer, so
+that everything cheap that belongs to the tensor (norm, activation, pooling) has
+been done; the last feature map counts too. This needs no table a family.
+Source: paper section 3.3 names layers as candidate positions; finding them in
+any graph this way is our own choice.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import NetworkError, PositionError
+
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class PositionInfo:
+    """One position of a network."""
+
+    name: str
+    """Dotted path of the module that ends here; `input` is the image."""
+    node: str
+    """Name of the node in the traced graph."""
+    shape: tuple[int, ...]
+    """Shape of the tensor for one image, without the batch."""
+    axis: int
+    """Which dimension of the batched tensor holds the channels."""
+    depth: float
+    """Share of the network's weighted layers that lie before, 0..1."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels the tensor has."""
+        return self.shape[self.axis - 1]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape without the channels: (H, W), or (tokens,)."""
+        return tuple(n for i, n in enumerate(self.shape) if i != self.axis - 1)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced network. `graph_module` shares the network's own modules."""
+
+    graph_module: fx.GraphModule
+    positions: tuple[PositionInfo, ...]
+    shapes: dict[str, tuple[int, ...]]
+    """Batched shape (N = 2) of every tensor node."""
+
+    def position(self, name: str) -> PositionInfo:
+        """The position called `name`.
+
+        Raises:
+            PositionError: there is none.
+        """
+        for info in self.positions:
+            if info.name == name:
+                return info
+        raise PositionError(f"position: expected one of {[p.name for p in self.positions]}, got {name!r}")
+
+
+def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
+    """Trace a network and find its positions. Nothing of the network is changed.
+
+    Args:
+        network: In eval mode, on any device (`meta` included).
+        spec: Its input size is used to learn the shapes.
+
+    Raises:
+        NetworkError: the network is in train mode or cannot be traced.
+    """
+    if network.training:
+        raise NetworkError("network: expected eval mode, got train mode; call .eval() first")
+    try:
+        graph_module = fx.symbolic_trace(network)
+        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            ShapeProp(graph_module).propagate(torch.zeros(2, *spec.input_size, device=device))
+    except Exception as error:  # tracing runs the network's own code: anything may come out
+        raise NetworkError(f"network: expected one that torch.fx can trace, got {type(error).__name__}: {error}") from error
+    nodes = list(graph_module.graph.nodes)
+    shapes = {n.name: tuple(n.meta["tensor_meta"].shape) for n in nodes if isinstance(_tensor(n), tuple)}
+    return Traced(graph_module, _positions(graph_module, shapes), shapes)
+
+
+def _tensor(node: fx.Node) -> tuple[int, ...] | None:
+    meta = node.meta.get("tensor_meta")
+    shape = getattr(meta, "shape", None)
+    return tuple(shape) if shape is not None else None
+
+
+def data_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """Nodes that depend on the input, in order, without the output node."""
+    seen: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(arg in seen for arg in node.all_input_nodes):
+            seen.add(node)
+    return [n for n in graph.nodes if n in seen and n.op != "output"]
+
+
+def _dominators(graph: fx.Graph) -> list[fx.Node]:
+    """Nodes after which no other value of the past is still needed."""
+    nodes = data_nodes(graph)
+    index = {node: i for i, node in enumerate(nodes)}
+    last_use = [max([index.get(user, len(nodes)) for user in node.users], default=i) for i, node in enumerate(nodes)]
+    found, reach = [], 0
+    for i, node in enumerate(nodes):
+        if reach <= i and last_use[i] > i:
+            found.append(node)
+        reach = max(reach, last_use[i])
+    return found
+
+
+def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> tuple[PositionInfo, ...]:
+    nodes = data_nodes(graph_module.graph)
+    index = {node: i for i, node in enumerate(nodes)}
+    weighted = [is_weighted(graph_module, node) for node in nodes]
+    axes = channel_axes(graph_module, shapes)
+    dominators = _without_global_pooling(
+        [n for n in _dominators(graph_module.graph) if len(shapes.get(n.name, ())) >= 3],
+        lambda a, b: any(weighted[index[a] + 1 : index[b] + 1]),
+        lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
+    )
+    ends = [index[n] for n in dominators[1:]] + [len(nodes) - 1]
+    names = _Names()
+    found = []
+    for i, (node, end) in enumerate(zip(dominators, ends, strict=True)):
+        following = dominators[i + 1] if i + 1 < len(dominators) else None
+        if following is None or any(weighted[index[node] + 1 : end + 1]):
+            depth = sum(weighted[: index[node] + 1]) / max(1, sum(weighted))
+            name = names.unique(_name(node, following))
+            found.append(PositionInfo(name, node.name, shapes[node.name][1:], axes[node.name], depth))
+    return tuple(found)
+
+
+def _without_global_pooling(
+    dominators: list[fx.Node], weighted_between: Callable[[fx.Node, fx.Node], bool], cells: Callable[[fx.Node], int]
+) -> list[fx.Node]:
+    """Leave out a one-cell tensor that is only the pooled form of the one before it."""
+    kept: list[fx.Node] = []
+    for node in dominators:
+        if not (kept and cells(node) == 1 < cells(kept[-1]) and not weighted_between(kept[-1], node)):
+            kept.append(node)
+    return kept
+
+
+def is_weighted(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Does this node multiply by a weight of rank two or more (convolution, linear, attention)?"""
+    if node.op == "call_module":
+        return any(p.ndim >= 2 for p in graph_module.get_submodule(str(node.target)).parameters())
+    if node.op in ("call_function", "call_method"):
+        return any(_attribute_rank(graph_module, arg) >= 2 for arg in node.all_input_nodes if arg.op == "get_attr")
+    return False
+
+
+def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    value = operator.attrgetter(str(node.target))(graph_module)
+    return value.ndim if isinstance(value, nn.Parameter) else 0
+
+
+class _Names:
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        count = self._used[name] = self._used.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+
+def _name(node: fx.Node, following: fx.Node | None) -> str:
+    """The innermost container that ends at `node`, else the leaf module, else the node."""
+    if node.op == "placeholder":
+        return INPUT
+    stack = [path for path in _stack(node) if path]
+    later = set(_stack(following)) if following is not None else set()
+    ended = [path for path in stack if path not in later and path != node.target]
+    if ended:
+        return ended[-1]
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _stack(node: fx.Node) -> list[str]:
+    return [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
+
+
+def channel_axes(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Which dimension holds the channels, for every tensor node.
+
+    Convolutions put them first (1), linear and norm layers over the last
+    dimension put them last; permutations move them; the rest inherits.
+    """
+    axes: dict[str, int] = {}
+    for node in graph_module.graph.nodes:
+        if node.name in shapes:
+            axes[node.name] = _channel_axis(graph_module, node, shapes, axes)
+    return axes
+
+
+def _channel_axis(
+    graph_module: fx.GraphModule, node: fx.Node, shapes: dict[str, tuple[int, ...]], axes: dict[str, int]
+) -> int:
+    rank = len(shapes[node.name])
+    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if isinstance(module, nn.Linear | nn.LayerNorm | nn.MultiheadAttention):
+        return rank - 1
+    if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+        return 1
+    inherited = next((a for a in node.all_input_nodes if a.name in axes and len(shapes[a.name]) == rank), None)
+    if inherited is None:
+        return 1 if rank == 4 else rank - 1
+    order = _permutation(module, node)
+    return order.index(axes[inherited.name]) if order else axes[inherited.name]
+
+
+def _permutation(module: nn.Module | None, node: fx.Node) -> list[int] | None:
+    if module is not None:
+        return list(getattr(module, "dims", ())) or None if type(module).__name__ == "Permute" else None
+    if node.target not in (torch.permute, "permute"):
+        return None
+    dims: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+    return [int(d) for d in (dims if isinstance(dims, Sequence) else [dims])]
+
+
+def cut(traced: Traced, start: str, taps: Sequence[str]) -> fx.GraphModule:
+    """The part of a network behind a position, which also hands out activations.
+
+    Args:
+        traced: The network; its modules are shared, not copied, and not changed.
+        start: Position that becomes the input; `input` keeps the whole network.
+        taps: Positions behind `start` whose activations are wanted.
+
+    Returns:
+        A graph module: activation at `start` -> (logits, tuple of the taps' activations).
+
+    Raises:
+        PositionError: a name is not a position, or a tap lies before `start`.
+    """
+    begin = _node(traced, traced.position(start).node)
+    tapped = [_node(traced, traced.position(name).node) for name in taps]
+    output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
+    needed = _ancestors([output, *tapped], begin)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
+    for node in traced.graph_module.graph.nodes:
+        if node in needed and node is not begin and node is not output:
+            if node.op == "placeholder":
+                raise PositionError(f"taps: expected positions behind {start!r}, got {list(taps)}")
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    logits = copies[output.args[0]]
+    graph.output((logits, tuple(copies[n] for n in tapped)))
+    return fx.GraphModule(traced.graph_module, graph)
+
+
+def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    todo = list(roots)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend([] if node is stop else node.all_input_nodes)
+    return found
+
+
+def _node(traced: Traced, name: str) -> fx.Node:
+    return next(n for n in traced.graph_module.graph.nodes if n.name == name)
+
+
+def run(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Call a graph module made by `cut`: activation -> (logits, taps)."""
+    logits, taps = part(x)
+    return logits, taps
+
+
+def taps_behind(traced: Traced, start: str) -> list[str]:
+    """Names of the positions behind `start`, in order (`start` itself is left out)."""
+    names = [p.name for p in traced.positions]
+    return names[names.index(start) + 1 :]
