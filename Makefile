@@ -1,0 +1,78 @@
+# `make` alone lists what there is.
+#   PYTHON=python3.12      the interpreter that .venv is made with
+#   CONSTRAINTS=           leave the exact CPU pins out, for instance on a machine with a GPU
+#   SEED=3                 another seed for `make demo`
+#   ARGS="-k store -x"     further arguments for pytest
+
+PYTHON ?= python3
+CONSTRAINTS ?= constraints-cpu.txt
+SEED ?= 0
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+DEMO := .venv/.installed-demo
+DEV := .venv/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.PHONY: help setup demo up test lint format unit integration pins clean
+
+help: ## list the targets
+	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
+	grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14 | sed 's/^/  /'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or later, got " + sys.version.split()[0] + ": set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+# Two sizes of one environment: a visitor's demo need not wait for the developer's tools.
+$(DEMO): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@echo 'Installing into .venv (about a minute) ...'
+	$(INSTALL) -e '.[demo]'
+	touch $@
+
+$(DEV): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	@echo 'Installing into .venv, developer tools included (about a minute and a half) ...'
+	$(INSTALL) -e '.[dev]'
+	touch $(DEMO) $@
+
+setup: $(DEV) ## make .venv with everything a developer needs
+
+demo: $(DEMO) ## clone three digits from one network into another over HTTP, and take them out again
+	@$(BIN)/pnc demo --seed $(SEED)
+
+up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
+	@$(BIN)/pnc up
+
+test: lint unit integration ## set everything up, check and test everything
+
+lint: $(DEV) ## style, types, and who may import whom
+	@$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-logo
+
+format: $(DEV) ## put the code into its form
+	@$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+unit: $(DEV) ## tests that need no socket and no other process
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+integration: $(DEV) ## tests that start the real service
+	@$(BIN)/pytest tests/integration $(ARGS)
+
+pins: $(DEV) ## write the versions installed in .venv to constraints-cpu.txt
+	@{ grep '^#' constraints-cpu.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//'; } > .venv/pins.txt
+	mv .venv/pins.txt constraints-cpu.txt
+	touch $(DEMO) $(DEV)
+
+clean: ## remove .venv, caches and build output
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
