@@ -56,7 +56,7 @@ lint: $(DEV) ## style, types, and who may import whom
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(DEV) ## put the code into its form
 	@$(BIN)/ruff check --fix --quiet . || true
