@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pnc_core.errors import ConfigError
 
 HeadKind = Literal["auto", "affine", "router", "joint"]
+Augmentation = Literal["none", "shift", "shift-flip"]
 Localizer = Literal["fisher", "taylor", "magnitude", "random"]
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -45,6 +46,8 @@ class CloneConfig:
     """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `magnitude` or `random`."""
     head: HeadKind = "auto"
     """How old and new logits meet; `auto` takes the simplest within one standard error of the best."""
+    tap_grid: int = 2
+    """Heads read activations average-pooled to this many cells a side."""
     position: Position | None = None
     """Fix the pair of positions instead of searching for it."""
     max_size: float = 0.6
@@ -53,6 +56,10 @@ class CloneConfig:
     """How many screened positions are trained; halved until one is left."""
     epochs: int = 12
     """Epochs of feature matching for the position that wins."""
+    augment: Augmentation = "shift"
+    """Views of the images to learn from: random shifts by up to an eighth, also mirrored with `shift-flip`."""
+    views: int = 8
+    """Augmented views of every image that the heads are fitted on."""
     batch_size: int = 128
     """Images in one training batch."""
     learning_rate: float = 3e-3
@@ -82,6 +89,8 @@ _INTEGER_RANGES = (
     ("epochs", 1, 1000),
     ("batch_size", 2, 65536),
     ("screen_images", 32, 1_000_000),
+    ("tap_grid", 1, 8),
+    ("views", 1, 100),
     ("seed", 0, 2**32 - 1),
 )
 

@@ -58,6 +58,8 @@ class Manifest:
     source: NetworkSpec
     source_fingerprint: str
     position: Position
+    adapter_relu: bool
+    """Whether the adapter ends in a ReLU."""
     kept_fraction: float
     """Parameters of the module over those of the whole source tail at this position."""
     head: HeadSpec

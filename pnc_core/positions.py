@@ -55,9 +55,20 @@ class Traced:
     """A traced network. `graph_module` shares the network's own modules."""
 
     graph_module: fx.GraphModule
+    spec: NetworkSpec
     positions: tuple[PositionInfo, ...]
     shapes: dict[str, tuple[int, ...]]
     """Batched shape (N = 2) of every tensor node."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters lie."""
+        return next((p.device for p in self.graph_module.parameters()), torch.device("cpu"))
+
+    @property
+    def numbers(self) -> int:
+        """Parameters and buffers of the whole network."""
+        return sum(t.numel() for t in self.graph_module.state_dict().values())
 
     def position(self, name: str) -> PositionInfo:
         """The position called `name`.
@@ -92,7 +103,7 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
         raise NetworkError(f"network: expected one that torch.fx can trace, got {type(error).__name__}: {error}") from error
     nodes = list(graph_module.graph.nodes)
     shapes = {n.name: tuple(n.meta["tensor_meta"].shape) for n in nodes if isinstance(_tensor(n), tuple)}
-    return Traced(graph_module, _positions(graph_module, shapes), shapes)
+    return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)
 
 
 def _tensor(node: fx.Node) -> tuple[int, ...] | None:
@@ -276,6 +287,23 @@ def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:
 
 def _node(traced: Traced, name: str) -> fx.Node:
     return next(n for n in traced.graph_module.graph.nodes if n.name == name)
+
+
+class Reader:
+    """Runs a whole network and hands out its logits and the activations at some positions.
+
+    The network's own modules are called in the network's own order, so the logits
+    equal the network's bit for bit.
+    """
+
+    def __init__(self, traced: Traced, names: Sequence[str]) -> None:
+        self._taps = [name for name in dict.fromkeys(names) if name != INPUT]
+        self._part = cut(traced, INPUT, self._taps)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Preprocessed images (N, C, H, W) -> logits (N, classes), activations by position."""
+        logits, activations = run(self._part, x)
+        return logits, {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
 
 
 def run(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

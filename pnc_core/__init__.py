@@ -1,0 +1,48 @@
+"""Partial Network Cloning in pure PyTorch: networks and tensors in, bundle out.
+
+Shapes in docstrings: N images, C channels, H x W pixels, K cloned classes, D
+features. T is the target, S the source, R_t and R_s positions in them, phi the
+target's activation at R_t, A the adapter.
+
+Importing this package does not import torch; the names below load on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pnc_core.architectures import architectures, build_network, load_weights
+    from pnc_core.composed import Composed, attach, detach
+    from pnc_core.bundle import Bundle, read_bundle
+    from pnc_core.cloning import clone
+    from pnc_core.config import CloneConfig, NetworkSpec, Position
+    from pnc_core.data import ImageSet, preprocess
+    from pnc_core.identity import fingerprint
+
+_HOME = {
+    "Bundle": "bundle",
+    "CloneConfig": "config",
+    "Composed": "composed",
+    "ImageSet": "data",
+    "NetworkSpec": "config",
+    "Position": "config",
+    "architectures": "architectures",
+    "attach": "composed",
+    "build_network": "architectures",
+    "clone": "cloning",
+    "detach": "composed",
+    "fingerprint": "identity",
+    "load_weights": "architectures",
+    "preprocess": "data",
+    "read_bundle": "bundle",
+}
+__all__ = [
+    "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "architectures", "attach",
+    "build_network", "clone", "detach", "fingerprint", "load_weights", "preprocess", "read_bundle",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pnc_core' has no attribute {name!r}")
+    return getattr(import_module(f"pnc_core.{_HOME[name]}"), name)

@@ -1,0 +1,124 @@
+"""Plug modules into a target and pull them out again.
+
+A composed network *refers* to its target and registers nothing on it: no
+weight, buffer, hook or mode of the target changes, so detaching is exact by
+construction. Source: paper section 3.1 (no weight of the target changes).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pnc_core.bundle import Bundle, read_bundle
+from pnc_core.errors import MismatchError, NetworkError
+from pnc_core.identity import fingerprint
+from pnc_core.head import pool_taps
+from pnc_core.module import ClonedModule, load_module
+from pnc_core.positions import Reader, Traced, trace
+
+
+class Composed(nn.Module):
+    """A target with modules attached: images -> logits over old and cloned classes.
+
+    The target is not a submodule: `state_dict`, `train` and `to` of this network
+    leave it alone.
+    """
+
+    def __init__(self, target: nn.Module, traced: Traced, modules: Sequence[ClonedModule]) -> None:
+        super().__init__()
+        self.__dict__["_target"], self.__dict__["_traced"] = target, traced
+        self.attached = nn.ModuleList(modules)
+        self._axes = {p.name: p.axis for p in traced.positions}
+        names = [n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps)]
+        self.__dict__["_read"] = Reader(traced, names)
+
+    @property
+    def target(self) -> nn.Module:
+        """The very object that was given to `attach`."""
+        target: nn.Module = self.__dict__["_target"]
+        return target
+
+    @property
+    def traced(self) -> Traced:
+        """The traced target."""
+        traced: Traced = self.__dict__["_traced"]
+        return traced
+
+    @property
+    def manifests(self) -> tuple:  # type: ignore[type-arg]
+        """Manifests of the attached modules, in order."""
+        return tuple(m.manifest for m in self.attached)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all logits: the target's classes, then each module's."""
+        return (*self.traced.spec.classes, *(c for manifest in self.manifests for c in manifest.classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Preprocessed images (N, C, H, W) -> logits (N, old + cloned).
+
+        Raises:
+            NetworkError: the target is in train mode, in which its answers would differ.
+        """
+        if self.target.training:
+            raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
+        old, activations = self.__dict__["_read"](x)
+        answer, new = old, []
+        for module in self.attached:
+            spec = module.manifest.head
+            taps = [activations[name] for name in spec.target_taps]
+            seen = pool_taps(taps, [self._axes[n] for n in spec.target_taps], spec.grid)
+            changed, own = module(activations[module.manifest.position.target], old, seen)
+            answer = answer if changed is old else answer + (changed - old)
+            new.append(own)
+        return torch.cat([answer, *new], dim=1)
+
+
+def attach(target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None) -> Composed:
+    """Attach a module to a target, or to a composed network as one more.
+
+    Args:
+        target: The network the bundle was made for, in eval mode, or a `Composed` of it.
+        bundle: A bundle or the path of its file.
+        source: The source network, for a thin bundle.
+
+    Returns:
+        A new composed network; `target` is left as it was, whatever happens.
+
+    Raises:
+        BundleError: the file is not a well-formed bundle.
+        MismatchError: the bundle is for another target, or a class is there already.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+    base = target.target if isinstance(target, Composed) else target
+    attached = list(target.attached) if isinstance(target, Composed) else []
+    got = fingerprint(base)
+    if got != loaded.manifest.target_fingerprint:
+        raise MismatchError(
+            f"bundle: made for the target {loaded.manifest.target_fingerprint}, got the target {got}; "
+            "attach it to the network it was cloned for"
+        )
+    traced = target.traced if isinstance(target, Composed) else trace(base, loaded.manifest.target)
+    module = load_module(loaded, traced, source)
+    present = {c for m in attached for c in m.manifest.classes}
+    twice = sorted(present & set(loaded.manifest.classes))
+    if twice:
+        raise MismatchError(f"bundle: expected classes that are not attached yet, got {twice}")
+    return Composed(base, traced, [*attached, module])  # type: ignore[list-item]
+
+
+def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Module:
+    """Pull out the module that carries `classes` (None: all modules).
+
+    Returns:
+        A composed network of what is left, or the target itself, untouched.
+
+    Raises:
+        MismatchError: no module carries exactly these classes.
+    """
+    left = [m for m in composed.attached if classes is not None and set(m.manifest.classes) != set(classes)]
+    if classes is not None and len(left) == len(composed.attached):
+        raise MismatchError(f"detach: expected one of {[m.classes for m in composed.manifests]}, got {list(classes)}")
+    return Composed(composed.target, composed.traced, left) if left else composed.target  # type: ignore[arg-type]

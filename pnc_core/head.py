@@ -1,0 +1,224 @@
+"""How old and new logits meet.
+
+The old logits come from the target itself. Three heads, from light to free:
+
+- `affine`: own logits x scale + offset (two numbers).
+- `router`: affine, plus one learned gate on the taps that lifts or lowers all new
+  logits together: the order inside the old and inside the new classes never changes.
+- `joint`: affine, plus a linear correction of every logit from the taps.
+
+Heads read *taps*: pooled activations at every position of target and module.
+The last layer's features have collapsed onto each network's own classes; the
+taps still tell old from new. Source: paper section 3.3 (insertion ends in one
+joint classification); the heads and taps are our own choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pnc_core.manifest import HeadSpec
+
+STRENGTHS = (1e-3, 1e-2, 1e-1)
+"""Weight decays of gate and correction among which validation chooses."""
+
+
+def pool_taps(taps: Sequence[Tensor], axes: Sequence[int], grid: int) -> Tensor:
+    """Average-pool every tap to at most `grid` x `grid` cells and join them: (N, D)."""
+    return torch.cat([_pool(tap, axis, grid) for tap, axis in zip(taps, axes, strict=True)], dim=1)
+
+
+def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
+    x = tap.movedim(axis, 1)
+    if x.ndim == 3:
+        return x.mean(2)
+    cells = (min(grid, x.shape[2]), min(grid, x.shape[3]))
+    return F.adaptive_avg_pool2d(x, cells).flatten(1)
+
+
+class Head(nn.Module):
+    """(old logits, module logits, taps) -> (old logits, new logits)."""
+
+    def __init__(self, kind: str, features: int, old: int, new: int) -> None:
+        super().__init__()
+        self.kind = kind
+        rows = {"affine": 0, "router": 1, "joint": old + new}[kind]
+        self.scale = nn.Parameter(torch.ones(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(rows, features if rows else 0))
+        self.bias = nn.Parameter(torch.zeros(rows))
+
+    def forward(self, old: Tensor, own: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Join the logits.
+
+        Args:
+            old: The target's logits (N, N_old); `affine` and `router` hand them on untouched.
+            own: The module's logits (N, K).
+            features: Pooled taps (N, D).
+        """
+        new = own * self.scale + self.offset
+        if self.kind == "affine":
+            return old, new
+        correction = F.linear(features, self.weight, self.bias)
+        if self.kind == "router":
+            return old, new + correction
+        return old + correction[:, : old.shape[1]], new + correction[:, old.shape[1] :]
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What a head is fitted on, one row an image."""
+
+    old: Tensor
+    """The target's logits (N, N_old)."""
+    own: Tensor
+    """The module's logits (N, K)."""
+    features: Tensor
+    """Pooled taps (N, D)."""
+    labels: Tensor
+    """int64 (N,): old classes first, then the cloned ones."""
+
+    def join(self, other: "HeadInputs") -> "HeadInputs":
+        """The rows of both."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return HeadInputs(*(torch.cat(pair) for pair in pairs))
+
+
+def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2) -> Head:
+    """Fit a head by balanced cross-entropy (old and new classes weigh half each).
+
+    Taps are standardised for the fit; the statistics are folded into the weights.
+
+    Args:
+        kind: `affine`, `router` or `joint`.
+        inputs: Rows of the training images.
+        strength: Weight decay on the standardised weights.
+    """
+    old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
+    features = inputs.features.double()
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    rows = HeadInputs(inputs.old.double(), inputs.own.double(), (features - mean) / std, inputs.labels)
+    head = Head(kind, features.shape[1], old_classes, new_classes).double()
+    _minimise(head, rows, _balance(inputs.labels, old_classes), strength)
+    if kind != "affine":
+        head.weight.data /= std
+        head.bias.data -= head.weight.data @ mean
+    return head.float().requires_grad_(False)
+
+
+def _balance(labels: Tensor, old_classes: int) -> Tensor:
+    is_new = labels >= old_classes
+    share_new = is_new.double().mean().clamp(1e-9, 1 - 1e-9)
+    return torch.where(is_new, 0.5 / share_new, 0.5 / (1 - share_new)) / len(labels)
+
+
+def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float) -> None:
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = torch.cat(head(rows.old, rows.own, rows.features), dim=1)
+        loss = (F.cross_entropy(logits, rows.labels, reduction="none") * weights).sum()
+        loss = loss + strength * head.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracies over all old and cloned classes, 0..1."""
+
+    old: float
+    new: float
+
+    @property
+    def average(self) -> float:
+        """Mean of both sides, however many images each has."""
+        return (self.old + self.new) / 2
+
+
+def accuracy(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
+    """Joint accuracy of logits (N, N_old + K) on both sides."""
+    right = logits.argmax(1).eq(labels).double()
+    is_new = labels >= old_classes
+    return Accuracy(float(right[~is_new].mean()), float(right[is_new].mean()))
+
+
+def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
+    """Logits (N, N_old + K) of a head."""
+    with torch.no_grad():
+        return torch.cat(head(inputs.old, inputs.own, inputs.features), dim=1)
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """A kind of head with what it is fitted and judged on."""
+
+    kind: str
+    grid: int
+    train: HeadInputs
+    validation: HeadInputs
+
+    @property
+    def numbers(self) -> int:
+        """Numbers the head would hold."""
+        head = Head(self.kind, self.train.features.shape[1], self.train.old.shape[1], self.train.own.shape[1])
+        return sum(p.numel() for p in head.parameters())
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """The chosen head, and how it did on the images that were held out."""
+
+    head: Head
+    grid: int
+    score: Accuracy
+
+
+def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
+    """Fit every choice with every strength and take the simplest that is as good as the best.
+
+    Judged by the balanced cross-entropy on the held-out images, which tells more than
+    accuracy when there are few of them: a simpler head wins when its loss exceeds the best
+    by at most one standard error of their paired difference. The winner is fitted again
+    on all images.
+
+    Args:
+        choices: From simple to complex; at least one.
+    """
+    fitted = [_best_strength(choice) for choice in choices]
+    losses = [losses for _, losses in fitted]
+    best = min(losses, key=lambda loss: float(loss.mean()))
+    index = next(i for i, loss in enumerate(losses) if not_worse(loss, best))
+    choice, (strength, _) = choices[index], fitted[index]
+    score = accuracy(head_logits(fit_head(choice.kind, choice.train, strength), choice.validation),
+                     choice.validation.labels, choice.train.old.shape[1])
+    return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), strength), choice.grid, score)
+
+
+def _best_strength(choice: HeadChoice) -> tuple[float, Tensor]:
+    strengths = STRENGTHS[:1] if choice.kind == "affine" else STRENGTHS
+    scored = [(s, balanced_losses(fit_head(choice.kind, choice.train, s), choice.validation)) for s in strengths]
+    return min(scored, key=lambda pair: float(pair[1].mean()))
+
+
+def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
+    """Balanced cross-entropy of every row; its mean is the loss."""
+    weights = _balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
+    return F.cross_entropy(head_logits(head, inputs), inputs.labels, reduction="none") * weights
+
+
+def not_worse(loss: Tensor, best: Tensor) -> bool:
+    """Is the mean loss above the best by at most one standard error of the paired difference?"""
+    difference = loss - best
+    return float(difference.mean()) <= float(difference.std()) / len(difference) ** 0.5
+
+
+def build_head(spec: HeadSpec, features: int, old: int, new: int) -> Head:
+    """An empty head of the shape that a manifest describes."""
+    return Head(spec.kind, features, old, new).requires_grad_(False)

@@ -1,0 +1,138 @@
+"""A cloned module: adapter, tail and head, built from a bundle or by a job."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, fx, nn
+
+from pnc_core.adapter import Adapter
+from pnc_core.architectures import build_network
+from pnc_core.bundle import MODULE_PREFIX, Bundle
+from pnc_core.errors import BundleError, MismatchError
+from pnc_core.extract import Tail, copied_tensors, extract, open_tail
+from pnc_core.identity import fingerprint
+from pnc_core.head import Head, build_head, pool_taps
+from pnc_core.insert import Insertion
+from pnc_core.manifest import Manifest
+from pnc_core.positions import Traced, run, trace
+
+
+class ClonedModule(nn.Module):
+    """What is plugged into a target: z_s = S_kept[R_s:](A(phi)), then the head."""
+
+    def __init__(self, manifest: Manifest, adapter: Adapter, tail: Tail, head: Head) -> None:
+        super().__init__()
+        self.manifest = manifest
+        self.adapter, self.part, self.head = adapter, tail.part, head
+        self._tap_axes = tail.tap_axes
+        self.requires_grad_(False).eval()
+
+    def forward(self, phi: Tensor, old: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Answer for one batch.
+
+        Args:
+            phi: The target's activation at the module's position.
+            old: The target's logits (N, N_old).
+            seen: The target's pooled taps (N, D_t), in the manifest's order.
+
+        Returns:
+            Old logits (the same tensor for heads affine and router) and new logits (N, K).
+        """
+        part: fx.GraphModule = self.part
+        own, taps = run(part, self.adapter(phi))
+        made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
+        answer: tuple[Tensor, Tensor] = self.head(old, own, torch.cat([seen, made], dim=1))
+        return answer
+
+
+def module_tensors(insertion: Insertion, head: Head) -> dict[str, Tensor]:
+    """All tensors of a full bundle."""
+    tensors = {f"kept.{name}": kept.to(torch.int32) for name, kept in insertion.tail.kept.items()}
+    tensors |= {f"adapter.{n}": t for n, t in insertion.adapter.state_dict().items()}
+    for name, gate in insertion.tail.gates.items():
+        tensors |= {f"calibration.{name}.{n}": t for n, t in gate.state_dict().items()}
+    tensors |= {f"head.{n}": t for n, t in head.state_dict().items()}
+    tensors |= {f"{MODULE_PREFIX}{n}": t for n, t in copied_tensors(insertion.tail).items()}
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None) -> ClonedModule:
+    """Build the module of a bundle; target and source are only read.
+
+    Args:
+        bundle: Thin or full.
+        target: The traced target, whose fingerprint the caller has checked.
+        source: The source network: needed for a thin bundle, ignored for a full one.
+
+    Raises:
+        BundleError: tensors are missing, unexpected or of another shape.
+        MismatchError: a thin bundle came without its source, or with another one.
+    """
+    manifest = bundle.manifest
+    full = manifest.payload == "full"
+    network = build_network(manifest.source, device="meta") if full else _checked_source(manifest, source)
+    traced = trace(network, manifest.source)
+    classes = [manifest.source.classes.index(c) for c in manifest.classes if c in manifest.source.classes]
+    opened = open_tail(traced, manifest.position.source, classes)
+    tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
+    adapter = Adapter(
+        target.position(manifest.position.target),
+        traced.position(manifest.position.source),
+        relu=manifest.adapter_relu,
+    )
+    features = bundle.tensors["head.weight"].shape[-1] if "head.weight" in bundle.tensors else 0
+    head = build_head(manifest.head, features, len(manifest.target.classes), len(manifest.classes))
+    _fill(bundle, adapter, tail, head)
+    return ClonedModule(manifest, adapter, tail, head)
+
+
+def _checked_source(manifest: Manifest, source: nn.Module | None) -> nn.Module:
+    if source is None:
+        raise MismatchError(
+            f"thin bundle: expected its source network {manifest.source_fingerprint}, got none; "
+            "pass source=..., or use the full payload"
+        )
+    got = fingerprint(source)
+    if got != manifest.source_fingerprint:
+        raise MismatchError(f"thin bundle: expected the source {manifest.source_fingerprint}, got {got}")
+    return source
+
+
+def _kept(bundle: Bundle, group: str, width: int) -> Tensor:
+    kept = bundle.tensors.get(f"kept.{group}")
+    ok = kept is not None and kept.dtype == torch.int32 and kept.ndim == 1 and 0 < len(kept) <= width
+    if kept is None or not ok or int(kept.min()) < 0 or int(kept.max()) >= width or not bool((kept.diff() > 0).all()):
+        raise BundleError(f"tensor 'kept.{group}': expected ascending int32 indices below {width}")
+    return kept.long()
+
+
+def _fill(bundle: Bundle, adapter: Adapter, tail: Tail, head: Head) -> None:
+    """Put the bundle's tensors into the parts; every tensor is used exactly once."""
+    wanted: dict[str, tuple[Tensor, partial[None]]] = {}
+    parts: list[tuple[str, nn.Module]] = [("adapter.", adapter), ("head.", head)]
+    parts += [(f"calibration.{name}.", gate) for name, gate in tail.gates.items()]
+    for prefix, part in parts:
+        for name, tensor in part.state_dict().items():
+            wanted[prefix + name] = (tensor, partial(_assign, part, name))
+    if bundle.manifest.payload == "full":
+        for name, tensor in copied_tensors(tail).items():
+            wanted[MODULE_PREFIX + name] = (tensor, partial(_assign, tail.part, name))
+    _check_names(wanted.keys() | {f"kept.{name}" for name in tail.gates}, bundle.tensors.keys())
+    for name, (old, assign) in wanted.items():
+        new = bundle.tensors[name]
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise BundleError(
+                f"tensor {name!r}: expected {old.dtype} {tuple(old.shape)}, got {new.dtype} {tuple(new.shape)}"
+            )
+        assign(new)
+
+
+def _check_names(expected: set[str], got: Sequence[str] | set[str]) -> None:
+    missing, extra = sorted(expected - set(got)), sorted(set(got) - expected)
+    if missing or extra:
+        raise BundleError(f"bundle: missing tensors {missing[:4]}, unexpected tensors {extra[:4]}")
+
+
+def _assign(part: nn.Module, name: str, tensor: Tensor) -> None:
+    part.load_state_dict({name: tensor}, strict=False, assign=True)
