@@ -1,0 +1,146 @@
+"""Datasets: labelled images in one Parquet file of the Hugging Face image layout.
+
+Columns `image` (a struct with `bytes`) and `label` (an integer); class names
+come from the schema's metadata or from the request. Pixels are never read here.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo import uploads
+from app.zoo.errors import Invalid, NotFound
+from app.zoo.ids import new_id
+from app.zoo.names import check_name
+from app.zoo.pages import Page, Window, page
+from app.zoo.tables import DatasetRow
+
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a Parquet file holds."""
+
+    rows: int
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+
+
+def inspect(file: BinaryIO, classes: Sequence[str] | None = None) -> Contents:
+    """Check columns and labels and count images a class; call it outside any transaction.
+
+    Args:
+        file: The Parquet file.
+        classes: Class names in the order of the labels, instead of those in the file.
+
+    Raises:
+        Invalid: not Parquet, other columns, no class names, or labels without a name.
+    """
+    try:
+        parquet = pq.ParquetFile(file)
+        _check_columns(parquet.schema_arrow)
+        names = _class_names(parquet.schema_arrow, classes)
+        return Contents(parquet.metadata.num_rows, names, _count(parquet, names))
+    except (pa.ArrowException, OSError) as error:
+        raise Invalid.at(
+            "/upload", "invalid_parquet", f"expected a Parquet file, got one that fails: {error}"
+        ) from None
+
+
+def register(session: Session, *, name: str, upload_id: str, contents: Contents) -> DatasetRow:
+    """Register a dataset whose file was inspected.
+
+    Raises:
+        Invalid: the name is not one, or the upload is not complete.
+    """
+    check_name(name)
+    upload, key = uploads.completed(session, upload_id)
+    row = DatasetRow(
+        id=new_id("ds"),
+        name=name,
+        digest=upload.digest,
+        bytes=upload.bytes,
+        key=key,
+        rows=contents.rows,
+        classes=list(contents.classes),
+        counts=contents.counts,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_datasets(session: Session, window: Window) -> Page[DatasetRow]:
+    """Datasets, newest first."""
+    return page(session, select(DatasetRow), DatasetRow.id, str, window)
+
+
+def get(session: Session, dataset_id: str) -> DatasetRow:
+    """One dataset.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    row = session.get(DatasetRow, dataset_id)
+    if row is None:
+        raise NotFound(f"expected a dataset, got none with id {dataset_id!r:.80}; see GET /v1/datasets")
+    return row
+
+
+def _check_columns(schema: pa.Schema) -> None:
+    found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:400]
+    expected = "expected columns image: struct<bytes: binary, path: string> and label: int64"
+    problem = Invalid.at(
+        "/upload", "invalid_columns", f"{expected}, got {found}; `pnc datasets push DIR` makes such a file"
+    )
+    if not {"image", "label"} <= set(schema.names):
+        raise problem
+    image, label = schema.field("image").type, schema.field("label").type
+    if not pa.types.is_integer(label) or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        raise problem
+    kind = image.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise problem
+
+
+def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, ...]:
+    names = list(given) if given is not None else _names_in_schema(schema)
+    if not names:
+        detail = "expected class names, got none in the file's `huggingface` metadata; send `classes` with the request"
+        raise Invalid.at("/classes", "no_class_names", detail)
+    if len(names) > MAX_CLASSES or len(set(names)) != len(names):
+        got = f"{len(names)}, {len(set(names))} of them distinct"
+        detail = f"expected at most {MAX_CLASSES} class names without repetition, got {got}"
+        raise Invalid.at("/classes", "invalid_class_names", detail)
+    return tuple(names)
+
+
+def _names_in_schema(schema: pa.Schema) -> list[str]:
+    """`info.features.label.names` of the Hugging Face metadata; empty when it is not there."""
+    value: object
+    try:
+        value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):
+        return []
+    for step in ("info", "features", "label", "names"):
+        value = value.get(step) if isinstance(value, dict) else None
+    return [str(name) for name in value] if isinstance(value, list) else []
+
+
+def _count(parquet: pq.ParquetFile, names: tuple[str, ...]) -> dict[str, int]:
+    totals = [0] * len(names)
+    for batch in parquet.iter_batches(columns=["label"]):
+        for label, count in Counter(batch.column(0).to_pylist()).items():
+            if label is None or not 0 <= label < len(names):
+                detail = f"expected labels from 0 to {len(names) - 1}, got {label} in {count} rows; name every class"
+                raise Invalid.at("/upload", "invalid_labels", detail)
+            totals[label] += count
+    return dict(zip(names, totals, strict=True))

@@ -1,0 +1,288 @@
+"""Deployments: what shall be served, revision by revision.
+
+A deployment's `generation` names its newest revision. Attaching, detaching and
+reverting each make a new revision; old ones stay as they were. The serving
+process reads `desired` and reports with `observe`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo import clock, models, modules
+from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
+from app.zoo.ids import new_id
+from app.zoo.names import check_name
+from app.zoo.pages import Page, Window, page
+from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
+from pnc_core.config import NetworkSpec
+
+
+@dataclass(frozen=True)
+class DesiredModule:
+    """A module that shall be attached."""
+
+    id: str
+    digest: str
+    """Digest of its full bundle."""
+    key: str
+
+
+@dataclass(frozen=True)
+class DesiredDeployment:
+    """What the serving process shall serve under a name."""
+
+    name: str
+    generation: int
+    version_id: str
+    version: str
+    """For people: `name@number`."""
+    spec: NetworkSpec
+    weights_key: str
+    weights_digest: str
+    fingerprint: str
+    modules: tuple[DesiredModule, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of a wish."""
+
+    deployment: DeploymentRow
+    changed: bool
+    """A new generation was made; false: it was so already."""
+
+
+def put(session: Session, name: str, target: str, *, if_match: int | None = None) -> Change:
+    """Create a deployment, or give it another target; the same target again changes nothing.
+
+    Raises:
+        Invalid: the name is not one, or the target cannot be served.
+        Conflict: modules are attached, and the target is another one.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    check_name(name, "path:deployment")
+    version = _servable(session, target)
+    row = session.scalars(select(DeploymentRow).where(DeploymentRow.name == name).with_for_update()).one_or_none()
+    _check_generation(name, row, if_match)
+    if row is None:
+        row = DeploymentRow(id=new_id("dep"), name=name, generation=0)
+        session.add(row)
+        session.flush()
+    elif row.deleted_at is None:
+        current = revision(session, row)
+        if current.version_id == version.id:
+            return Change(row, changed=False)
+        _check_bare(name, current)
+    row.deleted_at = None
+    _publish(session, row, version.id, [])
+    return Change(row, changed=True)
+
+
+def list_deployments(session: Session, window: Window) -> Page[DeploymentRow]:
+    """Deployments, newest first."""
+    query = select(DeploymentRow).where(DeploymentRow.deleted_at.is_(None))
+    return page(session, query, DeploymentRow.id, str, window)
+
+
+def get(session: Session, name: str) -> DeploymentRow:
+    """One deployment.
+
+    Raises:
+        NotFound: there is none with this name.
+    """
+    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise NotFound(f"expected a deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>")
+    return row
+
+
+def revision(session: Session, deployment: DeploymentRow) -> RevisionRow:
+    """The revision that is wanted."""
+    return session.get_one(RevisionRow, (deployment.id, deployment.generation))
+
+
+def attach(session: Session, name: str, module_id: str, *, if_match: int | None = None) -> Change:
+    """Want a module attached; one that is attached already changes nothing.
+
+    Raises:
+        NotFound: there is no such deployment or module.
+        TargetMismatch: the module was cloned for another target.
+        ClassCollision: one of its classes is there already.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    row = _locked(session, name, if_match)
+    current, module = revision(session, row), modules.get(session, module_id)
+    attached = [a.module for a in current.attachments]
+    if module.id in {m.id for m in attached}:
+        return Change(row, changed=False)
+    _check_target(current.version, module)
+    _check_classes(current.version, attached, module)
+    _publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
+    return Change(row, changed=True)
+
+
+def detach(session: Session, name: str, module_id: str, *, if_match: int | None = None) -> Change:
+    """Want a module detached; one that is not attached changes nothing.
+
+    Raises:
+        NotFound: there is no such deployment or module.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    row = _locked(session, name, if_match)
+    current, module = revision(session, row), modules.get(session, module_id)
+    left = [a.module_id for a in current.attachments if a.module_id != module.id]
+    if len(left) == len(current.attachments):
+        return Change(row, changed=False)
+    _publish(session, row, current.version_id, left)
+    return Change(row, changed=True)
+
+
+def delete(session: Session, name: str, *, if_match: int | None = None) -> None:
+    """Serve it no more. Its generations go on counting, should the name come back.
+
+    Raises:
+        NotFound: there is no such deployment.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    row = _locked(session, name, if_match)
+    row.deleted_at = clock.now(session)
+
+
+def revert(session: Session, name: str, generation: int) -> DeploymentRow | None:
+    """Go back to what was wanted before a generation that the serving process refused.
+
+    Nothing changes when something newer is wanted already, but for the mark
+    that keeps later reverts from coming back to the refused one.
+
+    Returns:
+        The deployment; None when there is nothing to go back to, and it is gone.
+
+    Raises:
+        NotFound: there is no such deployment.
+    """
+    row = _locked(session, name, None)
+    refused = session.get(RevisionRow, (row.id, generation))
+    if refused is None:
+        raise NotFound(f"{name}: expected a generation up to {row.generation}, got {generation}")
+    refused.refused = True
+    if row.generation != generation:
+        return row
+    earlier = select(RevisionRow).where(
+        RevisionRow.deployment_id == row.id, RevisionRow.generation < generation, RevisionRow.refused.is_(False)
+    )
+    good = session.scalars(earlier.order_by(RevisionRow.generation.desc()).limit(1)).one_or_none()
+    if good is None:
+        row.deleted_at = clock.now(session)
+        return None
+    _publish(session, row, good.version_id, [a.module_id for a in good.attachments])
+    return row
+
+
+def desired(session: Session) -> list[DesiredDeployment]:
+    """All that shall be served, by name."""
+    query = (
+        select(DeploymentRow, RevisionRow)
+        .join(
+            RevisionRow,
+            (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation),
+        )
+        .where(DeploymentRow.deleted_at.is_(None))
+        .order_by(DeploymentRow.name)
+    )
+    return [_desired(deployment, wanted) for deployment, wanted in session.execute(query)]
+
+
+def observe(session: Session, name: str, generation: int, *, error: dict[str, Any] | None = None) -> None:
+    """Report from the serving process: it serves this generation, or cannot because of `error`.
+
+    A deployment that is gone, and reports older than the last one, are passed over.
+    """
+    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is None or generation < (row.observed_generation or 0):
+        return
+    row.observed_generation, row.observed_problem, row.observed_at = generation, error, clock.now(session)
+
+
+def _servable(session: Session, target: str) -> VersionRow:
+    try:
+        version = models.resolve(session, target)
+    except NotFound as error:
+        raise Invalid.at("/target", error.code, str(error)) from None
+    if version.status != "ready":
+        reason = (version.problem or {}).get("detail", "wait until it is")
+        raise Invalid.at(
+            "/target", "version_not_ready", f"expected a ready version, got {version.ref}: {version.status}; {reason}"
+        )
+    return version
+
+
+def _locked(session: Session, name: str, if_match: int | None) -> DeploymentRow:
+    row = get(session, name)
+    session.flush()
+    session.refresh(row, with_for_update=True)
+    _check_generation(name, row, if_match)
+    return row
+
+
+def _check_generation(name: str, row: DeploymentRow | None, if_match: int | None) -> None:
+    have = None if row is None or row.deleted_at is not None else row.generation
+    if if_match is not None and if_match != have:
+        raise StaleRevision(f"{name}: expected generation {if_match} (If-Match), got {have}; read it again and retry")
+
+
+def _check_bare(name: str, current: RevisionRow) -> None:
+    if current.attachments:
+        ids = ", ".join(a.module_id for a in current.attachments)
+        raise Conflict(f"{name}: expected no modules when the target changes, got {ids}; detach them first")
+
+
+def _check_target(version: VersionRow, module: ModuleRow) -> None:
+    if module.target_fingerprint != version.fingerprint:
+        raise TargetMismatch(
+            f"{module.id}: expected a target with fingerprint {module.target_fingerprint} "
+            f"({module.target_version.ref}), got {version.fingerprint} ({version.ref}); clone again for this target"
+        )
+
+
+def _check_classes(version: VersionRow, attached: Sequence[ModuleRow], module: ModuleRow) -> None:
+    taken = dict.fromkeys(version.spec["classes"], version.ref)
+    taken |= {name: other.id for other in attached for name in other.classes}
+    both = {name: taken[name] for name in module.classes if name in taken}
+    if both:
+        where = ", ".join(f"{name!r} of {owner}" for name, owner in both.items())
+        raise ClassCollision(f"{module.id}: expected classes that are not served yet, got {where}; detach that first")
+
+
+def _publish(session: Session, row: DeploymentRow, version_id: str, module_ids: Sequence[str]) -> None:
+    row.generation += 1
+    attachments = [AttachmentRow(module_id=m, ordinal=i) for i, m in enumerate(module_ids)]
+    session.add(
+        RevisionRow(deployment_id=row.id, generation=row.generation, version_id=version_id, attachments=attachments)
+    )
+    session.flush()
+
+
+def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:
+    version = wanted.version
+    return DesiredDeployment(
+        name=deployment.name,
+        generation=deployment.generation,
+        version_id=version.id,
+        version=version.ref,
+        spec=models.spec_of(version),
+        weights_key=version.key,
+        weights_digest=version.digest,
+        fingerprint=version.fingerprint or "",
+        modules=tuple(_desired_module(a.module) for a in wanted.attachments),
+    )
+
+
+def _desired_module(module: ModuleRow) -> DesiredModule:
+    full = next(b for b in module.bundles if b.payload == "full")
+    return DesiredModule(module.id, full.digest, full.key)

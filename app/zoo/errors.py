@@ -1,0 +1,125 @@
+"""Errors of the zoo.
+
+    ZooError                      everything raised on purpose
+    ├── NotFound                  no such thing
+    ├── Conflict                  the thing is not in a state that allows this
+    │   ├── AlreadyExists         the name is taken
+    │   ├── InvalidTransition     a job cannot go from its state to that one
+    │   ├── TargetMismatch        a module was cloned for another target
+    │   └── ClassCollision        two attached modules, or module and target, name the same class
+    ├── Invalid                   the request makes no sense; carries one Problem a fault
+    │   ├── DigestMismatch        bytes are not the announced ones
+    │   └── KeyReused             an Idempotency-Key came back with another request
+    ├── TooLarge                  more bytes than allowed
+    ├── StaleRevision             If-Match names a generation that has passed
+    └── LeaseLost                 another worker, or the sweeper, has taken the row
+
+Every message says what was expected, what was got and what to do. `code` is
+stable and machine-readable; the HTTP API repeats it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of a request."""
+
+    pointer: str
+    """JSON pointer into the body (`/config/classes`), or `query:limit` and the like."""
+    code: str
+    """Stable, machine-readable."""
+    detail: str
+    """Expected, got and what to do."""
+
+
+class ZooError(Exception):
+    """Base of all errors the zoo raises on purpose."""
+
+    code = "zoo_error"
+
+
+class NotFound(ZooError):
+    """No such thing."""
+
+    code = "not_found"
+
+
+class Conflict(ZooError):
+    """The thing is not in a state that allows this."""
+
+    code = "conflict"
+
+
+class AlreadyExists(Conflict):
+    """The name is taken."""
+
+    code = "already_exists"
+
+
+class InvalidTransition(Conflict):
+    """A job cannot go from its state to that one."""
+
+    code = "invalid_transition"
+
+
+class TargetMismatch(Conflict):
+    """A module was cloned for another target."""
+
+    code = "target_mismatch"
+
+
+class ClassCollision(Conflict):
+    """Two attached modules, or module and target, name the same class."""
+
+    code = "class_collision"
+
+
+class Invalid(ZooError):
+    """The request makes no sense.
+
+    Args:
+        problems: At least one fault.
+    """
+
+    code = "invalid"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(p.detail for p in problems))
+        self.problems = list(problems)
+
+    @classmethod
+    def at(cls, pointer: str, code: str, detail: str) -> "Invalid":
+        """An error with a single fault."""
+        return cls([Problem(pointer, code, detail)])
+
+
+class DigestMismatch(Invalid):
+    """Bytes are not the announced ones."""
+
+    code = "digest_mismatch"
+
+
+class KeyReused(Invalid):
+    """An Idempotency-Key came back with another request."""
+
+    code = "idempotency_key_reused"
+
+
+class TooLarge(ZooError):
+    """More bytes than allowed."""
+
+    code = "too_large"
+
+
+class StaleRevision(ZooError):
+    """If-Match names a generation that has passed."""
+
+    code = "stale_revision"
+
+
+class LeaseLost(ZooError):
+    """Another worker, or the sweeper, has taken the row: stop and write nothing more."""
+
+    code = "lease_lost"

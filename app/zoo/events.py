@@ -1,0 +1,54 @@
+"""A job's history: events numbered from 1 without gaps, and the positions it tried."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo.ids import new_id
+from app.zoo.pages import Page, Window, page
+from app.zoo.tables import EventRow, JobRow, TrialRow
+
+
+def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str, Any] | None = None) -> EventRow:
+    """Add the next event; the job's row must be locked by this transaction.
+
+    Args:
+        session: A writing session.
+        job: Whose history.
+        kind: `state`, `progress` or `trial`.
+        message: One line for people.
+        data: Details for programs.
+    """
+    job.last_seq += 1
+    event = EventRow(
+        job_id=job.id,
+        seq=job.last_seq,
+        id=new_id("evt"),
+        type=kind,
+        state=job.state,
+        stage=job.stage,
+        progress=job.progress,
+        message=message,
+        data=data or {},
+    )
+    session.add(event)
+    return event
+
+
+def list_events(session: Session, job_id: str, window: Window) -> Page[EventRow]:
+    """A job's events, oldest first."""
+    query = select(EventRow).where(EventRow.job_id == job_id)
+    return page(session, query, EventRow.seq, int, window, newest_first=False)
+
+
+def events_after(session: Session, job_id: str, seq: int, limit: int = 100) -> list[EventRow]:
+    """Up to `limit` events that follow number `seq`, oldest first."""
+    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > seq)
+    return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))
+
+
+def list_trials(session: Session, job_id: str, window: Window) -> Page[TrialRow]:
+    """The positions a job tried, oldest first."""
+    query = select(TrialRow).where(TrialRow.job_id == job_id)
+    return page(session, query, TrialRow.id, str, window, newest_first=False)

@@ -1,0 +1,12 @@
+"""Typed ids that sort by age: a prefix and a UUIDv7."""
+
+from typing import Literal
+
+import uuid_utils
+
+Kind = Literal["mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "req"]
+
+
+def new_id(kind: Kind) -> str:
+    """A new id such as `job_01890a5d...`; ids made later sort later."""
+    return f"{kind}_{uuid_utils.uuid7().hex}"

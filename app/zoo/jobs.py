@@ -1,0 +1,136 @@
+"""Cloning jobs as people see them: ask, look, cancel. Workers use `app.zoo.runs`."""
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo import events, models, rules, states
+from app.zoo.errors import Invalid, NotFound, Problem
+from app.zoo.ids import new_id
+from app.zoo.pages import Page, Window, page
+from app.zoo.rules import Estimate
+from app.zoo.tables import DatasetRow, JobRow, VersionRow
+from pnc_core.config import CloneConfig
+from pnc_core.manifest import build
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """Give a target some classes of a source."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    target: str
+    """Version that gains classes: `name`, `name@3` or `name@alias`."""
+    source: str
+    """Version that they are cloned from."""
+    dataset: str
+    """Id of a dataset with images of the cloned classes and of some of the target's own."""
+    config: CloneConfig
+    """What to clone and how."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    target: VersionRow
+    source: VersionRow
+    dataset: DatasetRow
+
+
+def submit(session: Session, request: JobRequest) -> JobRow:
+    """Queue a job; it waits as `validating` until both its versions are ready.
+
+    Raises:
+        Invalid: a reference leads nowhere, or the job makes no sense.
+    """
+    parts = _parts(session, request)
+    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    if problems:
+        raise Invalid(problems)
+    ready = parts.target.status == parts.source.status == "ready"
+    job = JobRow(
+        id=new_id("job"),
+        state="queued" if ready else "validating",
+        target_version=parts.target,
+        source_version=parts.source,
+        dataset=parts.dataset,
+        config=asdict(request.config),
+        module=None,
+        last_seq=0,
+        progress=0.0,
+    )
+    session.add(job)
+    session.flush()
+    events.emit(session, job, "state", "queued" if ready else "waiting until both versions are ready")
+    return job
+
+
+def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Estimate | None]:
+    """What `submit` would refuse, and what the job would cost; nothing is written."""
+    try:
+        parts = _parts(session, request)
+    except Invalid as error:
+        return error.problems, None
+    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    return problems, rules.estimate(parts.target, parts.source, parts.dataset, request.config)
+
+
+def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
+    """Jobs, newest first, of one state or all."""
+    query = select(JobRow)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    return page(session, query, JobRow.id, str, window)
+
+
+def get(session: Session, job_id: str) -> JobRow:
+    """One job.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    job = session.get(JobRow, job_id)
+    if job is None:
+        raise NotFound(f"expected a cloning job, got none with id {job_id!r:.80}; see GET /v1/cloning-jobs")
+    return job
+
+
+def cancel(session: Session, job_id: str) -> JobRow:
+    """Cancel a job: at once while it waits, else as soon as its worker notices. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has ended.
+    """
+    job = get(session, job_id)
+    session.flush()
+    session.refresh(job, with_for_update=True)
+    if job.state == "running":
+        states.move(session, job, "cancelling", "cancel asked for")
+    elif job.state not in ("cancelling", "cancelled"):
+        states.move(session, job, "cancelled", "cancelled before it began")
+    return job
+
+
+def config_of(job: JobRow) -> CloneConfig:
+    """The job's parameters as the library knows them."""
+    return build(CloneConfig, job.config, job.id)
+
+
+def _parts(session: Session, request: JobRequest) -> _Parts:
+    """The rows behind a request, or every reference that leads nowhere."""
+    faults: list[Problem] = []
+    found: dict[str, VersionRow] = {}
+    for name in ("target", "source"):
+        try:
+            found[name] = models.resolve(session, getattr(request, name))
+        except NotFound as error:
+            faults.append(Problem(f"/{name}", error.code, str(error)))
+    dataset = session.get(DatasetRow, request.dataset)
+    if dataset is None:
+        faults.append(Problem("/dataset", "not_found", f"expected a dataset, got none with id {request.dataset!r:.80}"))
+    if faults or dataset is None:
+        raise Invalid(faults)
+    return _Parts(found["target"], found["source"], dataset)

@@ -1,0 +1,235 @@
+"""Models, their immutable versions, and the names that point at them."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo import clock, uploads
+from app.zoo.errors import AlreadyExists, Invalid, NotFound
+from app.zoo.ids import new_id
+from app.zoo.names import check_alias, check_name
+from app.zoo.pages import Page, Window, page
+from app.zoo.store import Store, local_file
+from app.zoo.tables import AliasRow, ModelRow, VersionRow
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import TensorFileError
+from pnc_core.manifest import build
+from pnc_core.tensorfile import read_header
+
+MAX_NUMBER = 2**31 - 1
+
+
+def create(session: Session, *, name: str, description: str = "") -> ModelRow:
+    """Register a model, still without versions.
+
+    Raises:
+        Invalid: the name is not one.
+        AlreadyExists: it is taken, perhaps by an archived model.
+    """
+    check_name(name)
+    if _by_name(session, name) is not None:
+        raise AlreadyExists(f"expected a new name, got {name!r}, which is taken; add a version to it or choose another")
+    model = ModelRow(id=new_id("mdl"), name=name, description=description, aliases=[])
+    session.add(model)
+    session.flush()
+    return model
+
+
+def list_models(session: Session, window: Window, *, archived: bool = False) -> Page[ModelRow]:
+    """Models, newest first; archived ones only when asked for."""
+    query = select(ModelRow)
+    if not archived:
+        query = query.where(ModelRow.archived_at.is_(None))
+    return page(session, query, ModelRow.id, str, window)
+
+
+def get(session: Session, name: str) -> ModelRow:
+    """One model by name or id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    model = session.get(ModelRow, name) if name.startswith("mdl_") else _by_name(session, name)
+    if model is None:
+        raise NotFound(f"expected a model, got none named {name!r:.80}; see GET /v1/models")
+    return model
+
+
+def change(session: Session, name: str, *, description: str | None = None, archived: bool | None = None) -> ModelRow:
+    """Change what may change of a model; None leaves a field as it is.
+
+    Raises:
+        NotFound: there is no such model.
+    """
+    model = get(session, name)
+    if description is not None:
+        model.description = description
+    if archived is not None:
+        model.archived_at = (model.archived_at or clock.now(session)) if archived else None
+    return model
+
+
+def add_version(
+    session: Session,
+    name: str,
+    *,
+    upload_id: str,
+    spec: NetworkSpec,
+    licence: str = "",
+    check: Callable[[str], None] | None = None,
+) -> VersionRow:
+    """Add the next version from a complete upload; it is `validating` until a worker has tried it.
+
+    Args:
+        session: A writing session.
+        name: The model.
+        upload_id: A safetensors file.
+        spec: How to rebuild the network.
+        licence: Licence of the weights.
+        check: Looks at the object behind a key and raises when it is unusable; see `header_check`.
+
+    Raises:
+        NotFound: there is no such model.
+        Invalid: the upload is not complete, or its file is not harmless safetensors.
+    """
+    model = get(session, name)
+    upload, key = uploads.completed(session, upload_id)
+    if check is not None:
+        check(key)
+    session.flush()
+    session.refresh(model, with_for_update=True)
+    model.last_version += 1
+    version = VersionRow(
+        id=new_id("ver"),
+        model=model,
+        number=model.last_version,
+        spec=asdict(spec),
+        licence=licence,
+        digest=upload.digest,
+        bytes=upload.bytes,
+        key=key,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def header_check(store: Store) -> Callable[[str], None]:
+    """A check of a safetensors header that raises `Invalid` when it is damaged or dangerous."""
+
+    def check(key: str) -> None:
+        try:
+            with local_file(store, key) as path:
+                read_header(path)
+        except TensorFileError as error:
+            raise Invalid.at("/upload", error.code, str(error)) from None
+
+    return check
+
+
+def list_versions(session: Session, name: str, window: Window) -> Page[VersionRow]:
+    """Versions of a model, newest first.
+
+    Raises:
+        NotFound: there is no such model.
+    """
+    query = select(VersionRow).where(VersionRow.model_id == get(session, name).id)
+    return page(session, query, VersionRow.number, int, window)
+
+
+def get_version(session: Session, name: str, number: int) -> VersionRow:
+    """One version of a model.
+
+    Raises:
+        NotFound: there is no such model or version.
+    """
+    model = get(session, name)
+    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.number == number)
+    version = session.scalars(query).one_or_none() if 0 < number <= MAX_NUMBER else None
+    if version is None:
+        raise NotFound(f"expected a version of {model.name} from 1 to {model.last_version}, got {number}")
+    return version
+
+
+def set_alias(session: Session, name: str, alias: str, number: int) -> AliasRow:
+    """Point an alias at a version, whether it is new or pointed elsewhere.
+
+    Raises:
+        Invalid: the alias is not one.
+        NotFound: there is no such model or version.
+    """
+    check_alias(alias)
+    version = get_version(session, name, number)
+    row = session.get(AliasRow, (version.model_id, alias))
+    if row is None:
+        row = AliasRow(model_id=version.model_id, alias=alias)
+        session.add(row)
+    row.version = version
+    session.flush()
+    return row
+
+
+def delete_alias(session: Session, name: str, alias: str) -> None:
+    """Remove an alias.
+
+    Raises:
+        NotFound: there is no such model or alias.
+    """
+    model = get(session, name)
+    row = session.get(AliasRow, (model.id, alias))
+    if row is None:
+        raise NotFound(f"expected an alias of {model.name}, got none named {alias!r:.80}")
+    session.delete(row)
+
+
+def resolve(session: Session, ref: str) -> VersionRow:
+    """The version that `name`, `name@3`, `name@alias` or a version's id means.
+
+    A bare name means the newest version that was not rejected, or the newest of all.
+
+    Raises:
+        NotFound: there is no such model, version or alias.
+    """
+    if ref.startswith("ver_"):
+        version = session.get(VersionRow, ref)
+        if version is None:
+            raise NotFound(f"expected a version, got none with id {ref!r:.80}")
+        return version
+    name, _, which = ref.partition("@")
+    if which.isascii() and which.isdigit():
+        return get_version(session, name, int(which[:12]))
+    return _aliased(session, name, which) if which else _newest(session, name)
+
+
+def spec_of(version: VersionRow) -> NetworkSpec:
+    """The version's specification as the library knows it."""
+    return build(NetworkSpec, _lists(version.spec), version.ref)
+
+
+def _lists(spec: dict[str, object]) -> dict[str, object]:
+    """JSON has lists only, but a row that was never flushed still holds tuples."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.items()}
+
+
+def _by_name(session: Session, name: str) -> ModelRow | None:
+    return session.scalars(select(ModelRow).where(ModelRow.name == name)).one_or_none()
+
+
+def _aliased(session: Session, name: str, alias: str) -> VersionRow:
+    model = get(session, name)
+    row = session.get(AliasRow, (model.id, alias))
+    if row is None:
+        raise NotFound(f"expected an alias of {model.name}, got none named {alias!r:.80}")
+    return row.version
+
+
+def _newest(session: Session, name: str) -> VersionRow:
+    model = get(session, name)
+    query = select(VersionRow).where(VersionRow.model_id == model.id)
+    order = ((VersionRow.status == "rejected").asc(), VersionRow.number.desc())
+    version = session.scalars(query.order_by(*order).limit(1)).one_or_none()
+    if version is None:
+        raise NotFound(f"expected {model.name} to have a version, got none; add one first")
+    return version

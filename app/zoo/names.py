@@ -1,0 +1,38 @@
+"""Names that people give, and references made of them."""
+
+import re
+
+from app.zoo.errors import Invalid
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+ALIAS_PATTERN = r"^[a-z][a-z0-9._-]{0,62}$"
+_NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")
+_ALIAS = re.compile(ALIAS_PATTERN.rstrip("$") + r"\Z")
+
+
+def check_name(name: str, pointer: str = "/name") -> str:
+    """The name itself, when it is one.
+
+    Raises:
+        Invalid: it holds other characters, or is too long.
+    """
+    return _check(_NAME, name, pointer, "letter or digit")
+
+
+def check_alias(alias: str, pointer: str = "path:alias") -> str:
+    """The alias itself, when it is one; it begins with a letter, so that it is never a version's number.
+
+    Raises:
+        Invalid: it holds other characters, or is too long.
+    """
+    return _check(_ALIAS, alias, pointer, "letter")
+
+
+def _check(pattern: re.Pattern[str], name: str, pointer: str, first: str) -> str:
+    if not pattern.match(name):
+        raise Invalid.at(
+            pointer,
+            "invalid_name",
+            f"expected a {first}, then at most 62 lower-case letters, digits and . _ -, got {name!r:.80}",
+        )
+    return name

@@ -1,0 +1,107 @@
+"""Which cloning jobs make sense, judged by rows alone, and what one will cost."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from app.zoo.errors import Problem
+from app.zoo.tables import DatasetRow, VersionRow
+from pnc_core.config import CloneConfig
+
+MIN_IMAGES = 8
+"""Images that every cloned class needs, and the target's classes together."""
+MIN_OLD_CLASSES = 2
+"""How many of the target's classes must have images; one alone cannot show forgetting."""
+_PASSES = 3
+"""A training step costs about three forward passes: one forward, two backward."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job will cost at most; an upper bound, not a promise."""
+
+    old_images: int
+    """Images of the target's classes."""
+    new_images: int
+    """Images of the cloned classes."""
+    macs: int | None
+    """Multiply-accumulates of screening and training; None while a version is validating."""
+    module_parameters: int | None
+    """Largest module that `keep` and `max_size` allow; None while the source is validating."""
+
+
+def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> list[Problem]:
+    """All faults of a job; empty when it can run, or as soon as its versions are ready."""
+    faults = [
+        *_rejected("/target", target),
+        *_rejected("/source", source),
+        *_classes(target, source, config),
+        *_images(target, dataset, config),
+    ]
+    if target.id == source.id:
+        faults.append(
+            Problem("/source", "same_version", f"expected another version than the target, got {source.ref} twice")
+        )
+    return faults
+
+
+def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Estimate:
+    """An upper bound of what a job costs."""
+    new = sum(dataset.counts.get(name, 0) for name in config.classes)
+    old = sum(dataset.counts.get(name, 0) for name in target.spec["classes"])
+    macs = None
+    if target.macs is not None and source.macs is not None:
+        epochs = config.epochs + config.shortlist  # the winner in full, the short list about an epoch each
+        macs = int((old + new) * (1 + _PASSES * epochs) * (target.macs + source.macs))
+    parameters = None if source.parameters is None else int(source.parameters * min(config.max_size, config.keep, 1.0))
+    return Estimate(old, new, macs, parameters)
+
+
+def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:
+    if version.status == "rejected":
+        reason = (version.problem or {}).get("detail", "no reason was recorded")
+        yield Problem(
+            pointer, "version_rejected", f"expected a usable version, got {version.ref}, which was rejected: {reason}"
+        )
+    if version.model.archived_at is not None:
+        yield Problem(
+            pointer, "model_archived", f"expected a live model, got {version.ref}, which is archived; restore it"
+        )
+
+
+def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
+    for name in config.classes:
+        if name not in source.spec["classes"]:
+            yield Problem(
+                "/config/classes",
+                "unknown_class",
+                f"expected classes of {source.ref} ({_some(source.spec['classes'])}), got {name!r}",
+            )
+        if name in target.spec["classes"]:
+            yield Problem(
+                "/config/classes",
+                "class_in_target",
+                f"expected classes that {target.ref} lacks, got {name!r}, which it has; leave it out",
+            )
+
+
+def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
+    counts: Mapping[str, int] = dataset.counts
+    for name in config.classes:
+        if counts.get(name, 0) < MIN_IMAGES:
+            yield Problem(
+                "/dataset",
+                "too_few_images",
+                f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}",
+            )
+    old = {name: counts[name] for name in target.spec["classes"] if counts.get(name, 0) > 0}
+    if len(old) < MIN_OLD_CLASSES or sum(old.values()) < MIN_IMAGES:
+        yield Problem(
+            "/dataset",
+            "too_few_old_images",
+            f"expected at least {MIN_IMAGES} images of {MIN_OLD_CLASSES} or more of the target's classes "
+            f"({_some(target.spec['classes'])}) in {dataset.id}, got {sum(old.values())} of {len(old)}",
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,44 @@
+"""States of a cloning job and the ways between them.
+
+validating ─> queued ─> running ─> succeeded
+    │           │  <───────┤  └──> failed
+    │           │          └─> cancelling ─> cancelled
+    └───────────┴──────────────────────────> failed, cancelled
+"""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.zoo import clock, events
+from app.zoo.errors import InvalidTransition
+from app.zoo.tables import JobRow
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "validating": frozenset({"queued", "failed", "cancelled"}),
+    "queued": frozenset({"running", "cancelled"}),
+    "running": frozenset({"queued", "cancelling", "succeeded", "failed"}),
+    "cancelling": frozenset({"cancelled", "failed"}),
+    "succeeded": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+TERMINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
+
+
+def move(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:
+    """Bring a job into another state and write that down; the row must be locked.
+
+    Raises:
+        InvalidTransition: there is no way from its state to that one.
+    """
+    if state not in TRANSITIONS[job.state]:
+        allowed = sorted(TRANSITIONS[job.state]) or ["none, the job has ended"]
+        raise InvalidTransition(
+            f"{job.id}: expected a way from {job.state!r} ({', '.join(allowed)}), got {state!r}; "
+            f"see GET /v1/cloning-jobs/{job.id}"
+        )
+    job.state = state
+    if state in TERMINAL:
+        job.finished_at = clock.now(session)
+    events.emit(session, job, "state", message, data)

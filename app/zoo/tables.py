@@ -1,0 +1,317 @@
+"""Tables: the zoo's records.
+
+States are text with a check, so that the schema is the same on SQLite and
+PostgreSQL. Ids, digests and object keys are made by the service, never by a
+client.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from app.zoo.clock import UtcDateTime, utc_now
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+Document = dict[str, Any]
+
+VERSION_STATUSES = ("validating", "ready", "rejected")
+JOB_STATES = (
+    "validating",
+    "queued",
+    "running",
+    "pausing",
+    "paused",
+    "cancelling",
+    "succeeded",
+    "failed",
+    "cancelled",
+)
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(v) for v in values)})", name=column)
+
+
+class Base(DeclarativeBase):
+    """Declarative base with stable constraint names."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), Document: Json, list[str]: Json, dict[str, int]: Json}
+
+
+class Leased:
+    """Columns of a row that one worker at a time works on; see `app.zoo.leases`."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    lease_worker: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Fencing token: grows with every claim and never shrinks."""
+    lease_expires_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How many leases have run out."""
+
+
+class ModelRow(Base):
+    """A registered network, as a name for its versions."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(default="")
+    last_version: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    archived_at: Mapped[datetime | None]
+    aliases: Mapped[list["AliasRow"]] = relationship(lazy="selectin", order_by="AliasRow.alias", viewonly=True)
+
+
+class VersionRow(Leased, Base):
+    """One immutable set of weights with everything needed to rebuild the network."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        _one_of("status", VERSION_STATUSES),
+        Index(None, "status", "id"),
+    )
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    status: Mapped[str] = mapped_column(default="validating")
+    spec: Mapped[Document]
+    licence: Mapped[str] = mapped_column(default="")
+    digest: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    key: Mapped[str]
+    fingerprint: Mapped[str | None]
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    problem: Mapped[Document | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    model: Mapped[ModelRow] = relationship(lazy="selectin")
+
+    @property
+    def ref(self) -> str:
+        """The name people use: `mnist-low@3`."""
+        return f"{self.model.name}@{self.number}"
+
+
+class AliasRow(Base):
+    """A movable name of a version, such as `production`."""
+
+    __tablename__ = "aliases"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now(), onupdate=utc_now())
+    version: Mapped[VersionRow] = relationship(lazy="selectin")
+
+
+class UploadRow(Base):
+    """A file on its way in: announced, then complete."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str]
+    key: Mapped[str | None]
+    """Where the object lies, once complete."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    completed_at: Mapped[datetime | None]
+
+
+class DatasetRow(Base):
+    """Labelled images in one Parquet file."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    key: Mapped[str]
+    rows: Mapped[int] = mapped_column(BigInteger)
+    classes: Mapped[list[str]]
+    """Class names in the order of the labels."""
+    counts: Mapped[dict[str, int]]
+    """Images of each class."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class JobRow(Leased, Base):
+    """One cloning job."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state", "id"))
+
+    state: Mapped[str]
+    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    config: Mapped[Document]
+    stage: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    last_seq: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event."""
+    problem: Mapped[Document | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    target_version: Mapped[VersionRow] = relationship(foreign_keys=target_version_id, lazy="selectin")
+    source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
+    dataset: Mapped[DatasetRow] = relationship(lazy="selectin")
+    module: Mapped["ModuleRow | None"] = relationship(back_populates="job", lazy="selectin", viewonly=True)
+
+
+class EventRow(Base):
+    """One line of a job's history; `seq` counts from 1 without gaps."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
+    type: Mapped[str]
+    state: Mapped[str]
+    stage: Mapped[str | None]
+    progress: Mapped[float]
+    message: Mapped[str]
+    data: Mapped[Document]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class TrialRow(Base):
+    """One position tried by a job."""
+
+    __tablename__ = "trials"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    attempt: Mapped[int]
+    target_position: Mapped[str]
+    source_position: Mapped[str]
+    round: Mapped[int]
+    score: Mapped[float]
+    old: Mapped[float | None]
+    new: Mapped[float | None]
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class ModuleRow(Base):
+    """What a job cloned; a job has at most one."""
+
+    __tablename__ = "modules"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    target_fingerprint: Mapped[str]
+    classes: Mapped[list[str]]
+    manifest: Mapped[Document]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    job: Mapped[JobRow] = relationship(back_populates="module", viewonly=True)
+    target_version: Mapped[VersionRow] = relationship(foreign_keys=target_version_id, lazy="selectin")
+    source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
+    bundles: Mapped[list["BundleRow"]] = relationship(lazy="selectin", order_by="BundleRow.payload")
+
+
+class BundleRow(Base):
+    """One file of a module."""
+
+    __tablename__ = "bundles"
+    __table_args__ = (_one_of("payload", ("thin", "full")),)
+
+    module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), primary_key=True)
+    payload: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    key: Mapped[str]
+
+
+class DeploymentRow(Base):
+    """A target served under a name. Removed ones stay, so that generations never repeat."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    generation: Mapped[int] = mapped_column(default=0)
+    """Number of the revision that is wanted."""
+    observed_generation: Mapped[int | None]
+    """Number of the revision that the serving process last worked on."""
+    observed_problem: Mapped[Document | None]
+    """Why that revision is not served."""
+    observed_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    deleted_at: Mapped[datetime | None]
+
+
+class RevisionRow(Base):
+    """What a deployment serves at one generation; immutable but for `refused`."""
+
+    __tablename__ = "revisions"
+
+    deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    refused: Mapped[bool] = mapped_column(default=False)
+    """The serving process would not have it."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    version: Mapped[VersionRow] = relationship(lazy="selectin")
+    attachments: Mapped[list["AttachmentRow"]] = relationship(lazy="selectin", order_by="AttachmentRow.ordinal")
+
+
+class AttachmentRow(Base):
+    """One module of one revision, in the order of attaching."""
+
+    __tablename__ = "attachments"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["deployment_id", "generation"], ["revisions.deployment_id", "revisions.generation"], ondelete="CASCADE"
+        ),
+    )
+
+    deployment_id: Mapped[str] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), primary_key=True, index=True)
+    ordinal: Mapped[int]
+    module: Mapped[ModuleRow] = relationship(lazy="selectin")
+
+
+class IdempotencyRow(Base):
+    """The answer that a repeated POST gets again."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_digest: Mapped[str]
+    status: Mapped[int]
+    location: Mapped[str | None]
+    body: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now(), index=True)

@@ -1,0 +1,71 @@
+"""What a worker does with new versions: take one, then accept or reject it."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.zoo import leases
+from app.zoo.leases import Lease
+from app.zoo.tables import VersionRow
+
+
+def claim_validation(session: Session, worker: str, seconds: int = 60) -> Lease | None:
+    """Take the oldest version that nobody is looking at."""
+    free = (VersionRow.status == "validating") & VersionRow.lease_worker.is_(None)
+    return leases.claim(session, VersionRow, free, worker, seconds)
+
+
+def heartbeat_validation(session: Session, lease: Lease) -> None:
+    """Stay alive.
+
+    Raises:
+        LeaseLost: another worker has the version now.
+    """
+    leases.renew(session, leases.held(session, VersionRow, lease), lease)
+
+
+def accept_version(session: Session, lease: Lease, *, fingerprint: str, parameters: int, macs: int) -> None:
+    """The weights fit and the network runs.
+
+    Raises:
+        LeaseLost: another worker has the version now.
+    """
+    row = leases.held(session, VersionRow, lease)
+    row.status, row.fingerprint, row.parameters, row.macs = "ready", fingerprint, parameters, macs
+    leases.drop(row)
+
+
+def reject_version(session: Session, lease: Lease, problem: dict[str, Any]) -> None:
+    """The version cannot be used; `problem` has at least `code` and `detail`.
+
+    Raises:
+        LeaseLost: another worker has the version now.
+    """
+    row = leases.held(session, VersionRow, lease)
+    row.status, row.problem = "rejected", problem
+    leases.drop(row)
+
+
+def release_validation(session: Session, lease: Lease) -> None:
+    """Give the version back untried.
+
+    Raises:
+        LeaseLost: another worker has the version now.
+    """
+    leases.drop(leases.held(session, VersionRow, lease))
+
+
+def sweep_validations(session: Session) -> int:
+    """Take versions back from dead workers; one that killed several is rejected. Returns how many."""
+    rows = leases.take_back(session, VersionRow)
+    for row in rows:
+        if row.attempts >= leases.MAX_ATTEMPTS:
+            row.status, row.problem = "rejected", _GAVE_UP
+    return len(rows)
+
+
+_GAVE_UP = {
+    "code": "attempts_exhausted",
+    "detail": f"expected a worker to load the weights, got none that survived {leases.MAX_ATTEMPTS} attempts; "
+    "are they too large for the workers' memory?",
+}

@@ -1,0 +1,1 @@
+"""Database migrations; `app.zoo.db.migrate` or `alembic upgrade head` runs them."""

@@ -1,0 +1,44 @@
+"""Alembic's entry: on the connection it is given, or on the settings' database."""
+
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import JSON, Connection
+
+from app.zoo.clock import UtcDateTime
+from app.zoo.db import Database
+from app.zoo.settings import Settings
+from app.zoo.tables import Base
+
+
+def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
+    """Own column types as plain ones: a migration must not change when the code does."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, JSON):
+        autogenerate.imports.add("from sqlalchemy.dialects import postgresql")
+        return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'
+    return False
+
+
+def _run(connection: Connection) -> None:
+    # Batch mode because SQLite cannot alter most things in place.
+    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True, render_item=_render)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _run_on_settings_database() -> None:
+    settings = Settings()
+    if settings.database_url.startswith("sqlite"):
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with Database(settings.database_url).engine.execution_options(pnc_write=True).begin() as connection:
+        _run(connection)
+
+
+given = context.config.attributes.get("connection")
+if given is None:
+    _run_on_settings_database()
+else:
+    _run(given)

@@ -1,0 +1,23 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Iterator[Zoo]:
+    """An empty zoo with its schema made by the migrations."""
+    zoo = seeds.new_zoo(tmp_path)
+    yield zoo
+    zoo.close()
+
+
+@pytest.fixture
+def session(zoo: Zoo) -> Iterator[Session]:
+    """One writing transaction on it."""
+    with zoo.database.write() as session:
+        yield session

@@ -1,0 +1,168 @@
+import multiprocessing
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.zoo import jobs, leases, models, runs, validation
+from app.zoo.db import Database
+from app.zoo.errors import LeaseLost
+from app.zoo.tables import EventRow, JobRow
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+
+CLAIMERS, JOBS = 8, 40
+
+
+def _claim_all(
+    url: str, worker: str, start: "multiprocessing.synchronize.Event", taken: "multiprocessing.Queue[str]"
+) -> None:
+    database = Database(url)
+    start.wait()
+    while True:
+        with database.write() as session:
+            lease = runs.claim(session, worker)
+        if lease is None:
+            break
+        taken.put(lease.id)
+    database.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the service runs on POSIX")
+def test_eight_processes_claim_every_job_exactly_once(zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        wanted = seeds.request(session, zoo)
+        expected = sorted(jobs.submit(session, wanted).id for _ in range(JOBS))
+    zoo.database.close()
+    context = multiprocessing.get_context("fork")  # nothing but this test's own threads: none
+    start, taken = context.Event(), context.Queue()
+    url = zoo.settings.database_url
+    claimers = [context.Process(target=_claim_all, args=(url, f"w{i}", start, taken)) for i in range(CLAIMERS)]
+    for claimer in claimers:
+        claimer.start()
+    start.set()
+    got = [taken.get(timeout=60) for _ in range(JOBS)]
+    for claimer in claimers:
+        claimer.join(60)
+    assert [claimer.exitcode for claimer in claimers] == [0] * CLAIMERS
+    assert sorted(got) == expected
+    assert taken.empty()
+
+
+def test_a_claim_raises_the_token_and_the_oldest_job_goes_first(zoo: Zoo, session: Session) -> None:
+    wanted = seeds.request(session, zoo)
+    first, second = jobs.submit(session, wanted), jobs.submit(session, wanted)
+    one, two = runs.claim(session, "a"), runs.claim(session, "b")
+    assert one is not None
+    assert two is not None
+    assert (one.id, two.id, one.token) == (first.id, second.id, 1)
+    assert runs.claim(session, "c") is None
+    runs.release(session, one)
+    again = runs.claim(session, "a")
+    assert again is not None
+    assert again.token == 2
+
+
+def test_every_write_after_a_lost_lease_is_refused(zoo: Zoo, session: Session) -> None:
+    job = seeds.queued(session, zoo)
+    old = runs.claim(session, "a")
+    assert old is not None
+    seeds.expire(session, job)
+    assert runs.sweep(session) == 1
+    new = runs.claim(session, "a")  # the same worker's name does not help the old lease
+    assert new is not None
+    before = session.get_one(JobRow, job.id).last_seq
+    for write in (
+        lambda: runs.heartbeat(session, old),
+        lambda: runs.record(session, old, stage="x", message="x", progress=0.5),
+        lambda: runs.record_trial(session, old, target_position="a", source_position="b", round=0, score=1.0),
+        lambda: seeds.publish(session, zoo, old),
+        lambda: runs.fail(session, old, {"code": "x", "detail": "x"}),
+        lambda: runs.finish_cancel(session, old),
+        lambda: runs.release(session, old),
+    ):
+        with pytest.raises(LeaseLost, match="token 1"):
+            write()
+    session.refresh(job)
+    assert (job.state, job.last_seq, job.module) == ("running", before, None)
+    assert runs.heartbeat(session, new) == "continue"
+
+
+def test_a_heartbeat_prolongs_the_lease(zoo: Zoo, session: Session) -> None:
+    job = seeds.queued(session, zoo)
+    lease = runs.claim(session, "a")
+    assert lease is not None
+    seeds.expire(session, job)
+    runs.heartbeat(session, lease)
+    assert runs.sweep(session) == 0
+    session.refresh(job)
+    assert job.state == "running"
+
+
+def test_the_sweeper_gives_a_job_three_attempts(zoo: Zoo, session: Session) -> None:
+    job = seeds.queued(session, zoo)
+    states = []
+    for _ in range(leases.MAX_ATTEMPTS):
+        assert runs.claim(session, "a") is not None
+        seeds.expire(session, job)
+        runs.sweep(session)
+        states.append(job.state)
+    assert states == ["queued", "queued", "failed"]
+    assert job.problem is not None
+    assert job.problem["code"] == "attempts_exhausted"
+    assert job.finished_at is not None
+    assert runs.claim(session, "a") is None
+
+
+def test_a_cancelled_job_whose_worker_dies_is_cancelled(zoo: Zoo, session: Session) -> None:
+    job = seeds.queued(session, zoo)
+    runs.claim(session, "a")
+    assert jobs.cancel(session, job.id).state == "cancelling"
+    seeds.expire(session, job)
+    runs.sweep(session)
+    assert job.state == "cancelled"
+
+
+def test_a_released_job_has_used_no_attempt(zoo: Zoo, session: Session) -> None:
+    job = seeds.queued(session, zoo)
+    lease = runs.claim(session, "a")
+    assert lease is not None
+    runs.release(session, lease)
+    assert (job.state, job.attempts, job.lease_worker) == ("queued", 0, None)
+
+
+def test_a_version_that_kills_three_workers_is_rejected(zoo: Zoo, session: Session) -> None:
+    version = seeds.version(session, zoo, "bomb", status="validating")
+    for _ in range(leases.MAX_ATTEMPTS):
+        assert validation.claim_validation(session, "a") is not None
+        assert validation.claim_validation(session, "b") is None
+        seeds.expire(session, version)
+        assert validation.sweep_validations(session) == 1
+    assert version.status == "rejected"
+    assert models.resolve(session, "bomb").problem == version.problem
+
+
+def test_accepting_after_a_lost_lease_is_refused(zoo: Zoo, session: Session) -> None:
+    version = seeds.version(session, zoo, "slow", status="validating")
+    old = validation.claim_validation(session, "a")
+    assert old is not None
+    seeds.expire(session, version)
+    validation.sweep_validations(session)
+    with pytest.raises(LeaseLost):
+        validation.accept_version(session, old, fingerprint="f", parameters=1, macs=1)
+    assert version.status == "validating"
+
+
+def test_events_are_numbered_without_gaps(zoo: Zoo, session: Session, tmp_path: Path) -> None:
+    job = seeds.queued(session, zoo)
+    lease = runs.claim(session, "a")
+    assert lease is not None
+    for step in range(5):
+        runs.record(session, lease, stage="localizing", message=f"step {step}", progress=step / 5)
+    seeds.publish(session, zoo, lease)
+    rows = session.scalars(select(EventRow).where(EventRow.job_id == job.id).order_by(EventRow.seq)).all()
+    assert [row.seq for row in rows] == list(range(1, 9))
+    assert [row.state for row in rows] == ["queued", *["running"] * 6, "succeeded"]
+    assert job.last_seq == 8
