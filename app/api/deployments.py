@@ -1,0 +1,99 @@
+"""Deployments: what is served, with which modules attached, and predictions."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.api.gateway import RETRY_SECONDS, Unreachable
+from app.api.problems import respond
+from app.api.requests import IfMatch, ListOf, OpenGateway, OpenZoo, Reading
+from app.api.rollout import announce, roll_out
+from app.api.wire import deployments as wire
+from app.api.wire.problems import documented
+from app.api.wire.shapes import Page
+from app.zoo import deployments
+from app.zoo.names import check_name
+
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+Name = Annotated[str, Path(description="Name of a deployment.", examples=["digits"])]
+ModuleId = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+_LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": wire.Deployment, "description": "Wanted; the serving process has not said yet that it serves it"}
+}
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_IMAGES = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/png": _IMAGE, "image/jpeg": _IMAGE, "image/webp": _IMAGE},
+    }
+}
+
+
+@router.put("/{deployment}", response_model=wire.Deployment, responses={**_LATER, **documented(409, 412)})
+def put_deployment(
+    deployment: Name, body: wire.DeploymentPut, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+) -> Response:
+    """Serve a version under a name; the same version again changes nothing."""
+    return roll_out(request, zoo, gateway, lambda s: deployments.put(s, deployment, body.target, if_match=if_match))
+
+
+@router.get("", response_model=Page[wire.Deployment])
+def list_deployments(session: Reading, query: ListOf) -> Any:
+    """Deployments, newest first."""
+    found = deployments.list_deployments(session, query.window())
+    data = [wire.Deployment.of(row, deployments.revision(session, row)) for row in found.data]
+    return {**vars(found), "data": data}
+
+
+@router.get("/{deployment}", response_model=wire.Deployment, responses=documented(404))
+def get_deployment(deployment: Name, session: Reading, response: Response) -> Any:
+    """One deployment: what is wanted and what is served."""
+    row = deployments.get(session, deployment)
+    response.headers["ETag"] = f'"{row.generation}"'
+    return wire.Deployment.of(row, deployments.revision(session, row))
+
+
+@router.delete("/{deployment}", status_code=204, responses=documented(404, 412))
+def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch) -> None:
+    """Serve it no more."""
+    with zoo.database.write() as session:
+        deployments.delete(session, deployment, if_match=if_match)
+    announce(gateway, check_name(deployment))
+
+
+@router.put(
+    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
+)
+def attach_module(
+    deployment: Name, module: ModuleId, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+) -> Response:
+    """Attach a module; one that is attached already changes nothing."""
+    return roll_out(request, zoo, gateway, lambda s: deployments.attach(s, deployment, module, if_match=if_match))
+
+
+@router.delete(
+    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 412)}
+)
+def detach_module(
+    deployment: Name, module: ModuleId, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+) -> Response:
+    """Detach a module; the target is again what it was without it."""
+    return roll_out(request, zoo, gateway, lambda s: deployments.detach(s, deployment, module, if_match=if_match))
+
+
+@router.post(
+    "/{deployment}/predict",
+    response_model=wire.Prediction,
+    responses=documented(404, 413, 503),
+    openapi_extra=_IMAGES,
+)
+async def predict(deployment: Name, request: Request, gateway: OpenGateway) -> Response:
+    """Classify an image: the body is a PNG, JPEG or WebP file as it is."""
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    request_id = request.scope["state"]["request_id"]
+    try:
+        name = check_name(deployment, "path:deployment")
+        return await gateway.predict(name, await request.body(), content_type, request_id)
+    except Unreachable as error:
+        headers = {"Retry-After": str(RETRY_SECONDS)}
+        return respond(request.scope, 503, "serving_unreachable", str(error), headers=headers)

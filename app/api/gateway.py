@@ -1,0 +1,89 @@
+"""The way to the serving process: predictions go through, changes are announced.
+
+Serving polls the wanted state by itself; the announcement only makes it hurry
+and brings its verdict back while the caller waits.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from starlette.responses import Response
+
+from app.zoo.settings import Settings
+
+RETRY_SECONDS = 5
+_PASSED_ON = ("content-type", "retry-after", "etag", "x-revision")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the serving process says to a new generation."""
+
+    applied: bool
+    """It serves it now; false: it could not be asked."""
+    refusal: dict[str, Any] | None = None
+    """Problem document, when it will not."""
+
+
+class Unreachable(Exception):
+    """The serving process does not answer."""
+
+
+class Gateway:
+    """Talks to the serving process.
+
+    Args:
+        settings: Where it listens and how long to wait.
+        transport: In place of the network, for tests.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.url = settings.serving_url
+        self._client = httpx.AsyncClient(
+            base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport
+        )
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.aclose()
+
+    async def predict(self, deployment: str, image: bytes, content_type: str, request_id: str) -> Response:
+        """Pass an image on and its answer back, problem documents included.
+
+        Raises:
+            Unreachable: the serving process does not answer.
+        """
+        headers = {"Content-Type": content_type, "X-Request-ID": request_id}
+        answer = await self._post(f"/v1/deployments/{deployment}/predict", image, headers)
+        passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+        return Response(answer.content, answer.status_code, passed)
+
+    async def sync(self, deployment: str) -> Verdict:
+        """Announce a change of what is wanted."""
+        try:
+            answer = await self._post(f"/internal/sync/{deployment}", b"", {})
+        except Unreachable:
+            return Verdict(applied=False)
+        if answer.status_code in (409, 422):
+            return Verdict(applied=False, refusal=_document(answer))
+        return Verdict(applied=answer.status_code == 200)
+
+    async def _post(self, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
+        if self.url is None:
+            raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")
+        try:
+            return await self._client.post(path, content=content, headers=headers)
+        except httpx.TransportError as error:
+            detail = f"expected the serving process at {self.url}, got {type(error).__name__}; try again in a moment"
+            raise Unreachable(detail) from None
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        document = json.loads(answer.content)
+    except ValueError:
+        document = None
+    fallback = {"status": answer.status_code, "code": "refused", "detail": "the serving process refused the change"}
+    return document if isinstance(document, dict) else fallback

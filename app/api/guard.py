@@ -1,0 +1,111 @@
+"""What every request passes first: an id, Host and Origin, and a limit on its body.
+
+The embedded service has no keys and listens on loopback. A page in the user's
+browser must not reach it: Host must name this machine (against DNS rebinding),
+and a write's Origin must be the page's own host (against forged requests).
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.problems import respond
+from app.zoo.ids import new_id
+from app.zoo.settings import Settings
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Guard:
+    """ASGI middleware around the whole API.
+
+    Args:
+        app: What comes after.
+        settings: Which hosts and how many bytes are allowed.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = frozenset((*_LOOPBACK, settings.host, *settings.allowed_hosts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the request, or pass it on with an id and a counted body."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.match(given) else new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        limit = self._body_limit(scope["path"])
+        refusal = self._refusal(scope["method"], headers, limit)
+        if refusal is not None:
+            await respond(scope, *refusal)(scope, receive, send)
+            return
+        await self._app(scope, _counted(receive, limit), _naming(send, request_id))
+
+    def _refusal(self, method: str, headers: Headers, limit: int | None) -> tuple[int, str, str] | None:
+        """Status, code and detail; None when the request may pass."""
+        host = headers.get("host", "")
+        if _name(f"//{host}") not in self._hosts and "*" not in self._hosts:
+            detail = f"expected Host {_LOOPBACK[0]} or one of PNC_ALLOWED_HOSTS, got {host!r:.80}"
+            return 403, "host_not_allowed", detail
+        origin = headers.get("origin")
+        if method not in _SAFE and origin is not None and urlsplit(origin).netloc != host:
+            detail = f"expected an Origin with host {host}, got {origin!r:.80}; write from there, or without a browser"
+            return 403, "origin_not_allowed", detail
+        length = headers.get("content-length", "0")
+        if limit is not None and length.isdigit() and int(length[:20]) > limit:
+            return 413, "too_large", _too_large(limit)
+        return None
+
+    def _body_limit(self, path: str) -> int | None:
+        """Bytes that a body may have; uploads count for themselves."""
+        if path.startswith("/v1/uploads/") and path.endswith("/content"):
+            return None
+        return self._settings.max_image_bytes if path.endswith("/predict") else self._settings.max_body_bytes
+
+
+def _name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _too_large(limit: int) -> str:
+    return f"expected a body of at most {limit} bytes, got more; send less"
+
+
+def _counted(receive: Receive, limit: int | None) -> Receive:
+    """`receive`, but a body over the limit is an error."""
+    if limit is None:
+        return receive
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise HTTPException(413, _too_large(limit))
+        return message
+
+    return counted
+
+
+def _naming(send: Send, request_id: str) -> Send:
+    """`send`, but every answer carries the request's id."""
+
+    async def naming(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-Request-ID"] = request_id
+        await send(message)
+
+    return naming

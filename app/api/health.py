@@ -1,0 +1,46 @@
+"""Whether the process lives, and whether it can work."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.api.problems import respond
+from app.api.requests import OpenZoo
+from app.api.wire.problems import documented
+from app.zoo import db
+from app.zoo.store import key_of
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """A state in one word."""
+
+    status: Literal["ok", "ready"]
+
+
+@router.get("/healthz", response_model=Health)
+def healthz() -> Any:
+    """The process lives."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model=Health, responses=documented(503))
+def readyz(request: Request, zoo: OpenZoo) -> Any:
+    """Database and object store can be used."""
+    reason = _not_ready(zoo)
+    return Health(status="ready") if reason is None else _unready(request, reason)
+
+
+def _not_ready(zoo: OpenZoo) -> str | None:
+    try:
+        zoo.store.size(key_of("0" * 64))
+        return db.outdated(zoo.database)
+    except Exception as error:  # whatever it is, the answer is the same: not ready, and why
+        return f"expected database and store to answer, got {type(error).__name__}"
+
+
+def _unready(request: Request, reason: str) -> Response:
+    return respond(request.scope, 503, "not_ready", reason, headers={"Retry-After": "5"})

@@ -1,0 +1,81 @@
+"""Cloning jobs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query, Response
+
+from app.api.requests import DoOnce, ListOf, ListQuery, Reading, Reply
+from app.api.wire import jobs as wire
+from app.api.wire.problems import documented
+from app.api.wire.shapes import Page
+from app.zoo import events, jobs
+from app.zoo.jobs import JobRequest
+
+router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
+Id = Annotated[str, Path(description="Id of a cloning job.", examples=["job_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+Wanted = Annotated[JobRequest, Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
+
+
+class JobsQuery(ListQuery):
+    """Query of the list of jobs."""
+
+    state: wire.State | None = None
+    """Only jobs of this state."""
+
+
+@router.post("", response_model=wire.Job, status_code=201)
+def create_job(body: Wanted, once: DoOnce) -> Response:
+    """Give a target some classes of a source. Follow the job by its events."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.submit(session, body)
+        return Reply(wire.Job.of(row), location=f"/v1/cloning-jobs/{row.id}")
+
+    return once(work)
+
+
+@router.post("/validate", response_model=wire.Verdict)
+def validate_job(body: Wanted, session: Reading) -> Any:
+    """Say what a submission would be refused for and what it would cost; nothing is kept."""
+    problems, estimate = jobs.validate(session, body)
+    return {"valid": not problems, "problems": problems, "estimate": estimate}
+
+
+@router.get("", response_model=Page[wire.Job])
+def list_jobs(session: Reading, query: Annotated[JobsQuery, Query()]) -> Any:
+    """Cloning jobs, newest first."""
+    found = jobs.list_jobs(session, query.window(), state=query.state)
+    return {**vars(found), "data": [wire.Job.of(row) for row in found.data]}
+
+
+@router.get("/{job}", response_model=wire.Job, responses=documented(404))
+def get_job(job: Id, session: Reading) -> Any:
+    """One cloning job."""
+    return wire.Job.of(jobs.get(session, job))
+
+
+@router.post(
+    "/{job}/cancel",
+    response_model=wire.Job,
+    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+)
+def cancel_job(job: Id, once: DoOnce) -> Response:
+    """Cancel a job: a waiting one at once (200), a running one as soon as its worker notices (202)."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.cancel(session, job)
+        return Reply(wire.Job.of(row), status=202 if row.state == "cancelling" else 200)
+
+    return once(work)
+
+
+@router.get("/{job}/events", response_model=Page[wire.Event], responses=documented(404))
+def list_events(job: Id, session: Reading, query: ListOf) -> Any:
+    """A job's events, oldest first."""
+    return events.list_events(session, jobs.get(session, job).id, query.window())
+
+
+@router.get("/{job}/trials", response_model=Page[wire.Trial], responses=documented(404))
+def list_trials(job: Id, session: Reading, query: ListOf) -> Any:
+    """The positions a job tried, oldest first."""
+    return events.list_trials(session, jobs.get(session, job).id, query.window())

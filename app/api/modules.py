@@ -1,0 +1,58 @@
+"""Modules and their bundles."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from app.api import downloads
+from app.api.requests import ListQuery, OpenZoo, Reading
+from app.api.wire import modules as wire
+from app.api.wire.problems import documented
+from app.api.wire.shapes import Page
+from app.zoo import modules
+
+router = APIRouter(prefix="/v1/modules", tags=["modules"])
+Id = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+Payload = Annotated[wire.Payload, Query(description="`thin` needs the source at hand, `full` brings its slices along.")]
+
+
+class ModulesQuery(ListQuery):
+    """Query of the list of modules."""
+
+    target_fingerprint: str | None = None
+    """Only modules that fit the network with this fingerprint."""
+
+
+@router.get("", response_model=Page[wire.Module])
+def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> Any:
+    """Modules, newest first."""
+    found = modules.list_modules(session, query.window(), target_fingerprint=query.target_fingerprint)
+    return {**vars(found), "data": [wire.Module.of(row) for row in found.data]}
+
+
+@router.get("/{module}", response_model=wire.Module, responses=documented(404))
+def get_module(module: Id, session: Reading) -> Any:
+    """One module."""
+    return wire.Module.of(modules.get(session, module))
+
+
+@router.get("/{module}/manifest", response_model=wire.Manifest, responses=documented(404))
+def get_manifest(module: Id, session: Reading) -> Any:
+    """What the module's bundle says about itself."""
+    return wire.Manifest(module=module, manifest=modules.get(session, module).manifest)
+
+
+@router.get("/{module}/bundle", response_class=Response, responses={**downloads.DOCUMENTED, **documented(404, 416)})
+def download_bundle(
+    module: Id,
+    request: Request,
+    zoo: OpenZoo,
+    payload: Payload = "full",
+) -> Response:
+    """The bundle itself, a safetensors file; `ETag` and `Repr-Digest` are its SHA-256."""
+    with zoo.database.read() as session:
+        bundle = modules.bundle(session, module, payload)
+    return downloads.send(request, zoo.store, bundle, f"{module}.{payload}.safetensors")
+
+
+router.add_api_route("/{module}/bundle", download_bundle, methods=["HEAD"], include_in_schema=False)

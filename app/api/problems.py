@@ -1,0 +1,116 @@
+"""Errors become problem documents here, and nowhere else in the API."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
+from app.zoo import errors
+
+log = logging.getLogger(__name__)
+
+# The first class that fits decides, so a subclass comes before its parent.
+_STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
+    (errors.NotFound, 404),
+    (errors.Conflict, 409),
+    (errors.Invalid, 422),
+    (errors.TooLarge, 413),
+    (errors.StaleRevision, 412),
+    (errors.LeaseLost, 409),
+)
+_CODES = {413: "too_large", 416: "range_not_satisfiable"}
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of `app` be answered with a problem document."""
+    app.add_exception_handler(errors.ZooError, _zoo_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _server_error)
+
+
+def respond(
+    scope: Any,
+    status: int,
+    code: str,
+    detail: str,
+    faults: list[Fault] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem document as an answer.
+
+    Args:
+        scope: The request's ASGI scope.
+        status: HTTP status.
+        code: Stable, machine-readable.
+        detail: Expected, got and what to do.
+        faults: Single faults, if any.
+        headers: Further headers.
+    """
+    request_id = scope.get("state", {}).get("request_id", "")
+    document = ProblemDocument(
+        type=f"urn:pnc:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=faults or [],
+    )
+    all_headers = {"X-Request-ID": request_id, **(headers or {})}
+    return Response(document.model_dump_json(), status, all_headers, media_type=MEDIA_TYPE)
+
+
+async def _zoo_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.ZooError)
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    problems = error.problems if isinstance(error, errors.Invalid) else []
+    return respond(request.scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems])
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in error.errors()]
+    detail = "; ".join(f"{f.pointer}: {f.detail}" for f in faults[:5])
+    return respond(request.scope, 422, "invalid", detail, faults)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = f"{request.method} {request.url.path}"[:200]
+    texts = {
+        404: f"expected a path of this API, got {path}; see /openapi.json",
+        405: f"expected another method than {path}; allowed: {(error.headers or {}).get('Allow', 'see /openapi.json')}",
+    }
+    status = error.status_code
+    code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
+    detail = texts.get(status, str(error.detail)) if error.detail == HTTPStatus(status).phrase else str(error.detail)
+    return respond(request.scope, status, code, detail, headers=dict(error.headers or {}))
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    log.error("request failed", exc_info=error, extra={"path": request.url.path})
+    detail = "expected to handle this, got an error of our own; tell the operator the request id"
+    return respond(request.scope, 500, "internal_error", detail)
+
+
+def _pointer(error: dict[str, Any]) -> str:
+    """`("body", "config", "keep")` becomes `/config/keep`, `("query", "limit")` becomes `query:limit`."""
+    where, *steps = (str(step) for step in error["loc"])
+    if error["type"] == "json_invalid":  # the location is an offset into the text
+        return ""
+    if where == "body":
+        return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+    return ":".join([where, *steps])
+
+
+def _detail(error: dict[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("missing", "value_error", "json_invalid"):
+        return message
+    return f"{message}, got {error.get('input')!r:.80}"

@@ -1,0 +1,137 @@
+"""Parts of requests that several routes share, as dependencies."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.api.gateway import Gateway
+from app.zoo import idempotency
+from app.zoo.errors import Invalid
+from app.zoo.pages import DEFAULT_LIMIT, MAX_LIMIT, Window
+from app.zoo.zoo import Zoo
+
+_GENERATION = re.compile(r'"?([0-9]{1,9})"?\Z')
+
+
+def _zoo(request: Request) -> Zoo:
+    zoo = request.app.state.zoo
+    assert isinstance(zoo, Zoo)
+    return zoo
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway = request.app.state.gateway
+    assert isinstance(gateway, Gateway)
+    return gateway
+
+
+OpenZoo = Annotated[Zoo, Depends(_zoo)]
+OpenGateway = Annotated[Gateway, Depends(_gateway)]
+
+
+def _reading(zoo: OpenZoo) -> Iterator[Session]:
+    with zoo.database.read() as session:
+        yield session
+
+
+# Writes open their session inside the route: a dependency would be closed on another
+# thread of the pool, which may be full of requests that wait for this one's lock.
+Reading = Annotated[Session, Depends(_reading)]
+
+
+class ListQuery(BaseModel):
+    """Query of every list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many items at most.")
+    after: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+
+    def window(self) -> Window:
+        """The page that is asked for."""
+        return Window(self.limit, self.after)
+
+
+ListOf = Annotated[ListQuery, Query()]
+
+
+def _generation(
+    if_match: Annotated[str | None, Header(description="Generation that the change builds on, e.g. `3`.")] = None,
+) -> int | None:
+    if if_match is None or if_match == "*":
+        return None
+    match = _GENERATION.match(if_match)
+    if match is None:
+        raise Invalid.at("header:If-Match", "invalid_etag", f'expected an ETag such as "3", got {if_match!r:.80}')
+    return int(match[1])
+
+
+IfMatch = Annotated[int | None, Depends(_generation)]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a POST answers."""
+
+    body: BaseModel | str
+    """An answer, or its JSON text."""
+    status: int = 201
+    location: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The body as JSON."""
+        return self.body if isinstance(self.body, str) else self.body.model_dump_json()
+
+
+@dataclass(frozen=True)
+class Once:
+    """Does a POST's work in one transaction, and only once for an Idempotency-Key."""
+
+    zoo: Zoo
+    key: str | None
+    request_digest: str
+
+    def __call__(self, work: Callable[[Session], Reply]) -> Response:
+        """Do the work, or give the answer that it gave before.
+
+        Raises:
+            Invalid: the key is not one, or came with another request.
+        """
+        with self.zoo.database.write() as session:
+            if self.key is None:
+                return _response(work(session))
+            known = idempotency.recall(session, self.key, self.request_digest)
+            if known is not None:
+                return _response(Reply(known.body, known.status, known.location))
+            reply = work(session)
+            idempotency.remember(
+                session, self.key, self.request_digest, status=reply.status, location=reply.location, body=reply.text
+            )
+            return _response(reply)
+
+
+def _response(reply: Reply) -> Response:
+    headers = {"Location": reply.location} if reply.location else None
+    return Response(reply.text, reply.status, headers, media_type="application/json")
+
+
+async def _once(
+    request: Request,
+    zoo: OpenZoo,
+    idempotency_key: Annotated[
+        str | None, Header(description="Any text of at most 128 characters; a repeat within 24 h gets the same answer.")
+    ] = None,
+) -> Once:
+    hasher = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    hasher.update(await request.body())
+    return Once(zoo, idempotency_key, hasher.hexdigest())
+
+
+DoOnce = Annotated[Once, Depends(_once)]

@@ -1,0 +1,72 @@
+"""Uploads: announce, send, complete."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from app.api.requests import DoOnce, OpenZoo, Reading, Reply
+from app.api.wire import uploads as wire
+from app.api.wire.problems import documented
+from app.zoo import uploads
+from app.zoo.tables import UploadRow
+from app.zoo.zoo import Zoo
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+Id = Annotated[str, Path(description="Id of an upload.", examples=["up_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+_BYTES = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("", response_model=wire.Upload, status_code=201, responses=documented(413))
+def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
+    """Announce a file by size and SHA-256."""
+    limit = once.zoo.settings.max_upload_bytes
+
+    def work(session: Any) -> Reply:
+        row = uploads.declare(session, bytes=body.bytes, sha256=body.sha256, limit=limit)
+        return Reply(wire.Upload.of(row, 0), location=f"/v1/uploads/{row.id}")
+
+    return once(work)
+
+
+@router.get("/{upload}", response_model=wire.Upload, responses=documented(404))
+def get_upload(upload: Id, zoo: OpenZoo, session: Reading) -> Any:
+    """One upload; `received` says where a broken transfer goes on."""
+    row = uploads.get(session, upload)
+    return wire.Upload.of(row, uploads.received(zoo.staging, row))
+
+
+@router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413), openapi_extra=_BYTES)
+async def put_content(
+    upload: Id,
+    request: Request,
+    zoo: OpenZoo,
+    offset: Annotated[int, Query(ge=0, description="Byte at which this body begins: 0, or what has arrived.")] = 0,
+) -> None:
+    """Send the bytes, all at once or from where a broken transfer ended."""
+    row = await run_in_threadpool(_read, zoo, upload)
+    await uploads.write(zoo.staging, row, offset, request.stream())
+
+
+@router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404))
+def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
+    """Check the bytes against the announcement; after that the upload can be used."""
+    row = _read(zoo, upload)
+    stored = uploads.store_content(zoo.store, zoo.staging, row)
+    response = once(lambda session: _completed(uploads.complete(session, upload, stored)))
+    uploads.discard_staged(zoo.staging, row)
+    return response
+
+
+def _read(zoo: Zoo, upload: str) -> UploadRow:
+    with zoo.database.read() as session:
+        return uploads.get(session, upload)
+
+
+def _completed(row: UploadRow) -> Reply:
+    return Reply(wire.Upload.of(row, row.bytes), status=200)

@@ -1,0 +1,44 @@
+"""Datasets."""
+
+from datetime import datetime
+
+from pydantic import ConfigDict, Field
+
+from app.api.wire.shapes import Answer, Body
+from app.zoo.names import NAME_PATTERN
+
+
+class DatasetCreate(Body):
+    """A dataset to register."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "digits", "upload": "up_019aa3b0c1d27f0e9d5c6b7a8f901234"}]}
+    )
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Name for people; several datasets may share it."""
+    upload: str
+    """Id of a complete upload: Parquet with columns `image` and `label`."""
+    classes: list[str] | None = Field(None, min_length=1)
+    """Class names in the order of the labels; left out: those in the file's metadata."""
+
+
+class Dataset(Answer):
+    """Labelled images in one Parquet file."""
+
+    id: str
+    """Typed id, `ds_...`."""
+    name: str
+    """Name for people."""
+    rows: int
+    """Number of images."""
+    classes: list[str]
+    """Class names in the order of the labels."""
+    counts: dict[str, int]
+    """Images of each class."""
+    digest: str
+    """SHA-256 of the file."""
+    bytes: int
+    """Size of the file."""
+    created_at: datetime
+    """When it was registered."""

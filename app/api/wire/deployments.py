@@ -1,0 +1,92 @@
+"""Deployments: what is wanted and what is served."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict
+
+from app.api.wire.shapes import Answer, Body
+
+
+class DeploymentPut(Body):
+    """What a deployment shall serve."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"target": "digits-low@1"}]})
+
+    target: str
+    """Version: `name`, `name@3` or `name@alias`."""
+
+
+class Desired(Answer):
+    """What shall be served."""
+
+    target: str
+    """The version."""
+    modules: list[str]
+    """Ids of the attached modules, in the order of attaching."""
+
+
+class Observed(Answer):
+    """What the serving process last reported."""
+
+    generation: int | None
+    """Generation it last worked on; none: it has not reported yet."""
+    problem: dict[str, Any] | None
+    """Why that generation is not served."""
+    at: datetime | None
+    """When it reported."""
+
+
+class Deployment(Answer):
+    """A target served under a name."""
+
+    id: str
+    """Typed id, `dep_...`."""
+    name: str
+    """Its name."""
+    generation: int
+    """Grows with every change; also the ETag, for If-Match."""
+    desired: Desired
+    """What shall be served."""
+    observed: Observed
+    """What is."""
+    created_at: datetime
+    """When it was created."""
+
+    @classmethod
+    def of(cls, row: Any, revision: Any) -> "Deployment":
+        """From a deployment's row and its newest revision."""
+        return cls(
+            id=row.id,
+            name=row.name,
+            generation=row.generation,
+            desired=Desired(target=revision.version.ref, modules=[a.module_id for a in revision.attachments]),
+            observed=Observed(generation=row.observed_generation, problem=row.observed_problem, at=row.observed_at),
+            created_at=row.created_at,
+        )
+
+
+class ClassScore(Answer):
+    """One class of a prediction."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """The class."""
+    probability: float
+    """0 to 1."""
+
+
+class Prediction(Answer):
+    """What a deployment sees in an image."""
+
+    model_config = ConfigDict(extra="allow")
+
+    deployment: str
+    """Its name."""
+    generation: int
+    """Revision that answered."""
+    modules: list[str]
+    """Modules that took part."""
+    classes: list[ClassScore]
+    """Classes with their probabilities, most likely first."""

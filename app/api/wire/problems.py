@@ -1,0 +1,71 @@
+"""Errors as RFC 9457 problem documents."""
+
+from typing import Any
+
+from app.api.wire.shapes import Answer
+
+MEDIA_TYPE = "application/problem+json"
+EXAMPLE = {
+    "type": "urn:pnc:problem:invalid",
+    "title": "Unprocessable Content",
+    "status": 422,
+    "detail": "expected classes of digits-high@1 (5, 6, 7, 8, 9), got 'cat'",
+    "code": "invalid",
+    "request_id": "req_019aa3b0c1d27f0e9d5c6b7a8f901234",
+    "errors": [
+        {
+            "pointer": "/config/classes",
+            "code": "unknown_class",
+            "detail": "expected classes of digits-high@1 (5, 6, 7, 8, 9), got 'cat'",
+        }
+    ],
+}
+
+
+class Fault(Answer):
+    """One fault of a request."""
+
+    pointer: str
+    """JSON pointer into the body, or `query:limit`, `path:deployment`, `header:If-Match`."""
+    code: str
+    """Stable, machine-readable."""
+    detail: str
+    """What was expected, what was got and what to do."""
+
+
+class ProblemDocument(Answer):
+    """Why a request failed."""
+
+    type: str
+    """`urn:pnc:problem:` and the code."""
+    title: str
+    """The status in words."""
+    status: int
+    """The HTTP status."""
+    detail: str
+    """What was expected, what was got and what to do."""
+    code: str
+    """Stable, machine-readable."""
+    request_id: str
+    """Also in the X-Request-ID header; name it when asking for help."""
+    errors: list[Fault] = []
+    """Single faults of the request, when it has any."""
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries that say these statuses come with a problem document."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": EXAMPLE}}
+    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+
+
+_MEANINGS = {
+    400: "The request is not HTTP as it should be",
+    403: "Host or Origin is not this service's",
+    404: "No such thing",
+    409: "Not possible in the present state",
+    412: "If-Match names a generation that has passed",
+    413: "Too many bytes",
+    416: "The range is not one of the bundle's",
+    422: "The request makes no sense",
+    503: "The serving process cannot be reached; try again after Retry-After seconds",
+}

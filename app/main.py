@@ -1,0 +1,114 @@
+"""The composition root of the HTTP front end: `uvicorn --factory app.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
+
+from app.api import datasets, deployments, health, jobs, models, modules, streams, uploads
+from app.api.gateway import Gateway
+from app.api.guard import Guard
+from app.api.problems import install
+from app.api.wire.problems import ProblemDocument, documented
+from app.zoo.settings import Settings
+from app.zoo.zoo import open_zoo
+
+DESCRIPTION = """Clone classes of one trained network into another, and plug them in and out of a live model.
+
+1. Announce, send and complete an upload; add it to a model as a version; a worker checks it.
+2. Register a dataset: Parquet in the Hugging Face image layout.
+3. Submit a cloning job and follow its events. Its states: `validating` (a version is being checked), `queued`,
+   `running`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
+4. Attach the module to a deployment, predict, detach it again.
+
+Every error is a problem document (RFC 9457). Lists are pages; `after` takes `next_cursor` of the page before.
+A POST with an `Idempotency-Key` can be repeated for 24 hours without being done twice."""
+TAGS = [
+    {"name": "uploads", "description": "Files on their way in."},
+    {"name": "models", "description": "Registered networks and their immutable versions."},
+    {"name": "datasets", "description": "Labelled images that jobs work with."},
+    {"name": "cloning jobs", "description": "Give a target some classes of a source."},
+    {"name": "modules", "description": "What was cloned, and its bundles."},
+    {"name": "deployments", "description": "Targets served under a name, with modules attached."},
+    {"name": "health", "description": "For whoever watches the process."},
+]
+_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, health)
+
+
+def create_app(
+    settings: Settings | None = None, *, serving_transport: httpx.AsyncBaseTransport | None = None
+) -> FastAPI:
+    """Build the API around an open zoo; the schema must have been migrated.
+
+    Args:
+        settings: Instead of those in the environment.
+        serving_transport: In place of the network to the serving process, for tests.
+    """
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Model-zoo cloning service",
+        summary="Partial Network Cloning over HTTP",
+        description=DESCRIPTION,
+        version=_version(),
+        openapi_tags=TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=_lifespan,
+        responses=documented(403, 422),
+        generate_unique_id_function=_operation_id,
+        redirect_slashes=False,
+    )
+    app.state.zoo = open_zoo(settings)
+    app.state.gateway = Gateway(settings, serving_transport)
+    for module in _ROUTERS:
+        app.include_router(module.router)
+    install(app)
+    app.add_middleware(Guard, settings=settings)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    await app.state.gateway.close()
+    app.state.zoo.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _version() -> str:
+    try:
+        return version("pnc-zoo")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0.0.0"
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's own document, and the problem document that routes refer to by name."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary=app.summary,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+            license_info=app.license_info,
+        )
+        _, problem = models_json_schema(
+            [(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}"
+        )
+        document["components"]["schemas"].update(problem["$defs"])
+        # FastAPI writes OpenAPI 3.2's `itemSchema` into a 3.1 document.
+        stream = document["paths"]["/v1/cloning-jobs/{job}/events/stream"]["get"]["responses"]["200"]["content"]
+        stream["text/event-stream"].pop("itemSchema", None)
+        app.openapi_schema = document
+    return app.openapi_schema
