@@ -11,12 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pnc_core.architectures import architectures, build_network, load_weights
-    from pnc_core.composed import Composed, attach, detach
+    from pnc_core.architectures import architectures, build_network, load_network, load_weights
     from pnc_core.bundle import Bundle, read_bundle
     from pnc_core.cloning import clone
+    from pnc_core.composed import Composed, attach, detach
     from pnc_core.config import CloneConfig, NetworkSpec, Position
     from pnc_core.data import ImageSet, preprocess
+    from pnc_core.evaluation import evaluate
     from pnc_core.identity import fingerprint
 
 _HOME = {
@@ -31,14 +32,16 @@ _HOME = {
     "build_network": "architectures",
     "clone": "cloning",
     "detach": "composed",
+    "evaluate": "evaluation",
     "fingerprint": "identity",
+    "load_network": "architectures",
     "load_weights": "architectures",
     "preprocess": "data",
     "read_bundle": "bundle",
 }
 __all__ = [
     "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "architectures", "attach",
-    "build_network", "clone", "detach", "fingerprint", "load_weights", "preprocess", "read_bundle",
+    "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network", "load_weights", "preprocess", "read_bundle",
 ]  # fmt: skip
 
 

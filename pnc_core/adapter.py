@@ -82,9 +82,7 @@ class RidgeSums:
         return solution[:-1].T.contiguous(), solution[-1].clone()
 
 
-def fit_adapter(
-    target: PositionInfo, source: PositionInfo, pairs: Iterable[tuple[Tensor, Tensor]]
-) -> Adapter:
+def fit_adapter(target: PositionInfo, source: PositionInfo, pairs: Iterable[tuple[Tensor, Tensor]]) -> Adapter:
     """The ridge adapter from pairs of activations of the same images.
 
     Args:
@@ -112,9 +110,7 @@ def fit_adapter(
 def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[NetworkSpec, NetworkSpec]) -> Adapter:
     """The exact adapter between the two networks' inputs: undo one normalisation, apply the other."""
     adapter = Adapter(target, source, relu=False)
-    t_mean, t_std, s_mean, s_std = (
-        torch.tensor(v) for v in (specs[0].mean, specs[0].std, specs[1].mean, specs[1].std)
-    )
+    t_mean, t_std, s_mean, s_std = (torch.tensor(v) for v in (specs[0].mean, specs[0].std, specs[1].mean, specs[1].std))
     adapter.weight.data.copy_(torch.diag(t_std / s_std))
     adapter.bias.data.copy_((t_mean - s_mean) / s_std)
     return adapter

@@ -8,14 +8,17 @@ Own families: `resnet20|32|56` (He et al. 2016, section 4.2, the CIFAR form),
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch
+from pnc_core.tensorfile import read_header
 from pnc_core.vision import torchvision_models
 
 Builder = Callable[..., nn.Module]
@@ -142,7 +145,8 @@ def architectures() -> dict[str, Builder]:
 
 class _EmptyOnMeta(TorchFunctionMode):
     """Only `torch.empty` (the weights) goes to the meta device: RegNet, Swin and
-    MaxViT compute widths and rates with small tensors that must have values."""
+    MaxViT compute widths and rates with small tensors that must have values.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -184,6 +188,33 @@ def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     Raises:
         WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, or not finite.
     """
+    check_weights(network, state)
+    network.load_state_dict(state)
+    return network
+
+
+def load_network(spec: NetworkSpec, path: Path) -> nn.Module:
+    """Build a network and give it the weights of a safetensors file, in eval mode.
+
+    Names and shapes are compared on the meta device before anything is allocated.
+
+    Raises:
+        TensorFileError: the file is damaged or not safetensors.
+        WeightsMismatch: the weights are not this architecture's.
+        NetworkError: the spec cannot be built.
+    """
+    read_header(path)
+    state = safetensors.torch.load_file(path)
+    check_weights(build_network(spec, device="meta"), state)
+    return load_weights(build_network(spec), state)
+
+
+def check_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Compare `state` with what `network` (which may be on the meta device) expects.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, or not finite.
+    """
     expected = network.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
@@ -200,8 +231,6 @@ def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
             )
         if got.is_floating_point() and not bool(torch.isfinite(got).all()):
             raise WeightsMismatch(f"weights: tensor {name!r} expected finite numbers, got inf or nan")
-    network.load_state_dict(state)
-    return network
 
 
 def _some(names: list[str]) -> str:

@@ -246,7 +246,9 @@ class _Reader:
         last.output = True
         groups = [_group(s) for s in self._roots() if s.producers and s.consumers and not s.frozen and not s.output]
         names = {g.name for g in groups}
-        group_of = {n: s.producers[0] for s in self._roots() for n in s.nodes if s.producers and s.producers[0] in names}
+        group_of = {
+            n: s.producers[0] for s in self._roots() for n in s.nodes if s.producers and s.producers[0] in names
+        }
         separable = last.producers and not last.consumers and not last.frozen and flow.repeat == 1
         return Channels(tuple(groups), _group(last) if separable else None, group_of)
 

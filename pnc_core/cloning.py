@@ -12,8 +12,8 @@ from torch import nn
 from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet
-from pnc_core.identity import fingerprint
 from pnc_core.head import FittedHead, HeadChoice, choose_head
+from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, head_inputs
 from pnc_core.job import Job, Progress, Report, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes

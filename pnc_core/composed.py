@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pnc_core.bundle import Bundle, read_bundle
 from pnc_core.errors import MismatchError, NetworkError
-from pnc_core.identity import fingerprint
 from pnc_core.head import pool_taps
+from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
 from pnc_core.positions import Reader, Traced, trace
 

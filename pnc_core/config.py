@@ -129,10 +129,22 @@ class NetworkSpec:
         channels = self.input_size[0] if len(self.input_size) == 3 else 0
         _check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
-        _check(all(0 < len(c) <= 128 and c.isprintable() for c in self.classes), "classes",
-               "printable names of 1 to 128 characters", self.classes)
-        _check(len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size), "input_size",
-               "channels, height and width, each from 1 to 4096", self.input_size)
+        _check(
+            all(0 < len(c) <= 128 and c.isprintable() for c in self.classes),
+            "classes",
+            "printable names of 1 to 128 characters",
+            self.classes,
+        )
+        _check(
+            len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size),
+            "input_size",
+            "channels, height and width, each from 1 to 4096",
+            self.input_size,
+        )
         _check(len(self.mean) == channels, "mean", f"{channels} numbers, one a channel", self.mean)
-        _check(len(self.std) == channels and all(s > 0 for s in self.std), "std",
-               f"{channels} positive numbers, one a channel", self.std)
+        _check(
+            len(self.std) == channels and all(s > 0 for s in self.std),
+            "std",
+            f"{channels} positive numbers, one a channel",
+            self.std,
+        )

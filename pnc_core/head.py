@@ -196,8 +196,11 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     best = min(losses, key=lambda loss: float(loss.mean()))
     index = next(i for i, loss in enumerate(losses) if not_worse(loss, best))
     choice, (strength, _) = choices[index], fitted[index]
-    score = accuracy(head_logits(fit_head(choice.kind, choice.train, strength), choice.validation),
-                     choice.validation.labels, choice.train.old.shape[1])
+    score = accuracy(
+        head_logits(fit_head(choice.kind, choice.train, strength), choice.validation),
+        choice.validation.labels,
+        choice.train.old.shape[1],
+    )
     return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), strength), choice.grid, score)
 
 

@@ -97,9 +97,7 @@ def choose_channels(tail: Tail, scores: Scores, keep: float) -> dict[str, Tensor
     order = torch.cat(values).argsort(descending=True, stable=True)
     owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
     count = _largest_prefix(tail, owner, budget)
-    return {
-        g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)
-    }
+    return {g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)}
 
 
 def _largest_prefix(tail: Tail, owner: Tensor, budget: float) -> int:

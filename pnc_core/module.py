@@ -11,8 +11,8 @@ from pnc_core.architectures import build_network
 from pnc_core.bundle import MODULE_PREFIX, Bundle
 from pnc_core.errors import BundleError, MismatchError
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail
-from pnc_core.identity import fingerprint
 from pnc_core.head import Head, build_head, pool_taps
+from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.manifest import Manifest
 from pnc_core.positions import Traced, run, trace

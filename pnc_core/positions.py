@@ -100,7 +100,9 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
         with torch.no_grad():
             ShapeProp(graph_module).propagate(torch.zeros(2, *spec.input_size, device=device))
     except Exception as error:  # tracing runs the network's own code: anything may come out
-        raise NetworkError(f"network: expected one that torch.fx can trace, got {type(error).__name__}: {error}") from error
+        raise NetworkError(
+            f"network: expected one that torch.fx can trace, got {type(error).__name__}: {error}"
+        ) from error
     nodes = list(graph_module.graph.nodes)
     shapes = {n.name: tuple(n.meta["tensor_meta"].shape) for n in nodes if isinstance(_tensor(n), tuple)}
     return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)

@@ -129,7 +129,7 @@ def _screen_score(job: Job, insertion: Insertion, fit: ImageSet, held: ImageSet)
     for features, labels in _last_features(job, insertion, fit):
         sums = sums or RidgeSums(features.shape[1], classes)
         sums.add(features, F.one_hot(labels, classes).float())
-    assert sums is not None  # noqa: S101 - prepare() guarantees images
+    assert sums is not None
     weight, bias = sums.solve(1e-2)
     rows = [(F.linear(x.cpu(), weight, bias), y.cpu()) for x, y in _last_features(job, insertion, held)]
     logits, labels = (torch.cat(column) for column in zip(*rows, strict=True))
@@ -181,9 +181,7 @@ def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:
     return sorted(equals, key=lambda row: row.trial.parameters) + by_loss
 
 
-def _train_round(
-    job: Job, insertion: Insertion, number: int, epochs: int, span: tuple[float, float]
-) -> _Ranked:
+def _train_round(job: Job, insertion: Insertion, number: int, epochs: int, span: tuple[float, float]) -> _Ranked:
     started = time.monotonic()
 
     def step(share: float, loss: float) -> None:
@@ -203,7 +201,9 @@ def _quick_score(job: Job, insertion: Insertion) -> tuple[Accuracy, Tensor]:
     (train,) = head_inputs(job, insertion, job.train, (1,), 2)
     (validation,) = head_inputs(job, insertion, job.validation, (1,), 2)
     head = fit_head("router", train)
-    return accuracy(head_logits(head, validation), validation.labels, job.old_classes), balanced_losses(head, validation)
+    return accuracy(head_logits(head, validation), validation.labels, job.old_classes), balanced_losses(
+        head, validation
+    )
 
 
 def _trial(position: Position, number: int, score: Accuracy, size: int, started: float) -> Trial:

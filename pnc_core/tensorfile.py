@@ -68,7 +68,9 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
             "is this a safetensors file? Convert .pth files with `pnc models push`"
         )
     if length < 2 or 8 + length > size:
-        raise TensorFileError(f"expected {8 + length} bytes or more, got {size}: the file is truncated, upload it again")
+        raise TensorFileError(
+            f"expected {8 + length} bytes or more, got {size}: the file is truncated, upload it again"
+        )
     return file.read(length)
 
 
@@ -104,7 +106,9 @@ def _check_layout(tensors: dict[str, Any], data_bytes: int) -> None:
             raise TensorFileError(f"tensor {name!r}: expected its data to begin at byte {end}, got {begin}")
         end = stop
     if end != data_bytes:
-        raise TensorFileError(f"expected {end} bytes of tensor data, got {data_bytes}: the file is damaged, upload it again")
+        raise TensorFileError(
+            f"expected {end} bytes of tensor data, got {data_bytes}: the file is damaged, upload it again"
+        )
 
 
 def _span(name: str, tensor: Any) -> tuple[int, int, str]:
@@ -116,12 +120,16 @@ def _span(name: str, tensor: Any) -> tuple[int, int, str]:
     if dtype not in DTYPE_BYTES:
         raise TensorFileError(f"tensor {name!r}: expected a dtype of {sorted(DTYPE_BYTES)}, got {dtype!r:.40}")
     if not _whole_numbers(shape) or len(shape) > MAX_RANK:
-        raise TensorFileError(f"tensor {name!r}: expected a shape of at most {MAX_RANK} whole numbers, got {shape!r:.80}")
+        raise TensorFileError(
+            f"tensor {name!r}: expected a shape of at most {MAX_RANK} whole numbers, got {shape!r:.80}"
+        )
     if not _whole_numbers(offsets) or len(offsets) != 2:
         raise TensorFileError(f"tensor {name!r}: expected two offsets, got {offsets!r:.80}")
     expected = math.prod(shape) * DTYPE_BYTES[dtype]
     if offsets[1] - offsets[0] != expected:
-        raise TensorFileError(f"tensor {name!r}: expected {expected} bytes for {dtype} {shape}, got {offsets[1] - offsets[0]}")
+        raise TensorFileError(
+            f"tensor {name!r}: expected {expected} bytes for {dtype} {shape}, got {offsets[1] - offsets[0]}"
+        )
     return offsets[0], offsets[1], name
 
 

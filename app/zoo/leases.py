@@ -100,6 +100,11 @@ def take_back(session: Session, table: type[Row]) -> Sequence[Row]:
     query = select(table).where(table.lease_expires_at < clock.now(session)).with_for_update(skip_locked=True)
     rows = session.scalars(query, execution_options=FRESH).all()
     for row in rows:
-        drop(row)
-        row.attempts += 1
+        count_attempt(row)
     return rows
+
+
+def count_attempt(row: JobRow | VersionRow) -> None:
+    """End a lease that came to nothing."""
+    drop(row)
+    row.attempts += 1

@@ -180,19 +180,34 @@ def release(session: Session, lease: Lease) -> None:
         _end(session, job, "queued", "given back by a worker that is shutting down")
 
 
+def crashed(session: Session, lease: Lease, reason: str) -> None:
+    """The process that ran the job died; one attempt is used.
+
+    Raises:
+        LeaseLost: another worker has the job now.
+    """
+    job = leases.held(session, JobRow, lease)
+    leases.count_attempt(job)
+    _retry_or_fail(session, job, reason)
+
+
 def sweep(session: Session) -> int:
     """Take jobs back from dead workers; one that killed several fails. Returns how many."""
     rows = leases.take_back(session, JobRow)
     for job in rows:
-        if job.state == "cancelling":
-            states.move(session, job, "cancelled", "its worker died while it was being cancelled")
-        elif job.attempts >= leases.MAX_ATTEMPTS:
-            job.problem = _GAVE_UP
-            states.move(session, job, "failed", _GAVE_UP["detail"], {"code": _GAVE_UP["code"]})
-        else:
-            states.move(session, job, "queued", f"its worker fell silent; attempt {job.attempts + 1} follows")
+        _retry_or_fail(session, job, "its worker fell silent")
     settle(session)
     return len(rows)
+
+
+def _retry_or_fail(session: Session, job: JobRow, reason: str) -> None:
+    if job.state == "cancelling":
+        states.move(session, job, "cancelled", f"{reason} while it was being cancelled")
+    elif job.attempts >= leases.MAX_ATTEMPTS:
+        job.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP}; the last time {reason}"}
+        states.move(session, job, "failed", job.problem["detail"], job.problem)
+    else:
+        states.move(session, job, "queued", f"{reason}; attempt {job.attempts + 1} follows")
 
 
 def settle(session: Session) -> None:
@@ -214,8 +229,7 @@ def _end(session: Session, job: JobRow, state: str, message: str, data: dict[str
     leases.drop(job)
 
 
-_GAVE_UP = {
-    "code": "attempts_exhausted",
-    "detail": f"expected a worker to finish the job, got {leases.MAX_ATTEMPTS} that fell silent; "
-    "is it too large for the workers' memory? Submit it again with a smaller batch_size",
-}
+_GAVE_UP = (
+    f"expected a worker to finish the job, got {leases.MAX_ATTEMPTS} attempts that died; "
+    "is it too large for the workers' memory? Submit it again with a smaller batch_size"
+)

@@ -1,5 +1,6 @@
 """Settings of every process, read once at its root from `PNC_*` environment variables."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,20 @@ class Settings(BaseSettings):
     """Seconds that the API waits for the serving process."""
     allowed_hosts: tuple[str, ...] = ()
     """Names beside loopback and `host` that a request's Host header may carry."""
-    lease_seconds: int = Field(60, ge=2)
+    lease_seconds: int = Field(20, ge=2)
     """A worker that stays silent this long loses its job."""
-    heartbeat_seconds: int = Field(10, ge=1)
+    heartbeat_seconds: int = Field(2, ge=1)
     """How often a worker renews its lease."""
+    threads: int | None = Field(None, ge=1)
+    """Threads that torch may use in one process; none: torch decides. Part of what makes equal jobs give equal bundles."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
     """Largest file that can be uploaded."""
     max_image_bytes: int = Field(20 * 1024**2, gt=0)
     """Largest image that a prediction accepts."""
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
     """Largest JSON body."""
+
+    def environment(self) -> dict[str, str]:
+        """These settings as the environment of a child process."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {f"PNC_{name.upper()}": v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}

@@ -55,17 +55,32 @@ def release_validation(session: Session, lease: Lease) -> None:
     leases.drop(leases.held(session, VersionRow, lease))
 
 
+def crashed_validation(session: Session, lease: Lease, reason: str) -> None:
+    """The process that loaded the weights died; one attempt is used.
+
+    Raises:
+        LeaseLost: another worker has the version now.
+    """
+    row = leases.held(session, VersionRow, lease)
+    leases.count_attempt(row)
+    _reject_hopeless(row, reason)
+
+
 def sweep_validations(session: Session) -> int:
     """Take versions back from dead workers; one that killed several is rejected. Returns how many."""
     rows = leases.take_back(session, VersionRow)
     for row in rows:
-        if row.attempts >= leases.MAX_ATTEMPTS:
-            row.status, row.problem = "rejected", _GAVE_UP
+        _reject_hopeless(row, "the worker fell silent")
     return len(rows)
 
 
-_GAVE_UP = {
-    "code": "attempts_exhausted",
-    "detail": f"expected a worker to load the weights, got none that survived {leases.MAX_ATTEMPTS} attempts; "
-    "are they too large for the workers' memory?",
-}
+def _reject_hopeless(row: VersionRow, reason: str) -> None:
+    if row.attempts >= leases.MAX_ATTEMPTS:
+        row.status = "rejected"
+        row.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP}; the last time {reason}"}
+
+
+_GAVE_UP = (
+    f"expected a worker to load the weights, got {leases.MAX_ATTEMPTS} attempts that died; "
+    "are they too large for the workers' memory?"
+)

@@ -69,24 +69,33 @@ class Deployment(Answer):
 class ClassScore(Answer):
     """One class of a prediction."""
 
-    model_config = ConfigDict(extra="allow")
-
     name: str
     """The class."""
     probability: float
-    """0 to 1."""
+    """0 to 1; all classes together make 1."""
+    logit: float
+    """The network's own number, exact."""
+
+
+class ServedModule(Answer):
+    """A module that took part in a prediction."""
+
+    id: str
+    """Typed id, `mod_...`."""
+    digest: str
+    """SHA-256 of its full bundle."""
 
 
 class Prediction(Answer):
     """What a deployment sees in an image."""
 
-    model_config = ConfigDict(extra="allow")
-
     deployment: str
     """Its name."""
     generation: int
     """Revision that answered."""
-    modules: list[str]
+    target: str
+    """The version, `name@number`."""
+    modules: list[ServedModule]
     """Modules that took part."""
     classes: list[ClassScore]
-    """Classes with their probabilities, most likely first."""
+    """All classes, the most likely first."""

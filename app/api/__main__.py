@@ -1,0 +1,8 @@
+"""`python -m app.api FD`: the API on a listening socket inherited from the supervisor."""
+
+import sys
+
+from app.asgi import run_inherited
+
+if __name__ == "__main__":
+    run_inherited("app.main:create_app", int(sys.argv[1]))

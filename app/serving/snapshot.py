@@ -1,0 +1,80 @@
+"""An immutable thing to serve: one target with its modules, and what it is called.
+
+A snapshot refers to its target and registers nothing on it, so that leaving a
+snapshot is exact: the next one starts from the very same target.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from app.api.wire.deployments import ClassScore
+from app.zoo.deployments import DesiredDeployment, DesiredModule
+from app.zoo.store import local_file
+from app.zoo.zoo import Zoo
+from pnc_core.architectures import load_network
+from pnc_core.bundle import read_bundle
+from pnc_core.composed import Composed, attach
+from pnc_core.config import NetworkSpec
+from pnc_core.data import preprocess
+from pnc_core.errors import MismatchError
+from pnc_core.identity import fingerprint
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A target with modules attached, at one generation of a deployment."""
+
+    deployment: str
+    generation: int
+    version: str
+    """For people: `name@number`."""
+    spec: NetworkSpec
+    target: nn.Module
+    network: nn.Module
+    """The target itself, or the composed network."""
+    modules: tuple[DesiredModule, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of all logits."""
+        return self.network.classes if isinstance(self.network, Composed) else self.spec.classes
+
+    def answer(self, image: torch.Tensor) -> list[ClassScore]:
+        """Classify one image, uint8 (C, H, W): all classes, the most likely first."""
+        with torch.inference_mode():
+            logits = self.network(preprocess(image[None], self.spec))[0]
+        rows = zip(self.classes, logits.softmax(0).tolist(), logits.tolist(), strict=True)
+        scores = [ClassScore(name=name, probability=p, logit=logit) for name, p, logit in rows]
+        return sorted(scores, key=lambda score: -score.probability)
+
+
+def load_target(zoo: Zoo, wanted: DesiredDeployment) -> nn.Module:
+    """A deployment's target in eval mode.
+
+    Raises:
+        MismatchError: the stored weights are not those that were registered.
+        PncError: the weights cannot be loaded.
+    """
+    with local_file(zoo.store, wanted.weights_key) as path:
+        network = load_network(wanted.spec, path).requires_grad_(False)
+    got = fingerprint(network)
+    if got != wanted.fingerprint:
+        raise MismatchError(f"{wanted.version}: expected weights with fingerprint {wanted.fingerprint}, got {got}")
+    return network
+
+
+def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
+    """Attach all wanted modules to a target and try the result on a blank image.
+
+    Raises:
+        PncError: a bundle is damaged or made for another target; the target is as it was.
+    """
+    network = target
+    for module in wanted.modules:
+        with local_file(zoo.store, module.key) as path:
+            network = attach(network, read_bundle(path))
+    snapshot = Snapshot(wanted.name, wanted.generation, wanted.version, wanted.spec, target, network, wanted.modules)
+    snapshot.answer(torch.zeros(wanted.spec.input_size, dtype=torch.uint8))
+    return snapshot

@@ -1,0 +1,207 @@
+"""`pnc up`: the embedded service, as one command.
+
+One supervisor and three children: the API, the serving process and a worker.
+They meet only in the database, the store and on loopback, just as they would
+on three machines. A child that dies is started again; they all end with the
+supervisor, even when it is killed.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from app.zoo.db import Database, migrate
+from app.zoo.settings import Settings
+
+log = logging.getLogger(__name__)
+STARTUP_SECONDS = 60
+STOP_SECONDS = 15
+BACKOFF_SECONDS = (0.2, 1, 2, 5, 10)
+
+
+class UpError(Exception):
+    """The service cannot be started; the message says what to do."""
+
+
+@dataclass
+class Child:
+    """A process that is kept running."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    sockets: list[socket.socket] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+    deaths: int = 0
+    started: float = 0.0
+
+    def start(self) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches only the supervisor."""
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
+            self.command,
+            env=self.environment,
+            pass_fds=[s.fileno() for s in self.sockets],
+            start_new_session=True,
+        )
+
+    def revive(self) -> None:
+        """Start it again if it has died and the pause after its last deaths is over."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            return
+        if time.monotonic() - self.started > 60:
+            self.deaths = 0
+        pause = BACKOFF_SECONDS[min(self.deaths, len(BACKOFF_SECONDS) - 1)]
+        if time.monotonic() - self.started >= pause:
+            log.warning("%s ended with %s; starting it again", self.name, self.process.returncode)
+            self.deaths += 1
+            self.start()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def join(self, deadline: float) -> None:
+        """Wait for its end until the deadline, then kill it."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not end in time and is killed", self.name)
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator["Service"]:
+    """The embedded service, ready to be used; it ends with the block.
+
+    Raises:
+        UpError: the port or the data directory is in use, or a part does not come up.
+    """
+    with ExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_only_one(settings.data_dir))
+        door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
+        _migrate(settings)
+        service = Service(settings, door, back)
+        stack.callback(service.stop)
+        service.start()
+        yield service
+
+
+class Service:
+    """The running children.
+
+    Args:
+        settings: Of the whole service.
+        door: Socket of the API.
+        back: Loopback socket of the serving process.
+    """
+
+    def __init__(self, settings: Settings, door: socket.socket, back: socket.socket) -> None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = f"http://{host}:{door.getsockname()[1]}"
+        self._serving = f"http://127.0.0.1:{back.getsockname()[1]}"
+        environment = {**os.environ, **settings.environment(), "PNC_SERVING_URL": self._serving}
+        python = [sys.executable, "-m"]
+        self.children = [
+            Child("serving", [*python, "app.serving", str(back.fileno())], environment, [back]),
+            Child("worker", [*python, "workers.main"], environment),
+            Child("api", [*python, "app.api", str(door.fileno())], environment, [door]),
+        ]
+
+    def start(self) -> None:
+        """Start the children and wait until API and serving answer.
+
+        Raises:
+            UpError: one of them does not come up.
+        """
+        for child in self.children:
+            child.start()
+        deadline = time.monotonic() + STARTUP_SECONDS
+        for name, url in (("api", self.url), ("serving", self._serving)):
+            while not _answers(f"{url}/healthz"):
+                dead = [c.name for c in self.children if c.process is not None and c.process.poll() is not None]
+                if dead or time.monotonic() > deadline:
+                    raise UpError(f"expected {name} to come up at {url}, got no answer; see the messages above")
+                time.sleep(0.1)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Keep the children alive until `stop` is set."""
+        while not stop.wait(0.2):
+            for child in self.children:
+                child.revive()
+
+    def stop(self) -> None:
+        """End all children: the worker gives its job back, requests in flight are answered."""
+        for child in self.children:
+            child.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in self.children:
+            child.join(deadline)
+
+
+def up(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Run the embedded service until Ctrl-C or TERM.
+
+    Args:
+        settings: Of the whole service.
+        ready: Called with the URL once it can be used.
+
+    Raises:
+        UpError: it cannot be started.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with running(settings) as service:
+        ready(service.url)
+        service.watch(stop)
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory's lock; the file stays, the lock ends with the process."""
+    with (data_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UpError(f"expected {data_dir} to be free, got one in use by another `pnc up`; end it first") from None
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UpError(f"expected {host}:{port} to be free, got {error.strerror}; choose another with --port") from None
+
+
+def _migrate(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    try:
+        migrate(database)
+    finally:
+        database.close()
+
+
+def _answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(url, timeout=2).status_code == 200
+    return False

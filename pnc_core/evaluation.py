@@ -1,0 +1,105 @@
+"""How good is a composed network? Accuracy, locality, leak, cost.
+
+Source: paper section 4.1 (accuracy and locality); leak and the direct ensembles
+are our own choice.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pnc_core.composed import Composed
+from pnc_core.config import NetworkSpec
+from pnc_core.data import ImageSet, batches, preprocess
+from pnc_core.head import Accuracy, accuracy
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A composed network on test images; all shares 0..1."""
+
+    target_old: float
+    """The target alone, on its own classes."""
+    old: float
+    """The composed network on the old classes, all classes competing."""
+    new: float
+    """The same on the cloned classes."""
+    average: float
+    """Mean of `old` and `new`."""
+    locality: float
+    """Old images whose prediction is the target's own."""
+    leak: float
+    """Old images that are sent to a cloned class."""
+
+
+def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
+    """Judge a composed network on images it has not seen.
+
+    Args:
+        composed: Target with modules, in eval mode; not changed.
+        images: Labelled by class name; classes the network lacks are left out.
+    """
+    spec = composed.traced.spec
+    used, old = images.only(composed.classes), len(spec.classes)
+    logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
+    score = accuracy(logits, used.labels, old)
+    is_old = used.labels < old
+    before, after = alone[is_old].argmax(1), logits[is_old].argmax(1)
+    return Evaluation(
+        target_old=_share(before == used.labels[is_old]),
+        old=score.old,
+        new=score.new,
+        average=score.average,
+        locality=_share(before == after),
+        leak=_share(after >= old),
+    )
+
+
+def direct_ensemble(
+    target: tuple[nn.Module, NetworkSpec],
+    source: tuple[nn.Module, NetworkSpec],
+    classes: tuple[str, ...],
+    images: ImageSet,
+    *,
+    softmax: bool,
+) -> Accuracy:
+    """The rival that needs no cloning: both whole networks side by side.
+
+    Args:
+        target: Network and spec.
+        source: Network and spec; it is run as a whole.
+        classes: The source's classes that are added.
+        images: Labelled by class name.
+        softmax: Compare each network's probabilities instead of raw logits; the source's
+            are taken over `classes` only.
+    """
+    used = images.only((*target[1].classes, *classes))
+    rows = [source[1].classes.index(name) for name in classes]
+    sides = [predict(*target, used.images), predict(*source, used.images)[:, rows]]
+    if softmax:
+        sides = [side.softmax(1) for side in sides]
+    return accuracy(torch.cat(sides, dim=1), used.labels, len(target[1].classes))
+
+
+def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:
+    """Logits (N, classes) of uint8 images (N, C, H, W), on the CPU."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with torch.inference_mode():
+        parts = [network(preprocess(images[i], spec, device)).cpu() for i in batches(len(images), BATCH)]
+    return torch.cat(parts)
+
+
+def multiply_accumulates(network: nn.Module, spec: NetworkSpec) -> int:
+    """Multiply-accumulates of one image, as torch's own counter sees them."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, *spec.input_size, device=device))
+    return counter.get_total_flops() // 2
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.double().mean())

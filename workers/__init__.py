@@ -1,0 +1,1 @@
+"""Workers: take a row, run it in a fresh child process, report through rows."""

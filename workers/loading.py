@@ -1,0 +1,62 @@
+"""From objects in the store to networks and images in memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from app.zoo.images import decode_image
+from app.zoo.models import spec_of
+from app.zoo.store import local_file
+from app.zoo.tables import DatasetRow, VersionRow
+from app.zoo.zoo import Zoo
+from pnc_core.architectures import load_network
+from pnc_core.config import NetworkSpec
+from pnc_core.data import ImageSet
+
+ROWS = 1024
+
+
+def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]:
+    """A registered network in eval mode, and its spec.
+
+    Raises:
+        PncError: the weights are damaged or do not fit the spec.
+    """
+    spec = spec_of(version)
+    with local_file(zoo.store, version.key) as path:
+        return load_network(spec, path), spec
+
+
+def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tuple[int, int, int]) -> ImageSet:
+    """The images of some classes, decoded to one size.
+
+    Args:
+        zoo: Where the file lies.
+        dataset: Parquet in the Hugging Face image layout.
+        classes: Which classes; rows of others are skipped without decoding.
+        size: Channels, height and width that every image is brought to.
+
+    Raises:
+        DataError: a row holds no image; the message names it.
+    """
+    wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
+    images, labels = [], []
+    with local_file(zoo.store, dataset.key) as path:
+        for number, label, raw in _rows(path):
+            if label in wanted:
+                images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))
+                labels.append(wanted[label])
+    return ImageSet(torch.stack(images), torch.tensor(labels, dtype=torch.int64), tuple(classes))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    file = pq.ParquetFile(path)
+    number = 0
+    for batch in file.iter_batches(batch_size=ROWS, columns=["image", "label"]):
+        for row in batch.to_pylist():
+            image = row["image"] or {}
+            yield number, row["label"], image.get("bytes") or b""
+            number += 1

@@ -1,0 +1,193 @@
+"""The worker process: claims rows, runs each in a child process, keeps their leases alive.
+
+    python -m workers.main
+
+It holds no work in memory: killed at any moment, its lease runs out and another
+worker takes the row back. On TERM it gives its row back at once.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
+
+from app.zoo import runs, validation
+from app.zoo.errors import LeaseLost
+from app.zoo.leases import Lease
+from app.zoo.lifeline import end_with_parent
+from app.zoo.settings import Settings
+from app.zoo.zoo import Zoo, open_zoo
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.3
+SWEEP_SECONDS = 1.0
+GRACE_SECONDS = 5.0
+"""How long a child may take to stop when asked; then it is killed."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of row and what a worker may say about it."""
+
+    name: str
+    claim: Callable[[Session, str, int], Lease | None]
+    heartbeat: Callable[[Session, Lease], str | None]
+    release: Callable[[Session, Lease], None]
+    crashed: Callable[[Session, Lease, str], None]
+
+
+VERSION = Kind(
+    "version",
+    validation.claim_validation,
+    validation.heartbeat_validation,
+    validation.release_validation,
+    validation.crashed_validation,
+)
+JOB = Kind("job", runs.claim, runs.heartbeat, runs.release, runs.crashed)
+
+
+class Worker:
+    """Claims and supervises, one row at a time.
+
+    Args:
+        zoo: The open zoo.
+        stop: Set it to end the loop.
+    """
+
+    def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
+        self.zoo, self.stop = zoo, stop
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self._next_sweep = 0.0
+
+    def run(self) -> None:
+        """Work until `stop` is set."""
+        log.info("worker %s is ready", self.name)
+        while not self.stop.is_set():
+            self._sweep()
+            if not any(self._take(kind) for kind in (VERSION, JOB)):
+                self.stop.wait(POLL_SECONDS)
+
+    def _sweep(self) -> None:
+        if time.monotonic() >= self._next_sweep:
+            with self.zoo.database.write() as session:
+                validation.sweep_validations(session)
+                runs.sweep(session)
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+
+    def _take(self, kind: Kind) -> bool:
+        """Claim a row of this kind and see it through; False: there was none."""
+        with self.zoo.database.write() as session:
+            lease = kind.claim(session, self.name, self.zoo.settings.lease_seconds)
+        if lease is None:
+            return False
+        log.info("%s %s: taken", kind.name, lease.id)
+        child = _start(kind, lease, self.zoo.settings)
+        try:
+            self._supervise(kind, lease, child)
+        except LeaseLost as error:
+            log.warning("%s", error)
+        finally:
+            _kill(child)
+        return True
+
+    def _supervise(self, kind: Kind, lease: Lease, child: subprocess.Popen[bytes]) -> None:
+        """Keep the lease alive until the child ends, the row is cancelled, or the worker stops.
+
+        Raises:
+            LeaseLost: another worker has the row now.
+        """
+        beat = self.zoo.settings.heartbeat_seconds
+        next_beat = time.monotonic() + beat
+        while not _ended(child):
+            if self.stop.is_set():
+                _stop(child)
+                self._say(kind.release, lease)
+                return
+            if time.monotonic() < next_beat:
+                continue
+            next_beat = time.monotonic() + beat
+            with self.zoo.database.write() as session:
+                order = kind.heartbeat(session, lease)
+            if order == "cancel":
+                _stop(child)
+                self._say(runs.finish_cancel, lease)
+                return
+        if child.returncode != 0:
+            log.warning("%s %s: its process ended with %s", kind.name, lease.id, child.returncode)
+            with self.zoo.database.write() as session:
+                kind.crashed(session, lease, _reason(child.returncode))
+
+    def _say(self, what: Callable[[Session, Lease], None], lease: Lease) -> None:
+        """Write a last word; the child may have ended the row by itself just before."""
+        try:
+            with self.zoo.database.write() as session:
+                what(session, lease)
+        except LeaseLost as error:
+            log.info("%s", error)
+
+
+def _start(kind: Kind, lease: Lease, settings: Settings) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **settings.environment()}
+    child = subprocess.Popen(  # noqa: S603 - our own module, no shell
+        [sys.executable, "-m", "workers.runner", kind.name], stdin=subprocess.PIPE, env=environment
+    )
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(asdict(lease)).encode())
+    child.stdin.close()
+    return child
+
+
+def _ended(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ask, wait a little, then kill."""
+    child.terminate()
+    try:
+        child.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _kill(child)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+
+
+def _reason(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "its process was killed, perhaps for using too much memory"
+    return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
+
+
+def main() -> None:
+    """Entry of the worker process."""
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    zoo = open_zoo(Settings())
+    try:
+        Worker(zoo, stop).run()
+    finally:
+        zoo.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What a child process does with one leased row: check a version, or run a cloning job.
+
+`python -m workers.runner KIND` reads the lease as JSON from standard input. A
+process of its own means that a job can always be killed, that its memory
+returns, and that CUDA never meets a fork. No broker and no Celery in here.
+"""
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.zoo import jobs, runs, validation
+from app.zoo.errors import InvalidTransition, LeaseLost
+from app.zoo.leases import Lease
+from app.zoo.lifeline import end_with_parent
+from app.zoo.modules import discard
+from app.zoo.settings import Settings
+from app.zoo.store import Stored
+from app.zoo.tables import JobRow, VersionRow
+from app.zoo.zoo import Zoo, open_zoo
+from pnc_core.bundle import Bundle
+from pnc_core.cloning import clone
+from pnc_core.errors import Cancelled, NetworkError, PncError
+from pnc_core.evaluation import multiply_accumulates
+from pnc_core.identity import fingerprint
+from pnc_core.job import Progress
+from pnc_core.positions import trace
+from workers.loading import load_images, load_version
+
+log = logging.getLogger(__name__)
+REPORT_SECONDS = 0.5
+"""Plain progress is written at most this often; trials always are."""
+PAYLOADS = ("full", "thin")
+
+
+def check_version(zoo: Zoo, lease: Lease) -> None:
+    """Load a version's weights, trace and run it; then accept or reject it."""
+    with zoo.database.read() as session:
+        version = session.get_one(VersionRow, lease.id)
+    try:
+        facts = _facts(zoo, version)
+    except PncError as error:
+        with zoo.database.write() as session:
+            validation.reject_version(session, lease, problem(error))
+        return
+    with zoo.database.write() as session:
+        validation.accept_version(session, lease, **facts)
+
+
+def _facts(zoo: Zoo, version: VersionRow) -> dict[str, Any]:
+    network, spec = load_version(zoo, version)
+    traced = trace(network, spec)
+    output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
+    shape = traced.shapes.get(output.args[0].name)
+    if shape != (2, len(spec.classes)):
+        raise NetworkError(f"network: expected logits of {len(spec.classes)} classes, got the shape {shape}")
+    parameters = sum(p.numel() for p in network.parameters())
+    macs = multiply_accumulates(network, spec)
+    return {"fingerprint": fingerprint(network), "parameters": parameters, "macs": macs}
+
+
+def run_job(zoo: Zoo, lease: Lease, cancelled: Callable[[], bool]) -> None:
+    """Clone, publish the bundles and end the job.
+
+    Raises:
+        LeaseLost: another worker has the job now; nothing was published.
+    """
+    with zoo.database.read() as session:
+        job = session.get_one(JobRow, lease.id)
+    try:
+        bundle = _clone(zoo, job, Reporter(zoo, lease), cancelled)
+    except Cancelled:
+        return
+    except PncError as error:
+        with zoo.database.write() as session:
+            runs.fail(session, lease, problem(error))
+        return
+    publish(zoo, lease, bundle)
+
+
+def _clone(zoo: Zoo, job: JobRow, report: "Reporter", cancelled: Callable[[], bool]) -> Bundle:
+    report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
+    config = jobs.config_of(job)
+    target, source = load_version(zoo, job.target_version), load_version(zoo, job.source_version)
+    images = load_images(zoo, job.dataset, (*target[1].classes, *config.classes), target[1].input_size)
+    return clone(target, source, images, config, report=report, cancelled=cancelled)
+
+
+def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
+    """Objects first, then module, bundles and the job's end in one fenced transaction.
+
+    Raises:
+        LeaseLost: another worker has the job now; the objects are gone again.
+    """
+    stored = {payload: _put(zoo, bundle.payload(payload)) for payload in ("full", "thin")}
+    files = [(payload, item.digest, item.bytes) for payload, item in stored.items()]
+    try:
+        with zoo.database.write() as session:
+            runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files)
+    except (LeaseLost, InvalidTransition) as error:
+        log.info("not published: %s", error)
+        with zoo.database.write() as session:
+            discard(session, zoo.store, [item.key for item in stored.values()])
+            if isinstance(error, InvalidTransition):
+                runs.finish_cancel(session, lease)
+        if isinstance(error, LeaseLost):
+            raise
+
+
+def _put(zoo: Zoo, bundle: Bundle) -> Stored:
+    with tempfile.TemporaryDirectory(dir=zoo.staging) as folder:
+        path = Path(folder) / "bundle.safetensors"
+        bundle.write(path)
+        return zoo.store.put(path)
+
+
+class Reporter:
+    """Turns the library's progress into rows, fenced by the lease."""
+
+    def __init__(self, zoo: Zoo, lease: Lease) -> None:
+        self._zoo, self._lease = zoo, lease
+        self._last = ("", 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        """Write a trial always, plain progress when the stage is new or some time has passed."""
+        trial = progress.data.get("trial")
+        stage, written = self._last
+        if trial is None and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
+            return
+        self._last = (progress.stage, time.monotonic())
+        with self._zoo.database.write() as session:
+            facts = {"stage": progress.stage, "message": progress.message, "progress": progress.done}
+            if isinstance(trial, dict):
+                runs.record_trial(session, self._lease, **trial)
+            runs.record(session, self._lease, **facts)
+
+
+def problem(error: PncError) -> dict[str, Any]:
+    """What the row keeps of an error."""
+    return {"code": error.code, "detail": str(error)}
+
+
+def main() -> None:
+    """Entry of the child process."""
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s runner: %(message)s")
+    asked_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kind, lease = sys.argv[1], Lease(**json.load(sys.stdin))
+    settings = Settings()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    zoo = open_zoo(settings)
+    try:
+        if kind == "version":
+            check_version(zoo, lease)
+        else:
+            run_job(zoo, lease, asked_to_stop.is_set)
+    except LeaseLost as error:
+        log.warning("%s", error)
+    finally:
+        zoo.close()
+
+
+if __name__ == "__main__":
+    main()
