@@ -1,0 +1,40 @@
+"""Python client of the cloning service: `from app.client import Client`.
+
+Needs httpx and nothing of the server; only making a dataset needs pyarrow.
+"""
+
+from app.client.client import Client
+from app.client.errors import ApiError, ClientError, DamagedDownload, ServiceUnreachable, VersionRejected
+from app.client.types import (
+    Dataset,
+    Deployment,
+    Event,
+    Job,
+    Model,
+    Module,
+    Prediction,
+    Trial,
+    Upload,
+    Verdict,
+    Version,
+)
+
+__all__ = [
+    "ApiError",
+    "Client",
+    "ClientError",
+    "DamagedDownload",
+    "Dataset",
+    "Deployment",
+    "Event",
+    "Job",
+    "Model",
+    "Module",
+    "Prediction",
+    "ServiceUnreachable",
+    "Trial",
+    "Upload",
+    "Verdict",
+    "Version",
+    "VersionRejected",
+]

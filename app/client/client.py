@@ -1,0 +1,60 @@
+"""The client: one object with a part for each resource."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from app.client.datasets import Datasets
+from app.client.deployments import Deployments
+from app.client.http import Http
+from app.client.jobs import Jobs
+from app.client.models import Models
+from app.client.modules import Modules
+from app.client.uploads import Uploads
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Client:
+    """Talks to a cloning service; use it in a `with` statement, or close it.
+
+    Args:
+        url: Where the service listens.
+        timeout: Seconds to wait for an answer.
+        attempts: How often a request is sent at most.
+        transport: In place of the network, for tests.
+        sleep: Waits some seconds, in place of `time.sleep`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = 60.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport)
+        http = Http(self._client, attempts, sleep)
+        self.uploads = Uploads(http)
+        self.models = Models(http, self.uploads)
+        self.datasets = Datasets(http, self.uploads)
+        self.jobs = Jobs(http)
+        self.modules = Modules(http)
+        self.deployments = Deployments(http)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()

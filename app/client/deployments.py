@@ -1,0 +1,95 @@
+"""Deployments and predictions."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.client.http import Http
+from app.client.types import Deployment, Prediction
+
+POLL_SECONDS = 0.2
+
+
+class Deployments:
+    """The resource `/v1/deployments`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, name: str, target: str) -> Deployment:
+        """Serve a version under a name; the same version again changes nothing."""
+        return self._put(f"/v1/deployments/{name}", json={"target": target})
+
+    def list(self) -> Iterator[Deployment]:
+        """All deployments, newest first."""
+        return self._http.pages(Deployment, "/v1/deployments")
+
+    def get(self, name: str) -> Deployment:
+        """One deployment: what is wanted and what is served."""
+        return self._http.get(Deployment, f"/v1/deployments/{name}")
+
+    def delete(self, name: str) -> None:
+        """Serve it no more."""
+        self._http.request("DELETE", f"/v1/deployments/{name}")
+
+    def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
+        """Attach a module; one that is attached already changes nothing.
+
+        Args:
+            name: The deployment.
+            module_id: The module.
+            if_match: Generation that the change builds on; another one is an error.
+
+        Raises:
+            ApiError: the module does not fit, or the generation has passed.
+        """
+        return self._put(f"/v1/deployments/{name}/modules/{module_id}", if_match=if_match)
+
+    def detach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
+        """Detach a module; see `attach`."""
+        path = f"/v1/deployments/{name}/modules/{module_id}"
+        return Deployment.model_validate(self._http.request("DELETE", path, headers=_condition(if_match)).json())
+
+    def wait(self, name: str, timeout: float = 60.0) -> Deployment:
+        """Wait until the serving process has worked on the newest generation.
+
+        Raises:
+            TimeoutError: it has not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (deployment := self.get(name)).settled:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name}: expected generation {deployment.generation} within {timeout:g} s")
+            self._http.sleep(POLL_SECONDS)
+        return deployment
+
+    def predict(self, name: str, image: bytes | Path) -> Prediction:
+        """Classify an image.
+
+        Args:
+            name: The deployment.
+            image: A PNG, JPEG or WebP file, or its bytes.
+
+        Raises:
+            ApiError: it is not an image, or the serving process is away.
+        """
+        content = image.read_bytes() if isinstance(image, Path) else image
+        path, headers = f"/v1/deployments/{name}/predict", {"Content-Type": _media_type(content)}
+        return Prediction.model_validate(self._http.request("POST", path, content=content, headers=headers).json())
+
+    def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
+        return Deployment.model_validate(
+            self._http.request("PUT", path, json=json, headers=_condition(if_match)).json()
+        )
+
+
+def _condition(if_match: int | None) -> dict[str, str]:
+    return {} if if_match is None else {"If-Match": f'"{if_match}"'}
+
+
+def _media_type(content: bytes) -> str:
+    if content.startswith(b"\x89PNG"):
+        return "image/png"
+    if content.startswith(b"\xff\xd8"):
+        return "image/jpeg"
+    return "image/webp" if content[8:12] == b"WEBP" else "application/octet-stream"

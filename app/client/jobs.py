@@ -1,0 +1,78 @@
+"""Cloning jobs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from app.client.http import Http
+from app.client.streams import follow
+from app.client.types import Event, Job, Trial, Verdict
+from pnc_core.config import CloneConfig
+
+_PATH = "/v1/cloning-jobs"
+
+
+class Jobs:
+    """The resource `/v1/cloning-jobs`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, target: str, source: str, dataset: str, config: CloneConfig) -> Job:
+        """Submit a job: give `target` the classes `config.classes` of `source`.
+
+        Args:
+            target: Version that gains classes: `name`, `name@3` or `name@alias`.
+            source: Version they are cloned from.
+            dataset: Id of a dataset with images of both.
+            config: What to clone and how.
+
+        Raises:
+            ApiError: the job makes no sense; `errors` says why.
+        """
+        return self._http.post(Job, _PATH, _body(target, source, dataset, config))
+
+    def validate(self, target: str, source: str, dataset: str, config: CloneConfig) -> Verdict:
+        """What `create` would refuse, and what the job would cost."""
+        return self._http.post(Verdict, f"{_PATH}/validate", _body(target, source, dataset, config))
+
+    def get(self, job_id: str) -> Job:
+        """One job."""
+        return self._http.get(Job, f"{_PATH}/{job_id}")
+
+    def list(self, *, state: str | None = None) -> Iterator[Job]:
+        """All jobs, newest first, of one state or all."""
+        return self._http.pages(Job, _PATH, state=state)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job; a running one ends as soon as its worker notices."""
+        return self._http.post(Job, f"{_PATH}/{job_id}/cancel")
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
+        """A job's events as they happen, until it has ended; a broken stream is gone on with.
+
+        Args:
+            job_id: The job.
+            after: Number of the last event that is known already.
+        """
+        return follow(self._http, f"{_PATH}/{job_id}/events/stream", after)
+
+    def trials(self, job_id: str) -> Iterator[Trial]:
+        """The positions a job has tried, oldest first."""
+        return self._http.pages(Trial, f"{_PATH}/{job_id}/trials")
+
+    def wait(self, job_id: str, on_event: Callable[[Event], object] | None = None) -> Job:
+        """Wait until a job has ended; its `state` says how.
+
+        Args:
+            job_id: The job.
+            on_event: Told about every event.
+        """
+        for event in self.events(job_id):
+            if on_event is not None:
+                on_event(event)
+        return self.get(job_id)
+
+
+def _body(target: str, source: str, dataset: str, config: CloneConfig) -> dict[str, Any]:
+    return {"target": target, "source": source, "dataset": dataset, "config": asdict(config)}

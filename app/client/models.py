@@ -1,0 +1,116 @@
+"""Models and versions."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from app.client.errors import ApiError, VersionRejected
+from app.client.http import Http
+from app.client.types import Model, Version
+from app.client.uploads import Progress, Uploads
+from pnc_core.config import NetworkSpec
+
+POLL_SECONDS = 0.3
+
+
+class Models:
+    """The resource `/v1/models`."""
+
+    def __init__(self, http: Http, uploads: Uploads) -> None:
+        self._http = http
+        self._uploads = uploads
+
+    def create(self, name: str, description: str = "") -> Model:
+        """Register a model, still without versions."""
+        return self._http.post(Model, "/v1/models", {"name": name, "description": description})
+
+    def list(self, *, archived: bool = False) -> Iterator[Model]:
+        """All models, newest first."""
+        return self._http.pages(Model, "/v1/models", archived=archived)
+
+    def get(self, name: str) -> Model:
+        """One model by name or id."""
+        return self._http.get(Model, f"/v1/models/{name}")
+
+    def change(self, name: str, *, description: str | None = None, archived: bool | None = None) -> Model:
+        """Change a model's description, archive or restore it."""
+        body = {"description": description, "archived": archived}
+        changes = {key: value for key, value in body.items() if value is not None}
+        return Model.model_validate(self._http.request("PATCH", f"/v1/models/{name}", json=changes).json())
+
+    def archive(self, name: str) -> None:
+        """Archive a model."""
+        self._http.request("DELETE", f"/v1/models/{name}")
+
+    def push(
+        self,
+        name: str,
+        spec: NetworkSpec,
+        weights: Path,
+        *,
+        licence: str = "",
+        description: str = "",
+        progress: Progress | None = None,
+    ) -> Version:
+        """Send weights as the next version of a model, which is registered if need be.
+
+        Args:
+            name: The model.
+            spec: How to rebuild the network.
+            weights: A safetensors file.
+            licence: Licence of the weights.
+            description: Of the model, if it is new.
+            progress: Told about every chunk.
+
+        Returns:
+            The version, still `validating`; see `wait`.
+
+        Raises:
+            ApiError: the service refuses it.
+        """
+        self._ensure(name, description)
+        upload = self._uploads.push(weights, progress)
+        body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
+        return self._http.post(Version, f"/v1/models/{name}/versions", body)
+
+    def versions(self, name: str) -> Iterator[Version]:
+        """All versions of a model, newest first."""
+        return self._http.pages(Version, f"/v1/models/{name}/versions")
+
+    def version(self, name: str, number: int) -> Version:
+        """One version."""
+        return self._http.get(Version, f"/v1/models/{name}/versions/{number}")
+
+    def wait(self, name: str, number: int, timeout: float = 300.0) -> Version:
+        """Wait until a worker has tried a version.
+
+        Raises:
+            VersionRejected: it cannot be used.
+            TimeoutError: no worker has within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            version = self.version(name, number)
+            if version.status == "rejected":
+                raise VersionRejected(f"{version.ref}: {(version.problem or {}).get('detail', 'rejected')}")
+            if version.status == "ready":
+                return version
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{version.ref}: expected a worker to try it within {timeout:g} s; is one running?")
+            self._http.sleep(POLL_SECONDS)
+
+    def set_alias(self, name: str, alias: str, number: int) -> None:
+        """Point an alias at a version."""
+        self._http.request("PUT", f"/v1/models/{name}/aliases/{alias}", json={"version": number})
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias."""
+        self._http.request("DELETE", f"/v1/models/{name}/aliases/{alias}")
+
+    def _ensure(self, name: str, description: str) -> None:
+        try:
+            self.create(name, description)
+        except ApiError as error:
+            if error.code != "already_exists":
+                raise

@@ -1,0 +1,66 @@
+"""Modules and their bundles."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.client.errors import DamagedDownload
+from app.client.http import Http, checked, unreachable
+from app.client.types import Module
+
+
+class Modules:
+    """The resource `/v1/modules`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def list(self, *, target_fingerprint: str | None = None) -> Iterator[Module]:
+        """All modules, newest first, for one target's fingerprint or all."""
+        return self._http.pages(Module, "/v1/modules", target_fingerprint=target_fingerprint)
+
+    def get(self, module_id: str) -> Module:
+        """One module."""
+        return self._http.get(Module, f"/v1/modules/{module_id}")
+
+    def manifest(self, module_id: str) -> dict[str, Any]:
+        """What the module's bundle says about itself."""
+        answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
+        return dict(answer["manifest"])
+
+    def download(self, module_id: str, payload: str, path: Path) -> Path:
+        """Download a bundle and check its digest; the file appears whole or not at all.
+
+        Args:
+            module_id: The module.
+            payload: `thin` or `full`.
+            path: Where to put it.
+
+        Raises:
+            ApiError: there is no such module or payload.
+            DamagedDownload: other bytes came than were announced.
+            ServiceUnreachable: the service did not answer.
+        """
+        wanted = next((b.digest for b in self.get(module_id).bundles if b.payload == payload), None)
+        part = path.with_name(path.name + ".part")
+        try:
+            digest = self._fetch(f"/v1/modules/{module_id}/bundle", payload, part)
+            if digest != wanted:
+                raise DamagedDownload(f"{module_id}: expected SHA-256 {wanted}, got {digest}; download it again")
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _fetch(self, url: str, payload: str, part: Path) -> str:
+        hasher = hashlib.sha256()
+        try:
+            with self._http.client.stream("GET", url, params={"payload": payload}) as response, part.open("wb") as file:
+                for chunk in checked(response).iter_bytes():
+                    hasher.update(chunk)
+                    file.write(chunk)
+        except httpx.TransportError as error:
+            raise unreachable(self._http.client, error) from None
+        return hasher.hexdigest()
