@@ -48,10 +48,12 @@ Reading = Annotated[Session, Depends(_reading)]
 class ListQuery(BaseModel):
     """Query of every list."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many items at most.")
-    after: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    """How many items at most."""
+    after: str | None = Field(None, max_length=200)
+    """`next_cursor` of the page before."""
 
     def window(self) -> Window:
         """The page that is asked for."""

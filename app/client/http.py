@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from app.client.errors import ApiError, ServiceUnreachable
 
@@ -128,4 +128,4 @@ def _pause(state: RetryCallState) -> float:
     after = error.response.headers.get("retry-after", "") if isinstance(error, _Busy) else ""
     if after.isdigit():
         return min(float(after), LONGEST_WAIT)
-    return wait_exponential_jitter(initial=0.2, max=LONGEST_WAIT)(state)
+    return wait_random_exponential(multiplier=0.2, max=LONGEST_WAIT)(state)

@@ -1,0 +1,76 @@
+"""The real application without a socket, and a stand-in for the serving process."""
+
+from contextlib import ExitStack
+from typing import Any, Self
+
+import httpx
+from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
+
+from app.zoo import deployments
+from app.zoo.zoo import Zoo
+
+
+class InProcess(httpx.BaseTransport):
+    """Calls an ASGI application on an event loop of its own thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.read()
+        return self._portal.call(self._handle, request)
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        copy = httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+        response = await self._inner.handle_async_request(copy)
+        content = await response.aread()
+        return httpx.Response(response.status_code, headers=response.headers.raw, content=content)
+
+
+class FakeServing:
+    """Stands in for the serving process: applies what is wanted, refuses it, or is away."""
+
+    def __init__(self) -> None:
+        self.zoo: Zoo | None = None
+        self.refusal: dict[str, Any] | None = None
+        self.away = False
+        self.requests: list[httpx.Request] = []
+        self.transport = httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if self.away:
+            raise httpx.ConnectError("refused")
+        self.requests.append(request)
+        if request.url.path.startswith("/internal/sync/"):
+            return self._sync(request.url.path.rpartition("/")[2])
+        if request.content != b"\x89PNG image":
+            return httpx.Response(
+                422,
+                json={"status": 422, "code": "invalid_image", "detail": "expected an image"},
+                headers={"Content-Type": "application/problem+json"},
+            )
+        name = request.url.path.split("/")[3]
+        classes = [{"name": "7", "probability": 0.75, "logit": 2.5}]
+        modules = [{"id": "mod_1", "digest": "0" * 64}]
+        served = {"deployment": name, "generation": 3, "target": "low@1", "target_fingerprint": "0" * 64}
+        return httpx.Response(200, json={**served, "modules": modules, "classes": classes})
+
+    def _sync(self, name: str) -> httpx.Response:
+        assert self.zoo is not None
+        refusal, self.refusal = self.refusal, None
+        with self.zoo.database.write() as session:
+            wanted = {d.name: d.generation for d in deployments.desired(session)}.get(name)
+            if wanted is not None:
+                deployments.observe(session, name, wanted, error=refusal)
+        if refusal is not None:
+            return httpx.Response(refusal["status"], json=refusal)
+        return httpx.Response(200, json={"generation": wanted})

@@ -1,0 +1,112 @@
+import httpx
+import pytest
+
+from app.zoo.tables import ModuleRow
+from app.zoo.zoo import Zoo
+from tests.unit.api.inprocess import FakeServing
+from tests.unit.zoo import seeds
+
+URL = "/v1/deployments/digits"
+
+
+@pytest.fixture
+def module(zoo: Zoo) -> ModuleRow:
+    """A module for the model `low`."""
+    with zoo.database.write() as session:
+        return seeds.module(session, zoo)
+
+
+@pytest.fixture
+def attach(http: httpx.Client, module: ModuleRow) -> str:
+    """Where the module is attached to a deployment of its target."""
+    assert http.put(URL, json={"target": "low"}).status_code == 200
+    return f"{URL}/modules/{module.id}"
+
+
+def test_attach_and_detach_are_served_at_once(http: httpx.Client, attach: str, module: ModuleRow) -> None:
+    attached = http.put(attach)
+    assert (attached.status_code, attached.headers["etag"]) == (200, '"2"')
+    assert attached.json()["desired"] == {"target": "low@1", "modules": [module.id]}
+    assert attached.json()["observed"]["generation"] == attached.json()["generation"] == 2
+    assert http.put(attach).json()["generation"] == 2
+    detached = http.delete(attach)
+    assert (detached.status_code, detached.json()["generation"]) == (200, 3)
+    assert detached.json()["desired"]["modules"] == []
+    assert http.get(URL).json() == detached.json()
+    assert http.get("/v1/deployments").json()["data"] == [detached.json()]
+    assert http.delete(URL).status_code == 204
+    assert http.get(URL).status_code == 404
+
+
+def test_a_serving_process_that_is_away_is_waited_for(http: httpx.Client, serving: FakeServing, attach: str) -> None:
+    serving.away = True
+    answer = http.put(attach)
+    assert (answer.status_code, answer.json()["generation"]) == (202, 2)
+    assert answer.json()["observed"]["generation"] == 1
+    again = http.put(attach)
+    assert (again.status_code, again.json()["generation"]) == (202, 2)
+
+
+def test_a_refused_change_is_taken_back(http: httpx.Client, serving: FakeServing, attach: str) -> None:
+    serving.refusal = {"status": 422, "code": "no_effect", "detail": "the module changes nothing"}
+    answer = http.put(attach)
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_effect")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "the module changes nothing" in answer.json()["detail"]
+    now = http.get(URL).json()
+    assert now["desired"]["modules"] == []
+    assert now["generation"] == now["observed"]["generation"] == 3
+    assert now["observed"]["problem"] is None
+
+
+def test_a_refused_creation_leaves_no_deployment(http: httpx.Client, serving: FakeServing, module: ModuleRow) -> None:
+    serving.refusal = {"status": 409, "code": "target_mismatch", "detail": "other weights"}
+    assert http.put(URL, json={"target": "low"}).status_code == 409
+    assert http.get(URL).status_code == 404
+
+
+def test_if_match_guards_a_change(http: httpx.Client, attach: str) -> None:
+    assert http.put(attach, headers={"If-Match": '"7"'}).json()["code"] == "stale_revision"
+    assert http.put(attach, headers={"If-Match": '"7"'}).status_code == 412
+    assert http.put(attach, headers={"If-Match": "abc"}).status_code == 422
+    assert http.put(attach, headers={"If-Match": '"1"'}).status_code == 200
+    assert http.delete(URL, headers={"If-Match": '"1"'}).status_code == 412
+
+
+def test_a_module_for_another_target_is_refused(http: httpx.Client, zoo: Zoo, attach: str) -> None:
+    with zoo.database.write() as session:
+        seeds.version(session, zoo, "other", seeds.LOW, value=9)
+    http.put("/v1/deployments/elsewhere", json={"target": "other"})
+    answer = http.put(attach.replace("digits", "elsewhere"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "target_mismatch")
+    assert http.get("/v1/deployments/elsewhere").json()["generation"] == 1
+
+
+def test_predictions_go_through_with_their_answers(http: httpx.Client, serving: FakeServing) -> None:
+    headers = {"Content-Type": "image/png", "X-Request-ID": "abc"}
+    answer = http.post(f"{URL}/predict", content=b"\x89PNG image", headers=headers)
+    assert (answer.status_code, answer.json()["classes"][0]["name"]) == (200, "7")
+    sent = serving.requests[-1]
+    assert sent.url.path == f"{URL}/predict"
+    assert (sent.headers["content-type"], sent.headers["x-request-id"]) == ("image/png", "abc")
+    bad = http.post(f"{URL}/predict", content=b"text")
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_image")
+    assert bad.headers["content-type"] == "application/problem+json"
+
+
+def test_predictions_without_a_serving_process_say_when_to_come_back(http: httpx.Client, serving: FakeServing) -> None:
+    serving.away = True
+    answer = http.post(f"{URL}/predict", content=b"x")
+    assert (answer.status_code, answer.json()["code"]) == (503, "serving_unreachable")
+    assert answer.headers["retry-after"].isdigit()
+
+
+def test_an_image_over_the_limit_is_not_passed_on(http: httpx.Client, serving: FakeServing) -> None:
+    assert http.post(f"{URL}/predict", content=b"x" * 1001).status_code == 413
+    assert serving.requests == []
+
+
+@pytest.mark.parametrize("name", ["..%2Finternal", "UPPER", "a%20b"])
+def test_names_that_are_none_reach_nobody(http: httpx.Client, serving: FakeServing, name: str) -> None:
+    assert http.post(f"/v1/deployments/{name}/predict", content=b"x").status_code in (404, 422)
+    assert serving.requests == []

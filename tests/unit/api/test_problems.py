@@ -1,0 +1,104 @@
+import httpx
+import pytest
+from fastapi import FastAPI
+
+FIELDS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
+NAME = {"name": "a"}
+DIGEST = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nowhere", None, 404, "not_found"),
+        ("GET", "/v1/models/", None, 404, "not_found"),
+        ("GET", "/v1/models/none", None, 404, "not_found"),
+        ("GET", "/v1/models/none/versions", None, 404, "not_found"),
+        ("GET", "/v1/models/none/versions/1", None, 404, "not_found"),
+        ("GET", "/v1/models/none/versions/x", None, 422, "invalid"),
+        ("GET", "/v1/models?limit=0", None, 422, "invalid"),
+        ("GET", "/v1/models?limit=101", None, 422, "invalid"),
+        ("GET", "/v1/models?after=%3F", None, 422, "invalid"),
+        ("GET", "/v1/models?sort=name", None, 422, "invalid"),
+        ("PUT", "/v1/models", NAME, 405, "method_not_allowed"),
+        ("PATCH", "/v1/models/none", {}, 404, "not_found"),
+        ("DELETE", "/v1/models/none", None, 404, "not_found"),
+        ("POST", "/v1/models", {}, 422, "invalid"),
+        ("POST", "/v1/models", [], 422, "invalid"),
+        ("POST", "/v1/models", {"name": "../etc"}, 422, "invalid"),
+        ("POST", "/v1/models", {"name": "a", "colour": "red"}, 422, "invalid"),
+        ("PUT", "/v1/models/none/aliases/x", {"version": 1}, 404, "not_found"),
+        ("DELETE", "/v1/models/none/aliases/x", None, 404, "not_found"),
+        ("POST", "/v1/uploads", {"bytes": 10**15, "sha256": DIGEST}, 413, "too_large"),
+        ("POST", "/v1/uploads", {"bytes": 1, "sha256": "x"}, 422, "invalid"),
+        ("GET", "/v1/uploads/up_none", None, 404, "not_found"),
+        ("PUT", "/v1/uploads/up_none/content", None, 404, "not_found"),
+        ("POST", "/v1/uploads/up_none/complete", None, 404, "not_found"),
+        ("POST", "/v1/datasets", {"name": "a", "upload": "up_none"}, 422, "invalid"),
+        ("GET", "/v1/datasets/ds_none", None, 404, "not_found"),
+        ("POST", "/v1/cloning-jobs", {}, 422, "invalid"),
+        ("GET", "/v1/cloning-jobs?state=odd", None, 422, "invalid"),
+        ("GET", "/v1/cloning-jobs/job_none", None, 404, "not_found"),
+        ("POST", "/v1/cloning-jobs/job_none/cancel", None, 404, "not_found"),
+        ("GET", "/v1/cloning-jobs/job_none/events", None, 404, "not_found"),
+        ("GET", "/v1/cloning-jobs/job_none/events/stream", None, 404, "not_found"),
+        ("GET", "/v1/cloning-jobs/job_none/trials", None, 404, "not_found"),
+        ("GET", "/v1/modules/mod_none", None, 404, "not_found"),
+        ("GET", "/v1/modules/mod_none/manifest", None, 404, "not_found"),
+        ("GET", "/v1/modules/mod_none/bundle", None, 404, "not_found"),
+        ("GET", "/v1/modules/mod_none/bundle?payload=fat", None, 422, "invalid"),
+        ("GET", "/v1/deployments/none", None, 404, "not_found"),
+        ("DELETE", "/v1/deployments/none", None, 404, "not_found"),
+        ("PUT", "/v1/deployments/none", {"target": "none"}, 422, "invalid"),
+        ("PUT", "/v1/deployments/UPPER", {"target": "none"}, 422, "invalid"),
+        ("PUT", "/v1/deployments/none/modules/mod_none", None, 404, "not_found"),
+        ("DELETE", "/v1/deployments/none/modules/mod_none", None, 404, "not_found"),
+    ],
+)
+def test_every_error_is_a_problem_document(
+    http: httpx.Client, method: str, path: str, body: object, status: int, code: str
+) -> None:
+    answer = http.request(method, path, json=body)
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(problem) == FIELDS
+    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["detail"]
+
+
+def test_unknown_fields_are_named_with_their_place(http: httpx.Client) -> None:
+    body = {"target": "a", "source": "b", "dataset": "c", "config": {"classes": ["7"], "keeep": 1}, "prio": 3}
+    errors = http.post("/v1/cloning-jobs", json=body).json()["errors"]
+    assert {e["pointer"] for e in errors} == {"/config/keeep", "/prio"}
+
+
+def test_the_librarys_own_checks_reach_the_caller(http: httpx.Client) -> None:
+    body = {"target": "a", "source": "b", "dataset": "c", "config": {"classes": ["7"], "keep": 7}}
+    (error,) = http.post("/v1/cloning-jobs", json=body).json()["errors"]
+    assert error["pointer"] == "/config"
+    assert error["detail"] == "keep: expected a share above 0 and at most 1, got 7.0"
+
+
+def test_text_that_is_no_json_is_said_to_be_none(http: httpx.Client) -> None:
+    answer = http.post("/v1/models", content=b"{", headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "json_invalid")
+
+
+def test_an_error_of_our_own_tells_nothing_but_its_id(app: FastAPI, http: httpx.Client) -> None:
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("secret")
+
+    answer = http.get("/broken", headers={"X-Request-ID": "mine-1"})
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.json()["code"], answer.json()["request_id"]) == ("internal_error", "mine-1")
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert "secret" not in answer.text
+
+
+def test_a_request_id_that_is_no_id_is_replaced(http: httpx.Client) -> None:
+    for odd in ("a b", "x" * 65, "<script>"):
+        assert http.get("/healthz", headers={"X-Request-ID": odd}).headers["x-request-id"].startswith("req_")
+    assert http.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"

@@ -1,0 +1,52 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from app.client import Client
+from app.main import create_app
+from app.zoo import db
+from app.zoo.settings import Settings
+from app.zoo.zoo import Zoo
+from tests.unit.api.inprocess import FakeServing, InProcess
+from tests.unit.client.breaking import Breaking
+
+
+@pytest.fixture
+def serving() -> FakeServing:
+    """The serving process, as far as the API can tell."""
+    return FakeServing()
+
+
+@pytest.fixture
+def app(tmp_path: Path, serving: FakeServing) -> Iterator[FastAPI]:
+    """The application on a fresh, migrated zoo."""
+    settings = Settings(data_dir=tmp_path / "zoo", serving_url="http://serving")
+    app = create_app(settings, serving_transport=serving.transport)
+    db.migrate(app.state.zoo.database)
+    serving.zoo = app.state.zoo
+    yield app
+    app.state.zoo.close()
+
+
+@pytest.fixture
+def zoo(app: FastAPI) -> Zoo:
+    """The application's zoo."""
+    zoo = app.state.zoo
+    assert isinstance(zoo, Zoo)
+    return zoo
+
+
+@pytest.fixture
+def line(app: FastAPI) -> Iterator[Breaking]:
+    """The connection to the application; a test can break it."""
+    with InProcess(app) as transport:
+        yield Breaking(transport)
+
+
+@pytest.fixture
+def client(line: Breaking) -> Iterator[Client]:
+    """A client that notes its pauses instead of making them."""
+    with Client("http://localhost:8000", transport=line, sleep=line.pauses.append) as client:
+        yield client

@@ -1,0 +1,60 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from app.client import Client
+from app.client.parquet import folder_rows, write_parquet
+from app.zoo import datasets
+
+ROWS = [("cat", b"\x89PNG 1"), ("dog", b"\x89PNG 2"), ("cat", b"\x89PNG 3")]
+
+
+def test_the_service_reads_what_the_client_writes(tmp_path: Path) -> None:
+    path = tmp_path / "animals.parquet"
+    assert write_parquet(path, ROWS, ["cat", "dog", "owl"]) == 3
+    with path.open("rb") as file:
+        contents = datasets.inspect(file)
+    assert contents.counts == {"cat": 2, "dog": 1, "owl": 0}
+
+
+def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
+    many = ROWS * 800  # more than one group
+    for name in ("a", "b"):
+        assert write_parquet(tmp_path / name, iter(many), ["cat", "dog"]) == 2400
+    assert len({hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("a", "b")}) == 1
+
+
+def test_a_class_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'dog'"):
+        write_parquet(tmp_path / "x", ROWS, ["cat"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One directory a class, and things that are none."""
+    root = tmp_path / "Pets"
+    for name, content in (("cat/1.png", b"1"), ("cat/2.JPG", b"2"), ("dog/1.webp", b"3"), ("cat/notes.txt", b"x")):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    (root / "empty").mkdir()
+    (root / "readme").write_text("x")
+    return root
+
+
+def test_a_folder_of_class_folders_is_a_dataset(folder: Path) -> None:
+    classes, rows = folder_rows(folder)
+    assert classes == ["cat", "dog"]
+    assert list(rows) == [("cat", b"1"), ("cat", b"2"), ("dog", b"3")]
+
+
+def test_a_folder_can_be_pushed(client: Client, folder: Path) -> None:
+    dataset = client.datasets.push(folder)
+    assert (dataset.name, dataset.counts) == ("pets", {"cat": 2, "dog": 1})
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match="one directory a class"):
+        folder_rows(tmp_path)
