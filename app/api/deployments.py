@@ -41,8 +41,8 @@ def put_deployment(
 def list_deployments(session: Reading, query: ListOf) -> Any:
     """Deployments, newest first."""
     found = deployments.list_deployments(session, query.window())
-    data = [wire.Deployment.of(row, deployments.revision(session, row)) for row in found.data]
-    return {**vars(found), "data": data}
+    wanted = deployments.revisions(session, found.data)
+    return {**vars(found), "data": [wire.Deployment.of(row, wanted[row.id]) for row in found.data]}
 
 
 @router.get("/{deployment}", response_model=wire.Deployment, responses=documented(404))

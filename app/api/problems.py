@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -31,6 +32,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.ZooError, _zoo_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(IntegrityError, _race_lost)
     app.add_exception_handler(Exception, _server_error)
 
 
@@ -91,6 +93,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     detail = texts.get(status, str(error.detail)) if error.detail == HTTPStatus(status).phrase else str(error.detail)
     return respond(request.scope, status, code, detail, headers=dict(error.headers or {}))
+
+
+async def _race_lost(request: Request, error: Exception) -> Response:
+    """Rules are checked before a write, so only another request at the same moment can get here."""
+    log.warning("lost a race: %s", error)
+    detail = "expected to be alone with this change, got another request that made it first; read again and retry"
+    return respond(request.scope, 409, "conflict", detail)
 
 
 async def _server_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,8 @@ from app.zoo.pages import Page, Window, page
 from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
 from pnc_core.config import NetworkSpec
 
+_IS_WANTED = (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation)
+
 
 @dataclass(frozen=True)
 class DesiredModule:
@@ -106,6 +108,12 @@ def revision(session: Session, deployment: DeploymentRow) -> RevisionRow:
     return session.get_one(RevisionRow, (deployment.id, deployment.generation))
 
 
+def revisions(session: Session, deployments: Sequence[DeploymentRow]) -> dict[str, RevisionRow]:
+    """The wanted revision of each deployment, by the deployment's id, with one query for all."""
+    query = select(RevisionRow).join(DeploymentRow, _IS_WANTED).where(DeploymentRow.id.in_([d.id for d in deployments]))
+    return {row.deployment_id: row for row in session.scalars(query)}
+
+
 def attach(session: Session, name: str, module_id: str, *, if_match: int | None = None) -> Change:
     """Want a module attached; one that is attached already changes nothing.
 
@@ -187,10 +195,7 @@ def desired(session: Session) -> list[DesiredDeployment]:
     """All that shall be served, by name."""
     query = (
         select(DeploymentRow, RevisionRow)
-        .join(
-            RevisionRow,
-            (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation),
-        )
+        .join(RevisionRow, _IS_WANTED)
         .where(DeploymentRow.deleted_at.is_(None))
         .order_by(DeploymentRow.name)
     )

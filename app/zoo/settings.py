@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_data_dir
 from pydantic import Field
@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: int = Field(2, ge=1)
     """How often a worker renews its lease."""
     threads: int | None = Field(None, ge=1)
-    """Threads that torch may use in one process; none: torch decides. Part of what makes equal jobs give equal bundles."""
+    """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much the processes say on standard error."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
     """Largest file that can be uploaded."""
     max_image_bytes: int = Field(20 * 1024**2, gt=0)

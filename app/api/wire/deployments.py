@@ -95,6 +95,8 @@ class Prediction(Answer):
     """Revision that answered."""
     target: str
     """The version, `name@number`."""
+    target_fingerprint: str
+    """Of the live target's tensors, taken when this revision was put in place."""
     modules: list[ServedModule]
     """Modules that took part."""
     classes: list[ClassScore]

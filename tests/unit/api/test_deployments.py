@@ -1,5 +1,6 @@
 import httpx
 import pytest
+from sqlalchemy import event
 
 from app.zoo.tables import ModuleRow
 from app.zoo.zoo import Zoo
@@ -36,6 +37,23 @@ def test_attach_and_detach_are_served_at_once(http: httpx.Client, attach: str, m
     assert http.get("/v1/deployments").json()["data"] == [detached.json()]
     assert http.delete(URL).status_code == 204
     assert http.get(URL).status_code == 404
+
+
+def test_a_list_takes_as_many_queries_for_one_as_for_many(http: httpx.Client, zoo: Zoo, attach: str) -> None:
+    queries = 0
+
+    def count(*_: object) -> None:
+        nonlocal queries
+        queries += 1
+
+    event.listen(zoo.database.engine, "before_cursor_execute", count)
+    numbers = []
+    for name in ("one", "two", "three"):
+        http.put(f"/v1/deployments/{name}", json={"target": "low"})
+        queries = 0
+        assert http.get("/v1/deployments").status_code == 200
+        numbers.append(queries)
+    assert len(set(numbers)) == 1
 
 
 def test_a_serving_process_that_is_away_is_waited_for(http: httpx.Client, serving: FakeServing, attach: str) -> None:

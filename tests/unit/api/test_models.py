@@ -61,7 +61,7 @@ def test_damaged_weights_make_no_version(http: httpx.Client, content: bytes) -> 
 def test_pages_come_to_an_end(http: httpx.Client) -> None:
     for i in range(5):
         http.post("/v1/models", json={"name": f"m{i}"})
-    seen, after = [], ""
+    seen, after, page = [], "", {}
     for _ in range(3):
         page = http.get(f"/v1/models?limit=2{after}").json()
         seen.append([m["name"] for m in page["data"]])

@@ -2,6 +2,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.zoo.tables import ModelRow
+
 FIELDS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
 NAME = {"name": "a"}
 DIGEST = "0" * 64
@@ -96,6 +98,17 @@ def test_an_error_of_our_own_tells_nothing_but_its_id(app: FastAPI, http: httpx.
     assert (answer.json()["code"], answer.json()["request_id"]) == ("internal_error", "mine-1")
     assert answer.headers["x-request-id"] == "mine-1"
     assert "secret" not in answer.text
+
+
+def test_a_race_that_was_lost_is_a_conflict(app: FastAPI, http: httpx.Client) -> None:
+    @app.get("/race")
+    def race() -> None:
+        with app.state.zoo.database.write() as session:
+            session.add_all(ModelRow(id=f"mdl_{i}", name="same") for i in range(2))
+
+    answer = http.get("/race")
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "same" not in answer.text
 
 
 def test_a_request_id_that_is_no_id_is_replaced(http: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,7 +63,7 @@ def test_repeated_names_are_refused() -> None:
         {"image": pa.array([{"bytes": b"x"}]), "label": pa.array(["cat"])},
     ],
 )
-def test_other_columns_are_refused_and_named(columns: dict[str, pa.Array]) -> None:
+def test_other_columns_are_refused_and_named(columns: dict[str, "pa.Array[Any]"]) -> None:
     with pytest.raises(Invalid) as caught:
         datasets.inspect(_bytes(pa.table(columns)))
     (problem,) = caught.value.problems

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.zoo import jobs, leases, models, runs, validation
+from app.zoo import db, jobs, leases, models, runs, validation
 from app.zoo.db import Database
 from app.zoo.errors import LeaseLost
 from app.zoo.tables import EventRow, JobRow
@@ -49,6 +49,26 @@ def test_eight_processes_claim_every_job_exactly_once(zoo: Zoo) -> None:
     assert [claimer.exitcode for claimer in claimers] == [0] * CLAIMERS
     assert sorted(got) == expected
     assert taken.empty()
+
+
+def _migrate(url: str, start: "multiprocessing.synchronize.Event") -> None:
+    start.wait()
+    db.migrate(Database(url))
+
+
+def test_six_processes_migrate_a_new_database_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, url = context.Event(), f"sqlite:///{tmp_path}/new.db"
+    migrators = [context.Process(target=_migrate, args=(url, start)) for _ in range(6)]
+    for migrator in migrators:
+        migrator.start()
+    start.set()
+    for migrator in migrators:
+        migrator.join(60)
+    assert [migrator.exitcode for migrator in migrators] == [0] * 6
+    database = Database(url)
+    assert db.outdated(database) is None
+    database.close()
 
 
 def test_a_claim_raises_the_token_and_the_oldest_job_goes_first(zoo: Zoo, session: Session) -> None:
