@@ -40,9 +40,24 @@ _HOME = {
     "read_bundle": "bundle",
 }
 __all__ = [
-    "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "architectures", "attach",
-    "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network", "load_weights", "preprocess", "read_bundle",
-]  # fmt: skip
+    "Bundle",
+    "CloneConfig",
+    "Composed",
+    "ImageSet",
+    "NetworkSpec",
+    "Position",
+    "architectures",
+    "attach",
+    "build_network",
+    "clone",
+    "detach",
+    "evaluate",
+    "fingerprint",
+    "load_network",
+    "load_weights",
+    "preprocess",
+    "read_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

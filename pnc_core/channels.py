@@ -128,7 +128,8 @@ class _Reader:
     def read(self, node: fx.Node) -> None:
         """Give the node's tensor a flow."""
         if node.name not in self.shapes:
-            return self._freeze_inputs(node)
+            self._freeze_inputs(node)
+            return
         flow = self._module(node) if node.op == "call_module" else self._function(node)
         if flow is None:
             self._freeze_inputs(node)

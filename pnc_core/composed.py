@@ -6,6 +6,7 @@ construction. Source: paper section 3.1 (no weight of the target changes).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +20,16 @@ from pnc_core.module import ClonedModule, load_module
 from pnc_core.positions import Reader, Traced, trace
 
 
+@dataclass(frozen=True)
+class _Referred:
+    """What a composed network refers to without owning it."""
+
+    target: nn.Module
+    traced: Traced
+    attached: tuple[ClonedModule, ...]
+    read: Reader
+
+
 class Composed(nn.Module):
     """A target with modules attached: images -> logits over old and cloned classes.
 
@@ -28,33 +39,36 @@ class Composed(nn.Module):
 
     def __init__(self, target: nn.Module, traced: Traced, modules: Sequence[ClonedModule]) -> None:
         super().__init__()
-        self.__dict__["_target"], self.__dict__["_traced"] = target, traced
-        self.attached = nn.ModuleList(modules)
+        self.clones = nn.ModuleList(modules)
         self._axes = {p.name: p.axis for p in traced.positions}
         names = [n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps)]
-        self.__dict__["_read"] = Reader(traced, names)
+        # Past nn.Module's registration: what is not registered is not touched.
+        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), Reader(traced, names))
+
+    @property
+    def _parts(self) -> "_Referred":
+        parts: _Referred = self.__dict__["_referred"]
+        return parts
 
     @property
     def target(self) -> nn.Module:
         """The very object that was given to `attach`."""
-        target: nn.Module = self.__dict__["_target"]
-        return target
+        return self._parts.target
 
     @property
     def traced(self) -> Traced:
         """The traced target."""
-        traced: Traced = self.__dict__["_traced"]
-        return traced
+        return self._parts.traced
 
     @property
-    def manifests(self) -> tuple:  # type: ignore[type-arg]
-        """Manifests of the attached modules, in order."""
-        return tuple(m.manifest for m in self.attached)
+    def attached(self) -> tuple[ClonedModule, ...]:
+        """The modules, in the order of attaching."""
+        return self._parts.attached
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of all logits: the target's classes, then each module's."""
-        return (*self.traced.spec.classes, *(c for manifest in self.manifests for c in manifest.classes))
+        return (*self.traced.spec.classes, *(c for module in self.attached for c in module.manifest.classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Preprocessed images (N, C, H, W) -> logits (N, old + cloned).
@@ -64,7 +78,7 @@ class Composed(nn.Module):
         """
         if self.target.training:
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
-        old, activations = self.__dict__["_read"](x)
+        old, activations = self._parts.read(x)
         answer, new = old, []
         for module in self.attached:
             spec = module.manifest.head
@@ -93,7 +107,7 @@ def attach(target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | N
     """
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     base = target.target if isinstance(target, Composed) else target
-    attached = list(target.attached) if isinstance(target, Composed) else []
+    attached = target.attached if isinstance(target, Composed) else ()
     got = fingerprint(base)
     if got != loaded.manifest.target_fingerprint:
         raise MismatchError(
@@ -106,7 +120,7 @@ def attach(target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | N
     twice = sorted(present & set(loaded.manifest.classes))
     if twice:
         raise MismatchError(f"bundle: expected classes that are not attached yet, got {twice}")
-    return Composed(base, traced, [*attached, module])  # type: ignore[list-item]
+    return Composed(base, traced, [*attached, module])
 
 
 def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Module:
@@ -120,5 +134,7 @@ def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Modul
     """
     left = [m for m in composed.attached if classes is not None and set(m.manifest.classes) != set(classes)]
     if classes is not None and len(left) == len(composed.attached):
-        raise MismatchError(f"detach: expected one of {[m.classes for m in composed.manifests]}, got {list(classes)}")
-    return Composed(composed.target, composed.traced, left) if left else composed.target  # type: ignore[arg-type]
+        raise MismatchError(
+            f"detach: expected one of {[m.manifest.classes for m in composed.attached]}, got {list(classes)}"
+        )
+    return Composed(composed.target, composed.traced, left) if left else composed.target

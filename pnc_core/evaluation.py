@@ -98,7 +98,7 @@ def multiply_accumulates(network: nn.Module, spec: NetworkSpec) -> int:
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, *spec.input_size, device=device))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def _share(hits: Tensor) -> float:

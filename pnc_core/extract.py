@@ -10,7 +10,7 @@ the consumers' inputs and the calibration they carry are our own choice.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -70,8 +70,7 @@ class Tail:
     @property
     def numbers(self) -> int:
         """Copied parameters and buffers; gates do not count."""
-        gates = sum(p.numel() for gate in self.gates.values() for p in gate.parameters())
-        return sum(t.numel() for t in self.part.state_dict().values()) - gates
+        return _count(self.part) - sum(_count(gate) for gate in self.gates.values())
 
     def forward(self, activation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Activation at `start` -> (logits, taps)."""
@@ -86,8 +85,13 @@ class Tail:
 
     def count(self, sizes: dict[str, int]) -> int:
         """How many copied numbers would stay with `sizes[group]` channels of each group."""
-        gates = self.numbers - sum(t.numel() for t in self.part.state_dict().values())
-        return parameter_count(self.part, self.groups, sizes) + gates
+        gates = sum(_count(gate) for gate in self.gates.values())
+        return parameter_count(self.part, self.groups, sizes) - gates
+
+
+def _count(part: nn.Module) -> int:
+    tensors: Iterable[Tensor] = part.state_dict().values()
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: bool = False) -> Tail:
@@ -166,10 +170,12 @@ def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
     gates: dict[str, Gate] = {}
     for i, group in enumerate(tail.groups):
         remove_channels(part, group, kept[group.name])
-        gate = gates[group.name] = part.get_submodule(f"gate_{i}")  # type: ignore[assignment]
+        gate = part.get_submodule(f"gate_{i}")
+        assert isinstance(gate, Gate)
         gate.scale = nn.Parameter(gate.scale.detach()[kept[group.name]])
         gate.shift = nn.Parameter(gate.shift.detach()[kept[group.name]])
         gate.mask = None
+        gates[group.name] = gate
     return replace(tail, part=part, gates=gates, kept=dict(kept))
 
 

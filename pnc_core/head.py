@@ -13,6 +13,7 @@ taps still tell old from new. Source: paper section 3.3 (insertion ends in one
 joint classification); the heads and taps are our own choice.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -123,10 +124,10 @@ def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float) ->
         logits = torch.cat(head(rows.old, rows.own, rows.features), dim=1)
         loss = (F.cross_entropy(logits, rows.labels, reduction="none") * weights).sum()
         loss = loss + strength * head.weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,8 @@ def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
 def not_worse(loss: Tensor, best: Tensor) -> bool:
     """Is the mean loss above the best by at most one standard error of the paired difference?"""
     difference = loss - best
-    return float(difference.mean()) <= float(difference.std()) / len(difference) ** 0.5
+    standard_error = float(difference.std()) / math.sqrt(len(difference))
+    return float(difference.mean()) <= standard_error
 
 
 def build_head(spec: HeadSpec, features: int, old: int, new: int) -> Head:

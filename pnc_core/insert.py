@@ -112,7 +112,7 @@ def match_features(
         for batch in job.read(job.train, generator):
             loss = _mismatch(insertion, batch)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             done += 1

@@ -50,7 +50,8 @@ def score_channels(
 
 def _magnitude(tail: Tail, producers: tuple[str, ...]) -> Tensor:
     weights = [tail.part.get_submodule(p).get_parameter("weight").detach().flatten(1) for p in producers]
-    return torch.cat(weights, dim=1).norm(dim=1).cpu()
+    norms: Tensor = torch.linalg.vector_norm(torch.cat(weights, dim=1), dim=1)
+    return norms.cpu()
 
 
 def _gate_derivatives(tail: Tail, activation: Tensor, labels: Tensor) -> Scores:

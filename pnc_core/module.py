@@ -1,6 +1,5 @@
 """A cloned module: adapter, tail and head, built from a bundle or by a job."""
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -118,7 +117,7 @@ def _fill(bundle: Bundle, adapter: Adapter, tail: Tail, head: Head) -> None:
     if bundle.manifest.payload == "full":
         for name, tensor in copied_tensors(tail).items():
             wanted[MODULE_PREFIX + name] = (tensor, partial(_assign, tail.part, name))
-    _check_names(wanted.keys() | {f"kept.{name}" for name in tail.gates}, bundle.tensors.keys())
+    _check_names({*wanted, *(f"kept.{name}" for name in tail.gates)}, set(bundle.tensors))
     for name, (old, assign) in wanted.items():
         new = bundle.tensors[name]
         if new.shape != old.shape or new.dtype != old.dtype:
@@ -128,8 +127,8 @@ def _fill(bundle: Bundle, adapter: Adapter, tail: Tail, head: Head) -> None:
         assign(new)
 
 
-def _check_names(expected: set[str], got: Sequence[str] | set[str]) -> None:
-    missing, extra = sorted(expected - set(got)), sorted(set(got) - expected)
+def _check_names(expected: set[str], got: set[str]) -> None:
+    missing, extra = sorted(expected - got), sorted(got - expected)
     if missing or extra:
         raise BundleError(f"bundle: missing tensors {missing[:4]}, unexpected tensors {extra[:4]}")
 

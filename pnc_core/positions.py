@@ -10,7 +10,7 @@ any graph this way is our own choice.
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,7 +288,8 @@ def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:
 
 
 def _node(traced: Traced, name: str) -> fx.Node:
-    return next(n for n in traced.graph_module.graph.nodes if n.name == name)
+    nodes: Iterable[fx.Node] = traced.graph_module.graph.nodes
+    return next(n for n in nodes if n.name == name)
 
 
 class Reader:

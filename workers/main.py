@@ -94,7 +94,9 @@ class Worker:
         try:
             self._supervise(kind, lease, child)
         except LeaseLost as error:
-            log.warning("%s", error)
+            # A child that ends its row gives up the lease a moment before it exits.
+            if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
+                log.warning("%s", error)
         finally:
             _kill(child)
         return True
@@ -146,9 +148,9 @@ def _start(kind: Kind, lease: Lease, settings: Settings) -> subprocess.Popen[byt
     return child
 
 
-def _ended(child: subprocess.Popen[bytes]) -> bool:
+def _ended(child: subprocess.Popen[bytes], seconds: float = POLL_SECONDS) -> bool:
     try:
-        child.wait(POLL_SECONDS)
+        child.wait(seconds)
     except subprocess.TimeoutExpired:
         return False
     return True
@@ -157,9 +159,7 @@ def _ended(child: subprocess.Popen[bytes]) -> bool:
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """Ask, wait a little, then kill."""
     child.terminate()
-    try:
-        child.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    if not _ended(child, GRACE_SECONDS):
         _kill(child)
 
 
@@ -178,11 +178,12 @@ def _reason(code: int) -> str:
 def main() -> None:
     """Entry of the worker process."""
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s worker: %(message)s")
+    settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s worker: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    zoo = open_zoo(Settings())
+    zoo = open_zoo(settings)
     try:
         Worker(zoo, stop).run()
     finally:

@@ -139,10 +139,9 @@ class Reporter:
             return
         self._last = (progress.stage, time.monotonic())
         with self._zoo.database.write() as session:
-            facts = {"stage": progress.stage, "message": progress.message, "progress": progress.done}
             if isinstance(trial, dict):
                 runs.record_trial(session, self._lease, **trial)
-            runs.record(session, self._lease, **facts)
+            runs.record(session, self._lease, stage=progress.stage, message=progress.message, progress=progress.done)
 
 
 def problem(error: PncError) -> dict[str, Any]:
@@ -153,12 +152,12 @@ def problem(error: PncError) -> dict[str, Any]:
 def main() -> None:
     """Entry of the child process."""
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s runner: %(message)s")
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kind, lease = sys.argv[1], Lease(**json.load(sys.stdin))
     settings = Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s runner: %(message)s")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     zoo = open_zoo(settings)

@@ -1,5 +1,6 @@
 """The serving process's own ASGI app: `uvicorn --factory app.serving.main:create_serving_app`."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
         settings: Instead of those in the environment.
     """
     settings = settings or Settings()
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s serving: %(message)s")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     app = FastAPI(title="Model-zoo cloning service: serving", lifespan=_lifespan, redirect_slashes=False)
@@ -66,6 +68,7 @@ def _predict(snapshot: Snapshot, raw: bytes) -> Prediction:
         deployment=snapshot.deployment,
         generation=snapshot.generation,
         target=snapshot.version,
+        target_fingerprint=snapshot.fingerprint,
         modules=[ServedModule(id=m.id, digest=m.digest) for m in snapshot.modules],
         classes=snapshot.answer(image),
     )

@@ -30,8 +30,9 @@ class Snapshot:
     generation: int
     version: str
     """For people: `name@number`."""
+    fingerprint: str
+    """Of the live target's tensors, taken anew when the snapshot was made."""
     spec: NetworkSpec
-    target: nn.Module
     network: nn.Module
     """The target itself, or the composed network."""
     modules: tuple[DesiredModule, ...]
@@ -59,10 +60,15 @@ def load_target(zoo: Zoo, wanted: DesiredDeployment) -> nn.Module:
     """
     with local_file(zoo.store, wanted.weights_key) as path:
         network = load_network(wanted.spec, path).requires_grad_(False)
-    got = fingerprint(network)
+    _checked_fingerprint(wanted, network)
+    return network
+
+
+def _checked_fingerprint(wanted: DesiredDeployment, target: nn.Module) -> str:
+    got = fingerprint(target)
     if got != wanted.fingerprint:
         raise MismatchError(f"{wanted.version}: expected weights with fingerprint {wanted.fingerprint}, got {got}")
-    return network
+    return got
 
 
 def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
@@ -75,6 +81,14 @@ def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
     for module in wanted.modules:
         with local_file(zoo.store, module.key) as path:
             network = attach(network, read_bundle(path))
-    snapshot = Snapshot(wanted.name, wanted.generation, wanted.version, wanted.spec, target, network, wanted.modules)
+    snapshot = Snapshot(
+        deployment=wanted.name,
+        generation=wanted.generation,
+        version=wanted.version,
+        fingerprint=_checked_fingerprint(wanted, target),
+        spec=wanted.spec,
+        network=network,
+        modules=wanted.modules,
+    )
     snapshot.answer(torch.zeros(wanted.spec.input_size, dtype=torch.uint8))
     return snapshot
