@@ -31,7 +31,7 @@ def test_outdated_says_what_to_run(zoo: Zoo) -> None:
 
 
 def test_a_reading_session_cannot_write(zoo: Zoo) -> None:
-    with zoo.database.read() as session, pytest.raises(DBAPIError, match="read-?only"):
+    with zoo.database.read() as session, pytest.raises(DBAPIError, match=r"read-?only"):
         models.create(session, name="nothing")
     with zoo.database.write() as session:
         models.create(session, name="something")
@@ -58,5 +58,5 @@ def test_the_clock_goes_forward_within_one_transaction(zoo: Zoo) -> None:
 
 
 def test_foreign_keys_are_checked(zoo: Zoo) -> None:
-    with pytest.raises(Exception, match="(?i)foreign key"), zoo.database.write() as session:
+    with pytest.raises(Exception, match=r"(?i)foreign key"), zoo.database.write() as session:
         session.execute(text("INSERT INTO aliases VALUES ('none', 'a', 'none', '2026-01-01 00:00:00')"))
