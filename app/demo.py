@@ -37,7 +37,7 @@ from pnc_core.identity import fingerprint
 
 DIGITS = tuple(str(i) for i in range(10))
 LOW, HIGH, CLONED = DIGITS[:5], DIGITS[5:], ("7", "8", "9")
-TEST_SHARE, JOB_SHARE = 0.5, 0.3
+TEST_SHARE, JOB_SHARE = 0.3, 0.3
 TRAIN_EPOCHS = 20
 Network = tuple[nn.Module, NetworkSpec]
 

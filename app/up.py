@@ -127,7 +127,7 @@ class Service:
         ]
 
     def start(self) -> None:
-        """Start the children and wait until API and serving answer.
+        """Start the children and wait until the API answers and everything wanted is served.
 
         Raises:
             UpError: one of them does not come up.
@@ -136,7 +136,7 @@ class Service:
             child.start()
         deadline = time.monotonic() + STARTUP_SECONDS
         for name, url in (("api", self.url), ("serving", self._serving)):
-            while not _answers(f"{url}/healthz"):
+            while not _answers(f"{url}/readyz"):
                 dead = [c.name for c in self.children if c.process is not None and c.process.poll() is not None]
                 if dead or time.monotonic() > deadline:
                     raise UpError(f"expected {name} to come up at {url}, got no answer; see the messages above")

@@ -45,7 +45,7 @@ class CloneConfig:
     localizer: Localizer = "fisher"
     """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `magnitude` or `random`."""
     head: HeadKind = "auto"
-    """How old and new logits meet; `auto` takes the simplest within one standard error of the best."""
+    """How old and new logits meet; `auto` takes the one with the lowest loss on held-out images."""
     tap_grid: int = 2
     """Heads read activations average-pooled to this many cells a side."""
     position: Position | None = None

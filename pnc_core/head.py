@@ -182,33 +182,25 @@ class FittedHead:
 
 
 def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
-    """Fit every choice with every strength and take the simplest that is as good as the best.
+    """Fit every choice with every strength and take the one with the lowest loss on the held-out images.
 
-    Judged by the balanced cross-entropy on the held-out images, which tells more than
-    accuracy when there are few of them: a simpler head wins when its loss exceeds the best
-    by at most one standard error of their paired difference. The winner is fitted again
-    on all images.
+    The loss is the balanced cross-entropy, which tells more than accuracy when there
+    are few images. The winner is fitted again on all images.
 
     Args:
-        choices: From simple to complex; at least one.
+        choices: At least one.
     """
-    fitted = [_best_strength(choice) for choice in choices]
-    losses = [losses for _, losses in fitted]
-    best = min(losses, key=lambda loss: float(loss.mean()))
-    index = next(i for i, loss in enumerate(losses) if not_worse(loss, best))
-    choice, (strength, _) = choices[index], fitted[index]
-    score = accuracy(
-        head_logits(fit_head(choice.kind, choice.train, strength), choice.validation),
-        choice.validation.labels,
-        choice.train.old.shape[1],
-    )
+    choice, strength, _ = min((_best_strength(choice) for choice in choices), key=lambda row: row[2])
+    held_out = head_logits(fit_head(choice.kind, choice.train, strength), choice.validation)
+    score = accuracy(held_out, choice.validation.labels, choice.train.old.shape[1])
     return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), strength), choice.grid, score)
 
 
-def _best_strength(choice: HeadChoice) -> tuple[float, Tensor]:
+def _best_strength(choice: HeadChoice) -> tuple[HeadChoice, float, float]:
     strengths = STRENGTHS[:1] if choice.kind == "affine" else STRENGTHS
-    scored = [(s, balanced_losses(fit_head(choice.kind, choice.train, s), choice.validation)) for s in strengths]
-    return min(scored, key=lambda pair: float(pair[1].mean()))
+    fitted = ((s, fit_head(choice.kind, choice.train, s)) for s in strengths)
+    scored = [(choice, s, float(balanced_losses(head, choice.validation).mean())) for s, head in fitted]
+    return min(scored, key=lambda row: row[2])
 
 
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:

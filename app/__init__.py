@@ -1,0 +1,1 @@
+"""The service around the library: zoo, API, serving, client and command line."""

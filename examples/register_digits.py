@@ -1,0 +1,23 @@
+"""Train two small networks on real digits and register them with a running `pnc up`.
+
+    python examples/register_digits.py [SEED]
+
+Leaves the two weight files, the images as Parquet and one picture of a seven in
+the folder it is run in.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from app.client import Client
+from app.demo import DIGITS, png, prepare, register
+
+console = Console()
+material = prepare(int(sys.argv[1]) if len(sys.argv) > 1 else 0, console)
+with Client(os.environ.get("PNC_URL", "http://127.0.0.1:8000")) as client:
+    register(client, material, Path(), console)
+seven = material.test.only([DIGITS[7]]).images[0]
+Path("seven.png").write_bytes(png(seven))

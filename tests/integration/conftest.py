@@ -1,0 +1,144 @@
+"""The real service as processes, and real digits to work with."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+import torch
+from rich.console import Console
+
+from app import demo
+from app.client import Client, Dataset
+from pnc_core.config import CloneConfig
+
+QUICK = CloneConfig(classes=("7", "8", "9"), epochs=4, batch_size=64, shortlist=2, views=2)
+LONG = CloneConfig(classes=("7", "8"), epochs=400, batch_size=8, shortlist=4)
+
+
+@dataclass
+class Up:
+    """A running `pnc up`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    data_dir: Path
+    reader: threading.Thread
+    """Empties the pipe of its output."""
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, module: str) -> psutil.Process:
+        return next(p for p in self.children() if module in p.cmdline())
+
+    def objects(self) -> set[str]:
+        return {p.name for p in (self.data_dir / "objects").rglob("*") if p.is_file()}
+
+
+Start = Callable[..., Up]
+
+
+def start_service(data_dir: Path, **settings: str) -> Up:
+    command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data-dir", str(data_dir)]
+    environment = {**os.environ, "PNC_THREADS": "1", "COLUMNS": "300", **settings}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.search(r"ready: (http://\S+)", line)
+        if found:
+            reader = threading.Thread(target=_empty, args=(process.stdout,), daemon=True)
+            reader.start()
+            return Up(process, found[1], data_dir, reader)
+    process.stdout.close()
+    raise AssertionError(f"pnc up ended with {process.wait()} before it was ready")
+
+
+def _empty(stream: IO[str]) -> None:
+    with stream:
+        stream.read()
+
+
+def stop_service(service: Up) -> int:
+    if service.process.poll() is None:
+        service.process.send_signal(signal.SIGINT)
+    code = service.process.wait(30)
+    service.reader.join()
+    return code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts services of a test's own and ends them."""
+    running: list[Up] = []
+
+    def _start(data_dir: Path | None = None, **settings: str) -> Up:
+        running.append(start_service(data_dir or tmp_path / "data", **settings))
+        return running[-1]
+
+    yield _start
+    for service in running:
+        stop_service(service)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One service that several tests share."""
+    service = start_service(tmp_path_factory.mktemp("service") / "data")
+    yield service
+    assert stop_service(service) == 0
+
+
+@pytest.fixture(scope="session")
+def material() -> demo.Material:
+    torch.set_num_threads(1)
+    return demo.prepare(7, Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture
+def client(service: Up) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+def fill(url: str, material: demo.Material, files: Path) -> Dataset:
+    """Register both networks and the images."""
+    with Client(url) as client:
+        return demo.register(client, material, files, Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="session")
+def dataset(service: Up, material: demo.Material, files: Path) -> Dataset:
+    return fill(service.url, material, files)
+
+
+@pytest.fixture(scope="session")
+def module(service: Up, dataset: Dataset) -> str:
+    """Id of a module of 7, 8 and 9 for digits-low."""
+    with Client(service.url) as client:
+        job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
+    assert job.state == "succeeded", job.problem
+    assert job.module is not None
+    return job.module
+
+
+def wait_until(what: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)

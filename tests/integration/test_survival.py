@@ -1,0 +1,95 @@
+"""Processes are killed, jobs are cancelled, services restart; nothing is lost, doubled or left behind."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.client import Client
+from app.demo import Material, png
+from tests.integration.conftest import LONG, QUICK, Start, fill, stop_service, wait_until
+
+SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
+
+
+@pytest.mark.parametrize("victim", ["workers.main", "workers.runner"])
+def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material, files: Path, victim: str) -> None:
+    service = start(**SHORT_LEASE)
+    dataset = fill(service.url, material, files)
+    with Client(service.url) as client:
+        config = QUICK.__class__(**{**vars(QUICK), "epochs": 60})
+        job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
+        wait_until(lambda: len(list(client.jobs.trials(job.id))) >= 3, 60)
+        service.child(victim).send_signal(signal.SIGKILL)
+        job = client.jobs.wait(job.id)
+        assert job.state == "succeeded", job.problem
+        assert job.attempts == 1
+        states = [e.state for e in client.jobs.events(job.id) if e.type == "state"]
+        assert states == ["queued", "running", "queued", "running", "succeeded"]
+        assert [m.job for m in client.modules.list()] == [job.id]
+
+
+def test_cancel_ends_a_running_job_and_leaves_nothing(start: Start, material: Material, files: Path) -> None:
+    service = start()
+    dataset = fill(service.url, material, files)
+    with Client(service.url) as client:
+        objects = service.objects()
+        job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
+        wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
+        asked = time.monotonic()
+        client.jobs.cancel(job.id)
+        job = client.jobs.wait(job.id)
+        assert job.state == "cancelled"
+        assert time.monotonic() - asked < 10
+        assert job.module is None
+        assert list(client.modules.list()) == []
+        assert service.objects() == objects
+        assert list((service.data_dir / "uploads").iterdir()) == []
+        wait_until(lambda: not any("workers.runner" in p.cmdline() for p in service.children()), 5)
+
+
+def test_interrupt_gives_the_job_back_and_a_restart_goes_on(
+    start: Start, material: Material, files: Path, tmp_path: Path
+) -> None:
+    first = start(tmp_path / "data")
+    dataset = fill(first.url, material, files)
+    with Client(first.url) as client:
+        done = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
+        assert done.module is not None
+        client.deployments.create("digits", "digits-low")
+        client.deployments.attach("digits", done.module)
+        answer = client.deployments.predict("digits", png(material.test.images[0]))
+        config = QUICK.__class__(**{**vars(QUICK), "classes": ("5", "6"), "epochs": 60})
+        job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
+        wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
+    family = first.children()
+    assert stop_service(first) == 0
+    assert not any(p.is_running() for p in family)
+
+    second = start(tmp_path / "data")
+    with Client(second.url) as client:
+        wait_until(lambda: client.deployments.get("digits").settled, 20)
+        again = client.deployments.predict("digits", png(material.test.images[0]))
+        assert again.classes == answer.classes
+        assert again.modules == answer.modules
+        job = client.jobs.wait(job.id)
+        assert (job.state, job.attempts) == ("succeeded", 0)  # given back: no attempt was used
+
+
+def test_children_end_with_a_killed_supervisor(start: Start) -> None:
+    service = start()
+    family = service.children()
+    assert len(family) >= 3
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait()
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert alive == []
+
+
+def test_a_second_service_on_the_same_data_is_refused(start: Start, tmp_path: Path) -> None:
+    start(tmp_path / "data")
+    with pytest.raises(AssertionError, match="ended with 1"):
+        start(tmp_path / "data")
