@@ -1,0 +1,154 @@
+"""Small networks, images and modules made by hand that several tests use."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pnc_core.architectures import build_network
+from pnc_core.bundle import Bundle
+from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.data import ImageSet
+from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.head import Accuracy, Head
+from pnc_core.identity import fingerprint
+from pnc_core.insert import Insertion, stitch
+from pnc_core.job import Job, prepare
+from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.module import module_tensors
+from pnc_core.positions import INPUT, trace
+
+Network = tuple[nn.Module, NetworkSpec]
+
+
+def spec(
+    architecture: str, size: int = 32, channels: int = 3, classes: Sequence[str] = "abc", **options
+) -> NetworkSpec:
+    return NetworkSpec(
+        architecture=architecture,
+        classes=tuple(classes),
+        input_size=(channels, size, size),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        options=options,
+    )
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """BatchNorm statistics and affine, layer scales and dead biases take values that would show a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+                (module.running_mean, -0.3, 0.3),
+                (module.running_var, 0.5, 1.5),
+            ):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+    for name, parameter in network.named_parameters():
+        if name.endswith("layer_scale"):
+            parameter.data.fill_(0.5)
+    return network
+
+
+def network(architecture: str, size: int = 32, channels: int = 3, classes: Sequence[str] = "abc", **options) -> Network:
+    torch.manual_seed(0)
+    made = spec(architecture, size, channels, classes, **options)
+    return randomised(build_network(made)), made
+
+
+def pictures(count: int, made: NetworkSpec, seed: int = 0) -> Tensor:
+    return torch.randn(count, *made.input_size, generator=torch.Generator().manual_seed(seed))
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(module.state_dict())
+
+
+def calibrated(tail: Tail, seed: int = 1) -> Tail:
+    """Gates away from the identity, as after training."""
+    generator = torch.Generator().manual_seed(seed)
+    for gate in tail.gates.values():
+        gate.scale.data.copy_(1 + 0.2 * torch.randn(gate.scale.shape, generator=generator))
+        gate.shift.data.copy_(0.2 * torch.randn(gate.shift.shape, generator=generator))
+    return tail
+
+
+def some_channels(tail: Tail, share: float = 0.5, seed: int = 2) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        g.name: torch.randperm(g.width, generator=generator)[: max(1, int(share * g.width))].sort().values
+        for g in tail.groups
+    }
+
+
+def job(target: Network, source: Network, images: ImageSet, config: CloneConfig, **callbacks) -> Job:
+    report = callbacks.get("report", lambda progress: None)
+    cancelled = callbacks.get("cancelled", lambda: False)
+    return prepare(trace(*target), trace(*source), images, config, report, cancelled)
+
+
+def hand_made(
+    target: Network,
+    source: Network,
+    images: ImageSet,
+    position: Position,
+    classes: tuple[str, ...],
+    kind: str = "affine",
+    offset: float = 0.0,
+) -> Bundle:
+    """A full bundle without training: ridge adapter, random half of the channels, random head."""
+    config = CloneConfig(classes=classes, position=position, batch_size=64)
+    made = job(target, source, images, config)
+    opened = stitch(made, position, images.only((*target[1].classes, *classes)))
+    small = extract(calibrated(opened.tail), some_channels(opened.tail))
+    insertion = Insertion(position, opened.adapter, small, opened.whole)
+    taps = tuple(p.name for p in made.target.positions if p.name != INPUT)
+    cells = sum(p.channels for p in made.target.positions if p.name != INPUT)
+    cells += sum(
+        len(small.kept[group]) if group else made.source.position(name).channels
+        for name, group in zip(small.taps, small.tap_groups, strict=True)
+    )
+    torch.manual_seed(3)
+    head = Head(kind, cells, len(target[1].classes), len(classes))
+    for tensor in head.parameters():
+        tensor.data.add_(0.05 * torch.randn(tensor.shape))
+    head.offset.data.fill_(offset)
+    sizes = Sizes(
+        source=made.source.numbers,
+        module=small.numbers,
+        adapter=insertion.trained_numbers,
+        head=sum(p.numel() for p in head.parameters()),
+    )
+    score = Accuracy(1.0, 1.0)
+    manifest = Manifest(
+        format=FORMAT,
+        payload="full",
+        classes=classes,
+        target=target[1],
+        target_fingerprint=fingerprint(target[0]),
+        source=source[1],
+        source_fingerprint=fingerprint(source[0]),
+        position=position,
+        adapter_relu=opened.adapter.relu,
+        kept_fraction=small.numbers / opened.whole,
+        head=HeadSpec(kind=kind, grid=1, target_taps=taps, module_taps=small.taps),
+        sizes=sizes,
+        validation={"old": score.old, "new": score.new, "average": score.average},
+        config=config,
+        created_by="a test",
+    )
+    return Bundle(manifest, module_tensors(insertion, head))
+
+
+def opened(architecture: str, size: int, start: int, **options) -> tuple[Tail, nn.Module, NetworkSpec, Tensor]:
+    """A calibrated tail of a fresh network behind its position number `start`, and an activation for it."""
+    net, made = network(architecture, size, **options)
+    traced = trace(net, made)
+    name = traced.positions[start].name
+    tail = calibrated(open_tail(traced, name, [2, 0]))
+    info = traced.position(name)
+    phi = torch.randn(2, *info.shape, generator=torch.Generator().manual_seed(5))
+    return tail, net, made, phi

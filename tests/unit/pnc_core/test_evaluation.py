@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pnc_core.bundle import Bundle
+from pnc_core.composed import attach
+from pnc_core.data import ImageSet, preprocess
+from pnc_core.evaluation import direct_ensemble, evaluate, multiply_accumulates, predict
+from tests.unit.pnc_core import nets
+from tests.unit.pnc_core.conftest import Pair
+
+
+class _Says(nn.Module):
+    """Logits that are read off the first pixels: pixel i is the score of class i."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, : self.count]
+
+
+class _Composed(_Says):
+    """What `evaluate` reads of a composed network."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(len(old + new))
+        self.target, self.classes = _Says(len(old)), tuple(old + new)
+        self.traced = type("Traced", (), {"spec": nets.spec("cnn", 4, 1, old)})()
+
+
+def _images(winners: list[int], labels: list[int], classes: str, seconds: list[int] | None = None) -> ImageSet:
+    images = torch.zeros(len(winners), 1, 4, 4, dtype=torch.uint8)
+    for row, (first, second) in enumerate(zip(winners, seconds or winners, strict=True)):
+        images[row].view(-1)[second] = 100
+        images[row].view(-1)[first] = 200
+    return ImageSet(images, torch.tensor(labels), tuple(classes))
+
+
+def test_locality_and_leak_of_a_network_made_by_hand() -> None:
+    # Classes a b c are old, d is new. Five old images: right, right, wrong but the target's own answer,
+    # and two that go to d, where the target alone says b (right) and c (wrong). Two new ones: right, wrong.
+    images = _images(
+        winners=[0, 1, 2, 3, 3, 3, 0],
+        seconds=[0, 1, 2, 1, 2, 3, 0],
+        labels=[0, 1, 0, 1, 1, 3, 3],
+        classes="abcd",
+    )
+    found = evaluate(_Composed("abc", "d"), images)
+    assert found.target_old == pytest.approx(3 / 5)
+    assert found.old == pytest.approx(2 / 5)
+    assert found.new == pytest.approx(1 / 2)
+    assert found.average == pytest.approx((2 / 5 + 1 / 2) / 2)
+    assert found.locality == pytest.approx(3 / 5)
+    assert found.leak == pytest.approx(2 / 5)
+
+
+def test_images_of_other_classes_are_left_out() -> None:
+    images = _images([0, 1, 3], [1, 2, 4], "xabcd")
+    assert evaluate(_Composed("abc", "d"), images).average == 1
+
+
+def test_a_direct_ensemble_lays_the_logits_side_by_side() -> None:
+    target, source = (_Says(2), nets.spec("cnn", 4, 1, "ab")), (_Says(4), nets.spec("cnn", 4, 1, "wxyz"))
+    images = _images([0, 1, 3, 2], [0, 1, 2, 3], "abzy")
+    found = direct_ensemble(target, source, ("z", "y"), images, softmax=False)
+    assert (found.old, found.new) == (1, 1)
+
+
+def test_softmax_compares_probabilities_of_the_cloned_classes_only() -> None:
+    class _Fixed(nn.Module):
+        def __init__(self, *logits: float) -> None:
+            super().__init__()
+            self.logits = torch.tensor([logits])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits.expand(len(x), -1)
+
+    target = (_Fixed(1.0, 0.0), nets.spec("cnn", 4, 1, "ab"))
+    source = (_Fixed(9.0, 5.0, 4.9), nets.spec("cnn", 4, 1, "xyz"))
+    images = _images([0, 0], [0, 1], "ay")
+    raw = direct_ensemble(target, source, ("y", "z"), images, softmax=False)
+    calm = direct_ensemble(target, source, ("y", "z"), images, softmax=True)
+    assert (raw.old, raw.new) == (0, 1)
+    assert (calm.old, calm.new) == (1, 0)
+
+
+def test_predictions_are_the_network_s_own(pair: Pair, by_hand: dict[str, Bundle]) -> None:
+    images = pair.test.images[:300]
+    composed = attach(pair.target[0], by_hand["router"])
+    for network in (pair.target[0], composed):
+        with torch.no_grad():
+            parts = [network(preprocess(part, pair.target[1])) for part in images.split(256)]
+        assert torch.equal(predict(network, pair.target[1], images), torch.cat(parts))
+
+
+def test_multiply_accumulates_of_a_known_network() -> None:
+    network, spec = nets.network("cnn", 8, 1, classes="ab", width=2)
+    by_hand = 64 * 9 * (1 * 2 + 2 * 2) + 16 * 9 * 2 * 4 + 4 * 9 * 4 * 8 + 8 * 2
+    assert multiply_accumulates(network, spec) == by_hand
