@@ -6,7 +6,7 @@ activation is never negative. It starts as the ridge regression of source
 activations on target activations, which is already a good module, and is then
 trained by feature matching.
 
-Source: paper section 3.3 (an adapter aligns features at the inserted position);
+Source: the paper's abstract (insertion through an adapter);
 the ridge start is our own choice (it ranks positions without training).
 """
 

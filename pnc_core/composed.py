@@ -2,7 +2,7 @@
 
 A composed network *refers* to its target and registers nothing on it: no
 weight, buffer, hook or mode of the target changes, so detaching is exact by
-construction. Source: paper section 3.1 (no weight of the target changes).
+construction. Source: the paper's abstract (no weight of the target changes).
 """
 
 from collections.abc import Sequence

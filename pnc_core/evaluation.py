@@ -1,6 +1,6 @@
 """How good is a composed network? Accuracy, locality, leak, cost.
 
-Source: paper section 4.1 (accuracy and locality); leak and the direct ensembles
+Source: the paper's introduction (accuracy and locality); leak and the direct ensembles
 are our own choice.
 """
 

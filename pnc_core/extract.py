@@ -5,7 +5,7 @@ the input of every layer that reads a prunable channel group. Masking a channel
 at its gates and removing it with `extract` are the same function; the kept
 numbers are bit-for-bit copies of the source's, which `verify` proves.
 
-Source: paper section 3.2 (the module is a masked part of the source); gates at
+Source: the paper's abstract (the module is a part of the source); gates at
 the consumers' inputs and the calibration they carry are our own choice.
 """
 

@@ -9,8 +9,7 @@ The old logits come from the target itself. Three heads, from light to free:
 
 Heads read *taps*: pooled activations at every position of target and module.
 The last layer's features have collapsed onto each network's own classes; the
-taps still tell old from new. Source: paper section 3.3 (insertion ends in one
-joint classification); the heads and taps are our own choice.
+taps still tell old from new. Heads and taps are our own choice.
 """
 
 import math

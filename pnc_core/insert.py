@@ -4,8 +4,8 @@
 that matter through this adapter, `match_features` trains the adapter and the
 channel calibration. All of it is label-free but the localization score.
 
-Source: paper section 3.3 (insertion) and 3.4 (localization and insertion
-improve each other); matching features before any classification loss is our own
+Source: the paper's abstract (localization and insertion improve each other);
+matching features before any classification loss is our own
 choice: trained by cross-entropy on few images, good features get worse.
 """
 

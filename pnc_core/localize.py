@@ -1,7 +1,7 @@
 """Localization: which channels of the source carry the cloned classes.
 
 Scores are taken *through the stitched input* A(phi), so that what is kept
-depends on where and how the module is inserted (paper section 3.2: localization
+depends on where and how the module is inserted (the paper's abstract: localization
 and insertion are intertwined). The budget is exact, in numbers copied.
 """
 

@@ -4,8 +4,8 @@ A *position* is a node of the traced graph through which all data flow (a
 single-tensor dominator) and which stands directly before a weighted layer, so
 that everything cheap that belongs to the tensor (norm, activation, pooling) has
 been done; the last feature map counts too. This needs no table a family.
-Source: paper section 3.3 names layers as candidate positions; finding them in
-any graph this way is our own choice.
+Own choice: the paper searches over positions; finding them in any graph this
+way is ours.
 """
 
 import math

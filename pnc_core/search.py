@@ -8,7 +8,7 @@ the branch's own accuracy nor the adapter's fit ranks positions. The best few
 are then localized and trained, and halved until one is left; between equals
 (within one standard error) the smaller module wins.
 
-Source: paper section 3.3 (positional search); the screen is our own choice, it
+Source: the paper's abstract (positional search); the screen is our own choice, it
 costs two forward passes a candidate instead of a training.
 """
 
