@@ -27,13 +27,13 @@ from app.client import Client, Dataset, Event, Job, Prediction
 from app.client.parquet import write_parquet
 from app.up import running
 from app.zoo.settings import Settings
-from pnc_core.architectures import build_network
 from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.evaluation import direct_ensemble, evaluate
 from pnc_core.head import accuracy
 from pnc_core.identity import fingerprint
+from pnc_core.networks import build_network
 
 DIGITS = tuple(str(i) for i in range(10))
 LOW, HIGH, CLONED = DIGITS[:5], DIGITS[5:], ("7", "8", "9")

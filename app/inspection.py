@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from pnc_core.architectures import build_network
 from pnc_core.config import NetworkSpec
 from pnc_core.extract import open_tail
+from pnc_core.networks import build_network
 from pnc_core.positions import INPUT, Traced, trace
 
 

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pnc_core.architectures import architectures, build_network, load_network, load_weights
     from pnc_core.bundle import Bundle, read_bundle
     from pnc_core.cloning import clone
     from pnc_core.composed import Composed, attach, detach
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pnc_core.data import ImageSet, preprocess
     from pnc_core.evaluation import evaluate
     from pnc_core.identity import fingerprint
+    from pnc_core.networks import architectures, build_network, load_network, load_weights
 
 _HOME = {
     "Bundle": "bundle",
@@ -27,15 +27,15 @@ _HOME = {
     "ImageSet": "data",
     "NetworkSpec": "config",
     "Position": "config",
-    "architectures": "architectures",
+    "architectures": "networks",
     "attach": "composed",
-    "build_network": "architectures",
+    "build_network": "networks",
     "clone": "cloning",
     "detach": "composed",
     "evaluate": "evaluation",
     "fingerprint": "identity",
-    "load_network": "architectures",
-    "load_weights": "architectures",
+    "load_network": "networks",
+    "load_weights": "networks",
     "preprocess": "data",
     "read_bundle": "bundle",
 }

@@ -71,7 +71,9 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     train = head_inputs(job, insertion, job.train, grids, job.config.views)
     validation = head_inputs(job, insertion, job.validation, grids, job.config.views)
     kinds = HEADS if job.config.head == "auto" else (job.config.head,)
-    choices = [HeadChoice(kind, *row) for kind in kinds for row in zip(grids, train, validation, strict=True)]
+    rows = list(zip(grids, train, validation, strict=True))
+    # The affine head reads no taps, so that one grid is enough for it.
+    choices = [HeadChoice(kind, *row) for kind in kinds for row in (rows[:1] if kind == "affine" else rows)]
     room = job.config.max_size * job.source.numbers - insertion.tail.numbers - insertion.trained_numbers
     fitting = [choice for choice in choices if choice.numbers <= room]
     return choose_head(fitting or choices[:1])

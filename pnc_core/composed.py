@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.bundle import Bundle, read_bundle
-from pnc_core.errors import MismatchError, NetworkError
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.head import pool_taps
 from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
@@ -44,6 +45,12 @@ class Composed(nn.Module):
         names = [n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps)]
         # Past nn.Module's registration: what is not registered is not touched.
         self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), Reader(traced, names))
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Composed":
+        """Stay in eval mode, whatever is asked: a module's norms must not learn, its copies are the source's."""
+        del mode
+        return super().train(False)
 
     @property
     def _parts(self) -> "_Referred":
@@ -76,51 +83,68 @@ class Composed(nn.Module):
         Raises:
             NetworkError: the target is in train mode, in which its answers would differ.
         """
-        if self.target.training:
+        if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
         old, activations = self._parts.read(x)
-        answer, new = old, []
+        corrections: dict[tuple[str, ...], Tensor] = {}
+        new = []
         for module in self.attached:
             spec = module.manifest.head
             taps = [activations[name] for name in spec.target_taps]
             seen = pool_taps(taps, [self._axes[n] for n in spec.target_taps], spec.grid)
-            changed, own = module(activations[module.manifest.position.target], old, seen)
-            answer = answer if changed is old else answer + (changed - old)
+            correction, own = module(activations[module.manifest.position.target], seen)
             new.append(own)
-        return torch.cat([answer, *new], dim=1)
+            if correction is not None:
+                corrections[module.manifest.classes] = correction
+        # Sums of floats depend on their order: one order, whichever module came first.
+        total = [corrections[key] for key in sorted(corrections)]
+        return torch.cat([old + sum(total[1:], total[0]) if total else old, *new], dim=1)
 
 
-def attach(target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None) -> Composed:
+def attach(
+    target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None, *, spec: NetworkSpec | None = None
+) -> Composed:
     """Attach a module to a target, or to a composed network as one more.
 
     Args:
         target: The network the bundle was made for, in eval mode, or a `Composed` of it.
         bundle: A bundle or the path of its file.
         source: The source network, for a thin bundle.
+        spec: The target's own spec. The fingerprint covers weights only; who takes bundles
+            from strangers gives the spec, so that the manifest's must be the same.
 
     Returns:
-        A new composed network; `target` is left as it was, whatever happens.
+        A new composed network on the target's device; `target` is left as it was, whatever happens.
 
     Raises:
         BundleError: the file is not a well-formed bundle.
-        MismatchError: the bundle is for another target, or a class is there already.
+        MismatchError: the bundle is for another target or source, or a class is there already.
+        NetworkError: the target is in train mode.
+        PositionError: the manifest names a position that is not there.
     """
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     base = target.target if isinstance(target, Composed) else target
     attached = target.attached if isinstance(target, Composed) else ()
-    got = fingerprint(base)
-    if got != loaded.manifest.target_fingerprint:
-        raise MismatchError(
-            f"bundle: made for the target {loaded.manifest.target_fingerprint}, got the target {got}; "
-            "attach it to the network it was cloned for"
-        )
+    _check_target(base, loaded, spec)
     traced = target.traced if isinstance(target, Composed) else trace(base, loaded.manifest.target)
-    module = load_module(loaded, traced, source)
-    present = {c for m in attached for c in m.manifest.classes}
+    module = load_module(loaded, traced, source).to(traced.device)
+    present = {*traced.spec.classes, *(c for m in attached for c in m.manifest.classes)}
     twice = sorted(present & set(loaded.manifest.classes))
     if twice:
-        raise MismatchError(f"bundle: expected classes that are not attached yet, got {twice}")
+        raise MismatchError(f"bundle: expected classes that are not there yet, got {twice}")
     return Composed(base, traced, [*attached, module])
+
+
+def _check_target(target: nn.Module, bundle: Bundle, spec: NetworkSpec | None) -> None:
+    manifest = bundle.manifest
+    got = fingerprint(target)
+    if got != manifest.target_fingerprint:
+        raise TargetMismatch(
+            f"bundle: made for the target {manifest.target_fingerprint}, got the target {got}; "
+            "attach it to the network it was cloned for"
+        )
+    if spec is not None and spec != manifest.target:
+        raise TargetMismatch(f"bundle: expected a manifest for the target {spec}, got one for {manifest.target}")
 
 
 def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Module:

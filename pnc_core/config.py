@@ -1,7 +1,8 @@
 """What a cloning job is asked to do: one frozen dataclass for library, API, CLI and row."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from math import isfinite
+from typing import ClassVar, Literal, get_args
 
 from pnc_core.errors import ConfigError
 
@@ -72,6 +73,7 @@ class CloneConfig:
     """Seed of every random choice; equal seeds and inputs give equal bundles."""
 
     def __post_init__(self) -> None:
+        _check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
         _check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
@@ -81,9 +83,12 @@ class CloneConfig:
         _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
         for name, low, high in _INTEGER_RANGES:
             value = getattr(self, name)
-            _check(low <= value <= high, name, f"an integer from {low} to {high}", value)
+            _check(type(value) is int and low <= value <= high, name, f"an integer from {low} to {high}", value)
+        for name, choices in _CHOICES.items():
+            _check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
 
 
+_CHOICES = {"head": get_args(HeadKind), "localizer": get_args(Localizer), "augment": get_args(Augmentation)}
 _INTEGER_RANGES = (
     ("shortlist", 1, 64),
     ("epochs", 1, 1000),
@@ -111,7 +116,7 @@ class NetworkSpec:
     __pydantic_config__: ClassVar = _STRICT
 
     architecture: str
-    """Name on the allow-list of `pnc_core.architectures`, e.g. `resnet20` or `torchvision/resnet18`."""
+    """Name on the allow-list of `pnc_core.networks`, e.g. `resnet20` or `torchvision/resnet18`."""
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     input_size: tuple[int, int, int]
@@ -141,10 +146,15 @@ class NetworkSpec:
             "channels, height and width, each from 1 to 4096",
             self.input_size,
         )
-        _check(len(self.mean) == channels, "mean", f"{channels} numbers, one a channel", self.mean)
         _check(
-            len(self.std) == channels and all(s > 0 for s in self.std),
+            len(self.mean) == channels and all(map(isfinite, self.mean)),
+            "mean",
+            f"{channels} finite numbers, one a channel",
+            self.mean,
+        )
+        _check(
+            len(self.std) == channels and all(isfinite(s) and s > 0 for s in self.std),
             "std",
-            f"{channels} positive numbers, one a channel",
+            f"{channels} finite positive numbers, one a channel",
             self.std,
         )

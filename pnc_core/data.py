@@ -32,7 +32,9 @@ class ImageSet:
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise DataError(f"labels: expected int64 ({len(images)},), got {labels.dtype} {tuple(labels.shape)}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
-            raise DataError(f"labels: expected 0 to {len(self.classes) - 1}, got up to {int(labels.max())}")
+            raise DataError(
+                f"labels: expected 0 to {len(self.classes) - 1}, got {int(labels.min())} to {int(labels.max())}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,8 +70,13 @@ class ImageSet:
         return self.take(torch.cat(first).sort().values), self.take(torch.cat(second).sort().values)
 
     def sample(self, count: int, generator: torch.Generator) -> "ImageSet":
-        """At most `count` random images."""
-        return self.take(torch.randperm(len(self), generator=generator)[:count].sort().values)
+        """About `count` random images at most: the same share of every class, but at least two of each."""
+        chosen = []
+        for index in range(len(self.classes)):
+            members = torch.nonzero(self.labels == index).flatten()
+            share = max(2, round(count * len(members) / max(1, len(self))))
+            chosen.append(members[torch.randperm(len(members), generator=generator)[:share]])
+        return self.take(torch.cat(chosen).sort().values)
 
 
 def preprocess(images: Tensor, spec: NetworkSpec, device: torch.device | str = "cpu") -> Tensor:

@@ -9,7 +9,9 @@
     ├── PositionError             no position, or not one of this network's
     ├── TensorFileError           a file is not a whole, harmless safetensors file
     ├── BundleError               a file is not a whole, well-formed bundle
-    ├── MismatchError             a bundle meets another network than it was made for
+    ├── MismatchError             two things do not belong together
+    │   ├── TargetMismatch        a bundle was made for another target
+    │   └── SourceMismatch        a thin bundle came without its source, or with another one
     └── Cancelled                 the caller asked to stop
 
 Every message says what was expected, what was got and what to do. `code` is
@@ -72,9 +74,21 @@ class BundleError(PncError):
 
 
 class MismatchError(PncError):
-    """A bundle was made for another target, or from another source."""
+    """Two things do not belong together."""
+
+    code = "mismatch"
+
+
+class TargetMismatch(MismatchError):
+    """A bundle was made for another target."""
 
     code = "target_mismatch"
+
+
+class SourceMismatch(MismatchError):
+    """A thin bundle came without its source, or with another one."""
+
+    code = "source_mismatch"
 
 
 class Cancelled(PncError):

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from pnc_core.channels import ChannelGroup, Channels, channel_groups, parameter_count, remove_channels
 from pnc_core.errors import MismatchError, PositionError
-from pnc_core.positions import Traced, cut, run, taps_behind
+from pnc_core.positions import Traced, cut, run_part, taps_behind
 
 
 class Gate(nn.Module):
@@ -66,6 +66,8 @@ class Tail:
     gates: dict[str, Gate]
     kept: dict[str, Tensor]
     """int64 indices of the source's channels that are present, by group."""
+    residual: bool
+    """Whether residual streams were offered for pruning, too."""
 
     @property
     def numbers(self) -> int:
@@ -74,17 +76,17 @@ class Tail:
 
     def forward(self, activation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Activation at `start` -> (logits, taps)."""
-        return run(self.part, activation)
+        return run_part(self.part, activation)
 
     def mask(self, kept: dict[str, Tensor] | None) -> None:
-        """Let only the `kept` channels through (None: all)."""
+        """Let only the `kept` channels through (None: all); for an opened tail, not an extracted one."""
         for name, gate in self.gates.items():
             gate.mask = None
             if kept is not None:
                 gate.mask = torch.zeros_like(gate.scale.detach()).index_fill(0, kept[name].to(gate.scale.device), 1.0)
 
     def count(self, sizes: dict[str, int]) -> int:
-        """How many copied numbers would stay with `sizes[group]` channels of each group."""
+        """How many copied numbers would stay with `sizes[group]` channels of each group of an opened tail."""
         gates = sum(_count(gate) for gate in self.gates.values())
         return parameter_count(self.part, self.groups, sizes) - gates
 
@@ -126,6 +128,7 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         groups=groups,
         gates=gates,
         kept={g.name: torch.arange(g.width) for g in groups},
+        residual=residual,
     )
 
 
@@ -190,7 +193,7 @@ def verify(tail: Tail, source: Traced, classes: Sequence[int]) -> None:
     Raises:
         MismatchError: a tensor differs; the message names it.
     """
-    fresh = extract(open_tail(source, tail.start, classes), tail.kept)
+    fresh = extract(open_tail(source, tail.start, classes, residual=tail.residual), tail.kept)
     expected, got = copied_tensors(fresh), copied_tensors(tail)
     for name in sorted(expected.keys() | got.keys()):
         if name not in got or name not in expected or not _same_bits(expected[name], got[name]):

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pnc_core.manifest import HeadSpec
-
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 """Weight decays of gate and correction among which validation chooses."""
 
@@ -37,6 +35,11 @@ def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
         return x.mean(2)
     cells = (min(grid, x.shape[2]), min(grid, x.shape[3]))
     return F.adaptive_avg_pool2d(x, cells).flatten(1)
+
+
+def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
+    """How many features `pool_taps` makes of one tap with `channels` channels on a `grid`."""
+    return channels * math.prod(min(cells, n) for n in grid) if len(grid) == 2 else channels
 
 
 class Head(nn.Module):
@@ -59,13 +62,19 @@ class Head(nn.Module):
             own: The module's logits (N, K).
             features: Pooled taps (N, D).
         """
+        correction, new = self.answer(own, features)
+        return (old if correction is None else old + correction), new
+
+    def answer(self, own: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The same in parts: a correction (N, N_old) of the old logits, if any, and the new logits (N, K)."""
         new = own * self.scale + self.offset
         if self.kind == "affine":
-            return old, new
+            return None, new
         correction = F.linear(features, self.weight, self.bias)
         if self.kind == "router":
-            return old, new + correction
-        return old + correction[:, : old.shape[1]], new + correction[:, old.shape[1] :]
+            return None, new + correction
+        old_classes = correction.shape[1] - own.shape[1]
+        return correction[:, :old_classes], new + correction[:, old_classes:]
 
 
 @dataclass(frozen=True)
@@ -213,8 +222,3 @@ def not_worse(loss: Tensor, best: Tensor) -> bool:
     difference = loss - best
     standard_error = float(difference.std()) / math.sqrt(len(difference))
     return float(difference.mean()) <= standard_error
-
-
-def build_head(spec: HeadSpec, features: int, old: int, new: int) -> Head:
-    """An empty head of the shape that a manifest describes."""
-    return Head(spec.kind, features, old, new).requires_grad_(False)

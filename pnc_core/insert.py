@@ -97,7 +97,7 @@ def match_features(
     Args:
         job: Images and frozen networks.
         insertion: Trained in place.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; with 0 nothing happens.
         round_name: Names the random order.
         step: Called with (share done 0..1, loss) after every batch.
     """

@@ -26,6 +26,8 @@ class Progress:
     """Numbers of the step, e.g. a trial's scores."""
 
 
+MIN_IMAGES = 3
+"""Of every class: one is held out, and the screen needs two more to fit and to judge."""
 Report = Callable[[Progress], None]
 
 
@@ -119,9 +121,11 @@ def prepare(
     _check_classes(target.spec.classes, source.spec.classes, config.classes)
     job_classes = (*target.spec.classes, *config.classes)
     used = images.only(job_classes)
-    missing = [name for i, name in enumerate(job_classes) if int((used.labels == i).sum()) < 2]
+    missing = [name for i, name in enumerate(job_classes) if int((used.labels == i).sum()) < MIN_IMAGES]
     if missing:
-        raise DataError(f"images: expected at least 2 of every old and cloned class, got fewer of {missing}; add some")
+        raise DataError(
+            f"images: expected at least {MIN_IMAGES} of every old and cloned class, got fewer of {missing}; add some"
+        )
     job = Job(target, source, config, used, used, report, cancelled)
     train, validation = used.split(config.validation, job.generator("split"))
     return Job(target, source, config, train, validation, report, cancelled)

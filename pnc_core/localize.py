@@ -75,7 +75,7 @@ def choose_channels(tail: Tail, scores: Scores, keep: float) -> dict[str, Tensor
     """The channels worth most a copied number, as many as the budget allows.
 
     Greedy knapsack on score / cost; the best channel of every group always stays,
-    so that no path is cut.
+    so that no path is cut, even where that alone is over a tiny budget.
 
     Args:
         tail: Opened tail.

@@ -6,6 +6,7 @@ wrong types are errors, because a manifest may come from anybody.
 """
 
 import json
+import math
 import types
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -29,7 +30,7 @@ class Sizes:
     adapter: int
     """Front adapter and channel calibration."""
     head: int
-    """Head: scalars, gate or correction, with the statistics of its taps."""
+    """Head: scalars, and gate or correction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +83,23 @@ class Manifest:
             BundleError: not JSON, or not this format.
         """
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest: expected JSON, got text that does not parse ({error})") from None
         got = value.get("format") if isinstance(value, dict) else None
         if got != FORMAT:
             raise BundleError(f"manifest: expected format {FORMAT!r}, got {got!r}; use a matching version")
         return build(cls, value, "manifest")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key is repeated")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def canonical_json(value: object) -> str:
@@ -141,16 +152,26 @@ def _convert(hint: Any, value: object, where: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _finite(value, where)
     if hint in (str, int, bool, types.NoneType) and type(value) is hint:
         return value
     raise BundleError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r:.80}")
 
 
+def _finite(value: int | float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BundleError(f"{where}: expected a finite number, got one that is too large")
+    return number
+
+
 def _convert_union(choices: tuple[Any, ...], value: object, where: str) -> Any:
     for choice in choices:
         if choice in (int, float, bool, str, types.NoneType) and type(value) is choice:
-            return value
+            return _finite(value, where) if isinstance(value, float) else value
     for choice in choices:
         if is_dataclass(choice) and isinstance(value, dict):
             return build(choice, value, where)  # type: ignore[arg-type]

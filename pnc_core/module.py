@@ -6,15 +6,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from pnc_core.adapter import Adapter
-from pnc_core.architectures import build_network
 from pnc_core.bundle import MODULE_PREFIX, Bundle
-from pnc_core.errors import BundleError, MismatchError
+from pnc_core.errors import BundleError, SourceMismatch
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail
-from pnc_core.head import Head, build_head, pool_taps
+from pnc_core.head import Head, pool_taps, tap_width
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.manifest import Manifest
-from pnc_core.positions import Traced, run, trace
+from pnc_core.networks import build_network
+from pnc_core.positions import INPUT, Traced, run_part, trace
+
+MAX_GRID = 8
+"""Widest grid of taps; `CloneConfig.tap_grid` has the same bound."""
 
 
 class ClonedModule(nn.Module):
@@ -27,22 +30,21 @@ class ClonedModule(nn.Module):
         self._tap_axes = tail.tap_axes
         self.requires_grad_(False).eval()
 
-    def forward(self, phi: Tensor, old: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, phi: Tensor, seen: Tensor) -> tuple[Tensor | None, Tensor]:
         """Answer for one batch.
 
         Args:
             phi: The target's activation at the module's position.
-            old: The target's logits (N, N_old).
             seen: The target's pooled taps (N, D_t), in the manifest's order.
 
         Returns:
-            Old logits (the same tensor for heads affine and router) and new logits (N, K).
+            Correction of the old logits (N, N_old), None for heads affine and router, and new logits (N, K).
         """
         part: fx.GraphModule = self.part
-        own, taps = run(part, self.adapter(phi))
+        own, taps = run_part(part, self.adapter(phi))
         made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
-        answer: tuple[Tensor, Tensor] = self.head(old, own, torch.cat([seen, made], dim=1))
-        return answer
+        head: Head = self.head
+        return head.answer(own, torch.cat([seen, made], dim=1))
 
 
 def module_tensors(insertion: Insertion, head: Head) -> dict[str, Tensor]:
@@ -66,35 +68,57 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
 
     Raises:
         BundleError: tensors are missing, unexpected or of another shape.
-        MismatchError: a thin bundle came without its source, or with another one.
+        SourceMismatch: a thin bundle came without its source, or with another one.
     """
     manifest = bundle.manifest
     full = manifest.payload == "full"
     network = build_network(manifest.source, device="meta") if full else _checked_source(manifest, source)
     traced = trace(network, manifest.source)
-    classes = [manifest.source.classes.index(c) for c in manifest.classes if c in manifest.source.classes]
-    opened = open_tail(traced, manifest.position.source, classes)
+    opened = open_tail(traced, manifest.position.source, _rows(manifest))
     tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
     adapter = Adapter(
         target.position(manifest.position.target),
         traced.position(manifest.position.source),
         relu=manifest.adapter_relu,
     )
-    features = bundle.tensors["head.weight"].shape[-1] if "head.weight" in bundle.tensors else 0
-    head = build_head(manifest.head, features, len(manifest.target.classes), len(manifest.classes))
+    width = _head_width(manifest, target, traced, tail)
+    head = Head(manifest.head.kind, width, len(manifest.target.classes), len(manifest.classes))
     _fill(bundle, adapter, tail, head)
     return ClonedModule(manifest, adapter, tail, head)
 
 
+def _rows(manifest: Manifest) -> list[int]:
+    unknown = [c for c in manifest.classes if c not in manifest.source.classes]
+    if unknown or len(set(manifest.classes)) != len(manifest.classes):
+        raise BundleError(f"manifest.classes: expected distinct classes of the source, got unknown {unknown}")
+    return [manifest.source.classes.index(c) for c in manifest.classes]
+
+
+def _head_width(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> int:
+    """How many features the head reads, from the networks themselves and not from the file's tensors."""
+    spec = manifest.head
+    seen_all = tuple(p.name for p in target.positions if p.name != INPUT)
+    if spec.module_taps != tail.taps or spec.target_taps != seen_all:
+        raise BundleError(f"manifest.head: expected the taps {seen_all} and {tail.taps}, got others")
+    if not 1 <= spec.grid <= MAX_GRID:
+        raise BundleError(f"manifest.head.grid: expected 1 to {MAX_GRID}, got {spec.grid}")
+    seen = [(p.channels, p.grid) for p in map(target.position, spec.target_taps)]
+    made = [
+        (info.channels if group is None else len(tail.kept[group]), info.grid)
+        for info, group in zip(map(source.position, tail.taps), tail.tap_groups, strict=True)
+    ]
+    return sum(tap_width(channels, grid, spec.grid) for channels, grid in [*seen, *made])
+
+
 def _checked_source(manifest: Manifest, source: nn.Module | None) -> nn.Module:
     if source is None:
-        raise MismatchError(
+        raise SourceMismatch(
             f"thin bundle: expected its source network {manifest.source_fingerprint}, got none; "
             "pass source=..., or use the full payload"
         )
     got = fingerprint(source)
     if got != manifest.source_fingerprint:
-        raise MismatchError(f"thin bundle: expected the source {manifest.source_fingerprint}, got {got}")
+        raise SourceMismatch(f"thin bundle: expected the source {manifest.source_fingerprint}, got {got}")
     return source
 
 
@@ -134,4 +158,4 @@ def _check_names(expected: set[str], got: set[str]) -> None:
 
 
 def _assign(part: nn.Module, name: str, tensor: Tensor) -> None:
-    part.load_state_dict({name: tensor}, strict=False, assign=True)
+    part.load_state_dict({name: tensor.clone()}, strict=False, assign=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import NetworkError, PositionError
@@ -92,26 +92,47 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     Raises:
         NetworkError: the network is in train mode or cannot be traced.
     """
-    if network.training:
-        raise NetworkError("network: expected eval mode, got train mode; call .eval() first")
+    if any(module.training for module in network.modules()):
+        raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
     try:
         graph_module = fx.symbolic_trace(network)
-        device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        with torch.no_grad():
-            ShapeProp(graph_module).propagate(torch.zeros(2, *spec.input_size, device=device))
+        shapes = _shapes(graph_module, spec)
     except Exception as error:  # tracing runs the network's own code: anything may come out
-        raise NetworkError(
-            f"network: expected one that torch.fx can trace, got {type(error).__name__}: {error}"
-        ) from error
-    nodes = list(graph_module.graph.nodes)
-    shapes = {n.name: tuple(n.meta["tensor_meta"].shape) for n in nodes if isinstance(_tensor(n), tuple)}
+        raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
+    _check_logits(graph_module, shapes, spec)
     return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)
 
 
-def _tensor(node: fx.Node) -> tuple[int, ...] | None:
-    meta = node.meta.get("tensor_meta")
-    shape = getattr(meta, "shape", None)
-    return tuple(shape) if shape is not None else None
+class _ShapeReader(fx.Interpreter):
+    """Runs a graph and notes the shape of every tensor."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.shapes[n.name] = tuple(value.shape)
+        return value
+
+
+def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Batched shape (N = 2) of every tensor node; fake tensors cost neither time nor memory."""
+    device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
+    reader = _ShapeReader(graph_module)
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
+    return reader.shapes
+
+
+def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], spec: NetworkSpec) -> None:
+    output = next(n for n in graph_module.graph.nodes if n.op == "output").args[0]
+    shape = shapes.get(output.name) if isinstance(output, fx.Node) else None
+    if shape != (2, len(spec.classes)):
+        raise NetworkError(
+            f"network: expected logits (2, {len(spec.classes)}) for two images, got {shape}; check classes"
+        )
 
 
 def data_nodes(graph: fx.Graph) -> list[fx.Node]:
@@ -230,11 +251,16 @@ def _channel_axis(
         return rank - 1
     if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
         return 1
-    inherited = next((a for a in node.all_input_nodes if a.name in axes and len(shapes[a.name]) == rank), None)
-    if inherited is None:
+    before = next((a for a in node.all_input_nodes if a.name in axes), None)
+    if before is None:
         return 1 if rank == 4 else rank - 1
-    order = _permutation(module, node)
-    return order.index(axes[inherited.name]) if order else axes[inherited.name]
+    axis, shape = axes[before.name], shapes[before.name]
+    if len(shape) == rank:
+        order = _permutation(module, node)
+        return order.index(axis) if order else axis
+    # A reshape: the channels are where their number still is, best at the same place.
+    places = [i for i, size in enumerate(shapes[node.name]) if i > 0 and size == shape[axis]]
+    return axis if axis in places else places[-1] if places else (1 if rank == 4 else rank - 1)
 
 
 def _permutation(module: nn.Module | None, node: fx.Node) -> list[int] | None:
@@ -305,17 +331,20 @@ class Reader:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Preprocessed images (N, C, H, W) -> logits (N, classes), activations by position."""
-        logits, activations = run(self._part, x)
+        logits, activations = run_part(self._part, x)
         return logits, {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
 
 
-def run(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_part(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Call a graph module made by `cut`: activation -> (logits, taps)."""
     logits, taps = part(x)
     return logits, taps
 
 
 def taps_behind(traced: Traced, start: str) -> list[str]:
-    """Names of the positions behind `start`, in order (`start` itself is left out)."""
-    names = [p.name for p in traced.positions]
-    return names[names.index(start) + 1 :]
+    """Names of the positions behind `start`, in order (`start` itself is left out).
+
+    Raises:
+        PositionError: `start` is not a position.
+    """
+    return [p.name for p in traced.positions[traced.positions.index(traced.position(start)) + 1 :]]

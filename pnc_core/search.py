@@ -164,12 +164,15 @@ def halve(job: Job, positions: list[Position]) -> tuple[Insertion, Trial]:
 
 
 def _rounds(count: int, epochs: int) -> list[tuple[int, int]]:
-    """(positions, epochs) of every round: 4 x E/4, 2 x E/4, 1 x the rest."""
+    """(positions, epochs) of every round: 4 x E/4, 2 x E/4, 1 x the rest; the winner gets all E.
+
+    With few epochs the early rounds have none: their adapters are the ridge's.
+    """
     sizes = [count]
     while sizes[-1] > 1:
         sizes.append((sizes[-1] + 1) // 2)
-    early = max(1, epochs // (2 * max(1, len(sizes) - 1)))
-    return [(size, early) for size in sizes[:-1]] + [(1, max(1, epochs - early * (len(sizes) - 1)))]
+    early = epochs // (2 * max(1, len(sizes) - 1))
+    return [(size, early) for size in sizes[:-1]] + [(1, epochs - early * (len(sizes) - 1))]
 
 
 def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:

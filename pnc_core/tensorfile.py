@@ -76,7 +76,9 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
 
 def _parse(raw: bytes, size: int) -> Header:
     try:
-        value = json.loads(raw, object_pairs_hook=_unique)
+        text = raw.decode("utf-8")  # json would guess other encodings, which safetensors refuses
+        value = json.loads(text, object_pairs_hook=_unique)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate is no text
     except (ValueError, RecursionError) as error:
         raise TensorFileError(f"expected a JSON header, got bytes that do not parse ({error})") from None
     if not isinstance(value, dict):
@@ -117,7 +119,7 @@ def _span(name: str, tensor: Any) -> tuple[int, int, str]:
     if not isinstance(tensor, dict) or set(tensor) != {"dtype", "shape", "data_offsets"}:
         raise TensorFileError(f"tensor {name!r}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise TensorFileError(f"tensor {name!r}: expected a dtype of {sorted(DTYPE_BYTES)}, got {dtype!r:.40}")
     if not _whole_numbers(shape) or len(shape) > MAX_RANK:
         raise TensorFileError(

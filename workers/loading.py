@@ -12,9 +12,9 @@ from app.zoo.models import spec_of
 from app.zoo.store import local_file
 from app.zoo.tables import DatasetRow, VersionRow
 from app.zoo.zoo import Zoo
-from pnc_core.architectures import load_network
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet
+from pnc_core.networks import load_network
 
 ROWS = 1024
 

@@ -13,13 +13,13 @@ from app.api.wire.deployments import ClassScore
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.store import local_file
 from app.zoo.zoo import Zoo
-from pnc_core.architectures import load_network
 from pnc_core.bundle import read_bundle
 from pnc_core.composed import Composed, attach
 from pnc_core.config import NetworkSpec
 from pnc_core.data import preprocess
 from pnc_core.errors import MismatchError
 from pnc_core.identity import fingerprint
+from pnc_core.networks import load_network
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
     network = target
     for module in wanted.modules:
         with local_file(zoo.store, module.key) as path:
-            network = attach(network, read_bundle(path))
+            network = attach(network, read_bundle(path), spec=wanted.spec)
     snapshot = Snapshot(
         deployment=wanted.name,
         generation=wanted.generation,

@@ -68,10 +68,15 @@ def test_missing_classes_are_refused(service: Up, dataset: Dataset) -> None:
     assert [e["pointer"] for e in problem["errors"]] == ["/spec/classes"]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[: len(raw) // 2], lambda raw: raw[:4], lambda raw: b"PK\x03\x04" + raw, lambda raw: b"\xff" * 64],
-    ids=["truncated", "stub", "renamed zip", "noise"],
-)  # fmt: skip
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda raw: raw[: len(raw) // 2],
+    "stub": lambda raw: raw[:4],
+    "renamed zip": lambda raw: b"PK\x03\x04" + raw,
+    "noise": lambda raw: b"\xff" * 64,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_safetensors_are_refused(
     client: Client, material: Material, dataset: Dataset, files: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:

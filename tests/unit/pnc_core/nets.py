@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pnc_core.architectures import build_network
 from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
@@ -17,6 +16,7 @@ from pnc_core.insert import Insertion, stitch
 from pnc_core.job import Job, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module import module_tensors
+from pnc_core.networks import build_network
 from pnc_core.positions import INPUT, trace
 
 Network = tuple[nn.Module, NetworkSpec]

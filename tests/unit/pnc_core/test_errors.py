@@ -21,7 +21,9 @@ def test_codes_are_what_clients_already_know() -> None:
         "PositionError": "invalid_position",
         "TensorFileError": "invalid_safetensors",
         "BundleError": "invalid_bundle",
-        "MismatchError": "target_mismatch",
+        "MismatchError": "mismatch",
+        "SourceMismatch": "source_mismatch",
+        "TargetMismatch": "target_mismatch",
         "Cancelled": "cancelled",
     }
 

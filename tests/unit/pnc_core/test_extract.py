@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.architectures import build_network
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail, verify
 from pnc_core.identity import fingerprint
-from pnc_core.positions import cut, run, trace
+from pnc_core.networks import build_network
+from pnc_core.positions import cut, run_part, trace
 from tests.unit.pnc_core import nets
 
 ARCHITECTURES = [
@@ -63,7 +63,6 @@ def test_residual_streams_can_be_pruned_too() -> None:
 
 
 def test_an_extract_with_pruned_residual_streams_is_verified_too() -> None:
-    # Fails: verify opens the source without them and calls an honest extract a forgery.
     network, spec = nets.network("torchvision/mobilenet_v2", 32)
     traced = trace(network, spec)
     tail = open_tail(traced, traced.positions[4].name, [0, 1], residual=True)
@@ -80,7 +79,7 @@ def test_an_opened_tail_is_the_source_itself_for_the_chosen_classes_in_their_ord
     traced = trace(network, spec)
     tail = open_tail(traced, "layer1.2", [2, 0])
     phi = torch.randn(3, *traced.position("layer1.2").shape)
-    logits, _ = run(cut(traced, "layer1.2", []), phi)
+    logits, _ = run_part(cut(traced, "layer1.2", []), phi)
     assert torch.allclose(tail.forward(phi)[0], logits[:, [2, 0]], atol=1e-5)
     assert tail.taps == ("layer2.0", "layer2.1", "layer2.2", "layer3.0", "layer3.1", "layer3.2")
 
@@ -142,7 +141,6 @@ def test_a_mask_is_taken_off_again() -> None:
 
 
 def test_an_unknown_position_is_refused() -> None:
-    # Fails: ValueError of list.index; a stranger's bundle gets it out of `attach`.
     network, spec = nets.network("cnn", 8, 1, width=4)
     with pytest.raises(PositionError, match="layer9"):
         open_tail(trace(network, spec), "layer9", [0, 1])

@@ -7,14 +7,12 @@ from pnc_core.head import (
     HeadInputs,
     accuracy,
     balanced_losses,
-    build_head,
     choose_head,
     fit_head,
     head_logits,
     not_worse,
     pool_taps,
 )
-from pnc_core.manifest import HeadSpec
 
 OLD, NEW, FEATURES = 3, 2, 6
 
@@ -77,11 +75,10 @@ def test_a_joint_head_changes_old_logits_too() -> None:
 @pytest.mark.parametrize("kind", ["affine", "router", "joint"])
 def test_a_fresh_head_changes_nothing(kind: str) -> None:
     rows = _inputs()
-    head = build_head(HeadSpec(kind=kind, grid=1, target_taps=(), module_taps=()), FEATURES, OLD, NEW)
+    head = Head(kind, FEATURES, OLD, NEW)
     old, new = head(rows.old, rows.own, rows.features)
     assert torch.equal(old, rows.old)
     assert torch.equal(new, rows.own)
-    assert not any(p.requires_grad for p in head.parameters())
 
 
 def test_an_affine_head_finds_a_planted_offset() -> None:

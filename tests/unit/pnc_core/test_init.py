@@ -33,7 +33,6 @@ def test_importing_the_package_and_its_definitions_leaves_torch_unloaded() -> No
 
 
 def test_every_exported_name_is_the_function_or_class_whatever_was_imported_before() -> None:
-    # Fails for `architectures`: the submodule of that name hides the function.
     _python(
         "import importlib, types, pnc_core\n"
         "for module in set(pnc_core._HOME.values()): importlib.import_module('pnc_core.' + module)\n"

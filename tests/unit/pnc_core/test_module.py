@@ -59,7 +59,6 @@ def test_a_tensor_of_another_shape_or_dtype_is_refused(
 
 @pytest.mark.parametrize("shape", [(1, 7), (1, 0), ()])
 def test_a_head_of_another_width_is_refused(pair: Pair, by_hand: dict[str, Bundle], shape: tuple[int, ...]) -> None:
-    # Fails: the expected width is read off the tensor itself, so the first prediction breaks (or an IndexError).
     with pytest.raises(BundleError, match=r"head\.weight"):
         _load(pair, _changed(by_hand["router"], "head.weight", torch.ones(shape)))
 
@@ -105,7 +104,6 @@ def test_the_source_of_a_thin_bundle_is_copied_not_shared(
 
 
 def test_a_bundle_s_tensors_are_not_shared_with_the_module(pair: Pair, by_hand: dict[str, Bundle]) -> None:
-    # Fails: `assign=True` hands the bundle's own tensors to the module; changing one changes the other.
     before = by_hand["router"].to_bytes()
     for tensor in _load(pair, by_hand["router"]).state_dict().values():
         tensor.zero_()
@@ -116,7 +114,6 @@ def test_a_bundle_s_tensors_are_not_shared_with_the_module(pair: Pair, by_hand: 
 def test_a_manifest_that_names_classes_the_source_lacks_is_refused(
     pair: Pair, by_hand: dict[str, Bundle], payload: str
 ) -> None:
-    # Fails: unknown names are dropped without a word, and logits and names no longer agree.
     bundle = by_hand["affine"].payload(payload)
     with pytest.raises(BundleError, match="unknown"):
         _load(pair, _told(bundle, classes=(*bundle.manifest.classes, "unknown")), pair.source[0])
@@ -124,14 +121,12 @@ def test_a_manifest_that_names_classes_the_source_lacks_is_refused(
 
 @pytest.mark.parametrize("side", ["target", "source"])
 def test_a_manifest_with_an_unknown_position_is_refused(pair: Pair, by_hand: dict[str, Bundle], side: str) -> None:
-    # Fails for the source: a ValueError of list.index.
     position = Position(**{"target": "blocks.1", "source": "blocks.1", side: "nope"})
     with pytest.raises((BundleError, PositionError), match="nope"):
         _load(pair, _told(by_hand["affine"], position=position))
 
 
 def test_a_manifest_with_other_taps_than_the_module_s_is_refused(pair: Pair, by_hand: dict[str, Bundle]) -> None:
-    # Fails: `module_taps` is written but never read.
     head = dataclasses.replace(by_hand["router"].manifest.head, module_taps=("blocks.9",))
     with pytest.raises(BundleError, match="taps"):
         _load(pair, _told(by_hand["router"], head=head))
@@ -141,7 +136,6 @@ def test_a_manifest_with_other_taps_than_the_module_s_is_refused(pair: Pair, by_
 def test_a_head_that_its_taps_do_not_fit_is_refused(
     pair: Pair, by_hand: dict[str, Bundle], change: dict[str, object]
 ) -> None:
-    # Fails: nothing is compared before the first prediction, which then breaks with torch's own error.
     head = dataclasses.replace(by_hand["router"].manifest.head, **change)
     with pytest.raises(BundleError):
         _load(pair, _told(by_hand["router"], head=head))
@@ -166,9 +160,9 @@ def test_a_source_of_any_family_comes_back_from_a_full_bundle(name: str) -> None
     bundle = nets.hand_made(target, source, images, Position(target="input", source="input"), ("e", "d"))
     full = load_module(bundle, trace(*target))
     thin = load_module(bundle.thin(), trace(*target), source[0])
-    phi, old, seen = nets.pictures(2, target[1]), torch.zeros(2, 2), torch.zeros(2, 0)
-    answer = full(phi, old, seen)[1]
+    phi, seen = nets.pictures(2, target[1]), torch.zeros(2, 0)
+    answer = full(phi, seen)[1]
     assert answer.shape == (2, 2)
     assert torch.isfinite(answer).all()
-    assert torch.equal(answer, thin(phi, old, seen)[1])
+    assert torch.equal(answer, thin(phi, seen)[1])
     assert isinstance(bundle.manifest, Manifest)

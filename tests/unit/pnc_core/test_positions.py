@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pnc_core.architectures import architectures, build_network
 from pnc_core.errors import NetworkError, PositionError
 from pnc_core.identity import fingerprint
-from pnc_core.positions import INPUT, Reader, Traced, cut, run, taps_behind, trace
+from pnc_core.networks import architectures, build_network
+from pnc_core.positions import INPUT, Reader, Traced, cut, run_part, taps_behind, trace
 from tests.unit.pnc_core import nets
 
 
@@ -72,7 +72,6 @@ def test_channels_and_grid_follow_the_axis() -> None:
 
 
 def test_channels_of_a_vision_transformer_are_last_from_the_first_token_on() -> None:
-    # Fails for the patches: the reshape to tokens loses the axis, and the permutation turns the guess round.
     assert {
         p.name: p.axis for p in _meta("torchvision/vit_b_16", 32).positions if len(p.shape) == 2 and p.axis != 2
     } == {}
@@ -108,7 +107,7 @@ def test_reading_gives_the_logits_bit_for_bit_and_every_cut_continues_to_them(na
     assert list(activations) == names
     for info in traced.positions[:: max(1, len(names) // 6)]:
         assert activations[info.name].shape[1:] == info.shape
-        continued, _ = run(cut(traced, info.name, []), activations[info.name].clone())
+        continued, _ = run_part(cut(traced, info.name, []), activations[info.name].clone())
         assert torch.equal(continued, logits), info.name
 
 
@@ -119,7 +118,7 @@ def test_a_cut_hands_out_the_activations_behind_it() -> None:
     _, activations = Reader(traced, [p.name for p in traced.positions])(x)
     behind = taps_behind(traced, "layer1.1")
     assert behind == ["layer1.2", "layer2.0", "layer2.1", "layer2.2", "layer3.0", "layer3.1", "layer3.2"]
-    _, taps = run(cut(traced, "layer1.1", behind), activations["layer1.1"])
+    _, taps = run_part(cut(traced, "layer1.1", behind), activations["layer1.1"])
     assert all(torch.equal(tap, activations[name]) for name, tap in zip(behind, taps, strict=True))
 
 
@@ -135,12 +134,11 @@ def test_an_unknown_position_is_refused_with_the_list_of_known_ones() -> None:
 
 def test_train_mode_is_refused() -> None:
     network, spec = nets.network("cnn", 8, 1, width=4)
-    with pytest.raises(NetworkError, match=r"expected eval mode, got train mode; call .eval\(\)"):
+    with pytest.raises(NetworkError, match=r"expected eval mode everywhere, got train mode; call .eval\(\)"):
         trace(network.train(), spec)
 
 
 def test_one_layer_in_train_mode_is_refused_too() -> None:
-    # Fails: only the root's flag is looked at, and tracing then changes the BatchNorm statistics.
     network, spec = nets.network("cnn", 8, 1, width=4)
     network.blocks[1].train()
     before = fingerprint(network)
@@ -180,7 +178,6 @@ def test_a_network_that_cannot_be_traced_is_a_network_error() -> None:
 def test_an_input_that_the_network_cannot_take_is_a_network_error_and_nothing_is_printed(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    # Fails: torch's ShapeProp prints a traceback to the standard error stream.
     network, _ = nets.network("cnn", 8, 1, width=4)
     with pytest.raises(NetworkError, match="got"):
         trace(network, nets.spec("cnn", 8, 3))
@@ -188,7 +185,6 @@ def test_an_input_that_the_network_cannot_take_is_a_network_error_and_nothing_is
 
 
 def test_a_spec_with_another_number_of_classes_than_logits_is_refused() -> None:
-    # Fails: nothing compares them, and labels of cloned classes would mean other logits.
     network, _ = nets.network("cnn", 8, 1, classes="abcd", width=4)
     with pytest.raises(NetworkError, match="classes"):
         trace(network, nets.spec("cnn", 8, 1, classes="abc"))

@@ -27,12 +27,11 @@ def test_the_winner_is_trained_for_all_the_epochs_and_half_of_the_rest_goes_each
     assert plan[0][0] == count
     assert plan[-1][0] == 1
     assert all(after == (before + 1) // 2 for (before, _), (after, _) in pairwise(plan))
-    assert all(e >= 1 for _, e in plan)
+    assert plan[-1][1] >= 1
 
 
 @pytest.mark.parametrize(("count", "epochs"), [(4, 1), (4, 2), (2, 1)])
 def test_few_epochs_are_not_exceeded(count: int, epochs: int) -> None:
-    # Fails: every round trains for at least one epoch.
     assert sum(e for _, e in _rounds(count, epochs)) == epochs
 
 
@@ -50,7 +49,7 @@ def test_candidates_are_pairs_of_like_grids_the_likest_depths_first(pair: Pair) 
 
 def test_many_candidates_are_limited() -> None:
     one, two = (nets.network("resnet32", 16, classes=classes, width=4) for classes in ("ab", "cd"))
-    images = ImageSet(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 4, tuple("abcd"))
+    images = ImageSet(torch.zeros(16, 3, 16, 16, dtype=torch.uint8), torch.arange(16) % 4, tuple("abcd"))
     assert len(candidates(nets.job(one, two, images, CloneConfig(classes=("c",))))) == MAX_CANDIDATES
 
 
@@ -81,8 +80,6 @@ def test_a_fixed_position_is_not_screened(pair: Pair) -> None:
 
 
 def test_a_class_with_few_images_does_not_stop_the_screen(pair: Pair) -> None:
-    # Fails: the probe is drawn blindly and may hold one image of a class, or none. With a thousand classes
-    # the default of 2000 images is always too few. The message then asks for images that are there.
     rare = torch.nonzero(pair.images.labels == 9).flatten()[3:]
     kept = torch.ones(len(pair.images), dtype=torch.bool).index_fill(0, rare, False)
     screen(_job(pair, pair.images.take(torch.nonzero(kept).flatten()), screen_images=60))

@@ -109,7 +109,6 @@ def test_another_dtype_is_refused(file: Path, dtype: object) -> None:
 
 @pytest.mark.parametrize("dtype", [[], {}, ["F32"]])
 def test_a_dtype_that_is_no_text_is_refused(file: Path, dtype: object) -> None:
-    # Fails: TypeError (unhashable) escapes the checker.
     with pytest.raises(TensorFileError, match="dtype"):
         read_header(_write(file, {"a": _tensor(0, 0, dtype=dtype)}))
 
@@ -157,13 +156,11 @@ def test_a_header_that_is_no_json_object_is_refused(file: Path, raw: bytes) -> N
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
 def test_a_header_that_is_not_plain_utf_8_is_refused(file: Path, encoding: str) -> None:
-    # Fails: Python guesses the encoding; safetensors then refuses the file with an error of its own.
     with pytest.raises(TensorFileError):
         read_header(_write(file, json.dumps({"a": _tensor(0, 1)}).encode(encoding), b"x"))
 
 
 def test_half_a_surrogate_in_the_metadata_is_refused(file: Path) -> None:
-    # Fails: Python takes it; safetensors then refuses the file with an error of its own.
     with pytest.raises(TensorFileError):
         read_header(_write(file, rb'{"__metadata__":{"a":"\ud800"}}'))
 
@@ -200,5 +197,4 @@ def test_arbitrary_headers_raise_nothing_else(file: Path, raw: bytes) -> None:
 @_quick
 @given(header=st.dictionaries(st.sampled_from(["a", "b", "__metadata__", ""]), _json | _entry))
 def test_arbitrary_json_raises_nothing_else(file: Path, header: dict[str, object]) -> None:
-    # Fails with the dtype that is no text.
     _reads_or_refuses(_write(file, header, b"xx"))

@@ -6,9 +6,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from pnc_core.architectures import MAX_WIDTH, architectures, build_network, check_weights, load_network, load_weights
 from pnc_core.errors import ConfigError, NetworkError, TensorFileError, UnknownArchitecture, WeightsMismatch
 from pnc_core.identity import fingerprint
+from pnc_core.networks import MAX_WIDTH, architectures, build_network, check_weights, load_network, load_weights
 from tests.unit.pnc_core import nets
 
 CNN = nets.spec("cnn", 8, 1, width=4)
@@ -79,7 +79,6 @@ def test_a_torchvision_network_needs_three_channels() -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("torchvision/vit_b_16", 33), ("torchvision/maxvit_t", 64)])
 def test_an_input_size_that_the_architecture_cannot_take_is_a_network_error(name: str, size: int) -> None:
-    # Fails: torchvision's AssertionError or ValueError comes out.
     with pytest.raises(NetworkError, match="input_size"):
         build_network(nets.spec(name, size), device="meta")
 

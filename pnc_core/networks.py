@@ -180,6 +180,12 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
         return builder(spec, **spec.options).to(device).eval()
     except TypeError as error:
         raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None
+    except (AssertionError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise NetworkError(
+            f"{spec.architecture}: expected another input_size than {spec.input_size}, got {error}"
+        ) from None
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -196,7 +202,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 def load_network(spec: NetworkSpec, path: Path) -> nn.Module:
     """Build a network and give it the weights of a safetensors file, in eval mode.
 
-    Names and shapes are compared on the meta device before anything is allocated.
+    Names and shapes are compared on the meta device before the network is allocated.
 
     Raises:
         TensorFileError: the file is damaged or not safetensors.
