@@ -36,12 +36,18 @@ def up(
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
+    record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,
 ) -> None:
     """Clone three digits from one network into another over HTTP, and take them out again."""
     from app.demo import run
 
-    run(seed, console)
+    shown = Console(record=True, width=88) if record else console
+    try:
+        run(seed, shown)
+    finally:
+        if record:
+            shown.save_svg(str(record), title="make demo")
 
 
 @app.command()

@@ -30,8 +30,7 @@ from app.zoo.settings import Settings
 from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet, augment, batches, preprocess
-from pnc_core.evaluation import direct_ensemble, evaluate
-from pnc_core.head import accuracy
+from pnc_core.evaluation import direct_ensemble, evaluate, judge
 from pnc_core.identity import fingerprint
 from pnc_core.networks import build_network
 
@@ -75,6 +74,10 @@ def run(seed: int, console: Console) -> None:
     """Do it all and print a table; the last line is `DEMO ` and one JSON object.
 
     Exits with 1 when a promise is not kept.
+
+    Args:
+        seed: Of the networks, the split and the job.
+        console: Where to show it.
     """
     began = time.monotonic()
     console.rule(f"Cloning digits {', '.join(CLONED)} into a network that knows {', '.join(LOW)}")
@@ -162,10 +165,13 @@ def register(client: Client, material: Material, folder: Path, console: Console)
         path = folder / f"{name}.safetensors"
         safetensors.torch.save_file(network.state_dict(), path)
         version = client.models.wait(name, client.models.push(name, spec, path).number)
-        console.print(f"registered {version.ref}: {version.parameters:,} parameters, {version.fingerprint:.20}...")
+        console.print(
+            f"registered {version.ref}: {version.parameters:,} parameters, {version.fingerprint:.20}...",
+            highlight=False,
+        )
     write_parquet(folder / "digits.parquet", png_rows(material.job), DIGITS)
     dataset = client.datasets.push(folder / "digits.parquet")
-    console.print(f"registered {dataset.id}: {dataset.rows} images")
+    console.print(f"registered {dataset.id}: {dataset.rows} images", highlight=False)
     return dataset
 
 
@@ -176,7 +182,7 @@ def _follow(client: Client, dataset: str, seed: int, console: Console) -> Job:
     if not verdict.valid:
         raise SystemExit(f"the service refuses the job: {verdict.problems}")
     job = client.jobs.create("digits-low", "digits-high", dataset, config)
-    console.print(f"posted {job.id}: clone {', '.join(CLONED)} of digits-high into digits-low")
+    console.print(f"posted {job.id}", highlight=False)
     with _progress(console) as progress:
         task = progress.add_task("queued", total=1.0)
 
@@ -200,7 +206,7 @@ def _seconds(job: Job) -> float:
 def _trial_line(trial: dict[str, Any]) -> str:
     stage = f"round {trial['round']}" if trial["round"] else "screen "
     where = f"{trial['target_position']} -> {trial['source_position']}"
-    bar = "█" * round(20 * trial["score"])
+    bar = "━" * round(20 * trial["score"])
     return f"  {stage}  {where:<24} {trial['score']:.3f} [cyan]{bar:<20}[/cyan] {trial['parameters']:>7,} numbers"
 
 
@@ -210,28 +216,27 @@ def _serve(client: Client, material: Material, module: str, console: Console) ->
     client.deployments.create(name, "digits-low")
     before = _predict_all(client, name, material.test)
     client.deployments.attach(name, module)
-    console.print(f"attached {module} to the live deployment {name!r}")
+    console.print(f"attached {module} to the live deployment {name!r}", highlight=False)
     during = _predict_all(client, name, material.test)
     client.deployments.detach(name, module)
-    console.print(f"detached {module}")
+    console.print(f"detached {module}", highlight=False)
     after = _predict_all(client, name, material.test)
 
     classes = (*LOW, *CLONED)
     used = torch.isin(material.test.labels, torch.tensor([DIGITS.index(c) for c in classes]))
-    labels, old = material.test.only(classes).labels, len(LOW)
-    composed, alone = during.logits(classes)[used], before.logits(LOW)[used]
-    is_old = labels < old
-    score = accuracy(composed, labels, old)
-    difference = float((before.logits(LOW) - after.logits(LOW)).abs().max())
+    labels = material.test.only(classes).labels
+    alone = before.logits(LOW)
+    judged = judge(during.logits(classes)[used], alone[used], labels)
+    difference = float((alone - after.logits(LOW)).abs().max())
     same_digest = before.fingerprint == after.fingerprint == fingerprint(material.target[0])
     return {
-        "target_old": _share(alone[is_old].argmax(1) == labels[is_old]),
-        "composed_old": round(score.old, 4),
-        "composed_new": round(score.new, 4),
-        "composed_avg": round(score.average, 4),
-        "composed_all": _share(composed.argmax(1) == labels),
-        "target_all": _share(alone.argmax(1) == labels),
-        "locality": _share(composed[is_old].argmax(1) == alone[is_old].argmax(1)),
+        "target_old": round(judged.target_old, 4),
+        "target_all": round(float((alone[used].argmax(1) == labels).double().mean()), 4),
+        "composed_old": round(judged.old, 4),
+        "composed_new": round(judged.new, 4),
+        "composed_avg": round(judged.average, 4),
+        "composed_all": round(judged.all, 4),
+        "locality": round(judged.locality, 4),
         "restored": same_digest and difference == 0.0,
         "target_digest_before": before.fingerprint,
         "target_digest_after": after.fingerprint,
@@ -251,9 +256,10 @@ def _compare(material: Material, bundles: dict[str, Path]) -> dict[str, Any]:
     thin = attach(target[0], bundles["thin"], source=source[0])
     local, local_thin = evaluate(full, test), evaluate(thin, test)
     untouched = detach(full) is target[0] and fingerprint(target[0]) == digest
-    raw = direct_ensemble(target, source, CLONED, test, softmax=False)
-    probabilities = direct_ensemble(target, source, CLONED, test, softmax=True)
-    best = max(raw, probabilities, key=lambda score: score.average)
+    rivals = {
+        name: direct_ensemble(target, source, CLONED, test, softmax=name == "softmax") for name in ("raw", "softmax")
+    }
+    best = max(rivals.values(), key=lambda rival: rival.average)
     return {
         "local_avg": round(local.average, 4),
         "thin_is_full": local == local_thin,
@@ -261,8 +267,10 @@ def _compare(material: Material, bundles: dict[str, Path]) -> dict[str, Any]:
         "ensemble_old": round(best.old, 4),
         "ensemble_new": round(best.new, 4),
         "ensemble_avg": round(best.average, 4),
-        "ensemble_raw_avg": round(raw.average, 4),
-        "ensemble_softmax_avg": round(probabilities.average, 4),
+        "ensemble_all": round(best.all, 4),
+        "ensemble_locality": round(best.locality, 4),
+        "ensemble_raw_avg": round(rivals["raw"].average, 4),
+        "ensemble_softmax_avg": round(rivals["softmax"].average, 4),
     }
 
 
@@ -281,22 +289,16 @@ def _broken(result: dict[str, Any]) -> list[str]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table(title="Accuracy on test images, all classes competing", caption=_caption(result), min_width=76)
-    for column in ("", "old (0-4)", "new (7-9)", "average", "locality"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = Table(title="Accuracy on test images, all classes competing", caption=_caption(result), min_width=78)
+    for column in ("", "old (0-4)", "new (7-9)", "average", "all images", "locality"):
+        table.add_column(column, justify="right" if column else "left")
     rows = (
-        ("target alone", result["target_old"], 0.0, result["target_old"] / 2, 1.0),
-        ("direct ensemble", result["ensemble_old"], result["ensemble_new"], result["ensemble_avg"], None),
-        (
-            "composed",
-            result["composed_old"],
-            result["composed_new"],
-            result["composed_avg"],
-            result["locality"],
-        ),
+        ("target alone", result["target_old"], 0.0, result["target_old"] / 2, result["target_all"], 1.0),
+        ("direct ensemble", *(result[f"ensemble_{side}"] for side in ("old", "new", "avg", "all", "locality"))),
+        ("composed", *(result[f"composed_{side}"] for side in ("old", "new", "avg", "all")), result["locality"]),
     )
     for name, *figures in rows:
-        table.add_row(name, *("" if f is None else f"{f:.4f}" for f in figures))
+        table.add_row(name, *(f"{figure:.4f}" for figure in figures))
     return table
 
 
@@ -326,7 +328,3 @@ def png(image: torch.Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image[0].numpy()).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _share(hits: torch.Tensor) -> float:
-    return round(float(hits.double().mean()), 4)

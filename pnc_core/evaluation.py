@@ -13,23 +13,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from pnc_core.composed import Composed
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, batches, preprocess
-from pnc_core.head import Accuracy, accuracy
+from pnc_core.head import accuracy
 
 BATCH = 256
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A composed network on test images; all shares 0..1."""
+    """Logits over old and new classes on test images; all shares 0..1, nan where a side has no image."""
 
     target_old: float
     """The target alone, on its own classes."""
     old: float
-    """The composed network on the old classes, all classes competing."""
+    """On the old classes, all classes competing."""
     new: float
     """The same on the cloned classes."""
     average: float
     """Mean of `old` and `new`."""
+    all: float
+    """All images alike."""
     locality: float
     """Old images whose prediction is the target's own."""
     leak: float
@@ -40,20 +42,32 @@ def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
     """Judge a composed network on images it has not seen.
 
     Args:
-        composed: Target with modules, in eval mode; not changed.
+        composed: Target with modules; not changed.
         images: Labelled by class name; classes the network lacks are left out.
     """
     spec = composed.traced.spec
-    used, old = images.only(composed.classes), len(spec.classes)
+    used = images.only(composed.classes)
     logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
-    score = accuracy(logits, used.labels, old)
-    is_old = used.labels < old
+    return judge(logits, alone, used.labels)
+
+
+def judge(logits: Tensor, alone: Tensor, labels: Tensor) -> Evaluation:
+    """Compare logits with the labels and with the target's own.
+
+    Args:
+        logits: (N, N_old + K) of whatever is judged.
+        alone: (N, N_old) of the target alone.
+        labels: int64 (N,), old classes first.
+    """
+    old = alone.shape[1]
+    score, is_old = accuracy(logits, labels, old), labels < old
     before, after = alone[is_old].argmax(1), logits[is_old].argmax(1)
     return Evaluation(
-        target_old=_share(before == used.labels[is_old]),
+        target_old=_share(before == labels[is_old]),
         old=score.old,
         new=score.new,
         average=score.average,
+        all=_share(logits.argmax(1) == labels),
         locality=_share(before == after),
         leak=_share(after >= old),
     )
@@ -66,7 +80,7 @@ def direct_ensemble(
     images: ImageSet,
     *,
     softmax: bool,
-) -> Accuracy:
+) -> Evaluation:
     """The rival that needs no cloning: both whole networks side by side.
 
     Args:
@@ -79,10 +93,9 @@ def direct_ensemble(
     """
     used = images.only((*target[1].classes, *classes))
     rows = [source[1].classes.index(name) for name in classes]
-    sides = [predict(*target, used.images), predict(*source, used.images)[:, rows]]
-    if softmax:
-        sides = [side.softmax(1) for side in sides]
-    return accuracy(torch.cat(sides, dim=1), used.labels, len(target[1].classes))
+    alone, own = predict(*target, used.images), predict(*source, used.images)[:, rows]
+    sides = (alone.softmax(1), own.softmax(1)) if softmax else (alone, own)
+    return judge(torch.cat(sides, dim=1), alone, used.labels)
 
 
 def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:
