@@ -5,16 +5,20 @@ import socket
 import uvicorn
 
 from app.zoo.lifeline import end_with_parent
+from app.zoo.logs import log_to_stderr
+from app.zoo.settings import Settings
 
 
-def run_inherited(factory: str, fd: int) -> None:
+def run_inherited(process: str, factory: str, fd: int) -> None:
     """Serve on a listening socket that the parent process made; end with the parent.
 
     Args:
+        process: Named in every line of the log.
         factory: `module:function` that makes the app.
         fd: File descriptor of the socket.
     """
     end_with_parent()
+    log_to_stderr(Settings(), process)
     config = uvicorn.Config(
         factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )

@@ -18,18 +18,29 @@ DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; de
 @app.command()
 def up(
     data_dir: DataDir = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; only loopback is safe without keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: loopback.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API; default 8000; 0: a free one.", min=0)] = None,
 ) -> None:
     """Run the embedded service: API, serving and one worker, until Ctrl-C."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
     from app.up import UpError, up
     from app.zoo.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, **({"data_dir": data_dir.resolve()} if data_dir else {})}
-    settings = Settings(**given)
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir.resolve() if data_dir else None}
     try:
-        up(settings, lambda url: console.print(f"ready: {url}  (API docs: {url}/docs, data: {settings.data_dir})"))
-    except UpError as error:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        if not settings.is_loopback:
+            errors.print(
+                f"[yellow]warning:[/yellow] {settings.host} is not loopback, and there are no keys: whoever "
+                "reaches it can use everything",
+                soft_wrap=True,
+            )
+        up(settings, lambda url: console.print(f"ready: {url}  (docs: {url}/docs)", soft_wrap=True, highlight=False))
+    except (ValidationError, SettingsError) as error:
+        _fail(f"settings (PNC_* variables and options): {error}")
+    except (UpError, OSError) as error:
         _fail(str(error))
     console.print("stopped")
 
@@ -67,7 +78,8 @@ def inspect(
 
 
 def _fail(message: str) -> None:
-    errors.print(f"[red]error:[/red] {message}", highlight=False)
+    errors.print("[red]error:[/red] ", end="")
+    errors.print(message, highlight=False, markup=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -8,7 +8,6 @@ supervisor, even when it is killed.
 
 import fcntl
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -21,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.zoo.db import Database, migrate
+from app.zoo.db import migrate
+from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
+from app.zoo.zoo import open_zoo
 
 log = logging.getLogger(__name__)
 STARTUP_SECONDS = 60
@@ -118,7 +120,7 @@ class Service:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http://{host}:{door.getsockname()[1]}"
         self._serving = f"http://127.0.0.1:{back.getsockname()[1]}"
-        environment = {**os.environ, **settings.environment(), "PNC_SERVING_URL": self._serving}
+        environment = child_environment({**settings.environment(), "PNC_SERVING_URL": self._serving})
         python = [sys.executable, "-m"]
         self.children = [
             Child("serving", [*python, "app.serving", str(back.fileno())], environment, [back]),
@@ -194,14 +196,20 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _migrate(settings: Settings) -> None:
-    database = Database(settings.database_url)
+    """Open everything once here, where a message is still seen, and bring the schema up to date."""
     try:
-        migrate(database)
+        zoo = open_zoo(settings)
+    except (SQLAlchemyError, ValueError) as error:
+        raise UpError(f"expected a usable PNC_DATABASE_URL and PNC_STORE_URL, got: {error}") from None
+    try:
+        migrate(zoo.database)
+    except SQLAlchemyError as error:
+        raise UpError(f"expected a database that can be brought up to date, got: {error}") from None
     finally:
-        database.close()
+        zoo.close()
 
 
 def _answers(url: str) -> bool:
     with suppress(httpx.TransportError):
-        return httpx.get(url, timeout=2).status_code == 200
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
     return False

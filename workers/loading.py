@@ -9,7 +9,7 @@ from torch import nn
 
 from app.zoo.images import decode_image
 from app.zoo.models import spec_of
-from app.zoo.store import local_file
+from app.zoo.store import verified_file
 from app.zoo.tables import DatasetRow, VersionRow
 from app.zoo.zoo import Zoo
 from pnc_core.config import NetworkSpec
@@ -26,7 +26,7 @@ def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]
         PncError: the weights are damaged or do not fit the spec.
     """
     spec = spec_of(version)
-    with local_file(zoo.store, version.key) as path:
+    with verified_file(zoo.store, version.key, version.digest) as path:
         return load_network(spec, path), spec
 
 
@@ -44,7 +44,7 @@ def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tup
     """
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
     images, labels = [], []
-    with local_file(zoo.store, dataset.key) as path:
+    with verified_file(zoo.store, dataset.key, dataset.digest) as path:
         for number, label, raw in _rows(path):
             if label in wanted:
                 images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))

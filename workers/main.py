@@ -17,21 +17,33 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.zoo import runs, validation
+from app.zoo import garbage, runs, validation
 from app.zoo.errors import LeaseLost
 from app.zoo.leases import Lease
-from app.zoo.lifeline import end_with_parent
+from app.zoo.lifeline import child_environment, end_with_parent
+from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo, open_zoo
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
 SWEEP_SECONDS = 1.0
+GARBAGE_SECONDS = 3600.0
 GRACE_SECONDS = 5.0
 """How long a child may take to stop when asked; then it is killed."""
+
+
+class Crashed(Protocol):
+    """Says that the process of a leased row has died."""
+
+    def __call__(self, session: Session, lease: Lease, reason: str) -> None:
+        """One attempt is used."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Kind:
     claim: Callable[[Session, str, int], Lease | None]
     heartbeat: Callable[[Session, Lease], str | None]
     release: Callable[[Session, Lease], None]
-    crashed: Callable[[Session, Lease, str], None]
+    crashed: Crashed
 
 
 VERSION = Kind(
@@ -56,32 +68,51 @@ JOB = Kind("job", runs.claim, runs.heartbeat, runs.release, runs.crashed)
 
 
 class Worker:
-    """Claims and supervises, one row at a time.
+    """Claims and supervises: one job at a time, and one version beside it.
 
     Args:
         zoo: The open zoo.
-        stop: Set it to end the loop.
+        stop: Set it to end the loops.
     """
 
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self._next_sweep = 0.0
 
     def run(self) -> None:
         """Work until `stop` is set."""
+        loops = [threading.Thread(target=self._work, args=(kind,), name=kind.name) for kind in (VERSION, JOB)]
+        for loop in loops:
+            loop.start()
         log.info("worker %s is ready", self.name)
+        self._sweep_now_and_then()
+        for loop in loops:
+            loop.join()
+
+    def _work(self, kind: Kind) -> None:
+        """See rows of one kind through; trouble with the database is waited out."""
         while not self.stop.is_set():
-            self._sweep()
-            if not any(self._take(kind) for kind in (VERSION, JOB)):
+            try:
+                took = self._take(kind)
+            except SQLAlchemyError:
+                log.exception("%s: cannot reach the database; trying again", kind.name)
+                took = False
+            if not took:
                 self.stop.wait(POLL_SECONDS)
 
-    def _sweep(self) -> None:
-        if time.monotonic() >= self._next_sweep:
-            with self.zoo.database.write() as session:
-                validation.sweep_validations(session)
-                runs.sweep(session)
-            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+    def _sweep_now_and_then(self) -> None:
+        next_garbage = 0.0
+        while not self.stop.is_set():
+            try:
+                with self.zoo.database.write() as session:
+                    validation.sweep_validations(session)
+                    runs.sweep(session)
+                if time.monotonic() >= next_garbage:
+                    next_garbage = time.monotonic() + GARBAGE_SECONDS
+                    garbage.collect(self.zoo)
+            except (SQLAlchemyError, OSError):
+                log.exception("cannot sweep; trying again")
+            self.stop.wait(SWEEP_SECONDS)
 
     def _take(self, kind: Kind) -> bool:
         """Claim a row of this kind and see it through; False: there was none."""
@@ -93,20 +124,12 @@ class Worker:
         child = _start(kind, lease, self.zoo.settings)
         try:
             self._supervise(kind, lease, child)
-        except LeaseLost as error:
-            # A child that ends its row gives up the lease a moment before it exits.
-            if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
-                log.warning("%s", error)
         finally:
             _kill(child)
         return True
 
     def _supervise(self, kind: Kind, lease: Lease, child: subprocess.Popen[bytes]) -> None:
-        """Keep the lease alive until the child ends, the row is cancelled, or the worker stops.
-
-        Raises:
-            LeaseLost: another worker has the row now.
-        """
+        """Keep the lease alive until the child ends, the row is cancelled or lost, or the worker stops."""
         beat = self.zoo.settings.heartbeat_seconds
         next_beat = time.monotonic() + beat
         while not _ended(child):
@@ -117,28 +140,42 @@ class Worker:
             if time.monotonic() < next_beat:
                 continue
             next_beat = time.monotonic() + beat
-            with self.zoo.database.write() as session:
-                order = kind.heartbeat(session, lease)
+            order = self._heartbeat(kind, lease)
             if order == "cancel":
                 _stop(child)
                 self._say(runs.finish_cancel, lease)
                 return
-        if child.returncode != 0:
-            log.warning("%s %s: its process ended with %s", kind.name, lease.id, child.returncode)
+            if order == "lost":
+                # A child that ends its row gives up the lease a moment before it exits.
+                if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
+                    log.warning("%s %s: the lease is lost; its process is ended", kind.name, lease.id)
+                return
+        # A child that has ended its row has given up the lease, and there is nothing to say.
+        self._say(partial(kind.crashed, reason=_reason(child.returncode)), lease)
+
+    def _heartbeat(self, kind: Kind, lease: Lease) -> str | None:
+        try:
             with self.zoo.database.write() as session:
-                kind.crashed(session, lease, _reason(child.returncode))
+                return kind.heartbeat(session, lease)
+        except LeaseLost:
+            return "lost"
+        except SQLAlchemyError:
+            log.exception("%s %s: no heartbeat; trying again while the lease lasts", kind.name, lease.id)
+            return None
 
     def _say(self, what: Callable[[Session, Lease], None], lease: Lease) -> None:
-        """Write a last word; the child may have ended the row by itself just before."""
+        """Write a last word, unless the child has ended the row by itself."""
         try:
             with self.zoo.database.write() as session:
                 what(session, lease)
-        except LeaseLost as error:
-            log.info("%s", error)
+        except LeaseLost:
+            log.debug("%s: ended by its own process", lease.id)
+        else:
+            log.info("%s: given back or ended", lease.id)
 
 
 def _start(kind: Kind, lease: Lease, settings: Settings) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **settings.environment()}
+    environment = child_environment(settings.environment())
     child = subprocess.Popen(  # noqa: S603 - our own module, no shell
         [sys.executable, "-m", "workers.runner", kind.name], stdin=subprocess.PIPE, env=environment
     )
@@ -172,6 +209,8 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _reason(code: int) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed, perhaps for using too much memory"
+    if code == 0:
+        return "its process ended without a result"
     return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
 
 
@@ -179,7 +218,7 @@ def main() -> None:
     """Entry of the worker process."""
     end_with_parent()
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s worker: %(message)s")
+    log_to_stderr(settings, "worker")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

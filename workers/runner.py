@@ -23,9 +23,8 @@ from app.zoo import jobs, runs, validation
 from app.zoo.errors import InvalidTransition, LeaseLost
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
-from app.zoo.modules import discard
+from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
-from app.zoo.store import Stored
 from app.zoo.tables import JobRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.bundle import Bundle
@@ -34,12 +33,14 @@ from pnc_core.errors import Cancelled, PncError
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.identity import fingerprint
 from pnc_core.job import Progress
+from pnc_core.manifest import Payload
 from pnc_core.positions import trace
 from workers.loading import load_images, load_version
 
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""
+PAYLOADS: tuple[Payload, ...] = ("full", "thin")
 
 
 def check_version(zoo: Zoo, lease: Lease) -> None:
@@ -92,31 +93,27 @@ def _clone(zoo: Zoo, job: JobRow, report: "Reporter", cancelled: Callable[[], bo
 
 
 def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
-    """Objects first, then module, bundles and the job's end in one fenced transaction.
+    """Store the bundles and end the job, in one fenced transaction.
+
+    The lease is checked first, the objects are put next, and only then do the rows become
+    visible: who has lost the lease puts nothing, and no row names an object that is not there.
 
     Raises:
-        LeaseLost: another worker has the job now; the objects are gone again.
+        LeaseLost: another worker has the job now; nothing was published.
     """
-    stored = {payload: _put(zoo, bundle.payload(payload)) for payload in ("full", "thin")}
-    files = [(payload, item.digest, item.bytes) for payload, item in stored.items()]
-    try:
-        with zoo.database.write() as session:
-            runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files)
-    except (LeaseLost, InvalidTransition) as error:
-        log.info("not published: %s", error)
-        with zoo.database.write() as session:
-            discard(session, zoo.store, [item.key for item in stored.values()])
-            if isinstance(error, InvalidTransition):
-                runs.finish_cancel(session, lease)
-        if isinstance(error, LeaseLost):
-            raise
-
-
-def _put(zoo: Zoo, bundle: Bundle) -> Stored:
     with tempfile.TemporaryDirectory(dir=zoo.staging) as folder:
-        path = Path(folder) / "bundle.safetensors"
-        bundle.write(path)
-        return zoo.store.put(path)
+        paths = {payload: Path(folder) / payload for payload in PAYLOADS}
+        digests = {p: bundle.payload(p).write(path).removeprefix("sha256:") for p, path in paths.items()}
+        files = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
+        try:
+            with zoo.database.write() as session:
+                runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files)
+                for payload, path in paths.items():
+                    zoo.store.put(path, expected=digests[payload])
+        except InvalidTransition as error:  # cancelled meanwhile
+            log.info("not published: %s", error)
+            with zoo.database.write() as session:
+                runs.finish_cancel(session, lease)
 
 
 class Reporter:
@@ -152,7 +149,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kind, lease = sys.argv[1], Lease(**json.load(sys.stdin))
     settings = Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s runner: %(message)s")
+    log_to_stderr(settings, "runner")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     zoo = open_zoo(settings)

@@ -57,8 +57,8 @@ def get_deployment(deployment: Name, session: Reading, response: Response) -> An
 def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch) -> None:
     """Serve it no more."""
     with zoo.database.write() as session:
-        deployments.delete(session, deployment, if_match=if_match)
-    announce(gateway, check_name(deployment))
+        generation = deployments.delete(session, deployment, if_match=if_match)
+    announce(gateway, deployment, generation)
 
 
 @router.put(

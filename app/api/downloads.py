@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from app.zoo.store import Store, read_chunks
 from app.zoo.tables import BundleRow
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z", re.IGNORECASE)
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole bundle", "content": _BINARY},
@@ -58,6 +58,8 @@ def _wanted(request: Request, bundle: BundleRow, etag: str) -> tuple[int, int] |
     if match is None or not any(match.groups()) or request.headers.get("if-range", etag) != etag:
         return None
     first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
     start = int(first) if first else max(bundle.bytes - int(last), 0)
     stop = min(int(last) + 1, bundle.bytes) if first and last else bundle.bytes
     if start >= stop:

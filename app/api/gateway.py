@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.zoo.settings import Settings
 
 RETRY_SECONDS = 5
-_PASSED_ON = ("content-type", "retry-after", "etag", "x-revision")
+_PASSED_ON = ("content-type", "retry-after")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Gateway:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = settings.serving_url
         self._client = httpx.AsyncClient(
-            base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport
+            base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport, trust_env=False
         )
 
     async def close(self) -> None:
@@ -60,10 +60,10 @@ class Gateway:
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
         return Response(answer.content, answer.status_code, passed)
 
-    async def sync(self, deployment: str) -> Verdict:
-        """Announce a change of what is wanted."""
+    async def sync(self, deployment: str, generation: int) -> Verdict:
+        """Announce a change of what is wanted, and ask what becomes of this generation."""
         try:
-            answer = await self._post(f"/internal/sync/{deployment}", b"", {})
+            answer = await self._post(f"/internal/sync/{deployment}?generation={generation}", b"", {})
         except Unreachable:
             return Verdict(applied=False)
         if answer.status_code in (409, 422):
@@ -74,7 +74,7 @@ class Gateway:
         if self.url is None:
             raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")
         try:
-            return await self._client.post(path, content=content, headers=headers)
+            return await self._client.post(path, content=content, headers=httpx.Headers(headers, "latin-1"))
         except httpx.TransportError as error:
             detail = f"expected the serving process at {self.url}, got {type(error).__name__}; try again in a moment"
             raise Unreachable(detail) from None

@@ -57,7 +57,7 @@ class Guard:
             detail = f"expected Host {_LOOPBACK[0]} or one of PNC_ALLOWED_HOSTS, got {host!r:.80}"
             return 403, "host_not_allowed", detail
         origin = headers.get("origin")
-        if method not in _SAFE and origin is not None and urlsplit(origin).netloc != host:
+        if method not in _SAFE and origin is not None and _authority(origin) != host:
             detail = f"expected an Origin with host {host}, got {origin!r:.80}; write from there, or without a browser"
             return 403, "origin_not_allowed", detail
         length = headers.get("content-length", "0")
@@ -77,6 +77,13 @@ def _name(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _authority(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc or None
+    except ValueError:
+        return None
 
 
 def _too_large(limit: int) -> str:

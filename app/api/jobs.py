@@ -3,17 +3,18 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Response
+from pydantic import BeforeValidator
 
 from app.api.requests import DoOnce, ListOf, ListQuery, Reading, Reply
 from app.api.wire import jobs as wire
 from app.api.wire.problems import documented
-from app.api.wire.shapes import Page
+from app.api.wire.shapes import Page, unicode_only
 from app.zoo import events, jobs
 from app.zoo.jobs import JobRequest
 
 router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
 Id = Annotated[str, Path(description="Id of a cloning job.", examples=["job_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
-Wanted = Annotated[JobRequest, Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
+Wanted = Annotated[JobRequest, BeforeValidator(unicode_only), Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
 
 
 class JobsQuery(ListQuery):
@@ -25,7 +26,11 @@ class JobsQuery(ListQuery):
 
 @router.post("", response_model=wire.Job, status_code=201)
 def create_job(body: Wanted, once: DoOnce) -> Response:
-    """Give a target some classes of a source. Follow the job by its events."""
+    """Give a target some classes of a source. Follow the job by its events.
+
+    A bare name of a model means its newest ready version; when none is ready, the newest
+    that is not rejected, and the job waits for it.
+    """
 
     def work(session: Any) -> Reply:
         row = jobs.submit(session, body)

@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
 from app.zoo import errors
@@ -24,6 +26,7 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.StaleRevision, 412),
     (errors.LeaseLost, 409),
 )
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _CODES = {413: "too_large", 416: "range_not_satisfiable"}
 
 
@@ -33,7 +36,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
-    app.add_exception_handler(Exception, _server_error)
+    app.add_middleware(LastResort)
 
 
 def respond(
@@ -78,21 +81,37 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in error.errors()]
-    detail = "; ".join(f"{f.pointer}: {f.detail}" for f in faults[:5])
+    detail = "; ".join(f"{f.pointer}: {f.detail}" if f.pointer else f.detail for f in faults[:5])
     return respond(request.scope, 422, "invalid", detail, faults)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    status, headers = error.status_code, dict(error.headers or {})
+    if status == 400:  # raised by FastAPI alone, for a body that it cannot read
+        return _unreadable(request, error)
+    if status == 405:
+        headers["Allow"] = _allowed(request)
     path = f"{request.method} {request.url.path}"[:200]
     texts = {
         404: f"expected a path of this API, got {path}; see /openapi.json",
-        405: f"expected another method than {path}; allowed: {(error.headers or {}).get('Allow', 'see /openapi.json')}",
+        405: f"expected one of {headers.get('Allow')} here, got {path}; see /openapi.json",
     }
-    status = error.status_code
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     detail = texts.get(status, str(error.detail)) if error.detail == HTTPStatus(status).phrase else str(error.detail)
-    return respond(request.scope, status, code, detail, headers=dict(error.headers or {}))
+    return respond(request.scope, status, code, detail, headers=headers)
+
+
+def _unreadable(request: Request, error: HTTPException) -> Response:
+    detail = _object(f"one that cannot be read ({type(error.__cause__).__name__})")
+    return respond(request.scope, 422, "invalid", detail, [Fault(pointer="", code="json_invalid", detail=detail)])
+
+
+def _allowed(request: Request) -> str:
+    """Methods of all routes of the request's path; Starlette names those of the first alone."""
+    routes = request.app.routes
+    found = (m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes))
+    return ", ".join(found)
 
 
 async def _race_lost(request: Request, error: Exception) -> Response:
@@ -102,10 +121,47 @@ async def _race_lost(request: Request, error: Exception) -> Response:
     return respond(request.scope, 409, "conflict", detail)
 
 
-async def _server_error(request: Request, error: Exception) -> Response:
-    log.error("request failed", exc_info=error, extra={"path": request.url.path})
+class LastResort:
+    """ASGI middleware that logs errors of our own, once, and answers them.
+
+    Starlette's handler of `Exception` raises them again, and the server would log them again.
+
+    Args:
+        app: What comes after.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; an answer that has begun can only be broken off, so its error goes up to the server."""
+        begun = False
+
+        async def watching(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watching)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            _log(scope, None if begun else error)
+            if begun:
+                raise
+            await _server_error(scope)(scope, receive, send)
+
+
+def _log(scope: Scope, error: Exception | None) -> None:
+    """What an operator finds the request by; the path is quoted, since it may hold line breaks."""
+    request_id = scope.get("state", {}).get("request_id", "")
+    log.error("request %s failed: %s %r", request_id, scope["method"], scope["path"], exc_info=error)
+
+
+def _server_error(scope: Scope) -> Response:
     detail = "expected to handle this, got an error of our own; tell the operator the request id"
-    return respond(request.scope, 500, "internal_error", detail)
+    return respond(scope, 500, "internal_error", detail)
 
 
 def _pointer(error: dict[str, Any]) -> str:
@@ -120,6 +176,14 @@ def _pointer(error: dict[str, Any]) -> str:
 
 def _detail(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] in ("missing", "value_error", "json_invalid"):
+    if error["type"] == "json_invalid":
+        return _object(f"text that fails at character {error['loc'][-1]} ({error['ctx']['error']})")
+    if error["loc"] == ("body",) and error["type"] != "value_error":
+        return _object("none" if error["type"] == "missing" else f"{error.get('input')!r:.80}")
+    if error["type"] in ("missing", "value_error"):
         return message
     return f"{message}, got {error.get('input')!r:.80}"
+
+
+def _object(got: str) -> str:
+    return f"expected a body that is a JSON object in UTF-8, got {got}; send it as application/json, see /openapi.json"

@@ -1,4 +1,4 @@
-"""Change what a deployment shall serve, announce it, and take it back when serving refuses."""
+"""Change what a deployment shall serve, announce it, and pass serving's verdict on."""
 
 from collections.abc import Callable
 
@@ -21,23 +21,20 @@ def roll_out(request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Sessi
 
     Returns:
         200 once it is served, 202 while the serving process has not said so, or
-        its refusal as a problem document; then the change is taken back.
+        its refusal as a problem document; it has taken the change back then.
     """
     with zoo.database.write() as session:
         change = work(session)
         name, generation = change.deployment.name, change.deployment.generation
-    verdict = announce(gateway, name) if change.changed else None
+    verdict = announce(gateway, name, generation) if change.changed else None
     if verdict is not None and verdict.refusal is not None:
-        with zoo.database.write() as session:
-            deployments.revert(session, name, generation)
-        announce(gateway, name)
         return _refused(request, verdict)
     return _describe(zoo, name, served=verdict is not None and verdict.applied)
 
 
-def announce(gateway: Gateway, name: str) -> Verdict:
+def announce(gateway: Gateway, name: str, generation: int) -> Verdict:
     """Tell the serving process that something is to do; call it from a route's own thread."""
-    return anyio.from_thread.run(gateway.sync, name)
+    return anyio.from_thread.run(gateway.sync, name, generation)
 
 
 def _refused(request: Request, verdict: Verdict) -> Response:
@@ -52,6 +49,7 @@ def _describe(zoo: Zoo, name: str, *, served: bool) -> Response:
     with zoo.database.read() as session:
         row = deployments.get(session, name)
         answer = Deployment.of(row, deployments.revision(session, row))
-    served = served or answer.observed.generation == answer.generation
+    observed = answer.observed
+    served = served or (observed.generation == answer.generation and observed.problem is None)
     headers = {"ETag": f'"{answer.generation}"'}
     return Response(answer.model_dump_json(), 200 if served else 202, headers, media_type="application/json")

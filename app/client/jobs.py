@@ -22,7 +22,7 @@ class Jobs:
         """Submit a job: give `target` the classes `config.classes` of `source`.
 
         Args:
-            target: Version that gains classes: `name`, `name@3` or `name@alias`.
+            target: Version that gains classes: `name` (its newest ready version), `name@3` or `name@alias`.
             source: Version they are cloned from.
             dataset: Id of a dataset with images of both.
             config: What to clone and how.

@@ -5,4 +5,4 @@ import sys
 from app.asgi import run_inherited
 
 if __name__ == "__main__":
-    run_inherited("app.serving.main:create_serving_app", int(sys.argv[1]))
+    run_inherited("serving", "app.serving.main:create_serving_app", int(sys.argv[1]))

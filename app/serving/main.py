@@ -1,6 +1,5 @@
 """The serving process's own ASGI app: `uvicorn --factory app.serving.main:create_serving_app`."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,10 +27,9 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
         settings: Instead of those in the environment.
     """
     settings = settings or Settings()
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s serving: %(message)s")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    app = FastAPI(title="Model-zoo cloning service: serving", lifespan=_lifespan, redirect_slashes=False)
+    app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
     app.state.zoo = open_zoo(settings)
     app.state.registry = Registry(app.state.zoo)
     app.post("/v1/deployments/{deployment}/predict")(predict)
@@ -74,10 +72,11 @@ def _predict(snapshot: Snapshot, raw: bytes) -> Prediction:
     )
 
 
-async def sync(deployment: str, request: Request) -> Any:
-    """Bring a deployment to the wanted state now; a refusal says why it stays as it was."""
+async def sync(deployment: str, generation: int, request: Request) -> Any:
+    """Bring a deployment to the wanted state now; a refusal of `generation` says why it stays as it was."""
     registry: Registry = request.app.state.registry
-    refusal = await run_in_threadpool(registry.sync, deployment)
+    await run_in_threadpool(registry.sync, deployment)
+    refusal = registry.refusal(deployment, generation)
     if refusal is not None:
         return respond(request.scope, 409, refusal.code, refusal.detail)
     return {"deployment": deployment}

@@ -7,6 +7,7 @@ reference; if that fails, the served one stays.
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from pnc_core.errors import PncError
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
+RETRY_SECONDS = 10.0
+"""A refused generation that is still wanted is tried again after this time."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Refusal:
     generation: int
     code: str
     detail: str
+    until: float
+    """When to try again, on the monotonic clock."""
 
     def document(self) -> dict[str, Any]:
         """As the zoo's row keeps it."""
@@ -47,6 +52,7 @@ class Registry:
         self._zoo = zoo
         self._snapshots: dict[str, Snapshot] = {}
         self._refusals: dict[str, Refusal] = {}
+        """The last refusal of each name: whoever asks later still gets the reason."""
         self._targets: dict[str, nn.Module] = {}
         self._changing = threading.Lock()
         self._stop = threading.Event()
@@ -74,12 +80,8 @@ class Registry:
             raise NotFound(f"expected a served deployment, got none named {name!r:.80}{why}")
         return snapshot
 
-    def sync(self, name: str | None = None) -> Refusal | None:
-        """Bring one deployment, or all, to the wanted state now.
-
-        Returns:
-            Why the named deployment's wanted generation is not served; None: it is.
-        """
+    def sync(self, name: str | None = None) -> None:
+        """Bring one deployment, or all, to the wanted state now."""
         with self._changing:
             with self._zoo.database.read() as session:
                 wanted = {d.name: d for d in deployments.desired(session)}
@@ -90,8 +92,11 @@ class Registry:
                     self._converge(deployment)
             used = {d.version_id for d in wanted.values()}
             self._targets = {key: network for key, network in self._targets.items() if key in used}
-        refusal = self._refusals.get(name) if name in wanted else None
-        return refusal if refusal and refusal.generation == wanted[str(name)].generation else None
+
+    def refusal(self, name: str, generation: int) -> Refusal | None:
+        """Why a generation is not served, if it was refused; also when it is no longer wanted."""
+        refusal = self._refusals.get(name)
+        return refusal if refusal is not None and refusal.generation == generation else None
 
     def settled(self) -> bool:
         """Is every wanted generation served or refused?"""
@@ -103,27 +108,36 @@ class Registry:
         served, refused = self._snapshots.get(wanted.name), self._refusals.get(wanted.name)
         return wanted.generation in {s.generation for s in (served, refused) if s is not None}
 
+    def _is_due(self, wanted: DesiredDeployment) -> bool:
+        refused = self._refusals.get(wanted.name)
+        again = refused is not None and refused.generation == wanted.generation and time.monotonic() >= refused.until
+        return again or not self._is_settled(wanted)
+
     def _converge(self, wanted: DesiredDeployment) -> None:
-        if self._is_settled(wanted):
+        """Serve what is wanted, or say why not; one deployment's trouble is no other's."""
+        if not self._is_due(wanted):
             return
         try:
             if wanted.version_id not in self._targets:
                 self._targets[wanted.version_id] = load_target(self._zoo, wanted)
             snapshot = compose(self._zoo, wanted, self._targets[wanted.version_id])
         except (PncError, ZooError) as error:
-            refusal = Refusal(wanted.generation, error.code, str(error))
-            self._refusals[wanted.name] = refusal
-            self._observe(wanted, refusal)
-            return
-        self._snapshots[wanted.name] = snapshot
-        self._refusals.pop(wanted.name, None)
-        self._observe(wanted, None)
-        log.info("%s: serving generation %d with %d modules", wanted.name, wanted.generation, len(wanted.modules))
+            self._refuse(wanted, error.code, str(error))
+        except Exception as error:
+            log.exception("%s: cannot serve generation %d", wanted.name, wanted.generation)
+            detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
+            self._refuse(wanted, "internal_error", detail)
+        else:
+            self._snapshots[wanted.name] = snapshot
+            with self._zoo.database.write() as session:
+                deployments.observe(session, wanted.name, wanted.generation)
+            log.info("%s: serving generation %d, %d modules", wanted.name, wanted.generation, len(wanted.modules))
 
-    def _observe(self, wanted: DesiredDeployment, refusal: Refusal | None) -> None:
+    def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
+        refusal = Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS)
+        self._refusals[wanted.name] = refusal
         with self._zoo.database.write() as session:
-            document = refusal.document() if refusal else None
-            deployments.observe(session, wanted.name, wanted.generation, error=document)
+            deployments.refuse(session, wanted.name, wanted.generation, refusal.document())
 
     def _poll(self) -> None:
         while not self._stop.is_set():

@@ -5,19 +5,20 @@ snapshot is exact: the next one starts from the very same target.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import nn
 
 from app.api.wire.deployments import ClassScore
 from app.zoo.deployments import DesiredDeployment, DesiredModule
-from app.zoo.store import local_file
+from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
 from pnc_core.bundle import read_bundle
 from pnc_core.composed import Composed, attach
 from pnc_core.config import NetworkSpec
 from pnc_core.data import preprocess
-from pnc_core.errors import MismatchError
+from pnc_core.errors import MismatchError, NetworkError
 from pnc_core.identity import fingerprint
 from pnc_core.networks import load_network
 
@@ -58,7 +59,7 @@ def load_target(zoo: Zoo, wanted: DesiredDeployment) -> nn.Module:
         MismatchError: the stored weights are not those that were registered.
         PncError: the weights cannot be loaded.
     """
-    with local_file(zoo.store, wanted.weights_key) as path:
+    with verified_file(zoo.store, wanted.weights_key, wanted.weights_digest) as path:
         network = load_network(wanted.spec, path).requires_grad_(False)
     _checked_fingerprint(wanted, network)
     return network
@@ -72,14 +73,15 @@ def _checked_fingerprint(wanted: DesiredDeployment, target: nn.Module) -> str:
 
 
 def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
-    """Attach all wanted modules to a target and try the result on a blank image.
+    """Attach all wanted modules to a target and try the result on blank images.
 
     Raises:
+        ZooError: an object is gone, or its bytes have changed.
         PncError: a bundle is damaged or made for another target; the target is as it was.
     """
     network = target
     for module in wanted.modules:
-        with local_file(zoo.store, module.key) as path:
+        with verified_file(zoo.store, module.key, module.digest) as path:
             network = attach(network, read_bundle(path), spec=wanted.spec)
     snapshot = Snapshot(
         deployment=wanted.name,
@@ -90,5 +92,13 @@ def compose(zoo: Zoo, wanted: DesiredDeployment, target: nn.Module) -> Snapshot:
         network=network,
         modules=wanted.modules,
     )
-    snapshot.answer(torch.zeros(wanted.spec.input_size, dtype=torch.uint8))
+    _try_out(snapshot)
     return snapshot
+
+
+def _try_out(snapshot: Snapshot) -> None:
+    """Refuse a network that cannot answer or whose answer is no number."""
+    for pixel in (0, 255):
+        image = torch.full(snapshot.spec.input_size, pixel, dtype=torch.uint8)
+        if not all(isfinite(score.logit) for score in snapshot.answer(image)):
+            raise NetworkError(f"{snapshot.deployment}: expected finite logits of a blank image, got inf or nan")

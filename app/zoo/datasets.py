@@ -5,12 +5,12 @@ come from the schema's metadata or from the request. Pixels are never read here.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session
 from app.zoo import uploads
 from app.zoo.errors import Invalid, NotFound
 from app.zoo.ids import new_id
-from app.zoo.names import check_name
+from app.zoo.names import MAX_CLASS_NAME, check_name, is_class_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import DatasetRow
 
 MAX_CLASSES = 100_000
+_MAKER = "the Python client's `client.datasets.push(folder)` makes such a file"
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,16 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None) -> Contents:
         classes: Class names in the order of the labels, instead of those in the file.
 
     Raises:
-        Invalid: not Parquet, other columns, no class names, or labels without a name.
+        Invalid: not Parquet, other columns, no or odd class names, or labels without a name.
     """
     try:
         parquet = pq.ParquetFile(file)
         _check_columns(parquet.schema_arrow)
         names = _class_names(parquet.schema_arrow, classes)
         return Contents(parquet.metadata.num_rows, names, _count(parquet, names))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise Invalid.at(
-            "/upload", "invalid_parquet", f"expected a Parquet file, got one that fails: {error}"
+            "/upload", "invalid_parquet", f"expected a Parquet file, got one that fails: {error}; {_MAKER}"
         ) from None
 
 
@@ -97,11 +98,9 @@ def get(session: Session, dataset_id: str) -> DatasetRow:
 
 def _check_columns(schema: pa.Schema) -> None:
     found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:400]
-    expected = "expected columns image: struct<bytes: binary, path: string> and label: int64"
-    problem = Invalid.at(
-        "/upload", "invalid_columns", f"{expected}, got {found}; `pnc datasets push DIR` makes such a file"
-    )
-    if not {"image", "label"} <= set(schema.names):
+    expected = "expected one column image: struct<bytes: binary, path: string> and one label: int64"
+    problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {found}; {_MAKER}")
+    if [schema.names.count(name) for name in ("image", "label")] != [1, 1]:
         raise problem
     image, label = schema.field("image").type, schema.field("label").type
     if not pa.types.is_integer(label) or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
@@ -120,10 +119,15 @@ def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, .
         got = f"{len(names)}, {len(set(names))} of them distinct"
         detail = f"expected at most {MAX_CLASSES} class names without repetition, got {got}"
         raise Invalid.at("/classes", "invalid_class_names", detail)
+    odd = next((name for name in names if not is_class_name(name)), None)
+    if odd is not None:
+        expected = f"expected printable class names of 1 to {MAX_CLASS_NAME} characters"
+        detail = f"{expected}, got {odd!r:.80}; send other `classes` with the request"
+        raise Invalid.at("/classes", "invalid_class_names", detail)
     return tuple(names)
 
 
-def _names_in_schema(schema: pa.Schema) -> list[str]:
+def _names_in_schema(schema: pa.Schema) -> list[Any]:
     """`info.features.label.names` of the Hugging Face metadata; empty when it is not there."""
     value: object
     try:
@@ -132,15 +136,21 @@ def _names_in_schema(schema: pa.Schema) -> list[str]:
         return []
     for step in ("info", "features", "label", "names"):
         value = value.get(step) if isinstance(value, dict) else None
-    return [str(name) for name in value] if isinstance(value, list) else []
+    return value if isinstance(value, list) else []
 
 
 def _count(parquet: pq.ParquetFile, names: tuple[str, ...]) -> dict[str, int]:
     totals = [0] * len(names)
     for batch in parquet.iter_batches(columns=["label"]):
-        for label, count in Counter(batch.column(0).to_pylist()).items():
+        for label, count in _tally(batch.column(0)):
             if label is None or not 0 <= label < len(names):
                 detail = f"expected labels from 0 to {len(names) - 1}, got {label} in {count} rows; name every class"
                 raise Invalid.at("/upload", "invalid_labels", detail)
             totals[label] += count
     return dict(zip(names, totals, strict=True))
+
+
+def _tally(labels: "pa.Array[Any]") -> Iterator[tuple[int | None, int]]:
+    """Each label and how often it occurs, counted without an object a row."""
+    tally = pc.value_counts(labels)
+    yield from zip(tally.field("values").to_pylist(), tally.field("counts").to_pylist(), strict=True)

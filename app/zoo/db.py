@@ -6,6 +6,7 @@ is locked". Reading transactions cannot write at all, on either database.
 """
 
 import importlib.util
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
 BUSY_SECONDS = 30
 _WRITE = "pnc_write"
@@ -63,6 +65,13 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+# Turning WAL on needs the file for itself, and SQLite does not wait for that by its own timeout.
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    wait=wait_random(0.01, 0.1),
+    stop=stop_after_delay(BUSY_SECONDS),
+    reraise=True,
+)
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late and is deferred
     cursor = connection.cursor()

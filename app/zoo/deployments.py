@@ -150,8 +150,8 @@ def detach(session: Session, name: str, module_id: str, *, if_match: int | None 
     return Change(row, changed=True)
 
 
-def delete(session: Session, name: str, *, if_match: int | None = None) -> None:
-    """Serve it no more. Its generations go on counting, should the name come back.
+def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
+    """Serve it no more; returns its last generation, from which to count on, should the name come back.
 
     Raises:
         NotFound: there is no such deployment.
@@ -159,6 +159,7 @@ def delete(session: Session, name: str, *, if_match: int | None = None) -> None:
     """
     row = _locked(session, name, if_match)
     row.deleted_at = clock.now(session)
+    return row.generation
 
 
 def revert(session: Session, name: str, generation: int) -> DeploymentRow | None:
@@ -212,6 +213,23 @@ def observe(session: Session, name: str, generation: int, *, error: dict[str, An
     if row is None or generation < (row.observed_generation or 0):
         return
     row.observed_generation, row.observed_problem, row.observed_at = generation, error, clock.now(session)
+
+
+def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]) -> None:
+    """Report from the serving process: it will not serve this generation, because of `problem`.
+
+    A generation that was never served is taken back. One that was served before, as after a
+    restart, stays wanted: what is broken may be mended, and nobody falls back unasked.
+    """
+    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is None:
+        return
+    # A wanted generation that was reported on before was served: a refusal would have taken it back.
+    is_new = (row.observed_generation or 0) < generation
+    observe(session, name, generation, error=problem)
+    if is_new and row.generation == generation:
+        revert(session, name, generation)
 
 
 def _servable(session: Session, target: str) -> VersionRow:

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import asdict
 
-from sqlalchemy import select
+from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock, uploads
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
 from app.zoo.ids import new_id
-from app.zoo.names import check_alias, check_name
+from app.zoo.names import check_alias, check_model_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.store import Store, local_file
 from app.zoo.tables import AliasRow, ModelRow, VersionRow
@@ -25,10 +25,10 @@ def create(session: Session, *, name: str, description: str = "") -> ModelRow:
     """Register a model, still without versions.
 
     Raises:
-        Invalid: the name is not one.
+        Invalid: the name is not one, or begins like an id.
         AlreadyExists: it is taken, perhaps by an archived model.
     """
-    check_name(name)
+    check_model_name(name)
     if _by_name(session, name) is not None:
         raise AlreadyExists(f"expected a new name, got {name!r}, which is taken; add a version to it or choose another")
     model = ModelRow(id=new_id("mdl"), name=name, description=description, aliases=[])
@@ -187,7 +187,8 @@ def delete_alias(session: Session, name: str, alias: str) -> None:
 def resolve(session: Session, ref: str) -> VersionRow:
     """The version that `name`, `name@3`, `name@alias` or a version's id means.
 
-    A bare name means the newest version that was not rejected, or the newest of all.
+    A bare name means the newest version that is ready. Without any it means the newest that
+    is still validating, which jobs may wait for, or else the newest of all.
 
     Raises:
         NotFound: there is no such model, version or alias.
@@ -228,8 +229,8 @@ def _aliased(session: Session, name: str, alias: str) -> VersionRow:
 def _newest(session: Session, name: str) -> VersionRow:
     model = get(session, name)
     query = select(VersionRow).where(VersionRow.model_id == model.id)
-    order = ((VersionRow.status == "rejected").asc(), VersionRow.number.desc())
-    version = session.scalars(query.order_by(*order).limit(1)).one_or_none()
+    usable_first = case({"ready": 0, "rejected": 2}, value=VersionRow.status, else_=1)
+    version = session.scalars(query.order_by(usable_first, VersionRow.number.desc()).limit(1)).one_or_none()
     if version is None:
         raise NotFound(f"expected {model.name} to have a version, got none; add one first")
     return version

@@ -1,13 +1,10 @@
 """Modules: what was cloned, and their bundles."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.zoo.errors import NotFound
 from app.zoo.pages import Page, Window, page
-from app.zoo.store import Store
 from app.zoo.tables import BundleRow, ModuleRow
 
 
@@ -41,10 +38,3 @@ def bundle(session: Session, module_id: str, payload: str) -> BundleRow:
     if not found:
         raise NotFound(f"{module_id}: expected a bundle with payload {payload!r:.20}, got none; try the other payload")
     return found[0]
-
-
-def discard(session: Session, store: Store, keys: Sequence[str]) -> None:
-    """Remove bundle files that were stored but not published, unless another module has the very same."""
-    used = set(session.scalars(select(BundleRow.key).where(BundleRow.key.in_(keys))))
-    for key in set(keys) - used:
-        store.delete(key)

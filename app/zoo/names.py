@@ -6,6 +6,9 @@ from app.zoo.errors import Invalid
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 ALIAS_PATTERN = r"^[a-z][a-z0-9._-]{0,62}$"
+ID_PREFIXES = ("mdl_", "ver_")
+"""How ids begin that stand where a model's name does."""
+MAX_CLASS_NAME = 128
 _NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")
 _ALIAS = re.compile(ALIAS_PATTERN.rstrip("$") + r"\Z")
 
@@ -17,6 +20,25 @@ def check_name(name: str, pointer: str = "/name") -> str:
         Invalid: it holds other characters, or is too long.
     """
     return _check(_NAME, name, pointer, "letter or digit")
+
+
+def check_model_name(name: str) -> str:
+    """The name itself, when it is one and cannot be taken for an id.
+
+    Raises:
+        Invalid: it is no name, or begins as ids do.
+    """
+    if check_name(name).startswith(ID_PREFIXES):
+        detail = (
+            f"expected a name that does not begin like an id ({', '.join(ID_PREFIXES)}), got {name!r}; choose another"
+        )
+        raise Invalid.at("/name", "invalid_name", detail)
+    return name
+
+
+def is_class_name(name: object) -> bool:
+    """Whether this can name a class; the same rule as a network's own classes follow."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
 
 
 def check_alias(alias: str, pointer: str = "path:alias") -> str:

@@ -13,6 +13,7 @@ from app.zoo.errors import Invalid
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 100
+_MAX_POSITION = 2**63 - 1
 Row = TypeVar("Row")
 Key = TypeVar("Key", str, int)
 
@@ -76,10 +77,15 @@ def encode(value: str | int) -> str:
 def _decode(cursor: str, kind: Callable[[str], Key]) -> Key:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
+        position = kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
+        if isinstance(position, int) and not 0 <= position <= _MAX_POSITION:
+            raise ValueError("more than a database's integer holds")
+        return position
     except (ValueError, binascii.Error):
         raise Invalid.at(
-            "query:after", "invalid_cursor", f"expected next_cursor of the page before, got {cursor!r:.80}"
+            "query:after",
+            "invalid_cursor",
+            f"expected next_cursor of the page before, got {cursor!r:.80}; leave it out to begin anew",
         ) from None
 
 

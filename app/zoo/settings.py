@@ -1,16 +1,16 @@
 """Settings of every process, read once at its root from `PNC_*` environment variables."""
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_dir
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL
 
 
 def _database_in(values: dict[str, Any]) -> str:
-    return f"sqlite:///{values['data_dir']}/zoo.db"
+    return URL.create("sqlite", database=str(values["data_dir"] / "zoo.db")).render_as_string()
 
 
 def _objects_in(values: dict[str, Any]) -> str:
@@ -36,8 +36,8 @@ class Settings(BaseSettings):
     """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
     serving_timeout: float = Field(30.0, gt=0)
     """Seconds that the API waits for the serving process."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Names beside loopback and `host` that a request's Host header may carry."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names beside loopback and `host` that a request's Host header may carry, separated by commas."""
     lease_seconds: int = Field(20, ge=2)
     """A worker that stays silent this long loses its job."""
     heartbeat_seconds: int = Field(2, ge=1)
@@ -53,7 +53,26 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
     """Largest JSON body."""
 
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _beat_in_time(self) -> Self:
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError(
+                f"heartbeat_seconds: expected less than lease_seconds ({self.lease_seconds}), "
+                f"got {self.heartbeat_seconds}"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the API."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def environment(self) -> dict[str, str]:
         """These settings as the environment of a child process."""
         values = self.model_dump(mode="json", exclude_none=True)
-        return {f"PNC_{name.upper()}": v if isinstance(v, str) else json.dumps(v) for name, v in values.items()}
+        return {f"PNC_{n.upper()}": ",".join(v) if isinstance(v, list) else str(v) for n, v in values.items()}

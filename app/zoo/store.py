@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; it may be gone already."""
+
+    def older_than(self, seconds: float) -> Iterator[str]:
+        """Keys of objects that were last put longer ago."""
 
 
 def key_of(digest: str) -> str:
@@ -113,6 +117,15 @@ class DirectoryStore:
         """See `Store.delete`."""
         self.path(key).unlink(missing_ok=True)
 
+    def older_than(self, seconds: float) -> Iterator[str]:
+        """See `Store.older_than`; unfinished files of that age are removed on the way."""
+        limit = time.time() - seconds
+        for path in (p for p in self.root.rglob("*") if p.is_file() and p.stat().st_mtime < limit):
+            if path.parent == self._incoming:
+                path.unlink(missing_ok=True)
+            else:
+                yield f"{path.parent.name}/{path.name}"
+
     def path(self, key: str) -> Path:
         """Where the object of this key lies.
 
@@ -125,6 +138,7 @@ class DirectoryStore:
 
     def _publish(self, incoming: Path, target: Path) -> None:
         if target.exists():  # same digest, same bytes: objects never change
+            target.touch()  # but it was put now, and is not garbage
             return
         target.parent.mkdir(exist_ok=True)
         incoming.chmod(0o444)
@@ -147,6 +161,22 @@ def local_file(store: Store, key: str) -> Iterator[Path]:
             shutil.copyfileobj(stream, copy, _CHUNK)
             copy.flush()
             yield Path(copy.name)
+
+
+@contextmanager
+def verified_file(store: Store, key: str, digest: str) -> Iterator[Path]:
+    """A readable path of an object whose bytes have just been hashed.
+
+    Raises:
+        NotFound: there is no such object.
+        DigestMismatch: the stored bytes are not the ones that were put.
+    """
+    with local_file(store, key) as path:
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+        if got != digest:
+            raise DigestMismatch([_mismatch(digest, got)])
+        yield path
 
 
 def read_chunks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:

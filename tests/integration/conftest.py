@@ -42,6 +42,9 @@ class Up:
     def child(self, module: str) -> psutil.Process:
         return next(p for p in self.children() if module in p.cmdline())
 
+    def object_path(self, digest: str) -> Path:
+        return self.data_dir / "objects" / digest[:2] / digest[2:]
+
     def objects(self) -> set[str]:
         return {p.name for p in (self.data_dir / "objects").rglob("*") if p.is_file()}
 

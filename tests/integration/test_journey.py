@@ -1,6 +1,7 @@
 """A user's way through the service, from two trained networks to a served composed one and back."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,26 +124,39 @@ def test_a_module_for_another_target_is_refused_and_nothing_changes(
     assert client.deployments.get("wrong").desired.modules == []
 
 
+@pytest.mark.parametrize("damage", ["truncated", "one byte flipped", "not readable"])
 def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
-    service: Up, client: Client, material: Material, dataset: Dataset, module: str
+    service: Up, client: Client, material: Material, dataset: Dataset, module: str, damage: str
 ) -> None:
-    config = QUICK.__class__(**{**vars(QUICK), "classes": ("5",)})
+    config = replace(QUICK, classes=("5",), seed=len(damage))
     job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, config).id)
     assert job.module is not None
-    digest = next(b.digest for b in client.modules.get(job.module).bundles if b.payload == "full")
-    path = service.data_dir / "objects" / digest[:2] / digest[2:]
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-8])
+    spoil(
+        service.object_path(next(b.digest for b in client.modules.get(job.module).bundles if b.payload == "full")),
+        damage,
+    )
 
-    client.deployments.create("careful", "digits-low")
-    client.deployments.attach("careful", module)
-    before = client.deployments.predict("careful", png(material.test.images[0]))
+    name = damage.replace(" ", "-")
+    client.deployments.create(name, "digits-low")
+    client.deployments.attach(name, module)
+    before = client.deployments.predict(name, png(material.test.images[0]))
     with pytest.raises(ApiError) as refused:
-        client.deployments.attach("careful", job.module)
+        client.deployments.attach(name, job.module)
     assert refused.value.status == 409
-    assert refused.value.code == "invalid_bundle"
-    assert "truncated" in str(refused.value) or "bytes" in str(refused.value)
-    after = client.deployments.predict("careful", png(material.test.images[0]))
+    assert refused.value.code == ("internal_error" if damage == "not readable" else "digest_mismatch")
+    after = client.deployments.predict(name, png(material.test.images[0]))
     assert after.classes == before.classes
     assert after.modules == before.modules
-    assert client.deployments.get("careful").desired.modules == [module]
+    assert client.deployments.get(name).desired.modules == [module]
+    client.deployments.create(f"{name}-neighbour", "digits-low")  # one deployment's trouble is no other's
+    assert client.deployments.get(f"{name}-neighbour").settled
+
+
+def spoil(path: Path, damage: str) -> None:
+    raw = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "not readable":
+        path.mkdir()
+        return
+    raw[-2000] ^= 0x40
+    path.write_bytes(raw[:-8] if damage == "truncated" else raw)

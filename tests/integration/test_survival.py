@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +23,7 @@ def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material
     service = start(**SHORT_LEASE)
     dataset = fill(service.url, material, files)
     with Client(service.url) as client:
-        config = QUICK.__class__(**{**vars(QUICK), "epochs": 60})
+        config = replace(QUICK, epochs=60)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
         wait_until(lambda: len(list(client.jobs.trials(job.id))) >= 3, 60)
         service.child(victim).send_signal(signal.SIGKILL)
@@ -62,7 +65,7 @@ def test_interrupt_gives_the_job_back_and_a_restart_goes_on(
         client.deployments.create("digits", "digits-low")
         client.deployments.attach("digits", done.module)
         answer = client.deployments.predict("digits", png(material.test.images[0]))
-        config = QUICK.__class__(**{**vars(QUICK), "classes": ("5", "6"), "epochs": 60})
+        config = replace(QUICK, classes=("5", "6"), epochs=60)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
         wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
     family = first.children()
@@ -87,6 +90,30 @@ def test_children_end_with_a_killed_supervisor(start: Start) -> None:
     service.process.wait()
     _, alive = psutil.wait_procs(family, timeout=15)
     assert alive == []
+
+
+def test_children_end_with_a_supervisor_that_is_killed_while_they_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app.cli", "up", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    supervisor = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: len(supervisor.children()) >= 3, 30)
+    family = supervisor.children(recursive=True)
+    supervisor.kill()
+    supervisor.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_a_version_is_checked_while_a_job_runs(start: Start, material: Material, files: Path) -> None:
+    service = start()
+    dataset = fill(service.url, material, files)
+    with Client(service.url) as client:
+        job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
+        wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
+        pushed = client.models.push("digits-low", material.target[1], files / "digits-low.safetensors")
+        assert client.models.wait("digits-low", pushed.number, timeout=30).status == "ready"
+        assert client.jobs.get(job.id).state == "running"
+        client.jobs.cancel(job.id)
+        client.jobs.wait(job.id)
 
 
 def test_a_second_service_on_the_same_data_is_refused(start: Start, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ class DeploymentPut(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"target": "digits-low@1"}]})
 
     target: str
-    """Version: `name`, `name@3` or `name@alias`."""
+    """Version: `name`, `name@3` or `name@alias`; a bare name means its newest ready version."""
 
 
 class Desired(Answer):

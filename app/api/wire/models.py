@@ -16,7 +16,7 @@ class ModelCreate(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "digits-low", "description": "Digits 0 to 4"}]})
 
     name: str = Field(pattern=NAME_PATTERN)
-    """Unique name: lower-case letters, digits and `. _ -`."""
+    """Unique name: lower-case letters, digits and `. _ -`; it does not begin like an id (`mdl_`, `ver_`)."""
     description: str = Field("", max_length=10_000)
     """Free text."""
 

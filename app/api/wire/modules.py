@@ -47,7 +47,7 @@ class Module(Answer):
 
 
 class Manifest(Answer):
-    """What a bundle says about itself, as `docs/bundle-format.md` describes it."""
+    """What a bundle says about itself, as `docs/bundle.md` describes it."""
 
     module: str
     """Id of the module."""

@@ -1,16 +1,46 @@
 """What all bodies have in common."""
 
-from typing import Generic, TypeVar
+import re
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Item = TypeVar("Item")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def unicode_only(value: Any) -> Any:
+    """The JSON value itself, when all its strings can be written as UTF-8.
+
+    Raises:
+        ValueError: one holds half a surrogate pair, which JSON can escape but nothing can store.
+    """
+    odd = next((text for text in _texts(value) if _SURROGATE.search(text)), None)
+    if odd is not None:
+        raise ValueError(f"expected text that UTF-8 can write, got {odd!r:.80}; leave lone \\ud800 to \\udfff out")
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in a JSON value, keys included; a loop, since a body may nest deeper than calls can."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            rest += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            rest += item
 
 
 class Body(BaseModel):
     """A request's body; a field that is not known is an error, not a typo without effect."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    _unicode_only = model_validator(mode="before")(unicode_only)
 
 
 class Answer(BaseModel):

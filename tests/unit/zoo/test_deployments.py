@@ -119,3 +119,26 @@ def test_observations_never_go_back(session: Session, module: ModuleRow) -> None
 
 def test_a_module_needs_no_worker_to_stay(zoo: Zoo, session: Session, module: ModuleRow) -> None:
     assert runs.sweep(session) == 0
+
+
+def test_a_generation_refused_before_it_was_served_is_taken_back(session: Session, zoo: Zoo) -> None:
+    module = seeds.module(session, zoo)
+    deployments.put(session, "digits", "low")
+    deployments.observe(session, "digits", 1)
+    deployments.attach(session, "digits", module.id)
+    deployments.refuse(session, "digits", 2, {"code": "invalid_bundle", "detail": "damaged"})
+    row = deployments.get(session, "digits")
+    assert row.generation == 3
+    assert deployments.revision(session, row).attachments == []
+
+
+def test_a_generation_that_was_served_stays_wanted_when_it_is_refused_later(session: Session, zoo: Zoo) -> None:
+    module = seeds.module(session, zoo)
+    deployments.put(session, "digits", "low")
+    deployments.attach(session, "digits", module.id)
+    deployments.observe(session, "digits", 2)
+    for _ in range(2):  # after a restart, and once more
+        deployments.refuse(session, "digits", 2, {"code": "digest_mismatch", "detail": "changed on disk"})
+    row = deployments.get(session, "digits")
+    assert row.generation == 2
+    assert row.observed_problem is not None

@@ -1,0 +1,139 @@
+"""Publishing: all or nothing, and only by whoever holds the lease."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.zoo import jobs, leases, modules, runs
+from app.zoo.errors import LeaseLost
+from app.zoo.leases import Lease
+from app.zoo.pages import Window
+from app.zoo.tables import JobRow
+from app.zoo.zoo import Zoo
+from pnc_core.bundle import Bundle
+from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.job import Progress
+from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from tests.unit.zoo import seeds
+from workers.runner import Reporter, publish
+
+SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
+BUNDLE = Bundle(
+    Manifest(
+        format=FORMAT, payload="full", classes=("7", "8"), target=SPEC, target_fingerprint="t", source=SPEC,
+        source_fingerprint="s", position=Position(target="input", source="input"), adapter_relu=False,
+        kept_fraction=0.5, head=HeadSpec(kind="affine", grid=1, target_taps=(), module_taps=()),
+        sizes=Sizes(source=1, module=1, adapter=1, head=1), validation={}, config=CloneConfig(classes=("7", "8")),
+        created_by="test",
+    ),
+    {"adapter.weight": torch.ones(2, 2), "module.fc.weight": torch.ones(3)},
+)  # fmt: skip
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Iterator[Zoo]:
+    zoo = seeds.new_zoo(tmp_path)
+    yield zoo
+    zoo.close()
+
+
+@pytest.fixture
+def lease(zoo: Zoo) -> Lease:
+    with zoo.database.write() as session:
+        seeds.queued(session, zoo)
+    return claim(zoo)
+
+
+def claim(zoo: Zoo) -> Lease:
+    with zoo.database.write() as session:
+        lease = runs.claim(session, "worker")
+    assert lease is not None
+    return lease
+
+
+def state(zoo: Zoo, lease: Lease) -> str:
+    with zoo.database.read() as session:
+        return jobs.get(session, lease.id).state
+
+
+def bundles(zoo: Zoo) -> dict[str, str]:
+    with zoo.database.read() as session:
+        rows = modules.list_modules(session, Window(10, None)).data
+        return {b.payload: b.key for row in rows for b in row.bundles}
+
+
+def objects(zoo: Zoo) -> set[str]:
+    return set(zoo.store.older_than(-10))
+
+
+def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -> None:
+    before = objects(zoo)
+    publish(zoo, lease, BUNDLE)
+    assert state(zoo, lease) == "succeeded"
+    assert set(bundles(zoo)) == {"full", "thin"}
+    assert objects(zoo) - before == set(bundles(zoo).values())
+    with zoo.store.open(bundles(zoo)["thin"]) as file:
+        assert file.read() == BUNDLE.thin().to_bytes()
+    assert list(zoo.staging.iterdir()) == []
+
+
+def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
+    with zoo.database.write() as session:
+        seeds.expire(session, session.get_one(JobRow, lease.id))
+        runs.sweep(session)
+    before, second = objects(zoo), claim(zoo)
+    with pytest.raises(LeaseLost):
+        publish(zoo, lease, BUNDLE)
+    assert objects(zoo) == before
+    publish(zoo, second, BUNDLE)
+    assert all(zoo.store.size(key) for key in bundles(zoo).values())
+
+
+def test_a_late_loser_does_not_take_the_winner_s_objects(zoo: Zoo, lease: Lease) -> None:
+    with zoo.database.write() as session:
+        seeds.expire(session, session.get_one(JobRow, lease.id))
+        runs.sweep(session)
+    publish(zoo, claim(zoo), BUNDLE)
+    with pytest.raises(LeaseLost):
+        publish(zoo, lease, BUNDLE)
+    assert all(zoo.store.size(key) for key in bundles(zoo).values())
+
+
+def test_a_job_cancelled_at_the_last_moment_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
+    before = objects(zoo)
+    with zoo.database.write() as session:
+        jobs.cancel(session, lease.id)
+    publish(zoo, lease, BUNDLE)
+    assert state(zoo, lease) == "cancelled"
+    assert objects(zoo) == before
+    assert bundles(zoo) == {}
+
+
+def test_a_store_that_fails_leaves_the_job_running(zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zoo.store, "put", full)
+    with pytest.raises(OSError, match="No space"):
+        publish(zoo, lease, BUNDLE)
+    assert state(zoo, lease) == "running"
+    assert bundles(zoo) == {}
+
+
+def test_plain_progress_is_written_now_and_then_and_trials_always(zoo: Zoo, lease: Lease) -> None:
+    report = Reporter(zoo, lease)
+    trial = {"target_position": "a", "source_position": "b", "round": 0, "score": 0.5}
+    for i in range(50):
+        report(Progress("inserting", i / 100, "step"))
+    for i in range(3):
+        report(Progress("inserting", 0.6 + i / 100, "tried", {"trial": trial}))
+    with zoo.database.read() as session:
+        from app.zoo import events
+
+        kinds = [e.type for e in events.events_after(session, lease.id, 0)]
+        assert kinds.count("trial") == 3
+        assert kinds.count("progress") <= 5
+    with zoo.database.write() as session:
+        leases.held(session, JobRow, lease)
