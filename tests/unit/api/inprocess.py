@@ -6,6 +6,7 @@ from typing import Any, Self
 import httpx
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 from app.zoo import deployments
 from app.zoo.zoo import Zoo
@@ -17,7 +18,7 @@ class InProcess(httpx.BaseTransport):
     def __init__(self, app: FastAPI) -> None:
         self._stack = ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal())
-        self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
+        self._inner = httpx.ASGITransport(app)
 
     def __enter__(self) -> Self:
         return self
@@ -64,13 +65,17 @@ class FakeServing:
         served = {"deployment": name, "generation": 3, "target": "low@1", "target_fingerprint": "0" * 64}
         return httpx.Response(200, json={**served, "modules": modules, "classes": classes})
 
+    def _wanted(self, session: Session) -> dict[str, int]:
+        return {d.name: d.generation for d in deployments.desired(session)}
+
     def _sync(self, name: str) -> httpx.Response:
         assert self.zoo is not None
         refusal, self.refusal = self.refusal, None
         with self.zoo.database.write() as session:
-            wanted = {d.name: d.generation for d in deployments.desired(session)}.get(name)
-            if wanted is not None:
-                deployments.observe(session, name, wanted, error=refusal)
+            if refusal is not None:
+                deployments.refuse(session, name, self._wanted(session)[name], refusal)
+            for deployment, generation in self._wanted(session).items():  # as the real one's poll does
+                deployments.observe(session, deployment, generation)
         if refusal is not None:
             return httpx.Response(refusal["status"], json=refusal)
-        return httpx.Response(200, json={"generation": wanted})
+        return httpx.Response(200, json={"deployment": name})
