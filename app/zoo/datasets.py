@@ -115,16 +115,21 @@ def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, .
     if not names:
         detail = "expected class names, got none in the file's `huggingface` metadata; send `classes` with the request"
         raise Invalid.at("/classes", "no_class_names", detail)
-    if len(names) > MAX_CLASSES or len(set(names)) != len(names):
+    _check_names(names)
+    return tuple(names)
+
+
+def _check_names(names: Sequence[object]) -> None:
+    """The same rules as a network's own classes follow; numbers and the like come from the file."""
+    odd = [name for name in names if not is_class_name(name)]
+    if odd:
+        detail = f"expected printable names of 1 to {MAX_CLASS_NAME} characters, got {odd[0]!r:.80}"
+    elif len(names) > MAX_CLASSES or len(set(names)) != len(names):
         got = f"{len(names)}, {len(set(names))} of them distinct"
         detail = f"expected at most {MAX_CLASSES} class names without repetition, got {got}"
-        raise Invalid.at("/classes", "invalid_class_names", detail)
-    odd = next((name for name in names if not is_class_name(name)), None)
-    if odd is not None:
-        expected = f"expected printable class names of 1 to {MAX_CLASS_NAME} characters"
-        detail = f"{expected}, got {odd!r:.80}; send other `classes` with the request"
-        raise Invalid.at("/classes", "invalid_class_names", detail)
-    return tuple(names)
+    else:
+        return
+    raise Invalid.at("/classes", "invalid_class_names", f"{detail}; send other `classes` with the request")
 
 
 def _names_in_schema(schema: pa.Schema) -> list[Any]:

@@ -59,7 +59,6 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANINGS = {
-    400: "The request is not HTTP as it should be",
     403: "Host or Origin is not this service's",
     404: "No such thing",
     409: "Not possible in the present state",

@@ -128,3 +128,8 @@ def test_an_image_over_the_limit_is_not_passed_on(http: httpx.Client, serving: F
 def test_names_that_are_none_reach_nobody(http: httpx.Client, serving: FakeServing, name: str) -> None:
     assert http.post(f"/v1/deployments/{name}/predict", content=b"x").status_code in (404, 422)
     assert serving.requests == []
+
+
+def test_a_content_type_of_odd_letters_breaks_nothing(http: httpx.Client) -> None:
+    headers = [(b"content-type", b"image/png; name=\xe9")]
+    assert http.post("/v1/deployments/digits/predict", content=b"\x89PNG image", headers=headers).status_code == 200

@@ -16,7 +16,7 @@ def test_other_hosts_are_refused(http: httpx.Client, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://localhost:9999", "http://localhost:8000.evil"]
+    "origin", ["http://evil.example", "null", "http://[::1", "", "http://localhost:9999", "http://localhost:8000.evil"]
 )
 def test_writes_of_foreign_pages_are_refused(http: httpx.Client, origin: str) -> None:
     answer = http.post("/v1/models", json={"name": "a"}, headers={"Origin": origin})

@@ -4,7 +4,7 @@ from dataclasses import asdict
 import httpx
 import pytest
 
-from app.zoo import uploads
+from app.zoo import pages, uploads
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
 
@@ -106,3 +106,20 @@ def test_a_dataset_of_other_columns_is_refused(http: httpx.Client) -> None:
     answer = http.post("/v1/datasets", json={"name": "d", "upload": upload(http, seeds.tensors())})
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "invalid_parquet")
     assert http.get("/v1/datasets").json()["data"] == []
+
+
+@pytest.mark.parametrize("name", ["mdl_x", "ver_x"])
+def test_a_name_that_would_be_taken_for_an_id_is_refused(http: httpx.Client, name: str) -> None:
+    answer = http.post("/v1/models", json={"name": name})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "invalid_name")
+    assert http.get("/v1/models").json()["data"] == []
+
+
+@pytest.mark.parametrize("position", [2**63, -1, 10**100])
+def test_a_cursor_beyond_any_row_is_refused(http: httpx.Client, zoo: Zoo, position: int) -> None:
+    with zoo.database.write() as session:
+        job = seeds.queued(session, zoo).id
+    for path in ("/v1/models/low/versions", f"/v1/cloning-jobs/{job}/events"):
+        answer = http.get(path, params={"after": pages.encode(position)})
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "invalid_cursor")
+        assert http.get(path, params={"after": pages.encode(2**63 - 1)}).status_code == 200

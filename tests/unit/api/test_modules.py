@@ -64,7 +64,7 @@ def test_one_range_is_cut_out(http: httpx.Client, url: str, wanted: str, start: 
 
 def test_a_range_outside_is_refused(http: httpx.Client, url: str) -> None:
     size = len(http.get(url).content)
-    for wanted in (f"{size}-", "9999-10000", "5-3", "-0"):
+    for wanted in (f"{size}-", "9999-10000", "-0"):
         answer = http.get(url, headers={"Range": f"bytes={wanted}"})
         assert (answer.status_code, answer.json()["code"]) == (416, "range_not_satisfiable")
         assert answer.headers["content-range"] == f"bytes */{size}"
@@ -72,7 +72,7 @@ def test_a_range_outside_is_refused(http: httpx.Client, url: str) -> None:
 
 def test_what_is_not_one_range_of_bytes_gets_the_whole(http: httpx.Client, url: str) -> None:
     whole = http.get(url).content
-    for wanted in ("bytes=0-1,3-4", "bytes=-", "lines=0-1", "bytes=a-b"):
+    for wanted in ("bytes=0-1,3-4", "bytes=-", "lines=0-1", "bytes=a-b", "bytes=5-2"):
         assert http.get(url, headers={"Range": wanted}).content == whole
     stale = {"Range": "bytes=0-1", "If-Range": '"other"'}
     assert http.get(url, headers=stale).content == whole
@@ -90,3 +90,8 @@ def test_a_lost_object_is_a_problem_and_not_a_broken_stream(
     zoo.store.delete(next(b.key for b in module.bundles if b.payload == "full"))
     answer = http.get(url)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_the_unit_of_a_range_may_be_written_in_capitals(http: httpx.Client, url: str) -> None:
+    answer = http.get(url, headers={"Range": "Bytes=0-3"})
+    assert (answer.status_code, answer.content) == (206, b"full")

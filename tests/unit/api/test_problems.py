@@ -1,12 +1,19 @@
+import json
+import logging
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
 from app.zoo.tables import ModelRow
 
 FIELDS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
 NAME = {"name": "a"}
 DIGEST = "0" * 64
+JSON = {"Content-Type": "application/json"}
+ODD = "\ud800"
 
 
 @pytest.mark.parametrize(
@@ -82,9 +89,67 @@ def test_the_librarys_own_checks_reach_the_caller(http: httpx.Client) -> None:
     assert error["detail"] == "keep: expected a share above 0 and at most 1, got 7.0"
 
 
-def test_text_that_is_no_json_is_said_to_be_none(http: httpx.Client) -> None:
-    answer = http.post("/v1/models", content=b"{", headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "json_invalid")
+@pytest.mark.parametrize(
+    ("body", "got"),
+    [
+        (b"{", "character 1"),
+        (b'"\xff"', "UnicodeDecodeError"),
+        (b"[" * 10_000, "RecursionError"),
+        (b"", "got none"),
+        (b"[]", "got []"),
+        (b"3", "got 3"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_said_to_be_none(http: httpx.Client, body: bytes, got: str) -> None:
+    answer = http.post("/v1/models", content=body, headers=JSON)
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, answer.json()["code"], error["pointer"]) == (422, "invalid", "")
+    assert answer.json()["detail"] == error["detail"]
+    assert error["detail"].startswith("expected a body that is a JSON object in UTF-8, got ")
+    assert got in error["detail"]
+
+
+def test_a_form_is_told_what_to_send_instead(http: httpx.Client) -> None:
+    answer = http.post("/v1/models", data={"name": "a"})
+    assert answer.status_code == 422
+    assert "got b'name=a'; send it as application/json" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/datasets", {"name": "a", "upload": ODD}),
+        ("/v1/datasets", {"name": "a", "upload": "up_none", "classes": ["x", ODD]}),
+        ("/v1/models", {"name": "a", "description": ODD}),
+        ("/v1/models", {"name": "a", ODD: 1}),
+        ("/v1/cloning-jobs", {"target": ODD, "source": "b", "dataset": "c", "config": {"classes": ["7"]}}),
+        ("/v1/cloning-jobs", {"target": "a", "source": ODD, "dataset": "c", "config": {"classes": ["7"]}}),
+        ("/v1/cloning-jobs/validate", {"target": "a", "source": "b", "dataset": ODD, "config": {"classes": ["7"]}}),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused(http: httpx.Client, path: str, body: object) -> None:
+    answer = http.post(path, content=json.dumps(body), headers=JSON)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert answer.json()["detail"].startswith("expected text that UTF-8 can write, got '\\ud800'; ")
+
+
+def test_whole_surrogate_pairs_are_plain_text(http: httpx.Client) -> None:
+    answer = http.post("/v1/models", content=b'{"name": "a", "description": "\\ud83d\\ude00"}', headers=JSON)
+    assert (answer.status_code, answer.json()["description"]) == (201, "\N{GRINNING FACE}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/models", "GET, POST"),
+        ("POST", "/v1/models/none", "GET, PATCH, DELETE"),
+        ("POST", "/v1/modules/none/bundle", "GET, HEAD"),
+    ],
+)
+def test_allow_names_the_methods_of_all_routes(http: httpx.Client, method: str, path: str, allow: str) -> None:
+    answer = http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    assert answer.json()["detail"].startswith(f"expected one of {allow} here, got {method} {path}; ")
 
 
 def test_an_error_of_our_own_tells_nothing_but_its_id(app: FastAPI, http: httpx.Client) -> None:
@@ -115,3 +180,31 @@ def test_a_request_id_that_is_no_id_is_replaced(http: httpx.Client) -> None:
     for odd in ("a b", "x" * 65, "<script>"):
         assert http.get("/healthz", headers={"X-Request-ID": odd}).headers["x-request-id"].startswith("req_")
     assert http.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+
+
+def test_an_error_of_our_own_is_logged_once_with_its_request(
+    app: FastAPI, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/broken/{odd}")
+    def broken(odd: str) -> None:
+        raise RuntimeError(odd)
+
+    assert http.get("/broken/a%0Ab", headers={"X-Request-ID": "mine-1"}).status_code == 500
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.getMessage() == r"request mine-1 failed: GET '/broken/a\nb'"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is RuntimeError
+
+
+def test_an_answer_that_broke_off_is_named_and_left_to_the_server(
+    app: FastAPI, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"begun"
+        raise RuntimeError("broken")
+
+    app.add_api_route("/stream", lambda: StreamingResponse(chunks()), response_model=None)
+    with pytest.raises(RuntimeError, match="broken"):
+        http.get("/stream", headers={"X-Request-ID": "mine-2"})
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert (record.getMessage(), record.exc_info) == ("request mine-2 failed: GET '/stream'", None)

@@ -53,6 +53,39 @@ def test_repeated_names_are_refused() -> None:
     assert _code(io.BytesIO(seeds.parquet([0])), ["a", "a"]) == "invalid_class_names"
 
 
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\n", "\ud800", 3, None, ["a"], {}])
+def test_names_in_the_file_that_are_no_class_names_are_refused(name: object) -> None:
+    info = {"info": {"features": {"label": {"names": ["a", name]}}}}
+    metadata = {"huggingface": json.dumps(info).encode()}
+    table = pq.read_table(io.BytesIO(seeds.parquet([0]))).replace_schema_metadata(metadata)
+    assert _code(_bytes(table)) == "invalid_class_names"
+
+
+def test_names_in_the_request_follow_the_same_rule() -> None:
+    assert _code(io.BytesIO(seeds.parquet([0])), ["a", "b\n"]) == "invalid_class_names"
+
+
+def test_a_column_named_twice_is_refused() -> None:
+    image, label = pa.array([{"bytes": b"x"}]), pa.array([0])
+    for names, columns in (
+        (["image", "label", "label"], [image, label, label]),
+        (["image", "image", "label"], [image, image, label]),
+    ):
+        assert _code(_bytes(pa.Table.from_arrays(columns, names))) == "invalid_columns"
+
+
+def test_a_column_whose_name_is_no_text_is_refused() -> None:
+    table = pq.read_table(io.BytesIO(seeds.parquet([0]))).append_column("odd!", pa.array([1]))
+    file = io.BytesIO()
+    pq.write_table(table, file, store_schema=False)
+    assert _code(io.BytesIO(file.getvalue().replace(b"odd!", b"odd\xff"))) == "invalid_parquet"
+
+
+def test_labels_are_tallied_without_an_object_a_row() -> None:
+    tally = list(datasets._tally(pa.array([2, 0, 2, None, 2], pa.int8())))
+    assert tally == [(2, 3), (0, 1), (None, 1)]
+
+
 @pytest.mark.parametrize(
     "columns",
     [

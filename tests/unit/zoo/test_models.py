@@ -118,3 +118,24 @@ def test_what_is_no_page_is_refused(session: Session, window: Window) -> None:
     else:
         with pytest.raises(Invalid):
             models.list_models(session, window)
+
+
+def test_a_bare_name_means_the_newest_ready_version(zoo: Zoo, session: Session) -> None:
+    seeds.version(session, zoo, "a")
+    for i in (5, 6):
+        _add(session, zoo, "a", seeds.tensors(i))
+    assert models.resolve(session, "a").number == 1
+    seeds.accept(session, models.resolve(session, "a@2"), "2" * 64)
+    assert models.resolve(session, "a").number == 2
+
+
+def test_without_a_ready_version_a_bare_name_means_one_that_may_become_it(zoo: Zoo, session: Session) -> None:
+    seeds.version(session, zoo, "a", status="rejected")
+    assert models.resolve(session, "a").number == 1
+    for i in (5, 6):
+        _add(session, zoo, "a", seeds.tensors(i))
+    lease = validation.claim_validation(session, "w")
+    assert lease is not None
+    assert lease.id == models.resolve(session, "a@2").id
+    validation.reject_version(session, lease, {"code": "x", "detail": "y"})
+    assert models.resolve(session, "a").number == 3
