@@ -23,7 +23,7 @@ class JobRequest:
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     target: str
-    """Version that gains classes: `name`, `name@3` or `name@alias`."""
+    """Version that gains classes: `name@3`, `name@alias`, or `name` for the newest that is ready."""
     source: str
     """Version that they are cloned from."""
     dataset: str
