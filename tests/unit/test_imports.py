@@ -1,0 +1,25 @@
+"""What starts fast stays light: a fresh interpreter shows what an import loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "sqlalchemy", "fastapi", "pyarrow", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("pnc_core", set()),
+        ("pnc_core.tensorfile", set()),
+        ("app.cli", set()),
+        ("app.client", set()),
+        ("app.zoo.jobs", {"sqlalchemy"}),
+        ("app.main", {"sqlalchemy", "fastapi", "pyarrow", "numpy"}),
+    ],
+)
+def test_an_import_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> None:
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= allowed
