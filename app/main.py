@@ -15,6 +15,7 @@ from app.api import datasets, deployments, health, jobs, models, modules, stream
 from app.api.gateway import Gateway
 from app.api.guard import Guard
 from app.api.problems import install
+from app.api.wire.examples import add_examples
 from app.api.wire.problems import ProblemDocument, documented
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
@@ -107,6 +108,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             [(ProblemDocument, "serialization")], ref_template="#/components/schemas/{model}"
         )
         document["components"]["schemas"].update(problem["$defs"])
+        add_examples(document["components"]["schemas"])
         # FastAPI writes OpenAPI 3.2's `itemSchema` into a 3.1 document.
         stream = document["paths"]["/v1/cloning-jobs/{job}/events/stream"]["get"]["responses"]["200"]["content"]
         stream["text/event-stream"].pop("itemSchema", None)

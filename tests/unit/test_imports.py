@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "sqlalchemy", "fastapi", "pyarrow", "numpy"}
+HEAVY = {"torch", "torchvision", "safetensors", "sqlalchemy", "fastapi", "pyarrow", "numpy", "app.zoo"}
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,9 @@ HEAVY = {"torch", "torchvision", "sqlalchemy", "fastapi", "pyarrow", "numpy"}
         ("pnc_core.tensorfile", set()),
         ("app.cli", set()),
         ("app.client", set()),
-        ("app.zoo.jobs", {"sqlalchemy"}),
-        ("app.main", {"sqlalchemy", "fastapi", "pyarrow", "numpy"}),
+        ("app.zoo.runs", {"sqlalchemy", "app.zoo"}),
+        ("migrations", set()),
+        ("app.main", {"sqlalchemy", "fastapi", "pyarrow", "numpy", "app.zoo"}),
     ],
 )
 def test_an_import_loads_no_more_than_it_needs(module: str, allowed: set[str]) -> None:

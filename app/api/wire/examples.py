@@ -1,0 +1,160 @@
+"""One example of every answer and body, for the OpenAPI document; a test reads each as its model."""
+
+from typing import Any
+
+_DAY = "2026-01-31T09:00:00Z"
+_LATER = "2026-01-31T09:00:14Z"
+_DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_FINGERPRINT = f"sha256:{_DIGEST}"
+_ID = "019aa3b0c1d27f0e9d5c6b7a8f901234"
+_DIGITS = [str(i) for i in range(10)]
+_SPEC = {
+    "architecture": "cnn",
+    "classes": _DIGITS[:5],
+    "input_size": [1, 8, 8],
+    "mean": [0.3],
+    "std": [0.37],
+    "options": {"width": 32},
+}
+_CONFIG = {"classes": ["7", "8", "9"], "keep": 0.5, "seed": 0}
+_JOB = {
+    "id": f"job_{_ID}",
+    "state": "succeeded",
+    "stage": "calibrating",
+    "progress": 1.0,
+    "target": "digits-low@1",
+    "source": "digits-high@1",
+    "dataset": f"ds_{_ID}",
+    "config": _CONFIG,
+    "module": f"mod_{_ID}",
+    "problem": None,
+    "attempts": 0,
+    "created_at": _DAY,
+    "started_at": _DAY,
+    "finished_at": _LATER,
+}
+_TRIAL = {
+    "target_position": "blocks.0",
+    "source_position": "blocks.0",
+    "round": 1,
+    "score": 0.97,
+    "old": 0.98,
+    "new": 0.96,
+    "parameters": 52479,
+    "macs": None,
+    "seconds": 1.4,
+}
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "Health": {"status": "ready"},
+    "Model": {
+        "id": f"mdl_{_ID}",
+        "name": "digits-low",
+        "description": "Digits 0 to 4",
+        "last_version": 1,
+        "aliases": {"production": 1},
+        "created_at": _DAY,
+        "archived_at": None,
+    },
+    "ModelChange": {"description": "Digits 0 to 4, second attempt"},
+    "Version": {
+        "id": f"ver_{_ID}",
+        "ref": "digits-low@1",
+        "number": 1,
+        "status": "ready",
+        "spec": _SPEC,
+        "licence": "Apache-2.0",
+        "digest": _DIGEST,
+        "bytes": 415484,
+        "fingerprint": _FINGERPRINT,
+        "parameters": 102821,
+        "macs": 1810000,
+        "problem": None,
+        "created_at": _DAY,
+    },
+    "Alias": {"alias": "production", "version": 1, "updated_at": _DAY},
+    "AliasSet": {"version": 1},
+    "Upload": {
+        "id": f"up_{_ID}",
+        "status": "open",
+        "bytes": 415484,
+        "digest": _DIGEST,
+        "received": 0,
+        "content_url": f"/v1/uploads/up_{_ID}/content",
+        "created_at": _DAY,
+        "completed_at": None,
+    },
+    "Dataset": {
+        "id": f"ds_{_ID}",
+        "name": "digits",
+        "rows": 378,
+        "classes": _DIGITS,
+        "counts": dict.fromkeys(_DIGITS, 37),
+        "digest": _DIGEST,
+        "bytes": 60000,
+        "created_at": _DAY,
+    },
+    "Job": _JOB,
+    "Verdict": {
+        "valid": True,
+        "problems": [],
+        "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 51410},
+    },
+    "Event": {
+        "id": f"evt_{_ID}",
+        "seq": 7,
+        "type": "trial",
+        "state": "running",
+        "stage": "inserting",
+        "progress": 0.4,
+        "message": "blocks.0 -> blocks.0: 0.97",
+        "data": _TRIAL,
+        "created_at": _DAY,
+    },
+    "Trial": {"id": f"trl_{_ID}", "attempt": 1, "created_at": _DAY, **_TRIAL},
+    "Module": {
+        "id": f"mod_{_ID}",
+        "job": f"job_{_ID}",
+        "target": "digits-low@1",
+        "source": "digits-high@1",
+        "target_fingerprint": _FINGERPRINT,
+        "classes": ["7", "8", "9"],
+        "bundles": [
+            {"payload": "full", "digest": _DIGEST, "bytes": 219468},
+            {"payload": "thin", "digest": _DIGEST[::-1], "bytes": 11656},
+        ],
+        "created_at": _LATER,
+    },
+    "Manifest": {
+        "module": f"mod_{_ID}",
+        "manifest": {"format": "pnc-bundle/1", "payload": "full", "classes": ["7", "8", "9"], "kept_fraction": 0.498},
+    },
+    "Deployment": {
+        "id": f"dep_{_ID}",
+        "name": "digits",
+        "generation": 2,
+        "desired": {"target": "digits-low@1", "modules": [f"mod_{_ID}"]},
+        "observed": {"generation": 2, "problem": None, "at": _LATER},
+        "created_at": _DAY,
+    },
+    "Prediction": {
+        "deployment": "digits",
+        "generation": 2,
+        "target": "digits-low@1",
+        "target_fingerprint": _FINGERPRINT,
+        "modules": [{"id": f"mod_{_ID}", "digest": _DIGEST}],
+        "classes": [
+            {"name": "7", "probability": 0.9975, "logit": 8.25},
+            {"name": "4", "probability": 0.0025, "logit": 2.25},
+        ],
+    },
+}
+
+
+def add_examples(schemas: dict[str, Any]) -> None:
+    """Give each schema of an OpenAPI document its example; a page's is a page of one."""
+    for name, schema in schemas.items():
+        item = name.removeprefix("Page_").removesuffix("_")
+        if item in EXAMPLES:
+            page = {"data": [EXAMPLES[item]], "has_more": False, "next_cursor": None}
+            schema.setdefault("examples", [page if item != name else EXAMPLES[item]])
