@@ -37,7 +37,12 @@ def up(
                 "reaches it can use everything",
                 soft_wrap=True,
             )
-        up(settings, lambda url: console.print(f"ready: {url}  (docs: {url}/docs)", soft_wrap=True, highlight=False))
+        up(
+            settings,
+            lambda url: console.print(
+                f"ready: {url}  (data: {settings.data_dir}; Ctrl-C ends it)", soft_wrap=True, highlight=False
+            ),
+        )
     except (ValidationError, SettingsError) as error:
         _fail(f"settings (PNC_* variables and options): {error}")
     except (UpError, OSError) as error:
@@ -64,7 +69,7 @@ def demo(
 @app.command()
 def inspect(
     architecture: Annotated[str, typer.Argument(help="Name, e.g. resnet20 or torchvision/resnet18.")],
-    size: Annotated[int, typer.Option(help="Height and width of the input.")] = 0,
+    size: Annotated[int, typer.Option(help="Height and width of the input; 0: 224 for torchvision, else 32.")] = 0,
     classes: Annotated[int, typer.Option(help="How many classes.", min=2)] = 10,
 ) -> None:
     """Print the positions of an architecture and the channel groups that can be pruned behind its input."""

@@ -27,7 +27,7 @@ def print_network(architecture: str, size: int, classes: int, console: Console) 
 def _positions(architecture: str, traced: Traced) -> Table:
     table = Table(title=f"Positions of {architecture} ({traced.numbers:,} numbers)")
     for column in ("position", "channels", "grid", "depth"):
-        table.add_column(column, justify="left" if column == "position" else "right")
+        table.add_column(column, justify="left" if column == "position" else "right", overflow="fold")
     for info in traced.positions:
         table.add_row(info.name, str(info.channels), " x ".join(map(str, info.grid)), f"{info.depth:.2f}")
     return table
@@ -37,7 +37,7 @@ def _groups(traced: Traced) -> Table:
     tail = open_tail(traced, INPUT, range(len(traced.spec.classes)))
     table = Table(title="Channel groups that can be pruned")
     for column in ("made by", "channels", "read by"):
-        table.add_column(column, justify="right" if column == "channels" else "left")
+        table.add_column(column, justify="right" if column == "channels" else "left", overflow="fold")
     for group in tail.groups:
         table.add_row(", ".join(group.producers), str(group.width), ", ".join(c.module for c in group.consumers))
     return table

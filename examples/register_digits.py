@@ -10,14 +10,20 @@ import os
 import sys
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 
 from app.client import Client
 from app.demo import DIGITS, png, prepare, register
 
 console = Console()
+url = os.environ.get("PNC_URL", "http://127.0.0.1:8000")
+try:
+    httpx.get(f"{url}/readyz").raise_for_status()
+except httpx.HTTPError as error:
+    sys.exit(f"expected the service at {url}, got: {error}; start it with `pnc up`, or set PNC_URL")
 material = prepare(int(sys.argv[1]) if len(sys.argv) > 1 else 0, console)
-with Client(os.environ.get("PNC_URL", "http://127.0.0.1:8000")) as client:
+with Client(url) as client:
     register(client, material, Path(), console)
 seven = material.test.only([DIGITS[7]]).images[0]
 Path("seven.png").write_bytes(png(seven))

@@ -78,8 +78,9 @@ def read_bundle(path: Path | str) -> Bundle:
         header = read_header(Path(path))
     except TensorFileError as error:
         raise BundleError(f"bundle: {error}") from error
-    if MANIFEST_KEY not in header.metadata:
-        raise BundleError(f"bundle: expected the metadata key {MANIFEST_KEY!r}, got {sorted(header.metadata)}")
+    if set(header.metadata) != {MANIFEST_KEY}:
+        got = sorted(header.metadata)[:4]
+        raise BundleError(f"bundle: expected the metadata key {MANIFEST_KEY!r} and no other, got {got}")
     manifest = Manifest.from_json(header.metadata[MANIFEST_KEY])
     tensors = safetensors.torch.load_file(Path(path))
     for name, tensor in tensors.items():

@@ -31,7 +31,7 @@ class Position:
 class CloneConfig:
     """Parameters of one cloning job.
 
-    Defaults are our own choice; docs/method.md gives the reasons.
+    Defaults are our own choice; docs/method.md says what each is for.
 
     Raises:
         ConfigError: a value is out of its range.

@@ -62,7 +62,7 @@ class Manifest:
     adapter_relu: bool
     """Whether the adapter ends in a ReLU."""
     kept_fraction: float
-    """Parameters of the module over those of the whole source tail at this position."""
+    """Numbers of the module over those of the whole source tail at this position, above 0 and at most 1."""
     head: HeadSpec
     sizes: Sizes
     validation: dict[str, float]
@@ -70,6 +70,12 @@ class Manifest:
     config: CloneConfig
     created_by: str
     """Name and version of the software."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kept_fraction <= 1:
+            raise ValueError(f"kept_fraction: expected above 0 and at most 1, got {self.kept_fraction}")
+        if not all(0 <= share <= 1 for share in self.validation.values()):
+            raise ValueError(f"validation: expected shares from 0 to 1, got {self.validation}")
 
     def to_json(self) -> str:
         """Canonical JSON text."""

@@ -131,9 +131,11 @@ class Reporter:
             return
         self._last = (progress.stage, time.monotonic())
         with self._zoo.database.write() as session:
+            stage, done = progress.stage, progress.done
             if isinstance(trial, dict):
-                runs.record_trial(session, self._lease, **trial)
-            runs.record(session, self._lease, stage=progress.stage, message=progress.message, progress=progress.done)
+                runs.record_trial(session, self._lease, stage=stage, progress=done, **trial)
+            else:
+                runs.record(session, self._lease, stage=stage, message=progress.message, progress=done)
 
 
 def problem(error: PncError) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def record_trial(
     session: Session,
     lease: Lease,
     *,
+    stage: str,
+    progress: float,
     target_position: str,
     source_position: str,
     round: int,
@@ -84,6 +86,8 @@ def record_trial(
     Args:
         session: A writing session.
         lease: Of the job.
+        stage: What is going on.
+        progress: Share of the whole job that is done, 0 to 1.
         target_position: Where the target is read.
         source_position: Where the source is entered.
         round: 0 for the screen, then 1, 2, ... as the short list is halved.
@@ -98,6 +102,7 @@ def record_trial(
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
+    job.stage, job.progress = stage, min(max(progress, 0.0), 1.0)
     facts: dict[str, Any] = {
         "target_position": target_position,
         "source_position": source_position,

@@ -47,7 +47,7 @@ def test_the_curl_walk_through(service: Up, folder: Path) -> None:
     prediction = next(d for d in documents if "classes" in d)
     assert prediction["classes"][0]["name"] == "7"
     assert '"state":"succeeded"' in output.replace(" ", "")
-    assert (folder / "full.safetensors").stat().st_size > 10_000
+    assert (folder / "module.safetensors").stat().st_size > 10_000
 
 
 def test_the_library_alone(service: Up, folder: Path) -> None:

@@ -43,7 +43,7 @@ class Job(Answer):
     problem: dict[str, Any] | None
     """Why it failed."""
     attempts: int
-    """How many workers fell silent over it."""
+    """How many runs died before the one that counts: 0 when the first one did it."""
     created_at: datetime
     """When it was submitted."""
     started_at: datetime | None

@@ -46,7 +46,16 @@ def test_a_job_from_submission_to_module(http: httpx.Client, zoo: Zoo, body: dic
     lease = _claim(zoo)
     with zoo.database.write() as session:
         runs.record(session, lease, stage="searching", message="screen", progress=0.4, data={"positions": 5})
-        runs.record_trial(session, lease, target_position="layer1", source_position="layer2", round=0, score=0.9)
+        runs.record_trial(
+            session,
+            lease,
+            stage="searching",
+            progress=0.4,
+            target_position="layer1",
+            source_position="layer2",
+            round=0,
+            score=0.9,
+        )
     job = http.get(url).json()
     assert (job["state"], job["stage"], job["progress"]) == ("running", "searching", 0.4)
     (trial,) = http.get(f"{url}/trials").json()["data"]

@@ -64,7 +64,16 @@ def test_everything_a_user_does(client: Client, zoo: Zoo, weights: Path, tmp_pat
     with zoo.database.write() as session:
         lease = runs.claim(session, "w")
         assert lease is not None
-        runs.record_trial(session, lease, target_position="a", source_position="b", round=0, score=1.0)
+        runs.record_trial(
+            session,
+            lease,
+            stage="inserting",
+            progress=0.5,
+            target_position="a",
+            source_position="b",
+            round=0,
+            score=1.0,
+        )
         seeds.publish(session, zoo, lease)
     seen: list[Event] = []
     job = client.jobs.wait(job.id, on_event=seen.append)

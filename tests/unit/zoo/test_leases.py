@@ -97,7 +97,9 @@ def test_every_write_after_a_lost_lease_is_refused(zoo: Zoo, session: Session) -
     for write in (
         lambda: runs.heartbeat(session, old),
         lambda: runs.record(session, old, stage="x", message="x", progress=0.5),
-        lambda: runs.record_trial(session, old, target_position="a", source_position="b", round=0, score=1.0),
+        lambda: runs.record_trial(
+            session, old, stage="inserting", progress=0.5, target_position="a", source_position="b", round=0, score=1.0
+        ),
         lambda: seeds.publish(session, zoo, old),
         lambda: runs.fail(session, old, {"code": "x", "detail": "x"}),
         lambda: runs.finish_cancel(session, old),
