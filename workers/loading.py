@@ -23,6 +23,7 @@ def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]
     """A registered network in eval mode, and its spec.
 
     Raises:
+        ZooError: the object is gone, or its bytes have changed.
         PncError: the weights are damaged or do not fit the spec.
     """
     spec = spec_of(version)
@@ -40,6 +41,7 @@ def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tup
         size: Channels, height and width that every image is brought to.
 
     Raises:
+        ZooError: the object is gone, or its bytes have changed.
         DataError: a row holds no image; the message names it.
     """
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}

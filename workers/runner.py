@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from app.zoo import jobs, runs, validation
-from app.zoo.errors import InvalidTransition, LeaseLost
+from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
@@ -40,6 +40,8 @@ from workers.loading import load_images, load_version
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""
+REASONS = (PncError, Invalid, NotFound)
+"""Errors that another attempt would meet again: the row ends with the reason."""
 PAYLOADS: tuple[Payload, ...] = ("full", "thin")
 
 
@@ -49,7 +51,7 @@ def check_version(zoo: Zoo, lease: Lease) -> None:
         version = session.get_one(VersionRow, lease.id)
     try:
         facts = _facts(zoo, version)
-    except PncError as error:
+    except REASONS as error:
         with zoo.database.write() as session:
             validation.reject_version(session, lease, problem(error))
         return
@@ -77,7 +79,7 @@ def run_job(zoo: Zoo, lease: Lease, cancelled: Callable[[], bool]) -> None:
         bundle = _clone(zoo, job, Reporter(zoo, lease), cancelled)
     except Cancelled:
         return
-    except PncError as error:
+    except REASONS as error:
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
@@ -138,7 +140,7 @@ class Reporter:
                 runs.record(session, self._lease, stage=stage, message=progress.message, progress=done)
 
 
-def problem(error: PncError) -> dict[str, Any]:
+def problem(error: PncError | ZooError) -> dict[str, Any]:
     """What the row keeps of an error."""
     return {"code": error.code, "detail": str(error)}
 

@@ -5,11 +5,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.main import create_app
-from app.zoo import db
 from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
-from tests.unit.api.inprocess import FakeServing, InProcess
+from tests.unit.api.inprocess import FakeServing, InProcess, running_app
 
 
 @pytest.fixture
@@ -22,11 +20,8 @@ def serving() -> FakeServing:
 def app(tmp_path: Path, serving: FakeServing) -> Iterator[FastAPI]:
     """The application on a fresh, migrated zoo."""
     settings = Settings(data_dir=tmp_path, serving_url="http://serving", max_body_bytes=20_000, max_image_bytes=1000)
-    app = create_app(settings, serving_transport=serving.transport)
-    db.migrate(app.state.zoo.database)
-    serving.zoo = app.state.zoo
-    yield app
-    app.state.zoo.close()
+    with running_app(settings, serving) as app:
+        yield app
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The real application without a socket, and a stand-in for the serving process."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import httpx
@@ -8,7 +9,9 @@ from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from app.zoo import deployments
+from app.main import create_app
+from app.zoo import db, deployments
+from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
 
 
@@ -79,3 +82,13 @@ class FakeServing:
         if refusal is not None:
             return httpx.Response(refusal["status"], json=refusal)
         return httpx.Response(200, json={"deployment": name})
+
+
+@contextmanager
+def running_app(settings: Settings, serving: FakeServing) -> Iterator[FastAPI]:
+    """The application on a fresh, migrated zoo, beside a serving process that the test directs."""
+    app = create_app(settings, serving_transport=serving.transport)
+    db.migrate(app.state.zoo.database)
+    serving.zoo = app.state.zoo
+    yield app
+    app.state.zoo.close()

@@ -5,11 +5,9 @@ import pytest
 from fastapi import FastAPI
 
 from app.client import Client
-from app.main import create_app
-from app.zoo import db
 from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
-from tests.unit.api.inprocess import FakeServing, InProcess
+from tests.unit.api.inprocess import FakeServing, InProcess, running_app
 from tests.unit.client.breaking import Breaking
 
 
@@ -23,11 +21,8 @@ def serving() -> FakeServing:
 def app(tmp_path: Path, serving: FakeServing) -> Iterator[FastAPI]:
     """The application on a fresh, migrated zoo."""
     settings = Settings(data_dir=tmp_path / "zoo", serving_url="http://serving")
-    app = create_app(settings, serving_transport=serving.transport)
-    db.migrate(app.state.zoo.database)
-    serving.zoo = app.state.zoo
-    yield app
-    app.state.zoo.close()
+    with running_app(settings, serving) as app:
+        yield app
 
 
 @pytest.fixture

@@ -1,23 +1,21 @@
 """Publishing: all or nothing, and only by whoever holds the lease."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 
-from app.zoo import jobs, leases, modules, runs
+from app.zoo import events, jobs, leases, modules, runs, validation
 from app.zoo.errors import LeaseLost
 from app.zoo.leases import Lease
 from app.zoo.pages import Window
-from app.zoo.tables import JobRow
+from app.zoo.store import DirectoryStore
+from app.zoo.tables import JobRow, VersionRow
 from app.zoo.zoo import Zoo
 from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.job import Progress
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from tests.unit.zoo import seeds
-from workers.runner import Reporter, publish
+from workers.runner import Reporter, check_version, publish, run_job
 
 SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
 BUNDLE = Bundle(
@@ -30,13 +28,6 @@ BUNDLE = Bundle(
     ),
     {"adapter.weight": torch.ones(2, 2), "module.fc.weight": torch.ones(3)},
 )  # fmt: skip
-
-
-@pytest.fixture
-def zoo(tmp_path: Path) -> Iterator[Zoo]:
-    zoo = seeds.new_zoo(tmp_path)
-    yield zoo
-    zoo.close()
 
 
 @pytest.fixture
@@ -130,10 +121,46 @@ def test_plain_progress_is_written_now_and_then_and_trials_always(zoo: Zoo, leas
     for i in range(3):
         report(Progress("inserting", 0.6 + i / 100, "tried", {"trial": trial}))
     with zoo.database.read() as session:
-        from app.zoo import events
-
         kinds = [e.type for e in events.events_after(session, lease.id, 0)]
         assert kinds.count("trial") == 3
         assert kinds.count("progress") <= 5
     with zoo.database.write() as session:
         leases.held(session, JobRow, lease)
+
+
+def spoil(zoo: Zoo, key: str, content: bytes | None) -> None:
+    assert isinstance(zoo.store, DirectoryStore)
+    path = zoo.store.path(key)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("content", "code"), [(None, "not_found"), (b"other bytes", "digest_mismatch")])
+def test_a_lost_or_changed_object_ends_the_job_with_the_reason(
+    zoo: Zoo, lease: Lease, content: bytes | None, code: str
+) -> None:
+    with zoo.database.read() as session:
+        key = jobs.get(session, lease.id).target_version.key
+    spoil(zoo, key, content)
+    run_job(zoo, lease, lambda: False)
+    with zoo.database.read() as session:
+        job = jobs.get(session, lease.id)
+        assert (job.state, job.attempts) == ("failed", 0)
+        assert job.problem is not None
+        assert job.problem["code"] == code
+
+
+def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        version = seeds.version(session, zoo, "low", status="validating")
+    spoil(zoo, version.key, b"other bytes")
+    with zoo.database.write() as session:
+        lease = validation.claim_validation(session, "worker")
+    assert lease is not None
+    check_version(zoo, lease)
+    with zoo.database.read() as session:
+        row = session.get_one(VersionRow, version.id)
+        assert row.status == "rejected"
+        assert row.problem is not None
+        assert row.problem["code"] == "digest_mismatch"
