@@ -198,17 +198,26 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     Args:
         choices: At least one.
     """
-    choice, strength, _ = min((_best_strength(choice) for choice in choices), key=lambda row: row[2])
-    held_out = head_logits(fit_head(choice.kind, choice.train, strength), choice.validation)
-    score = accuracy(held_out, choice.validation.labels, choice.train.old.shape[1])
-    return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), strength), choice.grid, score)
+    best = min((_best_strength(choice) for choice in choices), key=lambda tried: tried.loss)
+    choice = best.choice
+    score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
+    return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), best.strength), choice.grid, score)
 
 
-def _best_strength(choice: HeadChoice) -> tuple[HeadChoice, float, float]:
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    choice: HeadChoice
+    strength: float
+    head: Head
+    loss: float
+    """Balanced cross-entropy on the held-out images."""
+
+
+def _best_strength(choice: HeadChoice) -> _Tried:
     strengths = STRENGTHS[:1] if choice.kind == "affine" else STRENGTHS
     fitted = ((s, fit_head(choice.kind, choice.train, s)) for s in strengths)
-    scored = [(choice, s, float(balanced_losses(head, choice.validation).mean())) for s, head in fitted]
-    return min(scored, key=lambda row: row[2])
+    tried = [_Tried(choice, s, head, float(balanced_losses(head, choice.validation).mean())) for s, head in fitted]
+    return min(tried, key=lambda one: one.loss)
 
 
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:

@@ -154,13 +154,13 @@ def halve(job: Job, positions: list[Position]) -> tuple[Insertion, Trial]:
     work, done = sum(count * epochs for count, epochs in plan), 0
     ranked: list[_Ranked] = []
     for number, (count, epochs) in enumerate(plan, 1):
-        ranked = []
+        round_ = []
         for insertion in running[:count]:
-            ranked.append(_train_round(job, insertion, number, epochs, (done / work, epochs / work)))
+            round_.append(_train_round(job, insertion, number, epochs, (done / work, epochs / work)))
             done += epochs
-        running = [row.insertion for row in _best_first(ranked)]
-    winner = _best_first(ranked)[0]
-    return winner.insertion, winner.trial
+        ranked = _best_first(round_)
+        running = [row.insertion for row in ranked]
+    return ranked[0].insertion, ranked[0].trial
 
 
 def _rounds(count: int, epochs: int) -> list[tuple[int, int]]:
@@ -177,11 +177,10 @@ def _rounds(count: int, epochs: int) -> list[tuple[int, int]]:
 
 def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:
     """By loss on the held-out images; as good as the best (paired standard error), the smaller module goes first."""
-    best = min(ranked, key=lambda row: float(row.losses.mean()))
-    equals = [row for row in ranked if not_worse(row.losses, best.losses)]
-    rest = [row for row in ranked if not not_worse(row.losses, best.losses)]
-    by_loss = sorted(rest, key=lambda row: float(row.losses.mean()))
-    return sorted(equals, key=lambda row: row.trial.parameters) + by_loss
+    by_loss = sorted(ranked, key=lambda row: float(row.losses.mean()))
+    equals = [row for row in by_loss if not_worse(row.losses, by_loss[0].losses)]
+    rest = [row for row in by_loss if row not in equals]
+    return sorted(equals, key=lambda row: row.trial.parameters) + rest
 
 
 def _train_round(job: Job, insertion: Insertion, number: int, epochs: int, span: tuple[float, float]) -> _Ranked:
