@@ -119,15 +119,19 @@ def augment(images: Tensor, kind: Augmentation, generator: torch.Generator) -> T
     if kind == "none":
         return images
     count, _, height, width = images.shape
-    theta = torch.eye(2, 3).repeat(count, 1, 1)
-    for row, size in ((0, width), (1, height)):
-        reach = max(1, size // 8)
-        theta[:, row, 2] = 2 / size * torch.randint(-reach, reach + 1, (count,), generator=generator)
+    rows, columns = (_moved(count, size, generator) for size in (height, width))
     if kind == "shift-flip":
-        theta[:, 0, 0] = 1 - 2.0 * torch.randint(0, 2, (count,), generator=generator)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    return moved.round().to(torch.uint8)
+        mirrored = torch.randint(0, 2, (count, 1), generator=generator).bool()
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    every = torch.arange(count)[:, None, None]
+    return images.movedim(1, -1)[every, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def _moved(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """Which row (or column) comes where, (N, size), when every image is shifted by up to an eighth."""
+    reach = max(1, size // 8)
+    shift = torch.randint(-reach, reach + 1, (count, 1), generator=generator)
+    return (torch.arange(size) + shift).clamp(0, size - 1)
 
 
 def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:

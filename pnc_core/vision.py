@@ -22,13 +22,22 @@ _SIGNATURES = {
 
 def torchvision_models() -> ModuleType:
     """`torchvision.models`, imported so that it also works beside a CPU build of torch."""
+    return _import("torchvision.models")
+
+
+def torchvision_datasets() -> ModuleType:
+    """`torchvision.datasets`, likewise."""
+    return _import("torchvision.datasets")
+
+
+def _import(name: str) -> ModuleType:
     try:
-        return importlib.import_module("torchvision.models")
+        return importlib.import_module(name)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
     _declare_operators()
-    return importlib.import_module("torchvision.models")
+    return importlib.import_module(name)
 
 
 def _declare_operators() -> None:

@@ -1,0 +1,63 @@
+"""Trains the networks of a suite, or reloads them: one file each, by what they were trained on."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from benchmarks.data import Split
+from benchmarks.training import Recipe, fit
+from pnc_core.config import NetworkSpec
+from pnc_core.networks import build_network
+
+Network = tuple[nn.Module, NetworkSpec]
+
+
+def train_or_load(
+    split: Split,
+    classes: tuple[str, ...],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    architecture: str | None = None,
+    step: Callable[[int], None] = lambda images: None,
+) -> Network:
+    """A network for `classes`, trained on all training images of theirs.
+
+    Args:
+        split: Images and suite.
+        classes: In the order of the logits.
+        folder: Where networks are kept.
+        recipe: Part of the file's name, so that another recipe trains anew.
+        architecture: Another than the suite's.
+        step: Called with the number of images after every batch of training.
+    """
+    spec = split.spec(classes, architecture)
+    facts = {"spec": asdict(spec), "recipe": asdict(recipe), "suite": split.suite.name, "seed": split.seed}
+    name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"{split.suite.name}-{split.seed}-{spec.architecture.replace('/', '-')}-{name}.safetensors"
+    generator = torch.Generator().manual_seed(int(name[:8], 16))
+    network = build_network(spec)
+    if path.is_file():
+        network.load_state_dict(safetensors.torch.load_file(path))
+        return network.to(recipe.device).eval().requires_grad_(False), spec
+    with torch.random.fork_rng():
+        torch.manual_seed(int(name[:8], 16))
+        network = build_network(spec).train()
+    fit(network, spec, split.train.only(classes), recipe, generator, step=step)
+    network.to(memory_format=torch.contiguous_format)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".half")
+    safetensors.torch.save_file({n: t.cpu().contiguous() for n, t in network.state_dict().items()}, half)
+    half.rename(path)
+    return network, spec
+
+
+def zoo_recipe(split: Split, device: str, precision: str) -> Recipe:
+    """How the zoo's networks are trained."""
+    return Recipe(split.suite.zoo_epochs, augment=split.suite.augment, device=device, precision=precision)
