@@ -1,10 +1,11 @@
 """How good is a composed network? Accuracy, locality, leak, cost.
 
-Source: the paper's introduction (accuracy and locality); leak and the direct ensembles
-are our own choice.
+Source: the paper's introduction (accuracy and locality); leak, the oracle and the direct
+ensembles are our own choice.
 """
 
 from dataclasses import dataclass
+from math import nan
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pnc_core.composed import Composed
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, batches, preprocess
-from pnc_core.head import accuracy
+from pnc_core.head import Accuracy, accuracy
 
 BATCH = 256
 
@@ -36,6 +37,11 @@ class Evaluation:
     """Old images whose prediction is the target's own."""
     leak: float
     """Old images that are sent to a cloned class."""
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of `old` and `new`: near 0 as soon as one side is lost, which the average hides."""
+        return 2 * self.old * self.new / (self.old + self.new) if self.old + self.new else 0.0
 
 
 def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
@@ -71,6 +77,40 @@ def judge(logits: Tensor, alone: Tensor, labels: Tensor) -> Evaluation:
         locality=_share(before == after),
         leak=_share(after >= old),
     )
+
+
+def oracle(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
+    """The ceiling of any routing: every image is sent to the right side, and only classes of that side compete.
+
+    What lies between it and the joint accuracy is lost in telling old from new, what lies above it
+    is lost inside the networks. Own choice.
+
+    Args:
+        logits: (N, N_old + K).
+        labels: int64 (N,), old classes first.
+        old_classes: N_old.
+
+    Returns:
+        Both accuracies, nan where a side has no image.
+    """
+    columns = torch.arange(logits.shape[1]) >= old_classes
+    other_side = (labels >= old_classes)[:, None] != columns
+    return accuracy(logits.masked_fill(other_side, -torch.inf), labels, old_classes)
+
+
+def locality_gain(locality: float, fine_tuned: float) -> float:
+    """How much less is disturbed than by fine-tuning: 1 - (1 - locality) / (1 - fine_tuned).
+
+    The paper's abstract claims a gain of one half; the formula is our own reading of it.
+
+    Args:
+        locality: Of the composed network, 0..1.
+        fine_tuned: Of a target whose weights were trained for the same classes instead, on the same images.
+
+    Returns:
+        At most 1; negative where fine-tuning disturbs less; nan where it disturbs nothing.
+    """
+    return 1 - (1 - locality) / (1 - fine_tuned) if fine_tuned < 1 else nan
 
 
 def direct_ensemble(

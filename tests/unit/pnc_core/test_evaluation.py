@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,7 +7,15 @@ from torch import Tensor, nn
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.data import ImageSet, preprocess
-from pnc_core.evaluation import direct_ensemble, evaluate, multiply_accumulates, predict
+from pnc_core.evaluation import (
+    Evaluation,
+    direct_ensemble,
+    evaluate,
+    locality_gain,
+    multiply_accumulates,
+    oracle,
+    predict,
+)
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -59,6 +69,41 @@ def test_locality_and_leak_of_a_network_made_by_hand() -> None:
 def test_images_of_other_classes_are_left_out() -> None:
     images = _images([0, 1, 3], [1, 2, 4], "xabcd")
     assert evaluate(_Composed("abc", "d"), images).average == 1
+
+
+def test_the_oracle_lets_only_classes_of_the_image_s_own_side_compete() -> None:
+    # Old classes a b, new c d. The first two go to the wrong side and are right on their own; the third is
+    # wrong on its own side too, the last right everywhere.
+    logits = torch.tensor([[1.0, 0, 9, 0], [9, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
+    found = oracle(logits, torch.tensor([0, 3, 0, 2]), 2)
+    assert (found.old, found.new, found.average) == (1 / 2, 1, 3 / 4)
+
+
+def test_the_oracle_of_one_side_only_is_nan_on_the_other() -> None:
+    found = oracle(torch.eye(3), torch.tensor([0, 1, 1]), 2)
+    assert found.old == pytest.approx(2 / 3)
+    assert math.isnan(found.new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"), [(1.0, 0.5, 2 / 3), (0.8, 0.8, 0.8), (0.9, 0.0, 0.0), (0.0, 0.0, 0.0)]
+)
+def test_the_harmonic_mean_is_lost_with_one_side(old: float, new: float, wanted: float) -> None:
+    found = Evaluation(target_old=1, old=old, new=new, average=0, all=0, locality=1, leak=0)
+    assert found.harmonic == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("ours", "tuned", "gain"), [(0.9, 0.8, 0.5), (1.0, 0.8, 1.0), (0.8, 0.8, 0.0), (0.7, 0.8, -0.5)]
+)
+def test_the_gain_over_fine_tuning_is_the_share_of_its_disturbance_that_is_saved(
+    ours: float, tuned: float, gain: float
+) -> None:
+    assert locality_gain(ours, tuned) == pytest.approx(gain)
+
+
+def test_there_is_no_gain_over_a_fine_tuning_that_disturbs_nothing() -> None:
+    assert math.isnan(locality_gain(0.9, 1.0))
 
 
 def test_a_direct_ensemble_lays_the_logits_side_by_side() -> None:
