@@ -8,7 +8,7 @@ from pnc_core.errors import ConfigError
 
 HeadKind = Literal["auto", "affine", "router", "joint"]
 Augmentation = Literal["none", "shift", "shift-flip"]
-Localizer = Literal["fisher", "taylor", "magnitude", "random"]
+Localizer = Literal["fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"]
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -44,7 +44,8 @@ class CloneConfig:
     keep: float = 0.5
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
     localizer: Localizer = "fisher"
-    """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `magnitude` or `random`."""
+    """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour), `gradient-activation`,
+    `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
     head: HeadKind = "auto"
     """How old and new logits meet; `auto` takes the one with the lowest loss on held-out images."""
     tap_grid: int = 2

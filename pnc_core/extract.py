@@ -57,6 +57,8 @@ class Tail:
     part: fx.GraphModule
     """activation (N, *shape) -> (logits (N, K), tuple of activations at `taps`)."""
     start: str
+    axis: int
+    """Channel dimension of the activation at `start`."""
     taps: tuple[str, ...]
     tap_axes: tuple[int, ...]
     """Channel dimension of each tap."""
@@ -122,6 +124,7 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     return Tail(
         part=part,
         start=start,
+        axis=source.position(start).axis,
         taps=taps,
         tap_axes=tuple(info.axis for info in infos),
         tap_groups=tuple(_offered(channels.group_of.get(info.node), groups) for info in infos),

@@ -1,12 +1,26 @@
+import math
+import sys
+from collections.abc import Callable
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pnc_core import localize
+from pnc_core.config import Localizer
+from pnc_core.data import preprocess
+from pnc_core.errors import ConfigError
 from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.lime import VARIANTS, local_mismatch, surrogate, variants
 from pnc_core.localize import choose_channels, score_channels
-from pnc_core.positions import trace
+from pnc_core.positions import Reader, trace
 from tests.unit.pnc_core import nets
+from tests.unit.pnc_core.conftest import _split_digits, _train
+
+LOCALIZERS = get_args(Localizer)
+BY_DATA = [name for name in LOCALIZERS if name not in ("magnitude", "random")]
 
 
 def _tail(classes: tuple[int, ...] = (0, 2)) -> Tail:
@@ -25,15 +39,15 @@ def _seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _one_by_one(tail: Tail) -> dict[str, Tensor]:
-    """d loss / d gate of every image, image by image: (N, width) by group."""
+def _one_by_one(tail: Tail, outcome: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy) -> dict[str, Tensor]:
+    """d outcome / d gate of every image, image by image: (N, width) by group."""
     rows: dict[str, list[Tensor]] = {name: [] for name in tail.gates}
     for phi, labels in _batches():
         for image, label in zip(phi, labels, strict=True):
             for gate in tail.gates.values():
                 gate.mask = torch.ones(len(gate.scale), requires_grad=True)
-            loss = F.cross_entropy(tail.forward(image[None])[0], label[None])
-            found = torch.autograd.grad(loss, [gate.mask for gate in tail.gates.values()])
+            value = outcome(tail.forward(image[None])[0], label[None])
+            found = torch.autograd.grad(value, [gate.mask for gate in tail.gates.values()])
             for name, derivative in zip(tail.gates, found, strict=True):
                 rows[name].append(derivative)
     tail.mask(None)
@@ -51,16 +65,135 @@ def test_fisher_and_taylor_equal_a_loop_over_single_images() -> None:
         assert torch.allclose(taylor[name], derivatives.mean(0).abs(), rtol=1e-4, atol=1e-7)
 
 
-def test_scoring_leaves_the_tail_as_it_was() -> None:
+def test_gradient_activation_is_the_activation_times_the_slope_of_the_label_s_logit() -> None:
+    tail = _tail()
+    expected = _one_by_one(tail, lambda logits, label: logits[0, label[0]])
+    found = score_channels(tail, _batches(), "gradient-activation", _seeded())
+    for name, derivatives in expected.items():
+        assert torch.allclose(found[name], derivatives.abs().mean(0), rtol=1e-4, atol=1e-9)
+
+
+def test_the_shares_of_integrated_gradients_add_up_to_the_logit_without_the_empty_tail_s() -> None:
+    tail = _tail()
+    phi, labels = _batches()[0]
+    tail.part.requires_grad_(False)
+    shares = localize._path_shares(tail, phi, labels)
+    tail.mask(None)
+    whole = tail.forward(phi)[0].gather(1, labels[:, None])[:, 0]
+    tail.mask({g.name: torch.tensor([], dtype=torch.int64) for g in tail.groups})
+    empty = tail.forward(phi)[0].gather(1, labels[:, None])[:, 0]
+    tail.mask(None)
+    total = sum(share.sum(1) for share in shares.values())
+    # 16 points of the path; the network bends where a ReLU opens.
+    assert torch.allclose(total, whole - empty, atol=0.05 * float((whole - empty).abs().max()))
+    scores = score_channels(tail, [(phi, labels)], "integrated-gradients", _seeded())
+    assert all(torch.allclose(scores[name], share.abs().mean(0)) for name, share in shares.items())
+
+
+def _gauss_newton(tail: Tail, phi: Tensor) -> dict[str, Tensor]:
+    """Mean over images of |dw / dg|^2 / |w|^2, coefficient by coefficient."""
+    seen, total = variants(phi), {name: torch.zeros(len(gate.scale)) for name, gate in tail.gates.items()}
+    for image in seen:
+        for gate in tail.gates.values():
+            gate.mask = torch.ones(len(gate.scale), requires_grad=True)
+        masks = [gate.mask for gate in tail.gates.values()]
+        local = surrogate(tail.forward(image)[0][None]).flatten()
+        for coefficient in local:
+            slopes = torch.autograd.grad(coefficient, masks, retain_graph=True)
+            for name, slope in zip(total, slopes, strict=True):
+                total[name] += slope.square() / local.detach().square().sum() / len(phi)
+    tail.mask(None)
+    return total
+
+
+def test_lime_scores_are_the_curvature_of_the_local_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    tail = _tail()
+    phi, labels = _batches()[0]
+    exact = _gauss_newton(tail, phi)
+    seen, eps = variants(phi).flatten(0, 1), 0.02
+    before = tail.forward(seen)[0].reshape(len(phi), VARIANTS, -1)
+    for name, gate in tail.gates.items():
+        gate.mask = torch.ones(len(gate.scale))
+        gate.mask[1] -= eps
+        closer = tail.forward(seen)[0].reshape(len(phi), VARIANTS, -1)
+        # A gate closed by eps moves the behaviour by eps^2 of its score; the rest is of third order.
+        assert local_mismatch(before, closer).item() == pytest.approx(eps**2 * exact[name][1].item(), rel=0.1)
+        gate.mask = None
+    monkeypatch.setattr(localize, "LIME_PROBES", 400)
+    found = score_channels(tail, [(phi, labels)], "lime", _seeded())
+    for name, wanted in exact.items():
+        # The estimate's variance is at most twice its square over the number of probes: 7 %, three times that.
+        assert torch.allclose(found[name], wanted, rtol=3 * math.sqrt(2 / 400), atol=1e-9)
+
+
+def test_lime_asks_for_no_labels_and_follows_the_seed() -> None:
+    tail = _tail()
+    other = [(phi, 1 - labels) for phi, labels in _batches()]
+    first, again = (score_channels(tail, batches, "lime", _seeded()) for batches in (_batches(), other))
+    changed = score_channels(tail, _batches(), "lime", _seeded(1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["blocks.2.0"], changed["blocks.2.0"])
+
+
+def test_lime_reads_maps_with_channels_last() -> None:
+    network, spec = nets.network("torchvision/swin_t", 64)
+    traced = trace(network, spec)
+    tail = open_tail(traced, "features.6", [0, 1])
+    assert tail.axis == 3
+    phi = torch.randn(2, *traced.position("features.6").shape)
+    scores = score_channels(tail, [(phi, torch.tensor([0, 1]))], "lime", _seeded())
+    assert all(float(value.max()) > 0 for value in scores.values())
+
+
+def test_without_captum_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(ConfigError, match=r"expected captum.*got none; pip install 'pnc-zoo\[attribution\]'"):
+        score_channels(_tail(), _batches(), "integrated-gradients", _seeded())
+
+
+@pytest.mark.parametrize("localizer", LOCALIZERS)
+def test_scoring_leaves_the_tail_as_it_was(localizer: Localizer) -> None:
     tail = _tail()
     before = nets.snapshot(tail.part)
-    score_channels(tail, _batches(), "fisher", _seeded())
+    scores = score_channels(tail, _batches(), localizer, _seeded())
+    assert {name: (tuple(s.shape), s.dtype) for name, s in scores.items()} == {
+        g.name: ((g.width,), torch.float32) for g in tail.groups
+    }
+    assert not any(score.requires_grad for score in scores.values())
     assert all(gate.mask is None and gate.scale.grad is None for gate in tail.gates.values())
     assert all(torch.equal(before[name], tensor) for name, tensor in tail.part.state_dict().items())
 
 
-@pytest.mark.parametrize("localizer", ["fisher", "taylor"])
-def test_a_planted_channel_is_kept_and_dead_ones_go(localizer: str) -> None:
+@pytest.fixture(scope="module")
+def judged() -> Callable[[Localizer, int], float]:
+    """Test accuracy of a source of digits whose tail was cut down to 0.3 by a localizer and a seed."""
+    train, test = (images.only(tuple("56789")) for images in _split_digits())
+    spec = nets.spec("cnn", 8, 1, "56789", width=32)
+    traced = trace(_train(spec, train), spec)
+    read = Reader(traced, ["blocks.0"])
+    with torch.no_grad():
+        phi, judged = (read(preprocess(i.images, spec))[1]["blocks.0"] for i in (train, test))
+    tail = open_tail(traced, "blocks.0", range(5))
+
+    def accuracy(localizer: Localizer, seed: int) -> float:
+        batches = list(zip(phi.split(128), train.labels.split(128), strict=True))
+        small = extract(tail, choose_channels(tail, score_channels(tail, batches, localizer, _seeded(seed)), 0.3))
+        with torch.no_grad():
+            return float((small.forward(judged)[0].argmax(1) == test.labels).float().mean())
+
+    return accuracy
+
+
+@pytest.mark.parametrize("localizer", [name for name in LOCALIZERS if name != "random"])
+def test_what_a_localizer_keeps_answers_better_than_what_chance_keeps(
+    judged: Callable[[Localizer, int], float], localizer: Localizer
+) -> None:
+    chance = [judged("random", seed) for seed in range(8)]
+    assert judged(localizer, 0) > sum(chance) / len(chance)
+
+
+@pytest.mark.parametrize("localizer", BY_DATA)
+def test_a_planted_channel_is_kept_and_dead_ones_go(localizer: Localizer) -> None:
     tail = _tail()
     consumer, planted = tail.part.get_submodule("blocks.2.0"), 2
     others = [i for i in range(4) if i != planted]
