@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -82,7 +82,36 @@ def inspect(
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
+@app.command()
+def evidence(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, thin or full.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Option(help="Weights of the source, safetensors.", exists=True, dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="Images to judge on: a directory a class, or Parquet.", exists=True)],
+    out: Annotated[Path, typer.Option(help="Directory for evidence.json and the pictures.", file_okay=False)],
+    trials: Annotated[
+        Path | None, typer.Option(help="A job's trials as JSON: also draw its positions.", exists=True, dir_okay=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the masking curve; 0 leaves it out.", min=0)] = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs of feature matching after every cut.", min=0, max=1000)] = 0,
+) -> None:
+    """Verify a bundle and show what it is worth, with numbers and pictures. Needs images it has not seen."""
+    try:
+        from app.evidence import Request, run
+        from app.zoo.errors import ZooError
+        from pnc_core.errors import PncError
+    except ModuleNotFoundError as error:
+        _fail(f"{error}; install what is missing with: pip install 'pnc-zoo[server,plots]'")
+    request = Request(
+        bundle=bundle, target=target, source=source, data=data, out=out, trials=trials, seeds=seeds, epochs=epochs
+    )
+    try:
+        run(request, console)
+    except (PncError, ZooError, OSError, ValueError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
     errors.print("[red]error:[/red] ", end="")
     errors.print(message, highlight=False, markup=False, soft_wrap=True)
     sys.exit(1)

@@ -23,7 +23,7 @@ from pnc_core.search import Trial
 
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
 Step = Callable[[float, str], None]
-"""Called with the share done, 0..1, and what was done."""
+"""Called with the share done, 0..1, and what was done, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def masking_curve(
         job = prepare(*traced, images, replace(config, seed=seed), lambda progress: None, lambda: False)
         for point in _one_seed(job, config.position, test or job.validation, shares, localizers, epochs):
             points.append(point)
-            step(len(points) / total, f"{point.localizer}, {point.keep:.0%} kept: joint accuracy {point.average:.3f}")
+            step(len(points) / total, f"{point.localizer} {point.keep:.0%}: {point.average:.3f}")
     return points
 
 

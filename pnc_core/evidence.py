@@ -249,7 +249,8 @@ def _compare(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
     for name in sorted(expected.keys() | got.keys()):
         if name not in got or name not in expected or not _same_bits(expected[name], got[name]):
             raise MismatchError(
-                f"module: expected tensor {MODULE_PREFIX + name!r} to be a bit-for-bit slice of the source, it is not"
+                f"module: expected tensor {MODULE_PREFIX + name!r} to be a bit-for-bit slice of the source, it is not; "
+                "was the bundle changed, or cut from another network?"
             )
 
 

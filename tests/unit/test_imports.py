@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "safetensors", "sqlalchemy", "fastapi", "pyarrow", "numpy", "app.zoo"}
+HEAVY = {"torch", "torchvision", "safetensors", "sqlalchemy", "fastapi", "pyarrow", "numpy", "matplotlib", "app.zoo"}
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ HEAVY = {"torch", "torchvision", "safetensors", "sqlalchemy", "fastapi", "pyarro
         ("pnc_core.tensorfile", set()),
         ("app.cli", set()),
         ("app.client", set()),
+        ("app.plots", {"matplotlib", "numpy"}),
         ("app.zoo.runs", {"sqlalchemy", "app.zoo"}),
         ("migrations", set()),
         ("app.main", {"sqlalchemy", "fastapi", "pyarrow", "numpy", "app.zoo"}),

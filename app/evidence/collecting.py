@@ -1,0 +1,167 @@
+"""Load, verify, judge and compare; neither network changes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import nn
+
+from app.evidence.images import read_images
+from pnc_core.bundle import Bundle, read_bundle
+from pnc_core.composed import Composed, attach, detach
+from pnc_core.config import NetworkSpec
+from pnc_core.curves import masking_curve, position_curve
+from pnc_core.data import ImageSet, preprocess
+from pnc_core.errors import DataError
+from pnc_core.evaluation import direct_ensemble, judge, multiply_accumulates, oracle, predict
+from pnc_core.evidence import Similarity, module_logits, network_logits, similarity, verify_bundle
+from pnc_core.identity import fingerprint
+from pnc_core.networks import load_network
+from pnc_core.search import Trial
+
+Network = tuple[nn.Module, NetworkSpec]
+Evidence = dict[str, Any]
+Step = Callable[[float, str], None]
+_PROBE = 64
+"""Images on which the target is compared with itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to look at, and where to put what is found."""
+
+    bundle: Path
+    target: Path
+    source: Path
+    data: Path
+    out: Path
+    trials: Path | None
+    """The answer of GET /v1/cloning-jobs/{job}/trials, or a list of trials."""
+    seeds: int
+    """Of the masking curve; 0 leaves it out."""
+    epochs: int
+    """Of feature matching in the masking curve."""
+
+
+def collect(request: Request, trials: list[Trial], console: Console) -> Evidence:
+    """Verify, judge and compare; nothing is written and neither network changes."""
+    bundle = read_bundle(request.bundle)
+    manifest = bundle.manifest
+    target = load_network(manifest.target, request.target), manifest.target
+    source = load_network(manifest.source, request.source), manifest.source
+    composed = attach(target[0], bundle, source=source[0])
+    verified = verify_bundle(bundle, source[0])
+    names = dict.fromkeys((*manifest.target.classes, *manifest.classes, *manifest.source.classes))
+    with _progress(console, "reading images") as step:
+        images = read_images(
+            request.data, tuple(names), manifest.target.input_size, lambda n: step(0.0, f"{n:,} images")
+        )
+        _check_sides(images, manifest.target.classes, manifest.classes)
+    with _progress(console, "judging and comparing") as step:
+        alike = similarity(
+            network_logits(*source),
+            module_logits(composed.traced, composed.attached[0]),
+            images,
+            manifest.source,
+            manifest.classes,
+        )
+        step(0.5, "accuracy")
+        judged = _judged(composed, source, images)
+    masking = []
+    if request.seeds:
+        with _progress(console, "masking curve") as step:
+            masking = _masking(request, bundle, (target, source), images, step)
+    return {
+        "classes": manifest.classes,
+        "position": str(manifest.position),
+        "payload": manifest.payload,
+        "sizes": asdict(manifest.sizes),
+        "multiply_accumulates": {
+            "target": multiply_accumulates(*target),
+            "composed": multiply_accumulates(composed, manifest.target),
+        },
+        "verified": asdict(verified),
+        "restored": _restored(target, composed, images),
+        **judged,
+        "similarity": _similarity(alike),
+        "masking": masking,
+        "positions": [asdict(point) for point in position_curve(trials)],
+    }
+
+
+def _check_sides(images: ImageSet, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+    for side, classes in (("the target's classes", old), ("the cloned classes", new)):
+        if not len(images.only(classes)):
+            raise DataError(f"images: expected some of {side} {list(classes)}, got none; add some")
+
+
+def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
+    """Accuracy, locality and leak of the composed network, and of the rivals that need no cloning."""
+    spec = composed.traced.spec
+    cloned = composed.classes[len(spec.classes) :]
+    used = images.only(composed.classes)
+    logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
+    found = judge(logits, alone, used.labels)
+    ceiling = oracle(logits, used.labels, len(spec.classes))
+    ensembles = {
+        name: direct_ensemble((composed.target, spec), source, cloned, used, softmax=name == "softmax")
+        for name in ("raw", "softmax")
+    }
+    return {
+        "images": dict(
+            zip(used.classes, torch.bincount(used.labels, minlength=len(used.classes)).tolist(), strict=True)
+        ),
+        "composed": asdict(found) | {"harmonic": found.harmonic},
+        "oracle": {"old": ceiling.old, "new": ceiling.new, "average": ceiling.average},
+        "direct_ensemble": {name: asdict(e) | {"harmonic": e.harmonic} for name, e in ensembles.items()},
+    }
+
+
+def _restored(target: Network, composed: Composed, images: ImageSet) -> Evidence:
+    """The target before and after: attaching, running and detaching must leave no trace."""
+    x = preprocess(images.images[:_PROBE], target[1])
+    with torch.no_grad():
+        before, digest = target[0](x), fingerprint(target[0])
+        composed(x)
+        after = detach(composed)
+        difference = float((after(x) - before).abs().max())
+    return {"bit_for_bit": fingerprint(after) == digest and difference == 0, "max_logit_difference": difference}
+
+
+def _masking(
+    request: Request, bundle: Bundle, networks: tuple[Network, Network], images: ImageSet, step: Step
+) -> list[Evidence]:
+    config = replace(bundle.manifest.config, position=bundle.manifest.position, views=1)
+    few = images.only((*networks[0][1].classes, *config.classes))
+    if len(few) > config.screen_images:
+        few = few.sample(config.screen_images, torch.Generator().manual_seed(config.seed))
+    points = masking_curve(*networks, few, config, seeds=range(request.seeds), epochs=request.epochs, step=step)
+    return [asdict(point) for point in points]
+
+
+def _similarity(found: Similarity) -> Evidence:
+    return {
+        "rows": found.rows,
+        "columns": found.columns,
+        "images": found.images,
+        "module": found.module.tolist(),
+        "source": found.source.tolist(),
+        "transferability": found.transferability,
+        "explicitness": found.explicitness,
+        "ceiling": found.ceiling,
+        "shuffled": found.shuffled,
+    }
+
+
+@contextmanager
+def _progress(console: Console, title: str) -> Iterator[Step]:
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), TextColumn("{task.fields[message]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task(title, total=1.0, message="")
+        yield lambda done, message: progress.update(task, completed=done, message=message)
+        progress.update(task, completed=1.0)

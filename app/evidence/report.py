@@ -1,0 +1,63 @@
+"""What was found, for people: pictures, plain numbers for JSON, and a table."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from app import plots
+
+
+def draw(found: dict[str, Any], out: Path) -> list[Path]:
+    """The pictures of an `evidence.json`, as PNG and SVG; those without data are left out."""
+    figures = {"similarity": plots.similarity_matrix(found["similarity"])}
+    if found["masking"]:
+        figures["masking"] = plots.masking_curve(found["masking"])
+    if found["positions"]:
+        figures["positions"] = plots.position_curve(found["positions"], found["sizes"]["source"])
+    ensembles = {f"direct ensemble ({name})": row for name, row in found["direct_ensemble"].items()}
+    methods = {**ensembles, "composed": found["composed"], "oracle routing": found["oracle"]}
+    rows = [{"method": name, **row} for name, row in methods.items()]
+    figures["accuracy"] = plots.accuracy_bars(rows, highlight=["composed"])
+    return [path for name, figure in sorted(figures.items()) for path in plots.save(figure, out / name)]
+
+
+def plain(value: Any) -> Any:
+    """Rounded, and null for what is not a number, as JSON has none."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+def summary(found: dict[str, Any]) -> Table:
+    """The figures to look at first."""
+    table = Table(title="Evidence", show_header=False, min_width=60)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    composed, alike = found["composed"], found["similarity"]
+    rows = {
+        "cut from this source": _proof(found["verified"]),
+        "target restored bit for bit": "yes" if found["restored"]["bit_for_bit"] else "NO",
+        "old classes": f"{composed['old']:.4f}",
+        "cloned classes": f"{composed['new']:.4f}",
+        "average": f"{composed['average']:.4f}",
+        "average with oracle routing": f"{found['oracle']['average']:.4f}",
+        "locality": f"{composed['locality']:.4f}",
+        "transferability": f"{alike['transferability']:.4f}",
+    }
+    if alike["explicitness"] is not None:
+        rows["explicitness (of the source itself)"] = f"{alike['explicitness']:.4f} ({alike['ceiling']:.4f})"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _proof(verified: dict[str, int]) -> str:
+    if verified["tensors"]:
+        return f"{verified['numbers']:,} numbers in {verified['tensors']} tensors equal"
+    return f"fingerprint and {verified['channels']:,} channels"
