@@ -10,15 +10,26 @@ the consumers' inputs and the calibration they carry are our own choice.
 """
 
 import copy
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
-from pnc_core.channels import ChannelGroup, Channels, channel_groups, parameter_count, remove_channels
+from pnc_core.channels import (
+    ChannelGroup,
+    Channels,
+    Consumer,
+    Layout,
+    Pieces,
+    channel_groups,
+    features,
+    parameter_count,
+    remove_channels,
+)
 from pnc_core.errors import MismatchError, PositionError
-from pnc_core.positions import Traced, cut, run_part, taps_behind
+from pnc_core.positions import Traced, channel_axes, cut, run_part, taps_behind
 
 
 class Gate(nn.Module):
@@ -63,13 +74,18 @@ class Tail:
     tap_axes: tuple[int, ...]
     """Channel dimension of each tap."""
     tap_groups: tuple[str | None, ...]
-    """Prunable group whose channels a tap holds, if any."""
+    """Prunable group whose channels a tap holds, if any; for a tap of several groups see `tap_pieces`."""
     groups: tuple[ChannelGroup, ...]
     gates: dict[str, Gate]
     kept: dict[str, Tensor]
     """int64 indices of the source's channels that are present, by group."""
     residual: bool
     """Whether residual streams were offered for pruning, too."""
+    layouts: dict[str, Layout]
+    """By module: where the opened tail's tensors hold which group's channels."""
+    tap_pieces: tuple[Pieces, ...]
+    """What lies along each tap's channel dimension in the opened tail. Groups that share a tap are
+    streams, too: they are offered only with `residual`."""
 
     @property
     def numbers(self) -> int:
@@ -90,7 +106,7 @@ class Tail:
     def count(self, sizes: dict[str, int]) -> int:
         """How many copied numbers would stay with `sizes[group]` channels of each group of an opened tail."""
         gates = sum(_count(gate) for gate in self.gates.values())
-        return parameter_count(self.part, self.groups, sizes) - gates
+        return parameter_count(self.part, self.layouts, sizes) - gates
 
 
 def _count(part: nn.Module) -> int:
@@ -110,36 +126,53 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     Raises:
         PositionError: behind `start` nothing can be pruned or no class can be told apart.
     """
-    taps = tuple(taps_behind(source, start))
-    part = copy.deepcopy(cut(source, start, taps)).requires_grad_(False).eval()
+    infos = [source.position(name) for name in taps_behind(source, start)]
+    part = copy.deepcopy(cut(source, start, [info.name for info in infos])).requires_grad_(False).eval()
     channels = _read(part, source)
     if channels.logits is None:
         raise PositionError(f"position {start!r}: expected a tail whose last layer has one row a class")
-    groups = tuple(g for g in channels.groups if residual or not g.residual)
+    infos = [i for i in infos if all(piece.group != channels.logits.name for piece in channels.pieces[i.node])]
+    _tap_only(part, [info.node for info in infos])
+    tapped = tuple(channels.pieces[info.node] for info in infos)
+    mixed = {piece.group for pieces in tapped if _alone(pieces) is None for piece in pieces}
+    groups = tuple(g for g in channels.groups if residual or not (g.residual or g.name in mixed))
     if not groups:
         raise PositionError(f"position {start!r}: expected channels that can be pruned behind it, found none")
-    remove_channels(part, channels.logits, torch.as_tensor(list(classes)))
-    infos = [source.position(name) for name in taps]
-    gates = _insert_gates(part, groups)
+    remove_channels(part, channels.layouts, {channels.logits.name: torch.as_tensor(list(classes))})
     return Tail(
         part=part,
         start=start,
         axis=source.position(start).axis,
-        taps=taps,
+        taps=tuple(info.name for info in infos),
         tap_axes=tuple(info.axis for info in infos),
-        tap_groups=tuple(_offered(channels.group_of.get(info.node), groups) for info in infos),
+        tap_groups=tuple(_offered(_alone(pieces), groups) for pieces in tapped),
         groups=groups,
-        gates=gates,
+        gates=_insert_gates(part, groups),
         kept={g.name: torch.arange(g.width) for g in groups},
         residual=residual,
+        layouts=channels.layouts,
+        tap_pieces=tapped,
     )
+
+
+def _tap_only(part: fx.GraphModule, nodes: Sequence[str]) -> None:
+    """Without maps that hold the classes themselves, as where global pooling follows the last layer: they lose rows."""
+    output = next(n for n in part.graph.nodes if n.op == "output")
+    logits, tapped = output.args[0]
+    output.args = ((logits, tuple(n for n in tapped if n.name in nodes)),)
+    part.recompile()
 
 
 def _read(part: fx.GraphModule, source: Traced) -> Channels:
     output = next(n for n in part.graph.nodes if n.op == "output")
     shapes = {n.name: source.shapes[n.name] for n in part.graph.nodes if n.name in source.shapes}
     logits = output.args[0][0]
-    return channel_groups(part, shapes, logits)
+    return channel_groups(part, shapes, logits, channel_axes(source.graph_module, source.shapes))
+
+
+def _alone(pieces: Pieces) -> str | None:
+    """The group whose channels are the tensor's channels, one by one and nothing else."""
+    return pieces[0].group if len(pieces) == 1 and pieces[0].repeat == 1 else None
 
 
 def _offered(name: str | None, groups: tuple[ChannelGroup, ...]) -> str | None:
@@ -148,18 +181,45 @@ def _offered(name: str | None, groups: tuple[ChannelGroup, ...]) -> str | None:
 
 def _insert_gates(part: fx.GraphModule, groups: tuple[ChannelGroup, ...]) -> dict[str, Gate]:
     device = next((p.device for p in part.parameters()), torch.device("cpu"))
-    gates: dict[str, Gate] = {}
-    for i, group in enumerate(groups):
-        gates[group.name] = Gate(group.width).to(device)
-        part.add_submodule(f"gate_{i}", gates[group.name])
-        for consumer in group.consumers:
-            node = next(n for n in part.graph.nodes if n.name == consumer.node)
-            before = node.all_input_nodes[0]
-            with part.graph.inserting_before(node):
-                gated = part.graph.call_module(f"gate_{i}", (before, consumer.axis, consumer.repeat))
-            node.replace_input_with(before, gated)
+    gates = {group.name: Gate(group.width).to(device) for group in groups}
+    names = {group.name: f"gate_{i}" for i, group in enumerate(groups)}
+    for name, gate in gates.items():
+        part.add_submodule(names[name], gate)
+    for consumer in _consumers(groups):
+        node = next(n for n in part.graph.nodes if n.name == consumer.node)
+        before = node.all_input_nodes[0]
+        with part.graph.inserting_before(node):
+            node.replace_input_with(before, _gated(part.graph, before, consumer, names))
     part.recompile()
     return gates
+
+
+def _consumers(groups: Iterable[ChannelGroup]) -> list[Consumer]:
+    return list({consumer.node: consumer for group in groups for consumer in group.consumers}.values())
+
+
+def _gated(graph: fx.Graph, x: fx.Node, consumer: Consumer, names: dict[str, str]) -> fx.Node:
+    """`x` behind the gates of its channels; what several groups follow each other in is taken apart and joined."""
+
+    def gate(piece: fx.Node, name: str | None, repeat: int) -> fx.Node:
+        return graph.call_module(names[name], (piece, consumer.axis, repeat)) if name in names else piece
+
+    if len(consumer.pieces) == 1:
+        return gate(x, consumer.pieces[0].group, consumer.pieces[0].repeat)
+    split = graph.create_node(
+        "call_function", torch.split, (x, _widths(consumer.pieces, {}), consumer.axis), name=_split_name(consumer)
+    )
+    parts = [graph.call_function(operator.getitem, (split, i)) for i in range(len(consumer.pieces))]
+    joined = [gate(part, piece.group, piece.repeat) for part, piece in zip(parts, consumer.pieces, strict=True)]
+    return graph.call_function(torch.cat, (joined, consumer.axis))
+
+
+def _split_name(consumer: Consumer) -> str:
+    return f"split_for_{consumer.node}"
+
+
+def _widths(pieces: Pieces, sizes: dict[str, int]) -> list[int]:
+    return [features((piece,), sizes) for piece in pieces]
 
 
 def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
@@ -173,9 +233,15 @@ def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
         A tail whose outputs equal those of `tail` masked to `kept`.
     """
     part = copy.deepcopy(tail.part)
+    remove_channels(part, tail.layouts, kept)
+    sizes = {name: len(indices) for name, indices in kept.items()}
+    splits = {_split_name(c): _widths(c.pieces, sizes) for c in _consumers(tail.groups)}
+    for node in part.graph.nodes:
+        if node.name in splits:
+            node.update_arg(1, splits[node.name])
+    part.recompile()
     gates: dict[str, Gate] = {}
     for i, group in enumerate(tail.groups):
-        remove_channels(part, group, kept[group.name])
         gate = part.get_submodule(f"gate_{i}")
         assert isinstance(gate, Gate)
         gate.scale = nn.Parameter(gate.scale.detach()[kept[group.name]])

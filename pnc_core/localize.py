@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pnc_core.channels import ChannelGroup, features
 from pnc_core.config import Localizer
 from pnc_core.errors import ConfigError
 from pnc_core.extract import Tail
@@ -53,7 +54,7 @@ def score_channels(
         ConfigError: captum is not installed.
     """
     if localizer == "magnitude":
-        return {g.name: _magnitude(tail, g.producers) for g in tail.groups}
+        return {g.name: _magnitude(tail, g) for g in tail.groups}
     if localizer == "random":
         return {g.name: torch.rand(g.width, generator=generator) for g in tail.groups}
     total: Scores = {g.name: torch.zeros(g.width) for g in tail.groups}
@@ -66,10 +67,16 @@ def score_channels(
     return {name: (value / images).abs() for name, value in total.items()}
 
 
-def _magnitude(tail: Tail, producers: tuple[str, ...]) -> Tensor:
-    weights = [tail.part.get_submodule(p).get_parameter("weight").detach().flatten(1) for p in producers]
-    norms: Tensor = torch.linalg.vector_norm(torch.cat(weights, dim=1), dim=1)
-    return norms.cpu()
+def _magnitude(tail: Tail, group: ChannelGroup) -> Tensor:
+    """L2 norm of all rows of all layers that make a channel."""
+    total = torch.zeros(group.width)
+    for producer in group.producers:
+        rows = tail.part.get_submodule(producer).get_parameter("weight").detach().flatten(1).square().sum(1).cpu()
+        pieces = tail.layouts[producer].outputs
+        for piece, made in zip(pieces, rows.split([features((p,), {}) for p in pieces]), strict=True):
+            if piece.group == group.name:
+                total += made.reshape(piece.width, piece.repeat).sum(1)
+    return total.sqrt()
 
 
 def _fisher(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:

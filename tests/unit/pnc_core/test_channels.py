@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from pnc_core.channels import Channels, channel_groups, parameter_count, remove_channels
+from pnc_core.channels import Channels, Piece, channel_groups, kept_features, parameter_count, remove_channels
+from pnc_core.networks import build_network
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
 
@@ -31,9 +32,32 @@ class _Net(nn.Module):
         return self.fc(self.flatten(x))
 
 
-def _read() -> tuple[fx.GraphModule, Channels]:
+class _Wide(nn.Module):
+    """A grouped convolution that doubles its channels, and a concatenation that is normed, read and passed on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 1)
+        self.grouped = nn.Conv2d(6, 12, 3, padding=1, groups=3)
+        self.one = nn.Conv2d(12, 4, 1)
+        self.two = nn.Conv2d(12, 5, 1)
+        self.depthwise = nn.Conv2d(9, 18, 3, padding=1, groups=9)
+        self.norm = nn.BatchNorm2d(18)
+        self.both = nn.Conv2d(18, 7, 1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.grouped(F.relu(self.stem(x))))
+        pair = torch.cat([self.one(x), self.two(x)], 1)
+        made = self.both(F.relu(self.norm(self.depthwise(pair))))
+        return self.fc(self.flatten(torch.cat([pair, made], dim=1)))
+
+
+def _read(network: nn.Module | None = None) -> tuple[fx.GraphModule, Channels]:
     torch.manual_seed(0)
-    traced = trace(_Net().eval(), nets.spec("cnn", 2, 1))
+    network = nets.randomised(_Net() if network is None else network)
+    traced = trace(network.eval(), nets.spec("cnn", 2, 1))
     output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
     return traced.graph_module, channel_groups(traced.graph_module, traced.shapes, output.args[0])
 
@@ -42,7 +66,7 @@ def test_a_group_has_its_producers_carriers_and_consumers() -> None:
     _, channels = _read()
     inner = next(g for g in channels.groups if g.name == "inner")
     assert (inner.width, inner.producers, inner.carriers) == (6, ("inner",), ("norm", "depthwise"))
-    assert [(c.module, c.axis, c.repeat) for c in inner.consumers] == [("back", 1, 1)]
+    assert [(c.module, c.axis, c.pieces) for c in inner.consumers] == [("back", 1, (Piece("inner", 6, 1),))]
     assert not inner.residual
 
 
@@ -62,7 +86,7 @@ def test_what_is_not_understood_is_left_whole() -> None:
 def test_a_flatten_repeats_channels() -> None:
     _, channels = _read()
     last = next(g for g in channels.groups if g.name == "last")
-    assert [(c.module, c.repeat) for c in last.consumers] == [("fc", 4)]
+    assert [(c.module, c.pieces) for c in last.consumers] == [("fc", (Piece("last", 5, 4),))]
 
 
 def test_the_rows_of_the_logits_are_told_apart() -> None:
@@ -74,9 +98,8 @@ def test_the_rows_of_the_logits_are_told_apart() -> None:
 @pytest.mark.parametrize("sizes", [{"inner": 6, "stem": 4, "last": 5}, {"inner": 1, "stem": 3, "last": 2}])
 def test_the_count_is_what_removal_leaves(sizes: dict[str, int]) -> None:
     part, channels = _read()
-    expected = parameter_count(part, channels.groups, sizes)
-    for group in channels.groups:
-        remove_channels(part, group, torch.arange(sizes[group.name]))
+    expected = parameter_count(part, channels.layouts, sizes)
+    remove_channels(part, channels.layouts, {name: torch.arange(size) for name, size in sizes.items()})
     assert sum(t.numel() for t in part.state_dict().values()) == expected
 
 
@@ -86,8 +109,79 @@ def test_removing_dead_channels_changes_nothing_and_leaves_a_working_network() -
     for group in channels.groups:
         for consumer in group.consumers:
             weight = part.get_submodule(consumer.module).weight.data
-            weight[:, torch.cat([dead * consumer.repeat + i for i in range(consumer.repeat)])] = 0
+            (piece,) = consumer.pieces
+            weight[:, torch.cat([dead * piece.repeat + i for i in range(piece.repeat)])] = 0
     before = part(x)
-    for group in channels.groups:
-        remove_channels(part, group, torch.tensor([i for i in range(group.width) if i not in dead]))
+    kept = {g.name: torch.tensor([i for i in range(g.width) if i not in dead]) for g in channels.groups}
+    remove_channels(part, channels.layouts, kept)
     assert torch.allclose(part(x), before, atol=1e-6)
+
+
+def test_behind_a_grouped_convolution_channels_go_group_by_group() -> None:
+    _, channels = _read(_Wide())
+    stem = next(g for g in channels.groups if g.name == "stem")
+    assert (stem.width, stem.carriers) == (3, ("grouped",))
+    assert channels.layouts["stem"].outputs == (Piece("stem", 3, 2),)
+    assert channels.layouts["grouped"].outputs == (Piece("stem", 3, 4),)
+    assert {c.module: c.pieces for c in stem.consumers} == {n: (Piece("stem", 3, 4),) for n in ("one", "two")}
+
+
+def test_a_concatenation_is_read_piece_by_piece() -> None:
+    _, channels = _read(_Wide())
+    layouts = channels.layouts
+    assert layouts["both"].inputs == layouts["norm"].outputs == (Piece("one", 4, 2), Piece("two", 5, 2))
+    assert layouts["fc"].inputs == (Piece("one", 4, 4), Piece("two", 5, 4), Piece("both", 7, 4))
+    assert {g.name for g in channels.groups} == {"stem", "one", "two", "both"}
+
+
+def test_a_layer_that_reads_something_unknown_still_makes_channels_of_its_own() -> None:
+    spec = nets.spec("torchvision/shufflenet_v2_x0_5", 64)
+    traced = trace(build_network(spec, device="meta"), spec)
+    output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
+    channels = channel_groups(traced.graph_module, traced.shapes, output.args[0])
+    last = next(g for g in channels.groups if g.name == "conv5.0")
+    assert (last.width, [c.module for c in last.consumers]) == (1024, ["fc"])
+
+
+KEPT = {"stem": [0, 2], "one": [1, 2], "two": [0, 3, 4], "both": [2, 6]}
+
+
+@torch.no_grad()
+def test_removing_from_grouped_and_concatenated_layers_is_zeroing_what_is_read() -> None:
+    part, channels = _read(_Wide())
+    kept, x = {name: torch.tensor(indices) for name, indices in KEPT.items()}, torch.randn(3, 1, 2, 2)
+    expected = parameter_count(part, channels.layouts, {name: len(indices) for name, indices in kept.items()})
+    for module, layout in channels.layouts.items():
+        if layout.inputs:
+            weight = part.get_submodule(module).weight
+            gone = torch.ones(weight.shape[1], dtype=torch.bool)
+            gone[kept_features(layout.inputs, kept)] = False
+            weight[:, gone] = 0
+    before = part(x)
+    remove_channels(part, channels.layouts, kept)
+    assert torch.allclose(part(x), before, atol=1e-6)
+    assert sum(t.numel() for t in part.state_dict().values()) == expected
+    grouped, depthwise = part.get_submodule("grouped"), part.get_submodule("depthwise")
+    assert (grouped.in_channels, grouped.out_channels, grouped.groups) == (4, 8, 2)
+    assert (depthwise.in_channels, depthwise.out_channels, depthwise.groups) == (5, 10, 5)
+
+
+class _Tied(nn.Module):
+    """The second layer's weights are read twice: as a layer and by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 1)
+        self.inner = nn.Conv2d(4, 4, 1)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(self.stem(x))
+        return self.fc(self.flatten(F.conv2d(x, self.inner.weight)))
+
+
+def test_a_layer_whose_weights_are_used_elsewhere_is_left_whole() -> None:
+    _, channels = _read(_Tied())
+    assert "inner" not in channels.layouts
+    assert channels.groups == ()

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from pnc_core.channels import kept_features
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail, verify
 from pnc_core.identity import fingerprint
@@ -15,7 +16,8 @@ ARCHITECTURES = [
     ("torchvision/densenet121", 32, 2), ("torchvision/efficientnet_b0", 32, 3),
     ("torchvision/shufflenet_v2_x0_5", 32, 1), ("torchvision/convnext_tiny", 32, 4), ("torchvision/swin_t", 32, 2),
     ("torchvision/squeezenet1_0", 48, 2), ("torchvision/googlenet", 32, 2),
-    ("torchvision/mobilenet_v3_small", 32, 2),
+    ("torchvision/mobilenet_v3_small", 32, 2), ("torchvision/regnet_y_400mf", 32, 8),
+    ("torchvision/resnext50_32x4d", 32, 8), ("torchvision/swin_v2_t", 64, 14),
 ]  # fmt: skip
 
 
@@ -48,24 +50,45 @@ def test_the_count_says_exactly_how_many_numbers_stay(name: str, size: int, star
     assert tail.count({n: len(k) for n, k in kept.items()}) == extract(tail, kept).numbers < tail.numbers
 
 
+def test_a_map_of_the_classes_is_no_tap() -> None:
+    tail, _, spec, phi = nets.opened("torchvision/squeezenet1_0", 48, 6)
+    traced = trace(build_network(spec, device="meta"), spec)
+    assert traced.positions[-1].channels == 3
+    assert tail.taps == tuple(p.name for p in traced.positions[7:-1])
+    logits, taps = tail.forward(phi)
+    assert logits.shape == (2, 2)
+    assert [t.shape[1] for t in taps] == [traced.position(name).channels for name in tail.taps]
+
+
+STREAMS = [
+    ("torchvision/mobilenet_v2", 32, 4), ("torchvision/densenet121", 32, 5), ("torchvision/googlenet", 32, 7),
+    ("torchvision/squeezenet1_0", 48, 6), ("torchvision/resnext50_32x4d", 32, 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "size", "start"), STREAMS)
 @torch.no_grad()
-def test_residual_streams_can_be_pruned_too() -> None:
-    network, spec = nets.network("torchvision/mobilenet_v2", 32)
+def test_streams_can_be_pruned_too(name: str, size: int, start: int) -> None:
+    network, spec = nets.network(name, size)
     traced = trace(network, spec)
-    inner, both = (open_tail(traced, traced.positions[4].name, [0, 1], residual=residual) for residual in (False, True))
+    inner, both = (open_tail(traced, traced.positions[start].name, [0, 1], residual=r) for r in (False, True))
     assert len(both.groups) > len(inner.groups)
     kept = nets.some_channels(nets.calibrated(both))
     small = extract(both, kept)
     both.mask(kept)
-    phi = torch.randn(2, *traced.position(traced.positions[4].name).shape)
-    masked = both.forward(phi.clone())[0]
-    assert float((small.forward(phi.clone())[0] - masked).abs().max() / masked.abs().max()) < 1e-5
+    phi = torch.randn(2, *traced.positions[start].shape)
+    (masked, masked_taps), (logits, taps) = both.forward(phi.clone()), small.forward(phi.clone())
+    assert float((logits - masked).abs().max() / masked.abs().max()) < 1e-5
+    for tap, wanted, axis, pieces in zip(taps, masked_taps, both.tap_axes, both.tap_pieces, strict=True):
+        seen = wanted.index_select(axis, kept_features(pieces, kept))
+        assert float((tap - seen).abs().max() / wanted.abs().max().clamp_min(1e-6)) < 1e-5
 
 
-def test_an_extract_with_pruned_residual_streams_is_verified_too() -> None:
-    network, spec = nets.network("torchvision/mobilenet_v2", 32)
+@pytest.mark.parametrize(("name", "size", "start"), STREAMS[:2])
+def test_an_extract_with_pruned_streams_is_verified_too(name: str, size: int, start: int) -> None:
+    network, spec = nets.network(name, size)
     traced = trace(network, spec)
-    tail = open_tail(traced, traced.positions[4].name, [0, 1], residual=True)
+    tail = open_tail(traced, traced.positions[start].name, [0, 1], residual=True)
     verify(extract(tail, nets.some_channels(tail)), traced, [0, 1])
 
 

@@ -212,6 +212,14 @@ def test_magnitude_is_the_norm_of_the_weights_that_make_a_channel() -> None:
     assert torch.allclose(scores["blocks.1.0"], weight.square().sum((1, 2, 3)).sqrt())
 
 
+def test_the_magnitude_of_a_whole_group_is_that_of_all_its_channels() -> None:
+    network, spec = nets.network("torchvision/resnext50_32x4d", 32)
+    tail = open_tail(trace(network, spec), "layer4.1", [0, 2])
+    weight = tail.part.get_submodule("layer4.2.conv1").weight
+    scores = score_channels(tail, [], "magnitude", _seeded())
+    assert torch.allclose(scores["layer4.2.conv1"], weight.reshape(32, -1).square().sum(1).sqrt())
+
+
 def test_random_scores_follow_the_seed_and_magnitude_needs_none() -> None:
     first, again, other = (score_channels(_tail(), [], "random", _seeded(s)) for s in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
