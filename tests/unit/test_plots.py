@@ -250,7 +250,7 @@ def test_series_differ_without_colours() -> None:
 
 
 def test_odd_names_are_shown_as_they_are() -> None:
-    names = ["$x_1$", "a_b^c", "{\\frac", "the longest name of all classes there are"]
+    names = ["$x_1$", "a_b^c", "$\\nope$", "the longest name of all classes there are"]
     figure = plots.similarity_matrix(_similarity(4, 2, names))
     assert _ticks(figure.axes[0], "y") == [*names[:3], "the longest name of a…"]
     figure.draw_without_rendering()
