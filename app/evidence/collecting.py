@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import nn
+from torch import Tensor, nn
 
 from app.evidence.images import read_images
+from pnc_core import lime
 from pnc_core.bundle import Bundle, read_bundle
 from pnc_core.composed import Composed, attach, detach
 from pnc_core.config import NetworkSpec
@@ -19,7 +20,7 @@ from pnc_core.curves import masking_curve, position_curve
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import DataError
 from pnc_core.evaluation import direct_ensemble, judge, multiply_accumulates, oracle, predict
-from pnc_core.evidence import Similarity, module_logits, network_logits, similarity, verify_bundle
+from pnc_core.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
 from pnc_core.identity import fingerprint
 from pnc_core.networks import load_network
 from pnc_core.search import Trial
@@ -27,6 +28,8 @@ from pnc_core.search import Trial
 Network = tuple[nn.Module, NetworkSpec]
 Evidence = dict[str, Any]
 Step = Callable[[float, str], None]
+PER_CLASS = 32
+"""Images of each class whose local representations are compared; each costs 32 forward passes of both networks."""
 _PROBE = 64
 """Images on which the target is compared with itself."""
 
@@ -62,16 +65,9 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
             request.data, tuple(names), manifest.target.input_size, lambda n: step(0.0, f"{n:,} images")
         )
         _check_sides(images, manifest.target.classes, manifest.classes)
-    with _progress(console, "judging and comparing") as step:
-        alike = similarity(
-            network_logits(*source),
-            module_logits(composed.traced, composed.attached[0]),
-            images,
-            manifest.source,
-            manifest.classes,
-        )
-        step(0.5, "accuracy")
-        judged = _judged(composed, source, images)
+    with _progress(console, "local representations") as step:
+        alike = _compared(composed, source, images, step)
+    judged = _judged(composed, source, images)
     masking = []
     if request.seeds:
         with _progress(console, "masking curve") as step:
@@ -98,6 +94,24 @@ def _check_sides(images: ImageSet, old: tuple[str, ...], new: tuple[str, ...]) -
     for side, classes in (("the target's classes", old), ("the cloned classes", new)):
         if not len(images.only(classes)):
             raise DataError(f"images: expected some of {side} {list(classes)}, got none; add some")
+
+
+def _compared(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:
+    (module,) = composed.attached
+    counts = torch.bincount(images.only(source[1].classes).labels)
+    total, done = 2 * lime.VARIANTS * int(counts.clamp(max=PER_CLASS).sum()), 0
+
+    def counted(logits: Logits) -> Logits:
+        def run(pixels: Tensor) -> Tensor:
+            nonlocal done
+            done += len(pixels)
+            step(done / total, f"{done:,} variants")
+            return logits(pixels)
+
+        return run
+
+    sides = counted(network_logits(*source)), counted(module_logits(composed.traced, module))
+    return similarity(*sides, images, source[1], module.manifest.classes, limit=PER_CLASS)
 
 
 def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
