@@ -31,6 +31,9 @@ from pnc_core.channels import (
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.positions import Traced, channel_axes, cut, run_part, taps_behind
 
+CONSTANT = "_tensor_constant"
+"""What torch.fx calls a tensor that the network's code computes from no input."""
+
 
 class Gate(nn.Module):
     """y = (x * scale + shift) * mask, one number of each a channel.
@@ -128,6 +131,7 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     """
     infos = [source.position(name) for name in taps_behind(source, start)]
     part = copy.deepcopy(cut(source, start, [info.name for info in infos])).requires_grad_(False).eval()
+    _name_constants(part)
     channels = _read(part, source)
     if channels.logits is None:
         raise PositionError(f"position {start!r}: expected a tail whose last layer has one row a class")
@@ -153,6 +157,20 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         layouts=channels.layouts,
         tap_pieces=tapped,
     )
+
+
+def _name_constants(part: fx.GraphModule) -> None:
+    """Number computed constants by their order in the tail: a trace counts on from earlier traces of the network."""
+    nodes = [n for n in part.graph.nodes if n.op == "get_attr" and str(n.target).startswith(CONSTANT)]
+    names = {target: f"{CONSTANT}{i}" for i, target in enumerate(dict.fromkeys(str(n.target) for n in nodes))}
+    values = {target: getattr(part, target) for target in names}
+    for target in names:
+        delattr(part, target)
+    for target, name in names.items():
+        part.register_buffer(name, values[target])
+    for node in nodes:
+        node.target = names[str(node.target)]
+    part.recompile()
 
 
 def _tap_only(part: fx.GraphModule, nodes: Sequence[str]) -> None:

@@ -60,6 +60,26 @@ def test_a_map_of_the_classes_is_no_tap() -> None:
     assert [t.shape[1] for t in taps] == [traced.position(name).channels for name in tail.taps]
 
 
+class _Computed(torch.nn.Module):
+    """Its code makes tensors of its own, anew each time it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(1, 4, 1), torch.nn.Conv2d(4, 4, 1)
+        self.flatten, self.fc = torch.nn.Flatten(), torch.nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.two(self.one(x)) * torch.ones(1).view(1, 1, 1)
+        return self.fc(self.flatten(x) + torch.arange(16).view(1, 16))
+
+
+def test_computed_constants_have_the_same_names_however_often_a_network_was_traced() -> None:
+    network, spec = _Computed().eval(), nets.spec("cnn", 2, 1)
+    tails = [copied_tensors(open_tail(trace(network, spec), "input", [0, 1])) for _ in range(2)]
+    assert tails[0].keys() == tails[1].keys() >= {"_tensor_constant0", "_tensor_constant1"}
+    assert [tails[1][f"_tensor_constant{i}"].numel() for i in (0, 1)] == [1, 16]
+
+
 STREAMS = [
     ("torchvision/mobilenet_v2", 32, 4), ("torchvision/densenet121", 32, 5), ("torchvision/googlenet", 32, 7),
     ("torchvision/squeezenet1_0", 48, 6), ("torchvision/resnext50_32x4d", 32, 10),
