@@ -1,0 +1,253 @@
+"""Every architecture through the whole method: read, cut down, attached to a target and taken out again.
+
+    python -m benchmarks.architectures --out results/architectures [--only NAME ...]
+
+Networks are random and inputs small: what is looked at is whether a network can be
+read and cut, and whether this is exact, not what it knows. A run that is started again goes
+on where it was; architectures with a problem are tried again.
+"""
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+from pnc_core.cloning import clone
+from pnc_core.composed import attach, detach
+from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.data import ImageSet, preprocess
+from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.identity import fingerprint
+from pnc_core.networks import architectures, build_network
+from pnc_core.positions import trace
+
+OLD, NEW = ("a", "b"), ("c", "d", "e")
+CLONED = ("e", "c")
+TOLERANCE = 1e-5
+"""Between masked and removed channels, relative to the largest logit."""
+
+COLLECTED = 20_000_000
+"""Networks above this many numbers are freed before the next: graphs refer to themselves, and the collector is late."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one architecture showed."""
+
+    architecture: str
+    size: int
+    """Height and width of the images."""
+    numbers: int = 0
+    """Parameters and buffers, with five classes."""
+    positions: int = 0
+    position: str = ""
+    """The one in the middle, where the network was cut."""
+    groups: int = 0
+    """Groups of channels that can be pruned behind it."""
+    prunable_share: float = 0.0
+    """Share of the tail's numbers that are gone when one channel of every group is left."""
+    prunable_with_streams: float = 0.0
+    """The same where streams (residual, dense, concatenated) may be pruned, too."""
+    max_difference: float = float("inf")
+    """Largest difference between the logits with half the channels masked and removed, over the largest logit."""
+    restored: bool = False
+    """After attaching and detaching, the target's fingerprint and logits were the same, bit for bit."""
+    seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Did everything hold?"""
+        return not self.problem and self.restored and self.max_difference < TOLERANCE and self.prunable_share > 0
+
+
+def small_size(architecture: str) -> int:
+    """A small image size that the architecture takes."""
+    family = architecture.rpartition("/")[2]
+    fixed = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}
+    return fixed.get(family, 64)
+
+
+def examine(architecture: str, size: int) -> Record:
+    """Take one architecture through the method; a problem is part of the record and does not stop anything."""
+    started = time.monotonic()
+    facts: dict[str, object] = {}
+    try:
+        for found in _findings(architecture, size):
+            facts |= found
+    except Exception as error:  # whatever an architecture does must not end the run over all of them
+        facts["problem"] = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+    return Record(architecture, size, seconds=round(time.monotonic() - started, 1), **facts)  # type: ignore[arg-type]
+
+
+def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
+    source, target = _network(architecture, size, NEW, 0), _network(architecture, size, OLD, 1)
+    traced = trace(*source)
+    middle = traced.positions[len(traced.positions) // 2]
+    yield {"numbers": traced.numbers, "positions": len(traced.positions), "position": middle.name}
+    yield {"prunable_with_streams": _prunable(open_tail(traced, middle.name, [0, 1], residual=True))}
+    tail = open_tail(traced, middle.name, [NEW.index(c) for c in CLONED])
+    yield {"groups": len(tail.groups), "prunable_share": _prunable(tail)}
+    phi = torch.randn(4, *middle.shape, generator=torch.Generator().manual_seed(2))
+    yield {"max_difference": masked_against_extracted(tail, phi)}
+    del tail
+    position = Position(target=middle.name, source=middle.name)
+    yield {"restored": _restored(target, source, position)}
+
+
+def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) -> tuple[nn.Module, NetworkSpec]:
+    spec = NetworkSpec(
+        architecture=architecture, classes=classes, input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return enliven(build_network(spec), spec, seed).requires_grad_(False), spec
+
+
+@torch.no_grad()
+def enliven(network: nn.Module, spec: NetworkSpec, seed: int) -> nn.Module:
+    """Make an untrained network show mistakes: nothing constant, and batch norms that know its activations.
+
+    Fresh networks have heads of zeros, layer scales of 1e-6 and norms that do nothing, so that
+    many a wrong channel would go unnoticed. Changed in place and returned in eval mode.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        if parameter.min() == parameter.max():
+            _vary(parameter, generator)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # the plain mean over all batches
+    network(torch.randn(4, *spec.input_size, generator=generator))
+    return network.eval()
+
+
+def _vary(parameter: Tensor, generator: torch.Generator) -> None:
+    value = float(parameter.flatten()[0])
+    if value == 0:
+        scale = 0.1 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+    else:
+        middle = value if abs(value) > 0.01 else 0.5
+        parameter.copy_(middle * (0.7 + 0.6 * torch.rand(parameter.shape, generator=generator)))
+
+
+def _prunable(tail: Tail) -> float:
+    return round(1 - tail.count({group.name: 1 for group in tail.groups}) / tail.numbers, 4)
+
+
+@torch.no_grad()
+def masked_against_extracted(tail: Tail, activation: Tensor) -> float:
+    """Largest difference of the logits with half of all channels masked and removed, relative to the largest logit.
+
+    Args:
+        tail: Opened tail; gets a random calibration.
+        activation: (N, *shape) at its start.
+    """
+    generator = torch.Generator().manual_seed(3)
+    for gate in tail.gates.values():
+        gate.scale.copy_(1 + 0.1 * torch.randn(gate.scale.shape, generator=generator))
+        gate.shift.copy_(0.1 * torch.randn(gate.shift.shape, generator=generator))
+    kept = {
+        g.name: torch.randperm(g.width, generator=generator)[: max(1, g.width // 2)].sort().values for g in tail.groups
+    }
+    removed, _ = extract(tail, kept).forward(activation.clone())
+    tail.mask(kept)
+    masked, _ = tail.forward(activation.clone())
+    if not bool(torch.isfinite(masked).all()) or float(masked.std()) == 0:
+        raise ArithmeticError(f"expected logits that differ, got {masked.flatten()[:4].tolist()}")
+    return float((masked - removed).abs().max() / masked.abs().max())
+
+
+def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, NetworkSpec], at: Position) -> bool:
+    """Clone, attach the full bundle, predict, detach: is the target the very same afterwards?"""
+    network, spec = target
+    images = _images(spec, (*OLD, *CLONED))
+    x = preprocess(images.images[:4], spec)
+    before, logits = fingerprint(network), network(x)
+    config = CloneConfig(classes=CLONED, position=at, epochs=1, views=1, head="affine", batch_size=16, max_size=2)
+    composed = attach(network, clone(target, source, images, config), spec=spec)
+    with torch.no_grad():
+        together = composed(x)
+    if together.shape != (4, 4) or not torch.equal(together[:, :2], logits):
+        raise ArithmeticError("expected the target's own logits beside the module's, got others")
+    alone = detach(composed)
+    return alone is network and fingerprint(network) == before and torch.equal(network(x), logits)
+
+
+def _images(spec: NetworkSpec, classes: tuple[str, ...]) -> ImageSet:
+    """Four random images of every class."""
+    shape = (4 * len(classes), *spec.input_size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    return ImageSet(pixels, torch.arange(len(pixels)) % len(classes), classes)
+
+
+def markdown(records: Iterable[Record]) -> str:
+    """A table, one row an architecture."""
+    lines = [
+        "| architecture | image | numbers | positions | groups | prunable | with streams | difference | restored | s |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for r in sorted(records, key=lambda record: record.architecture):
+        cells = [
+            r.architecture, str(r.size), f"{r.numbers / 1e6:.1f} M", str(r.positions), str(r.groups),
+            f"{r.prunable_share:.0%}", f"{r.prunable_with_streams:.0%}", f"{r.max_difference:.0e}",
+            "yes" if r.restored else "no", f"{r.seconds:.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |" if not r.problem else f"| {r.architecture} | {r.size} | {r.problem} |")
+    return "\n".join(lines) + "\n"
+
+
+def _load(path: Path) -> dict[str, Record]:
+    if not path.is_file():
+        return {}
+    return {entry["architecture"]: Record(**entry) for entry in json.loads(path.read_text())}
+
+
+def _save(path: Path, records: dict[str, Record]) -> None:
+    half = path.with_suffix(".half")
+    half.write_text(json.dumps([asdict(r) for r in records.values()], indent=1) + "\n")
+    half.rename(path)
+    path.with_name("table.md").write_text(markdown(records.values()))
+
+
+def main() -> None:
+    """Examine all architectures of torchvision, or those that are named."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for results.json and table.md")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="e.g. torchvision/resnet18; done anew")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path = arguments.out / "results.json"
+    records = _load(path)
+    names = arguments.only or [name for name in architectures() if name.startswith("torchvision/")]
+    todo = [n for n in names if arguments.only or n not in records or records[n].problem]
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("architectures", total=len(todo))
+        for name in todo:
+            progress.update(task, description=name)
+            record = records[name] = examine(name, small_size(name))
+            if record.numbers > COLLECTED:
+                gc.collect()
+            _save(path, records)
+            progress.advance(task)
+            if not record.passed:
+                console.print(f"{name}: {record.problem or record}")
+    passed = sum(records[name].passed for name in names)
+    console.print(f"{passed} of {len(names)} passed; see {path.with_name('table.md')}")
+
+
+if __name__ == "__main__":
+    main()
