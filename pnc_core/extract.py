@@ -17,18 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from pnc_core.channels import (
-    ChannelGroup,
-    Channels,
-    Consumer,
-    Layout,
-    Pieces,
-    channel_groups,
-    features,
-    parameter_count,
-    remove_channels,
-)
+from pnc_core.attention import open_attention
+from pnc_core.channels import ChannelGroup, Channels, Consumer, channel_groups
 from pnc_core.errors import MismatchError, PositionError
+from pnc_core.layouts import Layout, Pieces, features, parameter_count, remove_channels
 from pnc_core.positions import Traced, channel_axes, cut, run_part, taps_behind
 
 CONSTANT = "_tensor_constant"
@@ -185,6 +177,7 @@ def _read(part: fx.GraphModule, source: Traced) -> Channels:
     output = next(n for n in part.graph.nodes if n.op == "output")
     shapes = {n.name: source.shapes[n.name] for n in part.graph.nodes if n.name in source.shapes}
     logits = output.args[0][0]
+    shapes = open_attention(part, shapes)
     return channel_groups(part, shapes, logits, channel_axes(source.graph_module, source.shapes))
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pnc_core.channels import ChannelGroup, features
+from pnc_core.channels import ChannelGroup
 from pnc_core.config import Localizer
 from pnc_core.errors import ConfigError
 from pnc_core.extract import Tail
+from pnc_core.layouts import COLUMNS, features
 from pnc_core.lime import VARIANTS, cell_count, surrogate, variants
 
 Scores = dict[str, Tensor]
@@ -71,7 +72,9 @@ def _magnitude(tail: Tail, group: ChannelGroup) -> Tensor:
     """L2 norm of all rows of all layers that make a channel."""
     total = torch.zeros(group.width)
     for producer in group.producers:
-        rows = tail.part.get_submodule(producer).get_parameter("weight").detach().flatten(1).square().sum(1).cpu()
+        module = tail.part.get_submodule(producer)
+        weight = next(getattr(module, name) for name in COLUMNS if hasattr(module, name))
+        rows = weight.detach().flatten(1).square().sum(1).cpu()
         pieces = tail.layouts[producer].outputs
         for piece, made in zip(pieces, rows.split([features((p,), {}) for p in pieces]), strict=True):
             if piece.group == group.name:

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from pnc_core.channels import Channels, Piece, channel_groups, kept_features, parameter_count, remove_channels
+from pnc_core.channels import Channels, channel_groups
+from pnc_core.layouts import Piece, kept_features, parameter_count, remove_channels
 from pnc_core.networks import build_network
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
@@ -185,3 +186,28 @@ def test_a_layer_whose_weights_are_used_elsewhere_is_left_whole() -> None:
     _, channels = _read(_Tied())
     assert "inner" not in channels.layouts
     assert channels.groups == ()
+
+
+class _Means(nn.Module):
+    """The mean over places in its forms, and one over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("squeezed", "kept", "tokens", "mixed")
+        self.layers = nn.ModuleDict({name: nn.Conv2d(1, 4, 1) for name in names})
+        self.ends = nn.ModuleDict({name: nn.Linear(1 if name == "mixed" else 4, 3) for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = {name: layer(x) for name, layer in self.layers.items()}
+        seen = {
+            "squeezed": made["squeezed"].mean([2, 3]),
+            "kept": torch.mean(made["kept"], dim=(-2, -1), keepdim=True).flatten(1),
+            "tokens": made["tokens"].mean(3).mean(-1),
+            "mixed": made["mixed"].mean((1, 2), keepdim=True).mean((2, 3)),
+        }
+        return sum((self.ends[name](y) for name, y in seen.items()), torch.zeros(1))
+
+
+def test_a_mean_over_places_carries_channels_and_one_over_channels_does_not() -> None:
+    _, channels = _read(_Means())
+    assert {g.name for g in channels.groups} == {f"layers.{name}" for name in ("squeezed", "kept", "tokens")}

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.channels import kept_features
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail, verify
 from pnc_core.identity import fingerprint
+from pnc_core.layouts import kept_features
 from pnc_core.networks import build_network
 from pnc_core.positions import cut, run_part, trace
 from tests.unit.pnc_core import nets
