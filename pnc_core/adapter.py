@@ -10,8 +10,6 @@ Source: the paper's abstract (insertion through an adapter);
 the ridge start is our own choice (it ranks positions without training).
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,29 +80,37 @@ class RidgeSums:
         return solution[:-1].T.contiguous(), solution[-1].clone()
 
 
-def fit_adapter(target: PositionInfo, source: PositionInfo, pairs: Iterable[tuple[Tensor, Tensor]]) -> Adapter:
-    """The ridge adapter from pairs of activations of the same images.
+CELLS = 64
+"""Grid cells of an image that the ridge regression looks at, at most: neighbours say much the same."""
 
-    Args:
-        target: Where the target is read.
-        source: Where the source is entered.
-        pairs: Batches of (target activation, source activation).
+
+class AdapterFit:
+    """Gathers the ridge regression of one adapter, batch by batch.
 
     Raises:
         PositionError: the two shapes cannot be joined by an adapter.
     """
-    adapter = Adapter(target, source, relu=False)
-    sums = RidgeSums(target.channels, source.channels)
-    lowest = torch.inf
-    for phi, wanted in pairs:
-        x, y = adapter.aligned(phi), wanted.movedim(source.axis, -1)
-        sums.add(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
-        lowest = min(lowest, float(y.min()))
-    weight, bias = sums.solve()
-    adapter.weight.data.copy_(weight)
-    adapter.bias.data.copy_(bias)
-    adapter.relu = lowest >= 0 and source.name != INPUT
-    return adapter
+
+    def __init__(self, target: PositionInfo, source: PositionInfo) -> None:
+        self._adapter = Adapter(target, source, relu=False)
+        self._sums = RidgeSums(target.channels, source.channels)
+        self._source, self._lowest = source, torch.inf
+
+    def add(self, phi: Tensor, wanted: Tensor) -> None:
+        """Activations of the same images: the target's (N, *shape) and the source's (N, *shape)."""
+        x, y = self._adapter.aligned(phi), wanted.movedim(self._source.axis, -1)
+        x, y = x.flatten(1, -2), y.flatten(1, -2)
+        cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
+        self._sums.add(x[:, cells].flatten(0, 1), y[:, cells].flatten(0, 1))
+        self._lowest = min(self._lowest, float(y.min()))
+
+    def adapter(self) -> Adapter:
+        """The ridge adapter of all that was added."""
+        weight, bias = self._sums.solve()
+        self._adapter.weight.data.copy_(weight)
+        self._adapter.bias.data.copy_(bias)
+        self._adapter.relu = self._lowest >= 0 and self._source.name != INPUT
+        return self._adapter
 
 
 def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[NetworkSpec, NetworkSpec]) -> Adapter:

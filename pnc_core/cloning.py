@@ -4,24 +4,32 @@ References:
     Ye, Liu, Wang, "Partial Network Cloning", CVPR 2023, arXiv:2303.10597.
 """
 
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
 
 from pnc_core.bundle import Bundle
-from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
-from pnc_core.head import FittedHead, HeadChoice, choose_head
+from pnc_core.head import FittedHead, HeadChoice, choose_head, shut
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, head_inputs
+from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
 from pnc_core.job import Job, Progress, Report, prepare
+from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.memory import without_old_images
 from pnc_core.module import module_tensors
 from pnc_core.positions import INPUT, trace
-from pnc_core.search import search
+from pnc_core.search import Trial, probe_of, search
 
 HEADS = ("affine", "router", "joint")
+FAST_VIEWS = 2
+"""Augmented views at most that the preset `fast` fits its head on."""
+SEARCHED, CALIBRATING, REFINING, REFINED = 0.4, 0.75, 0.8, 0.9
+"""How much of a job is done when a stage begins, for progress."""
 
 
 def clone(
@@ -57,26 +65,78 @@ def clone(
         Cancelled: `cancelled` answered True.
     """
     job = prepare(trace(*target), trace(*source), images, config, report, cancelled)
-    insertion, _ = search(job)
+    position, rounds = search(job)
+    begun = time.monotonic()
+    insertion = _insert(job, position)
     fitted = calibrate(job, insertion)
+    if config.refine and config.preset == "joint" and config.old_images:
+        insertion, fitted = _refined(job, insertion, fitted)
+    _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
     manifest = _manifest(job, insertion, fitted, fingerprint(target[0]), fingerprint(source[0]))
     return Bundle(manifest, module_tensors(insertion, fitted.head))
 
 
-def calibrate(job: Job, insertion: Insertion) -> FittedHead:
+def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: int, seconds: float) -> None:
+    where, score = insertion.position, fitted.score
+    macs = module_macs(job, insertion)
+    trial = Trial(
+        where.target, where.source, number, score.old, score.new, score.average, insertion.numbers, macs, seconds
+    )
+    message = f"{where}: joint accuracy {score.average:.3f}"
+    job.report(Progress("calibrating", 0.99, message, {"trial": asdict(trial)}))
+
+
+def _insert(job: Job, position: Position) -> Insertion:
+    begin, span = SEARCHED, CALIBRATING - SEARCHED
+
+    def step(share: float, loss: float) -> None:
+        job.report(Progress("inserting", begin + span * share, f"{position}: feature mismatch {loss:.3f}"))
+
+    return insert(job, position, probe_of(job), step)
+
+
+def _refined(job: Job, insertion: Insertion, fitted: FittedHead) -> tuple[Insertion, FittedHead]:
+    """Learn the labels, too, and keep what was learned only if held-out images are better off."""
+
+    def step(share: float, loss: float) -> None:
+        job.report(Progress("refining", REFINING + (REFINED - REFINING) * share, f"labels: loss {loss:.3f}"))
+
+    learned = refine(job, insertion, fitted, step)
+    refitted = calibrate(job, learned, REFINED)
+    better = refitted.loss < fitted.loss
+    verdict = f"held-out loss {fitted.loss:.4f} before, {refitted.loss:.4f} after: {'kept' if better else 'dropped'}"
+    job.report(Progress("refining", 0.98, verdict))
+    return (learned, refitted) if better else (insertion, fitted)
+
+
+def calibrate(job: Job, insertion: Insertion, done: float = CALIBRATING) -> FittedHead:
     """Fit the heads on cached logits and taps, and choose one on the held-out images."""
-    job.report(Progress("calibrating", 0.9, "fitting heads on the taps"))
-    grids = sorted({1, job.config.tap_grid})
-    train = head_inputs(job, insertion, job.train, grids, job.config.views)
-    validation = head_inputs(job, insertion, job.validation, grids, job.config.views)
-    kinds = HEADS if job.config.head == "auto" else (job.config.head,)
+    config = job.config
+    job.report(Progress("calibrating", done, "fitting heads on the taps"))
+    fast = config.preset == "fast"
+    grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
+    views = min(config.views, FAST_VIEWS) if fast else config.views
+    train = head_inputs(job, insertion, job.train, grids, views)
+    validation = head_inputs(job, insertion, job.validation, grids, views)
+    if not config.old_images:
+        return without_old_images(job, train[0], validation[0])
     rows = list(zip(grids, train, validation, strict=True))
     # The affine head reads no taps, so that one grid is enough for it.
-    choices = [HeadChoice(kind, *row) for kind in kinds for row in (rows[:1] if kind == "affine" else rows)]
-    room = job.config.max_size * job.source.numbers - insertion.tail.numbers - insertion.trained_numbers
+    choices = [HeadChoice(kind, *row) for kind in _kinds(config) for row in (rows[:1] if kind == "affine" else rows)]
+    room = config.max_size * job.source.numbers - insertion.numbers
     fitting = [choice for choice in choices if choice.numbers <= room]
-    return choose_head(fitting or choices[:1])
+    fitted = choose_head(fitting or choices[:1])
+    if config.locality == "soft":
+        return fitted
+    kept = next(choice for choice in choices if choice.grid == fitted.grid)
+    return shut(fitted, kept.train, kept.validation, seen_width(job.target, fitted.grid))
+
+
+def _kinds(config: CloneConfig) -> tuple[str, ...]:
+    if config.head != "auto":
+        return (config.head,)
+    return HEADS if config.locality == "soft" else HEADS[:2]
 
 
 def _manifest(
@@ -94,12 +154,14 @@ def _manifest(
         source_fingerprint=source_fingerprint,
         position=insertion.position,
         adapter_relu=insertion.adapter.relu,
+        inner=tuple(tail.inner),
         kept_fraction=round(tail.numbers / insertion.whole, 6),
         head=HeadSpec(
             kind=head.kind,  # type: ignore[arg-type]
             grid=fitted.grid,
             target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT),
             module_taps=tail.taps,
+            strict=head.strict,
         ),
         sizes=Sizes(
             source=job.source.numbers, module=tail.numbers, adapter=insertion.trained_numbers, head=head_numbers
@@ -107,6 +169,7 @@ def _manifest(
         validation={
             name: round(value, 6)
             for name, value in (("old", score.old), ("new", score.new), ("average", score.average))
+            if value is not None
         },
         config=job.config,
         created_by=_software(),

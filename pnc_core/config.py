@@ -8,6 +8,10 @@ from pnc_core.errors import ConfigError
 
 HeadKind = Literal["auto", "affine", "router", "joint"]
 Augmentation = Literal["none", "shift", "shift-flip"]
+Preset = Literal["fast", "joint"]
+Masking = Literal["learned", "scored"]
+Locality = Literal["soft", "strict"]
+Precision = Literal["float32", "bfloat16"]
 Localizer = Literal["fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"]
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
@@ -41,23 +45,35 @@ class CloneConfig:
 
     classes: tuple[str, ...]
     """Names of the source's classes to clone, without repetition."""
+    preset: Preset = "joint"
+    """`joint` learns mask, adapters and head; `fast` only solves what has a closed form: seconds, not minutes."""
     keep: float = 0.5
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
     localizer: Localizer = "fisher"
     """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour), `gradient-activation`,
     `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
+    masking: Masking = "learned"
+    """`learned`: the mask starts from the scores and is learned together with the adapters; `scored`: as scored."""
+    inner_adapters: bool = True
+    """Put light adapters beside the kept layers, too."""
     head: HeadKind = "auto"
     """How old and new logits meet; `auto` takes the one with the lowest loss on held-out images."""
     tap_grid: int = 2
     """Heads read activations average-pooled to this many cells a side."""
+    locality: Locality = "soft"
+    """`strict`: where a gate on the target's own taps stays shut, the module is not run and the old answer stands."""
     position: Position | None = None
     """Fix the pair of positions instead of searching for it."""
     max_size: float = 0.6
     """Positions whose whole module would exceed this share of the source's parameters are dropped."""
+    max_macs: float | None = None
+    """Positions whose module would cost more than this share of the source's multiply-accumulates are dropped."""
     shortlist: int = 4
     """How many screened positions are trained; halved until one is left."""
     epochs: int = 12
-    """Epochs of feature matching for the position that wins."""
+    """Epochs of feature matching for the position that wins; `fast` has none."""
+    refine: int = 0
+    """Epochs in which adapters and head then learn the labels together; kept only if held-out images are better off."""
     augment: Augmentation = "shift"
     """Views of the images to learn from: random shifts by up to an eighth, also mirrored with `shift-flip`."""
     views: int = 8
@@ -68,6 +84,12 @@ class CloneConfig:
     """Peak learning rate of adapter and calibration (AdamW, one cycle)."""
     screen_images: int = 2000
     """Images at most that the training-free screen looks at."""
+    old_images: bool = True
+    """False: the job has no image of the target's own classes, and heads are fitted without."""
+    labels: bool = True
+    """False: labels are not read; the more certain of the two networks names every image."""
+    precision: Precision = "float32"
+    """`bfloat16` runs the networks in bfloat16 while cloning: faster where the processor has it, other last bits."""
     validation: float = 0.25
     """Share of the job's images held out to choose position and head."""
     seed: int = 0
@@ -81,6 +103,9 @@ class CloneConfig:
         _check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
         _check(0 < self.max_size <= 2, "max_size", "a share above 0 and at most 2", self.max_size)
         _check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
+        corrected = self.locality == "strict" and self.head == "joint"
+        _check(not corrected, "head", "affine, router or auto where locality is strict: old answers stand", self.head)
+        _check(self.max_macs is None or self.max_macs > 0, "max_macs", "a share above 0, or none", self.max_macs)
         _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
         for name, low, high in _INTEGER_RANGES:
             value = getattr(self, name)
@@ -89,10 +114,19 @@ class CloneConfig:
             _check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
 
 
-_CHOICES = {"head": get_args(HeadKind), "localizer": get_args(Localizer), "augment": get_args(Augmentation)}
+_CHOICES = {
+    "head": get_args(HeadKind),
+    "localizer": get_args(Localizer),
+    "augment": get_args(Augmentation),
+    "preset": get_args(Preset),
+    "masking": get_args(Masking),
+    "locality": get_args(Locality),
+    "precision": get_args(Precision),
+}
 _INTEGER_RANGES = (
     ("shortlist", 1, 64),
     ("epochs", 1, 1000),
+    ("refine", 0, 1000),
     ("batch_size", 2, 65536),
     ("screen_images", 32, 1_000_000),
     ("tap_grid", 1, 8),

@@ -6,18 +6,21 @@ References:
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from pnc_core.config import CloneConfig, Localizer, NetworkSpec, Position
 from pnc_core.data import ImageSet
 from pnc_core.errors import ConfigError
-from pnc_core.evaluation import judge
-from pnc_core.head import fit_head, head_logits
-from pnc_core.insert import Insertion, head_inputs, localize, match_features, stitch
+from pnc_core.evaluation import judge, oracle
+from pnc_core.head import HeadInputs, fit_head, head_logits
+from pnc_core.insert import Insertion, head_inputs, localize, stitch
 from pnc_core.job import Job, prepare
+from pnc_core.learning import match_features
 from pnc_core.positions import trace
 from pnc_core.search import Trial
 
@@ -38,6 +41,8 @@ class MaskingPoint:
     new: float
     average: float
     locality: float
+    own: float
+    """The module's own logits on the cloned classes, only these competing: what cutting did, without routing."""
     numbers: int
     """Kept slices, adapter, calibration and head."""
     size: float
@@ -54,7 +59,7 @@ def masking_curve(
     shares: Sequence[float] = SHARES,
     localizers: Sequence[Localizer] = ("fisher", "random"),
     seeds: Sequence[int] = (0,),
-    epochs: int = 0,
+    epochs: int = 3,
     step: Step = lambda done, message: None,
 ) -> list[MaskingPoint]:
     """Accuracy and size for every share of the tail that is kept, at one position.
@@ -64,7 +69,8 @@ def masking_curve(
     but the channels they keep. A random choice beside the localizer is the control: what a
     curve loses less than it does is due to localization. Everything is judged with a head of the
     configured kind (`auto`: router) on globally pooled taps, as position search does it, and not with
-    the head search of a job, which would cost more than all the rest.
+    the head search of a job, which would cost more than all the rest; a joint head can even learn the
+    cloned classes from the taps of a module that is of no use, and hide what was cut.
 
     Args:
         target: The frozen target in eval mode, and its spec.
@@ -76,7 +82,8 @@ def masking_curve(
         shares: What to keep, each above 0 and at most 1.
         localizers: Ways of choosing channels.
         seeds: Of split, masks and training; the spread of a point is over them.
-        epochs: Of feature matching after every cut; 0 leaves adapter and calibration as stitched.
+        epochs: Of feature matching after every cut. Without any, a tail behind a ridge adapter can be so poor
+            that cutting it changes little, and the curve is flat; few are enough to compare.
         step: Called after every point.
 
     Returns:
@@ -135,9 +142,15 @@ def _judged(job: Job, insertion: Insertion, test: ImageSet) -> MaskingPoint:
         new=found.new,
         average=found.average,
         locality=found.locality,
+        own=_own_accuracy(job, seen),
         numbers=numbers,
         size=numbers / job.source.numbers,
     )
+
+
+def _own_accuracy(job: Job, seen: HeadInputs) -> float:
+    new = oracle(torch.cat([seen.old, seen.own], dim=1), seen.labels, job.old_classes).new
+    return math.nan if new is None else new
 
 
 @dataclass(frozen=True)
@@ -150,8 +163,10 @@ class PositionPoint:
     """Joint accuracy without training; None where the position was fixed."""
     trained: float | None
     """Joint accuracy after the last round the position took part in; None where it was screened only."""
+    screened_parameters: int | None
+    """Numbers of the module as the screen expected them."""
     parameters: int
-    """Numbers of module, adapter and calibration, as last counted."""
+    """The same as last counted; what is learned inside the module comes on top."""
     seconds: float
     """Spent on the position in all rounds."""
     front: bool
@@ -192,6 +207,7 @@ def _position_point(rows: list[Trial]) -> PositionPoint:
         source_position=last.source_position,
         screened=None if first.round else first.score,
         trained=last.score if last.round else None,
+        screened_parameters=None if first.round else first.parameters,
         parameters=last.parameters,
         seconds=sum(row.seconds for row in rows),
         front=False,
@@ -202,12 +218,12 @@ def _position_point(rows: list[Trial]) -> PositionPoint:
 def _on_front(point: PositionPoint, points: list[PositionPoint]) -> bool:
     screened = any(p.screened is not None for p in points)
 
-    def score(p: PositionPoint) -> float | None:
-        return p.screened if screened else p.trained
+    def place(p: PositionPoint) -> tuple[float, int] | None:
+        score, size = (p.screened, p.screened_parameters) if screened else (p.trained, p.parameters)
+        return None if score is None or size is None else (score, size)
 
-    own = score(point)
-    rivals = [(found, p.parameters) for p in points if (found := score(p)) is not None]
+    own = place(point)
+    rivals = [found for p in points if (found := place(p)) is not None]
     return own is not None and not any(
-        (found >= own and size < point.parameters) or (found > own and size <= point.parameters)
-        for found, size in rivals
+        (score >= own[0] and size < own[1]) or (score > own[0] and size <= own[1]) for score, size in rivals
     )

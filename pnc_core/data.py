@@ -53,18 +53,18 @@ class ImageSet:
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
     def split(self, share: float, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
-        """Two parts, `1 - share` and `share` of every class, at least one image of each in both.
+        """Two parts, `1 - share` and `share` of every class that has images, at least one image of each in both.
 
         Raises:
-            DataError: a class has fewer than two images.
+            DataError: a class has a single image.
         """
         first, second = [], []
         for index, name in enumerate(self.classes):
             members = torch.nonzero(self.labels == index).flatten()
-            if len(members) < 2:
+            if len(members) == 1:
                 raise DataError(f"class {name!r}: expected at least 2 images, got {len(members)}; add images of it")
             members = members[torch.randperm(len(members), generator=generator)]
-            held = min(len(members) - 1, max(1, round(share * len(members))))
+            held = min(len(members) - 1, max(1, round(share * len(members)))) if len(members) else 0
             first.append(members[held:])
             second.append(members[:held])
         return self.take(torch.cat(first).sort().values), self.take(torch.cat(second).sort().values)

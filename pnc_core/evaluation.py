@@ -9,10 +9,10 @@ from math import nan
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pnc_core.composed import Composed
 from pnc_core.config import NetworkSpec
+from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet, batches, preprocess
 from pnc_core.head import Accuracy, accuracy
 
@@ -70,8 +70,8 @@ def judge(logits: Tensor, alone: Tensor, labels: Tensor) -> Evaluation:
     before, after = alone[is_old].argmax(1), logits[is_old].argmax(1)
     return Evaluation(
         target_old=_share(before == labels[is_old]),
-        old=score.old,
-        new=score.new,
+        old=nan if score.old is None else score.old,
+        new=nan if score.new is None else score.new,
         average=score.average,
         all=_share(logits.argmax(1) == labels),
         locality=_share(before == after),
@@ -91,7 +91,7 @@ def oracle(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
         old_classes: N_old.
 
     Returns:
-        Both accuracies, nan where a side has no image.
+        Both accuracies, None where a side has no image.
     """
     columns = torch.arange(logits.shape[1]) >= old_classes
     other_side = (labels >= old_classes)[:, None] != columns
@@ -149,9 +149,7 @@ def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:
 def multiply_accumulates(network: nn.Module, spec: NetworkSpec) -> int:
     """Multiply-accumulates of one image, as torch's own counter sees them."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, *spec.input_size, device=device))
-    return int(counter.get_total_flops()) // 2
+    return count_macs(lambda: network(torch.zeros(1, *spec.input_size, device=device)))
 
 
 def _share(hits: Tensor) -> float:

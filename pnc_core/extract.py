@@ -12,7 +12,7 @@ the consumers' inputs and the calibration they carry are our own choice.
 import copy
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from pnc_core.attention import open_attention
 from pnc_core.channels import ChannelGroup, Channels, Consumer, channel_groups
 from pnc_core.errors import MismatchError, PositionError
+from pnc_core.inner import InnerAdapter, insert_inner_adapters
 from pnc_core.layouts import Layout, Pieces, features, parameter_count, remove_channels
 from pnc_core.positions import Traced, channel_axes, cut, run_part, taps_behind
 
@@ -81,11 +82,18 @@ class Tail:
     tap_pieces: tuple[Pieces, ...]
     """What lies along each tap's channel dimension in the opened tail. Groups that share a tap are
     streams, too: they are offered only with `residual`."""
+    inner: dict[str, InnerAdapter] = field(default_factory=dict)
+    """By layer: the light adapter beside it; only an extracted tail has them."""
 
     @property
     def numbers(self) -> int:
-        """Copied parameters and buffers; gates do not count."""
-        return _count(self.part) - sum(_count(gate) for gate in self.gates.values())
+        """Copied parameters and buffers; gates and inner adapters do not count."""
+        return sum(tensor.numel() for tensor in copied_tensors(self).values())
+
+    @property
+    def learned(self) -> dict[str, dict[str, nn.Module]]:
+        """What insertion learns inside the tail, by kind and by the name of its group or layer."""
+        return {"calibration": dict(self.gates), "inner": dict(self.inner)}
 
     def forward(self, activation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Activation at `start` -> (logits, taps)."""
@@ -262,9 +270,22 @@ def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
     return replace(tail, part=part, gates=gates, kept=dict(kept))
 
 
+def with_inner_adapters(tail: Tail, layers: Sequence[str] | None = None) -> Tail:
+    """An extracted tail with light adapters beside its layers, which start by adding nothing.
+
+    Args:
+        tail: As `extract` gave it; its graph is changed in place.
+        layers: Which layers; None: all that can have one.
+
+    Raises:
+        PositionError: a layer cannot have an adapter.
+    """
+    return replace(tail, inner=insert_inner_adapters(tail.part, layers))
+
+
 def copied_tensors(tail: Tail) -> dict[str, Tensor]:
-    """The tail's copies of source tensors by the source's own names; calibration is left out."""
-    return {n: t.detach() for n, t in tail.part.state_dict().items() if not n.startswith("gate_")}
+    """The tail's copies of source tensors by the source's own names; what is learned is left out."""
+    return {n: t.detach() for n, t in tail.part.state_dict().items() if not n.startswith(("gate_", "inner_"))}
 
 
 def verify(tail: Tail, source: Traced, classes: Sequence[int]) -> None:

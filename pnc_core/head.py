@@ -14,12 +14,20 @@ taps still tell old from new. Heads and taps are our own choice.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SHUT = -1e4
+"""Logit of the cloned classes where a strict module is not run: finite, with probability zero."""
+SHUTTER_LOSS = 0.02
+"""Share of held-out new images that a shutter may turn away."""
+SMALL_FIT, LARGE_FIT_ITERATIONS = 2_000_000, 60
+"""Features times rows up to which a head is fitted to the last digit; beyond, so many steps of L-BFGS are enough."""
+CHOICE_ROWS = 20_000
+"""Rows that the choice between heads is made on, at most; the chosen one is fitted on all."""
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 """Weight decays of gate and correction among which validation chooses."""
 
@@ -45,14 +53,22 @@ def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
 class Head(nn.Module):
     """(old logits, module logits, taps) -> (old logits, new logits)."""
 
-    def __init__(self, kind: str, features: int, old: int, new: int) -> None:
+    def __init__(self, kind: str, features: int, old: int, new: int, shutter: int = 0) -> None:
+        """`shutter`: how many features, the target's own, decide whether the module is run; 0: it always is."""
         super().__init__()
-        self.kind = kind
+        self.kind, self.strict = kind, shutter > 0
         rows = {"affine": 0, "router": 1, "joint": old + new}[kind]
         self.scale = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.weight = nn.Parameter(torch.zeros(rows, features if rows else 0))
         self.bias = nn.Parameter(torch.zeros(rows))
+        if shutter:
+            self.shutter_weight = nn.Parameter(torch.zeros(shutter))
+            self.shutter_bias = nn.Parameter(torch.zeros(()))
+
+    def opens(self, seen: Tensor) -> Tensor:
+        """Whether the target's taps (N, D_t) look like a cloned class at all: bool (N,)."""
+        return (seen @ self.shutter_weight + self.shutter_bias) > 0
 
     def forward(self, old: Tensor, own: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Join the logits.
@@ -63,6 +79,9 @@ class Head(nn.Module):
             features: Pooled taps (N, D).
         """
         correction, new = self.answer(own, features)
+        if self.strict:
+            opened = self.opens(features[:, : len(self.shutter_weight)])
+            new = torch.where(opened[:, None], new, torch.full_like(new, SHUT))
         return (old if correction is None else old + correction), new
 
     def answer(self, own: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -90,6 +109,13 @@ class HeadInputs:
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
 
+    def some(self, count: int) -> "HeadInputs":
+        """About `count` of the rows, if there are more: the same for equal sizes."""
+        if len(self.labels) <= count:
+            return self
+        chosen = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count].sort().values
+        return HeadInputs(*(column[chosen] for column in vars(self).values()))
+
     def join(self, other: "HeadInputs") -> "HeadInputs":
         """The rows of both."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
@@ -107,25 +133,32 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2) -> Head:
         strength: Weight decay on the standardised weights.
     """
     old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
-    features = inputs.features.double()
+    # Small fits in double precision; large ones would take twice as long for digits that do not count.
+    dtype = torch.float64 if inputs.features.numel() <= SMALL_FIT else torch.float32
+    features = inputs.features.to(dtype)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
-    rows = HeadInputs(inputs.old.double(), inputs.own.double(), (features - mean) / std, inputs.labels)
-    head = Head(kind, features.shape[1], old_classes, new_classes).double()
-    _minimise(head, rows, _balance(inputs.labels, old_classes), strength)
+    rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), (features - mean) / std, inputs.labels)
+    head = Head(kind, features.shape[1], old_classes, new_classes).to(dtype)
+    _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), strength)
+    head.double()
     if kind != "affine":
-        head.weight.data /= std
-        head.bias.data -= head.weight.data @ mean
+        head.weight.data /= std.double()
+        head.bias.data -= head.weight.data @ mean.double()
     return head.float().requires_grad_(False)
 
 
-def _balance(labels: Tensor, old_classes: int) -> Tensor:
+def balance(labels: Tensor, old_classes: int) -> Tensor:
+    """Weights float64 (N,) that sum to one, with which old and new images weigh half each."""
     is_new = labels >= old_classes
     share_new = is_new.double().mean().clamp(1e-9, 1 - 1e-9)
     return torch.where(is_new, 0.5 / share_new, 0.5 / (1 - share_new)) / len(labels)
 
 
 def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float) -> None:
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+    iterations = 200 if rows.features.dtype == torch.float64 else LARGE_FIT_ITERATIONS
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=iterations, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -142,20 +175,23 @@ def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float) ->
 class Accuracy:
     """Accuracies over all old and cloned classes, 0..1."""
 
-    old: float
-    new: float
+    old: float | None
+    """None without images of old classes; `new` likewise."""
+    new: float | None
 
     @property
     def average(self) -> float:
-        """Mean of both sides, however many images each has."""
-        return (self.old + self.new) / 2
+        """Mean of both sides, however many images each has; of one side if the other has none."""
+        sides = [side for side in (self.old, self.new) if side is not None]
+        return sum(sides) / len(sides)
 
 
 def accuracy(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
     """Joint accuracy of logits (N, N_old + K) on both sides."""
     right = logits.argmax(1).eq(labels).double()
     is_new = labels >= old_classes
-    return Accuracy(float(right[~is_new].mean()), float(right[is_new].mean()))
+    sides = right[~is_new], right[is_new]
+    return Accuracy(*(float(side.mean()) if len(side) else None for side in sides))
 
 
 def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
@@ -180,6 +216,43 @@ class HeadChoice:
         return sum(p.numel() for p in head.parameters())
 
 
+def with_shutter(head: Head, train: HeadInputs, validation: HeadInputs, seen: int) -> Head:
+    """The same head behind a shutter that reads the first `seen` features, the target's own.
+
+    A logistic regression of old against new; it opens for all but 2 % of the held-out new
+    images, so that accuracy is hardly touched and what stays shut costs nothing.
+
+    Args:
+        head: `affine` or `router`.
+        train: Rows that the shutter is fitted on.
+        validation: Rows that say where it opens.
+        seen: How many features are the target's.
+    """
+    old_classes = train.old.shape[1]
+    sides = [_sides(rows, old_classes, seen) for rows in (train, validation)]
+    fitted = min(
+        ((_fit_on_some(sides[0], s), s) for s in STRENGTHS),
+        key=lambda pair: float(balanced_losses(pair[0], sides[1]).mean()),
+    )[0]
+    held = sides[1].features[sides[1].labels == 1]
+    found = F.linear(held, fitted.weight[0:1])[:, 0]
+    strict = Head(head.kind, train.features.shape[1], old_classes, train.own.shape[1], shutter=seen)
+    strict.load_state_dict(head.state_dict(), strict=False)
+    strict.shutter_weight.data.copy_(fitted.weight[0])
+    strict.shutter_bias.data.copy_(-torch.quantile(found[:CHOICE_ROWS], SHUTTER_LOSS))
+    return strict.requires_grad_(False)
+
+
+def _sides(rows: HeadInputs, old_classes: int, seen: int) -> HeadInputs:
+    """Old against new, told apart by the target's taps alone."""
+    nothing = torch.zeros(len(rows.labels), 1)
+    return HeadInputs(nothing, nothing, rows.features[:, :seen], (rows.labels >= old_classes).long())
+
+
+def _fit_on_some(rows: HeadInputs, strength: float) -> Head:
+    return fit_head("router", rows.some(CHOICE_ROWS), strength)
+
+
 @dataclass(frozen=True)
 class FittedHead:
     """The chosen head, and how it did on the images that were held out."""
@@ -187,6 +260,8 @@ class FittedHead:
     head: Head
     grid: int
     score: Accuracy
+    loss: float
+    """Balanced cross-entropy on the images that were held out, before the head was fitted on all."""
 
 
 def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
@@ -201,7 +276,8 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     best = min((_best_strength(choice) for choice in choices), key=lambda tried: tried.loss)
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
-    return FittedHead(fit_head(choice.kind, choice.train.join(choice.validation), best.strength), choice.grid, score)
+    head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength)
+    return FittedHead(head, choice.grid, score, best.loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,14 +291,22 @@ class _Tried:
 
 def _best_strength(choice: HeadChoice) -> _Tried:
     strengths = STRENGTHS[:1] if choice.kind == "affine" else STRENGTHS
-    fitted = ((s, fit_head(choice.kind, choice.train, s)) for s in strengths)
+    train = choice.train.some(CHOICE_ROWS)
+    fitted = ((s, fit_head(choice.kind, train, s)) for s in strengths)
     tried = [_Tried(choice, s, head, float(balanced_losses(head, choice.validation).mean())) for s, head in fitted]
     return min(tried, key=lambda one: one.loss)
 
 
+def shut(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: int) -> FittedHead:
+    """A chosen head behind a shutter; see `with_shutter`."""
+    head = with_shutter(fitted.head, train, validation, seen)
+    score = accuracy(head_logits(head, validation), validation.labels, train.old.shape[1])
+    return replace(fitted, head=head, score=score)
+
+
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
     """Balanced cross-entropy of every row; its mean is the loss."""
-    weights = _balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
+    weights = balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
     return F.cross_entropy(head_logits(head, inputs), inputs.labels, reduction="none") * weights
 
 

@@ -1,28 +1,28 @@
 """Insertion: join a target's trunk and a source's tail at one pair of positions.
 
 `stitch` fits the ridge adapter, `localize` cuts the tail down to the channels
-that matter through this adapter, `match_features` trains the adapter and the
-channel calibration. All of it is label-free but the localization score.
+that matter through this adapter; `learning.insert` then learns what has no closed form.
 
 Source: the paper's abstract (localization and insertion improve each other);
-matching features before any classification loss is our own
-choice: trained by cross-entropy on few images, good features get worse.
+the ridge start is our own choice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pnc_core.adapter import Adapter, fit_adapter, input_adapter
+from pnc_core.adapter import Adapter, AdapterFit, input_adapter
 from pnc_core.config import Position
+from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet
+from pnc_core.errors import PositionError
 from pnc_core.extract import Tail, extract, open_tail
-from pnc_core.head import HeadInputs, pool_taps
+from pnc_core.head import HeadInputs, pool_taps, tap_width
 from pnc_core.job import Batch, Job
-from pnc_core.localize import choose_channels, score_channels
-from pnc_core.positions import INPUT
+from pnc_core.localize import Scores, choose_channels, score_channels
+from pnc_core.positions import INPUT, Reader, Traced
 
 MAX_ROWS = 60_000
 """Rows at most that a head is fitted on: with many images fewer views are drawn."""
@@ -45,14 +45,26 @@ class Insertion:
         return self.tail.forward(self.adapter(batch.target[self.position.target]))
 
     @property
+    def numbers(self) -> int:
+        """Copied and learned numbers together, without the head."""
+        return self.tail.numbers + self.trained_numbers
+
+    @property
     def trained_numbers(self) -> int:
-        """Adapter and calibration."""
+        """Adapter, calibration and inner adapters."""
         return sum(p.numel() for p in self.parameters())
 
     def parameters(self) -> list[nn.Parameter]:
         """What insertion learns; the tail's copied numbers are not among them."""
-        gates = [p for gate in self.tail.gates.values() for p in gate.parameters()]
-        return [*self.adapter.parameters(), *gates]
+        parts = [part for kind in self.tail.learned.values() for part in kind.values()]
+        return [*self.adapter.parameters(), *(p for part in parts for p in part.parameters())]
+
+
+def module_macs(job: Job, insertion: Insertion) -> int:
+    """Multiply-accumulates that the module adds to one image."""
+    shape = job.target.position(insertion.position.target).shape
+    phi = torch.zeros(1, *shape, device=job.target.device)
+    return count_macs(lambda: insertion.tail.forward(insertion.adapter(phi)))
 
 
 def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
@@ -61,80 +73,65 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
     Raises:
         PositionError: nothing can be inserted there.
     """
+    found = stitch_all(job, [position], images)[position]
+    if isinstance(found, PositionError):
+        raise found
+    return found
+
+
+def stitch_all(job: Job, positions: Sequence[Position], images: ImageSet) -> dict[Position, Insertion | PositionError]:
+    """`stitch` at many positions for one run of both networks; what cannot be inserted answers with its error."""
+    begun: dict[Position, tuple[Tail, Adapter | AdapterFit] | PositionError] = {}
+    fits: dict[Position, AdapterFit] = {}
+    for position in positions:
+        try:
+            begun[position] = started = _begin(job, position)
+        except PositionError as error:
+            begun[position] = error
+        else:
+            fits |= {position: started[1]} if isinstance(started[1], AdapterFit) else {}
+    if fits:
+        target = Reader(job.target, [p.target for p in fits], logits=False)
+        source = Reader(job.source, [p.source for p in fits], logits=False)
+        for batch in job.read(images, target=target, source=source):
+            for position, fit in fits.items():
+                fit.add(batch.target[position.target], batch.source[position.source])
+    return {p: row if isinstance(row, PositionError) else _stitched(job, p, *row) for p, row in begun.items()}
+
+
+def _begin(job: Job, position: Position) -> tuple[Tail, Adapter | AdapterFit]:
     target, source = job.target.position(position.target), job.source.position(position.source)
     tail = open_tail(job.source, position.source, job.cloned)
     if position.target == position.source == INPUT and target.shape == source.shape:
-        adapter = input_adapter(target, source, (job.target.spec, job.source.spec))
-    else:
-        adapter = fit_adapter(
-            target, source, ((b.target[position.target], b.source[position.source]) for b in job.read(images))
-        )
+        return tail, input_adapter(target, source, (job.target.spec, job.source.spec))
+    return tail, AdapterFit(target, source)
+
+
+def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFit) -> Insertion:
+    adapter = fit.adapter() if isinstance(fit, AdapterFit) else fit
+    tail.part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Insertion(position, adapter.to(job.source.device), tail, tail.numbers)
 
 
 def localize(job: Job, insertion: Insertion) -> Insertion:
     """Keep the channels that carry the cloned classes, scored through the stitched input."""
-    images = job.train.only(job.config.classes).sample(SCORED_IMAGES, job.generator("score"))
-    adapter, start = insertion.adapter, insertion.position.target
-
-    def stitched() -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in job.read(images):
-            yield adapter(batch.target[start]).detach(), batch.labels
-
-    generator = job.generator("localize", insertion.position)
-    scores = score_channels(insertion.tail, stitched(), job.config.localizer, generator)
-    kept = choose_channels(insertion.tail, scores, job.config.keep)
+    kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep)
     return replace(insertion, tail=extract(insertion.tail, kept))
 
 
-def match_features(
-    job: Job, insertion: Insertion, epochs: int, round_name: str, step: Callable[[float, float], None]
-) -> None:
-    """Train adapter and calibration until the tail's activations match the source's own.
+def score(job: Job, insertion: Insertion) -> Scores:
+    """Scores of all channels of an uncut tail, as the configured localizer sees them."""
+    images = job.train.only(job.config.classes).sample(SCORED_IMAGES, job.generator("score"))
+    adapter, start = insertion.adapter, insertion.position.target
+    target, source = Reader(job.target, [start], logits=False), Reader(job.source, [], logits=False)
 
-    AdamW with a one-cycle schedule; the copied tail stays frozen, norms in eval mode.
+    def stitched() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in job.read(images, target=target, source=source):
+            yield adapter(batch.target[start].float()).detach(), batch.labels
 
-    Args:
-        job: Images and frozen networks.
-        insertion: Trained in place.
-        epochs: Passes over the training images; with 0 nothing happens.
-        round_name: Names the random order.
-        step: Called with (share done 0..1, loss) after every batch.
-    """
-    generator = job.generator("match", insertion.position, round_name)
-    total = epochs * -(-len(job.train) // job.config.batch_size)
-    parameters = insertion.parameters()
-    rate = job.config.learning_rate
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, total), pct_start=0.2)
-    done = 0
-    for _ in range(epochs):
-        for batch in job.read(job.train, generator):
-            loss = _mismatch(insertion, batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            done += 1
-            step(done / total, float(loss.detach()))
-
-
-def _mismatch(insertion: Insertion, batch: Batch) -> Tensor:
-    """Squared difference over the source's variance: every tap once, the last twice, the logits once."""
-    logits, taps = insertion.forward(batch)
-    tail = insertion.tail
-    weights = [1.0] * (len(taps) - 1) + [2.0]
-    loss = _relative_error(logits, batch.own)
-    for name, axis, group, tap, weight in zip(tail.taps, tail.tap_axes, tail.tap_groups, taps, weights, strict=False):
-        wanted = batch.source[name]
-        if group is not None:
-            wanted = wanted.index_select(axis, tail.kept[group].to(wanted.device))
-        loss = loss + weight * _relative_error(tap, wanted)
-    return loss
-
-
-def _relative_error(got: Tensor, wanted: Tensor) -> Tensor:
-    return (got - wanted).square().mean() / wanted.var().clamp_min(1e-8)
+    return score_channels(
+        insertion.tail, stitched(), job.config.localizer, job.generator("localize", insertion.position)
+    )
 
 
 def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequence[int], views: int) -> list[HeadInputs]:
@@ -147,17 +144,45 @@ def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequenc
         grids: Taps are pooled to this many cells a side.
         views: Rows of this many augmented views of every image follow the images' own.
     """
+    return head_inputs_of_all(job, [insertion], images, grids, views)[0]
+
+
+def head_inputs_of_all(
+    job: Job, insertions: Sequence[Insertion], images: ImageSet, grids: Sequence[int], views: int
+) -> list[list[HeadInputs]]:
+    """`head_inputs` of several modules for one run of the target."""
     views = min(views, max(1, MAX_ROWS // len(images)))
     passes: list[torch.Generator | None] = [None, *(job.generator("view", i) for i in range(views))]
-    rows = [_head_rows(job, insertion, b, grids) for generator in passes for b in job.read(images, generator)]
-    old, own, labels, *features = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+    target = Reader(job.target, [p.name for p in job.target.positions])
+    source = Reader(job.source, [], logits=False)
+    rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
+    for generator in passes:
+        for batch in job.read(images, generator, target=target, source=source):
+            for mine, insertion in zip(rows, insertions, strict=True):
+                mine.append(_head_rows(job, insertion, batch, grids))
+    return [_joined(mine) for mine in rows]
+
+
+def _joined(rows: list[tuple[Tensor, ...]]) -> list[HeadInputs]:
+    old, own, labels, *features = (torch.cat(column) for column in zip(*rows, strict=True))
     return [HeadInputs(old, own, pooled, labels) for pooled in features]
 
 
 def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int]) -> tuple[Tensor, ...]:
-    infos = [p for p in job.target.positions if p.name != INPUT]
-    with torch.no_grad():
+    with torch.no_grad(), job.autocast():
         own, made = insertion.forward(batch)
+    pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
+    return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
+
+
+def seen_width(target: Traced, grid: int) -> int:
+    """How many of a head's features are the target's own; they come first."""
+    return sum(tap_width(p.channels, p.grid, grid) for p in target.positions if p.name != INPUT)
+
+
+def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:
+    """Pooled taps of target and module, float32 (N, D): what a head reads."""
+    infos = [p for p in job.target.positions if p.name != INPUT]
     taps = [*(batch.target[p.name] for p in infos), *made]
     axes = [*(p.axis for p in infos), *insertion.tail.tap_axes]
-    return batch.old, own, batch.labels, *(pool_taps(taps, axes, grid) for grid in grids)
+    return pool_taps(taps, axes, grid).float()

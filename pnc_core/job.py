@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -70,22 +71,39 @@ class Job:
         if self.cancelled():
             raise Cancelled("the job was cancelled")
 
-    def read(self, images: ImageSet, augmented: torch.Generator | None = None) -> "Iterator[Batch]":
+    def autocast(self) -> AbstractContextManager[object]:
+        """Runs networks in the job's precision."""
+        wanted = self.config.precision == "bfloat16"
+        return torch.autocast(self.target.device.type, torch.bfloat16, enabled=wanted)
+
+    def read(
+        self,
+        images: ImageSet,
+        augmented: torch.Generator | None = None,
+        *,
+        target: Reader | None = None,
+        source: Reader | None = None,
+    ) -> "Iterator[Batch]":
         """Both networks' logits and activations, batch by batch, without gradients.
 
-        With a generator the images come in random order, as augmented views.
+        Args:
+            images: Read in order.
+            augmented: With it the images come in random order, as augmented views.
+            target: What to read of the target; everything if None.
+            source: What to read of the source; everything if None.
         """
-        read_target = Reader(self.target, [p.name for p in self.target.positions])
-        read_source = Reader(self.source, [p.name for p in self.source.positions])
+        of_target = target or Reader(self.target, [p.name for p in self.target.positions])
+        of_source = source or Reader(self.source, [p.name for p in self.source.positions])
         for index in batches(len(images), self.config.batch_size, augmented):
             self.checkpoint()
             pixels = images.images[index]
             if augmented is not None:
                 pixels = augment(pixels, self.config.augment, augmented)
-            with torch.no_grad():
-                old, phi = read_target(preprocess(pixels, self.target.spec, self.target.device))
-                own, psi = read_source(preprocess(pixels, self.source.spec, self.source.device))
-            yield Batch(old, phi, own[:, list(self.cloned)], psi, images.labels[index].to(old.device))
+            with torch.no_grad(), self.autocast():
+                old, phi = of_target(enter(pixels, self.target))
+                own, psi = of_source(enter(pixels, self.source))
+            own = own[:, list(self.cloned)] if own.shape[1] else own
+            yield Batch(old.float(), phi, own.float(), psi, images.labels[index].to(old.device))
 
 
 @dataclass(frozen=True)
@@ -93,15 +111,21 @@ class Batch:
     """What both frozen networks say of one batch of images."""
 
     old: Tensor
-    """The target's logits (N, N_old)."""
+    """The target's logits (N, N_old), or (N, 0) if they were not asked for."""
     target: dict[str, Tensor]
     """The target's activations by position."""
     own: Tensor
-    """The source's logits of the cloned classes (N, K)."""
+    """The source's logits of the cloned classes (N, K), or (N, 0)."""
     source: dict[str, Tensor]
     """The source's activations by position."""
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
+
+
+def enter(pixels: Tensor, network: Traced) -> Tensor:
+    """Preprocessed, in the memory format that convolutions are fastest in."""
+    x = preprocess(pixels, network.spec, network.device)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def prepare(
@@ -120,15 +144,34 @@ def prepare(
     """
     _check_classes(target.spec.classes, source.spec.classes, config.classes)
     job_classes = (*target.spec.classes, *config.classes)
-    used = images.only(job_classes)
-    missing = [name for i, name in enumerate(job_classes) if int((used.labels == i).sum()) < MIN_IMAGES]
+    job = Job(target, source, config, images, images, report, cancelled)
+    used = images.only(job_classes) if config.labels else name_images(job, images.images)
+    if not config.old_images:
+        used = used.take(torch.nonzero(used.labels >= job.old_classes).flatten())
+    needed = range(0 if config.old_images else job.old_classes, len(job_classes))
+    missing = [job_classes[i] for i in needed if int((used.labels == i).sum()) < MIN_IMAGES]
     if missing:
+        wanted = "every old and cloned class" if config.old_images else "every cloned class"
+        named = "" if config.labels else ", as the two networks name them,"
         raise DataError(
-            f"images: expected at least {MIN_IMAGES} of every old and cloned class, got fewer of {missing}; add some"
+            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {missing}; add some"
+            + ("" if not config.old_images else ", or say old_images=False if there are none of the target's")
         )
-    job = Job(target, source, config, used, used, report, cancelled)
     train, validation = used.split(config.validation, job.generator("split"))
     return Job(target, source, config, train, validation, report, cancelled)
+
+
+def name_images(job: Job, images: Tensor) -> ImageSet:
+    """Labels for images that have none: the class that either network is surest of.
+
+    Own choice; the two softmaxes side by side are the simplest joint opinion there is.
+    """
+    classes = (*job.target.spec.classes, *job.config.classes)
+    blank = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), classes)
+    readers = Reader(job.target, []), Reader(job.source, [])
+    read = job.read(blank, target=readers[0], source=readers[1])
+    labels = [torch.cat([b.old.softmax(1), b.own.softmax(1)], dim=1).argmax(1).cpu() for b in read]
+    return ImageSet(images, torch.cat(labels), classes)
 
 
 def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:

@@ -211,10 +211,7 @@ _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
 
 
 def choose_channels(tail: Tail, scores: Scores, keep: float) -> dict[str, Tensor]:
-    """The channels worth most a copied number, as many as the budget allows.
-
-    Greedy knapsack on score / cost; the best channel of every group always stays,
-    so that no path is cut, even where that alone is over a tiny budget.
+    """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
 
     Args:
         tail: Opened tail.
@@ -224,12 +221,35 @@ def choose_channels(tail: Tail, scores: Scores, keep: float) -> dict[str, Tensor
     Returns:
         int64 ascending indices of the channels to keep, by group.
     """
-    budget = keep * tail.numbers
+    return keep_most_worthy(tail, worth(tail, scores), keep)
+
+
+def worth(tail: Tail, scores: Scores) -> Scores:
+    """Score over cost, float32 (width,) by group; the cost is how many copied numbers a channel brings along."""
     full = {g.name: g.width for g in tail.groups}
+    whole = tail.count(full)
+    costs = {g.name: whole - tail.count({**full, g.name: g.width - 1}) for g in tail.groups}
+    return {name: score / (costs[name] or 1) for name, score in scores.items()}
+
+
+def keep_most_worthy(tail: Tail, worths: Scores, keep: float) -> dict[str, Tensor]:
+    """The channels of highest worth whose exact cost fits the budget.
+
+    The best channel of every group always stays, so that no path is cut, even where
+    that alone is over a tiny budget.
+
+    Args:
+        tail: Opened tail.
+        worths: One number a channel, by group; only their order counts.
+        keep: Share of the tail's numbers that may stay, 0..1.
+
+    Returns:
+        int64 ascending indices of the channels to keep, by group.
+    """
+    budget = keep * tail.numbers
     values, owners, channels = [], [], []
     for number, group in enumerate(tail.groups):
-        cost = (tail.count(full) - tail.count({**full, group.name: group.width - 1})) or 1
-        value = scores[group.name].double() / cost
+        value = worths[group.name].double().clone()
         value[value.argmax()] = torch.inf
         values.append(value)
         owners.append(torch.full((group.width,), number))

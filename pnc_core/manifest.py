@@ -28,7 +28,7 @@ class Sizes:
     module: int
     """The kept slices of the source: in a full bundle only."""
     adapter: int
-    """Front adapter and channel calibration."""
+    """Front adapter, channel calibration and inner adapters."""
     head: int
     """Head: scalars, and gate or correction."""
 
@@ -44,6 +44,8 @@ class HeadSpec:
     """Positions of the target that the head reads."""
     module_taps: tuple[str, ...]
     """Positions of the module's tail that the head reads."""
+    strict: bool = False
+    """Whether a shutter on the target's taps decides if the module is run at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class Manifest:
     position: Position
     adapter_relu: bool
     """Whether the adapter ends in a ReLU."""
+    inner: tuple[str, ...]
+    """Layers of the source that have an inner adapter beside them."""
     kept_fraction: float
     """Numbers of the module over those of the whole source tail at this position, above 0 and at most 1."""
     head: HeadSpec

@@ -7,9 +7,9 @@ from torch import Tensor, fx, nn
 
 from pnc_core.adapter import Adapter
 from pnc_core.bundle import MODULE_PREFIX, Bundle
-from pnc_core.errors import BundleError, SourceMismatch
-from pnc_core.extract import Tail, copied_tensors, extract, open_tail
-from pnc_core.head import Head, pool_taps, tap_width
+from pnc_core.errors import BundleError, PositionError, SourceMismatch
+from pnc_core.extract import Tail, copied_tensors, extract, open_tail, with_inner_adapters
+from pnc_core.head import SHUT, Head, pool_taps, tap_width
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.manifest import Manifest
@@ -31,7 +31,7 @@ class ClonedModule(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, phi: Tensor, seen: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Answer for one batch.
+        """Answer for one batch; with strict locality only the images that the shutter lets through are run.
 
         Args:
             phi: The target's activation at the module's position.
@@ -40,6 +40,16 @@ class ClonedModule(nn.Module):
         Returns:
             Correction of the old logits (N, N_old), None for heads affine and router, and new logits (N, K).
         """
+        head: Head = self.head
+        if not head.strict:
+            return self._answer(phi, seen)
+        opened = head.opens(seen)
+        new = seen.new_full((len(seen), len(self.manifest.classes)), SHUT)
+        if opened.any():
+            new[opened] = self._answer(phi[opened], seen[opened])[1].to(new.dtype)
+        return None, new
+
+    def _answer(self, phi: Tensor, seen: Tensor) -> tuple[Tensor | None, Tensor]:
         part: fx.GraphModule = self.part
         own, taps = run_part(part, self.adapter(phi))
         made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
@@ -50,12 +60,18 @@ class ClonedModule(nn.Module):
 def module_tensors(insertion: Insertion, head: Head) -> dict[str, Tensor]:
     """All tensors of a full bundle."""
     tensors = {f"kept.{name}": kept.to(torch.int32) for name, kept in insertion.tail.kept.items()}
-    tensors |= {f"adapter.{n}": t for n, t in insertion.adapter.state_dict().items()}
-    for name, gate in insertion.tail.gates.items():
-        tensors |= {f"calibration.{name}.{n}": t for n, t in gate.state_dict().items()}
-    tensors |= {f"head.{n}": t for n, t in head.state_dict().items()}
+    for prefix, part in _learned_parts(insertion.adapter, insertion.tail, head):
+        tensors |= {prefix + name: tensor for name, tensor in part.state_dict().items()}
     tensors |= {f"{MODULE_PREFIX}{n}": t for n, t in copied_tensors(insertion.tail).items()}
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    # Not .contiguous(): a 1x1 kernel counts as contiguous in either format, and convolutions round accordingly.
+    plain = torch.contiguous_format
+    return {name: tensor.detach().cpu().clone(memory_format=plain) for name, tensor in tensors.items()}
+
+
+def _learned_parts(adapter: Adapter, tail: Tail, head: Head) -> list[tuple[str, nn.Module]]:
+    """All that a job learns, with the prefix of its tensors in a bundle."""
+    inside = [(f"{kind}.{name}.", part) for kind, parts in tail.learned.items() for name, part in parts.items()]
+    return [("adapter.", adapter), ("head.", head), *inside]
 
 
 def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None) -> ClonedModule:
@@ -76,15 +92,24 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
     traced = trace(network, manifest.source)
     opened = open_tail(traced, manifest.position.source, _rows(manifest))
     tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
+    tail = _with_inner(tail, manifest.inner)
     adapter = Adapter(
         target.position(manifest.position.target),
         traced.position(manifest.position.source),
         relu=manifest.adapter_relu,
     )
-    width = _head_width(manifest, target, traced, tail)
-    head = Head(manifest.head.kind, width, len(manifest.target.classes), len(manifest.classes))
+    seen, made = _head_widths(manifest, target, traced, tail)
+    sizes = len(manifest.target.classes), len(manifest.classes)
+    head = Head(manifest.head.kind, seen + made, *sizes, shutter=seen if manifest.head.strict else 0)
     _fill(bundle, adapter, tail, head)
     return ClonedModule(manifest, adapter, tail, head)
+
+
+def _with_inner(tail: Tail, layers: tuple[str, ...]) -> Tail:
+    try:
+        return with_inner_adapters(tail, layers) if layers else tail
+    except PositionError as error:
+        raise BundleError(f"manifest.inner: {error}") from None
 
 
 def _rows(manifest: Manifest) -> list[int]:
@@ -94,8 +119,8 @@ def _rows(manifest: Manifest) -> list[int]:
     return [manifest.source.classes.index(c) for c in manifest.classes]
 
 
-def _head_width(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> int:
-    """How many features the head reads, from the networks themselves and not from the file's tensors."""
+def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> tuple[int, int]:
+    """How many features of target and module the head reads, from the networks and not from the file's tensors."""
     spec = manifest.head
     seen_all = tuple(p.name for p in target.positions if p.name != INPUT)
     if spec.module_taps != tail.taps or spec.target_taps != seen_all:
@@ -107,7 +132,8 @@ def _head_width(manifest: Manifest, target: Traced, source: Traced, tail: Tail) 
         (info.channels if group is None else len(tail.kept[group]), info.grid)
         for info, group in zip(map(source.position, tail.taps), tail.tap_groups, strict=True)
     ]
-    return sum(tap_width(channels, grid, spec.grid) for channels, grid in [*seen, *made])
+    both = [sum(tap_width(channels, grid, spec.grid) for channels, grid in side) for side in (seen, made)]
+    return both[0], both[1]
 
 
 def _checked_source(manifest: Manifest, source: nn.Module | None) -> nn.Module:
@@ -133,9 +159,7 @@ def _kept(bundle: Bundle, group: str, width: int) -> Tensor:
 def _fill(bundle: Bundle, adapter: Adapter, tail: Tail, head: Head) -> None:
     """Put the bundle's tensors into the parts; every tensor is used exactly once."""
     wanted: dict[str, tuple[Tensor, partial[None]]] = {}
-    parts: list[tuple[str, nn.Module]] = [("adapter.", adapter), ("head.", head)]
-    parts += [(f"calibration.{name}.", gate) for name, gate in tail.gates.items()]
-    for prefix, part in parts:
+    for prefix, part in _learned_parts(adapter, tail, head):
         for name, tensor in part.state_dict().items():
             wanted[prefix + name] = (tensor, partial(_assign, part, name))
     if bundle.manifest.payload == "full":

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pnc_core.config import NetworkSpec
+from pnc_core.cost import count_macs
 from pnc_core.errors import NetworkError, PositionError
 
 INPUT = "input"
@@ -69,6 +70,12 @@ class Traced:
     def numbers(self) -> int:
         """Parameters and buffers of the whole network."""
         return sum(t.numel() for t in self.graph_module.state_dict().values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        image = torch.zeros(1, *self.spec.input_size, device=self.device)
+        return count_macs(lambda: self.graph_module(image))
 
     def position(self, name: str) -> PositionInfo:
         """The position called `name`.
@@ -272,16 +279,17 @@ def _permutation(module: nn.Module | None, node: fx.Node) -> list[int] | None:
     return [int(d) for d in (dims if isinstance(dims, Sequence) else [dims])]
 
 
-def cut(traced: Traced, start: str, taps: Sequence[str]) -> fx.GraphModule:
+def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:
     """The part of a network behind a position, which also hands out activations.
 
     Args:
         traced: The network; its modules are shared, not copied, and not changed.
         start: Position that becomes the input; `input` keeps the whole network.
         taps: Positions behind `start` whose activations are wanted.
+        logits: Without them nothing behind the last tap is computed.
 
     Returns:
-        A graph module: activation at `start` -> (logits, tuple of the taps' activations).
+        A graph module: activation at `start` -> (logits or None, tuple of the taps' activations).
 
     Raises:
         PositionError: a name is not a position, or a tap lies before `start`.
@@ -289,7 +297,7 @@ def cut(traced: Traced, start: str, taps: Sequence[str]) -> fx.GraphModule:
     begin = _node(traced, traced.position(start).node)
     tapped = [_node(traced, traced.position(name).node) for name in taps]
     output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
-    needed = _ancestors([output, *tapped], begin)
+    needed = _ancestors([*([output] if logits else []), *tapped], begin)
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
     for node in traced.graph_module.graph.nodes:
@@ -297,8 +305,7 @@ def cut(traced: Traced, start: str, taps: Sequence[str]) -> fx.GraphModule:
             if node.op == "placeholder":
                 raise PositionError(f"taps: expected positions behind {start!r}, got {list(taps)}")
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    logits = copies[output.args[0]]
-    graph.output((logits, tuple(copies[n] for n in tapped)))
+    graph.output((copies[output.args[0]] if logits else None, tuple(copies[n] for n in tapped)))
     return fx.GraphModule(traced.graph_module, graph)
 
 
@@ -322,17 +329,21 @@ class Reader:
     """Runs a whole network and hands out its logits and the activations at some positions.
 
     The network's own modules are called in the network's own order, so the logits
-    equal the network's bit for bit.
+    equal the network's bit for bit. What nobody asked for is not computed.
     """
 
-    def __init__(self, traced: Traced, names: Sequence[str]) -> None:
+    def __init__(self, traced: Traced, names: Sequence[str], *, logits: bool = True) -> None:
         self._taps = [name for name in dict.fromkeys(names) if name != INPUT]
-        self._part = cut(traced, INPUT, self._taps)
+        self._logits = logits
+        self._part = cut(traced, INPUT, self._taps, logits=self._logits) if self._taps or self._logits else None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Preprocessed images (N, C, H, W) -> logits (N, classes), activations by position."""
-        logits, activations = run_part(self._part, x)
-        return logits, {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
+        """Preprocessed images (N, C, H, W) -> logits (N, classes) or (N, 0), activations by position."""
+        if self._part is None:
+            return x.new_empty(len(x), 0), {INPUT: x}
+        logits, activations = self._part(x)
+        found = {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
+        return (logits if self._logits else x.new_empty(len(x), 0)), found
 
 
 def run_part(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -5,15 +5,14 @@ fitted on three quarters of a probe set, the source's whole tail is run behind
 it, and a ridge classifier on both networks' last features is scored on the last
 quarter. What is scored is the *joint accuracy of the composed network*: neither
 the branch's own accuracy nor the adapter's fit ranks positions. The best few
-are then localized and trained, and halved until one is left; between equals
+are then localized and trained for a short while, and halved until one is left; between equals
 (within one standard error) the smaller module wins.
 
-Source: the paper's abstract (positional search); the screen is our own choice, it
-costs two forward passes a candidate instead of a training.
+Source: the paper's abstract (positional search); the screen is our own choice: all
+candidates share two passes of both networks over the probe, and each adds two passes of its tail.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import torch
@@ -25,14 +24,17 @@ from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.head import Accuracy, accuracy, balanced_losses, fit_head, head_logits, not_worse, pool_taps
-from pnc_core.insert import Insertion, head_inputs, localize, match_features, stitch
-from pnc_core.job import Job, Progress
-from pnc_core.positions import INPUT, PositionInfo
+from pnc_core.insert import Insertion, head_inputs_of_all, localize, module_macs, stitch_all
+from pnc_core.job import Batch, Job, Progress
+from pnc_core.learning import match_features
+from pnc_core.positions import INPUT, PositionInfo, Reader
 
 MAX_CANDIDATES = 32
 """Pairs that are screened at most: those whose depths agree best."""
-SCREEN_SHARE, TRAIN_SHARE = 0.25, 0.65
+SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
 """Shares of the job's time, for progress."""
+TRIAL_VIEWS = 2
+"""Augmented views that trials are compared on."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,15 @@ class Trial:
     source_position: str
     round: int
     """0: screened without training; then trained, longer each round."""
-    old: float
-    new: float
+    old: float | None
+    """Accuracy on old classes; None if the job has no images of them."""
+    new: float | None
     score: float
     """Mean of both accuracies on images the trial did not learn from."""
     parameters: int
-    """Numbers of module, adapter and calibration together."""
+    """Numbers of module, adapter and calibration together; of a screened pair as `keep` will leave it."""
+    macs: int
+    """Multiply-accumulates that the module adds to one image; likewise."""
     seconds: float
 
 
@@ -60,15 +65,20 @@ class _Ranked:
     """Balanced cross-entropy of every held-out view."""
 
 
-def search(job: Job) -> tuple[Insertion, Trial]:
-    """Find the best pair of positions and train there.
+def search(job: Job) -> tuple[Position, int]:
+    """The best pair of positions, and how many rounds of trials found it (0 if it was given).
 
     Raises:
         PositionError: no pair can be used.
     """
-    fixed = job.config.position
-    positions = [fixed] if fixed is not None else screen(job)[: job.config.shortlist]
-    return halve(job, positions)
+    if job.config.position is not None:
+        return job.config.position, 0
+    return halve(job, screen(job)[: job.config.shortlist])
+
+
+def probe_of(job: Job) -> ImageSet:
+    """The images that ridge adapters are fitted on and positions compared with."""
+    return job.train.sample(job.config.screen_images, job.generator("probe"))
 
 
 def candidates(job: Job) -> list[Position]:
@@ -98,81 +108,156 @@ def screen(job: Job) -> list[Position]:
     Raises:
         PositionError: none is usable.
     """
-    probe = job.train.sample(job.config.screen_images, job.generator("probe"))
-    fit, held = probe.split(0.25, job.generator("screen"))
-    found: list[tuple[float, int, Position]] = []
+    started = time.monotonic()
+    fit, held = probe_of(job).split(0.25, job.generator("screen"))
     todo = candidates(job)
-    for number, position in enumerate(todo, 1):
-        started = time.monotonic()
-        try:
-            insertion = stitch(job, position, fit)
-        except PositionError:
-            continue
-        size = int(insertion.whole * job.config.keep) + insertion.trained_numbers
-        if size > job.config.max_size * job.source.numbers:
-            continue
-        score = _screen_score(job, insertion, fit, held)
-        found.append((score.average, -size, position))
-        _report_trial(job, _trial(position, 0, score, size, started), SCREEN_SHARE * number / len(todo))
-    if not found:
+    usable = [one for one in stitch_all(job, todo, fit).values() if isinstance(one, Insertion)]
+    sizes = [(insertion, *_expected(job, insertion)) for insertion in usable]
+    fitting = [row for row in sizes if _within_budget(job, *row[1:])]
+    if not fitting:
         raise PositionError(
             f"positions: expected at least one usable pair among {len(todo)}, got none whose module is at most "
-            f"{job.config.max_size} of the source; raise max_size, lower keep, or fix a position"
+            f"{job.config.max_size} of the source's size"
+            + (f" and {job.config.max_macs} of its multiply-accumulates" if job.config.max_macs else "")
+            + "; raise max_size (and max_macs), lower keep, or fix a position"
         )
+    stitched = time.monotonic() - started
+    scores = _screen_scores(job, [row[0] for row in fitting], fit, held)
+    found = []
+    for number, ((insertion, size, macs), (score, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
+        trial = _trial(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
+        _report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
+        found.append((score.average, -size, insertion.position))
     return [position for _, _, position in sorted(found, key=lambda row: row[:2], reverse=True)]
 
 
-def _screen_score(job: Job, insertion: Insertion, fit: ImageSet, held: ImageSet) -> Accuracy:
-    """Joint accuracy of a ridge classifier on the last features and logits of both sides."""
-    classes = job.old_classes + len(job.cloned)
-    sums: RidgeSums | None = None
-    for features, labels in _last_features(job, insertion, fit):
-        sums = sums or RidgeSums(features.shape[1], classes)
-        sums.add(features, F.one_hot(labels, classes).float())
-    assert sums is not None
-    weight, bias = sums.solve(1e-2)
-    rows = [(F.linear(x.cpu(), weight, bias), y.cpu()) for x, y in _last_features(job, insertion, held)]
-    logits, labels = (torch.cat(column) for column in zip(*rows, strict=True))
-    return accuracy(logits, labels, job.old_classes)
+def _expected(job: Job, insertion: Insertion) -> tuple[int, int]:
+    """Numbers and multiply-accumulates once the tail has been cut down to `keep`."""
+    keep = job.config.keep
+    return int(insertion.whole * keep) + insertion.trained_numbers, int(module_macs(job, insertion) * keep)
 
 
-def _last_features(job: Job, insertion: Insertion, images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+def _within_budget(job: Job, size: int, macs: int) -> bool:
+    config = job.config
+    light = config.max_macs is None or macs <= config.max_macs * job.source.macs
+    return light and size <= config.max_size * job.source.numbers
+
+
+def _screen_scores(
+    job: Job, insertions: list[Insertion], fit: ImageSet, held: ImageSet
+) -> list[tuple[Accuracy, float]]:
+    """Joint accuracy of a ridge classifier on the last features and logits of both sides, and seconds spent."""
+    columns = [_last_features(job, insertions, images) for images in (fit, held)]
+    found = []
+    for (x, labels, spent), (x_held, labels_held, spent_held) in zip(*columns, strict=True):
+        started = time.monotonic()
+        classes = job.old_classes + len(job.cloned)
+        sums = RidgeSums(x.shape[1], classes)
+        sums.add(x, F.one_hot(labels, classes).float())
+        weight, bias = sums.solve(1e-2)
+        score = accuracy(F.linear(x_held, weight, bias), labels_held, job.old_classes)
+        found.append((score, time.monotonic() - started + spent + spent_held))
+    return found
+
+
+def _last_features(job: Job, insertions: list[Insertion], images: ImageSet) -> list[tuple[Tensor, Tensor, float]]:
     last = job.target.positions[-1]
-    for batch in job.read(images):
-        with torch.no_grad():
-            own, taps = insertion.forward(batch)
-        seen = pool_taps([batch.target[last.name]], [last.axis], 1)
-        made = pool_taps(taps[-1:], insertion.tail.tap_axes[-1:], 1) if taps else own
-        yield torch.cat([seen, made, batch.old, own], dim=1), batch.labels
+    target = Reader(job.target, [last.name, *(i.position.target for i in insertions)])
+    source = Reader(job.source, [], logits=False)
+    rows: list[list[Tensor]] = [[] for _ in insertions]
+    seconds = [0.0] * len(insertions)
+    labels = []
+    for batch in job.read(images, target=target, source=source):
+        labels.append(batch.labels.cpu())
+        for number, insertion in enumerate(insertions):
+            started = time.monotonic()
+            rows[number].append(_last_of_both(job, insertion, batch, last).cpu())
+            seconds[number] += time.monotonic() - started
+    return [(torch.cat(mine), torch.cat(labels), spent) for mine, spent in zip(rows, seconds, strict=True)]
 
 
-def halve(job: Job, positions: list[Position]) -> tuple[Insertion, Trial]:
-    """Train the positions for a part of the epochs, drop the worse half, until one is left."""
-    probe = job.train.sample(job.config.screen_images, job.generator("probe"))
-    running = [localize(job, stitch(job, position, probe)) for position in positions]
-    plan = _rounds(len(running), job.config.epochs)
-    work, done = sum(count * epochs for count, epochs in plan), 0
-    ranked: list[_Ranked] = []
-    for number, (count, epochs) in enumerate(plan, 1):
-        round_ = []
-        for insertion in running[:count]:
-            round_.append(_train_round(job, insertion, number, epochs, (done / work, epochs / work)))
-            done += epochs
-        ranked = _best_first(round_)
-        running = [row.insertion for row in ranked]
-    return ranked[0].insertion, ranked[0].trial
+def _last_of_both(job: Job, insertion: Insertion, batch: Batch, last: PositionInfo) -> Tensor:
+    with torch.no_grad(), job.autocast():
+        own, taps = insertion.forward(batch)
+    seen = pool_taps([batch.target[last.name]], [last.axis], 1)
+    made = pool_taps(taps[-1:], insertion.tail.tap_axes[-1:], 1) if taps else own
+    return torch.cat([seen.float(), made.float(), batch.old, own.float()], dim=1)
+
+
+def halve(job: Job, positions: list[Position]) -> tuple[Position, int]:
+    """Localize the positions, train them for a short while, drop the worse half, until one is left.
+
+    Returns:
+        The position, and the number of rounds.
+    """
+    if len(positions) == 1:
+        return positions[0], 0
+    probe = probe_of(job)
+    started = time.monotonic()
+    stitched = [one for one in stitch_all(job, positions, probe).values() if isinstance(one, Insertion)]
+    running = [localize(job, insertion) for insertion in stitched]
+    spent = (time.monotonic() - started) / len(running)
+    rounds = _rounds(len(running), job.config.epochs if job.config.preset == "joint" else 0)
+    for number, (count, epochs) in enumerate(rounds, 1):
+        span = SCREEN_SHARE + TRIAL_SHARE * (number - 1) / len(rounds), TRIAL_SHARE / len(rounds)
+        ranked = _round(job, running[:count], number, epochs, probe, spent, span)
+        running, spent = [row.insertion for row in ranked], 0.0
+    return running[0].position, len(rounds)
 
 
 def _rounds(count: int, epochs: int) -> list[tuple[int, int]]:
-    """(positions, epochs) of every round: 4 x E/4, 2 x E/4, 1 x the rest; the winner gets all E.
-
-    With few epochs the early rounds have none: their adapters are the ridge's.
-    """
+    """(positions, epochs on the probe) of every round, until one is left; without epochs one round decides."""
+    if not epochs:
+        return [(count, 0)]
     sizes = [count]
-    while sizes[-1] > 1:
+    while sizes[-1] > 2:
         sizes.append((sizes[-1] + 1) // 2)
-    early = epochs // (2 * max(1, len(sizes) - 1))
-    return [(size, early) for size in sizes[:-1]] + [(1, epochs - early * (len(sizes) - 1))]
+    return [(size, max(1, epochs // (2 * len(sizes)))) for size in sizes]
+
+
+def _round(
+    job: Job,
+    running: list[Insertion],
+    number: int,
+    epochs: int,
+    probe: ImageSet,
+    spent: float,
+    span: tuple[float, float],
+) -> list[_Ranked]:
+    seconds = []
+    for index, insertion in enumerate(running):
+        started = time.monotonic()
+        done = span[0] + span[1] * index / len(running)
+
+        def step(share: float, loss: float, done: float = done, insertion: Insertion = insertion) -> None:
+            now = done + span[1] * share / len(running)
+            job.report(Progress("inserting", now, f"{insertion.position}: feature mismatch {loss:.3f}"))
+
+        match_features(job, insertion, epochs, f"round {number}", step, probe)
+        seconds.append(time.monotonic() - started)
+    started = time.monotonic()
+    judged = _judge(job, running, probe)
+    shared = spent + (time.monotonic() - started) / len(running)
+    ranked = []
+    for insertion, own_seconds, (score, losses) in zip(running, seconds, judged, strict=True):
+        trial = _trial(
+            insertion.position, number, score, insertion.numbers, module_macs(job, insertion), own_seconds + shared
+        )
+        _report_trial(job, trial, sum(span))
+        ranked.append(_Ranked(insertion, trial, losses))
+    return _best_first(ranked)
+
+
+def _judge(job: Job, running: list[Insertion], probe: ImageSet) -> list[tuple[Accuracy, Tensor]]:
+    """Joint accuracy and balanced losses with a router on globally pooled taps."""
+    validation = job.validation.sample(job.config.screen_images, job.generator("judge"))
+    found = []
+    train_rows, held_rows = (head_inputs_of_all(job, running, i, (1,), TRIAL_VIEWS) for i in (probe, validation))
+    for (train,), (held,) in zip(train_rows, held_rows, strict=True):
+        head = fit_head("router", train)
+        score = accuracy(head_logits(head, held), held.labels, job.old_classes)
+        found.append((score, balanced_losses(head, held)))
+    return found
 
 
 def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:
@@ -183,35 +268,8 @@ def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:
     return sorted(equals, key=lambda row: row.trial.parameters) + rest
 
 
-def _train_round(job: Job, insertion: Insertion, number: int, epochs: int, span: tuple[float, float]) -> _Ranked:
-    started = time.monotonic()
-
-    def step(share: float, loss: float) -> None:
-        done = SCREEN_SHARE + TRAIN_SHARE * (span[0] + span[1] * share)
-        job.report(Progress("inserting", done, f"{insertion.position}: feature mismatch {loss:.3f}"))
-
-    match_features(job, insertion, epochs, f"round {number}", step)
-    score, losses = _quick_score(job, insertion)
-    size = insertion.tail.numbers + insertion.trained_numbers
-    trial = _trial(insertion.position, number, score, size, started)
-    _report_trial(job, trial, SCREEN_SHARE + TRAIN_SHARE * sum(span))
-    return _Ranked(insertion, trial, losses)
-
-
-def _quick_score(job: Job, insertion: Insertion) -> tuple[Accuracy, Tensor]:
-    """Joint accuracy and balanced losses with a router on globally pooled taps."""
-    (train,) = head_inputs(job, insertion, job.train, (1,), 2)
-    (validation,) = head_inputs(job, insertion, job.validation, (1,), 2)
-    head = fit_head("router", train)
-    return accuracy(head_logits(head, validation), validation.labels, job.old_classes), balanced_losses(
-        head, validation
-    )
-
-
-def _trial(position: Position, number: int, score: Accuracy, size: int, started: float) -> Trial:
-    return Trial(
-        position.target, position.source, number, score.old, score.new, score.average, size, time.monotonic() - started
-    )
+def _trial(position: Position, number: int, score: Accuracy, size: int, macs: int, seconds: float) -> Trial:
+    return Trial(position.target, position.source, number, score.old, score.new, score.average, size, macs, seconds)
 
 
 def _report_trial(job: Job, trial: Trial, done: float) -> None:

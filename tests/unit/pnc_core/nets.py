@@ -1,7 +1,7 @@
 """Small networks, images and modules made by hand that several tests use."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
-from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
 from pnc_core.head import Accuracy, Head
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, stitch
@@ -90,6 +90,13 @@ def job(target: Network, source: Network, images: ImageSet, config: CloneConfig,
     return prepare(trace(*target), trace(*source), images, config, report, cancelled)
 
 
+def randomise(parameters: Iterable[nn.Parameter]) -> None:
+    """Move learned numbers a little from where they start, in place."""
+    generator = torch.Generator().manual_seed(3)
+    for tensor in parameters:
+        tensor.data.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+
+
 def hand_made(
     target: Network,
     source: Network,
@@ -98,24 +105,33 @@ def hand_made(
     classes: tuple[str, ...],
     kind: str = "affine",
     offset: float = 0.0,
+    *,
+    inner: bool = False,
+    shutter: float | None = None,
 ) -> Bundle:
-    """A full bundle without training: ridge adapter, random half of the channels, random head."""
+    """A full bundle without training: ridge adapter, random half of the channels, random head.
+
+    With `inner` there are random inner adapters; with `shutter` locality is strict, at that bias.
+    """
     config = CloneConfig(classes=classes, position=position, batch_size=64)
     made = job(target, source, images, config)
     opened = stitch(made, position, images.only((*target[1].classes, *classes)))
     small = extract(calibrated(opened.tail), some_channels(opened.tail))
+    if inner:
+        small = with_inner_adapters(small)
+        randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
     insertion = Insertion(position, opened.adapter, small, opened.whole)
     taps = tuple(p.name for p in made.target.positions if p.name != INPUT)
-    cells = sum(p.channels for p in made.target.positions if p.name != INPUT)
-    cells += sum(
+    seen = sum(p.channels for p in made.target.positions if p.name != INPUT)
+    cells = seen + sum(
         len(small.kept[group]) if group else made.source.position(name).channels
         for name, group in zip(small.taps, small.tap_groups, strict=True)
     )
-    torch.manual_seed(3)
-    head = Head(kind, cells, len(target[1].classes), len(classes))
-    for tensor in head.parameters():
-        tensor.data.add_(0.05 * torch.randn(tensor.shape))
+    head = Head(kind, cells, len(target[1].classes), len(classes), shutter=seen if shutter is not None else 0)
+    randomise(head.parameters())
     head.offset.data.fill_(offset)
+    if shutter is not None:
+        head.shutter_bias.data.fill_(shutter)
     sizes = Sizes(
         source=made.source.numbers,
         module=small.numbers,
@@ -133,8 +149,9 @@ def hand_made(
         source_fingerprint=fingerprint(source[0]),
         position=position,
         adapter_relu=opened.adapter.relu,
+        inner=tuple(small.inner),
         kept_fraction=small.numbers / opened.whole,
-        head=HeadSpec(kind=kind, grid=1, target_taps=taps, module_taps=small.taps),
+        head=HeadSpec(kind=kind, grid=1, target_taps=taps, module_taps=small.taps, strict=shutter is not None),
         sizes=sizes,
         validation={"old": score.old, "new": score.new, "average": score.average},
         config=config,

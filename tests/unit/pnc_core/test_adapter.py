@@ -3,11 +3,18 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.adapter import Adapter, RidgeSums, fit_adapter, input_adapter
+from pnc_core.adapter import Adapter, AdapterFit, RidgeSums, input_adapter
 from pnc_core.data import preprocess
 from pnc_core.errors import PositionError
 from pnc_core.positions import INPUT, PositionInfo
 from tests.unit.pnc_core import nets
+
+
+def _fit(target: PositionInfo, source: PositionInfo, pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> Adapter:
+    fit = AdapterFit(target, source)
+    for phi, wanted in pairs:
+        fit.add(phi, wanted)
+    return fit.adapter()
 
 
 def _info(*shape: int, axis: int = 1, name: str = "layer") -> PositionInfo:
@@ -51,7 +58,7 @@ def test_the_adapter_between_two_maps_recovers_a_planted_map_on_the_source_s_gri
     planted = Adapter(_info(3, 8, 8), _info(5, 4, 4), relu=False)
     planted.weight.data, planted.bias.data = weight, bias
     pairs = [(phi, planted(phi).detach()) for phi in _random(40, 3, 8, 8).split(16)]
-    found = fit_adapter(_info(3, 8, 8), _info(5, 4, 4), pairs)
+    found = _fit(_info(3, 8, 8), _info(5, 4, 4), pairs)
     assert not found.relu
     assert torch.allclose(found.weight, weight, atol=1e-2)
     assert torch.allclose(found.bias, bias, atol=1e-2)
@@ -62,7 +69,7 @@ def test_the_adapter_between_two_maps_recovers_a_planted_map_on_the_source_s_gri
 )
 def test_a_source_activation_that_is_never_negative_gives_a_relu(lowest: float, name: str, relu: bool) -> None:
     wanted = _random(4, 5, 2, 2).clamp_min(lowest)
-    adapter = fit_adapter(_info(3, 2, 2), _info(5, 2, 2, name=name), [(_random(4, 3, 2, 2), wanted)])
+    adapter = _fit(_info(3, 2, 2), _info(5, 2, 2, name=name), [(_random(4, 3, 2, 2), wanted)])
     assert adapter.relu is relu
     assert (float(adapter(_random(9, 3, 2, 2)).detach().min()) >= 0) is relu
 

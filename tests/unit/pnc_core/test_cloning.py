@@ -70,7 +70,7 @@ def test_the_module_s_numbers_are_the_source_s(pair: Pair, cloned: Bundle) -> No
     tail, classes = _tail_of(pair, cloned)
     verify(tail, trace(*pair.source), classes)
     for name, tensor in tail.part.state_dict().items():
-        if not name.startswith("gate_"):
+        if not name.startswith(("gate_", "inner_")):
             assert torch.equal(cloned.tensors[f"module.{name}"], tensor)
 
 
@@ -81,7 +81,7 @@ def _count(bundle: Bundle, *prefixes: str) -> int:
 def test_the_sizes_in_the_manifest_are_those_of_the_tensors(pair: Pair, cloned: Bundle, config: CloneConfig) -> None:
     sizes = cloned.manifest.sizes
     assert sizes.module == _count(cloned, "module.")
-    assert sizes.adapter == _count(cloned, "adapter.", "calibration.")
+    assert sizes.adapter == _count(cloned, "adapter.", "calibration.", "inner.")
     assert sizes.head == _count(cloned, "head.")
     assert sizes.source == sum(t.numel() for t in pair.source[0].state_dict().values())
     assert sizes.module + sizes.adapter + sizes.head <= config.max_size * sizes.source

@@ -6,8 +6,9 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.extract import copied_tensors
 from pnc_core.identity import fingerprint
-from pnc_core.insert import head_inputs, localize, match_features, stitch
+from pnc_core.insert import head_inputs, localize, stitch
 from pnc_core.job import Job
+from pnc_core.learning import match_features
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 

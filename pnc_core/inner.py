@@ -1,0 +1,112 @@
+"""Light adapters inside the tail: beside a copied layer, added to what it makes.
+
+A copied layer was made for the source's own activations and for all of its
+channels. An adapter beside it mends what the front adapter missed and what the
+removed channels carried, while the layer itself stays bit for bit the
+source's. It starts at zero, so that inserting it changes nothing.
+
+Own choice; parallel residual adapters are known (Rebuffi et al., "Efficient
+parametrization of multi-domain deep neural networks", CVPR 2018).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pnc_core.errors import PositionError
+
+RANK_SHARE = 16
+"""Beside a layer without spatial extent the adapter has rank min(in, out) / 16."""
+
+
+class InnerAdapter(nn.Module):
+    """x -> U D x + b, one linear map of channels at every place the layer answers for.
+
+    Beside a convolution larger than 1x1 the map is whole (D is the identity and left out): that is
+    1 / k^2 of the layer. Elsewhere its rank is limited.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        is_map = isinstance(layer, nn.Conv2d)
+        width_in, width_out = layer.weight.shape[1], layer.weight.shape[0]
+        self.stride: tuple[int, ...] | None = tuple(layer.stride) if isinstance(layer, nn.Conv2d) else None
+        rank = max(1, min(width_in, width_out) // RANK_SHARE)
+        whole = is_map and layer.weight[0, 0].numel() > 1
+        self.bias = nn.Parameter(torch.zeros(width_out))
+        self.up = nn.Parameter(torch.zeros(width_out, width_in if whole else rank))
+        self.down = None if whole else nn.Parameter(_directions(rank, width_in))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride), or (..., C_in) -> (..., C_out)."""
+        weight: Tensor = self.up if self.down is None else self.up @ self.down
+        if self.stride is None:
+            return F.linear(x, weight, self.bias)
+        answer: Tensor = torch.conv2d(x, weight[:, :, None, None], self.bias, stride=self.stride)
+        return answer
+
+
+def _directions(rank: int, width: int) -> Tensor:
+    """Where a limited map starts looking: random, the same for equal shapes. Its answer is zero all the same."""
+    return torch.randn(rank, width, generator=torch.Generator().manual_seed(width)) / math.sqrt(width)
+
+
+def insert_inner_adapters(part: fx.GraphModule, layers: Sequence[str] | None = None) -> dict[str, InnerAdapter]:
+    """Put an adapter beside layers of a graph, in place.
+
+    Args:
+        part: A tail, already cut down.
+        layers: Dotted names; None: every layer that can have one.
+
+    Returns:
+        The adapters by layer, in the graph's order.
+
+    Raises:
+        PositionError: a layer is not there or cannot have an adapter.
+    """
+    able = {str(node.target): node for node in _adaptable(part)}
+    unable = [name for name in layers or () if name not in able]
+    if unable:
+        raise PositionError(f"inner adapters: expected layers among {sorted(able)}, got {unable}")
+    adapters: dict[str, InnerAdapter] = {}
+    for i, (name, node) in enumerate(able.items()):
+        if layers is not None and name not in layers:
+            continue
+        layer = part.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        adapters[name] = InnerAdapter(layer).to(layer.weight.device)
+        part.add_submodule(f"inner_{i}", adapters[name])
+        _add_beside(part.graph, node, f"inner_{i}")
+    part.recompile()
+    return adapters
+
+
+def _add_beside(graph: fx.Graph, node: fx.Node, adapter: str) -> None:
+    with graph.inserting_after(node):
+        extra = graph.call_module(adapter, (node.args[0],))
+    with graph.inserting_after(extra):
+        total = graph.call_function(torch.add, (node, extra))
+    node.replace_all_uses_with(total)
+    total.update_arg(0, node)
+
+
+def _adaptable(part: fx.GraphModule) -> Iterator[fx.Node]:
+    """Layers that are called once and map every place by itself, the last one left out: the head is behind it."""
+    output = next(n for n in part.graph.nodes if n.op == "output")
+    calls = [n for n in part.graph.nodes if n.op == "call_module"]
+    targets = [n.target for n in calls]
+    for node in calls:
+        if targets.count(node.target) == 1 and node is not output.args[0][0]:
+            layer = part.get_submodule(str(node.target))
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _aligned(layer)):
+                yield node
+
+
+def _aligned(layer: nn.Conv2d) -> bool:
+    """Is the centre of the kernel over the place that the stride picks, and are the channels not in groups?"""
+    pairs = zip(layer.kernel_size, layer.padding, layer.dilation, strict=False)
+    same = not isinstance(layer.padding, str) and all(k % 2 == 1 and p == d * (k - 1) // 2 for k, p, d in pairs)
+    return same and layer.groups == 1

@@ -1,0 +1,55 @@
+"""A mask that is learned together with the adapters, always exactly within its budget.
+
+Every channel has a worth, which starts from its score. In every step the
+channels of highest worth that fit the budget are open and all others shut; going
+backwards, a gate passes its derivative on to the worth as if it were a
+sigmoid of it (straight-through estimator, Bengio et al. 2013). So a shut channel
+comes back when the loss misses it.
+
+Own choice: the abstract only says that localization and insertion are learned
+together. An exact projection in place of a penalty on the size leaves
+no weight of the penalty to tune.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pnc_core.extract import Tail
+from pnc_core.localize import Scores, keep_most_worthy, worth
+
+REFRESH = 8
+"""Steps between two choices of the open channels."""
+
+
+class LearnedMask:
+    """Worths of all channels of an opened tail, and the mask they make."""
+
+    def __init__(self, tail: Tail, scores: Scores, keep: float) -> None:
+        self._tail, self._keep, self._steps = tail, keep, 0
+        self._worth = {name: nn.Parameter(value) for name, value in _ranks(worth(tail, scores)).items()}
+        self._open = self.kept()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The worths, float32 (width,) of every group; about -1 to 1 at the start."""
+        return list(self._worth.values())
+
+    def apply(self) -> None:
+        """Set the tail's masks for one step; every `REFRESH` steps the open channels are chosen anew."""
+        if self._steps % REFRESH == 0:
+            self._open = self.kept()
+        self._steps += 1
+        for name, gate in self._tail.gates.items():
+            soft = torch.sigmoid(4 * self._worth[name]).to(gate.scale.device)
+            hard = torch.zeros_like(soft).index_fill(0, self._open[name].to(soft.device), 1.0)
+            gate.mask = hard + soft - soft.detach()
+
+    def kept(self) -> dict[str, Tensor]:
+        """int64 ascending indices of the channels that fit the budget, by group."""
+        return keep_most_worthy(self._tail, {n: w.detach().cpu() for n, w in self._worth.items()}, self._keep)
+
+
+def _ranks(worths: Scores) -> Scores:
+    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
+    joined = torch.cat(list(worths.values()))
+    ranks = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
+    return dict(zip(worths, ranks.split([len(w) for w in worths.values()]), strict=True))

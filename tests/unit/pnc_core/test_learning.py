@@ -1,0 +1,148 @@
+import dataclasses
+
+import pytest
+import torch
+
+from pnc_core.cloning import calibrate, clone
+from pnc_core.composed import attach
+from pnc_core.config import CloneConfig, Position
+from pnc_core.data import preprocess
+from pnc_core.evaluation import evaluate
+from pnc_core.extract import copied_tensors, verify
+from pnc_core.identity import fingerprint
+from pnc_core.insert import Insertion, stitch
+from pnc_core.job import Job, Progress
+from pnc_core.learning import insert, learn_mask, refine
+from pnc_core.search import probe_of
+from tests.unit.pnc_core import nets
+from tests.unit.pnc_core.conftest import Pair
+
+MIDDLE = Position(target="blocks.1", source="blocks.1")
+CONFIG = CloneConfig(classes=("9", "7"), batch_size=64, keep=0.4, views=1, epochs=5, position=MIDDLE)
+
+
+def _job(pair: Pair, **changes) -> Job:
+    return nets.job(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, **changes))
+
+
+def _insert(job: Job) -> tuple[Insertion, list[tuple[float, float]]]:
+    steps: list[tuple[float, float]] = []
+    insertion = insert(job, MIDDLE, probe_of(job), lambda share, loss: steps.append((share, loss)))
+    return insertion, steps
+
+
+def _mismatch(job: Job, insertion: Insertion) -> float:
+    batch = next(job.read(job.validation))
+    with torch.no_grad():
+        return float((insertion.forward(batch)[0] - batch.own).square().mean())
+
+
+def test_learning_brings_the_module_closer_to_the_source_than_closed_form(pair: Pair) -> None:
+    fast, joint = (_insert(_job(pair, preset=preset, epochs=15)) for preset in ("fast", "joint"))
+    assert not fast[1]
+    shares = [share for share, _ in joint[1]]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    assert _mismatch(_job(pair), joint[0]) < 0.8 * _mismatch(_job(pair), fast[0])
+
+
+def test_the_copies_stay_slices_of_the_source_and_the_budget_holds(pair: Pair) -> None:
+    job = _job(pair)
+    insertion, _ = _insert(job)
+    verify(insertion.tail, job.source, job.cloned)
+    assert insertion.tail.numbers <= 0.4 * insertion.whole
+    assert insertion.tail.inner
+
+
+def test_inner_adapters_can_be_left_out(pair: Pair) -> None:
+    insertion, _ = _insert(_job(pair, inner_adapters=False))
+    assert not insertion.tail.inner
+
+
+def test_a_learned_mask_is_not_the_scored_one(pair: Pair) -> None:
+    learned, scored = (_insert(_job(pair, masking=m, epochs=20))[0].tail.kept for m in ("learned", "scored"))
+    assert any(not torch.equal(learned[name], scored[name]) for name in scored)
+
+
+def test_a_mask_learned_from_bad_scores_beats_them(pair: Pair) -> None:
+    """What the scores got wrong, matching features puts right."""
+    job = _job(pair, localizer="random", keep=0.3)
+    whole = stitch(job, MIDDLE, probe_of(job))
+    learned = learn_mask(job, whole, 8, lambda share, loss: None)
+    fixed, _ = _insert(_job(pair, localizer="random", keep=0.3, masking="scored", inner_adapters=False, epochs=8))
+    assert _mismatch(job, learned) < _mismatch(job, fixed)
+
+
+def test_refining_learns_on_a_copy_and_only_what_is_learned(pair: Pair) -> None:
+    job = _job(pair, refine=8)
+    insertion, _ = _insert(job)
+    before = [p.detach().clone() for p in insertion.parameters()]
+    losses: list[float] = []
+    learned = refine(job, insertion, calibrate(job, insertion), lambda share, loss: losses.append(loss))
+    assert all(torch.equal(a, b) for a, b in zip(before, insertion.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(before, learned.parameters(), strict=True))
+    copies = copied_tensors(insertion.tail)
+    assert all(torch.equal(tensor, copies[name]) for name, tensor in copied_tensors(learned.tail).items())
+    half = len(losses) // 2
+    assert sum(losses[half:]) < sum(losses[:half])
+
+
+def test_refining_is_dropped_or_kept_by_the_held_out_loss(pair: Pair) -> None:
+    reports: list[Progress] = []
+    clone(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, refine=1), report=reports.append)
+    (verdict,) = [r.message for r in reports if r.message.startswith("held-out loss")]
+    before, after = (float(word.rstrip(",:")) for word in verdict.split() if word[0].isdigit())
+    assert verdict.endswith("kept") is (after < before)
+    done = [r.done for r in reports]
+    assert done == sorted(done)
+
+
+def test_both_networks_stay_what_they_were(pair: Pair) -> None:
+    before = fingerprint(pair.target[0]), fingerprint(pair.source[0])
+    clone(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, refine=1, precision="bfloat16"))
+    assert (fingerprint(pair.target[0]), fingerprint(pair.source[0])) == before
+
+
+def test_strict_locality_hands_the_old_answer_on_where_the_module_is_not_run(pair: Pair) -> None:
+    config = dataclasses.replace(CONFIG, locality="strict")
+    bundle = clone(pair.target, pair.source, pair.images, config)
+    composed = attach(pair.target[0], bundle)
+    images = pair.test.only(composed.classes)
+    with torch.no_grad():
+        x = preprocess(images.images, pair.target[1])
+        logits, alone = composed(x), pair.target[0](x)
+    shut = logits[:, 5:].max(1).values < -1e3
+    assert torch.equal(logits[:, :5], alone)
+    is_old = images.labels < 5
+    assert float(shut[is_old].float().mean()) > 0.3
+    assert float(shut[~is_old].float().mean()) < 0.1
+    assert torch.equal(logits[shut].argmax(1), alone[shut].argmax(1))
+
+
+def test_a_module_that_is_never_run_costs_nothing_and_answers_all_the_same(pair: Pair) -> None:
+    bundle = nets.hand_made(pair.target, pair.source, pair.images, MIDDLE, ("9",), "router", shutter=-1e6)
+    composed = attach(pair.target[0], bundle)
+    x = preprocess(pair.test.images[:8], pair.target[1])
+    composed.attached[0].part.forward = None  # calling it would raise
+    with torch.no_grad():
+        logits = composed(x)
+    assert bool((logits[:, 5:] < -1e3).all())
+    assert torch.equal(logits[:, :5], pair.target[0](x))
+
+
+def test_without_old_images_the_target_s_memory_stands_in(pair: Pair) -> None:
+    new = pair.images.only(("9", "7"))
+    config = dataclasses.replace(CONFIG, old_images=False)
+    bundle = clone(pair.target, pair.source, new, config)
+    assert bundle.manifest.validation.keys() == {"new", "average"}
+    found = evaluate(attach(pair.target[0], bundle), pair.test)
+    assert found.old > 0.6
+    assert found.new > 0.6
+
+
+def test_without_labels_the_surer_network_names_the_images(pair: Pair) -> None:
+    config = dataclasses.replace(CONFIG, labels=False)
+    scrambled = dataclasses.replace(pair.images, labels=pair.images.labels.flip(0))
+    bundle, same = (clone(pair.target, pair.source, images, config) for images in (pair.images, scrambled))
+    assert bundle.to_bytes() == same.to_bytes()
+    assert evaluate(attach(pair.target[0], bundle), pair.test).average > 0.5
