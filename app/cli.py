@@ -93,7 +93,7 @@ def evidence(
         Path | None, typer.Option(help="A job's trials as JSON: also draw its positions.", exists=True, dir_okay=False)
     ] = None,
     seeds: Annotated[int, typer.Option(help="Repetitions of the masking curve; 0 leaves it out.", min=0)] = 3,
-    epochs: Annotated[int, typer.Option(help="Epochs of feature matching after every cut.", min=0, max=1000)] = 0,
+    epochs: Annotated[int, typer.Option(help="Epochs of feature matching after every cut.", min=0, max=1000)] = 3,
 ) -> None:
     """Verify a bundle and show what it is worth, with numbers and pictures. Needs images it has not seen."""
     try:

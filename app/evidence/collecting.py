@@ -30,6 +30,8 @@ Evidence = dict[str, Any]
 Step = Callable[[float, str], None]
 PER_CLASS = 32
 """Images of each class whose local representations are compared; each costs 32 forward passes of both networks."""
+MASKING_IMAGES = 1000
+"""Images of old and cloned classes, at most, that the masking curve learns from and is judged on."""
 _PROBE = 64
 """Images on which the target is compared with itself."""
 
@@ -150,10 +152,11 @@ def _restored(target: Network, composed: Composed, images: ImageSet) -> Evidence
 def _masking(
     request: Request, bundle: Bundle, networks: tuple[Network, Network], images: ImageSet, step: Step
 ) -> list[Evidence]:
-    config = replace(bundle.manifest.config, position=bundle.manifest.position, views=1)
+    # These images are labelled and of both sides, whatever the job had.
+    config = replace(bundle.manifest.config, position=bundle.manifest.position, views=1, old_images=True, labels=True)
     few = images.only((*networks[0][1].classes, *config.classes))
-    if len(few) > config.screen_images:
-        few = few.sample(config.screen_images, torch.Generator().manual_seed(config.seed))
+    if len(few) > MASKING_IMAGES:
+        few = few.sample(MASKING_IMAGES, torch.Generator().manual_seed(config.seed))
     points = masking_curve(*networks, few, config, seeds=range(request.seeds), epochs=request.epochs, step=step)
     return [asdict(point) for point in points]
 

@@ -3,8 +3,11 @@
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pnc_core.search import Trial
+
+_NEEDED = {"target_position", "source_position", "round", "score", "parameters", "seconds"}
 
 
 def read_trials(path: Path) -> list[Trial]:
@@ -21,11 +24,16 @@ def read_trials(path: Path) -> list[Trial]:
         value = json.loads(path.read_bytes())
         rows = value["data"] if isinstance(value, dict) else value
         last = max((row.get("attempt", 1) for row in rows), default=1)
-        names = [field.name for field in fields(Trial)]
-        trials = [Trial(**{n: row[n] for n in names}) for row in rows if row.get("attempt", 1) == last]
+        trials = [_trial(row) for row in rows if row.get("attempt", 1) == last]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise ValueError(f"{path}: expected a JSON list of trials, got something else ({kind}: {error})") from None
     if isinstance(value, dict) and value.get("has_more"):
         raise ValueError(f"{path}: expected all trials of the job, got one page of several; ask for more with ?limit=")
     return trials
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    """What the curve does not need may be missing."""
+    values: dict[str, Any] = {f.name: row[f.name] if f.name in _NEEDED else row.get(f.name) for f in fields(Trial)}
+    return Trial(**values)

@@ -1,6 +1,7 @@
 """What all pictures share: size, colours, markers, labels, and files with the same bytes every time."""
 
 import functools
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,14 +122,15 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
-    """Lines with markers, and bands of one standard deviation."""
+def draw_lines(axes: Axes, lines: Sequence[Line], most: float = math.inf) -> None:
+    """Lines with markers, and bands of one standard deviation, which end where no value can be: at 0 and `most`."""
     for number, one in enumerate(lines):
         colour, style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         dashes: Any = LINES[number % len(LINES)]
         axes.plot(one.x, one.y, color=colour, linestyle=dashes, marker=style, label=one.name, zorder=3)
         if any(one.spread):
-            low, high = ([y + sign * s for y, s in zip(one.y, one.spread, strict=True)] for sign in (-1, 1))
+            rows = list(zip(one.y, one.spread, strict=True))
+            low, high = [max(y - s, 0) for y, s in rows], [min(y + s, most) for y, s in rows]
             axes.fill_between(one.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 

@@ -21,7 +21,7 @@ def masking_curve(points: Sequence[Record]) -> Figure:
     figure = new_figure(3.5)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
     curves = _by_localizer(points, "average")
-    draw_lines(top, curves)
+    draw_lines(top, curves, most=100)
     top.set_ylabel("joint accuracy (%)")
     names = dict.fromkeys(p["localizer"] for p in points)
     sizes = line("", ((percent(p["keep"]), percent(p["size"])) for p in points if p["localizer"] == next(iter(names))))

@@ -1,103 +1,98 @@
 """Accuracy and size of every position that a search tried."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from app.plots.drawing import (
-    COLOURS,
-    FAINT,
-    INK,
-    PAPER,
-    Line,
-    Record,
-    new_figure,
-    percent,
-    shortened,
-    styled,
-)
+from app.plots.drawing import COLOURS, FAINT, INK, PAPER, Line, Record, new_figure, percent, shortened, styled
 from app.plots.labels import Label, place_labels
 
-_FRONT: Any = {"where": "post", "color": FAINT, "linestyle": "--", "linewidth": 1, "zorder": 1}
+Place = tuple[float, float]
+"""Size in the axis's unit, and accuracy in percent."""
 
 
 @styled
 def position_curve(points: Sequence[Record], source_numbers: int | None = None) -> Figure:
     """A scatter of positions, with the front, and the winner marked.
 
-    Hollow circles were screened without training; a filled square above or below is the
-    same position after training. Named are the winner, trained positions and the front, as
+    Hollow circles were screened without training; a filled square that is joined to one is
+    the same position after training. Named are the winner, trained positions and the front, as
     far as there is room.
 
     Args:
         points: Records with `target_position`, `source_position`, `screened` and `trained` (joint
-            accuracies, 0..1 or None), `parameters`, `front` and `winner`; at least one.
+            accuracies, 0..1 or None), `screened_parameters` and `parameters` (how large the module was then),
+            `front` and `winner`; at least one.
         source_numbers: Numbers of the whole source; sizes are then shares of it.
     """
     figure = new_figure(3.3)
     axes = figure.subplots()
-    unit = 100 / source_numbers if source_numbers else 1e-3
-    seen = [(p["parameters"] * unit, p) for p in points]
-    axes.step([x for x, _ in _front(seen)], [y for _, y in _front(seen)], **_FRONT)
-    for size, p in seen:
-        _point(axes, size, p)
+    marks = [_marks(p, 100 / source_numbers if source_numbers else 1e-3) for p in points]
+    lines = _lines(marks)
+    for line in lines:
+        axes.plot(line.x, line.y, color=FAINT, linestyle="--" if line.name else "-", linewidth=1, zorder=1)
+    for mark in marks:
+        _draw(axes, mark)
     axes.set_xlabel("size of the module (% of source)" if source_numbers else "size of the module (thousand numbers)")
     axes.set_ylabel("joint accuracy (%)")
     axes.grid(True)
     axes.margins(0.12, 0.16)
-    where = [(size, percent(p[key])) for size, p in seen for key in ("screened", "trained") if p[key] is not None]
-    order = sorted(seen, key=lambda row: (not row[1]["winner"], row[1]["trained"] is None, not row[1]["front"]))
-    named = [
-        Label(_name(p), ((size, percent(_height(p))),), needed=p["winner"])
-        for size, p in order
-        if p["winner"] or p["front"] or p["trained"] is not None
-    ]
+    order = sorted(marks, key=lambda m: (not m.winner, m.trained is None, not m.front))
+    named = [Label(m.name, (m.last,), needed=m.winner) for m in order if m.winner or m.front or m.trained]
     _key(axes, points)
-    place_labels(axes, named, where, _thin_lines(seen))
+    place_labels(axes, named, [place for m in marks for place in (m.screened, m.trained) if place], lines)
     return figure
 
 
-def _thin_lines(seen: Sequence[tuple[float, Record]]) -> list[Line]:
-    """The front's steps, and what joins a position's two marks."""
-    front = _front(seen)
-    steps = [[a, (b[0], a[1]), b] for a, b in pairwise(front)]
-    joints = [
-        [(size, percent(p["screened"])), (size, percent(p["trained"]))]
-        for size, p in seen
-        if p["screened"] is not None and p["trained"] is not None
-    ]
-    return [Line("", [x for x, _ in one], [y for _, y in one], []) for one in [*steps, *joints]]
+@dataclass(frozen=True)
+class _Mark:
+    """Where a position stands in the picture."""
+
+    name: str
+    screened: Place | None
+    trained: Place | None
+    front: bool
+    winner: bool
+
+    @property
+    def last(self) -> Place:
+        place = self.trained or self.screened
+        assert place is not None
+        return place
 
 
-def _height(point: Record) -> float:
-    return float(point["screened"] if point["trained"] is None else point["trained"])
-
-
-def _name(point: Record) -> str:
+def _marks(point: Record, unit: float) -> _Mark:
+    screened, trained = (
+        None if point[score] is None else (point[size] * unit, percent(point[score]))
+        for score, size in (("screened", "screened_parameters"), ("trained", "parameters"))
+    )
     target, source = shortened(point["target_position"]), shortened(point["source_position"])
-    return target if target == source else f"{target}→{source}"
+    name = target if target == source else f"{target}→{source}"
+    return _Mark(name, screened, trained, point["front"], point["winner"])
 
 
-def _front(seen: Sequence[tuple[float, Record]]) -> list[tuple[float, float]]:
-    key = "screened" if any(p["screened"] is not None for _, p in seen) else "trained"
-    return sorted((size, percent(p[key])) for size, p in seen if p["front"])
+def _lines(marks: Sequence[_Mark]) -> list[Line]:
+    """The front's steps, and what joins a position's two marks."""
+    screened = any(m.screened for m in marks)
+    front = sorted(m.screened if screened and m.screened else m.last for m in marks if m.front)
+    corners = [front[:1], *([(b[0], a[1]), b] for a, b in pairwise(front))]
+    steps = [place for row in corners for place in row]
+    joints = [[m.screened, m.trained] for m in marks if m.screened and m.trained]
+    named = [("front", steps), *(("", joint) for joint in joints)]
+    return [Line(name, [x for x, _ in row], [y for _, y in row], []) for name, row in named]
 
 
-def _point(axes: Axes, size: float, p: Record) -> None:
-    screened, trained = (None if p[key] is None else percent(p[key]) for key in ("screened", "trained"))
-    if screened is not None and trained is not None:
-        axes.plot([size, size], [screened, trained], color=FAINT, linewidth=0.8, zorder=2)
-    if screened is not None:
-        axes.plot(size, screened, marker="o", markerfacecolor=PAPER, color=COLOURS[0], zorder=3)
-    if trained is not None:
-        axes.plot(size, trained, marker="s", color=COLOURS[0], zorder=4)
-    if p["winner"]:
-        height = screened if trained is None else trained
-        assert height is not None
-        axes.plot(size, height, marker="*", markersize=13, color=COLOURS[1], markeredgecolor=INK, zorder=5)
+def _draw(axes: Axes, mark: _Mark) -> None:
+    if mark.screened:
+        axes.plot(*mark.screened, marker="o", markerfacecolor=PAPER, color=COLOURS[0], zorder=3)
+    if mark.trained:
+        axes.plot(*mark.trained, marker="s", color=COLOURS[0], zorder=4)
+    if mark.winner:
+        axes.plot(*mark.last, marker="*", markersize=13, color=COLOURS[1], markeredgecolor=INK, zorder=5)
 
 
 def _key(axes: Axes, points: Sequence[Record]) -> None:

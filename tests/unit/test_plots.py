@@ -41,21 +41,17 @@ def _masking(seeds: int = 2) -> list[dict[str, Any]]:
     ]
 
 
-def _position(name: str, size: int, screened: float | None, trained: float | None = None, **marks: bool) -> dict:
-    ends = {"target_position": name, "source_position": name}
-    return {
-        **ends,
-        "parameters": size,
-        "screened": screened,
-        "trained": trained,
-        "front": False,
-        "winner": False,
-    } | marks
+def _position(
+    name: str, size: int, screened: float | None, trained: float | None = None, grown: int = 0, **marks: bool
+) -> dict[str, Any]:
+    sizes = {"screened_parameters": None if screened is None else size - grown, "parameters": size}
+    found = {"target_position": name, "source_position": name, "screened": screened, "trained": trained, **sizes}
+    return {**found, "front": False, "winner": False, **marks}
 
 
 POSITIONS = [
     _position("layer1.0", 100, 0.7, front=True),
-    _position("layer1.1", 500, 0.92, 0.97, front=True, winner=True),
+    _position("layer1.1", 520, 0.92, 0.97, 20, front=True, winner=True),
     _position("layer2.0", 600, 0.85),
     _position("layer3.0", 900, 0.95, 0.96, front=True),
 ]
@@ -143,6 +139,12 @@ def test_the_masking_curve_has_a_line_a_localizer_with_its_spread_and_its_name()
     assert "%" in bottom.get_xlabel()
 
 
+def test_no_band_leaves_what_an_accuracy_can_be() -> None:
+    points = [{**p, "average": 1.0 - 0.1 * p["seed"]} for p in _masking()]
+    top = plots.masking_curve(points).axes[0]
+    assert max(top.collections[0].get_paths()[0].vertices[:, 1]) == 100
+
+
 def test_one_seed_has_no_band_and_one_localizer_needs_no_name() -> None:
     top = plots.masking_curve([p for p in _masking(1) if p["localizer"] == "fisher"]).axes[0]
     assert not top.collections
@@ -155,10 +157,12 @@ def test_the_position_curve_shows_every_trial_the_front_and_the_winner() -> None
     for one in axes.lines:
         shown.setdefault(str(one.get_marker()), []).extend(_points(one))
     assert sorted(shown["o"]) == [(10, 70), (50, 92), (60, 85), (90, 95)]
-    assert sorted(shown["s"]) == [(50, 97), (90, 96)]
-    assert shown["*"] == [(50, 97)]
+    assert sorted(shown["s"]) == [(52, 97), (90, 96)]
+    assert shown["*"] == [(52, 97)]
     (front,) = [one for one in axes.lines if one.get_linestyle() == "--" and len(one.get_xdata())]
-    assert _points(front) == [(10, 70), (50, 92), (90, 95)]
+    assert _points(front) == [(10, 70), (50, 70), (50, 92), (90, 92), (90, 95)]
+    joints = [_points(one) for one in axes.lines if one.get_linestyle() == "-" and len(one.get_xdata()) == 2]
+    assert joints == [[(50, 92), (52, 97)], [(90, 95), (90, 96)]]
     assert "layer1.1" in _texts(axes)
     assert "layer2.0" not in _texts(axes)  # neither on the front nor trained
     assert "% of source" in axes.get_xlabel()

@@ -20,7 +20,7 @@ CONFIG = CloneConfig(classes=("9", "7"), position=HERE, views=1, batch_size=64)
 @pytest.fixture(scope="module")
 def curve(pair: Pair) -> list[MaskingPoint]:
     return masking_curve(
-        pair.target, pair.source, pair.images, CONFIG, test=pair.test, shares=(1.0, 0.5, 0.1), seeds=(0, 1)
+        pair.target, pair.source, pair.images, CONFIG, test=pair.test, shares=(1.0, 0.5, 0.1), seeds=(0, 1), epochs=0
     )
 
 
@@ -41,6 +41,8 @@ def test_with_everything_kept_it_is_the_uncut_tail(pair: Pair, curve: list[Maski
     for localizer in ("fisher", "random"):
         point = next(p for p in curve if (p.seed, p.localizer, p.keep) == (0, localizer, 1.0))
         assert (point.old, point.new, point.locality) == (wanted.old, wanted.new, wanted.locality)
+        own = test.own.argmax(1) + 5 == test.labels
+        assert point.own == pytest.approx(float(own[test.labels >= 5].double().mean()))
         assert (point.numbers, point.size) == (numbers, numbers / job.source.numbers)
 
 
@@ -102,7 +104,17 @@ def test_without_a_fixed_position_there_is_no_curve(pair: Pair) -> None:
 
 
 def _trial(name: str, round_: int, score: float, parameters: int) -> Trial:
-    return Trial(name, name, round_, score, score, score, parameters, 1.5)
+    return Trial(
+        target_position=name,
+        source_position=name,
+        round=round_,
+        old=score,
+        new=score,
+        score=score,
+        parameters=parameters,
+        macs=0,
+        seconds=1.5,
+    )
 
 
 TRIALS = [
@@ -124,7 +136,14 @@ def test_the_position_curve_has_the_front_and_the_winner(order: int) -> None:
     assert [p.winner for p in found] == [False, True, False, False]
     assert [p.screened for p in found] == [0.70, 0.94, 0.90, 0.95]
     assert [p.trained for p in found] == [None, 0.98, None, 0.97]
+    assert [p.screened_parameters for p in found] == [100, 500, 600, 900]
+    assert [p.parameters for p in found] == [100, 510, 600, 910]
     assert [p.seconds for p in found] == [1.5, 4.5, 1.5, 3.0]
+
+
+def test_the_front_compares_what_the_screen_saw() -> None:
+    grown = [_trial("a", 0, 0.9, 100), _trial("b", 0, 0.9, 110), _trial("a", 1, 0.9, 200)]
+    assert {p.target_position: p.front for p in position_curve(grown)} == {"a": True, "b": False}
 
 
 def test_a_fixed_position_wins_without_a_screen() -> None:
