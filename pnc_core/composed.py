@@ -5,6 +5,7 @@ weight, buffer, hook or mode of the target changes, so detaching is exact by
 construction. Source: the paper's abstract (no weight of the target changes).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,16 @@ class Composed(nn.Module):
     leave it alone.
     """
 
-    def __init__(self, target: nn.Module, traced: Traced, modules: Sequence[ClonedModule]) -> None:
+    def __init__(
+        self,
+        target: nn.Module,
+        traced: Traced,
+        modules: Sequence[ClonedModule],
+        balance: Sequence[tuple[float, float]] | None = None,
+    ) -> None:
+        """`balance`: scale and offset of each module's logits, for modules that have to live together."""
         super().__init__()
+        self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
         self.clones = nn.ModuleList(modules)
         self._axes = {p.name: p.axis for p in traced.positions}
         names = [n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps)]
@@ -74,8 +83,9 @@ class Composed(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of all logits: the target's classes, then each module's."""
-        return (*self.traced.spec.classes, *(c for module in self.attached for c in module.manifest.classes))
+        """Names of all logits: the target's classes, then each module's, a class of several modules once."""
+        new = (c for module in self.attached for c in module.manifest.classes)
+        return tuple(dict.fromkeys((*self.traced.spec.classes, *new)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Preprocessed images (N, C, H, W) -> logits (N, old + cloned).
@@ -86,25 +96,39 @@ class Composed(nn.Module):
         if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
         old, activations = self._parts.read(x)
-        corrections: dict[tuple[str, ...], Tensor] = {}
-        new = []
-        for module in self.attached:
+        corrections: list[Tensor] = []
+        columns: dict[str, list[Tensor]] = {}
+        # Sums of floats depend on their order: one order, whichever module came first.
+        for module, (scale, offset) in sorted(zip(self.attached, self.balance, strict=True), key=_identity):
             spec = module.manifest.head
             taps = [activations[name] for name in spec.target_taps]
             seen = pool_taps(taps, [self._axes[n] for n in spec.target_taps], spec.grid)
             correction, own = module(activations[module.manifest.position.target], seen)
-            new.append(own)
-            if correction is not None:
-                corrections[module.manifest.classes] = correction
-        # Sums of floats depend on their order: one order, whichever module came first.
-        total = [corrections[key] for key in sorted(corrections)]
-        return torch.cat([old + sum(total[1:], total[0]) if total else old, *new], dim=1)
+            corrections += [correction] if correction is not None else []
+            own = own if (scale, offset) == (1.0, 0.0) else own * scale + offset
+            for name, column in zip(module.manifest.classes, own.unbind(1), strict=True):
+                columns.setdefault(name, []).append(column)
+        new = [_mean(columns[name]) for name in self.classes[old.shape[1] :]]
+        corrected = old + sum(corrections[1:], corrections[0]) if corrections else old
+        return torch.cat([corrected, torch.stack(new, dim=1)], dim=1) if new else corrected
+
+
+def _identity(entry: tuple[ClonedModule, tuple[float, float]]) -> tuple[tuple[str, ...], str]:
+    manifest = entry[0].manifest
+    return manifest.classes, manifest.source_fingerprint
+
+
+def _mean(columns: list[Tensor]) -> Tensor:
+    """Logits (N,) of one class as several modules see it: the mean of their odds, log-mean-exp."""
+    return columns[0] if len(columns) == 1 else torch.stack(columns).logsumexp(0) - math.log(len(columns))
 
 
 def attach(
     target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None, *, spec: NetworkSpec | None = None
 ) -> Composed:
     """Attach a module to a target, or to a composed network as one more.
+
+    Several modules may carry the same class, each from a source of its own: their odds are averaged.
 
     Args:
         target: The network the bundle was made for, in eval mode, or a `Composed` of it.
@@ -118,7 +142,8 @@ def attach(
 
     Raises:
         BundleError: the file is not a well-formed bundle.
-        MismatchError: the bundle is for another target or source, or a class is there already.
+        MismatchError: the bundle is for another target or source, or a class is there already,
+            in the target or from the same source.
         NetworkError: the target is in train mode.
         PositionError: the manifest names a position that is not there.
     """
@@ -128,7 +153,8 @@ def attach(
     _check_target(base, loaded, spec)
     traced = target.traced if isinstance(target, Composed) else trace(base, loaded.manifest.target)
     module = load_module(loaded, traced, source).to(traced.device)
-    present = {*traced.spec.classes, *(c for m in attached for c in m.manifest.classes)}
+    same = [m.manifest for m in attached if m.manifest.source_fingerprint == loaded.manifest.source_fingerprint]
+    present = {*traced.spec.classes, *(c for manifest in same for c in manifest.classes)}
     twice = sorted(present & set(loaded.manifest.classes))
     if twice:
         raise MismatchError(f"bundle: expected classes that are not there yet, got {twice}")
@@ -148,7 +174,7 @@ def _check_target(target: nn.Module, bundle: Bundle, spec: NetworkSpec | None) -
 
 
 def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Module:
-    """Pull out the module that carries `classes` (None: all modules).
+    """Pull out what carries exactly `classes`, from whichever source (None: all modules).
 
     Returns:
         A composed network of what is left, or the target itself, untouched.

@@ -63,8 +63,6 @@ class Manifest:
     position: Position
     adapter_relu: bool
     """Whether the adapter ends in a ReLU."""
-    inner: tuple[str, ...]
-    """Layers of the source that have an inner adapter beside them."""
     kept_fraction: float
     """Numbers of the module over those of the whole source tail at this position, above 0 and at most 1."""
     head: HeadSpec
@@ -74,6 +72,8 @@ class Manifest:
     config: CloneConfig
     created_by: str
     """Name and version of the software."""
+    inner: tuple[str, ...] = ()
+    """Layers of the source that have an inner adapter beside them."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:

@@ -31,7 +31,9 @@ def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]
         return load_network(spec, path), spec
 
 
-def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tuple[int, int, int]) -> ImageSet:
+def load_images(
+    zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tuple[int, int, int], *, labelled: bool = True
+) -> ImageSet:
     """The images of some classes, decoded to one size.
 
     Args:
@@ -39,6 +41,7 @@ def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tup
         dataset: Parquet in the Hugging Face image layout.
         classes: Which classes; rows of others are skipped without decoding.
         size: Channels, height and width that every image is brought to.
+        labelled: Without, every row is taken and its label is not looked at.
 
     Raises:
         ZooError: the object is gone, or its bytes have changed.
@@ -48,9 +51,9 @@ def load_images(zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tup
     images, labels = [], []
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
         for number, label, raw in _rows(path):
-            if label in wanted:
+            if label in wanted or not labelled:
                 images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))
-                labels.append(wanted[label])
+                labels.append(wanted.get(label, 0) if labelled else 0)
     return ImageSet(torch.stack(images), torch.tensor(labels, dtype=torch.int64), tuple(classes))
 
 

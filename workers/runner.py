@@ -90,7 +90,8 @@ def _clone(zoo: Zoo, job: JobRow, report: "Reporter", cancelled: Callable[[], bo
     report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
     config = jobs.config_of(job)
     target, source = load_version(zoo, job.target_version), load_version(zoo, job.source_version)
-    images = load_images(zoo, job.dataset, (*target[1].classes, *config.classes), target[1].input_size)
+    classes, size = (*target[1].classes, *config.classes), target[1].input_size
+    images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)
     return clone(target, source, images, config, report=report, cancelled=cancelled)
 
 

@@ -50,8 +50,8 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
     old = sum(dataset.counts.get(name, 0) for name in target.spec["classes"])
     macs = None
     if target.macs is not None and source.macs is not None:
-        epochs = config.epochs + config.shortlist  # the winner in full, the short list about an epoch each
-        macs = int((old + new) * (1 + _PASSES * epochs) * (target.macs + source.macs))
+        learned = config.epochs + config.refine + config.shortlist if config.preset == "joint" else 1
+        macs = int((old + new) * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
     parameters = None if source.parameters is None else int(source.parameters * min(config.max_size, config.keep, 1.0))
     return Estimate(old, new, macs, parameters)
 
@@ -86,6 +86,8 @@ def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Ite
 
 def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
     counts: Mapping[str, int] = dataset.counts
+    if not config.labels:  # who an image shows is only known once the networks have named it
+        return
     for name in config.classes:
         if counts.get(name, 0) < MIN_IMAGES:
             yield Problem(
@@ -94,12 +96,15 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
                 f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}",
             )
     old = {name: counts[name] for name in target.spec["classes"] if counts.get(name, 0) > 0}
+    if not config.old_images:
+        return
     if len(old) < MIN_OLD_CLASSES or sum(old.values()) < MIN_IMAGES:
         yield Problem(
             "/dataset",
             "too_few_old_images",
             f"expected at least {MIN_IMAGES} images of {MIN_OLD_CLASSES} or more of the target's classes "
-            f"({_some(target.spec['classes'])}) in {dataset.id}, got {sum(old.values())} of {len(old)}",
+            f"({_some(target.spec['classes'])}) in {dataset.id}, got {sum(old.values())} of {len(old)}; "
+            "add some, or set old_images to false if there are none",
         )
 
 

@@ -1,0 +1,91 @@
+import copy
+
+import pytest
+import torch
+
+from pnc_core.bundle import Bundle
+from pnc_core.composed import attach, detach
+from pnc_core.config import NetworkSpec, Position
+from pnc_core.data import preprocess
+from pnc_core.errors import DataError, MismatchError
+from pnc_core.evaluation import evaluate, predict
+from pnc_core.rebalance import rebalance
+from tests.unit.pnc_core import nets
+from tests.unit.pnc_core.conftest import Pair
+
+MIDDLE = Position(target="blocks.1", source="blocks.1")
+
+
+def _second_source(pair: Pair) -> tuple[torch.nn.Module, NetworkSpec]:
+    """Another network for the same classes: the source with its weights moved a little."""
+    network = copy.deepcopy(pair.source[0])
+    for parameter in network.parameters():
+        parameter.data.mul_(1.05)
+    return network, pair.source[1]
+
+
+def _module(pair: Pair, name: str, source: tuple[torch.nn.Module, NetworkSpec] | None = None, **more: float) -> Bundle:
+    return nets.hand_made(pair.target, source or pair.source, pair.images, MIDDLE, (name,), "router", **more)
+
+
+def test_a_class_from_two_sources_has_the_mean_of_their_odds(pair: Pair) -> None:
+    one, two = _module(pair, "9"), _module(pair, "9", _second_source(pair))
+    x = preprocess(pair.test.images[:16], pair.target[1])
+    both = attach(attach(pair.target[0], one), two)
+    assert both.classes == (*pair.target[1].classes, "9")
+    with torch.no_grad():
+        a, b = (attach(pair.target[0], bundle)(x)[:, 5] for bundle in (one, two))
+        assert not torch.allclose(a, b)
+        assert torch.allclose(both(x)[:, 5].exp(), (a.exp() + b.exp()) / 2, rtol=1e-4)
+        assert torch.equal(both(x)[:, :5], pair.target[0](x))
+
+
+def test_the_order_of_two_sources_changes_no_bit(pair: Pair) -> None:
+    one, two, three = _module(pair, "9"), _module(pair, "9", _second_source(pair)), _module(pair, "7")
+    x = preprocess(pair.test.images[:16], pair.target[1])
+    with torch.no_grad():
+        first = attach(attach(attach(pair.target[0], one), two), three)
+        last = attach(attach(attach(pair.target[0], three), two), one)
+        columns = [last.classes.index(name) for name in first.classes]
+        assert torch.equal(first(x), last(x)[:, columns])
+
+
+def test_a_class_twice_from_one_source_is_refused(pair: Pair) -> None:
+    with pytest.raises(MismatchError, match=r"got \['9'\]"):
+        attach(attach(pair.target[0], _module(pair, "9")), _module(pair, "9", offset=1.0))
+
+
+def test_detaching_takes_the_class_away_whoever_brought_it(pair: Pair) -> None:
+    both = attach(attach(pair.target[0], _module(pair, "9")), _module(pair, "9", _second_source(pair)))
+    assert detach(both, ["9"]) is pair.target[0]
+
+
+def test_rebalancing_mends_a_module_that_shouts(pair: Pair) -> None:
+    loud, fair = _module(pair, "9", offset=30.0), _module(pair, "7")
+    composed = attach(attach(pair.target[0], loud), fair)
+    mended = rebalance(composed, pair.images)
+    before, after = evaluate(composed, pair.test), evaluate(mended, pair.test)
+    assert after.average > before.average + 0.1
+    assert after.old > 0.8
+    assert mended.balance[0] != (1.0, 0.0)
+
+
+def test_the_order_inside_a_module_and_of_the_old_stays(pair: Pair) -> None:
+    bundle = nets.hand_made(pair.target, pair.source, pair.images, MIDDLE, ("9", "7"), "router", offset=5.0)
+    composed = attach(pair.target[0], bundle)
+    mended = rebalance(composed, pair.images)
+    assert mended.balance != composed.balance
+    one, two = (predict(c, pair.target[1], pair.test.images) for c in (composed, mended))
+    assert torch.equal(one[:, :5], two[:, :5])
+    assert torch.equal(one[:, 5:].argmax(1), two[:, 5:].argmax(1))
+
+
+def test_attaching_one_more_starts_anew(pair: Pair) -> None:
+    mended = rebalance(attach(pair.target[0], _module(pair, "9", offset=5.0)), pair.images)
+    assert attach(mended, _module(pair, "7")).balance == ((1.0, 0.0), (1.0, 0.0))
+
+
+def test_images_of_every_module_are_needed(pair: Pair) -> None:
+    composed = attach(attach(pair.target[0], _module(pair, "9")), _module(pair, "7"))
+    with pytest.raises(DataError, match="got none"):
+        rebalance(composed, pair.images.only(tuple("012349")))
