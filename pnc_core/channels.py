@@ -116,7 +116,8 @@ class _Reader:
         self.outputs: dict[str, Flow] = {}
         self.readers: dict[str, tuple[str, Flow]] = {}
         self.spaces: list[Space] = []
-        self.shared = _shared_modules(graph_module.graph)
+        self.called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
+        self.owners = [str(n.target).rpartition(".")[0] for n in graph_module.graph.nodes if n.op == "get_attr"]
 
     def read(self, node: fx.Node) -> None:
         """Give the node's tensor a flow."""
@@ -136,7 +137,8 @@ class _Reader:
     def _module(self, node: fx.Node) -> Flow | None:
         name = str(node.target)
         module = self.graph_module.get_submodule(name)
-        if name in self.shared and any(True for _ in module.parameters()):
+        # Called more than once, or its tensors are also read on their own.
+        if (self.called.count(name) > 1 or name in self.owners) and any(True for _ in module.parameters()):
             return None
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             return self._layer(node, (module.in_channels, 1), (module.out_channels, 1))
@@ -156,12 +158,12 @@ class _Reader:
             return self._flatten(node, flow)
         return flow if _carries(module, flow) else None
 
-    def _layer(self, node: fx.Node, reads: tuple[int, int], makes: tuple[int, int]) -> Flow:
+    def _layer(self, node: fx.Node, reads: tuple[int, int], makes: tuple[int, int], name: str | None = None) -> Flow:
         """A layer that reads every channel for every channel it makes; both as (width, axis).
 
         What it makes is its own even where what it reads is not understood.
         """
-        name, flow = str(node.target), self._input(node)
+        name, flow = name or str(node.target), self._input(node)
         if flow is not None and (flow.features, flow.axis) == reads:
             self.inputs[name] = flow
             self.readers[node.name] = (name, flow)
@@ -207,8 +209,8 @@ class _Reader:
             return self._unite(node, added=node.target in ADDING)
         if node.target is torch.cat:
             return self._concatenate(node)
-        if node.target is F.batch_norm:
-            return self._batch_norm(node)
+        if node.target in (F.linear, F.conv2d, F.batch_norm):
+            return self._functional(node)
         flow = self._input(node)
         if flow is None:
             return None
@@ -219,12 +221,25 @@ class _Reader:
             return self._flatten(node, flow)
         return self._mean(node, flow) if node.target in (torch.mean, "mean") else None
 
-    def _batch_norm(self, node: fx.Node) -> Flow | None:
-        """Of a module that was traced through: its tensors are attributes."""
-        flow = self.flows.get(node.all_input_nodes[0].name)
-        owners = {str(a.target).rpartition(".")[0] for a in node.all_input_nodes[1:] if a.op == "get_attr"}
-        known = len(owners) == 1 and len([a for a in node.all_input_nodes if a.op != "get_attr"]) == 1
-        return self._carry(owners.pop(), flow) if flow is not None and flow.axis == 1 and known else None
+    def _functional(self, node: fx.Node) -> Flow | None:
+        """A layer of a kind that torch.fx traces through: its tensors are attributes of one module, read here only."""
+        x, *tensors = node.all_input_nodes
+        owners = {str(t.target).rpartition(".")[0] for t in tensors if t.op == "get_attr" and len(t.users) == 1}
+        name = owners.pop() if len(owners) == 1 else ""
+        if not tensors or any(t.op != "get_attr" for t in tensors) or name in self.called:
+            return None
+        if self.owners.count(name) != len(tensors):
+            return None
+        flow = self.flows.get(x.name)
+        if node.target is F.batch_norm:
+            return self._carry(name, flow) if flow is not None and flow.axis == 1 else None
+        weight = getattr(self.graph_module.get_submodule(name), "weight", None)
+        axis = 1 if node.target is F.conv2d else len(self.shapes[node.name]) - 1
+        # With groups the weight's columns are fewer than what is read.
+        whole = weight is not None and weight.shape[1:2] == self.shapes.get(x.name, ())[axis : axis + 1]
+        if weight is None or not whole or node.args[1:2] != (tensors[0],):
+            return None
+        return self._layer(node, (weight.shape[1], axis), (weight.shape[0], axis), name)
 
     def _flatten(self, node: fx.Node, flow: Flow) -> Flow | None:
         before = self.shapes[node.all_input_nodes[0].name]
@@ -299,13 +314,6 @@ class _Reader:
             },
             {name: _pieces(flow) for name, flow in self.flows.items()},
         )
-
-
-def _shared_modules(graph: fx.Graph) -> set[str]:
-    """Modules that are called more than once, or whose tensors are also read on their own."""
-    targets = [str(n.target) for n in graph.nodes if n.op == "call_module"]
-    owners = {str(n.target).rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
-    return {t for t in targets if targets.count(t) > 1 or t in owners}
 
 
 def _carries(module: nn.Module, flow: Flow) -> bool:

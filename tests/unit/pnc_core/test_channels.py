@@ -211,3 +211,50 @@ class _Means(nn.Module):
 def test_a_mean_over_places_carries_channels_and_one_over_channels_does_not() -> None:
     _, channels = _read(_Means())
     assert {g.name for g in channels.groups} == {f"layers.{name}" for name in ("squeezed", "kept", "tokens")}
+
+
+class _OwnConv(nn.Conv2d):
+    """torch.fx traces through layers that are not torch's own."""
+
+
+class _OwnNorm(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.1, self.eps)
+
+
+class _OwnLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, bias=self.bias)
+
+
+class _Named(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(input=x, weight=self.weight, bias=self.bias)
+
+
+class _TracedThrough(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm = _OwnConv(1, 6, 3, padding=1), _OwnNorm(6)
+        self.two, self.grouped = _OwnConv(6, 8, 1), _OwnConv(8, 8, 1, groups=2)
+        self.flatten = nn.Flatten()
+        self.hidden, self.named, self.fc = _OwnLinear(32, 5), _Named(5, 4), _OwnLinear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grouped(self.two(F.relu(self.norm(self.one(x)))))
+        return self.fc(self.named(self.hidden(self.flatten(x))))
+
+
+@torch.no_grad()
+def test_layers_that_are_traced_through_are_layers() -> None:
+    part, channels = _read(_TracedThrough())
+    assert {g.name: (g.width, g.carriers) for g in channels.groups} == {"one": (6, ("norm",))}
+    assert channels.logits is not None
+    assert channels.logits.name == "fc"
+    kept, x = torch.tensor([0, 2, 5]), torch.randn(3, 1, 2, 2)
+    gone = [1, 3, 4]
+    part.get_submodule("two").weight[:, gone] = 0
+    before = part(x)
+    remove_channels(part, channels.layouts, {"one": kept})
+    assert part.get_submodule("norm").running_var.shape == (3,)
+    assert torch.allclose(part(x), before, atol=1e-6)
