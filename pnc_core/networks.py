@@ -2,7 +2,8 @@
 
 Own families: `resnet20|32|56` (He et al. 2016, section 4.2, the CIFAR form),
 `cnn` (plain), `vgg` (small, batch-normalised). Every torchvision classifier is
-`torchvision/<name>`. A name is looked up in a table; it never becomes an import.
+`torchvision/<name>` and, where timm is installed, each of its own is `timm/<name>`. A name
+is looked up in a table; it never becomes an import or a download.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch
 from pnc_core.tensorfile import read_header
-from pnc_core.vision import torchvision_models
+from pnc_core.vision import timm_package, torchvision_models
 
 Builder = Callable[..., nn.Module]
 MAX_WIDTH = 4096
@@ -128,6 +129,30 @@ def _torchvision(name: str, spec: NetworkSpec) -> nn.Module:
     return network
 
 
+def _timm(name: str, spec: NetworkSpec) -> nn.Module:
+    timm = timm_package()
+    assert timm is not None
+    channels, *size = spec.input_size
+    # Transformers with a position for every patch are built for one size; the others take any.
+    known = timm.get_pretrained_cfg(name)
+    fixed = {"img_size": tuple(size)} if known is not None and known.fixed_input_size else {}
+    network: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=len(spec.classes), in_chans=channels, **fixed
+    )
+    return _of_the_image_alone(network)
+
+
+def _of_the_image_alone(network: nn.Module) -> nn.Module:
+    """The same object with a `forward` of one argument: in a traced graph optional masks would be inputs, too."""
+    kind = type(network)
+
+    def forward(self: nn.Module, x: Tensor) -> Any:
+        return kind.forward(self, x)
+
+    network.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return network
+
+
 def _width(width: object) -> int:
     if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MAX_WIDTH:
         raise ConfigError(f"options.width: expected an integer from 1 to {MAX_WIDTH}, got {width!r}")
@@ -136,11 +161,18 @@ def _width(width: object) -> int:
 
 @cache
 def architectures() -> dict[str, Builder]:
-    """Every buildable name and its builder."""
+    """Every name that builds without an extra, and its builder; timm's are not listed."""
     models = torchvision_models()
     table: dict[str, Builder] = {f"resnet{6 * n + 2}": partial(_cifar_resnet, n) for n in (3, 5, 9)}
     table |= {"cnn": _cnn, "vgg": _vgg}
     return table | {f"torchvision/{name}": partial(_torchvision, name) for name in models.list_models(module=models)}
+
+
+@cache
+def timm_architectures() -> dict[str, Builder]:
+    """The same for `timm/<name>`; empty where timm is not installed. Only names of its own registry, no hub's."""
+    timm = timm_package()
+    return {f"timm/{name}": partial(_timm, name) for name in (timm.list_models() if timm else ())}
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -167,12 +199,10 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
         ConfigError: an option is unknown or out of range.
         NetworkError: the architecture cannot take this input size.
     """
-    builder = architectures().get(spec.architecture)
+    table = timm_architectures() if spec.architecture.startswith("timm/") else architectures()
+    builder = table.get(spec.architecture)
     if builder is None:
-        own = sorted(name for name in architectures() if "/" not in name)
-        raise UnknownArchitecture(
-            f"architecture: expected one of {own} or torchvision/<classifier>, got {spec.architecture!r}"
-        )
+        raise UnknownArchitecture(_unknown(spec.architecture))
     try:
         if device == "meta":
             with _EmptyOnMeta():
@@ -186,6 +216,13 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
         raise NetworkError(
             f"{spec.architecture}: expected another input_size than {spec.input_size}, got {error}"
         ) from None
+
+
+def _unknown(name: str) -> str:
+    if name.startswith("timm/") and not timm_architectures():
+        return f"architecture: expected timm to be installed for {name!r}, got none; pip install 'pnc-zoo[timm]'"
+    own = sorted(known for known in architectures() if "/" not in known)
+    return f"architecture: expected one of {own}, torchvision/<classifier> or timm/<name>, got {name!r}"
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The one place that imports torchvision.
+"""The one place that imports torchvision, and timm, which imports it.
 
 torchvision's wheel carries compiled operators that need CUDA libraries; beside a
 CPU build of torch its import fails although classifiers and transforms need none
@@ -28,6 +28,15 @@ def torchvision_models() -> ModuleType:
 def torchvision_datasets() -> ModuleType:
     """`torchvision.datasets`, likewise."""
     return _import("torchvision.datasets")
+
+
+def timm_package() -> ModuleType | None:
+    """`timm`, likewise; None if it is not installed."""
+    torchvision_models()
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError:
+        return None
 
 
 def _import(name: str) -> ModuleType:

@@ -17,7 +17,8 @@ FAMILIES = [
     ("cnn", 16), ("vgg", 32), ("resnet20", 32), ("torchvision/resnet18", 32), ("torchvision/squeezenet1_1", 48),
     ("torchvision/mobilenet_v2", 32), ("torchvision/mobilenet_v3_small", 32), ("torchvision/shufflenet_v2_x0_5", 32),
     ("torchvision/mnasnet0_5", 32), ("torchvision/regnet_x_400mf", 32), ("torchvision/convnext_tiny", 32),
-    ("torchvision/googlenet", 32),
+    ("torchvision/googlenet", 32), ("timm/resnet10t", 32), ("timm/mobilenetv3_small_050", 32),
+    ("timm/regnetx_002", 32), ("timm/vit_tiny_patch16_224", 48),
 ]  # fmt: skip
 
 
@@ -39,6 +40,13 @@ def test_a_problem_is_recorded_with_what_was_found_before_it(monkeypatch: pytest
     record = examine("cnn", 16)
     assert record.problem == "RuntimeError: first line"
     assert (record.positions, record.groups, record.restored, record.passed) == (5, 2, False, False)
+
+
+def test_a_mask_that_changes_nothing_is_noticed() -> None:
+    network, spec = nets.network("cnn", 8, 1, width=8)
+    network.fc.weight.data.zero_()
+    with pytest.raises(ArithmeticError, match="expected other logits"):
+        masked_against_extracted(open_tail(trace(network, spec), "blocks.0", [0, 1]), torch.randn(2, 8, 8, 8))
 
 
 def test_an_extraction_of_other_channels_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

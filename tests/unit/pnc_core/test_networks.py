@@ -1,4 +1,7 @@
 import dataclasses
+import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,16 @@ import torch
 
 from pnc_core.errors import ConfigError, NetworkError, TensorFileError, UnknownArchitecture, WeightsMismatch
 from pnc_core.identity import fingerprint
-from pnc_core.networks import MAX_WIDTH, architectures, build_network, check_weights, load_network, load_weights
+from pnc_core.networks import (
+    MAX_WIDTH,
+    architectures,
+    build_network,
+    check_weights,
+    load_network,
+    load_weights,
+    timm_architectures,
+)
+from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
 
 CNN = nets.spec("cnn", 8, 1, width=4)
@@ -43,8 +55,13 @@ def test_resnet20_has_the_published_number_of_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "os.system", "torchvision.models.resnet18", "torchvision/nothing", "torchvision/", "", "CNN"]
-)
+    "name",
+    [
+        "resnet18", "os.system", "torchvision.models.resnet18", "torchvision/nothing", "torchvision/", "", "CNN",
+        "timm/", "timm/nothing", "timm/hf_hub:timm/resnet18.a1_in1k", "timm/hf-hub:timm/resnet18.a1_in1k",
+        "timm/local-dir:/tmp/model", "timm/resnet18.a1_in1k", "hf_hub:timm/resnet18.a1_in1k", "TIMM/resnet18",
+    ],
+)  # fmt: skip
 def test_an_unknown_name_or_dotted_path_is_refused(name: str) -> None:
     with pytest.raises(UnknownArchitecture, match=r"expected one of .*'cnn'.*got"):
         build_network(dataclasses.replace(CNN, architecture=name))
@@ -75,6 +92,56 @@ def test_a_bad_option_is_refused(name: str, options: dict[str, Any]) -> None:
 def test_a_torchvision_network_needs_three_channels() -> None:
     with pytest.raises(NetworkError, match="expected input_size with 3 channels, got 1"):
         build_network(nets.spec("torchvision/resnet18", 32, 1))
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet10t", 40), ("vit_tiny_patch16_224", 48), ("mixer_s32_224", 64)])
+def test_a_timm_network_is_built_for_the_spec_s_images(name: str, size: int) -> None:
+    spec = nets.spec(f"timm/{name}", size, 1, "abcd")
+    network = build_network(spec)
+    with torch.no_grad():
+        assert network(nets.pictures(2, spec)).shape == (2, 4)
+    assert all(t.is_meta for t in build_network(spec, device="meta").state_dict().values())
+    assert network.state_dict().keys() == build_network(spec, device="meta").state_dict().keys()
+
+
+def test_a_timm_network_is_random_and_takes_no_options() -> None:
+    torch.manual_seed(0)
+    one, two = (build_network(nets.spec("timm/resnet10t", 32)) for _ in range(2))
+    assert fingerprint(one) != fingerprint(two)
+    with pytest.raises(ConfigError, match=r"options of timm/resnet10t: got {'pretrained': True}"):
+        build_network(nets.spec("timm/resnet10t", 32, pretrained=True))
+
+
+def test_a_timm_network_takes_the_image_alone_so_that_masks_are_no_inputs() -> None:
+    spec = nets.spec("timm/vit_tiny_patch16_224", 48)
+    network = build_network(spec, device="meta")
+    assert "attn_mask" in inspect.signature(type(network).__mro__[1].forward).parameters
+    traced = trace(network, spec)
+    assert [n.name for n in traced.graph_module.graph.nodes if n.op == "placeholder"] == ["x"]
+    assert len(traced.positions) > 24
+
+
+def test_timm_is_not_imported_for_other_networks() -> None:
+    code = """
+import sys
+from pnc_core.networks import build_network
+from tests.unit.pnc_core import nets
+build_network(nets.spec("torchvision/squeezenet1_0"), device="meta")
+print("timm" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    timm_architectures.cache_clear()
+    try:
+        with pytest.raises(UnknownArchitecture, match=r"expected timm.*got none; pip install 'pnc-zoo\[timm\]'"):
+            build_network(nets.spec("timm/resnet10t"))
+        build_network(CNN)
+    finally:
+        timm_architectures.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "size"), [("torchvision/vit_b_16", 33), ("torchvision/maxvit_t", 64)])
