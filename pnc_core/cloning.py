@@ -14,7 +14,7 @@ from torch import nn
 from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
-from pnc_core.head import FittedHead, HeadChoice, choose_head, shut
+from pnc_core.head import CHOICE_ROWS, FittedHead, Head, HeadChoice, balanced_losses, choose_head, fit_head, shut
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
 from pnc_core.job import Job, Progress, Report, prepare
@@ -28,7 +28,7 @@ from pnc_core.search import Trial, probe_of, search
 HEADS = ("affine", "router", "joint")
 FAST_VIEWS = 2
 """Augmented views at most that the preset `fast` fits its head on."""
-SEARCHED, CALIBRATING, REFINING, REFINED = 0.4, 0.75, 0.8, 0.9
+SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
 """How much of a job is done when a stage begins, for progress."""
 
 
@@ -68,9 +68,9 @@ def clone(
     position, rounds = search(job)
     begun = time.monotonic()
     insertion = _insert(job, position)
-    fitted = calibrate(job, insertion)
     if config.refine and config.preset == "joint" and config.old_images:
-        insertion, fitted = _refined(job, insertion, fitted)
+        insertion = _refined(job, insertion)
+    fitted = calibrate(job, insertion)
     _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
     manifest = _manifest(job, insertion, fitted, fingerprint(target[0]), fingerprint(source[0]))
@@ -88,7 +88,7 @@ def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: i
 
 
 def _insert(job: Job, position: Position) -> Insertion:
-    begin, span = SEARCHED, CALIBRATING - SEARCHED
+    begin, span = SEARCHED, REFINING - SEARCHED
 
     def step(share: float, loss: float) -> None:
         job.report(Progress("inserting", begin + span * share, f"{position}: feature mismatch {loss:.3f}"))
@@ -96,24 +96,33 @@ def _insert(job: Job, position: Position) -> Insertion:
     return insert(job, position, probe_of(job), step)
 
 
-def _refined(job: Job, insertion: Insertion, fitted: FittedHead) -> tuple[Insertion, FittedHead]:
+def _refined(job: Job, insertion: Insertion) -> Insertion:
     """Learn the labels, too, and keep what was learned only if held-out images are better off."""
 
     def step(share: float, loss: float) -> None:
-        job.report(Progress("refining", REFINING + (REFINED - REFINING) * share, f"labels: loss {loss:.3f}"))
+        job.report(Progress("refining", REFINING + (CALIBRATING - REFINING) * share, f"labels: loss {loss:.3f}"))
 
-    learned = refine(job, insertion, fitted, step)
-    refitted = calibrate(job, learned, REFINED)
-    better = refitted.loss < fitted.loss
-    verdict = f"held-out loss {fitted.loss:.4f} before, {refitted.loss:.4f} after: {'kept' if better else 'dropped'}"
-    job.report(Progress("refining", 0.98, verdict))
-    return (learned, refitted) if better else (insertion, fitted)
+    grid = job.config.tap_grid
+    head, before = plain_head(job, insertion, grid)
+    learned = refine(job, insertion, head, grid, step)
+    _, after = plain_head(job, learned, grid)
+    verdict = f"held-out loss {before:.4f} before, {after:.4f} after: {'kept' if after < before else 'dropped'}"
+    job.report(Progress("refining", CALIBRATING, verdict))
+    return learned if after < before else insertion
 
 
-def calibrate(job: Job, insertion: Insertion, done: float = CALIBRATING) -> FittedHead:
+def plain_head(job: Job, insertion: Insertion, grid: int) -> tuple[Head, float]:
+    """A quick head to refine with, and its balanced cross-entropy on held-out images: before and after alike."""
+    kind = "joint" if job.config.head in ("auto", "joint") and job.config.locality == "soft" else "router"
+    train, held = (head_inputs(job, insertion, i, [grid], 1)[0] for i in (job.train, job.validation))
+    head = fit_head(kind, train.some(CHOICE_ROWS))
+    return head, float(balanced_losses(head, held).mean())
+
+
+def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     """Fit the heads on cached logits and taps, and choose one on the held-out images."""
     config = job.config
-    job.report(Progress("calibrating", done, "fitting heads on the taps"))
+    job.report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
     fast = config.preset == "fast"
     grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
     views = min(config.views, FAST_VIEWS) if fast else config.views

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
-from pnc_core.head import FittedHead, balance
+from pnc_core.head import Head, balance
 from pnc_core.insert import Insertion, localize, score, stitch, tap_features
 from pnc_core.job import Batch, Job
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
@@ -197,7 +197,7 @@ class _LocalLoss:
         return local_mismatch(wanted, got, cells)
 
 
-def refine(job: Job, insertion: Insertion, fitted: FittedHead, step: Step) -> Insertion:
+def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) -> Insertion:
     """Let adapters learn the labels, together with a copy of the head.
 
     The loss is the heads' balanced cross-entropy and, on every image, the divergence from the network
@@ -206,13 +206,14 @@ def refine(job: Job, insertion: Insertion, fitted: FittedHead, step: Step) -> In
     Args:
         job: Images and frozen networks.
         insertion: Left as it was.
-        fitted: The head to start from; left as it was.
+        head: The head to start from; left as it was.
+        grid: How many cells a side the head reads.
         step: Told about every batch.
 
     Returns:
         A copy that has learned; its head is to be fitted anew.
     """
-    learned, head = copy.deepcopy(insertion), copy.deepcopy(fitted.head).requires_grad_(True)
+    learned, head = copy.deepcopy(insertion), copy.deepcopy(head).requires_grad_(True)
     rates = [(learned.parameters(), job.config.learning_rate), (list(head.parameters()), HEAD_RATE)]
     schedule = _Schedule(rates, job.config.refine, len(job.train), job)
     generator = job.generator("refine")
@@ -221,7 +222,7 @@ def refine(job: Job, insertion: Insertion, fitted: FittedHead, step: Step) -> In
         for batch in job.read(job.train, generator, target=target, source=source):
             with job.autocast():
                 own, made = learned.forward(batch)
-            features = tap_features(job, learned, batch, made, fitted.grid)
+            features = tap_features(job, learned, batch, made, grid)
             old, new = head(batch.old, own.float(), features)
             losses = F.cross_entropy(torch.cat([old, new], dim=1), batch.labels, reduction="none")
             is_new = batch.labels >= job.old_classes

@@ -80,7 +80,7 @@ def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> F
         verdict = verdict + validation.features[:, : len(gate)] @ gate
     head.offset.fill_(-torch.quantile(verdict[:CHOICE_ROWS], MISSED))
     score = accuracy(head_logits(head, validation), validation.labels, job.old_classes)
-    return FittedHead(head, 1, score, float("nan"))
+    return FittedHead(head, 1, score)
 
 
 def _discriminant(job: Job, train: HeadInputs, memory: Tensor) -> Tensor:
@@ -93,7 +93,8 @@ def _discriminant(job: Job, train: HeadInputs, memory: Tensor) -> Tensor:
     within = torch.cat([taps[labels == c] - taps[labels == c].mean(0) for c in labels.unique()])
     covariance = within.T @ within / len(within) + SHRINK * torch.eye(width, dtype=torch.float64)
     # New taps have mean zero by now, so that the old ones are where the difference points from.
-    return (torch.linalg.solve(covariance, -old) / std).float()
+    direction: Tensor = torch.linalg.solve(covariance, -old) / std
+    return direction.float()
 
 
 def _moments(job: Job) -> Tensor:

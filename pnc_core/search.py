@@ -33,7 +33,7 @@ MAX_CANDIDATES = 32
 """Pairs that are screened at most: those whose depths agree best."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
 """Shares of the job's time, for progress."""
-TRIAL_VIEWS = 2
+TRIAL_VIEWS = 1
 """Augmented views that trials are compared on."""
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.cloning import calibrate, clone
+from pnc_core.cloning import clone, plain_head
 from pnc_core.composed import attach
 from pnc_core.config import CloneConfig, Position
 from pnc_core.data import preprocess
@@ -78,7 +78,8 @@ def test_refining_learns_on_a_copy_and_only_what_is_learned(pair: Pair) -> None:
     insertion, _ = _insert(job)
     before = [p.detach().clone() for p in insertion.parameters()]
     losses: list[float] = []
-    learned = refine(job, insertion, calibrate(job, insertion), lambda share, loss: losses.append(loss))
+    head, _ = plain_head(job, insertion, 1)
+    learned = refine(job, insertion, head, 1, lambda share, loss: losses.append(loss))
     assert all(torch.equal(a, b) for a, b in zip(before, insertion.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(before, learned.parameters(), strict=True))
     copies = copied_tensors(insertion.tail)
