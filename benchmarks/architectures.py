@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 """Between masked and removed channels, relative to the largest logit."""
 
 COLLECTED = 20_000_000
-"""Networks above this many numbers are freed before the next: graphs refer to themselves, and the collector is late."""
+"""Above this many numbers copies are freed at once: graphs refer to themselves, and the collector is late."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def examine(architecture: str, size: int) -> Record:
 
 
 def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
-    source, target = _network(architecture, size, NEW, 0), _network(architecture, size, OLD, 1)
+    source = _network(architecture, size, NEW, 0)
     traced = trace(*source)
     middle = traced.positions[len(traced.positions) // 2]
     yield {"numbers": traced.numbers, "positions": len(traced.positions), "position": middle.name}
@@ -98,9 +98,12 @@ def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
     yield {"groups": len(tail.groups), "prunable_share": _prunable(tail)}
     phi = torch.randn(4, *middle.shape, generator=torch.Generator().manual_seed(2))
     yield {"max_difference": masked_against_extracted(tail, phi)}
-    del tail
-    position = Position(target=middle.name, source=middle.name)
-    yield {"restored": _restored(target, source, position)}
+    large = traced.numbers > COLLECTED
+    del tail, traced
+    if large:
+        gc.collect()
+    target = _network(architecture, size, OLD, 1)
+    yield {"restored": _restored(target, source, Position(target=middle.name, source=middle.name))}
 
 
 def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) -> tuple[nn.Module, NetworkSpec]:
