@@ -1,11 +1,13 @@
-"""One training loop for the zoo's networks and for every rival that is trained."""
+"""One training loop for the zoo's networks and for every rival that is trained, and what some need before it."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from pnc_core.config import NetworkSpec
@@ -13,6 +15,8 @@ from pnc_core.data import ImageSet, augment, batches, preprocess
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, preprocessed images, labels) -> loss."""
+View = Callable[[Tensor, torch.Generator], Tensor]
+"""uint8 images -> augmented ones."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,18 @@ class Recipe:
 def cross_entropy(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     """Plain cross-entropy."""
     return F.cross_entropy(network(x).float(), labels)
+
+
+def distillation(teacher: nn.Module, temperature: float, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """(logits, preprocessed images) -> divergence of the first logits from the teacher's, both softened."""
+
+    def loss(logits: Tensor, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = (teacher(x).float() / temperature).log_softmax(1)
+        got = (logits[:, : wanted.shape[1]] / temperature).log_softmax(1)
+        return weight * temperature**2 * F.kl_div(got, wanted, reduction="batchmean", log_target=True)
+
+    return loss
 
 
 def fit(
@@ -83,3 +99,69 @@ def fit(
             schedule.step()
             step(len(index))
     return network.eval().requires_grad_(False)
+
+
+def classifier(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer."""
+    return [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)][-1]
+
+
+def widened(network: nn.Module, new: int, generator: torch.Generator) -> nn.Module:
+    """A copy of a network whose classifier has small random rows for new classes."""
+    network = copy.deepcopy(network)
+    name, before = classifier(network)
+    network.set_submodule(name, wider(before, before.in_features, new, generator))
+    return network
+
+
+def wider(before: nn.Linear, features: int, new: int, generator: torch.Generator) -> nn.Linear:
+    """A classifier that answers for the old classes as `before` does and has small random rows for new ones.
+
+    Args:
+        before: Reads the first of the features.
+        features: How many there are to be.
+        new: How many rows are added.
+        generator: Draws them.
+    """
+    old = before.out_features
+    after: nn.Linear = nn.utils.skip_init(nn.Linear, features, old + new, device=before.weight.device)
+    after.weight.data.copy_(0.01 * torch.randn(after.weight.shape, generator=generator))
+    after.weight.data[:old] = F.pad(before.weight.data, (0, features - before.in_features))
+    after.bias.data.copy_(F.pad(before.bias.data, (0, new)))
+    return after
+
+
+def recalibrate(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> None:
+    """Give the norms of a network the statistics of what they see now."""
+    for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    device = next(network.parameters()).device
+    for index in batches(len(images), 256):
+        with torch.no_grad():
+            network(preprocess(images.images[index], spec, device))
+    network.eval()
+
+
+def fisher(
+    network: nn.Module, spec: NetworkSpec, images: ImageSet, generator: torch.Generator, view: View
+) -> dict[str, Tensor]:
+    """Diagonal Fisher information of a network's numbers, from views of images labelled by its own draw.
+
+    The network stays as it is.
+    """
+    state = {name: p.detach() for name, p in network.named_parameters()}
+    device = next(iter(state.values())).device
+
+    def loss(parameters: dict[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(network, parameters, (x[None],)), label[None])
+
+    total = {name: torch.zeros_like(p) for name, p in state.items()}
+    for index in batches(len(images), 50):
+        x = preprocess(view(images.images[index], generator), spec, device)
+        with torch.no_grad():
+            drawn = torch.multinomial(network(x).softmax(1).cpu(), 1, generator=generator)[:, 0]
+        for name, slope in vmap(grad(loss), (None, 0, 0))(state, x, drawn.to(device)).items():
+            total[name] += slope.square().sum(0) / len(images)
+    return total

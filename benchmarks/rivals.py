@@ -1,0 +1,398 @@
+"""Every method that cloning is compared with: (arena) -> answer.
+
+All rivals learn from the same images with the same augmentation, loop and budget.
+Their settings were chosen on the development split of CIFAR-10 only.
+
+References:
+    LwF: Li, Hoiem, "Learning without Forgetting", ECCV 2016.
+    EWC: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017.
+    MEMO: Zhou et al., "A Model or 603 Exemplars", ICLR 2023.
+    ZipIt!: Stoica et al., "ZipIt! Merging Models from Different Tasks without Training", ICLR 2024.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.arena import Answer, Arena, answer_of, fitted_head, numbers
+from benchmarks.training import Loss, classifier, cross_entropy, distillation, fisher, fit, recalibrate, widened, wider
+from pnc_core.data import ImageSet, preprocess
+from pnc_core.evaluation import multiply_accumulates, predict
+from pnc_core.head import pool_taps
+from pnc_core.networks import BasicBlock, Chain, CifarResNet, build_network
+from pnc_core.positions import INPUT, PositionInfo, Reader, cut, run_part, trace
+
+# Nothing is learnt, or only a head on frozen networks.
+
+
+def target_only(arena: Arena) -> Answer:
+    """The target as it is: it never says a new class."""
+    never = torch.full((len(arena.test), arena.new), -torch.inf)
+    return Answer(torch.cat([arena.alone, never], 1), 0, multiply_accumulates(*arena.target), 0)
+
+
+def linear_probe(arena: Arena) -> Answer:
+    """The target alone; a linear classifier on its last features or on all its taps, whichever is better."""
+    traced = trace(*arena.target)
+    taps = [p for p in traced.positions if p.name != INPUT]
+    reader = Reader(traced, [p.name for p in taps])
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        old, seen = reader(preprocess(pixels, traced.spec, arena.device))
+        last = torch.cat([_pooled(seen, taps[-1:], 1), old], 1)
+        return old, old.new_zeros(len(old), arena.new), [last, _pooled(seen, taps, 1), _pooled(seen, taps, 2)]
+
+    head, logits = fitted_head(arena, "joint", read)
+    size = numbers(head)
+    return Answer(logits, size, multiply_accumulates(*arena.target) + size, len(arena.images))
+
+
+def direct_ensemble(arena: Arena, *, softmax: bool) -> Answer:
+    """Both whole networks; logits, or the probabilities of either's classes, side by side."""
+    own = predict(*arena.source, arena.test.images)[:, arena.cloned]
+    sides = (arena.alone.softmax(1), own.softmax(1)) if softmax else (arena.alone, own)
+    return Answer(torch.cat(sides, 1), numbers(arena.source[0]), arena.both_macs, 0)
+
+
+def ensemble(arena: Arena, *, kind: str) -> Answer:
+    """Both whole networks and a head on the last features and logits of both.
+
+    It scales and shifts the source's logits (`affine`), also lifts or lowers them by
+    a linear gate (`router`), or corrects all logits linearly (`joint`).
+    """
+    sides = [trace(*network) for network in (arena.target, arena.source)]
+    lasts = [side.positions[-1] for side in sides]
+    readers = [Reader(side, [last.name]) for side, last in zip(sides, lasts, strict=True)]
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        inputs = [preprocess(pixels, side.spec, arena.device) for side in sides]
+        (old, seen), (own, made) = (reader(x) for reader, x in zip(readers, inputs, strict=True))
+        features = [_pooled(seen, lasts[:1], 1), _pooled(made, lasts[1:], 1), old, own]
+        return old, own[:, arena.cloned], [torch.cat(features, 1)]
+
+    head, logits = fitted_head(arena, kind, read)
+    size = numbers(head)
+    return Answer(logits, numbers(arena.source[0]) + size, arena.both_macs + size, len(arena.images))
+
+
+def _pooled(seen: dict[str, Tensor], taps: list[PositionInfo], grid: int) -> Tensor:
+    return pool_taps([seen[p.name] for p in taps], [p.axis for p in taps], grid)
+
+
+# A copy of the target is trained.
+
+
+# Chosen on the development split of CIFAR-10, 30 % of the images, by the mean of old and new accuracy.
+# LwF, half the budget: rate 0.03 73.3, 0.1 77.9, 0.3 77.9; at 0.2 weight 0.3 79.0 (with decay 2e-3 79.2), 0.1 79.3.
+# Frozen norm statistics, fine-tuning at 0.03: 64.2. Temperature 4: 79.0. With 10 %: weight 1 69.4, 0.3 75.4, 0.1 75.2.
+RATE, WEIGHT_DECAY, TEMPERATURE, DISTILLATION = 0.2, 2e-3, 2.0, 0.3
+# New images only. LwF: weight 1 63.3, 3 61.5. EWC 46.5; with all classes in its cross-entropy 37.3, anchored less 44.0.
+GENTLE, DISTILLATION_NEW, ANCHOR, STIFFEST, FISHER_IMAGES = 0.05, 1.0, 1e3, 10.0, 2000
+MEMO_DEPTH, MERGED_SHARE, MATCHED_IMAGES, STATISTICS_IMAGES = 0.65, 2 / 3, 500, 4000
+
+
+def finetune_new(arena: Arena) -> Answer:
+    """Cross-entropy on new images only."""
+    return _tuned(arena, "finetune_new", arena.new_images, cross_entropy)
+
+
+def finetune(arena: Arena) -> Answer:
+    """Cross-entropy on old and new images."""
+    return _tuned(arena, "finetune", arena.images, _balanced(arena))
+
+
+def lwf_new(arena: Arena) -> Answer:
+    """New images only: classification among the new classes, distillation of the target's logits."""
+    stay = distillation(arena.target[0], TEMPERATURE, DISTILLATION_NEW)
+
+    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        logits = network(x).float()
+        return F.cross_entropy(logits[:, arena.old :], labels - arena.old) + stay(logits, x)
+
+    return _tuned(arena, "lwf_new", arena.new_images, loss, GENTLE)
+
+
+def lwf(arena: Arena) -> Answer:
+    """Old and new images: classification among all classes, distillation of the target's logits."""
+    weight, stay = arena.balance, distillation(arena.target[0], TEMPERATURE, DISTILLATION)
+
+    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        logits = network(x).float()
+        return F.cross_entropy(logits, labels, weight) + stay(logits, x)
+
+    return _tuned(arena, "lwf", arena.images, loss)
+
+
+def ewc(arena: Arena) -> Answer:
+    """New images only; numbers that mattered for the old images are held where they were."""
+    images = arena.images.only(arena.split.target).sample(FISHER_IMAGES, arena.generator("fisher images"))
+    importance = fisher(*arena.target, images, arena.generator("fisher"), arena.view)
+    stiffness = {name: (ANCHOR * value).clamp_max(STIFFEST) for name, value in importance.items()}
+    start = dict(arena.target[0].named_parameters())
+
+    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        logits = network(x).float()
+        moved = torch.zeros((), device=x.device)
+        for name, parameter in network.named_parameters():
+            rows = len(start[name])  # the classifier's new rows are free
+            moved = moved + (stiffness[name] * (parameter[:rows] - start[name]).square()).sum()
+        return F.cross_entropy(logits[:, arena.old :], labels - arena.old) + moved / 2
+
+    return replace(_tuned(arena, "ewc", arena.new_images, loss, GENTLE), images_used=len(arena.images))
+
+
+def memo(arena: Arena) -> Answer:
+    """A trained copy of the last layers beside the frozen target, one classifier on both, aligned at the end."""
+    network, weight = Memo(arena), arena.balance
+    # The auxiliary classifier makes the copy's own features tell the new classes apart, the old ones being one.
+    auxiliary = nn.utils.skip_init(nn.Linear, network.fc.in_features // 2, 1 + arena.new, device=arena.device)
+    nn.init.zeros_(auxiliary.weight)
+    nn.init.zeros_(auxiliary.bias)
+    grouped = torch.cat([weight[:1], weight[arena.old :]])
+
+    def loss(_: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        features = network.features(x)
+        apart = auxiliary(features[:, -auxiliary.in_features :]).float()
+        group = (labels - arena.old + 1).clamp_min(0)
+        return F.cross_entropy(network.fc(features).float(), labels, weight) + F.cross_entropy(apart, group, grouped)
+
+    _train(network, arena, "memo", arena.images, loss, RATE, auxiliary)
+    rows = network.fc.weight.data
+    rows[arena.old :] *= rows[: arena.old].norm(dim=1).mean() / rows[arena.old :].norm(dim=1).mean()
+    return answer_of(network, arena, len(arena.images))
+
+
+class Memo(nn.Module):
+    """The frozen target with a second, trained copy of its last layers beside it."""
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__()
+        traced = trace(*arena.target)
+        start = min(traced.positions, key=lambda p: abs(p.depth - MEMO_DEPTH))
+        self._start, self._last = start.name, traced.positions[-1]
+        self._trunk = Reader(traced, [start.name, self._last.name])
+        self.tail = copy.deepcopy(cut(traced, start.name, [self._last.name]))
+        name, before = classifier(self.tail)
+        self.tail.set_submodule(name, nn.Identity())
+        self.fc = wider(before, 2 * self._last.channels, arena.new, arena.generator("rows"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Preprocessed images -> logits of old and new classes."""
+        logits: Tensor = self.fc(self.features(x))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled last features of the frozen side, then of the trained one."""
+        with torch.no_grad():
+            _, seen = self._trunk(x)
+        _, (made,) = run_part(self.tail, seen[self._start])
+        return pool_taps([seen[self._last.name], made], [self._last.axis] * 2, 1)
+
+
+def _tuned(arena: Arena, method: str, images: ImageSet, loss: Loss, rate: float = RATE) -> Answer:
+    """A copy of the target with small random rows for the new classes, trained as a whole."""
+    network = widened(arena.target[0], arena.new, arena.generator("rows"))
+    _train(network, arena, method, images, loss, rate)
+    return answer_of(network, arena, len(images))
+
+
+def _train(
+    network: nn.Module, arena: Arena, method: str, images: ImageSet, loss: Loss, rate: float, *also: nn.Module
+) -> None:
+    network.requires_grad_(True).train()
+    recipe, generator = arena.recipe(images, rate, WEIGHT_DECAY), arena.generator(method)
+    learnt = [p for part in (network, *also) for p in part.parameters()]
+    fit(network, arena.spec, images, recipe, generator, loss=loss, parameters=learnt, step=arena.step)
+
+
+def _balanced(arena: Arena) -> Loss:
+    weight = arena.balance
+    return lambda network, x, labels: F.cross_entropy(network(x).float(), labels, weight)
+
+
+# A new network is trained.
+
+
+def joint(arena: Arena, *, everything: bool) -> Answer:
+    """A new network trained on the job's share of the images, or on all: what one would do who had them."""
+    images = arena.split.sample(1.0) if everything else arena.images
+    generator = arena.generator("joint", everything)
+    with torch.random.fork_rng():
+        torch.manual_seed(generator.initial_seed())
+        network = build_network(arena.spec).train()
+    recipe = arena.recipe_anew(images)
+    fit(network, arena.spec, images, recipe, generator, loss=_balanced(arena), step=arena.step)
+    return answer_of(network, arena, len(images))
+
+
+# Two networks are merged.
+
+
+def zipit_partial(arena: Arena) -> Answer:
+    """Two thirds of both networks merged without training; new logits are scaled and shifted."""
+    network, spec = Zipped(arena), arena.target[1]
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        old, own = network(preprocess(pixels, spec, arena.device))
+        return old, own, [old]
+
+    head, logits = fitted_head(arena, "affine", read, views=1)
+    norms = [m for m in network.old.modules() if isinstance(m, nn.BatchNorm2d)]
+    size = numbers(network.merged, network.own, *norms, head)  # the rest of the old tail is the target's own
+    return Answer(logits, size, multiply_accumulates(network, spec), len(arena.images))
+
+
+class Zipped(nn.Module):
+    """The first blocks of two networks merged into one, and the rest of either behind it.
+
+    Channels of both networks are matched in pairs by their correlation, each once, and
+    a pair becomes one channel. Only the chain and ResNet families of this project.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        super().__init__()
+        (first, self.old), (second, self.own) = (_halves(network) for network, _ in (arena.target, arena.source))
+        self.merged = copy.deepcopy(first)
+        sides = [_zip_layers(first), _zip_layers(second)]
+        copies = _copies(sides[0], _correlations(arena, [first, second], sides))
+        for mixed, *layers in zip(_zip_layers(self.merged), *sides, strict=True):
+            _merge(mixed, layers, copies)
+        self._unzip = [_spread(sides[0][-1].makes, copies, side) for side in (0, 1)]
+        self._cloned = arena.cloned
+        # What is merged has less variance, and so have the tails' inputs.
+        recalibrate(self, arena.target[1], arena.images.sample(STATISTICS_IMAGES, arena.generator("statistics")))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Preprocessed images -> old logits, new logits."""
+        x = self.merged(x)
+        old, own = (torch.einsum("oi,nihw->nohw", rows, x) for rows in self._unzip)
+        return self.old(old), self.own(own)[:, self._cloned]
+
+
+def _halves(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    network = copy.deepcopy(network)
+    if isinstance(network, CifarResNet):
+        blocks = [network.stem, *network.layer1, *network.layer2, *network.layer3]
+    elif isinstance(network, Chain):
+        blocks = [*network.blocks]
+    else:
+        raise TypeError(f"network: expected a chain or a CIFAR ResNet, got {type(network).__name__}")
+    merged = round(MERGED_SHARE * len(blocks))
+    return nn.Sequential(*blocks[:merged]), nn.Sequential(*blocks[merged:], network.pool, network.flatten, network.fc)
+
+
+@dataclass(frozen=True)
+class _ZipLayer:
+    """A convolution, its norm, and the module whose output shows the channels it makes.
+
+    Channels belong to spaces, which are matched as one: a residual stream is a space,
+    and where it becomes wider another is laid beside it.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+    shown: nn.Module
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+
+
+def _zip_layers(trunk: nn.Sequential) -> list[_ZipLayer]:
+    found: list[_ZipLayer] = []
+    stream: tuple[int, ...] = ()
+    for block in trunk:
+        fresh = len(found)
+        if isinstance(block, BasicBlock):
+            found.append(_ZipLayer(block.conv1, block.bn1, block.relu1, stream, (fresh,)))
+            stream = (*stream, fresh + 1) if block.padding else stream
+            found.append(_ZipLayer(block.conv2, block.bn2, block.relu2, (fresh,), stream))
+        else:
+            conv, norm, relu = [*block.children()][:3]
+            found.append(_ZipLayer(conv, norm, relu, stream, (fresh,)))  # type: ignore[arg-type]
+            stream = (fresh,)
+    return found
+
+
+def _correlations(arena: Arena, trunks: list[nn.Sequential], sides: list[list[_ZipLayer]]) -> list[Tensor]:
+    """Of the channels of both networks behind every layer, (2C, 2C), the target's first."""
+    seen: dict[nn.Module, Tensor] = {}
+    shown = [[layer.shown for layer in side] for side in sides]
+    hooks = [m.register_forward_hook(lambda m, _, out: seen.update({m: out})) for side in shown for m in side]
+    images = arena.images.sample(MATCHED_IMAGES, arena.generator("matched")).images
+    with torch.no_grad():
+        for trunk in trunks:
+            trunk(preprocess(images, arena.target[1], arena.device))
+    for hook in hooks:
+        hook.remove()
+    rows = (torch.cat([seen[m] for m in pair], 1).movedim(1, 0).flatten(1) for pair in zip(*shown, strict=True))
+    return [torch.corrcoef(r).nan_to_num() for r in rows]  # a dead channel is like no other
+
+
+def _copies(layers: list[_ZipLayer], correlations: list[Tensor]) -> dict[int, Tensor]:
+    """For every space (2, C, C): which merged channel stands for a channel of the target, and of the source."""
+    found: dict[int, list[Tensor]] = {}
+    width: dict[int, int] = {}
+    for layer, correlation in zip(layers, correlations, strict=True):
+        channels, start = len(correlation) // 2, 0
+        quarters = correlation.reshape(2, channels, 2, channels)
+        for space in layer.makes:
+            width.setdefault(space, channels - start)
+            part = slice(start, start + width[space])
+            found.setdefault(space, []).append(quarters[:, part, :, part].flatten(2).flatten(0, 1))
+            start += width[space]
+    return {space: _paired(torch.stack(seen).mean(0)) for space, seen in found.items()}
+
+
+def _paired(correlation: Tensor) -> Tensor:
+    """Greedy: the most alike pair first, whether of two networks or of one."""
+    left, channels = correlation.clone().fill_diagonal_(-torch.inf), len(correlation) // 2
+    copies = torch.zeros_like(left)[:, :channels]
+    for merged in range(channels):
+        pair = list(divmod(int(left.argmax()), 2 * channels))
+        copies[pair, merged] = 1
+        left[pair] = left[:, pair] = -torch.inf
+    return copies.reshape(2, channels, channels)
+
+
+def _spread(spaces: tuple[int, ...], copies: dict[int, Tensor], side: int) -> Tensor:
+    joined: Tensor = torch.block_diag(*(copies[space][side] for space in spaces))
+    return joined
+
+
+def _merge(mixed: _ZipLayer, layers: list[_ZipLayer], copies: dict[int, Tensor]) -> None:
+    """Mean of the paired rows of both layers, as their norms scale them; the norm keeps the mean scale and shift."""
+    weight, gain, shift = (torch.zeros_like(p.data) for p in (mixed.conv.weight, mixed.norm.weight, mixed.norm.bias))
+    for side, layer in enumerate(layers):
+        into = _spread(layer.makes, copies, side).T / 2
+        read = _spread(layer.reads, copies, side) if layer.reads else torch.eye(layer.conv.in_channels).to(into)
+        assert layer.norm.running_var is not None
+        scale = layer.norm.weight / (layer.norm.running_var + layer.norm.eps).sqrt()
+        weight += torch.einsum("po,o,oihw,iq->pqhw", into, scale, layer.conv.weight, read)
+        gain += into @ layer.norm.weight.abs()
+        shift += into @ layer.norm.bias
+    for parameter, value in ((mixed.conv.weight, weight), (mixed.norm.weight, gain), (mixed.norm.bias, shift)):
+        parameter.data.copy_(value)
+
+
+RIVALS: dict[str, Callable[[Arena], Answer]] = {
+    "target_only": target_only,
+    "ensemble_raw": partial(direct_ensemble, softmax=False),
+    "ensemble_softmax": partial(direct_ensemble, softmax=True),
+    "ensemble_affine": partial(ensemble, kind="affine"),
+    "ensemble_router": partial(ensemble, kind="router"),
+    "ensemble_joint": partial(ensemble, kind="joint"),
+    "linear_probe": linear_probe,
+    "finetune_new": finetune_new,
+    "finetune": finetune,
+    "lwf_new": lwf_new,
+    "lwf": lwf,
+    "ewc": ewc,
+    "memo": memo,
+    "zipit_partial": zipit_partial,
+    "joint_30": partial(joint, everything=False),
+    "joint_100": partial(joint, everything=True),
+}
