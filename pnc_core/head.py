@@ -109,6 +109,10 @@ class HeadInputs:
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
 
+    def first(self, count: int) -> "HeadInputs":
+        """The first `count` rows."""
+        return HeadInputs(*(column[:count] for column in vars(self).values()))
+
     def some(self, count: int) -> "HeadInputs":
         """About `count` of the rows, if there are more: the same for equal sizes."""
         if len(self.labels) <= count:

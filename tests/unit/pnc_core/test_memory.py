@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from pnc_core.data import preprocess
-from pnc_core.memory import _expected_taps, _Moments, remembered_moments
+from pnc_core.memory import _expected, _Moments, remembered_moments
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
@@ -27,5 +27,5 @@ def test_a_network_without_batch_norms_remembers_nothing() -> None:
 
 def test_expected_taps_follow_a_linear_law() -> None:
     moments, law = torch.randn(400, 6, generator=torch.Generator().manual_seed(0)), torch.randn(6, 3)
-    found = _expected_taps(moments, (moments @ law).double(), torch.full((6,), 0.5))
+    found = _expected(moments, (moments @ law).double(), torch.full((6,), 0.5))
     assert torch.allclose(found.float(), 0.5 * law.sum(0), atol=0.1)
