@@ -7,6 +7,7 @@ brings the digits.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def _torchvision(name: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
     return parts[0], parts[1]
 
 
-def _present(kind: type, root: Path, train: bool) -> bool:
+def _present(kind: Any, root: Path, train: bool) -> bool:
     try:
         kind(root, train=train, download=False)
     except RuntimeError:
@@ -142,18 +143,18 @@ def _present(kind: type, root: Path, train: bool) -> bool:
     return True
 
 
-def _cifar10(datasets: object) -> type:
+def _cifar10(datasets: Any) -> Any:
     """torchvision's CIFAR-10, which also reads a root that holds only some of its five training files."""
-    base: type = datasets.CIFAR10  # type: ignore[attr-defined]
+    whole = datasets.CIFAR10
 
-    class CIFAR10(base):  # type: ignore[misc, valid-type]
+    class CIFAR10(whole):  # type: ignore[misc, valid-type]
         def _check_integrity(self) -> bool:
             folder = Path(self.root) / self.base_folder
-            here = [entry for entry in base.train_list if (folder / entry[0]).is_file()]
+            here = [entry for entry in whole.train_list if (folder / entry[0]).is_file()]
             if not here or not (folder / "test_batch").is_file():
                 return False
             self.train_list = here
-            self.meta = {**base.meta, "md5": None}
+            self.meta = {**whole.meta, "md5": None}
             return True
 
     return CIFAR10

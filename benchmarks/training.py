@@ -86,7 +86,8 @@ def fit(
     size = min(recipe.batch, max(8, len(images) // 8))
     steps = max(2, recipe.epochs * -(-len(images) // size))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=0.2)
-    network.to(recipe.device, memory_format=torch.channels_last)
+    network.to(recipe.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in range(recipe.epochs):
         for index in batches(len(images), size, generator):
             pixels = augment(images.images[index], recipe.augment, generator)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def train_or_load(
         torch.manual_seed(int(name[:8], 16))
         network = build_network(spec).train()
     fit(network, spec, split.train.only(classes), recipe, generator, step=step)
-    network.to(memory_format=torch.contiguous_format)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     folder.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")
     safetensors.torch.save_file({n: t.cpu().contiguous() for n, t in network.state_dict().items()}, half)

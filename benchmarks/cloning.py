@@ -1,0 +1,63 @@
+"""Our own method in the comparison: one configuration a variant, everything else as the rivals have it."""
+
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.arena import Answer, Arena
+from pnc_core.cloning import clone
+from pnc_core.composed import attach
+from pnc_core.config import CloneConfig, Position
+from pnc_core.evaluation import multiply_accumulates, predict
+from pnc_core.positions import trace
+
+BUDGET = {"keep": 0.42, "max_size": 0.6}
+"""Module, adapters and head together: at most 0.6 of the source."""
+LEARNED = {"epochs": 5, "refine": 3, "shortlist": 2, "views": 6}
+"""Chosen on the development split, together with the rivals' settings."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pnc_fast": {"preset": "fast", **BUDGET},
+    "pnc_joint": {**LEARNED, **BUDGET},
+    "pnc_whole": {**LEARNED, "keep": 1.0, "max_size": 2.0},
+    "pnc_strict": {**LEARNED, **BUDGET, "locality": "strict", "refine": 0},
+    "pnc_no_old": {**LEARNED, **BUDGET, "old_images": False},
+    "pnc_random_mask": {**LEARNED, **BUDGET, "localizer": "random", "masking": "scored"},
+    "pnc_fixed_position": {**LEARNED, **BUDGET},
+}
+"""`pnc_whole` has no budget; `pnc_random_mask` goes without localization, `pnc_fixed_position` without search."""
+
+
+def config_of(arena: Arena, method: str) -> CloneConfig:
+    """The configuration of one variant."""
+    suite = arena.split.suite
+    config = CloneConfig(
+        classes=arena.split.cloned,
+        augment=suite.augment,  # type: ignore[arg-type]
+        precision=arena.precision,  # type: ignore[arg-type]
+        seed=arena.seed,
+        **VARIANTS[method],
+    )
+    if method == "pnc_fixed_position":
+        return replace(config, position=_last_pair(arena))
+    return config
+
+
+def _last_pair(arena: Arena) -> Position:
+    """The deepest pair of positions with something behind it to clone, chosen without looking at any image."""
+    target, source = (trace(*network).positions for network in (arena.target, arena.source))
+    return Position(target=target[-2].name, source=source[-2].name)
+
+
+def cloned(arena: Arena, method: str) -> Answer:
+    """Clone, attach, and answer for the test images."""
+    images = arena.new_images if method == "pnc_no_old" else arena.images
+    config = config_of(arena, method)
+    bundle = clone(arena.target, arena.source, images, config, report=lambda progress: arena.said(progress.message))
+    composed = attach(arena.target[0], bundle)
+    sizes = bundle.manifest.sizes
+    return Answer(
+        predict(composed, arena.target[1], arena.test.images),
+        numbers=sizes.module + sizes.adapter + sizes.head,
+        macs=multiply_accumulates(composed, arena.target[1]),
+        images_used=len(images),
+    )
