@@ -59,7 +59,7 @@ class CloneConfig:
     head: HeadKind = "auto"
     """How old and new logits meet; `auto` takes the one with the lowest loss on held-out images."""
     tap_grid: int = 2
-    """Heads read activations average-pooled to this many cells a side."""
+    """Heads read the means of activations over this many cells a side, and their spread."""
     locality: Locality = "soft"
     """`strict`: where a gate on the target's own taps stays shut, the module is not run and the old answer stands."""
     position: Position | None = None

@@ -7,7 +7,7 @@ The old logits come from the target itself. Three heads, from light to free:
   logits together: the order inside the old and inside the new classes never changes.
 - `joint`: affine, plus a linear correction of every logit from the taps.
 
-Heads read *taps*: pooled activations at every position of target and module.
+Heads read *taps*: means and spreads of the activations at every position of target and module.
 The last layer's features have collapsed onto each network's own classes; the
 taps still tell old from new. Heads and taps are our own choice.
 """
@@ -33,21 +33,27 @@ STRENGTHS = (1e-3, 1e-2, 1e-1)
 
 
 def pool_taps(taps: Sequence[Tensor], axes: Sequence[int], grid: int) -> Tensor:
-    """Average-pool every tap to at most `grid` x `grid` cells and join them: (N, D)."""
-    return torch.cat([_pool(tap, axis, grid) for tap, axis in zip(taps, axes, strict=True)], dim=1)
+    """Every tap's means over at most `grid` x `grid` cells and its spread over all places, joined: float32 (N, D).
+
+    The spread tells about texture what a mean over a region cannot, at a quarter of what 2x2 cells take.
+    """
+    return torch.cat([_pool(tap.float(), axis, grid) for tap, axis in zip(taps, axes, strict=True)], dim=1)
 
 
 def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
     x = tap.movedim(axis, 1)
-    if x.ndim == 3:
-        return x.mean(2)
-    cells = (min(grid, x.shape[2]), min(grid, x.shape[3]))
-    return F.adaptive_avg_pool2d(x, cells).flatten(1)
+    places = x.flatten(2)
+    cells = tuple(min(grid, n) for n in x.shape[2:])
+    means = places.mean(2) if x.ndim == 3 else F.adaptive_avg_pool2d(x, cells).flatten(1)
+    if places.shape[2] == 1:
+        return means
+    return torch.cat([means, (places.var(2, correction=0) + 1e-6).sqrt()], dim=1)
 
 
 def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
     """How many features `pool_taps` makes of one tap with `channels` channels on a `grid`."""
-    return channels * math.prod(min(cells, n) for n in grid) if len(grid) == 2 else channels
+    means = math.prod(min(cells, n) for n in grid) if len(grid) == 2 else 1
+    return channels * (means + (math.prod(grid) > 1))
 
 
 class Head(nn.Module):

@@ -185,4 +185,4 @@ def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Te
     infos = [p for p in job.target.positions if p.name != INPUT]
     taps = [*(batch.target[p.name] for p in infos), *made]
     axes = [*(p.axis for p in infos), *insertion.tail.tap_axes]
-    return pool_taps(taps, axes, grid).float()
+    return pool_taps(taps, axes, grid)

@@ -39,7 +39,7 @@ class HeadSpec:
 
     kind: Literal["affine", "router", "joint"]
     grid: int
-    """Taps are average-pooled to `grid` x `grid` cells."""
+    """Of every tap the means over `grid` x `grid` cells are read, and the standard deviation over all places."""
     target_taps: tuple[str, ...]
     """Positions of the target that the head reads."""
     module_taps: tuple[str, ...]

@@ -10,9 +10,9 @@ from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
-from pnc_core.head import Accuracy, Head
+from pnc_core.head import Accuracy, Head, tap_width
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, stitch
+from pnc_core.insert import Insertion, seen_width, stitch
 from pnc_core.job import Job, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module import module_tensors
@@ -122,10 +122,11 @@ def hand_made(
         randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
     insertion = Insertion(position, opened.adapter, small, opened.whole)
     taps = tuple(p.name for p in made.target.positions if p.name != INPUT)
-    seen = sum(p.channels for p in made.target.positions if p.name != INPUT)
+    seen = seen_width(made.target, 1)
+    infos = [made.source.position(name) for name in small.taps]
     cells = seen + sum(
-        len(small.kept[group]) if group else made.source.position(name).channels
-        for name, group in zip(small.taps, small.tap_groups, strict=True)
+        tap_width(len(small.kept[group]) if group else info.channels, info.grid, 1)
+        for info, group in zip(infos, small.tap_groups, strict=True)
     )
     head = Head(kind, cells, len(target[1].classes), len(classes), shutter=seen if shutter is not None else 0)
     randomise(head.parameters())

@@ -12,6 +12,7 @@ from pnc_core.head import (
     head_logits,
     not_worse,
     pool_taps,
+    tap_width,
 )
 
 OLD, NEW, FEATURES = 3, 2, 6
@@ -187,7 +188,11 @@ def test_the_number_of_a_head_s_numbers_is_counted() -> None:
 def test_taps_are_pooled_to_the_grid_and_joined() -> None:
     maps, last, tokens = torch.rand(2, 3, 4, 4), torch.rand(2, 1, 1, 5), torch.rand(2, 7, 6)
     pooled = pool_taps([maps, last, tokens], [1, 3, 2], 2)
-    assert pooled.shape == (2, 3 * 4 + 5 + 6)
+    assert pooled.shape == (2, 3 * 5 + 5 + 2 * 6)
     assert torch.allclose(pooled[:, 0], maps[:, 0, :2, :2].mean((1, 2)))
-    assert torch.equal(pooled[:, 12:17], last.flatten(1))
-    assert torch.allclose(pooled[:, 17:], tokens.mean(1))
+    assert torch.allclose(pooled[:, 12:15], maps.flatten(2).std(2, correction=0), atol=1e-4)
+    assert torch.equal(pooled[:, 15:20], last.flatten(1))
+    assert torch.allclose(pooled[:, 20:26], tokens.mean(1))
+    assert torch.allclose(pooled[:, 26:], tokens.std(1, correction=0), atol=1e-4)
+    widths = [tap_width(3, (4, 4), 2), tap_width(5, (1, 1), 2), tap_width(6, (7,), 2)]
+    assert widths == [15, 5, 12]
