@@ -39,6 +39,7 @@ CARRYING_NAMES = {"StochasticDepth", "stochastic_depth"}
 """Of torchvision, which is not imported here: nothing happens in eval mode."""
 ADDING = {operator.add, operator.iadd, torch.add, "add", "add_"}
 MULTIPLYING = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+SCALING = {operator.sub, operator.truediv, operator.pow, operator.neg, torch.sub, torch.div, torch.pow}
 CHANNELLESS = {"ndim", "dtype", "device"}
 """Attributes of a tensor that do not depend on how many channels it has."""
 
@@ -205,8 +206,8 @@ class _Reader:
     def _function(self, node: fx.Node) -> Flow | None:
         if node.op == "placeholder":
             return None
-        if node.target in ADDING or node.target in MULTIPLYING:
-            return self._unite(node, added=node.target in ADDING)
+        if node.target in ADDING or node.target in MULTIPLYING or node.target in SCALING:
+            return self._arithmetic(node)
         if node.target is torch.cat:
             return self._concatenate(node)
         if node.target in (F.linear, F.conv2d, F.batch_norm):
@@ -266,6 +267,20 @@ class _Reader:
         if len(flows) != len(tensors) or any(flow is None or flow.axis != axis for flow in flows):
             return None
         return Flow(tuple(run for flow in flows if flow is not None for run in flow.runs), axis)
+
+    def _arithmetic(self, node: fx.Node) -> Flow | None:
+        """With single numbers every channel goes its own way; with another tensor the channels are united."""
+        tensors = [a for a in node.all_input_nodes if not self._is_number(a)]
+        rest = [a for a in node.args if not isinstance(a, fx.Node)]
+        if len(tensors) == 1 and all(isinstance(a, int | float) for a in rest):
+            return self.flows.get(tensors[0].name)
+        return None if node.target in SCALING else self._unite(node, added=node.target in ADDING)
+
+    def _is_number(self, node: fx.Node) -> bool:
+        if node.op != "get_attr":
+            return False
+        value = operator.attrgetter(str(node.target))(self.graph_module)
+        return isinstance(value, torch.Tensor) and value.numel() == 1
 
     def _unite(self, node: fx.Node, *, added: bool) -> Flow | None:
         flows = [self.flows.get(a.name) for a in node.all_input_nodes]

@@ -258,3 +258,40 @@ def test_layers_that_are_traced_through_are_layers() -> None:
     remove_channels(part, channels.layouts, {"one": kept})
     assert part.get_submodule("norm").running_var.shape == (3,)
     assert torch.allclose(part(x), before, atol=1e-6)
+
+
+class _Scaled(nn.Module):
+    """Activations written as arithmetic with single numbers, and one with a number for every channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({name: nn.Conv2d(1, 4, 1) for name in ("quick", "star", "each")})
+        self.ends = nn.ModuleDict({name: nn.Conv2d(4, 3, 2) for name in self.layers})
+        self.scale, self.bias = nn.Parameter(torch.full((1,), 0.9)), nn.Parameter(torch.full((1,), -0.4))
+        self.own = nn.Parameter(torch.ones(4, 1, 1))
+        self.flatten = nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        quick, star, each = (layer(x) for layer in self.layers.values())
+        made = {
+            "quick": quick * torch.sigmoid(1.702 * quick),
+            "star": self.scale * F.relu(star) ** 2 + self.bias,
+            "each": each * self.own,
+        }
+        ends = [self.ends[name](y) for name, y in made.items()]
+        return self.flatten((ends[0] + ends[1] + ends[2]) / 3)
+
+
+@torch.no_grad()
+def test_arithmetic_with_single_numbers_carries_channels() -> None:
+    part, channels = _read(_Scaled())
+    assert {g.name: g.residual for g in channels.groups} == {"layers.quick": False, "layers.star": False}
+    assert channels.logits is not None
+    assert set(channels.logits.producers) == {"ends.quick", "ends.star", "ends.each"}
+    kept, x = {"layers.star": torch.tensor([0, 3])}, torch.randn(2, 1, 2, 2)
+    part.get_submodule("ends.star").weight[:, [1, 2]] = 0
+    before = part(x)
+    remove_channels(part, channels.layouts, kept)
+    assert torch.allclose(part(x), before, atol=1e-6)
+    remove_channels(part, channels.layouts, {channels.logits.name: torch.tensor([2, 0])})
+    assert torch.allclose(part(x), before[:, [2, 0]], atol=1e-6)
