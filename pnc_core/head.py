@@ -43,8 +43,10 @@ def pool_taps(taps: Sequence[Tensor], axes: Sequence[int], grid: int) -> Tensor:
 def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
     x = tap.movedim(axis, 1)
     places = x.flatten(2)
-    cells = tuple(min(grid, n) for n in x.shape[2:])
-    means = places.mean(2) if x.ndim == 3 else F.adaptive_avg_pool2d(x, cells).flatten(1)
+    if x.ndim == 3:
+        means = places.mean(2)
+    else:
+        means = F.adaptive_avg_pool2d(x, (min(grid, x.shape[2]), min(grid, x.shape[3]))).flatten(1)
     if places.shape[2] == 1:
         return means
     return torch.cat([means, (places.var(2, correction=0) + 1e-6).sqrt()], dim=1)

@@ -95,5 +95,5 @@ def test_heads_see_the_images_and_then_their_views(job: Job) -> None:
     assert len(one.labels) == 3 * count
     assert torch.equal(one.labels[:count], job.validation.labels)
     assert torch.equal(one.old, two.old)
-    # Taps of 8, 8, 16 and 32 channels of the target, of 16 and 32 of the module; means and spread; grids of 2x2 or more.
+    # Taps of 8, 8, 16 and 32 channels of the target, of 16 and 32 of the module, on grids of 2x2 or more.
     assert (one.features.shape[1], two.features.shape[1]) == (2 * 112, (4 + 1) * 112)
