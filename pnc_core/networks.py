@@ -197,7 +197,7 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     Raises:
         UnknownArchitecture: the name is not on the list.
         ConfigError: an option is unknown or out of range.
-        NetworkError: the architecture cannot take this input size.
+        NetworkError: the architecture cannot take this input size, or be built on this device.
     """
     table = timm_architectures() if spec.architecture.startswith("timm/") else architectures()
     builder = table.get(spec.architecture)
@@ -210,11 +210,11 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
         return builder(spec, **spec.options).to(device).eval()
     except TypeError as error:
         raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         raise NetworkError(
-            f"{spec.architecture}: expected another input_size than {spec.input_size}, got {error}"
+            f"{spec.architecture}: expected one that builds on {device!r} for input_size {spec.input_size}, got {error}"
         ) from None
 
 
