@@ -205,13 +205,14 @@ def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tupl
 def _rows(arena: Arena, images: ImageSet, read: Read, views: int) -> list[HeadInputs]:
     """What heads read of the images and of augmented views of them, once for every form of features."""
     views = min(views, max(1, MAX_ROWS // len(images)))
+    fast = arena.precision == "bfloat16" and views > 0  # test images, which have no views, are read in float32
     rows = []
     for view in range(views + 1):
         generator = arena.generator("view", view)
         for index in batches(len(images), BATCH):
             pixels = images.images[index]
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(arena.device, torch.bfloat16, enabled=fast):
                 old, own, features = read(arena.view(pixels, generator) if view else pixels)
-            rows.append((old, own, images.labels[index], *features))
-    old, own, labels, *forms = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+            rows.append((images.labels[index], old.float(), own.float(), *(f.float() for f in features)))
+    labels, old, own, *forms = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
     return [HeadInputs(old, own, features, labels) for features in forms]

@@ -191,7 +191,7 @@ class Memo(nn.Module):
         with torch.no_grad():
             _, seen = self._trunk(x)
         _, (made,) = run_part(self.tail, seen[self._start])
-        return pool_taps([seen[self._last.name], made], [self._last.axis] * 2, 1)
+        return torch.cat([x.movedim(self._last.axis, 1).flatten(2).mean(2) for x in (seen[self._last.name], made)], 1)
 
 
 def _tuned(arena: Arena, method: str, images: ImageSet, loss: Loss, rate: float = RATE) -> Answer:
