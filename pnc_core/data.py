@@ -119,7 +119,7 @@ def augment(images: Tensor, kind: Augmentation, generator: torch.Generator) -> T
     if kind == "none":
         return images
     count, _, height, width = images.shape
-    rows, columns = (_moved(count, size, generator) for size in (height, width))
+    columns, rows = (_moved(count, size, generator) for size in (width, height))
     if kind == "shift-flip":
         mirrored = torch.randint(0, 2, (count, 1), generator=generator).bool()
         columns = torch.where(mirrored, columns.flip(1), columns)

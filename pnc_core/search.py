@@ -33,7 +33,7 @@ MAX_CANDIDATES = 32
 """Pairs that are screened at most: those whose depths agree best."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
 """Shares of the job's time, for progress."""
-TRIAL_VIEWS = 1
+TRIAL_VIEWS = 2
 """Augmented views that trials are compared on."""
 
 
@@ -124,10 +124,10 @@ def screen(job: Job) -> list[Position]:
     stitched = time.monotonic() - started
     scores = _screen_scores(job, [row[0] for row in fitting], fit, held)
     found = []
-    for number, ((insertion, size, macs), (score, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
+    for number, ((insertion, size, macs), (score, error, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
         trial = _trial(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
         _report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
-        found.append((score.average, -size, insertion.position))
+        found.append((score.average, -error, insertion.position))
     return [position for _, _, position in sorted(found, key=lambda row: row[:2], reverse=True)]
 
 
@@ -145,8 +145,11 @@ def _within_budget(job: Job, size: int, macs: int) -> bool:
 
 def _screen_scores(
     job: Job, insertions: list[Insertion], fit: ImageSet, held: ImageSet
-) -> list[tuple[Accuracy, float]]:
-    """Joint accuracy of a ridge classifier on the last features and logits of both sides, and seconds spent."""
+) -> list[tuple[Accuracy, float, float]]:
+    """Joint accuracy and squared error of a ridge classifier on the last of both sides, and seconds spent.
+
+    On few images many positions reach the same accuracy; the error still tells them apart.
+    """
     columns = [_last_features(job, insertions, images) for images in (fit, held)]
     found = []
     for (x, labels, spent), (x_held, labels_held, spent_held) in zip(*columns, strict=True):
@@ -155,8 +158,10 @@ def _screen_scores(
         sums = RidgeSums(x.shape[1], classes)
         sums.add(x, F.one_hot(labels, classes).float())
         weight, bias = sums.solve(1e-2)
-        score = accuracy(F.linear(x_held, weight, bias), labels_held, job.old_classes)
-        found.append((score, time.monotonic() - started + spent + spent_held))
+        answers = F.linear(x_held, weight, bias)
+        error = float(F.mse_loss(answers, F.one_hot(labels_held, classes).float()))
+        score = accuracy(answers, labels_held, job.old_classes)
+        found.append((score, error, time.monotonic() - started + spent + spent_held))
     return found
 
 
