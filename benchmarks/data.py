@@ -47,7 +47,7 @@ SUITES = {
         Suite("digits", "cnn", 32, (1, 8, 8), (0.3,), (0.37,), 5, 5, 5, 40, 30_000, "shift"),
         Suite("mnist", "cnn", 16, (1, 28, 28), (0.131,), (0.308,), 5, 5, 5, 3, 60_000, "shift"),
         Suite("cifar10", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 5, 5, 5, 14, 120_000, "shift-flip"),
-        Suite("cifar100", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 50, 50, 10, 20, 120_000, "shift-flip"),
+        Suite("cifar100", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 50, 50, 10, 16, 120_000, "shift-flip"),
     )
 }
 

@@ -65,3 +65,25 @@ def test_the_share_is_what_was_asked_for(keep: float) -> None:
     tail, _ = _opened()
     sizes = {name: len(kept) for name, kept in LearnedMask(tail, _scores(tail), keep).kept().items()}
     assert 0.9 * keep * tail.numbers < tail.count(sizes) <= keep * tail.numbers
+
+
+def test_from_wrong_scores_it_learns_its_way_to_the_channels_that_are_missed() -> None:
+    tail, x = _opened()
+    with torch.no_grad():
+        tail.mask(choose_channels(tail, _scores(tail, 1), 0.4))
+        wanted, _ = tail.forward(x)
+    mask = LearnedMask(tail, _scores(tail), 0.4)
+
+    def mismatch() -> float:
+        with torch.no_grad():
+            tail.mask(mask.kept())
+            return float((tail.forward(x)[0] - wanted).square().mean())
+
+    before = mismatch()
+    optimizer = torch.optim.Adam(mask.parameters(), lr=0.05)
+    for _ in range(20 * REFRESH):
+        mask.apply()
+        optimizer.zero_grad()
+        (tail.forward(x)[0] - wanted).square().mean().backward()
+        optimizer.step()
+    assert mismatch() < 0.5 * before
