@@ -38,6 +38,8 @@ class Arena:
     """Of the method's own random choices; classes and images are drawn by the split's."""
     device: str = "cpu"
     precision: str = "bfloat16"
+    sides: bool = True
+    """Old and new classes weigh half each, whatever their number; False: every class weighs the same."""
     step: Callable[[int], None] = lambda images: None
     """Called with the number of images after every batch of training."""
     said: Callable[[str], None] = lambda message: None
@@ -86,6 +88,8 @@ class Arena:
     @property
     def balance(self) -> Tensor:
         """Weights of the classes with which old and new ones weigh half each, as they do in cloning's heads."""
+        if not self.sides:
+            return torch.ones(self.old + self.new, device=self.device)
         share = float((self.images.labels >= self.old).double().mean())
         weights = [0.5 / (1 - share)] * self.old + [0.5 / share] * self.new
         return torch.tensor(weights, device=self.device)
@@ -123,8 +127,8 @@ class Arena:
 class Answer:
     """What a method says of the test images, and what that costs."""
 
-    logits: Tensor
-    """float32 (N, old + new) of `Arena.test`."""
+    logits: Callable[[], Tensor]
+    """Answers for `Arena.test`: float32 (N, old + new)."""
     numbers: int
     """Parameters and buffers to be stored beside the target."""
     macs: int
@@ -134,8 +138,8 @@ class Answer:
 
 def answer_of(network: nn.Module, arena: Arena, images_used: int) -> Answer:
     """The answer of a network for all classes, which has to be stored as a whole."""
-    logits = predict(network, arena.spec, arena.test.images)
-    return Answer(logits, numbers(network), multiply_accumulates(network, arena.spec), images_used)
+    macs = multiply_accumulates(network, arena.spec)
+    return Answer(lambda: predict(network, arena.spec, arena.test.images), numbers(network), macs, images_used)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ class Record:
     macs_ratio: float
     """Multiply-accumulates of an answer over the target's."""
     seconds: float
-    """Learning, and answering for the test images: processor time on a CPU, so that a busy machine changes little."""
+    """Learning, without the answers: processor time on a CPU, so that a busy machine changes little."""
     images_used: int
 
 
@@ -167,7 +171,7 @@ def compete(arena: Arena, method: str, rival: Callable[[Arena], Answer]) -> Reco
     started = clock()
     answer = rival(arena)
     seconds = clock() - started
-    found = judge(answer.logits, alone, labels)
+    found = judge(answer.logits(), alone, labels)
     return Record(
         suite=arena.split.suite.name,
         seed=arena.seed,
@@ -194,13 +198,13 @@ Read = Callable[[Tensor], tuple[Tensor, Tensor, list[Tensor]]]
 """uint8 images -> old logits, new logits, features in one or several forms."""
 
 
-def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tuple[Head, Tensor]:
-    """The head whose form and strength do best on held-out images, fitted on all, and its test logits."""
+def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tuple[Head, Callable[[], Tensor]]:
+    """The head whose form and strength do best on held-out images, fitted on all, and what it says of test images."""
     parts = arena.images.split(HELD, arena.generator("held"))
     train, held = (_rows(arena, part, read, views) for part in parts)
     forms = enumerate(zip(train, held, strict=True))
     fitted = choose_head([HeadChoice(kind, form, *inputs) for form, inputs in forms])
-    return fitted.head, head_logits(fitted.head, _rows(arena, arena.test, read, 0)[fitted.grid])
+    return fitted.head, lambda: head_logits(fitted.head, _rows(arena, arena.test, read, 0)[fitted.grid])
 
 
 def _rows(arena: Arena, images: ImageSet, read: Read, views: int) -> list[HeadInputs]:

@@ -10,19 +10,21 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.evaluation import multiply_accumulates, predict
 from pnc_core.positions import trace
 
-BUDGET = {"keep": 0.42, "max_size": 0.6}
-"""Module, adapters and head together: at most 0.6 of the source."""
-LEARNED = {"epochs": 5, "refine": 3, "shortlist": 2, "views": 6}
-"""Chosen on the development split, together with the rivals' settings."""
+BUDGET: dict[str, Any] = {"keep": 0.48, "max_size": 0.6, "tap_grid": 1, "shortlist": 1, "screen_images": 500}
+"""Module, adapters and head together: at most 0.6 of the source. Chosen on the development split, as LEARNED is."""
+FAST: dict[str, Any] = {**BUDGET, "preset": "fast", "views": 1}
+LEARNED: dict[str, Any] = {**BUDGET, "epochs": 5, "views": 6}
+"""With finer taps (2x2 cells) and positions tried by training 81.3 % in place of 80.9 %, at twice the time;
+labels learned, too, for 3 epochs: no better, for 12: 80.2 %."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "pnc_fast": {"preset": "fast", **BUDGET},
-    "pnc_joint": {**LEARNED, **BUDGET},
+    "pnc_fast": FAST,
+    "pnc_joint": LEARNED,
     "pnc_whole": {**LEARNED, "keep": 1.0, "max_size": 2.0},
-    "pnc_strict": {**LEARNED, **BUDGET, "locality": "strict", "refine": 0},
-    "pnc_no_old": {**LEARNED, **BUDGET, "old_images": False},
-    "pnc_random_mask": {**LEARNED, **BUDGET, "localizer": "random", "masking": "scored"},
-    "pnc_fixed_position": {**LEARNED, **BUDGET},
+    "pnc_strict": {**LEARNED, "locality": "strict"},
+    "pnc_no_old": {**LEARNED, "old_images": False},
+    "pnc_random_mask": {**LEARNED, "localizer": "random", "masking": "scored"},
+    "pnc_fixed_position": LEARNED,
 }
 """`pnc_whole` has no budget; `pnc_random_mask` goes without localization, `pnc_fixed_position` without search."""
 
@@ -56,7 +58,7 @@ def cloned(arena: Arena, method: str) -> Answer:
     composed = attach(arena.target[0], bundle)
     sizes = bundle.manifest.sizes
     return Answer(
-        predict(composed, arena.target[1], arena.test.images),
+        lambda: predict(composed, arena.target[1], arena.test.images),
         numbers=sizes.module + sizes.adapter + sizes.head,
         macs=multiply_accumulates(composed, arena.target[1]),
         images_used=len(images),

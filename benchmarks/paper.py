@@ -8,11 +8,11 @@ stopped and taken up again with `--resume`. `report.md` and the plots are made f
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -49,7 +49,7 @@ def main(
         raise typer.BadParameter(f"expected suites {list(SUITES)} and methods {list(METHODS)}, got {suite}, {unknown}")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
-    records = read_records(file) if resume else []
+    records = [Record(**row) for row in read_rows(file)] if resume else []
     done = {(r.suite, r.split, r.method, r.fraction) for r in records}
     todo = [(int(seed), share, name) for seed in seeds.split(",") for share in fractions for name in chosen]
     todo = [row for row in todo if (suite, row[0], row[2], row[1]) not in done]
@@ -58,7 +58,7 @@ def main(
         task = progress.add_task("starting", total=len(todo))
         for record in measure(suite, todo, data_root, out / "nets", (device, precision), (progress, task)):
             records.append(record)
-            write_records(file, records)
+            write_rows(file, records)
             console.print(
                 f"{record.suite} {record.split} {record.fraction:g} {record.method:<20} average {record.avg:.4f}  "
                 f"old {record.old:.4f}  new {record.new:.4f}  locality {record.locality:.4f}  {record.seconds:.0f} s"
@@ -106,15 +106,16 @@ def _trained(split: Split, nets: Path, machine: tuple[str, str], progress: Progr
     return split, found[0], found[1]
 
 
-def read_records(file: Path) -> list[Record]:
+def read_rows(file: Path) -> list[dict[str, Any]]:
     """What was measured so far."""
-    return [Record(**row) for row in json.loads(file.read_text())] if file.is_file() else []
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    return rows
 
 
-def write_records(file: Path, records: list[Record]) -> None:
+def write_rows(file: Path, rows: Sequence[Any]) -> None:
     """All records, in one step: a run that is stopped leaves a whole file."""
     half = file.with_suffix(".half")
-    half.write_text(json.dumps([asdict(record) for record in records], indent=1) + "\n")
+    half.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     half.rename(file)
 
 

@@ -1,10 +1,11 @@
 """Tables and plots of what was measured, made from the records alone."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from app.plots.bars import accuracy_bars
 from app.plots.drawing import save
@@ -41,6 +42,29 @@ def table(records: Sequence[Record]) -> str:
         used = [f"{mean(row.seconds for row in rows):.0f}", f"{mean(row.images_used for row in rows):.0f}"]
         lines.append("| " + " | ".join([f"`{method}`", *shares, *costs, *used, str(len(rows))]) + " |")
     return "\n".join(lines)
+
+
+def markdown(
+    records: Sequence[Mapping[str, Any]], keys: tuple[str, ...], shares: tuple[str, ...], numbers: tuple[str, ...]
+) -> str:
+    """A markdown table, one line for every value of `keys`: mean and standard deviation.
+
+    Args:
+        records: What was measured.
+        keys: Fields that name a line.
+        shares: Fields that are 0..1, shown in percent.
+        numbers: Fields that are shown as they are.
+    """
+    lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        lines[tuple(record[key] for key in keys)].append(record)
+    columns = (*keys, *shares, *numbers, "splits")
+    text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    for line, rows in lines.items():
+        cells = [_percent([row[name] for row in rows]) for name in shares]
+        cells += [f"{mean(row[name] for row in rows):.3g}" for name in numbers]
+        text.append("| " + " | ".join([*map(str, line), *cells, str(len(rows))]) + " |")
+    return "\n".join(text)
 
 
 def _percent(values: Sequence[float]) -> str:

@@ -25,7 +25,7 @@ from pnc_core.data import ImageSet, preprocess
 from pnc_core.evaluation import multiply_accumulates, predict
 from pnc_core.head import pool_taps
 from pnc_core.networks import BasicBlock, Chain, CifarResNet, build_network
-from pnc_core.positions import INPUT, PositionInfo, Reader, cut, run_part, trace
+from pnc_core.positions import INPUT, PositionInfo, Reader, cut, trace
 
 # Nothing is learnt, or only a head on frozen networks.
 
@@ -33,7 +33,7 @@ from pnc_core.positions import INPUT, PositionInfo, Reader, cut, run_part, trace
 def target_only(arena: Arena) -> Answer:
     """The target as it is: it never says a new class."""
     never = torch.full((len(arena.test), arena.new), -torch.inf)
-    return Answer(torch.cat([arena.alone, never], 1), 0, multiply_accumulates(*arena.target), 0)
+    return Answer(lambda: torch.cat([arena.alone, never], 1), 0, multiply_accumulates(*arena.target), 0)
 
 
 def linear_probe(arena: Arena) -> Answer:
@@ -54,9 +54,12 @@ def linear_probe(arena: Arena) -> Answer:
 
 def direct_ensemble(arena: Arena, *, softmax: bool) -> Answer:
     """Both whole networks; logits, or the probabilities of either's classes, side by side."""
-    own = predict(*arena.source, arena.test.images)[:, arena.cloned]
-    sides = (arena.alone.softmax(1), own.softmax(1)) if softmax else (arena.alone, own)
-    return Answer(torch.cat(sides, 1), numbers(arena.source[0]), arena.both_macs, 0)
+
+    def logits() -> Tensor:
+        sides = arena.alone, predict(*arena.source, arena.test.images)[:, arena.cloned]
+        return torch.cat([side.softmax(1) if softmax else side for side in sides], 1)
+
+    return Answer(logits, numbers(arena.source[0]), arena.both_macs, 0)
 
 
 def ensemble(arena: Arena, *, kind: str) -> Answer:
@@ -120,13 +123,18 @@ def lwf_new(arena: Arena) -> Answer:
 
 def lwf(arena: Arena) -> Answer:
     """Old and new images: classification among all classes, distillation of the target's logits."""
+    return answer_of(learn_lwf(arena), arena, len(arena.images))
+
+
+def learn_lwf(arena: Arena) -> nn.Module:
+    """The network of `lwf`."""
     weight, stay = arena.balance, distillation(arena.target[0], TEMPERATURE, DISTILLATION)
 
     def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         logits = network(x).float()
         return F.cross_entropy(logits, labels, weight) + stay(logits, x)
 
-    return _tuned(arena, "lwf", arena.images, loss)
+    return _learn(arena, "lwf", arena.images, loss, RATE)
 
 
 def ewc(arena: Arena) -> Answer:
@@ -149,27 +157,33 @@ def ewc(arena: Arena) -> Answer:
 
 def memo(arena: Arena) -> Answer:
     """A trained copy of the last layers beside the frozen target, one classifier on both, aligned at the end."""
-    network, weight = Memo(arena), arena.balance
+    return answer_of(learn_memo(arena, Memo(arena)), arena, len(arena.images))
+
+
+def learn_memo(arena: Arena, network: "Memo") -> "Memo":
+    """Give a network that answers for the arena's old classes one more copy and the new classes, in place."""
+    weight = arena.balance
+    network.grow(arena.new, arena.generator("rows"))
     # The auxiliary classifier makes the copy's own features tell the new classes apart, the old ones being one.
-    auxiliary = nn.utils.skip_init(nn.Linear, network.fc.in_features // 2, 1 + arena.new, device=arena.device)
+    auxiliary = nn.utils.skip_init(nn.Linear, network.width, 1 + arena.new, device=arena.device)
     nn.init.zeros_(auxiliary.weight)
     nn.init.zeros_(auxiliary.bias)
     grouped = torch.cat([weight[:1], weight[arena.old :]])
 
     def loss(_: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         features = network.features(x)
-        apart = auxiliary(features[:, -auxiliary.in_features :]).float()
+        apart = auxiliary(features[:, -network.width :]).float()
         group = (labels - arena.old + 1).clamp_min(0)
         return F.cross_entropy(network.fc(features).float(), labels, weight) + F.cross_entropy(apart, group, grouped)
 
     _train(network, arena, "memo", arena.images, loss, RATE, auxiliary)
     rows = network.fc.weight.data
     rows[arena.old :] *= rows[: arena.old].norm(dim=1).mean() / rows[arena.old :].norm(dim=1).mean()
-    return answer_of(network, arena, len(arena.images))
+    return network
 
 
 class Memo(nn.Module):
-    """The frozen target with a second, trained copy of its last layers beside it."""
+    """The frozen target with copies of its last layers beside it, one for every time it grew; the last one learns."""
 
     def __init__(self, arena: Arena) -> None:
         super().__init__()
@@ -177,10 +191,31 @@ class Memo(nn.Module):
         start = min(traced.positions, key=lambda p: abs(p.depth - MEMO_DEPTH))
         self._start, self._last = start.name, traced.positions[-1]
         self._trunk = Reader(traced, [start.name, self._last.name])
-        self.tail = copy.deepcopy(cut(traced, start.name, [self._last.name]))
-        name, before = classifier(self.tail)
-        self.tail.set_submodule(name, nn.Identity())
-        self.fc = wider(before, 2 * self._last.channels, arena.new, arena.generator("rows"))
+        tail = copy.deepcopy(cut(traced, start.name, [self._last.name]))
+        name, self.fc = classifier(tail)
+        tail.set_submodule(name, nn.Identity())
+        self._pattern = (tail,)  # not a part of the network
+        self.copies = nn.ModuleList()
+        self.width = self._last.channels
+
+    def grow(self, new: int, generator: torch.Generator) -> None:
+        """One more copy, as the target's layers are, and small random rows for new classes."""
+        self.copies.requires_grad_(False)
+        self.copies.append(copy.deepcopy(self._pattern[0]))
+        self.fc = wider(self.fc, self.width * (1 + len(self.copies)), new, generator)
+
+    def train(self, mode: bool = True) -> "Memo":
+        """Only the last copy learns; the norms of the others stay as they are."""
+        super().train(mode)
+        for before in self.copies[:-1]:
+            before.eval()
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Memo":
+        """Likewise."""
+        for part in (*self.copies[-1:], self.fc):
+            part.requires_grad_(requires_grad)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Preprocessed images -> logits of old and new classes."""
@@ -188,18 +223,23 @@ class Memo(nn.Module):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Pooled last features of the frozen side, then of the trained one."""
+        """Pooled last features of the frozen side, then of every copy."""
         with torch.no_grad():
             _, seen = self._trunk(x)
-        _, (made,) = run_part(self.tail, seen[self._start])
-        return torch.cat([x.movedim(self._last.axis, 1).flatten(2).mean(2) for x in (seen[self._last.name], made)], 1)
+        made = [one(seen[self._start])[1][0] for one in self.copies]
+        features = (seen[self._last.name], *made)
+        return torch.cat([x.movedim(self._last.axis, 1).flatten(2).mean(2) for x in features], 1)
 
 
 def _tuned(arena: Arena, method: str, images: ImageSet, loss: Loss, rate: float = RATE) -> Answer:
+    return answer_of(_learn(arena, method, images, loss, rate), arena, len(images))
+
+
+def _learn(arena: Arena, method: str, images: ImageSet, loss: Loss, rate: float) -> nn.Module:
     """A copy of the target with small random rows for the new classes, trained as a whole."""
     network = widened(arena.target[0], arena.new, arena.generator("rows"))
     _train(network, arena, method, images, loss, rate)
-    return answer_of(network, arena, len(images))
+    return network
 
 
 def _train(
@@ -207,7 +247,7 @@ def _train(
 ) -> None:
     network.requires_grad_(True).train()
     recipe, generator = arena.recipe(images, rate, WEIGHT_DECAY), arena.generator(method)
-    learnt = [p for part in (network, *also) for p in part.parameters()]
+    learnt = [p for part in (network, *also) for p in part.parameters() if p.requires_grad]
     fit(network, arena.spec, images, recipe, generator, loss=loss, parameters=learnt, step=arena.step)
 
 

@@ -24,8 +24,9 @@ SHUT = -1e4
 """Logit of the cloned classes where a strict module is not run: finite, with probability zero."""
 SHUTTER_LOSS = 0.02
 """Share of held-out new images that a shutter may turn away."""
-SMALL_FIT, LARGE_FIT_ITERATIONS = 2_000_000, 60
-"""Features times rows up to which a head is fitted to the last digit; beyond, so many steps of L-BFGS are enough."""
+SMALL_FIT, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 60, 20
+"""Features times rows up to which a head is fitted to the last digit; beyond, so many steps of L-BFGS are enough,
+and fewer where it goes on from a head of the same kind."""
 CHOICE_ROWS = 20_000
 """Rows that the choice between heads is made on, at most; the chosen one is fitted on all."""
 STRENGTHS = (1e-3, 1e-2, 1e-1)
@@ -137,7 +138,7 @@ class HeadInputs:
         return HeadInputs(*(torch.cat(pair) for pair in pairs))
 
 
-def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2) -> Head:
+def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None) -> Head:
     """Fit a head by balanced cross-entropy (old and new classes weigh half each).
 
     Taps are standardised for the fit; the statistics are folded into the weights.
@@ -146,6 +147,7 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2) -> Head:
         kind: `affine`, `router` or `joint`.
         inputs: Rows of the training images.
         strength: Weight decay on the standardised weights.
+        start: A head of this kind, fitted on rows like these, from which a large fit goes on.
     """
     old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
     # Small fits in double precision; large ones would take twice as long for digits that do not count.
@@ -154,7 +156,15 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2) -> Head:
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
     rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), (features - mean) / std, inputs.labels)
     head = Head(kind, features.shape[1], old_classes, new_classes).to(dtype)
-    _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), strength)
+    iterations = 200
+    if dtype == torch.float32:
+        iterations = LARGE_FIT_ITERATIONS if start is None else WARM_ITERATIONS
+        if start is not None:
+            head.load_state_dict(start.state_dict())
+            if kind != "affine":
+                head.bias.data += head.weight.data @ mean
+                head.weight.data *= std
+    _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), strength, iterations)
     head.double()
     if kind != "affine":
         head.weight.data /= std.double()
@@ -169,8 +179,7 @@ def balance(labels: Tensor, old_classes: int) -> Tensor:
     return torch.where(is_new, 0.5 / share_new, 0.5 / (1 - share_new)) / len(labels)
 
 
-def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float) -> None:
-    iterations = 200 if rows.features.dtype == torch.float64 else LARGE_FIT_ITERATIONS
+def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float, iterations: int) -> None:
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=iterations, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
     )
@@ -290,10 +299,10 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     middle = len(STRENGTHS) // 2
     first = min((_try(choice, STRENGTHS[middle]) for choice in choices), key=lambda tried: tried.loss)
     others = () if first.choice.kind == "affine" else (*STRENGTHS[:middle], *STRENGTHS[middle + 1 :])
-    best = min((first, *(_try(first.choice, s) for s in others)), key=lambda tried: tried.loss)
+    best = min((first, *(_try(first.choice, s, first.head) for s in others)), key=lambda tried: tried.loss)
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
-    head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength)
+    head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head)
     return FittedHead(head, choice.grid, score)
 
 
@@ -306,8 +315,8 @@ class _Tried:
     """Balanced cross-entropy on the held-out images."""
 
 
-def _try(choice: HeadChoice, strength: float) -> _Tried:
-    head = fit_head(choice.kind, choice.train.some(CHOICE_ROWS), strength)
+def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Tried:
+    head = fit_head(choice.kind, choice.train.some(CHOICE_ROWS), strength, start)
     return _Tried(choice, strength, head, float(balanced_losses(head, choice.validation).mean()))
 
 

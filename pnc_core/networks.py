@@ -1,9 +1,10 @@
 """Build a network by an allow-listed name: the only way a name becomes code.
 
 Own families: `resnet20|32|56` (He et al. 2016, section 4.2, the CIFAR form),
-`cnn` (plain), `vgg` (small, batch-normalised). Every torchvision classifier is
-`torchvision/<name>` and, where timm is installed, each of its own is `timm/<name>`. A name
-is looked up in a table; it never becomes an import or a download.
+`cnn` (plain), `vgg` (small, batch-normalised), `mobilenetv2` (Sandler et al. 2018, with
+fewer strides). Every torchvision classifier is `torchvision/<name>` and, where timm is
+installed, each of its own is `timm/<name>`. A name is looked up in a table; it
+never becomes an import or a download.
 """
 
 from collections.abc import Callable
@@ -115,6 +116,18 @@ def _vgg(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
     return Chain(plan, spec.input_size[0], len(spec.classes))
 
 
+def _mobilenet(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
+    w = _width(width)
+    # Expansion, channels, repeats, stride: the published plan without the strides that small images cannot afford.
+    plan = [[1, w // 2, 1, 1], [6, 3 * w // 4, 2, 1], [6, w, 2, 2], [6, 2 * w, 2, 2], [6, 3 * w, 1, 1]]
+    network = torchvision_models().MobileNetV2(len(spec.classes), 1.0, plan, round_nearest=4, dropout=0.0)
+    first, last, features = network.features[0][0], network.features[-1], 8 * w
+    network.features[0][0] = nn.Conv2d(spec.input_size[0], first.out_channels, 3, 2, 1, bias=False)
+    network.features[-1] = type(last)(last[0].in_channels, features, 1, activation_layer=nn.ReLU6)
+    network.classifier[1] = nn.Linear(features, len(spec.classes))
+    return network  # type: ignore[no-any-return]
+
+
 def _torchvision(name: str, spec: NetworkSpec) -> nn.Module:
     if spec.input_size[0] != 3:
         raise NetworkError(f"torchvision/{name}: expected input_size with 3 channels, got {spec.input_size[0]}")
@@ -164,7 +177,7 @@ def architectures() -> dict[str, Builder]:
     """Every name that builds without an extra, and its builder; timm's are not listed."""
     models = torchvision_models()
     table: dict[str, Builder] = {f"resnet{6 * n + 2}": partial(_cifar_resnet, n) for n in (3, 5, 9)}
-    table |= {"cnn": _cnn, "vgg": _vgg}
+    table |= {"cnn": _cnn, "vgg": _vgg, "mobilenetv2": _mobilenet}
     return table | {f"torchvision/{name}": partial(_torchvision, name) for name in models.list_models(module=models)}
 
 

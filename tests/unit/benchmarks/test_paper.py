@@ -61,7 +61,7 @@ def test_a_run_is_written_down_taken_up_again_and_reported(tmp_path: Path) -> No
     assert results[0]["new"] == 0
     again = _run(*common, "--methods", "target_only,ensemble_softmax", "--resume")
     assert "target_only" not in again
-    records = paper.read_records(tmp_path / "results.json")
+    records = [Record(**row) for row in paper.read_rows(tmp_path / "results.json")]
     assert [r.method for r in records] == ["target_only", "ensemble_softmax"]
     assert "`ensemble_softmax`" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "digits-0.3.svg").stat().st_size > 1000

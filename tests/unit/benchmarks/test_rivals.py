@@ -72,9 +72,9 @@ def once(arena: Arena, before: list[str]) -> Once:
 @pytest.mark.parametrize("method", RIVALS)
 def test_a_rival_answers_for_every_image_and_class(method: str, arena: Arena, once: Once) -> None:
     answer, record, _ = once(method)
-    assert answer.logits.shape == (len(arena.test), arena.old + arena.new)
-    assert answer.logits.dtype == torch.float32
-    assert not answer.logits.isnan().any()
+    assert answer.logits().shape == (len(arena.test), arena.old + arena.new)
+    assert answer.logits().dtype == torch.float32
+    assert not answer.logits().isnan().any()
     assert 0 <= answer.images_used <= (len(arena.split.sample(1.0)) if method == "joint_100" else len(arena.images))
     assert 0 < record.macs_ratio <= 2.1
     assert record.avg == pytest.approx((record.old + record.new) / 2)
@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_record(method: str, arena: Arena, once: On
 
 def test_another_seed_gives_other_answers(arena: Arena, once: Once) -> None:
     other = RIVALS["finetune"](replace(arena, seed=1))
-    assert not torch.equal(other.logits, once("finetune")[0].logits)
+    assert not torch.equal(other.logits(), once("finetune")[0].logits())
 
 
 def test_the_target_alone_never_says_a_new_class(once: Once) -> None:

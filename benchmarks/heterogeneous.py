@@ -1,0 +1,79 @@
+"""Clone between architectures: a grid of targets and sources that have nothing in common, on CIFAR-10.
+
+    python -m benchmarks.heterogeneous --data-root DATA --seeds 0,1,2 --out results
+
+Every cell is one job with the preset `fast`; beside it stands the linear probe, which has the target's taps
+and the same images, but not the source.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.arena import Arena, Record, compete
+from benchmarks.cloning import cloned
+from benchmarks.data import load
+from benchmarks.paper import read_rows, write_rows
+from benchmarks.report import markdown
+from benchmarks.rivals import linear_probe
+from benchmarks.zoo import train_or_load, zoo_recipe
+
+ARCHITECTURES = ("resnet20", "vgg", "mobilenetv2", "cnn")
+
+
+@dataclass(frozen=True)
+class Cell(Record):
+    """A record with the architectures of both sides."""
+
+    target: str
+    source: str
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for heterogeneous.json, heterogeneous.md and trained networks.")],
+    data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
+    seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
+    fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
+    threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Keep what heterogeneous.json has and measure the rest.")] = False,
+) -> None:
+    """Measure the grid."""
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    console, file = Console(), out / "heterogeneous.json"
+    cells = [Cell(**row) for row in read_rows(file)] if resume else []
+    done = {(cell.split, cell.target, cell.source) for cell in cells}
+    pairs = [(t, s) for t in ARCHITECTURES for s in ("none", *ARCHITECTURES)]
+    todo = [(int(seed), *pair) for seed in seeds.split(",") for pair in pairs if (int(seed), *pair) not in done]
+    for seed, target, source in track(todo, "cells", console=console):
+        cell = measure(data_root, seed, (target, source), fraction, out / "nets")
+        cells.append(cell)
+        write_rows(file, cells)
+        console.print(f"{seed} {source} -> {target}: average {cell.avg:.4f}  size {cell.size_ratio:.2f}")
+    path = out / "heterogeneous.md"
+    records = [asdict(cell) for cell in cells]
+    path.write_text(markdown(records, ("target", "source"), ("avg", "old", "new"), ("size_ratio", "seconds")) + "\n")
+    console.print(f"report: {path}")
+
+
+def measure(data_root: Path, seed: int, pair: tuple[str, str], fraction: float, nets: Path) -> Cell:
+    """One cell; a source `none` is the linear probe."""
+    split = load("cifar10", data_root, seed)
+    recipe = zoo_recipe(split, "cpu", "bfloat16")
+    alone = pair[1] == "none"
+    target = train_or_load(split, split.target, nets, recipe, architecture=pair[0])
+    source = train_or_load(split, split.source, nets, recipe, architecture=pair[0] if alone else pair[1])
+    arena = Arena(split, target, source, fraction)
+    if alone:
+        return Cell(**asdict(compete(arena, "linear_probe", linear_probe)), target=pair[0], source=pair[1])
+    record = compete(arena, "pnc_fast", lambda here: cloned(here, "pnc_fast"))
+    return Cell(**asdict(record), target=pair[0], source=pair[1])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,204 @@
+"""Five sources of ten classes each, attached one after another to one target, beside rivals at the same steps.
+
+    python -m benchmarks.sources --data-root DATA --seeds 0,1,2 --out results
+
+CIFAR-100: the target knows 50 classes. Every module is cloned against the target alone, from images of the
+target's classes and its own; the rivals go on from what they were, with images of all classes
+seen so far. What is judged at a step are all classes seen so far, every class alike.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from app.plots import cost_curve, save
+from benchmarks.arena import Arena
+from benchmarks.cloning import config_of
+from benchmarks.data import Split, load
+from benchmarks.paper import read_rows, write_rows
+from benchmarks.report import markdown
+from benchmarks.rivals import Memo, learn_lwf, learn_memo
+from benchmarks.zoo import Network, train_or_load, zoo_recipe
+from pnc_core.cloning import clone
+from pnc_core.composed import Composed, attach
+from pnc_core.evaluation import predict
+from pnc_core.rebalance import rebalance
+
+SOURCES, CLASSES = 5, 10
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one method knows once so many sources have been attached; shares are 0..1."""
+
+    seed: int
+    method: str
+    sources: int
+    average: float
+    """Accuracy over all classes seen so far, every class alike."""
+    old: float
+    """Of the target's own classes."""
+    new: float
+    """Of the classes that came."""
+    locality: float
+    """Images of the target's own classes that are answered as the target alone answers them."""
+    seconds: float
+    """Learning of this step, in processor time."""
+
+
+Learn = Callable[[int, tuple[str, ...], tuple[str, ...]], Callable[[Tensor], Tensor]]
+"""(step, classes known, classes to learn) -> (uint8 images -> logits of all of them)."""
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for sources.json, sources.md, the plot and the trained networks.")],
+    data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
+    seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
+    fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
+    methods: Annotated[str, typer.Option(help="Which methods.")] = "modules,ensemble_softmax,lwf,memo",
+    threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
+    resume: Annotated[bool, typer.Option(help="Keep what sources.json has and measure the rest.")] = False,
+) -> None:
+    """Measure every method at every step."""
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    console, file = Console(), out / "sources.json"
+    rows = [Step(**row) for row in read_rows(file)] if resume else []
+    for seed in map(int, seeds.split(",")):
+        split = load("cifar100", data_root, seed)
+        for method in methods.split(","):
+            if any((row.seed, row.method) == (seed, method) for row in rows):
+                continue
+            for row in measure(split, method, fraction, out / "nets"):
+                console.print(
+                    f"{row.seed} {row.method:<18} {row.sources} sources: average {row.average:.4f}  "
+                    f"old {row.old:.4f}  new {row.new:.4f}  locality {row.locality:.4f}  {row.seconds:.0f} s"
+                )
+                rows.append(row)
+            write_rows(file, rows)
+    console.print(f"report: {report(rows, out)}")
+
+
+def measure(split: Split, method: str, fraction: float, nets: Path) -> Iterator[Step]:
+    """One method at every step."""
+    recipe = zoo_recipe(split, "cpu", "bfloat16")
+    target = train_or_load(split, split.target, nets, recipe)
+    parts = [split.source[i * CLASSES : (i + 1) * CLASSES] for i in range(SOURCES)]
+    sources = [train_or_load(split, part, nets, recipe) for part in parts]
+    arena = Arena(split, target, sources[0], fraction, sides=False)
+    learn = {"modules": _modules, "ensemble_softmax": _ensemble, "lwf": _lwf, "memo": _memo}[method](arena, sources)
+    known = split.target
+    for number, part in enumerate(parts):
+        started = time.process_time()
+        answer = learn(number, known, part)
+        seconds = time.process_time() - started
+        known = (*known, *part)
+        yield _judge(split, target, known, answer, (method, number + 1, seconds))
+
+
+def _judge(
+    split: Split,
+    target: Network,
+    known: tuple[str, ...],
+    answer: Callable[[Tensor], Tensor],
+    told: tuple[str, int, float],
+) -> Step:
+    test = split.test.only(known)
+    found, alone = answer(test.images).argmax(1), predict(*target, test.images).argmax(1)
+    is_old = test.labels < len(split.target)
+    right = (found == test.labels).double()
+    per_class = [float(right[test.labels == label].mean()) for label in range(len(known))]
+    method, sources, seconds = told
+    return Step(
+        seed=split.seed,
+        method=method,
+        sources=sources,
+        average=sum(per_class) / len(per_class),
+        old=float(right[is_old].mean()),
+        new=float(right[~is_old].mean()),
+        locality=float((found == alone)[is_old].double().mean()),
+        seconds=seconds,
+    )
+
+
+def _at(arena: Arena, network: Network, source: Network, known: tuple[str, ...], part: tuple[str, ...]) -> Arena:
+    """The arena of one step: `network` knows `known`, and `part` is to be learnt."""
+    split = replace(arena.split, target=known, source=part, cloned=part)
+    return replace(arena, split=split, target=network, source=source)
+
+
+def _modules(arena: Arena, sources: list[Network]) -> Learn:
+    target, base = arena.target, arena.split.target
+    composed: Composed | None = None
+
+    def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        nonlocal composed
+        here = _at(arena, target, sources[number], base, part)
+        bundle = clone(target, sources[number], here.images, config_of(here, "pnc_fast"))
+        composed = attach(composed or target[0], bundle)
+        balanced = rebalance(composed, _at(arena, target, sources[number], known, part).images)
+        return lambda images: predict(balanced, target[1], images)
+
+    return learn
+
+
+def _ensemble(arena: Arena, sources: list[Network]) -> Learn:
+    def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        networks = [arena.target, *sources[: number + 1]]
+        return lambda images: torch.cat([predict(*network, images).softmax(1) for network in networks], 1)
+
+    return learn
+
+
+def _lwf(arena: Arena, sources: list[Network]) -> Learn:
+    state = arena.target
+
+    def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        nonlocal state
+        here = _at(arena, state, sources[number], known, part)
+        network = state = learn_lwf(here), here.spec
+        return lambda images: predict(*network, images)
+
+    return learn
+
+
+def _memo(arena: Arena, sources: list[Network]) -> Learn:
+    network = Memo(arena)
+
+    def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        spec = replace(arena.target[1], classes=known)
+        here = _at(arena, (network, spec), sources[number], known, part)
+        learn_memo(here, network)
+        return lambda images: predict(network, here.spec, images)
+
+    return learn
+
+
+def report(rows: list[Step], out: Path) -> Path:
+    """Write `sources.md` and a curve of the average over the number of sources."""
+    records = [{**asdict(row), "percent": 100 * row.average} for row in rows]
+    figure = cost_curve(
+        records,
+        x="sources",
+        y="percent",
+        series="method",
+        x_label="sources attached",
+        y_label="accuracy over all classes seen (%)",
+    )
+    save(figure, out / "sources")
+    path = out / "sources.md"
+    path.write_text(
+        markdown(records, ("method", "sources"), ("average", "old", "new", "locality"), ("seconds",)) + "\n"
+    )
+    return path
+
+
+if __name__ == "__main__":
+    typer.run(main)
