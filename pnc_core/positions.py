@@ -101,11 +101,15 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
+    own = set(vars(network))
     try:
         graph_module = fx.symbolic_trace(network)
         shapes = _shapes(graph_module, spec)
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
+    finally:  # tensors that the network makes in passing, which torch.fx leaves on it and has copied
+        for name in set(vars(network)) - own:
+            delattr(network, name)
     _check_logits(graph_module, shapes, spec)
     return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)
 
@@ -258,7 +262,7 @@ def _channel_axis(
         return rank - 1
     if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
         return 1
-    before = next((a for a in node.all_input_nodes if a.name in axes), None)
+    before = next((a for a in node.all_input_nodes if a.name in axes and a.op != "get_attr"), None)
     if before is None:
         return 1 if rank == 4 else rank - 1
     axis, shape = axes[before.name], shapes[before.name]
@@ -267,7 +271,9 @@ def _channel_axis(
         return order.index(axis) if order else axis
     # A reshape: the channels are where their number still is, best at the same place.
     places = [i for i, size in enumerate(shapes[node.name]) if i > 0 and size == shape[axis]]
-    return axis if axis in places else places[-1] if places else (1 if rank == 4 else rank - 1)
+    if axis in places or not places:
+        return axis if places else 1 if rank == 4 or axis == 1 else rank - 1
+    return places[-1]
 
 
 def _permutation(module: nn.Module | None, node: fx.Node) -> list[int] | None:

@@ -188,3 +188,28 @@ def test_a_spec_with_another_number_of_classes_than_logits_is_refused() -> None:
     network, _ = nets.network("cnn", 8, 1, classes="abcd", width=4)
     with pytest.raises(NetworkError, match="classes"):
         trace(network, nets.spec("cnn", 8, 1, classes="abc"))
+
+
+class _WithAConstant(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((2, 3)) * torch.ones(3))
+
+
+def test_what_a_network_makes_in_passing_is_not_left_on_it() -> None:
+    network, spec = _WithAConstant().eval(), nets.spec("cnn", 8, 3, "abc")
+    names = set(vars(network))
+    x = nets.pictures(2, spec)
+    traced = trace(network, spec)
+    assert set(vars(network)) == names
+    assert torch.equal(traced.graph_module(x), network(x))
+
+
+@pytest.mark.parametrize("width", ["0_5", "1_0", "2_0"])
+def test_channels_that_are_shuffled_are_still_the_second_axis(width: str) -> None:
+    positions = _meta(f"torchvision/shufflenet_v2_x{width}", 224).positions
+    assert {p.axis for p in positions} == {1}
+    assert all(p.grid == (p.shape[1], p.shape[2]) for p in positions)
