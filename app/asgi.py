@@ -3,6 +3,7 @@
 import socket
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
@@ -23,3 +24,20 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
         factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+
+
+def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: int) -> None:
+    """Serve an app on an address of its own until TERM or Ctrl-C.
+
+    Args:
+        process: Named in every line of the log.
+        app: The app.
+        settings: Of the log.
+        host: Address to listen on.
+        port: Port.
+    """
+    log_to_stderr(settings, process)
+    config = uvicorn.Config(
+        app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on"
+    )
+    uvicorn.Server(config).run()

@@ -51,6 +51,36 @@ def up(
 
 
 @app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8001,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the serving process alone, e.g. on a host with an accelerator, until Ctrl-C.
+
+    It follows the deployments of the database that PNC_DATABASE_URL names. Give the API its address with
+    PNC_SERVING_URL.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.zoo.settings import Settings
+
+    try:
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        settings = Settings(host=host, **given)
+    except (ValidationError, SettingsError) as error:
+        _fail(f"settings (PNC_* variables and options): {error}")
+    from app.asgi import run_alone
+    from app.serving.main import create_serving_app
+
+    try:
+        run_alone("serving", create_serving_app(settings), settings, host, port)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+
+
+@app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
     record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,

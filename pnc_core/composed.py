@@ -29,6 +29,7 @@ class _Referred:
     target: nn.Module
     traced: Traced
     attached: tuple[ClonedModule, ...]
+    reads: tuple[str, ...]
     read: Reader
 
 
@@ -51,9 +52,10 @@ class Composed(nn.Module):
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
         self.clones = nn.ModuleList(modules)
         self._axes = {p.name: p.axis for p in traced.positions}
-        names = [n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps)]
+        names = (n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps))
+        reads = tuple(dict.fromkeys(names))
         # Past nn.Module's registration: what is not registered is not touched.
-        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), Reader(traced, names))
+        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads, Reader(traced, reads))
         self.eval()
 
     def train(self, mode: bool = True) -> "Composed":
@@ -82,6 +84,11 @@ class Composed(nn.Module):
         return self._parts.attached
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Positions of the target whose activations the modules need."""
+        return self._parts.reads
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of all logits: the target's classes, then each module's, a class of several modules once."""
         new = (c for module in self.attached for c in module.manifest.classes)
@@ -95,7 +102,16 @@ class Composed(nn.Module):
         """
         if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
-        old, activations = self._parts.read(x)
+        return self.answer(*self._parts.read(x))
+
+    def answer(self, old: Tensor, activations: dict[str, Tensor]) -> Tensor:
+        """The same from what a `Reader` of the target has seen: who serves several networks on one
+        target reads it once for all.
+
+        Args:
+            old: The target's logits (N, old).
+            activations: By position, at least those of `reads`.
+        """
         corrections: list[Tensor] = []
         columns: dict[str, list[Tensor]] = {}
         # Sums of floats depend on their order: one order, whichever module came first.
@@ -159,6 +175,15 @@ def attach(
     if twice:
         raise MismatchError(f"bundle: expected classes that are not there yet, got {twice}")
     return Composed(base, traced, [*attached, module])
+
+
+def without_modules(target: nn.Module, spec: NetworkSpec) -> Composed:
+    """A target ready to have modules attached: it answers as the target does, and is traced already.
+
+    Raises:
+        NetworkError: the target is in train mode or cannot be traced.
+    """
+    return Composed(target, trace(target, spec), [])
 
 
 def _check_target(target: nn.Module, bundle: Bundle, spec: NetworkSpec | None) -> None:

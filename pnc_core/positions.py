@@ -51,7 +51,7 @@ class PositionInfo:
         return tuple(n for i, n in enumerate(self.shape) if i != self.axis - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Traced:
     """A traced network. `graph_module` shares the network's own modules."""
 

@@ -2,10 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.api.gateway import RETRY_SECONDS, Unreachable
-from app.api.problems import respond
+from app.api.inference import pass_on
 from app.api.requests import IfMatch, ListOf, OpenGateway, OpenZoo, Reading
 from app.api.rollout import announce, roll_out
 from app.api.wire import deployments as wire
@@ -61,6 +60,35 @@ def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_m
     announce(gateway, deployment, generation)
 
 
+@router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)})
+def set_modules(
+    deployment: Name, body: wire.ModulesPut, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+) -> Response:
+    """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+    return roll_out(
+        request, zoo, gateway, lambda s: deployments.set_modules(s, deployment, body.modules, if_match=if_match)
+    )
+
+
+@router.get("/{deployment}/revisions", response_model=Page[wire.Revision], responses=documented(404))
+def list_revisions(deployment: Name, session: Reading, query: ListOf) -> Any:
+    """Everything that the deployment was to serve, newest first."""
+    found = deployments.list_revisions(session, deployment, query.window())
+    return {**vars(found), "data": [wire.Revision.of(row) for row in found.data]}
+
+
+@router.post(
+    "/{deployment}/rollback", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
+)
+def rollback(
+    deployment: Name, body: wire.Rollback, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+) -> Response:
+    """Want again what an earlier generation was; this makes a new generation."""
+    return roll_out(
+        request, zoo, gateway, lambda s: deployments.rollback(s, deployment, body.generation, if_match=if_match)
+    )
+
+
 @router.put(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
@@ -87,13 +115,14 @@ def detach_module(
     responses=documented(404, 413, 503),
     openapi_extra=_IMAGES,
 )
-async def predict(deployment: Name, request: Request, gateway: OpenGateway) -> Response:
+async def predict(
+    deployment: Name,
+    request: Request,
+    gateway: OpenGateway,
+    modules: Annotated[str | None, Query(description="Ids of the modules that shall answer; all by default.")] = None,
+    generation: Annotated[int | None, Query(ge=1, description="An earlier generation, while it is kept.")] = None,
+) -> Response:
     """Classify an image: the body is a PNG, JPEG or WebP file as it is."""
-    content_type = request.headers.get("content-type", "application/octet-stream")
-    request_id = request.scope["state"]["request_id"]
-    try:
-        name = check_name(deployment, "path:deployment")
-        return await gateway.predict(name, await request.body(), content_type, request_id)
-    except Unreachable as error:
-        headers = {"Retry-After": str(RETRY_SECONDS)}
-        return respond(request.scope, 503, "serving_unreachable", str(error), headers=headers)
+    del modules, generation  # the serving process reads them
+    check_name(deployment, "path:deployment")
+    return await pass_on(request, gateway)

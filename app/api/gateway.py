@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.zoo.settings import Settings
 
 RETRY_SECONDS = 5
-_PASSED_ON = ("content-type", "retry-after")
+_SENT_ON = ("content-type", "content-encoding", "accept-encoding", "inference-header-content-length")
+_PASSED_ON = ("content-type", "content-encoding", "inference-header-content-length", "retry-after")
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,40 @@ class Gateway:
         """Close connections."""
         await self._client.aclose()
 
-    async def predict(self, deployment: str, image: bytes, content_type: str, request_id: str) -> Response:
-        """Pass an image on and its answer back, problem documents included.
+    async def forward(self, request: Request) -> Response:
+        """Pass a request on as it is, and its answer back, errors included.
 
         Raises:
             Unreachable: the serving process does not answer.
         """
-        headers = {"Content-Type": content_type, "X-Request-ID": request_id}
-        answer = await self._post(f"/v1/deployments/{deployment}/predict", image, headers)
+        headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
+        headers["X-Request-ID"] = request.scope["state"]["request_id"]
+        raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        path = raw.decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
+        answer = await self._send(request.method, path, await request.body(), headers)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        return Response(answer.content, answer.status_code, passed)
+        content = b"".join([part async for part in answer.aiter_raw()])
+        return Response(content, answer.status_code, passed)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
         """Announce a change of what is wanted, and ask what becomes of this generation."""
         try:
-            answer = await self._post(f"/internal/sync/{deployment}?generation={generation}", b"", {})
+            answer = await self._send("POST", f"/internal/sync/{deployment}?generation={generation}", b"", {})
         except Unreachable:
             return Verdict(applied=False)
+        await answer.aread()
         if answer.status_code in (409, 422):
             return Verdict(applied=False, refusal=_document(answer))
         return Verdict(applied=answer.status_code == 200)
 
-    async def _post(self, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    async def _send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         if self.url is None:
             raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")
         try:
-            return await self._client.post(path, content=content, headers=httpx.Headers(headers, "latin-1"))
+            request = self._client.build_request(
+                method, path, content=content, headers=httpx.Headers(headers, "latin-1")
+            )
+            return await self._client.send(request, stream=True)
         except httpx.TransportError as error:
             detail = f"expected the serving process at {self.url}, got {type(error).__name__}; try again in a moment"
             raise Unreachable(detail) from None

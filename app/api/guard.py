@@ -69,7 +69,9 @@ class Guard:
         """Bytes that a body may have; uploads count for themselves."""
         if path.startswith("/v1/uploads/") and path.endswith("/content"):
             return None
-        return self._settings.max_image_bytes if path.endswith("/predict") else self._settings.max_body_bytes
+        return (
+            self._settings.max_image_bytes if path.endswith(("/predict", "/infer")) else self._settings.max_body_bytes
+        )
 
 
 def _name(url: str) -> str:

@@ -1,11 +1,11 @@
 """Deployments and predictions."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.client.http import Http
-from app.client.types import Deployment, Prediction
+from app.client.types import Deployment, Prediction, Revision
 
 POLL_SECONDS = 0.2
 
@@ -49,6 +49,21 @@ class Deployments:
         """Detach a module; see `attach`."""
         path = f"/v1/deployments/{name}/modules/{module_id}"
         return Deployment.model_validate(self._http.request("DELETE", path, headers=_condition(if_match)).json())
+
+    def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
+        """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+        path = f"/v1/deployments/{name}/modules"
+        return self._put(path, json={"modules": [*module_ids]}, if_match=if_match)
+
+    def revisions(self, name: str) -> Iterator[Revision]:
+        """Everything that the deployment was to serve, newest first."""
+        return self._http.pages(Revision, f"/v1/deployments/{name}/revisions")
+
+    def rollback(self, name: str, generation: int, *, if_match: int | None = None) -> Deployment:
+        """Want again what an earlier generation was; this makes a new generation."""
+        path, headers = f"/v1/deployments/{name}/rollback", _condition(if_match)
+        answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
+        return Deployment.model_validate(answer.json())
 
     def wait(self, name: str, timeout: float = 60.0) -> Deployment:
         """Wait until the serving process has worked on the newest generation.

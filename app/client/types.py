@@ -199,6 +199,17 @@ class Deployment(Answer):
         return self.observed.generation == self.generation
 
 
+class Revision(Answer):
+    """What a deployment served, or was to serve, at one generation."""
+
+    generation: int
+    target: str
+    modules: list[str]
+    refused: bool
+    """The serving process would not have it."""
+    created_at: datetime
+
+
 class ClassScore(Answer):
     """One class of a prediction."""
 

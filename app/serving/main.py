@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api.guard import Guard
 from app.api.problems import install, respond
-from app.api.wire.deployments import Prediction, ServedModule
+from app.serving import images, oip
+from app.serving.answering import Host
+from app.serving.engine import Engine, Limits
 from app.serving.registry import Registry
-from app.serving.snapshot import Snapshot
-from app.zoo.images import decode_image
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
-from pnc_core.errors import DataError
 
 
 def create_serving_app(settings: Settings | None = None) -> FastAPI:
@@ -30,51 +31,49 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
-    app.state.zoo = open_zoo(settings)
-    app.state.registry = Registry(app.state.zoo)
-    app.post("/v1/deployments/{deployment}/predict")(predict)
+    engine = Engine(
+        Limits(settings.batch_images, settings.batch_wait_ms / 1000, settings.waiting_requests, settings.deterministic)
+    )
+    app.state.host = Host(settings, Registry(open_zoo(settings), engine), engine)
+    for part in (oip, images):
+        app.include_router(part.router)
     app.post("/internal/sync/{deployment}")(sync)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
+    app.get("/metrics")(numbers)
     install(app)
+    _speak_protocol(app)
     app.add_middleware(Guard, settings=settings)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.registry.start()
+    host: Host = app.state.host
+    host.engine.start()
+    host.registry.start()
     yield
-    await run_in_threadpool(app.state.registry.close)
-    app.state.zoo.close()
+    await run_in_threadpool(host.registry.close)
+    await run_in_threadpool(host.engine.close)
+    host.registry.zoo.close()
 
 
-async def predict(deployment: str, request: Request) -> Response:
-    """Classify one image; the answer names the revision and the modules that gave it."""
-    snapshot: Snapshot = request.app.state.registry.get(deployment)
-    raw = await request.body()
-    try:
-        answer = await run_in_threadpool(_predict, snapshot, raw)
-    except DataError as error:
-        return respond(request.scope, 422, error.code, str(error))
-    return Response(answer.model_dump_json(), media_type="application/json")
+def _speak_protocol(app: FastAPI) -> None:
+    """Paths under /v2 that do not exist are answered in the protocol's form, too."""
+    problem: Any = app.exception_handlers[HTTPException]
 
+    async def handle(request: Request, error: Exception) -> Response:
+        answer: Response = (
+            oip.answer_error(error) if request.url.path.startswith("/v2") else await problem(request, error)
+        )
+        return answer
 
-def _predict(snapshot: Snapshot, raw: bytes) -> Prediction:
-    image = torch.from_numpy(decode_image(raw, snapshot.spec.input_size, "body"))
-    return Prediction(
-        deployment=snapshot.deployment,
-        generation=snapshot.generation,
-        target=snapshot.version,
-        target_fingerprint=snapshot.fingerprint,
-        modules=[ServedModule(id=m.id, digest=m.digest) for m in snapshot.modules],
-        classes=snapshot.answer(image),
-    )
+    app.add_exception_handler(HTTPException, handle)
 
 
 async def sync(deployment: str, generation: int, request: Request) -> Any:
     """Bring a deployment to the wanted state now; a refusal of `generation` says why it stays as it was."""
-    registry: Registry = request.app.state.registry
+    registry = Host.of(request).registry
     await run_in_threadpool(registry.sync, deployment)
     refusal = registry.refusal(deployment, generation)
     if refusal is not None:
@@ -89,7 +88,12 @@ def healthz() -> dict[str, str]:
 
 def readyz(request: Request) -> Response:
     """Everything wanted is served or refused."""
-    if request.app.state.registry.settled():
+    if Host.of(request).registry.settled():
         return Response('{"status": "ready"}', media_type="application/json")
     detail = "expected every deployment at its wanted generation, got some that are still loading; ask again"
     return respond(request.scope, 503, "not_ready", detail, headers={"Retry-After": "1"})
+
+
+def numbers() -> Response:
+    """Prometheus metrics."""
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,29 +1,38 @@
 """What this process serves, brought to what the zoo wants.
 
 The wanted state is in the database; the registry polls it and can be hurried.
-A snapshot is built beside the served one and put in its place by one store of a
-reference; if that fails, the served one stays.
+A snapshot is built and warmed up beside the served one and put in its place by one
+store of a reference; if that fails, the served one stays. The one it replaces
+answers what it has begun; the last few can still be asked for by number.
 """
 
 import logging
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
 
-from app.serving.snapshot import Snapshot, compose, load_target
+from app.serving import metrics
+from app.serving.engine import Engine
+from app.serving.snapshot import Snapshot, compose, load_alone, load_target, try_out
 from app.zoo import deployments
-from app.zoo.deployments import DesiredDeployment
+from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.zoo import Zoo
+from pnc_core.composed import Composed
 from pnc_core.errors import PncError
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time."""
+KEPT_GENERATIONS = 4
+"""Generations of a deployment that can be asked for by number."""
+READ_AHEAD = 8
+"""Newest modules of a served target that are loaded before anybody attaches them."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +50,61 @@ class Refusal:
         return {"code": self.code, "detail": self.detail}
 
 
+class ModuleCache:
+    """Modules in memory, by target and digest; the least lately used go first, but none that is served.
+
+    Args:
+        most: Bytes that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, str], tuple[Composed, int]] = OrderedDict()
+
+    def get(self, version_id: str, digest: str) -> Composed | None:
+        """A target with this one module, if it is kept."""
+        found = self._kept.get((version_id, digest))
+        if found is None:
+            return None
+        self._kept.move_to_end((version_id, digest))
+        return found[0]
+
+    def put(self, version_id: str, digest: str, alone: Composed) -> None:
+        """Keep one more."""
+        size = sum(t.numel() * t.element_size() for t in alone.attached[0].state_dict().values())
+        self._kept[version_id, digest] = alone, size
+
+    def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
+        """Drop what belongs to targets that are gone, and what is too much."""
+        for key in [key for key in self._kept if key[0] not in versions]:
+            del self._kept[key]
+        total = sum(size for _, size in self._kept.values())
+        for key in [key for key in self._kept if key not in served]:
+            if total <= self._most:
+                break
+            total -= self._kept.pop(key)[1]
+            metrics.CACHE_EVICTIONS.inc()
+        metrics.CACHE_BYTES.set(total)
+
+
 class Registry:
     """Snapshots by deployment name.
 
     Args:
         zoo: Where wanted state, weights and bundles are.
+        engine: Runs networks, to try them out.
     """
 
-    def __init__(self, zoo: Zoo) -> None:
-        self._zoo = zoo
+    def __init__(self, zoo: Zoo, engine: Engine) -> None:
+        self.zoo, self._engine = zoo, engine
         self._snapshots: dict[str, Snapshot] = {}
+        self._earlier: dict[str, tuple[Snapshot, ...]] = {}
         self._refusals: dict[str, Refusal] = {}
         """The last refusal of each name: whoever asks later still gets the reason."""
-        self._targets: dict[str, nn.Module] = {}
+        self._targets: dict[str, Composed] = {}
+        self._unfit: set[tuple[str, str]] = set()
+        """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
+        self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._changing = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="registry", daemon=True)
@@ -67,8 +118,12 @@ class Registry:
         self._stop.set()
         self._thread.join()
 
-    def get(self, name: str) -> Snapshot:
-        """The snapshot that is served under a name.
+    def names(self) -> list[str]:
+        """Of all that is served."""
+        return sorted(self._snapshots)
+
+    def get(self, name: str, generation: int | None = None) -> Snapshot:
+        """The snapshot that is served under a name, or an earlier one of it by number.
 
         Raises:
             NotFound: nothing is.
@@ -78,20 +133,28 @@ class Registry:
             refusal = self._refusals.get(name)
             why = f"; {refusal.detail}" if refusal else "; make it with PUT /v1/deployments/<name>"
             raise NotFound(f"expected a served deployment, got none named {name!r:.80}{why}")
-        return snapshot
+        if generation is None or generation == snapshot.generation:
+            return snapshot
+        for earlier in self._earlier.get(name, ()):
+            if earlier.generation == generation:
+                return earlier
+        kept = sorted({snapshot.generation, *(s.generation for s in self._earlier.get(name, ()))})
+        raise NotFound(f"{name}: expected one of the generations {kept}, got {generation}; older ones are not kept")
 
     def sync(self, name: str | None = None) -> None:
         """Bring one deployment, or all, to the wanted state now."""
         with self._changing:
-            with self._zoo.database.read() as session:
+            with self.zoo.database.read() as session:
                 wanted = {d.name: d for d in deployments.desired(session)}
             for gone in self._snapshots.keys() - wanted.keys():
-                del self._snapshots[gone]
+                self._snapshots.pop(gone).use.replace()
+                self._earlier.pop(gone, None)
             for deployment in wanted.values():
                 if name in (None, deployment.name):
                     self._converge(deployment)
             used = {d.version_id for d in wanted.values()}
             self._targets = {key: network for key, network in self._targets.items() if key in used}
+            self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
 
     def refusal(self, name: str, generation: int) -> Refusal | None:
         """Why a generation is not served, if it was refused; also when it is no longer wanted."""
@@ -100,7 +163,7 @@ class Registry:
 
     def settled(self) -> bool:
         """Is every wanted generation served or refused?"""
-        with self._zoo.database.read() as session:
+        with self.zoo.database.read() as session:
             wanted = deployments.desired(session)
         return all(self._is_settled(d) for d in wanted)
 
@@ -117,10 +180,9 @@ class Registry:
         """Serve what is wanted, or say why not; one deployment's trouble is no other's."""
         if not self._is_due(wanted):
             return
+        started = time.monotonic()
         try:
-            if wanted.version_id not in self._targets:
-                self._targets[wanted.version_id] = load_target(self._zoo, wanted)
-            snapshot = compose(self._zoo, wanted, self._targets[wanted.version_id])
+            snapshot = self._built(wanted)
         except (PncError, ZooError) as error:
             self._refuse(wanted, error.code, str(error))
         except Exception as error:
@@ -128,21 +190,67 @@ class Registry:
             detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
             self._refuse(wanted, "internal_error", detail)
         else:
-            self._snapshots[wanted.name] = snapshot
-            with self._zoo.database.write() as session:
+            self._publish(snapshot)
+            metrics.SWAP_SECONDS.observe(time.monotonic() - started)
+            with self.zoo.database.write() as session:
                 deployments.observe(session, wanted.name, wanted.generation)
             log.info("%s: serving generation %d, %d modules", wanted.name, wanted.generation, len(wanted.modules))
+
+    def _built(self, wanted: DesiredDeployment) -> Snapshot:
+        target = self._targets.get(wanted.version_id)
+        if target is None:
+            channels_last = not self._engine.limits.deterministic
+            target = self._targets[wanted.version_id] = load_target(self.zoo, wanted, channels_last=channels_last)
+        snapshot = compose(wanted, target, [self._alone(wanted, target, module) for module in wanted.modules])
+        try_out(snapshot, self._engine.answer_now, self._engine.shapes())
+        return snapshot
+
+    def _alone(self, wanted: DesiredDeployment, target: Composed, module: DesiredModule) -> Composed:
+        alone = self._modules.get(wanted.version_id, module.digest)
+        if alone is None:
+            alone = load_alone(self.zoo, wanted, target, module)
+            if not self._engine.limits.deterministic:
+                alone.clones.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._modules.put(wanted.version_id, module.digest, alone)
+        return alone
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
+        self._snapshots[name] = snapshot
+        if before is not None:
+            before.use.replace()
+            self._earlier[name] = (before, *self._earlier.get(name, ()))[: KEPT_GENERATIONS - 1]
 
     def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
         refusal = Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS)
         self._refusals[wanted.name] = refusal
-        with self._zoo.database.write() as session:
+        with self.zoo.database.write() as session:
             deployments.refuse(session, wanted.name, wanted.generation, refusal.document())
+
+    def _read_ahead(self) -> None:
+        """Load modules that could be attached next, so that attaching is only a matter of putting together."""
+        with self.zoo.database.read() as session:
+            wanted = deployments.desired(session)
+            fitting = [(d, deployments.attachable(session, d, READ_AHEAD)) for d in wanted]
+        for deployment, modules in fitting:
+            for module in modules:
+                target = self._targets.get(deployment.version_id)
+                if target is None or self._stop.is_set():
+                    return
+                if (deployment.version_id, module.digest) in self._unfit:
+                    continue
+                with self._changing:
+                    try:
+                        self._alone(deployment, target, module)
+                    except (PncError, ZooError) as error:
+                        self._unfit.add((deployment.version_id, module.digest))
+                        log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def _poll(self) -> None:
         while not self._stop.is_set():
             try:
                 self.sync()
+                self._read_ahead()
             except Exception:
                 log.exception("cannot follow the wanted state; trying again")
             self._stop.wait(POLL_SECONDS)

@@ -150,6 +150,68 @@ def detach(session: Session, name: str, module_id: str, *, if_match: int | None 
     return Change(row, changed=True)
 
 
+def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Change:
+    """Want exactly these modules attached, in this order, as one revision; the same ones change nothing.
+
+    Raises:
+        NotFound: there is no such deployment or module.
+        Invalid: a module is named twice.
+        TargetMismatch: a module was cloned for another target.
+        ClassCollision: two modules bring the same class, or the target has it.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    row = _locked(session, name, if_match)
+    current = revision(session, row)
+    if len(set(module_ids)) != len(module_ids):
+        raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
+    wanted: list[ModuleRow] = []
+    for module in (modules.get(session, module_id) for module_id in module_ids):
+        _check_target(current.version, module)
+        _check_classes(current.version, wanted, module)
+        wanted.append(module)
+    if [m.id for m in wanted] == [a.module_id for a in current.attachments]:
+        return Change(row, changed=False)
+    _publish(session, row, current.version_id, [m.id for m in wanted])
+    return Change(row, changed=True)
+
+
+def rollback(session: Session, name: str, generation: int, *, if_match: int | None = None) -> Change:
+    """Want again what an earlier generation was, as a new one; if it is so already, nothing changes.
+
+    Raises:
+        NotFound: there is no such deployment, or it never had this generation.
+        Conflict: the serving process refused that generation.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
+    row = _locked(session, name, if_match)
+    earlier = session.get(RevisionRow, (row.id, generation))
+    if earlier is None:
+        raise NotFound(f"{name}: expected a generation from 1 to {row.generation}, got {generation}")
+    if earlier.refused:
+        raise Conflict(f"{name}: expected a generation that was served, got {generation}, which was refused")
+    current = revision(session, row)
+    if _contents(earlier) == _contents(current):
+        return Change(row, changed=False)
+    _publish(session, row, earlier.version_id, [a.module_id for a in earlier.attachments])
+    return Change(row, changed=True)
+
+
+def list_revisions(session: Session, name: str, window: Window) -> Page[RevisionRow]:
+    """All generations of a deployment, newest first.
+
+    Raises:
+        NotFound: there is no such deployment.
+    """
+    query = select(RevisionRow).where(RevisionRow.deployment_id == get(session, name).id)
+    return page(session, query, RevisionRow.generation, int, window)
+
+
+def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
+    """The newest modules that were cloned for what a deployment serves."""
+    query = select(ModuleRow).where(ModuleRow.target_fingerprint == wanted.fingerprint)
+    return [_desired_module(row) for row in session.scalars(query.order_by(ModuleRow.id.desc()).limit(most))]
+
+
 def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
     """Serve it no more; returns its last generation, from which to count on, should the name come back.
 
@@ -289,6 +351,10 @@ def _publish(session: Session, row: DeploymentRow, version_id: str, module_ids: 
         RevisionRow(deployment_id=row.id, generation=row.generation, version_id=version_id, attachments=attachments)
     )
     session.flush()
+
+
+def _contents(row: RevisionRow) -> tuple[str, list[str]]:
+    return row.version_id, [a.module_id for a in row.attachments]
 
 
 def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:

@@ -36,6 +36,18 @@ class Settings(BaseSettings):
     """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
     serving_timeout: float = Field(30.0, gt=0)
     """Seconds that the API waits for the serving process."""
+    batch_images: int = Field(16, ge=1, le=1024)
+    """Images that the serving process runs at once, at most."""
+    batch_wait_ms: float = Field(1.0, ge=0, le=1000)
+    """How long a batch waits for company once the device is free."""
+    waiting_requests: int = Field(256, ge=1)
+    """Predictions that may wait for the device; more are answered 503 with Retry-After."""
+    answer_seconds: float = Field(20.0, gt=0)
+    """A prediction that has waited this long is answered 504 and not run."""
+    deterministic: bool = False
+    """One shape for all batches and the plain memory layout: an image has one answer, whatever else is asked."""
+    module_cache_bytes: int = Field(1024**3, ge=0)
+    """Modules that the serving process keeps in memory though they are not attached."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Names beside loopback and `host` that a request's Host header may carry, separated by commas."""
     lease_seconds: int = Field(20, ge=2)

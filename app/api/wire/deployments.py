@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from app.api.wire.shapes import Answer, Body
 
@@ -15,6 +15,24 @@ class DeploymentPut(Body):
 
     target: str
     """Version: `name`, `name@3` or `name@alias`; a bare name means its newest ready version."""
+
+
+class ModulesPut(Body):
+    """The modules that a deployment shall have, all at once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"modules": ["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"]}]})
+
+    modules: list[str] = Field(max_length=64)
+    """Ids in the order of attaching; an empty list detaches all."""
+
+
+class Rollback(Body):
+    """Where to go back to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"generation": 3}]})
+
+    generation: int = Field(ge=1, le=2**31 - 1)
+    """An earlier generation of the deployment."""
 
 
 class Desired(Answer):
@@ -62,6 +80,32 @@ class Deployment(Answer):
             generation=row.generation,
             desired=Desired(target=revision.version.ref, modules=[a.module_id for a in revision.attachments]),
             observed=Observed(generation=row.observed_generation, problem=row.observed_problem, at=row.observed_at),
+            created_at=row.created_at,
+        )
+
+
+class Revision(Answer):
+    """What a deployment served, or was to serve, at one generation."""
+
+    generation: int
+    """Its number."""
+    target: str
+    """The version."""
+    modules: list[str]
+    """Ids of the attached modules, in the order of attaching."""
+    refused: bool
+    """The serving process would not have it."""
+    created_at: datetime
+    """When it was wanted."""
+
+    @classmethod
+    def of(cls, row: Any) -> "Revision":
+        """From its row."""
+        return cls(
+            generation=row.generation,
+            target=row.version.ref,
+            modules=[a.module_id for a in row.attachments],
+            refused=row.refused,
             created_at=row.created_at,
         )
 

@@ -46,6 +46,13 @@ _TRIAL = {
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "Revision": {
+        "generation": 2,
+        "target": "digits-low@1",
+        "modules": [f"mod_{_ID}"],
+        "refused": False,
+        "created_at": _LATER,
+    },
     "Health": {"status": "ready"},
     "Model": {
         "id": f"mdl_{_ID}",

@@ -40,6 +40,11 @@ class InProcess(httpx.BaseTransport):
         return httpx.Response(response.status_code, headers=response.headers.raw, content=content)
 
 
+def _unread(answer: httpx.Response) -> httpx.Response:
+    """As it would come from the network: not read yet."""
+    return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(answer.content))
+
+
 class FakeServing:
     """Stands in for the serving process: applies what is wanted, refuses it, or is away."""
 
@@ -48,7 +53,7 @@ class FakeServing:
         self.refusal: dict[str, Any] | None = None
         self.away = False
         self.requests: list[httpx.Request] = []
-        self.transport = httpx.MockTransport(self._answer)
+        self.transport = httpx.MockTransport(lambda request: _unread(self._answer(request)))
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if self.away:

@@ -133,3 +133,69 @@ def test_names_that_are_none_reach_nobody(http: httpx.Client, serving: FakeServi
 def test_a_content_type_of_odd_letters_breaks_nothing(http: httpx.Client) -> None:
     headers = [(b"content-type", b"image/png; name=\xe9")]
     assert http.post("/v1/deployments/digits/predict", content=b"\x89PNG image", headers=headers).status_code == 200
+
+
+def test_modules_are_set_all_at_once_and_an_earlier_generation_comes_back(
+    http: httpx.Client, attach: str, module: ModuleRow
+) -> None:
+    both = http.put(f"{URL}/modules", json={"modules": [module.id]})
+    assert (both.status_code, both.json()["generation"]) == (200, 2)
+    assert both.json()["desired"]["modules"] == [module.id]
+    assert http.put(f"{URL}/modules", json={"modules": [module.id]}).json()["generation"] == 2
+    assert http.put(f"{URL}/modules", json={"modules": []}).json()["generation"] == 3
+    back = http.post(f"{URL}/rollback", json={"generation": 2})
+    assert (back.status_code, back.json()["generation"]) == (200, 4)
+    assert back.json()["desired"]["modules"] == [module.id]
+    assert http.post(f"{URL}/rollback", json={"generation": 2}).json()["generation"] == 4
+    found = http.get(f"{URL}/revisions", params={"limit": 3}).json()
+    assert [(r["generation"], len(r["modules"]), r["refused"]) for r in found["data"]] == [
+        (4, 1, False),
+        (3, 0, False),
+        (2, 1, False),
+    ]
+    rest = http.get(f"{URL}/revisions", params={"after": found["next_cursor"]}).json()["data"]
+    assert [r["generation"] for r in rest] == [1]
+
+
+def test_sets_that_make_no_sense_are_refused(http: httpx.Client, attach: str, module: ModuleRow) -> None:
+    twice = http.put(f"{URL}/modules", json={"modules": [module.id, module.id]})
+    assert (twice.status_code, twice.json()["errors"][0]["pointer"]) == (422, "/modules")
+    assert http.put(f"{URL}/modules", json={"modules": ["mod_nobody"]}).status_code == 404
+    assert http.put("/v1/deployments/nobody/modules", json={"modules": []}).status_code == 404
+    assert http.post(f"{URL}/rollback", json={"generation": 9}).status_code == 404
+    assert http.post(f"{URL}/rollback", json={"generation": 0}).status_code == 422
+    assert http.get("/v1/deployments/nobody/revisions").status_code == 404
+    assert http.get(URL).json()["generation"] == 1
+
+
+def test_of_two_operators_who_race_one_is_told(http: httpx.Client, attach: str, module: ModuleRow) -> None:
+    seen = http.get(URL).headers["etag"]
+    first = http.put(f"{URL}/modules", json={"modules": [module.id]}, headers={"If-Match": seen})
+    second = http.post(f"{URL}/rollback", json={"generation": 1}, headers={"If-Match": seen})
+    assert (first.status_code, second.status_code) == (200, 412)
+    assert http.get(URL).json()["desired"]["modules"] == [module.id]
+
+
+def test_a_generation_that_was_refused_is_not_gone_back_to(
+    http: httpx.Client, serving: FakeServing, attach: str
+) -> None:
+    serving.refusal = {"status": 409, "code": "target_mismatch", "detail": "another target"}
+    assert http.put(attach).status_code == 409
+    answer = http.post(f"{URL}/rollback", json={"generation": 2})
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_inference_is_passed_on_as_it_comes_and_back(http: httpx.Client, serving: FakeServing, attach: str) -> None:
+    headers = {"Inference-Header-Content-Length": "2", "Accept-Encoding": "gzip"}
+    http.post("/v2/models/digits+mod_1/infer?a=b%2F", content=b"{}raw", headers=headers)
+    sent = serving.requests[-1]
+    assert (sent.method, sent.url.raw_path, sent.content) == ("POST", b"/v2/models/digits+mod_1/infer?a=b%2F", b"{}raw")
+    assert sent.headers["inference-header-content-length"] == "2"
+    assert sent.headers["accept-encoding"] == "gzip"
+    assert sent.headers["x-request-id"].startswith("req_")
+    http.post(f"{URL}/predict?modules=mod_1&generation=2", content=b"\x89PNG image")
+    assert serving.requests[-1].url.query == b"modules=mod_1&generation=2"
+    serving.away = True
+    away = http.get("/v2/health/ready")
+    assert (away.status_code, set(away.json())) == (503, {"error"})
+    assert int(away.headers["retry-after"]) > 0

@@ -1,0 +1,51 @@
+"""`POST /v1/deployments/{d}/predict`: an encoded image in, classes with probabilities out."""
+
+import torch
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.api.problems import respond
+from app.api.wire.deployments import ClassScore, Prediction, ServedModule
+from app.serving.answering import Choice, Host, chosen_ids
+from app.serving.engine import Overloaded, TooLate
+from app.zoo.images import decode_image
+from pnc_core.errors import DataError
+
+router = APIRouter(prefix="/v1/deployments")
+
+
+@router.post("/{deployment}/predict")
+async def predict(
+    deployment: str, request: Request, modules: str | None = None, generation: int | None = Query(None, ge=1)
+) -> Response:
+    """Classify one image; the answer names the revision and the modules that gave it."""
+    host = Host.of(request)
+    choice = Choice.make(host.registry.get(deployment, generation), chosen_ids(modules))
+    raw = await request.body()
+    try:
+        pixels = await run_in_threadpool(decode_image, raw, choice.snapshot.spec.input_size, "body")
+        logits = (await choice.logits(host, torch.from_numpy(pixels)[None]))[0]
+    except DataError as error:
+        return respond(request.scope, 422, error.code, str(error))
+    except Overloaded:
+        detail = f"expected at most {host.settings.waiting_requests} requests to wait, got more; try again in a moment"
+        return respond(request.scope, 503, "overloaded", detail, headers={"Retry-After": "1"})
+    except TooLate:
+        detail = f"expected an answer within {host.settings.answer_seconds:g} s, got none; try again"
+        return respond(request.scope, 504, "too_late", detail)
+    return Response(_prediction(choice, logits).model_dump_json(), media_type="application/json")
+
+
+def _prediction(choice: Choice, logits: torch.Tensor) -> Prediction:
+    snapshot = choice.snapshot
+    rows = zip(choice.network.classes, logits.softmax(0).tolist(), logits.tolist(), strict=True)
+    scores = [ClassScore(name=name, probability=p, logit=logit) for name, p, logit in rows]
+    return Prediction(
+        deployment=snapshot.deployment,
+        generation=snapshot.generation,
+        target=snapshot.version,
+        target_fingerprint=snapshot.fingerprint,
+        modules=[ServedModule(id=m.id, digest=m.digest) for m in choice.modules],
+        classes=sorted(scores, key=lambda score: -score.probability),
+    )

@@ -1,0 +1,17 @@
+"""What the serving process counts, in Prometheus' own form."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+REQUESTS = Counter("pnc_requests_total", "Predictions by outcome.", ["deployment", "generation", "outcome"])
+TURNED_AWAY = Counter("pnc_turned_away_total", "Requests that were not run.", ["reason"])
+QUEUE_SECONDS = Histogram("pnc_queue_seconds", "Waiting for the device.", buckets=_FAST)
+COMPUTE_SECONDS = Histogram("pnc_compute_seconds", "Running one batch.", buckets=_FAST)
+BATCH_IMAGES = Histogram("pnc_batch_images", "Images in one batch.", buckets=(1, 2, 4, 8, 16, 32, 64))
+SWAP_SECONDS = Histogram("pnc_swap_seconds", "From reading a new revision to serving it.", buckets=_FAST)
+DRAIN_SECONDS = Histogram(
+    "pnc_drain_seconds", "From serving a newer revision to the old one's last answer.", buckets=_FAST
+)
+CACHE_BYTES = Gauge("pnc_module_cache_bytes", "Modules kept in memory.")
+CACHE_EVICTIONS = Counter("pnc_module_cache_evictions_total", "Modules dropped from memory.")

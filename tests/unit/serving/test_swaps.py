@@ -1,0 +1,246 @@
+"""Modules go in and out of a live deployment; nobody notices but for the classes."""
+
+import json
+import random
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import pytest
+import torch
+
+from app.serving.registry import Registry
+from app.serving.snapshot import MAX_SUBSETS
+from app.zoo import deployments
+from app.zoo.errors import NotFound
+from pnc_core.identity import fingerprint
+from tests.unit.serving import world
+from tests.unit.serving.world import NAME, SETS, World
+
+CLIENTS, SWAPS = 8, 120
+
+
+@pytest.fixture
+def served(fresh: World) -> Iterator[tuple[World, str, Registry]]:
+    with world.serving(fresh.zoo.settings) as (address, server):
+        yield fresh, f"http://{address}", server.app.state.host.registry  # type: ignore[attr-defined]
+
+
+def _sync(url: str, generation: int) -> httpx.Response:
+    return httpx.post(f"{url}/internal/sync/{NAME}?generation={generation}", timeout=30)
+
+
+def _infer(client: httpx.Client, images: torch.Tensor) -> tuple[str, int, list[str]]:
+    """Generation, classes of the logits, and names of the classes that an answer claims."""
+    raw = {"Inference-Header-Content-Length": "0"}
+    answer = client.post(f"/v2/models/{NAME}/infer", content=images.numpy().tobytes(), headers=raw)
+    assert answer.status_code == 200, answer.text
+    head = json.loads(answer.content[: int(answer.headers["Inference-Header-Content-Length"])])
+    return head["model_version"], head["outputs"][0]["shape"][1], json.loads(head["parameters"]["classes"])
+
+
+def _logits(url: str, images: torch.Tensor) -> list[float]:
+    raw = {"Inference-Header-Content-Length": "0"}
+    content = httpx.post(f"{url}/v2/models/{NAME}/infer", content=images.numpy().tobytes(), headers=raw)
+    end = int(content.headers["Inference-Header-Content-Length"])
+    return list(torch.frombuffer(bytearray(content.content[end:]), dtype=torch.float32)[: 5 * len(images)].tolist())
+
+
+def test_swaps_under_load_lose_nothing_and_leave_nothing(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    images = here.images(2)
+    before, digest = _logits(url, images), fingerprint(registry.get(NAME).network.target)
+    stop, failed = threading.Event(), []
+    seen: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    answered = [0] * CLIENTS
+
+    def load(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            while not stop.is_set():
+                try:
+                    generation, width, classes = _infer(client, images)
+                    assert width == len(classes)
+                    seen[generation].add(tuple(classes))
+                    answered[number] += 1
+                except Exception as error:
+                    failed.append(error)
+
+    def walk_away() -> None:
+        """A client that sends a request and is gone before the answer."""
+        port = int(url.rpartition(":")[2])
+        request = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 64\r\n"
+        while not stop.is_set():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(request.encode() + b"Inference-Header-Content-Length: 0\r\n\r\n" + bytes(64))
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(CLIENTS)]
+    threads.append(threading.Thread(target=walk_away))
+    for thread in threads:
+        thread.start()
+    choice = random.Random(0)
+    wanted: dict[str, tuple[str, ...]] = {}
+    for _ in range(SWAPS):
+        places = sorted(choice.sample(range(3), choice.randint(0, 3)))
+        generation = here.want([here.modules[i] for i in places])
+        assert _sync(url, generation).status_code == 200
+        wanted[str(generation)] = tuple("01234" + "".join("".join(SETS[i]) for i in places))
+    generation = here.want([])
+    wanted[str(generation)] = tuple("01234")
+    assert _sync(url, generation).status_code == 200
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert min(answered) > 0
+    assert len(seen) > 10
+    for number, classes in seen.items():
+        assert classes == {wanted.get(number, tuple("01234"))}
+    assert fingerprint(registry.get(NAME).network.target) == digest
+    assert _logits(url, images) == before
+    assert registry.get(NAME).use.requests == 0
+
+
+def test_a_module_that_was_read_ahead_is_attached_at_once(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    deadline = time.monotonic() + 20
+    while len(registry._modules._kept) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(registry._modules._kept) == 3
+    took = []
+    for modules in ([here.modules[0]], [], [here.modules[1]], []):
+        started = time.monotonic()
+        generation = here.want(modules)
+        assert _sync(url, generation).status_code == 200
+        took.append(time.monotonic() - started)
+        assert registry.get(NAME).generation == generation
+    assert sorted(took)[1] < 0.5
+
+
+def test_a_restart_and_a_second_replica_serve_the_same_before_they_are_ready(fresh: World) -> None:
+    fresh.want([fresh.modules[1], fresh.modules[0]])
+    images, found = fresh.images(2), []
+    for _ in range(2):
+        with (
+            world.serving(fresh.zoo.settings) as (first, _),
+            world.serving(fresh.zoo.settings) as (second, _),
+        ):
+            for address in (first, second):
+                with httpx.Client(base_url=f"http://{address}") as client:
+                    assert client.get("/readyz").status_code == 200
+                    found.append((_infer(client, images), _logits(f"http://{address}", images)))
+    assert all(one == found[0] for one in found)
+    assert found[0][0][2] == list("01234675")
+
+
+def test_a_replica_that_is_not_told_follows_by_itself(served: tuple[World, str, Registry]) -> None:
+    here, _, registry = served
+    generation = here.want([here.modules[0]])
+    deadline = time.monotonic() + 20
+    while registry.get(NAME).generation != generation and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert registry.get(NAME).network.classes == tuple("012345")
+
+
+def _spoil(here: World, number: int, change: str) -> str:
+    """Damage the stored full bundle of a module; returns its id."""
+    with here.zoo.database.read() as session:
+        wanted = deployments.desired(session)[0]
+        module = next(m for m in deployments.attachable(session, wanted, 8) if m.id == here.modules[number])
+    path = here.zoo.store.path(module.key)  # type: ignore[attr-defined]
+    raw = bytearray(path.read_bytes())
+    path.chmod(0o644)
+    if change == "flip":
+        raw[len(raw) // 2] ^= 1
+    path.write_bytes(bytes(raw[: len(raw) // 2] if change == "cut" else raw))
+    return module.id
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "gone"])
+def test_a_spoilt_bundle_is_refused_and_what_is_served_stays(fresh: World, change: str) -> None:
+    module = _spoil(fresh, 1, change) if change != "gone" else fresh.modules[1]
+    if change == "gone":
+        with fresh.zoo.database.read() as session:
+            wanted = deployments.desired(session)[0]
+            found = next(m for m in deployments.attachable(session, wanted, 8) if m.id == module)
+        fresh.zoo.store.delete(found.key)
+    fresh.want([fresh.modules[0]])
+    with world.serving(fresh.zoo.settings) as (address, server):
+        registry: Registry = server.app.state.host.registry  # type: ignore[attr-defined]
+        before = registry.get(NAME)
+        generation = fresh.want([fresh.modules[0], module])
+        answer = _sync(f"http://{address}", generation)
+        assert answer.status_code == 409
+        assert "expected" in answer.json()["detail"]
+        images = fresh.images(1)
+        with httpx.Client(base_url=f"http://{address}") as client:
+            assert _infer(client, images)[2] == list("012345")
+        assert registry.get(NAME).network.attached == before.network.attached
+
+
+def test_a_module_that_says_the_same_of_every_image_is_refused(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mute(bundle):
+        for name in ("head.scale", "head.weight", "head.bias"):
+            bundle.tensors[name].zero_()
+        return bundle
+
+    from app.serving import snapshot
+
+    read = snapshot.read_bundle
+    monkeypatch.setattr(snapshot, "read_bundle", lambda path: mute(read(path)))
+    with world.serving(fresh.zoo.settings) as (address, _):
+        answer = _sync(f"http://{address}", fresh.want([fresh.modules[0]]))
+    assert answer.status_code == 409
+    assert "depend on the image" in answer.json()["detail"]
+
+
+def test_a_bundle_for_another_target_is_refused(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from app.serving import snapshot
+
+    read = snapshot.read_bundle
+
+    def other(path):
+        bundle = read(path)
+        return replace(bundle, manifest=replace(bundle.manifest, target_fingerprint="sha256:" + "0" * 64))
+
+    monkeypatch.setattr(snapshot, "read_bundle", other)
+    with world.serving(fresh.zoo.settings) as (address, _):
+        answer = _sync(f"http://{address}", fresh.want([fresh.modules[0]]))
+        assert (answer.status_code, answer.json()["code"]) == (409, "target_mismatch")
+        with httpx.Client(base_url=f"http://{address}") as client:
+            assert _infer(client, fresh.images(1))[2] == list("01234")
+
+
+def test_old_generations_are_let_go(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    generations = [here.want([here.modules[i % 2]]) for i in range(1)]
+    for i in range(1, 8):
+        generations.append(here.want([here.modules[i % 2]]))
+        assert _sync(url, generations[-1]).status_code == 200
+    kept = [g for g in generations if _kept(registry, g)]
+    assert kept == generations[-4:]
+
+
+def _kept(registry: Registry, generation: int) -> bool:
+    try:
+        return registry.get(NAME, generation).generation == generation
+    except NotFound:
+        return False
+
+
+def test_sets_of_modules_that_were_asked_for_do_not_pile_up(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    assert _sync(url, here.want(list(here.modules))).status_code == 200
+    snapshot = registry.get(NAME)
+    for number in range(MAX_SUBSETS + 5):
+        snapshot._subsets[f"made up {number}",] = snapshot.network
+    network, modules = snapshot.chosen((here.modules[2], here.modules[0]))
+    assert network.classes == tuple("012345" + "8")
+    assert [m.id for m in modules] == [here.modules[0], here.modules[2]]
+    assert len(snapshot._subsets) <= MAX_SUBSETS
