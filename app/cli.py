@@ -113,6 +113,33 @@ def inspect(
 
 
 @app.command()
+def export(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, full.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.export.", dir_okay=False)],
+    pixels: Annotated[bool, typer.Option(help="Take uint8 pixels and scale them inside.")] = False,
+) -> None:
+    """Write a target with a module attached as one ONNX or torch.export file, checked against the network."""
+    from pnc_core.errors import PncError
+
+    if out.suffix not in (".onnx", ".pt2"):
+        _fail(f"--out: expected a file name ending in .onnx or .pt2, got {out.name!r}")
+    try:
+        from pnc_core import attach, load_network, read_bundle, to_onnx, to_pt2
+    except ModuleNotFoundError as error:
+        _fail(f"{error}; install what is missing with: pip install 'pnc-zoo[onnx]'")
+    try:
+        read = read_bundle(bundle)
+        spec = read.manifest.target
+        composed = attach(load_network(spec, target), read)
+        write = to_onnx if out.suffix == ".onnx" else to_pt2
+        write(composed, spec, out, pixels=pixels)
+    except (PncError, OSError) as error:
+        _fail(str(error))
+    console.print(f"{out}: {len(composed.classes)} classes: {', '.join(composed.classes)}", highlight=False)
+
+
+@app.command()
 def evidence(
     bundle: Annotated[Path, typer.Argument(help="The bundle, thin or full.", exists=True, dir_okay=False)],
     target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pnc_core.config import CloneConfig, NetworkSpec, Position
     from pnc_core.data import ImageSet, preprocess
     from pnc_core.evaluation import evaluate
+    from pnc_core.export import to_onnx, to_program, to_pt2
     from pnc_core.identity import fingerprint
     from pnc_core.networks import architectures, build_network, load_network, load_weights
 
@@ -38,6 +39,9 @@ _HOME = {
     "load_weights": "networks",
     "preprocess": "data",
     "read_bundle": "bundle",
+    "to_onnx": "export",
+    "to_program": "export",
+    "to_pt2": "export",
 }
 __all__ = [
     "Bundle",
@@ -57,6 +61,9 @@ __all__ = [
     "load_weights",
     "preprocess",
     "read_bundle",
+    "to_onnx",
+    "to_program",
+    "to_pt2",
 ]
 
 

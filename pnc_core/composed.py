@@ -84,6 +84,11 @@ class Composed(nn.Module):
         return self._parts.attached
 
     @property
+    def trunk(self) -> nn.Module | None:
+        """The target's own layers as this network runs them."""
+        return self._parts.read.part
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Positions of the target whose activations the modules need."""
         return self._parts.reads

@@ -44,6 +44,9 @@ class ClonedModule(nn.Module):
         if not head.strict:
             return self._answer(phi, seen)
         opened = head.opens(seen)
+        if torch.compiler.is_compiling():  # an exported graph cannot leave rows out; the answer is the same
+            _, new = self._answer(phi, seen)
+            return None, torch.where(opened[:, None], new, torch.full_like(new, SHUT))
         new = seen.new_full((len(seen), len(self.manifest.classes)), SHUT)
         if opened.any():
             new[opened] = self._answer(phi[opened], seen[opened])[1].to(new.dtype)

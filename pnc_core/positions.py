@@ -341,13 +341,13 @@ class Reader:
     def __init__(self, traced: Traced, names: Sequence[str], *, logits: bool = True) -> None:
         self._taps = [name for name in dict.fromkeys(names) if name != INPUT]
         self._logits = logits
-        self._part = cut(traced, INPUT, self._taps, logits=self._logits) if self._taps or self._logits else None
+        self.part = cut(traced, INPUT, self._taps, logits=self._logits) if self._taps or self._logits else None
 
     def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Preprocessed images (N, C, H, W) -> logits (N, classes) or (N, 0), activations by position."""
-        if self._part is None:
+        if self.part is None:
             return x.new_empty(len(x), 0), {INPUT: x}
-        logits, activations = self._part(x)
+        logits, activations = self.part(x)
         found = {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
         return (logits if self._logits else x.new_empty(len(x), 0)), found
 
