@@ -1,0 +1,21 @@
+"""What every peer loads: the same network with the same weights."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from pnc_core.config import NetworkSpec
+from pnc_core.data import preprocess
+from pnc_core.networks import load_network
+
+__all__ = ["load", "preprocess"]
+
+
+def load() -> tuple[torch.nn.Module, NetworkSpec]:
+    """The network of the folder in `MODEL`, with channels last, as ours is served."""
+    folder = Path(os.environ["MODEL"])
+    spec = NetworkSpec(**json.loads((folder / "spec.json").read_text()))
+    network = load_network(spec, folder / "target.safetensors").requires_grad_(False)
+    return network.to(memory_format=torch.channels_last), spec

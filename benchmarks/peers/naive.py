@@ -1,0 +1,30 @@
+"""The server that everybody writes first: FastAPI, one image a call, the network run in the thread pool."""
+
+import os
+from typing import Annotated
+
+import torch
+import uvicorn
+from common import load, preprocess
+from fastapi import Body, FastAPI
+
+torch.set_num_threads(int(os.environ["THREADS"]))
+network, spec = load()
+app = FastAPI()
+
+
+@app.post("/predict")
+def predict(images: Annotated[list, Body(embed=True)]) -> dict[str, list]:
+    """JSON pixels in, logits out."""
+    with torch.inference_mode():
+        return {"logits": network(preprocess(torch.tensor(images, dtype=torch.uint8), spec)).tolist()}
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    """Ready."""
+    return {}
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="error", access_log=False)
