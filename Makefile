@@ -63,7 +63,7 @@ format: $(DEV) ## put the code into its form
 	$(BIN)/ruff format --quiet .
 
 unit: $(DEV) ## tests that need no socket and no other process
-	@$(BIN)/pytest tests/unit $(ARGS)
+	@$(BIN)/pytest tests/unit -n auto --dist loadfile $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
 	@$(BIN)/pytest tests/integration $(ARGS)

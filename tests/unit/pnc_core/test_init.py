@@ -15,7 +15,7 @@ def test_the_exported_names() -> None:
     assert sorted(pnc_core.__all__) == [
         "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "architectures", "attach",
         "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network", "load_weights", "preprocess",
-        "read_bundle",
+        "read_bundle", "to_onnx", "to_program", "to_pt2",
     ]  # fmt: skip
 
 
