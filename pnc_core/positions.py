@@ -10,6 +10,7 @@ way is ours.
 
 import math
 import operator
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,29 @@ class Traced:
         raise PositionError(f"position: expected one of {[p.name for p in self.positions]}, got {name!r}")
 
 
+_TRACING = threading.Lock()
+
+
+class _Tracer(fx.Tracer):
+    """torch.fx changes `nn.Module` itself while it traces; networks that other threads run meanwhile pass by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
 def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """Trace a network and find its positions. Nothing of the network is changed.
 
@@ -103,7 +127,9 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
     own = set(vars(network))
     try:
-        graph_module = fx.symbolic_trace(network)
+        with _TRACING:
+            graph = (tracer := _Tracer()).trace(network)
+        graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
         shapes = _shapes(graph_module, spec)
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error

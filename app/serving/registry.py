@@ -21,6 +21,7 @@ from app.serving.snapshot import Snapshot, compose, load_alone, load_target, try
 from app.zoo import deployments
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
+from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
 from pnc_core.composed import Composed
 from pnc_core.errors import PncError
@@ -207,12 +208,20 @@ class Registry:
 
     def _alone(self, wanted: DesiredDeployment, target: Composed, module: DesiredModule) -> Composed:
         alone = self._modules.get(wanted.version_id, module.digest)
+        if alone is not None and not self._serves(wanted.name, module):
+            # What is attached must still be there after a restart: its bytes are hashed again, though they are known.
+            with verified_file(self.zoo.store, module.key, module.digest):
+                pass
         if alone is None:
             alone = load_alone(self.zoo, wanted, target, module)
             if not self._engine.limits.deterministic:
                 alone.clones.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._modules.put(wanted.version_id, module.digest, alone)
         return alone
+
+    def _serves(self, name: str, module: DesiredModule) -> bool:
+        snapshot = self._snapshots.get(name)
+        return snapshot is not None and module in snapshot.modules
 
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
@@ -234,16 +243,16 @@ class Registry:
             fitting = [(d, deployments.attachable(session, d, READ_AHEAD)) for d in wanted]
         for deployment, modules in fitting:
             for module in modules:
-                target = self._targets.get(deployment.version_id)
+                target, key = self._targets.get(deployment.version_id), (deployment.version_id, module.digest)
                 if target is None or self._stop.is_set():
                     return
-                if (deployment.version_id, module.digest) in self._unfit:
+                if key in self._unfit or self._modules.get(*key) is not None:
                     continue
                 with self._changing:
                     try:
                         self._alone(deployment, target, module)
                     except (PncError, ZooError) as error:
-                        self._unfit.add((deployment.version_id, module.digest))
+                        self._unfit.add(key)
                         log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def _poll(self) -> None:

@@ -96,6 +96,8 @@ def test_a_served_and_a_local_composed_network_give_equal_logits(
     composed = attach(target, path)
     from pnc_core import preprocess
 
+    for network in (target, composed):  # as it is served: the layout decides about the last bits
+        network.to(memory_format=torch.channels_last)
     for image in material.test.images[:10]:
         served = {c.name: c.logit for c in client.deployments.predict("twin", png(image)).classes}
         with torch.inference_mode():

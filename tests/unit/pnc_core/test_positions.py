@@ -1,4 +1,5 @@
 import copy
+import threading
 
 import pytest
 import torch
@@ -213,3 +214,32 @@ def test_channels_that_are_shuffled_are_still_the_second_axis(width: str) -> Non
     positions = _meta(f"torchvision/shufflenet_v2_x{width}", 224).positions
     assert {p.axis for p in positions} == {1}
     assert all(p.grid == (p.shape[1], p.shape[2]) for p in positions)
+
+
+def test_networks_can_be_run_while_others_are_traced() -> None:
+    """torch.fx changes nn.Module for the time of a trace: whoever serves must not notice."""
+    network, spec = nets.network("resnet20", 16, width=4)
+    x, failed, stop = nets.pictures(2, spec), [], threading.Event()
+    with torch.no_grad():
+        wanted = network(x)
+    answers = []
+
+    def run() -> None:
+        try:
+            while not stop.is_set():
+                with torch.no_grad():
+                    answers.append(torch.equal(network(x), wanted))
+        except BaseException as error:  # whatever comes out
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        assert len(trace(*nets.network("resnet20", 16, width=4)).positions) > 5
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert answers
+    assert all(answers)

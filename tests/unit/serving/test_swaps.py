@@ -105,12 +105,17 @@ def test_swaps_under_load_lose_nothing_and_leave_nothing(served: tuple[World, st
     assert registry.get(NAME).use.requests == 0
 
 
-def test_a_module_that_was_read_ahead_is_attached_at_once(served: tuple[World, str, Registry]) -> None:
-    here, url, registry = served
+def _wait_for_all(registry: Registry) -> None:
+    """Until all modules have been read ahead."""
     deadline = time.monotonic() + 20
     while len(registry._modules._kept) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(registry._modules._kept) == 3
+
+
+def test_a_module_that_was_read_ahead_is_attached_at_once(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    _wait_for_all(registry)
     took = []
     for modules in ([here.modules[0]], [], [here.modules[1]], []):
         started = time.monotonic()
@@ -151,6 +156,9 @@ def _spoil(here: World, number: int, change: str) -> str:
     with here.zoo.database.read() as session:
         wanted = deployments.desired(session)[0]
         module = next(m for m in deployments.attachable(session, wanted, 8) if m.id == here.modules[number])
+    if change == "gone":
+        here.zoo.store.delete(module.key)
+        return module.id
     path = here.zoo.store.path(module.key)  # type: ignore[attr-defined]
     raw = bytearray(path.read_bytes())
     path.chmod(0o644)
@@ -160,17 +168,16 @@ def _spoil(here: World, number: int, change: str) -> str:
     return module.id
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["", "after it was read ahead"])
 @pytest.mark.parametrize("change", ["flip", "cut", "gone"])
-def test_a_spoilt_bundle_is_refused_and_what_is_served_stays(fresh: World, change: str) -> None:
-    module = _spoil(fresh, 1, change) if change != "gone" else fresh.modules[1]
-    if change == "gone":
-        with fresh.zoo.database.read() as session:
-            wanted = deployments.desired(session)[0]
-            found = next(m for m in deployments.attachable(session, wanted, 8) if m.id == module)
-        fresh.zoo.store.delete(found.key)
+def test_a_spoilt_bundle_is_refused_and_what_is_served_stays(fresh: World, change: str, known: bool) -> None:
+    module = _spoil(fresh, 1, change) if not known else fresh.modules[1]
     fresh.want([fresh.modules[0]])
     with world.serving(fresh.zoo.settings) as (address, server):
         registry: Registry = server.app.state.host.registry  # type: ignore[attr-defined]
+        if known:
+            _wait_for_all(registry)
+            _spoil(fresh, 1, change)
         before = registry.get(NAME)
         generation = fresh.want([fresh.modules[0], module])
         answer = _sync(f"http://{address}", generation)
