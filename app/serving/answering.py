@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from starlette.requests import Request
 from torch import Tensor
 
@@ -76,9 +75,3 @@ def chosen_ids(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the classes."""
-    with torch.inference_mode():
-        return logits.softmax(-1)

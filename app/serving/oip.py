@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.serving.answering import Choice, Host, chosen_ids, probabilities
+from app.serving.answering import Choice, Host, chosen_ids
 from app.serving.engine import Overloaded, TooLate
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
 from app.zoo import deployments
@@ -265,7 +265,7 @@ def _provenance(choice: Choice) -> dict[str, str]:
 
 
 def _output(wanted: Wanted, logits: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
-    numbers = (logits if wanted.name == "logits" else probabilities(logits)).numpy()
+    numbers = (logits if wanted.name == "logits" else logits.softmax(1)).numpy()
     if not wanted.classification:
         return numbers
     best = np.argsort(-numbers, axis=1, kind="stable")[:, : wanted.classification]

@@ -1,6 +1,5 @@
 """A zoo with real networks and real bundles, and a real server over it, all in this process."""
 
-import hashlib
 import socket
 import threading
 import time
@@ -112,8 +111,4 @@ def serving(settings: Settings) -> Iterator[tuple[str, uvicorn.Server]]:
     listening.close()
 
 
-def sha(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
-
-
-__all__ = ["HERE", "NAME", "SETS", "World", "make", "network", "serving", "sha"]
+__all__ = ["HERE", "NAME", "SETS", "World", "make", "network", "serving"]
