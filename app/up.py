@@ -124,7 +124,7 @@ class Service:
         python = [sys.executable, "-m"]
         self.children = [
             Child("serving", [*python, "app.serving", str(back.fileno())], environment, [back]),
-            Child("worker", [*python, "workers.main"], environment),
+            Child("worker", [*python, "workers.embedded"], environment),
             Child("api", [*python, "app.api", str(door.fileno())], environment, [door]),
         ]
 

@@ -89,6 +89,9 @@ class Job(Answer):
     source: str
     dataset: str
     config: CloneConfig
+    device: str
+    size: str
+    max_seconds: int | None
     module: str | None
     problem: dict[str, Any] | None
     attempts: int
@@ -100,6 +103,17 @@ class Job(Answer):
     def ended(self) -> bool:
         """Whether nothing more will happen."""
         return self.state in ENDED
+
+
+class Attempt(Answer):
+    """One claim of a job by a worker."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    reason: str
 
 
 class Estimate(Answer):

@@ -20,6 +20,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
+from app.zoo.bell import Bell, taken_rings
+
 BUSY_SECONDS = 30
 _WRITE = "pnc_write"
 _MIGRATION_LOCK = 0x706E63  # any fixed number; "pnc"
@@ -30,10 +32,11 @@ class Database:
 
     Args:
         url: SQLAlchemy URL, `sqlite:///...` or `postgresql+psycopg://...`.
+        bell: Sends what a transaction has announced, once it is committed; none: nobody waits for it.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, bell: Bell | None = None) -> None:
+        self.engine, self.bell = _engine(url), bell
         self._readers = self.engine.execution_options(postgresql_readonly=True)
         self._writers = self.engine.execution_options(**{_WRITE: True})
 
@@ -45,9 +48,12 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at the end, or rolls back on any error."""
-        with Session(self._writers, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A session that commits at the end, or rolls back on any error; then what it announced is sent."""
+        with Session(self._writers, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            if self.bell is not None:
+                self.bell.ring(taken_rings(session))
 
     def close(self) -> None:
         """Close all pooled connections."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.zoo.bell import CeleryBell
 from app.zoo.db import Database
 from app.zoo.settings import Settings
 from app.zoo.store import DirectoryStore, Store
@@ -34,4 +35,5 @@ def open_zoo(settings: Settings) -> Zoo:
     staging = settings.data_dir / "uploads"
     staging.mkdir(parents=True, exist_ok=True)
     store = DirectoryStore(Path(settings.store_url))
-    return Zoo(settings, Database(settings.database_url), store, staging)
+    bell = CeleryBell(settings.broker_url) if settings.broker_url else None
+    return Zoo(settings, Database(settings.database_url, bell), store, staging)
