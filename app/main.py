@@ -60,7 +60,7 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        responses=documented(403, 422),
+        responses=documented(403, 422, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
     )

@@ -23,6 +23,7 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.zoo.db import migrate
+from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
@@ -199,8 +200,8 @@ def _migrate(settings: Settings) -> None:
     """Open everything once here, where a message is still seen, and bring the schema up to date."""
     try:
         zoo = open_zoo(settings)
-    except (SQLAlchemyError, ValueError) as error:
-        raise UpError(f"expected a usable PNC_DATABASE_URL and PNC_STORE_URL, got: {error}") from None
+    except Misconfigured as error:
+        raise UpError(str(error)) from None
     try:
         migrate(zoo.database)
     except SQLAlchemyError as error:

@@ -4,7 +4,7 @@ from sqlalchemy.exc import DBAPIError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 PATIENCE_SECONDS = 60
-UNREACHABLE = (DBAPIError, OSError)
+UNREACHABLE = (DBAPIError, Misconfigured, OSError)
 """What is worth another try: nothing about the row itself is wrong."""
 
 patient = retry(

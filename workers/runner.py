@@ -226,9 +226,12 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     if settings.job_memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (settings.job_memory_bytes, settings.job_memory_bytes))
-    zoo = open_zoo(settings)
     try:
-        KINDS[kind](zoo, lease, asked_to_stop.is_set)
+        zoo = open_zoo(settings)
+        try:
+            KINDS[kind](zoo, lease, asked_to_stop.is_set)
+        finally:
+            zoo.close()
     except LeaseLost as error:
         log.warning("%s", error)
     except Exception as error:
@@ -237,8 +240,6 @@ def main() -> None:
             raise
         log.warning("%s: %s", lease.id, error)
         sys.exit(code)
-    finally:
-        zoo.close()
 
 
 def _exit_code(error: Exception) -> int | None:

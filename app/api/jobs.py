@@ -8,13 +8,13 @@ from pydantic import BeforeValidator
 from app.api.requests import DoOnce, ListOf, ListQuery, Reading, Reply
 from app.api.wire import jobs as wire
 from app.api.wire.problems import documented
-from app.api.wire.shapes import Page, unicode_only
+from app.api.wire.shapes import Page, storable
 from app.zoo import attempts, events, jobs
 from app.zoo.jobs import JobRequest
 
 router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
 Id = Annotated[str, Path(description="Id of a cloning job.", examples=["job_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
-Wanted = Annotated[JobRequest, BeforeValidator(unicode_only), Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
+Wanted = Annotated[JobRequest, BeforeValidator(storable), Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
 
 
 class JobsQuery(ListQuery):

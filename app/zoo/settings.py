@@ -29,7 +29,15 @@ class Settings(BaseSettings):
     broker_url: str | None = None
     """Redis that tells Celery workers of jobs, e.g. `redis://127.0.0.1:6379/0`; none: a worker looks by itself."""
     store_url: str = Field(default_factory=_objects_in)
-    """Directory of the object store."""
+    """Object store: a directory, or `s3://bucket` or `s3://bucket/prefix`."""
+    store_endpoint: str | None = None
+    """Address of an S3 server, e.g. `http://s3.example:7480`; none: Amazon's. Keys come from boto3's own chain."""
+    store_public_endpoint: str | None = None
+    """The same server as clients of the API reach it, for the URLs they are given; none: `store_endpoint`."""
+    part_bytes: int = Field(64 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
+    """Larger files travel to and from S3 in parts of this size, and a broken transfer goes on with the next part."""
+    url_seconds: int = Field(900, ge=1, le=900)
+    """How long a presigned URL lets a client in."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = Field(8000, ge=0, le=65535)

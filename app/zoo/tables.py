@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.zoo.clock import UtcDateTime, utc_now
+from app.zoo.text import Text
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Document = dict[str, Any]
@@ -56,7 +57,13 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), Document: Json, list[str]: Json, dict[str, int]: Json}
+    type_annotation_map = {
+        str: Text(),
+        datetime: UtcDateTime(),
+        Document: Json,
+        list[str]: Json,
+        dict[str, int]: Json,
+    }
 
 
 class Leased:
