@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,7 @@ def register(client: Client, material: Material, folder: Path, console: Console)
     for name, (network, spec) in {"digits-low": material.target, "digits-high": material.source}.items():
         path = folder / f"{name}.safetensors"
         safetensors.torch.save_file(network.state_dict(), path)
+        path.with_suffix(".json").write_text(json.dumps(asdict(spec)))
         version = client.models.wait(name, client.models.push(name, spec, path).number)
         console.print(
             f"registered {version.ref}: {version.parameters:,} parameters, {version.fingerprint:.20}...",

@@ -42,6 +42,11 @@ _running: list[Supervisor] = []
 _loops: list[threading.Thread] = []
 
 
+def run() -> None:
+    """Run the worker in this process until it is told to stop."""
+    app.worker_main(["worker", "--loglevel", settings.log_level, "--without-gossip", "--without-mingle"])
+
+
 def _supervisor() -> Supervisor:
     return _running[0]
 

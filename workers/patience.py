@@ -3,6 +3,8 @@
 from sqlalchemy.exc import DBAPIError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from app.zoo.errors import Misconfigured
+
 PATIENCE_SECONDS = 60
 UNREACHABLE = (DBAPIError, Misconfigured, OSError)
 """What is worth another try: nothing about the row itself is wrong."""

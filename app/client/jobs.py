@@ -10,6 +10,8 @@ from app.client.types import Attempt, Event, Job, Trial, Verdict
 from pnc_core.config import CloneConfig
 
 _PATH = "/v1/cloning-jobs"
+Progress = Callable[[float, str], object]
+"""Called with the share that is done, 0 to 1, and a line for people."""
 
 
 class Jobs:
@@ -85,20 +87,29 @@ class Jobs:
         """
         return follow(self._http, f"{_PATH}/{job_id}/events/stream", after)
 
+    def history(self, job_id: str) -> Iterator[Event]:
+        """What has happened to a job so far, oldest first."""
+        return self._http.pages(Event, f"{_PATH}/{job_id}/events")
+
     def trials(self, job_id: str) -> Iterator[Trial]:
         """The positions a job has tried, oldest first."""
         return self._http.pages(Trial, f"{_PATH}/{job_id}/trials")
 
-    def wait(self, job_id: str, on_event: Callable[[Event], object] | None = None) -> Job:
+    def wait(
+        self, job_id: str, on_event: Callable[[Event], object] | None = None, *, progress: Progress | None = None
+    ) -> Job:
         """Wait until a job has ended; its `state` says how.
 
         Args:
             job_id: The job.
             on_event: Told about every event.
+            progress: Told the share that is done, 0 to 1, and what was just done.
         """
         for event in self.events(job_id):
             if on_event is not None:
                 on_event(event)
+            if progress is not None:
+                progress(event.progress, event.message)
         return self.get(job_id)
 
 
