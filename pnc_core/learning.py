@@ -138,13 +138,15 @@ class _Schedule:
     def __init__(self, groups: list[tuple[list[nn.Parameter], float]], epochs: int, images: int, job: Job) -> None:
         self.done = 0
         self._parameters = [parameter for parameters, _ in groups for parameter in parameters]
-        self._total = max(2, epochs * -(-images // job.config.batch_size))
+        self._total = max(3, epochs * -(-images // job.config.batch_size))
         rates = [rate for _, rate in groups]
         self._optimizer = torch.optim.AdamW(
             [{"params": parameters, "lr": rate} for parameters, rate in groups], weight_decay=1e-4
         )
+        # With fewer than three steps, or fewer than two of them up, torch divides by zero.
+        rise = max(0.2, 2 / self._total)
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, rates, total_steps=self._total, pct_start=0.2
+            self._optimizer, rates, total_steps=self._total, pct_start=rise
         )
 
     def descend(self, loss: Tensor, step: Step) -> None:
