@@ -55,9 +55,11 @@ class Modules:
             part.unlink(missing_ok=True)
 
     def _fetch(self, url: str, payload: str, part: Path) -> str:
-        hasher = hashlib.sha256()
+        """From the service, or from its object store, to which it then leads."""
+        hasher, client = hashlib.sha256(), self._http.client
         try:
-            with self._http.client.stream("GET", url, params={"payload": payload}) as response, part.open("wb") as file:
+            answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
+            with answer as response, part.open("wb") as file:
                 for chunk in checked(response).iter_bytes():
                     hasher.update(chunk)
                     file.write(chunk)
