@@ -62,6 +62,15 @@ class Fault(Answer):
     detail: str
 
 
+class Part(Answer):
+    """Some bytes of an upload that have not arrived, and where to send them."""
+
+    number: int
+    offset: int
+    bytes: int
+    url: str
+
+
 class Upload(Answer):
     """A file on its way in."""
 
@@ -70,7 +79,8 @@ class Upload(Answer):
     bytes: int
     digest: str
     received: int
-    content_url: str
+    content_url: str | None
+    parts: list[Part] | None
 
 
 class Model(Answer):

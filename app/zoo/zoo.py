@@ -9,9 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.zoo.bell import CeleryBell
 from app.zoo.db import Database, parse_url
+from app.zoo.directory import DirectoryStore
 from app.zoo.errors import Misconfigured
+from app.zoo.inbox import Inbox
 from app.zoo.settings import Settings
-from app.zoo.store import DirectoryStore, Store
+from app.zoo.staging import Staging
+from app.zoo.store import Store
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,15 @@ class Zoo:
     settings: Settings
     database: Database
     store: Store
+    inbox: Inbox
+    """Takes the bytes of uploads."""
     staging: Path
-    """Directory of unfinished uploads."""
+    """Directory for files in the making, those of unfinished uploads among them."""
 
     def close(self) -> None:
-        """Close the database."""
+        """Close database and store."""
         self.database.close()
+        self.store.close()
 
 
 def open_zoo(settings: Settings) -> Zoo:
@@ -36,10 +42,14 @@ def open_zoo(settings: Settings) -> Zoo:
         Misconfigured: a setting leads nowhere; the message names it.
     """
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
-    store = _open_store(settings)
-    database = _open_database(settings.database_url)
+    store, inbox = _open_store(settings, staging)
+    try:
+        database = _open_database(settings.database_url)
+    except Misconfigured:
+        store.close()
+        raise
     database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
-    return Zoo(settings, database, store, staging)
+    return Zoo(settings, database, store, inbox, staging)
 
 
 def _open_database(url: str) -> Database:
@@ -60,10 +70,20 @@ def _open_database(url: str) -> Database:
     return database
 
 
-def _open_store(settings: Settings) -> Store:
-    if "://" in settings.store_url:
-        raise Misconfigured(f"PNC_STORE_URL: expected a directory, got {settings.store_url!r}")
-    return DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
+def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
+    if "://" not in settings.store_url:
+        directory = DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
+        return directory, Staging(staging, directory)
+    try:  # boto3 takes a third of a second, and is not installed everywhere
+        from app.zoo.s3 import open_s3_store
+        from app.zoo.transfers import Transfers
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
+            "install it with: pip install 'pnc-zoo[cluster]'"
+        ) from None
+    store = open_s3_store(settings)
+    return store, Transfers(store)
 
 
 def _directory(setting: str, path: Path) -> Path:

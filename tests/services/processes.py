@@ -55,10 +55,7 @@ class Process:
         """Start it, unless it runs."""
         if self.running:
             return
-        with self.log.open("ab") as log:
-            self._process = _SPAWNER.submit(
-                psutil.Popen, self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            ).result()
+        self._process = psutil.Process(_SPAWNER.submit(self._spawn).result())
         self._pid_file.write_text(f"{self._process.pid} {self._process.create_time()}")
 
     def kill(self) -> None:
@@ -109,6 +106,14 @@ class Process:
                 said = self.log.read_text(errors="replace")[-600:]
                 raise Unavailable(f"expected {self.name} to come up, got {what}; {self.log} ends with: {said}")
             time.sleep(0.02)
+
+    def _spawn(self) -> int:
+        with self.log.open("ab") as log:
+            child = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        child.returncode = 0  # psutil waits for it, here or in another process; without this it warns when collected
+        return child.pid
 
     def _family(self) -> list[psutil.Process]:
         if self._process is None:

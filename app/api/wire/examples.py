@@ -84,6 +84,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "Alias": {"alias": "production", "version": 1, "updated_at": _DAY},
     "AliasSet": {"version": 1},
+    "Part": {
+        "number": 1,
+        "offset": 0,
+        "bytes": 415484,
+        "url": "https://s3.example/zoo/incoming/up_019aa3b0?partNumber=1&X-Amz-Signature=9f86d081",
+    },
     "Upload": {
         "id": f"up_{_ID}",
         "status": "open",
@@ -91,6 +97,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "digest": _DIGEST,
         "received": 0,
         "content_url": f"/v1/uploads/up_{_ID}/content",
+        "parts": None,
         "created_at": _DAY,
         "completed_at": None,
     },
