@@ -81,6 +81,29 @@ def serve(
 
 
 @app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    hours: Annotated[float, typer.Option(help="Age from which an object that no row names goes.", min=0)] = 1.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.cleaning import clean
+    from app.zoo.errors import ZooError
+    from app.zoo.settings import Settings
+
+    try:
+        settings = Settings(**({"data_dir": data_dir.resolve()} if data_dir else {}))  # type: ignore[arg-type]
+        clean(settings, hours * 3600, dry_run=dry_run, console=console)
+    except (ValidationError, SettingsError) as error:
+        _fail(f"settings (PNC_* variables and options): {error}")
+    except (ZooError, OSError) as error:
+        _fail(str(error))
+
+
+@app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
     record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,

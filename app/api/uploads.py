@@ -58,7 +58,13 @@ def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)
     stored = zoo.inbox.store_content(row)
-    response = once(lambda session: Reply(_shown(zoo, uploads.complete(session, upload, stored)), status=200))
+
+    def work(session: Any) -> Reply:
+        complete = uploads.complete(session, upload, stored)
+        uploads.check_kept(session, zoo.store, complete)
+        return Reply(_shown(zoo, complete), status=200)
+
+    response = once(work)
     zoo.inbox.discard(row)
     return response
 

@@ -95,7 +95,7 @@ def add_version(
         Invalid: the upload is not complete, or its file is not harmless safetensors.
     """
     model = get(session, name)
-    upload, key = uploads.completed(session, upload_id)
+    upload, key = uploads.completed(session, upload_id, keep=True)
     if check is not None:
         check(key)
     session.flush()
