@@ -13,12 +13,11 @@ from app.zoo.tables import UploadRow
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def declare(session: Session, *, bytes: int, sha256: str, limit: int) -> UploadRow:
-    """Announce a file.
+def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
+    """An announcement that is not in the database yet.
 
     Args:
-        session: A writing session.
-        bytes: Its size.
+        bytes: Size of the file.
         sha256: Its digest, 64 hexadecimal digits.
         limit: Largest size allowed.
 
@@ -32,10 +31,14 @@ def declare(session: Session, *, bytes: int, sha256: str, limit: int) -> UploadR
         raise Invalid.at("/bytes", "invalid_size", f"expected at least 1 byte, got {bytes}")
     if not _DIGEST.match(sha256.lower()):
         raise Invalid.at("/sha256", "invalid_digest", f"expected 64 hexadecimal digits, got {sha256!r:.80}")
-    row = UploadRow(id=new_id("up"), bytes=bytes, digest=sha256.lower())
-    session.add(row)
+    return UploadRow(id=new_id("up"), bytes=bytes, digest=sha256.lower())
+
+
+def declare(session: Session, upload: UploadRow) -> UploadRow:
+    """Announce a file: from now on its bytes can come."""
+    session.add(upload)
     session.flush()
-    return row
+    return upload
 
 
 def get(session: Session, upload_id: str) -> UploadRow:

@@ -51,7 +51,7 @@ def test_young_objects_stay_and_a_second_put_makes_an_object_young(zoo: Zoo) -> 
 
 def test_abandoned_uploads_go_with_their_bytes(zoo: Zoo) -> None:
     with zoo.database.write() as session:
-        old, new = (uploads.declare(session, bytes=4, sha256=d * 64, limit=9) for d in "ab")
+        old, new = (uploads.declare(session, uploads.draft(bytes=4, sha256=d * 64, limit=9)) for d in "ab")
         old.created_at = clock.now(session) - timedelta(days=2)
     for row in (old, new):
         (zoo.staging / row.id).write_bytes(b"12")
@@ -71,7 +71,7 @@ def test_looking_removes_nothing(zoo: Zoo) -> None:
     (zoo.staging / "tmp").write_bytes(b"12")
     os.utime(zoo.staging / "tmp", (0, 0))
     with zoo.database.write() as session:
-        row = uploads.declare(session, bytes=4, sha256="a" * 64, limit=9)
+        row = uploads.declare(session, uploads.draft(bytes=4, sha256="a" * 64, limit=9))
         row.created_at = clock.now(session) - timedelta(days=2)
     for _ in range(2):
         assert garbage.find(zoo) == Garbage((key,), (), (row.id,), (zoo.staging / "tmp",))
