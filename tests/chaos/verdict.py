@@ -8,17 +8,7 @@ from sqlalchemy import func, select
 from app.zoo import garbage, runs
 from app.zoo.errors import LeaseLost
 from app.zoo.leases import Lease
-from app.zoo.tables import (
-    AttemptRow,
-    BundleRow,
-    DatasetRow,
-    EventRow,
-    JobRow,
-    ModuleRow,
-    StepRow,
-    UploadRow,
-    VersionRow,
-)
+from app.zoo.tables import OWNERS, AttemptRow, BundleRow, EventRow, JobRow, ModuleRow, StepRow
 from app.zoo.zoo import Zoo
 
 
@@ -82,13 +72,9 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
 
 
 def _orphans(zoo: Zoo) -> int:
-    garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
+    garbage.remove(zoo, garbage.find(zoo, object_seconds=-60, upload_seconds=-60))
     with zoo.database.read() as session:
-        named = {
-            key
-            for table in (BundleRow, DatasetRow, VersionRow, UploadRow)
-            for key in session.scalars(select(table.key))
-        }
+        named = {key for table in OWNERS for key in session.scalars(select(table.key))}
     return len(set(zoo.store.older_than(-60)) - named)
 
 
