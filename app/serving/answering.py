@@ -8,11 +8,8 @@ from torch import Tensor
 from app.serving import metrics
 from app.serving.engine import Engine, Overloaded, TooLate
 from app.serving.registry import Registry
-from app.serving.snapshot import Snapshot
-from app.zoo.deployments import DesiredModule
+from app.serving.snapshot import Choice
 from app.zoo.settings import Settings
-from pnc_core.composed import Composed
-from pnc_core.data import preprocess
 
 
 @dataclass(frozen=True)
@@ -30,44 +27,30 @@ class Host:
         return host
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A snapshot, and those of its modules that shall answer."""
+async def logits(host: Host, choice: Choice, images: Tensor) -> Tensor:
+    """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
-    snapshot: Snapshot
-    network: Composed
-    modules: tuple[DesiredModule, ...]
+    Args:
+        host: Whose engine answers.
+        choice: What answers.
+        images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
 
-    @classmethod
-    def make(cls, snapshot: Snapshot, ids: tuple[str, ...] | None) -> "Choice":
-        """All modules, or those with these ids."""
-        return cls(snapshot, *snapshot.chosen(ids))
-
-    async def logits(self, host: Host, images: Tensor, *, pixels: bool = True) -> Tensor:
-        """Answer for images; the snapshot is held until then, whatever is published meanwhile.
-
-        Args:
-            host: Whose engine answers.
-            images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
-            pixels: Which of both.
-
-        Raises:
-            Overloaded: too many wait.
-            TooLate: it waited too long.
-        """
-        snapshot = self.snapshot
-        outcome = "failed"
-        with snapshot.used():
-            try:
-                x = preprocess(images, snapshot.spec) if pixels else images
-                answer = await host.engine.ask(self.network, x, host.settings.answer_seconds)
-                outcome = "answered"
-            except (Overloaded, TooLate):
-                outcome = "turned_away"
-                raise
-            finally:
-                metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
-        return answer
+    Raises:
+        Overloaded: too many wait.
+        TooLate: it waited too long.
+    """
+    snapshot = choice.snapshot
+    outcome = "failed"
+    with snapshot.used():
+        try:
+            answer = await host.engine.ask(choice.program, images, host.settings.answer_seconds)
+            outcome = "answered"
+        except (Overloaded, TooLate):
+            outcome = "turned_away"
+            raise
+        finally:
+            metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
+    return answer
 
 
 def chosen_ids(text: str | None) -> tuple[str, ...] | None:
