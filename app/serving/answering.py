@@ -1,5 +1,7 @@
 """From a request to logits: which network it is for, and the way through the engine."""
 
+import logging
+import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -8,8 +10,10 @@ from torch import Tensor
 from app.serving import metrics
 from app.serving.engine import Engine, Overloaded, TooLate
 from app.serving.registry import Registry
-from app.serving.snapshot import Choice
+from app.serving.snapshot import Choice, Snapshot
 from app.zoo.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Host:
         return host
 
 
-async def logits(host: Host, choice: Choice, images: Tensor) -> Tensor:
+async def logits(request: Request, choice: Choice, images: Tensor) -> Tensor:
     """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
     Args:
-        host: Whose engine answers.
+        request: That asks.
         choice: What answers.
         images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
 
@@ -39,8 +43,8 @@ async def logits(host: Host, choice: Choice, images: Tensor) -> Tensor:
         Overloaded: too many wait.
         TooLate: it waited too long.
     """
-    snapshot = choice.snapshot
-    outcome = "failed"
+    host, snapshot = Host.of(request), choice.snapshot
+    outcome, begun = "failed", time.monotonic()
     with snapshot.used():
         try:
             answer = await host.engine.ask(choice.program, images, host.settings.answer_seconds)
@@ -50,7 +54,21 @@ async def logits(host: Host, choice: Choice, images: Tensor) -> Tensor:
             raise
         finally:
             metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
+            _note(request, snapshot, outcome, time.monotonic() - begun)
     return answer
+
+
+def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) -> None:
+    """One line a request: at debug level what was answered, as a warning what was not."""
+    level = logging.DEBUG if outcome == "answered" else logging.WARNING
+    if log.isEnabledFor(level):
+        about = {
+            "deployment": snapshot.deployment,
+            "generation": snapshot.generation,
+            "request_id": request.scope.get("state", {}).get("request_id"),
+            "milliseconds": round(1000 * seconds, 1),
+        }
+        log.log(level, "prediction %s", outcome, extra=about)
 
 
 def chosen_ids(text: str | None) -> tuple[str, ...] | None:

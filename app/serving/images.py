@@ -26,7 +26,7 @@ async def predict(
     raw = await request.body()
     try:
         pixels = await run_in_threadpool(decode_image, raw, choice.snapshot.spec.input_size, "body")
-        found = (await logits(host, choice, torch.from_numpy(pixels)[None]))[0]
+        found = (await logits(request, choice, torch.from_numpy(pixels)[None]))[0]
     except DataError as error:
         return respond(request.scope, 422, error.code, str(error))
     except Overloaded:

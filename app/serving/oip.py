@@ -145,7 +145,7 @@ async def infer(request: Request) -> Response:
     size = choice.snapshot.spec.input_size
     asked = parse(body, headers.get("inference-header-content-length"), size, OUTPUTS)
     choice = _narrowed(choice, asked)
-    found = await logits(host, choice, torch.from_numpy(asked.array))
+    found = await logits(request, choice, torch.from_numpy(asked.array))
     head: dict[str, Any] = {
         "model_name": _name(request),
         "model_version": str(choice.snapshot.generation),

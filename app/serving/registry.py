@@ -13,13 +13,17 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.serving import metrics
 from app.serving.engine import Engine
 from app.serving.programs import Branch, Mode, Trunk, put_together
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.zoo import deployments
+from app.zoo import deployments, replicas
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
+from app.zoo.ids import new_id
+from app.zoo.replicas import Observation
 from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
 from pnc_core.errors import PncError
@@ -100,6 +104,9 @@ class Registry:
 
     def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
         self.zoo, self._engine, self._mode = zoo, engine, mode
+        self.replica = new_id("rep")
+        self._reported = -replicas.BEAT_SECONDS
+        """When, on the monotonic clock."""
         self._snapshots: dict[str, Snapshot] = {}
         self._earlier: dict[str, tuple[Snapshot, ...]] = {}
         self._refusals: dict[str, Refusal] = {}
@@ -122,6 +129,8 @@ class Registry:
         """Stop following."""
         self._stop.set()
         self._thread.join()
+        with self.zoo.database.write() as session:
+            replicas.leave(session, self.replica)
 
     def names(self) -> list[str]:
         """Of all that is served."""
@@ -199,7 +208,9 @@ class Registry:
             metrics.SWAP_SECONDS.observe(time.monotonic() - started)
             with self.zoo.database.write() as session:
                 deployments.observe(session, wanted.name, wanted.generation)
-            log.info("%s: serving generation %d, %d modules", wanted.name, wanted.generation, len(wanted.modules))
+                self._report(session)
+            about = {"deployment": wanted.name, "generation": wanted.generation}
+            log.info("serving it, with %d modules", len(wanted.modules), extra=about)
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot:
         trunk = self._trunks.get(wanted.version_id)
@@ -251,8 +262,25 @@ class Registry:
     def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
         refusal = Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS)
         self._refusals[wanted.name] = refusal
+        about = {"deployment": wanted.name, "generation": wanted.generation}
+        log.warning("refused (%s): %s", code, detail, extra=about)
         with self.zoo.database.write() as session:
             deployments.refuse(session, wanted.name, wanted.generation, refusal.document())
+            self._report(session)
+
+    def _report(self, session: Session) -> None:
+        observed = {name: Observation(snapshot.generation) for name, snapshot in list(self._snapshots.items())}
+        for name, refused in list(self._refusals.items()):
+            if name not in observed or refused.generation > observed[name].generation:
+                observed[name] = Observation(refused.generation, refused.document())
+        replicas.report(session, self.replica, observed)
+        self._reported = time.monotonic()
+
+    def _beat(self) -> None:
+        """Say that this replica is alive, though nothing has changed."""
+        if time.monotonic() - self._reported >= replicas.BEAT_SECONDS:
+            with self.zoo.database.write() as session:
+                self._report(session)
 
     def _read_ahead(self) -> None:
         """Load modules that could be attached next, so that attaching is only a matter of putting together."""
@@ -276,6 +304,7 @@ class Registry:
         while not self._stop.is_set():
             try:
                 self.sync()
+                self._beat()
                 self._read_ahead()
             except Exception:
                 log.exception("cannot follow the wanted state; trying again")

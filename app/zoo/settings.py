@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
     """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
+    log_format: Literal["text", "json"] = "text"
+    """How a line of the log looks: for people, or one JSON object for whoever collects them."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much the processes say on standard error."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
