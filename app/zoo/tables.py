@@ -359,6 +359,18 @@ class AttachmentRow(Base):
     module: Mapped[ModuleRow] = relationship(lazy="selectin")
 
 
+class ReplicaRow(Base):
+    """A serving process, and what it serves."""
+
+    __tablename__ = "replicas"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    observed: Mapped[Document]
+    """By deployment name: the generation it last worked on, and why it does not serve that."""
+    reported_at: Mapped[datetime] = mapped_column(index=True)
+    started_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
 class IdempotencyRow(Base):
     """The answer that a repeated POST gets again."""
 
