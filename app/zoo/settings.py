@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """SQLAlchemy URL: `sqlite:///...` or `postgresql+psycopg://...`."""
     store_url: str = Field(default_factory=_objects_in)
     """Directory of the object store."""
+    pages: bool = True
+    """Whether the API's process also has the web pages, at `/`."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = Field(8000, ge=0, le=65535)
