@@ -17,6 +17,8 @@ from app.zoo.tables import (
 )
 
 STATES = ("succeeded", "failed", "cancelled", "queued", "running")
+KEY = f"00/{0:062}"
+"""Of objects that nobody has put."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -36,7 +38,7 @@ def crowd(session: Session, models: int, jobs: int) -> None:
         [
             {
                 "id": f"ver_{i:06}", "model_id": f"mdl_{i:06}", "number": 1, "status": "ready", "spec": spec,
-                "digest": f"{i:064x}", "bytes": 1000, "key": "00/0", "fingerprint": f"sha256:{i:064x}",
+                "digest": f"{i:064x}", "bytes": 1000, "key": KEY, "fingerprint": f"sha256:{i:064x}",
                 "parameters": i, "macs": 10, "created_at": NOW, "lease_token": 0, "attempts": 0,
             }
             for i in numbers
@@ -46,7 +48,7 @@ def crowd(session: Session, models: int, jobs: int) -> None:
     session.execute(insert(AliasRow), [{**a, "updated_at": NOW} for a in aliases])
     session.execute(
         insert(DatasetRow),
-        [{"id": "ds_1", "name": "digits", "digest": "0", "bytes": 1, "key": "00/0", "rows": 10,
+        [{"id": "ds_1", "name": "digits", "digest": "0", "bytes": 1, "key": KEY, "rows": 10,
           "classes": ["0", "1"], "counts": {"0": 5, "1": 5}, "created_at": NOW}],
     )  # fmt: skip
     _jobs(session, models, jobs)
@@ -75,7 +77,7 @@ def _jobs(session: Session, models: int, jobs: int) -> None:
     session.execute(
         insert(BundleRow),
         [
-            {"module_id": m["id"], "payload": p, "digest": "0", "bytes": 9, "key": "00/0"}
+            {"module_id": m["id"], "payload": p, "digest": "0", "bytes": 9, "key": KEY}
             for m in modules
             for p in ("thin", "full")
         ],
