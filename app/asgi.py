@@ -1,10 +1,12 @@
 """Run an ASGI app the way all processes of the service do."""
 
 import socket
+import sys
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
@@ -23,7 +25,10 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
     config = uvicorn.Config(
         factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+    try:
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+    except Misconfigured as error:
+        sys.exit(f"error: {error}")
 
 
 def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: int) -> None:

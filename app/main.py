@@ -25,7 +25,7 @@ DESCRIPTION = """Clone classes of one trained network into another, and plug the
 1. Announce, send and complete an upload; add it to a model as a version; a worker checks it.
 2. Register a dataset: Parquet in the Hugging Face image layout.
 3. Submit a cloning job and follow its events. Its states: `validating` (a version is being checked), `queued`,
-   `running`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
+   `running`, `pausing`, `paused`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
 4. Attach the module to a deployment, predict, detach it again.
 
 Every error is a problem document (RFC 9457). Lists are pages; `after` takes `next_cursor` of the page before.
@@ -60,7 +60,7 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        responses=documented(403, 422),
+        responses=documented(403, 422, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
     )

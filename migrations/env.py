@@ -10,12 +10,15 @@ from app.zoo.clock import UtcDateTime
 from app.zoo.db import Database
 from app.zoo.settings import Settings
 from app.zoo.tables import Base
+from app.zoo.text import Text
 
 
 def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
     """Own column types as plain ones: a migration must not change when the code does."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, Text):
+        return "sa.String()"
     if kind == "type" and isinstance(item, JSON):
         autogenerate.imports.add("from sqlalchemy.dialects import postgresql")
         return 'sa.JSON().with_variant(postgresql.JSONB(), "postgresql")'

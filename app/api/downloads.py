@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
-from app.zoo.store import Store, read_chunks
+from app.zoo.store import Store, lost, read_chunks
 from app.zoo.tables import BundleRow
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z", re.IGNORECASE)
@@ -17,12 +17,13 @@ _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole bundle", "content": _BINARY},
     206: {"description": "The range that was asked for", "content": _BINARY},
+    307: {"description": "The object store has it, at the presigned URL in Location"},
     304: {"description": "If-None-Match names this very bundle"},
 }
 
 
 def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Response:
-    """Answer with an object, a range of it, or 304.
+    """Answer with an object, a range of it, 304, or the way to the store that can send it itself.
 
     Raises:
         HTTPException: 416, the range lies outside the object.
@@ -39,12 +40,21 @@ def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Re
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     part = _wanted(request, bundle, etag)
+    link = store.link(bundle.key, filename) if request.method == "GET" else None
+    if link is not None:
+        return _elsewhere(store, bundle, link)
     start, stop = part or (0, bundle.bytes)
     headers["Content-Length"] = str(stop - start)
     if part is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{bundle.bytes}"
     body = iter(()) if request.method == "HEAD" else _read(store, bundle.key, start, stop)
     return StreamingResponse(body, 200 if part is None else 206, headers, "application/octet-stream")
+
+
+def _elsewhere(store: Store, bundle: BundleRow, link: str) -> Response:
+    if store.size(bundle.key) is None:
+        raise lost(bundle.key)
+    return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})
 
 
 def _matches(header: str, etag: str) -> bool:

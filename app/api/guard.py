@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.problems import respond
 from app.zoo.ids import new_id
 from app.zoo.settings import Settings
+from app.zoo.text import NUL
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -51,7 +52,7 @@ class Guard:
         request_id = given if _REQUEST_ID.match(given) else new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
         limit = self._body_limit(scope["path"])
-        refusal = self._refusal(scope["method"], scope["path"], headers, limit)
+        refusal = _unstorable(scope) or self._refusal(scope["method"], scope["path"], headers, limit)
         if refusal is not None:
             await respond(scope, *refusal)(scope, receive, send)
             return
@@ -89,6 +90,13 @@ class Guard:
         return (
             self._settings.max_image_bytes if path.endswith(("/predict", "/infer")) else self._settings.max_body_bytes
         )
+
+
+def _unstorable(scope: Scope) -> tuple[int, str, str] | None:
+    """Status, code and detail when path or query hold NUL, which is in no name and which PostgreSQL refuses."""
+    if NUL in scope["path"] or b"%00" in scope.get("query_string", b""):
+        return 422, "invalid", "expected a path and a query without NUL (%00), got one; leave it out"
+    return None
 
 
 def _name(url: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -25,7 +26,10 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.TooLarge, 413),
     (errors.StaleRevision, 412),
     (errors.LeaseLost, 409),
+    (errors.StoreUnavailable, 503),
 )
+RETRY_SECONDS = 2
+"""When a client that got 503 may come back."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _CODES = {413: "too_large", 416: "range_not_satisfiable"}
 
@@ -36,6 +40,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, _database_away)
     app.add_middleware(LastResort)
 
 
@@ -75,7 +81,8 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ZooError)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     problems = error.problems if isinstance(error, errors.Invalid) else []
-    return respond(request.scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems])
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
+    return respond(request.scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems], headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -119,6 +126,13 @@ async def _race_lost(request: Request, error: Exception) -> Response:
     log.warning("lost a race: %s", error)
     detail = "expected to be alone with this change, got another request that made it first; read again and retry"
     return respond(request.scope, 409, "conflict", detail)
+
+
+async def _database_away(request: Request, error: Exception) -> Response:
+    """The database is away, or somebody holds a lock for too long; the same request may work in a moment."""
+    log.warning("the database does not answer: %s", error)
+    detail = "expected the database to answer, got no answer in time; send the same request again"
+    return respond(request.scope, 503, "database_unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 class LastResort:

@@ -29,16 +29,16 @@ def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
 
     def work(session: Any) -> Reply:
         row = uploads.declare(session, bytes=body.bytes, sha256=body.sha256, limit=limit)
-        return Reply(wire.Upload.of(row, 0), location=f"/v1/uploads/{row.id}")
+        once.zoo.inbox.announce(row)
+        return Reply(_shown(once.zoo, row), location=f"/v1/uploads/{row.id}")
 
     return once(work)
 
 
 @router.get("/{upload}", response_model=wire.Upload, responses=documented(404))
 def get_upload(upload: Id, zoo: OpenZoo, session: Reading) -> Any:
-    """One upload; `received` says where a broken transfer goes on."""
-    row = uploads.get(session, upload)
-    return wire.Upload.of(row, uploads.received(zoo.staging, row))
+    """One upload; `received` says where a broken transfer goes on, or `parts` names what has not arrived."""
+    return _shown(zoo, uploads.get(session, upload))
 
 
 @router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413), openapi_extra=_BYTES)
@@ -50,16 +50,16 @@ async def put_content(
 ) -> None:
     """Send the bytes, all at once or from where a broken transfer ended."""
     row = await run_in_threadpool(_read, zoo, upload)
-    await uploads.write(zoo.staging, row, offset, request.stream())
+    await zoo.inbox.write(row, offset, request.stream())
 
 
 @router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404))
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)
-    stored = uploads.store_content(zoo.store, zoo.staging, row)
-    response = once(lambda session: _completed(uploads.complete(session, upload, stored)))
-    uploads.discard_staged(zoo.staging, row)
+    stored = zoo.inbox.store_content(row)
+    response = once(lambda session: Reply(_shown(zoo, uploads.complete(session, upload, stored)), status=200))
+    zoo.inbox.discard(row)
     return response
 
 
@@ -68,5 +68,7 @@ def _read(zoo: Zoo, upload: str) -> UploadRow:
         return uploads.get(session, upload)
 
 
-def _completed(row: UploadRow) -> Reply:
-    return Reply(wire.Upload.of(row, row.bytes), status=200)
+def _shown(zoo: Zoo, row: UploadRow) -> wire.Upload:
+    parts = zoo.inbox.parts(row)
+    received = zoo.inbox.received(row) if parts is None else row.bytes - sum(part.bytes for part in parts)
+    return wire.Upload.of(row, received, parts)

@@ -125,6 +125,40 @@ def cancel(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pause(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Pause a job; a running one stops at its next checkpoint."""
+    with connected(url, as_json) as (client, screen):
+        paused = client.jobs.pause(job)
+        screen.show(paused, lambda: f"{paused.id}: {paused.state}")
+
+
+@app.command()
+def resume(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Let a paused job go on where it stood."""
+    with connected(url, as_json) as (client, screen):
+        resumed = client.jobs.resume(job)
+        screen.show(resumed, lambda: f"{resumed.id}: {resumed.state}")
+
+
+@app.command()
+def retry(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Submit a failed or cancelled job anew, as a job of its own."""
+    with connected(url, as_json) as (client, screen):
+        again = client.jobs.retry(job)
+        screen.show(again, lambda: _job(again))
+
+
+@app.command("attempts")
+def list_attempts(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Which workers have worked on a job, and how each attempt ended."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.jobs.attempts(job))
+        rows = ([a.number, a.worker, when(a.started_at), when(a.ended_at), a.outcome, a.reason] for a in found)
+        columns = ["#attempt", "worker", "began", "ended", "outcome", "reason"]
+        screen.show(found, lambda: table(columns, rows, "no worker has taken it yet"))
+
+
+@app.command()
 def logs(
     job: Id,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,

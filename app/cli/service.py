@@ -73,6 +73,47 @@ def serve(
         Screen().fail(Exit.FAILED, str(error))
 
 
+def worker(
+    slots: Annotated[int | None, typer.Option(help="Jobs at once; default 1.", min=1, max=64)] = None,
+    sizes: Annotated[str | None, typer.Option(help="Take only these: small, large, or both with a comma.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run a Celery worker until Ctrl-C; running jobs keep where they stand and are given back.
+
+    It needs PNC_BROKER_URL, and the database and store of the service that it works for.
+    """
+    import os
+
+    given = {"PNC_SLOTS": slots, "PNC_WORKER_SIZES": sizes, "PNC_DATA_DIR": data_dir and data_dir.resolve()}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    try:
+        from workers.main import run
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    run()
+
+
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.up import UpError, prepare
+    from app.zoo.settings import Settings
+
+    try:
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        prepare(Settings(**given))
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    except UpError as error:
+        Screen().fail(Exit.FAILED, str(error))
+    Screen().out.print("the schema is up to date")
+
+
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
     record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,
@@ -101,4 +142,4 @@ def _yes(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
-COMMANDS = (up, serve, demo, status)
+COMMANDS = (up, serve, worker, migrate, demo, status)

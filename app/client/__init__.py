@@ -7,6 +7,7 @@ from app.client.client import Client
 from app.client.errors import ApiError, ClientError, DamagedDownload, ServiceUnreachable, VersionRejected
 from app.client.types import (
     Alias,
+    Attempt,
     Dataset,
     Deployment,
     Event,
@@ -23,6 +24,7 @@ from app.client.types import (
 __all__ = [
     "Alias",
     "ApiError",
+    "Attempt",
     "Client",
     "ClientError",
     "DamagedDownload",

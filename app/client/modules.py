@@ -58,9 +58,11 @@ class Modules:
             part.unlink(missing_ok=True)
 
     def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
-        hasher, url = hashlib.sha256(), f"/v1/modules/{module_id}/bundle"
+        """From the service, or from its object store, to which it then leads."""
+        hasher, client, url = hashlib.sha256(), self._http.client, f"/v1/modules/{module_id}/bundle"
         try:
-            with self._http.client.stream("GET", url, params={"payload": payload}) as response, part.open("wb") as file:
+            answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
+            with answer as response, part.open("wb") as file:
                 for chunk in checked(response).iter_bytes():
                     hasher.update(chunk)
                     file.write(chunk)

@@ -62,6 +62,15 @@ class Fault(Answer):
     detail: str
 
 
+class Part(Answer):
+    """Some bytes of an upload that have not arrived, and where to send them."""
+
+    number: int
+    offset: int
+    bytes: int
+    url: str
+
+
 class Upload(Answer):
     """A file on its way in."""
 
@@ -70,7 +79,8 @@ class Upload(Answer):
     bytes: int
     digest: str
     received: int
-    content_url: str
+    content_url: str | None
+    parts: list[Part] | None
 
 
 class Model(Answer):
@@ -139,6 +149,9 @@ class Job(Bound):
     source: str
     dataset: str
     config: CloneConfig
+    device: str
+    size: str
+    max_seconds: int | None
     module: str | None
     problem: dict[str, Any] | None
     attempts: int
@@ -185,6 +198,17 @@ class Job(Bound):
     def _repr_html_(self) -> str:
         trials = [trial.model_dump() for trial in self.trials()] if self._client else []
         return notebook.job_card(self.model_dump(), trials)
+
+
+class Attempt(Answer):
+    """One claim of a job by a worker."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    reason: str
 
 
 class Estimate(Answer):

@@ -2,16 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
+from app.client.errors import ApiError, ClientError, ServiceUnreachable
 from app.client.http import Http, checked, unreachable
 from app.client.types import Upload
 
 Progress = Callable[[int, int], None]
 """Called with the bytes sent so far and all bytes."""
+PAUSE_SECONDS = 0.5
+"""Between two attempts to reach the object store, times their number."""
 _CHUNK = 256 * 1024
 
 
@@ -21,50 +25,100 @@ class Uploads:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def push(self, path: Path, progress: Progress | None = None) -> Upload:
-        """Send a file.
+    def push(self, path: Path, progress: Progress | None = None, *, resume: str | None = None) -> Upload:
+        """Send a file: through the service, or straight to its object store where it has one.
 
         Args:
             path: The file.
             progress: Told about every chunk.
+            resume: Id of an upload of this very file that was broken off; only what is missing is sent.
 
         Raises:
             ApiError: the service refuses it.
             ServiceUnreachable: it did not answer.
+            ValueError: `resume` is an upload of another file.
         """
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = path.stat().st_size
-            upload = self._http.post(Upload, "/v1/uploads", {"bytes": size, "sha256": digest})
-            self._send(file, upload, progress or _silent)
+            upload = self._announced(path.stat().st_size, digest, resume)
+            if upload.status == "complete":
+                return upload
+            send = self._send if upload.parts is None else self._send_parts
+            send(file, upload, progress or _silent)
         return self._http.post(Upload, f"/v1/uploads/{upload.id}/complete")
 
     def get(self, upload_id: str) -> Upload:
         """One upload."""
         return self._http.get(Upload, f"/v1/uploads/{upload_id}")
 
+    def _announced(self, size: int, digest: str, resume: str | None) -> Upload:
+        if resume is None:
+            return self._http.post(Upload, "/v1/uploads", {"bytes": size, "sha256": digest})
+        upload = self.get(resume)
+        if (upload.bytes, upload.digest) != (size, digest):
+            raise ValueError(
+                f"{resume}: expected the file with SHA-256 {upload.digest}, got {digest}; push it without `resume`"
+            )
+        return upload
+
     def _send(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
-        """Send the bytes, going on where the service has them after a break."""
-        offset = 0
+        """Send the bytes through the service, going on where it has them after a break."""
+        offset = upload.received
         for attempt in range(self._http.attempts):
             try:
-                body = _chunks(file, offset, upload.bytes, progress)
+                body = _chunks(file, offset, upload.bytes - offset, partial(_tell, progress, offset, upload.bytes))
                 headers = {"Content-Type": "application/octet-stream"}
                 params = {"offset": offset}
-                checked(self._http.client.put(upload.content_url, content=body, params=params, headers=headers))
+                url = f"/v1/uploads/{upload.id}/content"
+                checked(self._http.client.put(url, content=body, params=params, headers=headers))
                 return
             except httpx.TransportError as error:
                 if attempt + 1 == self._http.attempts:
                     raise unreachable(self._http.client, error) from None
                 offset = self.get(upload.id).received
 
+    def _send_parts(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
+        """Send what is missing to the object store; after a break, or when a URL has expired, ask what that is now."""
+        failures = 0
+        while upload.parts:
+            missing = len(upload.parts)
+            try:
+                self._send_all(file, upload, progress)
+                return
+            except (httpx.TransportError, ApiError) as error:
+                upload = self.get(upload.id)
+                failures = 1 if len(upload.parts or []) < missing else failures + 1
+                if failures == self._http.attempts:
+                    raise _store_away(error) from None
+                self._http.sleep(PAUSE_SECONDS * failures)
 
-def _chunks(file: BinaryIO, offset: int, size: int, progress: Progress) -> Iterator[bytes]:
+    def _send_all(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
+        parts = upload.parts or []
+        arrived = upload.bytes - sum(part.bytes for part in parts)
+        for part in parts:
+            body = _chunks(file, part.offset, part.bytes, partial(_tell, progress, arrived, upload.bytes))
+            checked(self._http.client.put(part.url, content=body, headers={"Content-Length": str(part.bytes)}))
+            arrived += part.bytes
+
+
+def _chunks(file: BinaryIO, offset: int, size: int, tell: Callable[[int], None]) -> Iterator[bytes]:
+    """`size` bytes from `offset` on; `tell` is told how many of them are sent."""
     file.seek(offset)
-    while chunk := file.read(_CHUNK):
+    sent = 0
+    while chunk := file.read(min(_CHUNK, size - sent)):
         yield chunk
-        offset += len(chunk)
-        progress(offset, size)
+        sent += len(chunk)
+        tell(sent)
+
+
+def _tell(progress: Progress, before: int, size: int, sent: int) -> None:
+    progress(before + sent, size)
+
+
+def _store_away(error: Exception) -> ClientError:
+    if isinstance(error, ApiError):
+        return error
+    return ServiceUnreachable(f"expected the service's object store, got {error!r}; can it be reached from here?")
 
 
 def _silent(_sent: int, _size: int) -> None:

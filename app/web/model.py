@@ -16,7 +16,6 @@ from app.web.words import ago, badge, chips, count, empty, facts, problem, secti
 from app.zoo import anatomy, catalogue, models
 from app.zoo.errors import NotFound
 from app.zoo.pages import Window
-from app.zoo.store import local_file
 from app.zoo.tables import ModelRow, ModuleRow, VersionRow
 from app.zoo.zoo import Zoo
 from pnc_core.errors import TensorFileError
@@ -112,9 +111,9 @@ def _versions(model: ModelRow, versions: object) -> Markup:
 
 def _layers(zoo: Zoo, version: VersionRow) -> Markup:
     try:
-        with local_file(zoo.store, version.key) as path:
-            layers = anatomy.layers(path)
-    except (NotFound, TensorFileError) as error:
+        with zoo.store.open(version.key) as weights:
+            layers = anatomy.layers(weights)
+    except (NotFound, TensorFileError, OSError) as error:
         return problem(str(error))
     if not layers:
         return empty("No layers with weights", "The file holds vectors and single numbers only.")

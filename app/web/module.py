@@ -14,7 +14,6 @@ from app.web.frame import button, frame, heading, markup, missing, notify
 from app.web.words import ago, chips, count, empty, facts, link, model_link, problem, section, short, size, table
 from app.zoo import anatomy, catalogue, deployments, modules
 from app.zoo.errors import NotFound, ZooError
-from app.zoo.store import local_file
 from app.zoo.tables import ModuleRow
 from app.zoo.zoo import Zoo
 from pnc_core.errors import TensorFileError
@@ -133,9 +132,9 @@ def _sizes(module: ModuleRow) -> Markup:
 def _masks(zoo: Zoo, module: ModuleRow) -> Markup:
     bundle = min(module.bundles, key=lambda b: b.bytes)
     try:
-        with local_file(zoo.store, bundle.key) as path, local_file(zoo.store, module.source_version.key) as source:
-            found = anatomy.masks(path, source)
-    except (NotFound, TensorFileError) as error:
+        with zoo.store.open(bundle.key) as file, zoo.store.open(module.source_version.key) as source:
+            found = anatomy.masks(file, source)
+    except (NotFound, TensorFileError, OSError) as error:
         return problem(str(error))
     return mask_strips(found) if found else empty("Nothing was cut", "All channels behind the position were kept.")
 

@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from pnc_core.tensorfile import Header, read_header
+from pnc_core.errors import TensorFileError
+from pnc_core.tensorfile import MAX_HEADER_BYTES
 
+WEIGHT = ".weight"
 KEPT = "kept."
 """How a bundle names the tensor of a group's kept channels."""
 
@@ -40,24 +42,33 @@ class Mask:
     """Their places, ascending."""
 
 
-def layers(path: Path) -> list[Layer]:
+def layers(weights: BinaryIO) -> list[Layer]:
     """Layers with a matrix of weights, in the order of the file's names.
 
+    Args:
+        weights: A safetensors file; only its header is read.
+
     Raises:
-        TensorFileError: the file is not whole, harmless safetensors.
+        TensorFileError: it is not one.
     """
-    return _layers(read_header(path))
+    shapes = {name: tuple(entry["shape"]) for name, entry in _header(weights)[0].items()}
+    numbers: dict[str, int] = {}
+    for name, shape in shapes.items():
+        owner = name.rpartition(".")[0]
+        numbers[owner] = numbers.get(owner, 0) + prod(shape)
+    names = [name.removesuffix(WEIGHT) for name, shape in shapes.items() if name.endswith(WEIGHT) and len(shape) >= 2]
+    return [Layer(name, shapes[name + WEIGHT], numbers[name]) for name in names]
 
 
-def masks(bundle: Path, source: Path) -> list[Mask]:
+def masks(bundle: BinaryIO, source: BinaryIO) -> list[Mask]:
     """What a bundle kept of every group of the source, in the order of the source's layers.
 
     Args:
-        bundle: Thin or full.
-        source: Weights of the source.
+        bundle: Thin or full; its header and the indices of kept channels are read.
+        source: Weights of the source; only the header is read.
 
     Raises:
-        TensorFileError: a file is not whole, harmless safetensors.
+        TensorFileError: a file is not safetensors.
     """
     widths = {layer.name: layer.channels for layer in layers(source)}
     order = {name: place for place, name in enumerate(widths)}
@@ -66,27 +77,26 @@ def masks(bundle: Path, source: Path) -> list[Mask]:
     return sorted(found, key=lambda mask: (order.get(mask.group, len(order)), mask.group))
 
 
-def _layers(header: Header) -> list[Layer]:
-    owners: dict[str, int] = {}
-    for name, info in header.tensors.items():
-        owner = name.rpartition(".")[0]
-        owners[owner] = owners.get(owner, 0) + prod(info.shape)
-    return [
-        Layer(name.removesuffix(".weight"), info.shape, owners[name.removesuffix(".weight")])
-        for name, info in header.tensors.items()
-        if name.endswith(".weight") and len(info.shape) >= 2
-    ]
+def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Entries of the tensors, and where their bytes begin; whole files were checked when they came in."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise TensorFileError(f"expected a header of at most {MAX_HEADER_BYTES} bytes, got {length}")
+    try:
+        entries = json.loads(file.read(length))
+        return {name: entry for name, entry in entries.items() if name != "__metadata__"}, 8 + length
+    except (ValueError, AttributeError, RecursionError):
+        raise TensorFileError("expected a safetensors file, got one whose header does not parse") from None
 
 
-def _kept(path: Path) -> dict[str, tuple[int, ...]]:
-    """Indices of kept channels by group; the header was checked, so that offsets lie inside the file."""
-    wanted = [name for name, info in read_header(path).tensors.items() if name.startswith(KEPT) and info.dtype == "I32"]
-    raw = path.read_bytes()
-    begin = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:begin])
+def _kept(bundle: BinaryIO) -> dict[str, tuple[int, ...]]:
+    """Indices of kept channels by group."""
+    header, begin = _header(bundle)
     found = {}
-    for name in wanted:
-        first, last = header[name]["data_offsets"]
-        indices = np.frombuffer(raw[begin + first : begin + last], dtype="<i4")
-        found[name.removeprefix(KEPT)] = tuple(int(i) for i in indices)
+    for name, entry in header.items():
+        if name.startswith(KEPT) and entry["dtype"] == "I32":
+            first, last = entry["data_offsets"]
+            bundle.seek(begin + first)
+            indices = np.frombuffer(bundle.read(last - first), dtype="<i4")
+            found[name.removeprefix(KEPT)] = tuple(int(i) for i in indices)
     return found

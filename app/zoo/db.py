@@ -2,10 +2,12 @@
 
 On SQLite every writing transaction begins with BEGIN IMMEDIATE: a transaction
 that reads first and wants to write later is the one that fails with "database
-is locked". Reading transactions cannot write at all, on either database.
+is locked". Reading transactions cannot write at all, on either database, and
+see one state of it from their first statement to their last.
 """
 
 import importlib.util
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +18,24 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
+from app.zoo.bell import Bell, taken_rings
+from app.zoo.text import without_nul
+
 BUSY_SECONDS = 30
+"""How long a statement waits for somebody else's lock, on either database."""
+STATEMENT_SECONDS = 60
+"""PostgreSQL ends a statement that runs longer; none of ours comes near."""
+IDLE_SECONDS = 900
+"""PostgreSQL ends a transaction that says nothing for longer; a job's bundles are put inside one."""
+SILENT_SECONDS = 30
+"""A connection to PostgreSQL on which nothing comes back for longer is given up."""
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+"""What may stand before `://` and which driver it gets."""
 _WRITE = "pnc_write"
 _MIGRATION_LOCK = 0x706E63  # any fixed number; "pnc"
 
@@ -34,8 +49,16 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        self._readers = self.engine.execution_options(postgresql_readonly=True)
+        self.bell: Bell | None = None
+        """Sends what a transaction has announced, once it is committed; none: nobody waits for it."""
+        consistent = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._readers = self.engine.execution_options(**consistent)
         self._writers = self.engine.execution_options(**{_WRITE: True})
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is one file of this machine."""
+        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -45,24 +68,73 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at the end, or rolls back on any error."""
-        with Session(self._writers, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A session that commits at the end, or rolls back on any error; then what it announced is sent."""
+        with Session(self._writers, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            if self.bell is not None:
+                self.bell.ring(taken_rings(session))
 
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
 
 
+def parse_url(url: str) -> URL:
+    """A database's URL with the driver that is used for it.
+
+    Raises:
+        ValueError: no URL, or of a database that is not supported.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("expected a URL such as postgresql+psycopg://user:password@host/database, got none") from None
+    backend = parsed.get_backend_name()
+    if backend not in DRIVERS:
+        raise ValueError(f"expected sqlite:///... or postgresql+psycopg://..., got {backend}://...")
+    return parsed.set(drivername=DRIVERS[backend])
+
+
 def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return _postgres(parsed)
     engine = create_engine(
-        url, hide_parameters=True, pool_size=8, max_overflow=64, connect_args={"timeout": BUSY_SECONDS}
+        parsed, hide_parameters=True, pool_size=8, max_overflow=64, connect_args={"timeout": BUSY_SECONDS}
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _postgres(url: URL) -> Engine:
+    """Every limit is there so that a frozen server or a forgotten transaction ends as an error, not as a wait."""
+    limits = {
+        "statement_timeout": STATEMENT_SECONDS,
+        "lock_timeout": BUSY_SECONDS,
+        "idle_in_transaction_session_timeout": IDLE_SECONDS,
+    }
+    arguments: dict[str, Any] = {
+        "application_name": "pnc-zoo",
+        "connect_timeout": 10,
+        "keepalives_idle": SILENT_SECONDS // 3,
+        "keepalives_interval": SILENT_SECONDS // 3,
+        "keepalives_count": 2,
+        "tcp_user_timeout": SILENT_SECONDS * 1000,
+        "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()),
+    }
+    given = {**arguments, **url.query}
+    return create_engine(
+        url.set(query={}),
+        hide_parameters=True,
+        pool_size=8,
+        max_overflow=32,
+        pool_pre_ping=True,  # a connection that died with the server is noticed before it is used
+        pool_timeout=BUSY_SECONDS,
+        connect_args=given,
+        json_serializer=lambda value: json.dumps(without_nul(value)),
+    )
 
 
 # Turning WAL on needs the file for itself, and SQLite does not wait for that by its own timeout.
@@ -105,6 +177,8 @@ def migrate(database: Database) -> None:
     """Bring the schema to the newest revision; several processes may do so at once."""
     with database.engine.execution_options(**{_WRITE: True}).connect() as connection, connection.begin():
         if connection.dialect.name == "postgresql":
+            # A large table takes its time, and whoever comes second waits for it.
+            connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         command.upgrade(alembic_config(connection), "head")
 

@@ -12,7 +12,9 @@
     │   └── KeyReused             an Idempotency-Key came back with another request
     ├── TooLarge                  more bytes than allowed
     ├── StaleRevision             If-Match names a generation that has passed
-    └── LeaseLost                 another worker, or the sweeper, has taken the row
+    ├── LeaseLost                 another worker, or the sweeper, has taken the row
+    ├── StoreUnavailable          the object store does not answer, or refuses
+    └── Misconfigured             a setting leads nowhere
 
 Every message says what was expected, what was got and what to do. `code` is
 stable and machine-readable; the HTTP API repeats it.
@@ -123,3 +125,15 @@ class LeaseLost(ZooError):
     """Another worker, or the sweeper, has taken the row: stop and write nothing more."""
 
     code = "lease_lost"
+
+
+class StoreUnavailable(ZooError, OSError):
+    """The object store does not answer, or refuses; the same may work in a moment."""
+
+    code = "store_unavailable"
+
+
+class Misconfigured(ZooError, ValueError):
+    """A setting leads nowhere; the message names it and is one line."""
+
+    code = "misconfigured"

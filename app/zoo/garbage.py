@@ -12,12 +12,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock, idempotency
-from app.zoo.tables import BundleRow, DatasetRow, UploadRow, VersionRow
+from app.zoo.tables import BundleRow, DatasetRow, StepRow, UploadRow, VersionRow
 from app.zoo.zoo import Zoo
 
 OBJECT_SECONDS = 3600.0
 UPLOAD_SECONDS = 24 * 3600.0
-_OWNERS = (BundleRow, DatasetRow, VersionRow, UploadRow)
+_OWNERS = (BundleRow, DatasetRow, VersionRow, UploadRow, StepRow)
 
 
 def collect(zoo: Zoo, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: float = UPLOAD_SECONDS) -> int:

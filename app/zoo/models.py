@@ -11,7 +11,7 @@ from app.zoo.errors import AlreadyExists, Invalid, NotFound
 from app.zoo.ids import new_id
 from app.zoo.names import check_alias, check_model_name
 from app.zoo.pages import Page, Window, page
-from app.zoo.store import Store, local_file
+from app.zoo.store import Store
 from app.zoo.tables import AliasRow, ModelRow, VersionRow
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import TensorFileError
@@ -121,7 +121,7 @@ def header_check(store: Store) -> Callable[[str], None]:
 
     def check(key: str) -> None:
         try:
-            with local_file(store, key) as path:
+            with store.local(key) as path:
                 read_header(path)
         except TensorFileError as error:
             raise Invalid.at("/upload", error.code, str(error)) from None

@@ -26,8 +26,18 @@ class Settings(BaseSettings):
     """Directory of everything the embedded service keeps."""
     database_url: str = Field(default_factory=_database_in)
     """SQLAlchemy URL: `sqlite:///...` or `postgresql+psycopg://...`."""
+    broker_url: str | None = None
+    """Redis that tells Celery workers of jobs, e.g. `redis://127.0.0.1:6379/0`; none: a worker looks by itself."""
     store_url: str = Field(default_factory=_objects_in)
-    """Directory of the object store."""
+    """Object store: a directory, or `s3://bucket` or `s3://bucket/prefix`."""
+    store_endpoint: str | None = None
+    """Address of an S3 server, e.g. `http://s3.example:7480`; none: Amazon's. Keys come from boto3's own chain."""
+    store_public_endpoint: str | None = None
+    """The same server as clients of the API reach it, for the URLs they are given; none: `store_endpoint`."""
+    part_bytes: int = Field(64 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
+    """Larger files travel to and from S3 in parts of this size, and a broken transfer goes on with the next part."""
+    url_seconds: int = Field(900, ge=1, le=900)
+    """How long a presigned URL lets a client in."""
     pages: bool = True
     """Whether the API's process also has the web pages, at `/`."""
     host: str = "127.0.0.1"
@@ -56,6 +66,18 @@ class Settings(BaseSettings):
     """A worker that stays silent this long loses its job."""
     heartbeat_seconds: int = Field(2, ge=1)
     """How often a worker renews its lease."""
+    worker_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What a worker's jobs run on; `auto`: the accelerators that the machine has, else its processor."""
+    worker_sizes: Annotated[tuple[Literal["small", "large"], ...], NoDecode] = ("small", "large")
+    """Sizes of jobs that a Celery worker takes, separated by commas."""
+    slots: int = Field(1, ge=1, le=64)
+    """Jobs that a Celery worker runs at once; with accelerators, one for each is enough."""
+    job_memory_bytes: int | None = Field(None, ge=2**28)
+    """Memory that a job's process may allocate; more ends the attempt. None: as much as there is."""
+    checkpoint_seconds: float = Field(15.0, ge=0)
+    """How often a running job keeps where it stands."""
+    ring_again_seconds: int = Field(60, ge=1)
+    """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
     """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -67,7 +89,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
     """Largest JSON body."""
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "worker_sizes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

@@ -1,25 +1,24 @@
 """Where large files live: immutable objects named by the digest of their bytes.
 
 Keys are made here, from digests only, so no client ever names a path. Put the
-object first and the row that mentions it second.
+object first and the row that mentions it second. A directory (`app.zoo.directory`)
+and a bucket (`app.zoo.s3`) keep the same promises.
 """
 
 import hashlib
-import os
 import re
-import shutil
-import tempfile
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from app.zoo.errors import DigestMismatch, NotFound, Problem
 
-_CHUNK = 1024 * 1024
+CHUNK = 1024 * 1024
+"""Bytes that are read and hashed at once."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,10 @@ class Stored:
 
 
 class Store(Protocol):
-    """The four verbs of an object store."""
+    """The verbs of an object store.
+
+    All of them raise `StoreUnavailable`, or another `OSError`, when it does not answer or refuses.
+    """
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
         """Keep a file or a stream of bytes; storing the same bytes twice keeps one object.
@@ -53,14 +55,36 @@ class Store(Protocol):
             NotFound: there is no such object.
         """
 
+    def local(self, key: str) -> AbstractContextManager[Path]:
+        """A readable path of an object, for libraries that want one; copied only when the store is remote.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    def link(self, key: str, filename: str) -> str | None:
+        """A URL from which a client can read the object without us, for a while; None: there is no such way."""
+
     def size(self, key: str) -> int | None:
         """Bytes of an object; None when there is none."""
+
+    def age(self, key: str) -> float | None:
+        """Seconds since an object was last put, by the store's own clock; None when there is none."""
 
     def delete(self, key: str) -> None:
         """Remove an object; it may be gone already."""
 
     def older_than(self, seconds: float) -> Iterator[str]:
         """Keys of objects that were last put longer ago."""
+
+    def unfinished(self, seconds: float) -> Iterator[str]:
+        """Names of transfers into the store that began longer ago and have not ended."""
+
+    def discard(self, name: str) -> None:
+        """Remove what such a transfer has brought so far; it may be gone already."""
+
+    def close(self) -> None:
+        """Close connections."""
 
 
 def key_of(digest: str) -> str:
@@ -74,93 +98,39 @@ def key_of(digest: str) -> str:
     return f"{digest[:2]}/{digest[2:]}"
 
 
-class DirectoryStore:
-    """Objects as files of one directory.
-
-    Args:
-        root: The directory; made when missing.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._incoming = root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
-
-    def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
-        """See `Store.put`; the object appears whole or not at all."""
-        handle, name = tempfile.mkstemp(dir=self._incoming)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                digest, size = _copy(source, file)
-            if expected is not None and digest != expected:
-                raise DigestMismatch([_mismatch(expected, digest)])
-            self._publish(Path(name), self.path(key_of(digest)))
-        finally:
-            Path(name).unlink(missing_ok=True)
-        return Stored(key_of(digest), digest, size)
-
-    def open(self, key: str) -> BinaryIO:
-        """See `Store.open`."""
-        try:
-            return self.path(key).open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"expected the object {key}, got none; the store has lost it, upload it again") from None
-
-    def size(self, key: str) -> int | None:
-        """See `Store.size`."""
-        try:
-            return self.path(key).stat().st_size
-        except FileNotFoundError:
-            return None
-
-    def delete(self, key: str) -> None:
-        """See `Store.delete`."""
-        self.path(key).unlink(missing_ok=True)
-
-    def older_than(self, seconds: float) -> Iterator[str]:
-        """See `Store.older_than`; unfinished files of that age are removed on the way."""
-        limit = time.time() - seconds
-        for path in (p for p in self.root.rglob("*") if p.is_file() and p.stat().st_mtime < limit):
-            if path.parent == self._incoming:
-                path.unlink(missing_ok=True)
-            else:
-                yield f"{path.parent.name}/{path.name}"
-
-    def path(self, key: str) -> Path:
-        """Where the object of this key lies.
-
-        Raises:
-            ValueError: not a key that `key_of` made.
-        """
-        if key != key_of(key.replace("/", "", 1)):
-            raise ValueError(f"expected a key of this store, got {key!r:.80}")
-        return self.root / key
-
-    def _publish(self, incoming: Path, target: Path) -> None:
-        if target.exists():  # same digest, same bytes: objects never change
-            target.touch()  # but it was put now, and is not garbage
-            return
-        target.parent.mkdir(exist_ok=True)
-        incoming.chmod(0o444)
-        incoming.replace(target)
-        _sync_directory(target.parent)
-
-
-@contextmanager
-def local_file(store: Store, key: str) -> Iterator[Path]:
-    """A readable path of an object, for libraries that want one; copied only when the store is remote.
+def checked_key(key: str) -> str:
+    """The key itself.
 
     Raises:
-        NotFound: there is no such object.
+        ValueError: not a key that `key_of` made.
     """
-    with store.open(key) as stream:
-        if isinstance(store, DirectoryStore):
-            yield store.path(key)
-            return
-        with tempfile.NamedTemporaryFile() as copy:
-            shutil.copyfileobj(stream, copy, _CHUNK)
-            copy.flush()
-            yield Path(copy.name)
+    if key != key_of(key.replace("/", "", 1)):
+        raise ValueError(f"expected a key of this store, got {key!r:.80}")
+    return key
+
+
+def is_key(text: str) -> bool:
+    """Whether this is a key that `key_of` made."""
+    return bool(_KEY.match(text))
+
+
+def lost(key: str) -> NotFound:
+    """The error that an object is not there."""
+    return NotFound(f"expected the object {key}, got none; the store has lost it, upload it again")
+
+
+def copy_hashed(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, int]:
+    """Write a file or a stream of bytes into `target`; returns digest and bytes."""
+    hasher, size = hashlib.sha256(), 0
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return copy_hashed(read_chunks(file), target)
+    for chunk in source:
+        hasher.update(chunk)
+        target.write(chunk)
+        size += len(chunk)
+    target.flush()
+    return hasher.hexdigest(), size
 
 
 @contextmanager
@@ -171,11 +141,11 @@ def verified_file(store: Store, key: str, digest: str) -> Iterator[Path]:
         NotFound: there is no such object.
         DigestMismatch: the stored bytes are not the ones that were put.
     """
-    with local_file(store, key) as path:
+    with store.local(key) as path:
         with path.open("rb") as file:
             got = hashlib.file_digest(file, "sha256").hexdigest()
         if got != digest:
-            raise DigestMismatch([_mismatch(digest, got)])
+            raise mismatch(digest, got)
         yield path
 
 
@@ -183,35 +153,14 @@ def read_chunks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
     """Chunks of at most 1 MiB up to the end, or `size` bytes in all."""
     left = size
     while left is None or left > 0:
-        chunk = file.read(_CHUNK if left is None else min(_CHUNK, left))
+        chunk = file.read(CHUNK if left is None else min(CHUNK, left))
         if not chunk:
             return
         left = None if left is None else left - len(chunk)
         yield chunk
 
 
-def _copy(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, int]:
-    hasher, size = hashlib.sha256(), 0
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            return _copy(read_chunks(file), target)
-    for chunk in source:
-        hasher.update(chunk)
-        target.write(chunk)
-        size += len(chunk)
-    target.flush()
-    os.fsync(target.fileno())
-    return hasher.hexdigest(), size
-
-
-def _mismatch(expected: str, got: str) -> Problem:
+def mismatch(expected: str, got: str) -> DigestMismatch:
+    """The error that bytes are not the announced ones."""
     detail = f"expected bytes with SHA-256 {expected}, got {got}; the file changed on its way, upload it again"
-    return Problem("/sha256", DigestMismatch.code, detail)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return DigestMismatch([Problem("/sha256", DigestMismatch.code, detail)])

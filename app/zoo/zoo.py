@@ -1,11 +1,20 @@
 """What a process holds open: settings, database, object store and the place for unfinished uploads."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.zoo.db import Database
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.zoo.bell import CeleryBell
+from app.zoo.db import Database, parse_url
+from app.zoo.directory import DirectoryStore
+from app.zoo.errors import Misconfigured
+from app.zoo.inbox import Inbox
 from app.zoo.settings import Settings
-from app.zoo.store import DirectoryStore, Store
+from app.zoo.staging import Staging
+from app.zoo.store import Store
 
 
 @dataclass(frozen=True)
@@ -15,23 +24,80 @@ class Zoo:
     settings: Settings
     database: Database
     store: Store
+    inbox: Inbox
+    """Takes the bytes of uploads."""
     staging: Path
-    """Directory of unfinished uploads."""
+    """Directory for files in the making, those of unfinished uploads among them."""
 
     def close(self) -> None:
-        """Close the database."""
+        """Close database and store."""
         self.database.close()
+        self.store.close()
 
 
 def open_zoo(settings: Settings) -> Zoo:
-    """Open database and store, making their directories; the schema is `db.migrate`'s business.
+    """Open database and store, and see that both answer; the schema is `db.migrate`'s business.
 
     Raises:
-        ValueError: the store's address is not a directory.
+        Misconfigured: a setting leads nowhere; the message names it.
     """
-    if "://" in settings.store_url:
-        raise ValueError(f"PNC_STORE_URL: expected a directory, got {settings.store_url!r}")
-    staging = settings.data_dir / "uploads"
-    staging.mkdir(parents=True, exist_ok=True)
-    store = DirectoryStore(Path(settings.store_url))
-    return Zoo(settings, Database(settings.database_url), store, staging)
+    staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
+    store, inbox = _open_store(settings, staging)
+    try:
+        database = _open_database(settings.database_url)
+    except Misconfigured:
+        store.close()
+        raise
+    database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
+    return Zoo(settings, database, store, inbox, staging)
+
+
+def _open_database(url: str) -> Database:
+    try:
+        shown = parse_url(url).render_as_string(hide_password=True)
+        database = Database(url)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise Misconfigured(f"PNC_DATABASE_URL: {error}") from None
+    try:
+        with database.read() as session:
+            session.scalar(select(1))
+    except SQLAlchemyError as error:
+        database.close()
+        raise Misconfigured(
+            f"PNC_DATABASE_URL: expected a database that answers at {shown}, got: {_reason(error)}; "
+            "start it, or correct the address and the password"
+        ) from None
+    return database
+
+
+def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
+    if "://" not in settings.store_url:
+        directory = DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
+        return directory, Staging(staging, directory)
+    try:  # boto3 takes a third of a second, and is not installed everywhere
+        from app.zoo.s3 import open_s3_store
+        from app.zoo.transfers import Transfers
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
+            "install it with: pip install 'pnc-zoo[cluster]'"
+        ) from None
+    store = open_s3_store(settings)
+    return store, Transfers(store)
+
+
+def _directory(setting: str, path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise Misconfigured(
+            f"{setting}: expected a directory that can be written to, got {path}: {error.strerror}; choose another"
+        ) from None
+    return path
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What the driver said, in one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

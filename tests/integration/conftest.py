@@ -21,6 +21,18 @@ from rich.console import Console
 from app import demo
 from app.client import Client, Dataset
 from pnc_core.config import CloneConfig
+from tests.services.fixtures import (  # noqa: F401 - fixtures
+    empty_postgres_url,
+    postgres_service,
+    postgres_template,
+    postgres_url,
+    redis_service,
+    redis_url,
+    s3,
+    s3_keys,
+    s3_service,
+    services,
+)
 
 QUICK = CloneConfig(classes=("7", "8", "9"), epochs=4, batch_size=64, shortlist=2, views=2)
 LONG = CloneConfig(classes=("7", "8"), epochs=400, batch_size=8, shortlist=4)

@@ -66,5 +66,5 @@ _MEANINGS = {
     413: "Too many bytes",
     416: "The range is not one of the bundle's",
     422: "The request makes no sense",
-    503: "The serving process cannot be reached; try again after Retry-After seconds",
+    503: "A part of the service does not answer; try again after Retry-After seconds",
 }

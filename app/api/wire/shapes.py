@@ -7,18 +7,20 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Item = TypeVar("Item")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 
 
-def unicode_only(value: Any) -> Any:
-    """The JSON value itself, when all its strings can be written as UTF-8.
+def storable(value: Any) -> Any:
+    """The JSON value itself, when all its strings can be stored.
 
     Raises:
-        ValueError: one holds half a surrogate pair, which JSON can escape but nothing can store.
+        ValueError: one holds NUL, which PostgreSQL refuses, or half a surrogate pair, which UTF-8 cannot write.
     """
-    odd = next((text for text in _texts(value) if _SURROGATE.search(text)), None)
+    odd = next((text for text in _texts(value) if _UNSTORABLE.search(text)), None)
     if odd is not None:
-        raise ValueError(f"expected text that UTF-8 can write, got {odd!r:.80}; leave lone \\ud800 to \\udfff out")
+        raise ValueError(
+            f"expected text that can be stored, got {odd!r:.80}; leave \\u0000 and lone \\ud800 to \\udfff out"
+        )
     return value
 
 
@@ -40,7 +42,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    _unicode_only = model_validator(mode="before")(unicode_only)
+    _storable = model_validator(mode="before")(storable)
 
 
 class Answer(BaseModel):

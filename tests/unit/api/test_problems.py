@@ -115,6 +115,7 @@ def test_a_form_is_told_what_to_send_instead(http: httpx.Client) -> None:
     assert "got b'name=a'; send it as application/json" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("odd", ["\ud800", "\0", "a\0b"])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -122,15 +123,27 @@ def test_a_form_is_told_what_to_send_instead(http: httpx.Client) -> None:
         ("/v1/datasets", {"name": "a", "upload": "up_none", "classes": ["x", ODD]}),
         ("/v1/models", {"name": "a", "description": ODD}),
         ("/v1/models", {"name": "a", ODD: 1}),
+        ("/v1/uploads", {"bytes": 1, "sha256": ODD}),
+        ("/v1/models/a/versions", {"upload": "up_none", "spec": {"architecture": "cnn", "classes": [ODD]}}),
         ("/v1/cloning-jobs", {"target": ODD, "source": "b", "dataset": "c", "config": {"classes": ["7"]}}),
         ("/v1/cloning-jobs", {"target": "a", "source": ODD, "dataset": "c", "config": {"classes": ["7"]}}),
         ("/v1/cloning-jobs/validate", {"target": "a", "source": "b", "dataset": ODD, "config": {"classes": ["7"]}}),
     ],
 )
-def test_half_a_surrogate_pair_is_refused(http: httpx.Client, path: str, body: object) -> None:
-    answer = http.post(path, content=json.dumps(body), headers=JSON)
+def test_text_that_cannot_be_stored_is_refused(http: httpx.Client, path: str, body: object, odd: str) -> None:
+    text = json.dumps(body).replace(json.dumps(ODD), json.dumps(odd))
+    answer = http.post(path, content=text, headers=JSON)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
-    assert answer.json()["detail"].startswith("expected text that UTF-8 can write, got '\\ud800'; ")
+    assert answer.json()["detail"].startswith(f"expected text that can be stored, got {odd!r}; ")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/a%00b", "/v1/modules?target_fingerprint=%00", "/v1/deployments/%00/predict"]
+)
+def test_nul_in_path_or_query_is_refused(http: httpx.Client, path: str) -> None:
+    answer = http.get(path)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert "NUL" in answer.json()["detail"]
 
 
 def test_whole_surrogate_pairs_are_plain_text(http: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """Pictures, words and numbers that the pages are made of."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from app.web.drawing import Mark
 from app.web.load import Load
 from app.zoo.anatomy import Mask, layers, masks
 from app.zoo.states import TRANSITIONS
+from pnc_core.errors import TensorFileError
 
 MARKS = [
     Mark("a → b", 0, 0.5, 100, "a\nb"),
@@ -60,12 +62,18 @@ def test_layers_and_masks_are_read_from_headers(tmp_path) -> None:
     safetensors.torch.save_file(source, tmp_path / "source")
     kept = {"kept.b": torch.tensor([1], dtype=torch.int32), "kept.a": torch.tensor([0, 2], dtype=torch.int32)}
     safetensors.torch.save_file({**kept, "other": torch.zeros(1)}, tmp_path / "bundle")
-    found = {layer.name: (layer.channels, layer.numbers) for layer in layers(tmp_path / "source")}
+    with (tmp_path / "source").open("rb") as file:
+        found = {layer.name: (layer.channels, layer.numbers) for layer in layers(file)}
     assert found == {"a": (4, 112), "b": (2, 8)}
-    assert {m.group: (m.width, m.kept) for m in masks(tmp_path / "bundle", tmp_path / "source")} == {
-        "a": (4, (0, 2)),
-        "b": (2, (1,)),
-    }
+    with (tmp_path / "bundle").open("rb") as bundle, (tmp_path / "source").open("rb") as file:
+        kept = {mask.group: (mask.width, mask.kept) for mask in masks(bundle, file)}
+    assert kept == {"a": (4, (0, 2)), "b": (2, (1,))}
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, (4).to_bytes(8, "little") + b"nope"])
+def test_what_is_no_safetensors_file_is_said_to_be_none(content: bytes) -> None:
+    with pytest.raises(TensorFileError):
+        layers(io.BytesIO(content))
 
 
 @pytest.mark.parametrize(

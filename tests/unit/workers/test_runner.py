@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from app.zoo import events, jobs, leases, modules, runs, validation
+from app.zoo.directory import DirectoryStore
 from app.zoo.errors import LeaseLost
 from app.zoo.leases import Lease
 from app.zoo.pages import Window
-from app.zoo.store import DirectoryStore
 from app.zoo.tables import JobRow, VersionRow
 from app.zoo.zoo import Zoo
 from pnc_core.bundle import Bundle

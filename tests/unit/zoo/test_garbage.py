@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from app.zoo import clock, garbage, uploads
+from app.zoo.directory import DirectoryStore
 from app.zoo.errors import DigestMismatch
-from app.zoo.store import DirectoryStore, verified_file
+from app.zoo.store import verified_file
 from app.zoo.tables import UploadRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds

@@ -56,9 +56,9 @@ def _migrate(url: str, start: "multiprocessing.synchronize.Event") -> None:
     db.migrate(Database(url))
 
 
-def test_six_processes_migrate_a_new_database_at_once(tmp_path: Path) -> None:
+def test_six_processes_migrate_a_new_database_at_once(empty_database_url: str) -> None:
     context = multiprocessing.get_context("fork")
-    start, url = context.Event(), f"sqlite:///{tmp_path}/new.db"
+    start, url = context.Event(), empty_database_url
     migrators = [context.Process(target=_migrate, args=(url, start)) for _ in range(6)]
     for migrator in migrators:
         migrator.start()

@@ -18,7 +18,7 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
 
 
 def _write(zoo: Zoo, row: UploadRow, content: bytes, offset: int = 0) -> int:
-    return anyio.run(uploads.write, zoo.staging, row, offset, _chunks(content))
+    return anyio.run(zoo.inbox.write, row, offset, _chunks(content))
 
 
 @pytest.fixture
@@ -31,46 +31,46 @@ def row(zoo: Zoo) -> UploadRow:
 
 def test_bytes_go_into_the_store(zoo: Zoo, row: UploadRow) -> None:
     assert _write(zoo, row, CONTENT) == len(CONTENT)
-    stored = uploads.store_content(zoo.store, zoo.staging, row)
+    stored = zoo.inbox.store_content(row)
     with zoo.database.write() as session:
         row = uploads.complete(session, row.id, stored)
-    uploads.discard_staged(zoo.staging, row)
+    zoo.inbox.discard(row)
     assert list(zoo.staging.iterdir()) == []
     assert row.key is not None
     assert zoo.store.size(row.key) == len(CONTENT)
-    assert uploads.store_content(zoo.store, zoo.staging, row) is None
+    assert zoo.inbox.store_content(row) is None
     with pytest.raises(Conflict, match="complete"):
         _write(zoo, row, CONTENT)
 
 
 def test_a_broken_transfer_goes_on_where_it_ended(zoo: Zoo, row: UploadRow) -> None:
     _write(zoo, row, CONTENT[:3000])
-    assert uploads.received(zoo.staging, row) == 3000
+    assert zoo.inbox.received(row) == 3000
     with pytest.raises(Conflict, match="go on at 3000"):
         _write(zoo, row, CONTENT[2000:], offset=2000)
     with pytest.raises(Invalid, match="got 3000"):
-        uploads.store_content(zoo.store, zoo.staging, row)
+        zoo.inbox.store_content(row)
     _write(zoo, row, CONTENT[3000:], offset=3000)
-    assert uploads.store_content(zoo.store, zoo.staging, row) is not None
+    assert zoo.inbox.store_content(row) is not None
 
 
 def test_beginning_anew_forgets_what_was(zoo: Zoo, row: UploadRow) -> None:
     _write(zoo, row, b"x" * 5000)
     _write(zoo, row, CONTENT)
-    assert uploads.store_content(zoo.store, zoo.staging, row) is not None
+    assert zoo.inbox.store_content(row) is not None
 
 
 def test_more_than_announced_is_stopped(zoo: Zoo, row: UploadRow) -> None:
     with pytest.raises(TooLarge):
         _write(zoo, row, CONTENT + b"x" * 100_000)
-    assert uploads.received(zoo.staging, row) <= len(CONTENT)
+    assert zoo.inbox.received(row) <= len(CONTENT)
 
 
 def test_other_bytes_are_refused_and_dropped(zoo: Zoo, row: UploadRow) -> None:
     _write(zoo, row, b"x" * len(CONTENT))
     with pytest.raises(DigestMismatch):
-        uploads.store_content(zoo.store, zoo.staging, row)
-    assert uploads.received(zoo.staging, row) == 0
+        zoo.inbox.store_content(row)
+    assert zoo.inbox.received(row) == 0
 
 
 @pytest.mark.parametrize(

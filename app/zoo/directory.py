@@ -1,0 +1,123 @@
+"""Objects as files of one directory: the store of the embedded service."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from app.zoo.store import Stored, checked_key, copy_hashed, key_of, lost, mismatch
+
+
+class DirectoryStore:
+    """Objects as files of one directory.
+
+    Args:
+        root: The directory; made when missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
+        """See `Store.put`; the object appears whole or not at all."""
+        handle, name = tempfile.mkstemp(dir=self._incoming)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                digest, size = copy_hashed(source, file)
+                os.fsync(file.fileno())
+            if expected is not None and digest != expected:
+                raise mismatch(expected, digest)
+            self._publish(Path(name), self.path(key_of(digest)))
+        finally:
+            Path(name).unlink(missing_ok=True)
+        return Stored(key_of(digest), digest, size)
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store.open`."""
+        try:
+            return self.path(key).open("rb")
+        except FileNotFoundError:
+            raise lost(key) from None
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """See `Store.local`."""
+        self.open(key).close()
+        yield self.path(key)
+
+    def link(self, key: str, filename: str) -> str | None:
+        """See `Store.link`: there is none."""
+        return None
+
+    def size(self, key: str) -> int | None:
+        """See `Store.size`."""
+        try:
+            return self.path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        self.path(key).unlink(missing_ok=True)
+
+    def age(self, key: str) -> float | None:
+        """See `Store.age`."""
+        try:
+            return time.time() - self.path(key).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def older_than(self, seconds: float) -> Iterator[str]:
+        """See `Store.older_than`."""
+        for path in _older(self.root.glob("??/*"), seconds):
+            yield f"{path.parent.name}/{path.name}"
+
+    def unfinished(self, seconds: float) -> Iterator[str]:
+        """See `Store.unfinished`."""
+        for path in _older(self._incoming.iterdir(), seconds):
+            yield f"{path.parent.name}/{path.name}"
+
+    def discard(self, name: str) -> None:
+        """See `Store.discard`."""
+        (self._incoming / Path(name).name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """See `Store.close`: there are none."""
+
+    def path(self, key: str) -> Path:
+        """Where the object of this key lies.
+
+        Raises:
+            ValueError: not a key that `key_of` made.
+        """
+        return self.root / checked_key(key)
+
+    def _publish(self, incoming: Path, target: Path) -> None:
+        if target.exists():  # same digest, same bytes: objects never change
+            target.touch()  # but it was put now, and is not garbage
+            return
+        target.parent.mkdir(exist_ok=True)
+        incoming.chmod(0o444)
+        incoming.replace(target)
+        _sync_directory(target.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _older(paths: Iterable[Path], seconds: float) -> Iterator[Path]:
+    limit = time.time() - seconds
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < limit:
+                yield path

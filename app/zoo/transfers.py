@@ -1,0 +1,121 @@
+"""Bytes of uploads straight from the client to the bucket, by presigned URLs; they never pass the API.
+
+Every upload is one of parts, a small one of a single part. Nobody but us can make an object of
+the parts, and once we have, their URLs are worth nothing: what is hashed is what is published.
+"""
+
+import hashlib
+from collections.abc import AsyncIterable, Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from app.zoo.bucket import NO_UPLOAD, code_of
+from app.zoo.errors import Conflict
+from app.zoo.inbox import Part, incomplete
+from app.zoo.multipart import Multipart
+from app.zoo.s3 import INCOMING, S3Store
+from app.zoo.store import Stored, key_of, mismatch, read_chunks
+from app.zoo.tables import UploadRow
+
+
+class Transfers:
+    """See `Inbox`.
+
+    Args:
+        store: The bucket.
+    """
+
+    def __init__(self, store: S3Store) -> None:
+        self._store, self._bucket = store, store.bucket
+
+    def announce(self, upload: UploadRow) -> None:
+        """See `Inbox.announce`."""
+        with self._bucket.trouble():
+            self._multipart(upload).begin()
+
+    def received(self, upload: UploadRow) -> int:
+        """See `Inbox.received`."""
+        if upload.key is not None:
+            return upload.bytes
+        return upload.bytes - sum(part.bytes for part in self.parts(upload))
+
+    def parts(self, upload: UploadRow) -> Sequence[Part]:
+        """See `Inbox.parts`; the URLs are made anew each time and live a quarter of an hour at most."""
+        with self._bucket.trouble():
+            if upload.key is not None or self._head(upload) is not None:
+                return []
+            parts = self._multipart(upload)
+            upload_id = parts.find() or parts.begin()
+            there = parts.arrived(upload_id)
+            sign, seconds = self._bucket.signer, self._store.url_seconds
+            return [
+                Part(span.number, span.offset, span.bytes, parts.url(sign, upload_id, span, seconds))
+                for span in parts.spans
+                if span.number not in there
+            ]
+
+    async def write(self, upload: UploadRow, offset: int, chunks: AsyncIterable[bytes]) -> int:
+        """See `Inbox.write`: never here."""
+        raise Conflict(f"{upload.id}: expected bytes at the URLs of its parts, got some here; see GET /v1/uploads/<id>")
+
+    def store_content(self, upload: UploadRow) -> Stored | None:
+        """See `Inbox.store_content`."""
+        if upload.key is not None:
+            return None
+        with self._bucket.trouble():
+            self._assemble(upload)
+        etag, digest = self._hash(upload)
+        if digest != upload.digest:
+            self._store.discard(_name(upload))
+            raise mismatch(upload.digest, digest)
+        stored = Stored(key_of(digest), digest, upload.bytes)
+        self._store.publish(_name(upload), etag, stored)
+        return stored
+
+    def discard(self, upload: UploadRow) -> None:
+        """See `Inbox.discard`."""
+        self._store.discard(_name(upload))
+
+    def _assemble(self, upload: UploadRow) -> None:
+        """Make an object of the parts, unless an earlier attempt has.
+
+        Raises:
+            Invalid: some have not arrived.
+        """
+        parts = self._multipart(upload)
+        upload_id = None if self._head(upload) is not None else parts.find()
+        if upload_id is None:
+            if self._head(upload) is None:
+                raise incomplete(upload, 0)
+            return
+        have = sum(part.bytes for part in parts.arrived(upload_id).values())
+        if have != upload.bytes:
+            raise incomplete(upload, have)
+        try:
+            parts.finish(upload_id)
+        except ClientError as error:
+            if code_of(error) not in NO_UPLOAD or self._head(upload) is None:
+                raise
+
+    def _hash(self, upload: UploadRow) -> tuple[str, str]:
+        """ETag and SHA-256 of what has arrived."""
+        with self._bucket.trouble():
+            head = self._head(upload)
+        if head is None:
+            raise incomplete(upload, 0)
+        hasher = hashlib.sha256()
+        with self._bucket.read(self._store.prefix + _name(upload), int(head["ContentLength"])) as stream:
+            for chunk in read_chunks(stream):
+                hasher.update(chunk)
+        return str(head["ETag"]).strip('"'), hasher.hexdigest()
+
+    def _head(self, upload: UploadRow) -> dict[str, Any] | None:
+        return self._bucket.head(self._store.prefix + _name(upload))
+
+    def _multipart(self, upload: UploadRow) -> Multipart:
+        return self._store.multipart(_name(upload), upload.bytes)
+
+
+def _name(upload: UploadRow) -> str:
+    return INCOMING + upload.id

@@ -1,0 +1,24 @@
+"""The zoo's own tests once more, on PostgreSQL: a module here takes those of its namesake in `tests/unit/zoo`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+from tests.unit.zoo.conftest import session  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, postgres_url: str) -> Iterator[Zoo]:
+    """An empty zoo on PostgreSQL."""
+    zoo = seeds.new_zoo(tmp_path, database_url=postgres_url)
+    yield zoo
+    zoo.close()
+
+
+@pytest.fixture
+def empty_database_url(empty_postgres_url: str) -> str:
+    """A database without schema."""
+    return empty_postgres_url

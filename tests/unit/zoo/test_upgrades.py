@@ -1,0 +1,76 @@
+"""Databases of released revisions, with rows in all tables, come up to date with everything in them.
+
+`released/0001.sql` holds rows as the code of revision 0001 wrote them, in SQL that both databases read.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import MetaData, func, select
+from sqlalchemy.orm import Session
+
+from app.zoo import db, deployments, jobs, models
+from app.zoo.db import Database
+from app.zoo.pages import Window
+from app.zoo.tables import Base, EventRow, TrialRow
+
+RELEASED = sorted((Path(__file__).parent / "released").glob("*.sql"))
+
+
+@pytest.fixture(params=RELEASED, ids=lambda path: path.stem)
+def upgraded(request: pytest.FixtureRequest, empty_database_url: str) -> Iterator[tuple[Database, dict[str, int]]]:
+    """A database that was filled at an old revision and then brought up to date, and how many rows each table had."""
+    database = Database(empty_database_url)
+    with database.engine.execution_options(pnc_write=True).begin() as connection:
+        command.upgrade(db.alembic_config(connection), request.param.stem)
+        if not database.is_sqlite:
+            connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")
+        for line in request.param.read_text().splitlines():
+            connection.exec_driver_sql(line)
+        old = MetaData()
+        old.reflect(connection)
+        counts = {t.name: connection.scalar(select(func.count()).select_from(t)) or 0 for t in old.sorted_tables}
+    db.migrate(database)
+    yield database, counts
+    database.close()
+
+
+def test_every_table_of_a_released_revision_has_rows(upgraded: tuple[Database, dict[str, int]]) -> None:
+    _, counts = upgraded
+    assert counts
+    assert all(counts.values())
+
+
+def test_no_row_is_lost_and_every_row_can_be_read(upgraded: tuple[Database, dict[str, int]]) -> None:
+    database, counts = upgraded
+    assert db.outdated(database) is None
+    with database.read() as session:
+        for mapper in Base.registry.mappers:
+            rows = session.scalars(select(mapper.class_)).all()
+            assert len(rows) >= counts.get(str(mapper.local_table), 0)
+            assert all(getattr(row, column.key) is not ... for row in rows for column in mapper.column_attrs)
+
+
+def test_what_was_registered_is_still_served_and_told(upgraded: tuple[Database, dict[str, int]]) -> None:
+    with upgraded[0].read() as session:
+        assert models.resolve(session, "low@production").ref == "low@1"
+        assert models.get_version(session, "bad", 1).problem == {
+            "code": "weights_mismatch",
+            "detail": "no such layer",
+        }
+        (wanted,) = deployments.desired(session)
+        assert (wanted.name, wanted.generation, wanted.version, len(wanted.modules)) == ("digits", 2, "low@1", 1)
+        _check_jobs(session)
+
+
+def _check_jobs(session: Session) -> None:
+    new, old = jobs.list_jobs(session, Window()).data
+    assert (old.state, new.state) == ("succeeded", "queued")
+    assert jobs.config_of(old).classes == ("7", "8")
+    assert old.created_at.tzinfo is not None
+    assert session.scalars(select(EventRow.seq).where(EventRow.job_id == old.id)).all() == [1, 2, 3]
+    assert session.scalars(select(TrialRow.score)).all() == [0.75]
+    assert old.module is not None
+    assert {b.payload for b in old.module.bundles} == {"thin", "full"}
