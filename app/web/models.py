@@ -93,12 +93,18 @@ def _adding(desk: Desk, listing: Listing[ModelLine]) -> ui.dialog:
                 return
             if not name.value:
                 name.set_value(_ODD.sub("-", Path(weights[0].name).stem.lower()).strip("-._")[:63])
+            if not spec.value:
+                notify("expected a description beside the weights; drop the .json, too, or write it above", good=False)
+                return
             try:
                 ref = await add_model(desk, name.value, read_spec(spec.value or ""), weights[0], licence.value)
             except ZooError as error:
                 notify(str(error), good=False)
                 return
             dialog.close()
+            for field in (name, spec):
+                field.set_value("")
+            upload.reset()
             notify(f"{ref} is added; a worker is checking it")
             await listing.refresh()
 

@@ -22,7 +22,7 @@ KEY = f"00/{0:062}"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def crowd(session: Session, models: int, jobs: int) -> None:
+def crowd(session: Session, models: int, jobs: int, states: tuple[str, ...] = STATES) -> None:
     """Models with a version and an alias each, and jobs between them; every fifth job has a module."""
     spec = {"architecture": "cnn", "classes": ["0", "1"], "input_size": [1, 8, 8], "mean": [0.5], "std": [0.5]}
     numbers = range(models)
@@ -51,13 +51,13 @@ def crowd(session: Session, models: int, jobs: int) -> None:
         [{"id": "ds_1", "name": "digits", "digest": "0", "bytes": 1, "key": KEY, "rows": 10,
           "classes": ["0", "1"], "counts": {"0": 5, "1": 5}, "created_at": NOW}],
     )  # fmt: skip
-    _jobs(session, models, jobs)
+    _jobs(session, models, jobs, states)
 
 
-def _jobs(session: Session, models: int, jobs: int) -> None:
+def _jobs(session: Session, models: int, jobs: int, states: tuple[str, ...]) -> None:
     rows = [
         {
-            "id": f"job_{i:06}", "state": STATES[i % 5], "target_version_id": f"ver_{i % models:06}",
+            "id": f"job_{i:06}", "state": states[i % len(states)], "target_version_id": f"ver_{i % models:06}",
             "source_version_id": f"ver_{(i + 1) % models:06}", "dataset_id": "ds_1", "config": {"classes": ["1"]},
             "progress": 0.5, "last_seq": 0, "created_at": NOW, "lease_token": 0, "attempts": 0,
         }
