@@ -21,7 +21,7 @@ DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos up test lint format unit integration pins clean
+.PHONY: help setup demo stack chaos up test lint format unit integration browser pins clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -73,6 +73,9 @@ unit: $(DEV) ## tests that need no socket and no other process
 
 integration: $(DEV) ## tests that start the real service
 	@$(BIN)/pytest tests/integration $(ARGS)
+
+browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
+	@$(BIN)/pytest tests/browser $(ARGS)
 
 pins: $(DEV) ## write the versions installed in .venv to constraints-cpu.txt
 	@{ grep '^#' constraints-cpu.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//'; } > .venv/pins.txt

@@ -103,23 +103,29 @@ def run_against(url: str, seed: int, console: Console) -> bool:
     return not broken
 
 
-def prepare(seed: int, console: Console) -> Material:
-    """Split scikit-learn's digits and train both networks."""
+def handwritten() -> ImageSet:
+    """scikit-learn's 1,797 scans of digits, grey and 8 x 8."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
-    everything = ImageSet(images, torch.from_numpy(digits.target).long(), DIGITS)
+    return ImageSet(images, torch.from_numpy(digits.target).long(), DIGITS)
+
+
+def prepare(seed: int, console: Console) -> Material:
+    """Split scikit-learn's digits and train both networks."""
+    everything = handwritten()
     generator = torch.Generator().manual_seed(seed)
     train, test = everything.split(TEST_SHARE, generator)
     _, job = train.split(JOB_SHARE, generator)
-    with _progress(console) as progress:
-        target = _train(train.only(LOW), generator, progress, "training the target on 0 to 4")
-        source = _train(train.only(HIGH), generator, progress, "training the source on 5 to 9")
+    with progress_on(console) as progress:
+        target = trained(train.only(LOW), generator, progress, "training the target on 0 to 4")
+        source = trained(train.only(HIGH), generator, progress, "training the source on 5 to 9")
     return Material(target, source, job, test)
 
 
-def _train(images: ImageSet, generator: torch.Generator, progress: Progress, title: str) -> Network:
+def trained(images: ImageSet, generator: torch.Generator, progress: Progress, title: str) -> Network:
+    """A small network that knows the classes of `images`, in eval mode; `progress` gets a bar with this title."""
     spec = NetworkSpec(
         architecture="cnn",
         classes=images.classes,
@@ -191,7 +197,7 @@ def _follow(client: Client, dataset: str, seed: int, console: Console) -> Job:
         raise SystemExit(f"the service refuses the job: {verdict.problems}")
     job = client.jobs.create("digits-low", "digits-high", dataset, config)
     console.print(f"posted {job.id}", highlight=False)
-    with _progress(console) as progress:
+    with progress_on(console) as progress:
         task = progress.add_task("queued", total=1.0)
 
         def show(event: Event) -> None:
@@ -320,9 +326,10 @@ def _caption(result: dict[str, Any]) -> str:
     )
 
 
-def _progress(console: Console) -> Progress:
+def progress_on(console: Console, *, quiet: bool = False) -> Progress:
+    """Bars with a title, a share and the time."""
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    return Progress(*columns, TimeElapsedColumn(), console=console)
+    return Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet)
 
 
 def png_rows(images: ImageSet) -> list[tuple[str, bytes]]:

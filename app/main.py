@@ -1,7 +1,7 @@
 """The composition root of the HTTP front end: `uvicorn --factory app.main:create_app`."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -66,17 +66,30 @@ def create_app(
     )
     app.state.zoo = open_zoo(settings)
     app.state.gateway = Gateway(settings, serving_transport)
+    app.state.pages = None
     for module in _ROUTERS:
         app.include_router(module.router)
+    if settings.pages:
+        _add_pages(app)
     install(app)
     app.add_middleware(Guard, settings=settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
+def _add_pages(app: FastAPI) -> None:
+    """The web pages, behind all routes of the API."""
+    from app.web.desk import Desk
+    from app.web.door import Pages
+
+    app.state.pages = Pages(Desk(app.state.zoo, app.state.gateway))
+    app.router.routes.append(app.state.pages)
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with app.state.pages.running() if app.state.pages else nullcontext():
+        yield
     await app.state.gateway.close()
     app.state.zoo.close()
 

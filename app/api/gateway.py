@@ -77,6 +77,15 @@ class Gateway:
             return Verdict(applied=False, refusal=_document(answer))
         return Verdict(applied=answer.status_code == 200)
 
+    async def fetch(self, method: str, path: str, content: bytes = b"", media_type: str = "") -> tuple[int, bytes]:
+        """Status and body of the serving process's answer; 503 and a problem when there is none."""
+        headers = {"Content-Type": media_type} if media_type else {}
+        try:
+            answer = await self._send(method, path, content, headers)
+        except Unreachable as error:
+            return 503, json.dumps({"status": 503, "code": "serving_unreachable", "detail": str(error)}).encode()
+        return answer.status_code, await answer.aread()
+
     async def _send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         if self.url is None:
             raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")

@@ -20,6 +20,10 @@ from app.zoo.text import NUL
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
+_SOCKET = "/_nicegui_ws/"
+"""Where the pages' websocket lies, and its polling, whose reads another site's page may not do either."""
+_DROPPED = "/_nicegui/client/"
+"""Where the pages receive files."""
 
 
 class Guard:
@@ -37,6 +41,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on with an id and a counted body."""
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,20 +52,28 @@ class Guard:
         request_id = given if _REQUEST_ID.match(given) else new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
         limit = self._body_limit(scope["path"])
-        refusal = _unstorable(scope) or self._refusal(scope["method"], headers, limit)
+        refusal = _unstorable(scope) or self._refusal(scope["method"], scope["path"], headers, limit)
         if refusal is not None:
             await respond(scope, *refusal)(scope, receive, send)
             return
         await self._app(scope, _counted(receive, limit), _naming(send, request_id))
 
-    def _refusal(self, method: str, headers: Headers, limit: int | None) -> tuple[int, str, str] | None:
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A websocket may be written to by whoever opened it, so it is judged as a write."""
+        if self._refusal("POST", scope["path"], Headers(scope=scope), None) is not None:
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, method: str, path: str, headers: Headers, limit: int | None) -> tuple[int, str, str] | None:
         """Status, code and detail; None when the request may pass."""
         host = headers.get("host", "")
         if _name(f"//{host}") not in self._hosts and "*" not in self._hosts:
             detail = f"expected Host {_LOOPBACK[0]} or one of PNC_ALLOWED_HOSTS, got {host!r:.80}"
             return 403, "host_not_allowed", detail
         origin = headers.get("origin")
-        if method not in _SAFE and origin is not None and _authority(origin) != host:
+        is_read = method in _SAFE and not path.startswith(_SOCKET)
+        if not is_read and origin is not None and _authority(origin) != host:
             detail = f"expected an Origin with host {host}, got {origin!r:.80}; write from there, or without a browser"
             return 403, "origin_not_allowed", detail
         length = headers.get("content-length", "0")
@@ -70,6 +85,8 @@ class Guard:
         """Bytes that a body may have; uploads count for themselves."""
         if path.startswith("/v1/uploads/") and path.endswith("/content"):
             return None
+        if path.startswith(_DROPPED):
+            return self._settings.max_upload_bytes
         return (
             self._settings.max_image_bytes if path.endswith(("/predict", "/infer")) else self._settings.max_body_bytes
         )

@@ -153,6 +153,27 @@ def demo(
             shown.save_svg(str(record), title="make demo")
 
 
+def gallery(
+    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if there are models already.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Fill an empty zoo with small real networks, images, a module and a deployment."""
+    with connected(url, as_json) as (client, screen):
+        from app.gallery import NotEmpty, fill
+
+        try:
+            made = fill(client, screen.notes, seed=seed, anyway=anyway, quiet=as_json)
+        except NotEmpty as error:
+            screen.fail(Exit.FAILED, str(error))
+        screen.show(made, lambda: record({name.replace("_", " "): _listed(value) for name, value in made.items()}))
+
+
+def _listed(value: object) -> object:
+    return ", ".join(value) if isinstance(value, list) else value
+
+
 def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Whether the service answers, and whether it can work."""
     with connected(url, as_json) as (client, screen):
@@ -164,4 +185,4 @@ def _yes(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
-COMMANDS = (up, serve, worker, migrate, gc, demo, status)
+COMMANDS = (up, serve, worker, migrate, gc, demo, gallery, status)

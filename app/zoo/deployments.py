@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock, models, modules
@@ -106,6 +106,11 @@ def get(session: Session, name: str) -> DeploymentRow:
 def revision(session: Session, deployment: DeploymentRow) -> RevisionRow:
     """The revision that is wanted."""
     return session.get_one(RevisionRow, (deployment.id, deployment.generation))
+
+
+def wanted_revision() -> ColumnElement[bool]:
+    """The condition that joins a deployment with the revision that is wanted."""
+    return _IS_WANTED
 
 
 def revisions(session: Session, deployments: Sequence[DeploymentRow]) -> dict[str, RevisionRow]:

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Larger files travel to and from S3 in parts of this size, and a broken transfer goes on with the next part."""
     url_seconds: int = Field(900, ge=1, le=900)
     """How long a presigned URL lets a client in."""
+    pages: bool = True
+    """Whether the API's process also has the web pages, at `/`."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = Field(8000, ge=0, le=65535)

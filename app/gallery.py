@@ -1,0 +1,117 @@
+"""`pnc gallery`: an empty zoo gets small real networks, images, a module and a deployment.
+
+Everything is made here from scikit-learn's scans of handwritten digits, in seconds, and
+goes through the client as a user's own would.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from rich.console import Console
+
+from app.client import Client, Dataset, Job
+from app.client.parquet import write_parquet
+from app.demo import DIGITS, HIGH, JOB_SHARE, LOW, TEST_SHARE, Network, handwritten, png, png_rows, progress_on, trained
+from pnc_core.config import CloneConfig
+from pnc_core.data import ImageSet
+
+LICENCE = "Apache-2.0"
+EVEN = DIGITS[::2]
+CLONED = ("7", "8", "9")
+DEPLOYMENT = "digits"
+
+
+class NotEmpty(Exception):
+    """The zoo has models already."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A network of the gallery."""
+
+    name: str
+    classes: tuple[str, ...]
+    description: str
+
+
+PIECES = (
+    Piece("digits-low", LOW, "Handwritten digits 0 to 4, a small convolutional network"),
+    Piece("digits-high", HIGH, "Handwritten digits 5 to 9, the source of the first module"),
+    Piece("digits-even", EVEN, "Even handwritten digits; shares classes with both others"),
+)
+
+
+def fill(
+    client: Client, console: Console, *, seed: int = 0, anyway: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Train, register, clone and serve.
+
+    Args:
+        client: Of a running service.
+        console: Where progress is shown.
+        seed: Of networks, split and job.
+        anyway: Even if there are models already.
+        quiet: Show nothing.
+
+    Returns:
+        Names and ids of what was made.
+
+    Raises:
+        NotEmpty: there are models, and `anyway` is false.
+        ClientError: the service refuses something.
+    """
+    if not anyway and next(client.models.list(), None) is not None:
+        raise NotEmpty(f"expected an empty zoo at {client.url}, got one with models; --anyway adds to it")
+    generator = torch.Generator().manual_seed(seed)
+    learned, test = handwritten().split(TEST_SHARE, generator)
+    torch.set_num_threads(1)  # networks this small only wait for each other on several
+    with progress_on(console, quiet=quiet) as progress:
+        networks = [
+            trained(learned.only(piece.classes), generator, progress, f"training {piece.name}") for piece in PIECES
+        ]
+    with tempfile.TemporaryDirectory(prefix="pnc-gallery-") as folder:
+        for piece, network in zip(PIECES, networks, strict=True):
+            _register(client, piece, network, Path(folder))
+        dataset = _images(client, learned.split(JOB_SHARE, generator)[1], Path(folder))
+    job = client.jobs.create("digits-low", "digits-high", dataset.id, CloneConfig(classes=CLONED, seed=seed, epochs=20))
+    job = _watched(job, console, quiet=quiet)
+    return _served(client, job, dataset, test)
+
+
+def _register(client: Client, piece: Piece, network: Network, folder: Path) -> None:
+    path = folder / f"{piece.name}.safetensors"
+    safetensors.torch.save_file(network[0].state_dict(), path)
+    path.with_suffix(".json").write_text(json.dumps(asdict(network[1])))
+    version = client.models.push(piece.name, network[1], path, licence=LICENCE, description=piece.description).wait()
+    client.models.set_alias(piece.name, "production", version.number)
+
+
+def _images(client: Client, images: ImageSet, folder: Path) -> Dataset:
+    write_parquet(folder / "digits.parquet", png_rows(images), DIGITS)
+    return client.datasets.push(folder / "digits.parquet")
+
+
+def _watched(job: Job, console: Console, *, quiet: bool) -> Job:
+    with progress_on(console, quiet=quiet) as progress:
+        task = progress.add_task("cloning 7, 8, 9", total=1.0)
+        return job.wait(progress=lambda share, message: progress.update(task, completed=share))
+
+
+def _served(client: Client, job: Job, dataset: Dataset, test: ImageSet) -> dict[str, Any]:
+    """Serve the target with the module, and ask for one image, so that the first numbers are there."""
+    module = job.result()
+    deployment = client.deployments.create(DEPLOYMENT, "digits-low").attach(module).wait()
+    seen = deployment.predict(png(test.only(["7"]).images[0]))
+    return {
+        "models": [piece.name for piece in PIECES],
+        "dataset": dataset.id,
+        "job": job.id,
+        "module": module.id,
+        "deployment": deployment.name,
+        "a_seven_is_seen_as": seen.classes[0].name,
+    }

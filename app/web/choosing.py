@@ -1,0 +1,52 @@
+"""Fields that choose a model, a dataset, or classes; they stay small however much there is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nicegui import ui
+
+from app.web.desk import Desk
+from app.zoo.catalogue import Shelf, datasets, ready_names
+
+MOST = 50
+"""Options of a field at a time; typing finds the others."""
+
+
+async def model_choice(
+    desk: Desk, label: str, value: str | None = None, change: Callable[..., Any] | None = None
+) -> Any:
+    """A field that chooses a model with a version that can be used."""
+
+    async def names(search: str) -> dict[str, str]:
+        return {name: name for name in await desk.read(lambda session: ready_names(session, search, MOST))}
+
+    return await _field(label, value, names, change)
+
+
+async def dataset_choice(desk: Desk, label: str, value: str | None, change: Callable[..., Any]) -> Any:
+    """A field that chooses a dataset."""
+
+    async def names(search: str) -> dict[str, str]:
+        shelf = Shelf(search, count=MOST)
+        found = await desk.read(lambda session: datasets(session, shelf).rows)
+        return {row.id: f"{row.name} · {row.rows:,} images · …{row.id[-6:]}" for row in found}
+
+    return await _field(label, value, names, change)
+
+
+async def _field(label: str, value: str | None, names: Callable[[str], Any], change: Callable[..., Any] | None) -> Any:
+    options: Mapping[str, str] = await names("")
+    if value is not None and value not in options:
+        options = {**options, **{k: v for k, v in (await names(value)).items() if k == value}}
+    chosen = value if value in options else None
+    field = ui.select(dict(options), label=label, value=chosen, with_input=True, on_change=change)
+    field.props(f'outlined dense options-dense aria-label="{label}"').classes("grow")
+
+    async def typed(event: Any) -> None:
+        found = await names(str(event.args or ""))
+        kept = {field.value: field.options[field.value]} if field.value in field.options else {}
+        field.set_options({**found, **kept}, value=field.value)
+
+    if len(options) >= MOST:
+        field.on("input-value", typed, throttle=0.3)
+    return field

@@ -1,0 +1,260 @@
+"""`/deployments/NAME`: switches for modules, what was served before, how busy it is, and a place to try it."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from nicegui import ui
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.web.deployments import state
+from app.web.desk import Desk
+from app.web.drawing import bars
+from app.web.frame import button, frame, heading, markup, missing, notify
+from app.web.load import Load
+from app.web.words import ago, badge, chips, empty, link, model_link, percent, problem, short, title
+from app.zoo import deployments
+from app.zoo.deployments import Change
+from app.zoo.errors import NotFound, ZooError
+from app.zoo.pages import Window
+from app.zoo.tables import DeploymentRow, ModuleRow, RevisionRow
+
+REFRESH_SECONDS = 2.0
+MODULES, REVISIONS = 50, 20
+"""How many of the newest are shown."""
+_TOP = 5
+"""Classes of an answer that are shown."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A deployment as it is at one moment."""
+
+    row: DeploymentRow
+    wanted: RevisionRow
+    modules: list[ModuleRow]
+    """The newest that fit its target."""
+    revisions: list[RevisionRow]
+
+
+@ui.page("/deployments/{name}")
+async def deployment_page(request: Request, name: str) -> Response | None:
+    """One deployment."""
+    desk = Desk.of(request)
+    try:
+        view = await desk.read(lambda session: look(session, name))
+    except NotFound as error:
+        return missing(request, error, "/deployments")
+    with frame(request, name, "/deployments"):
+        await _Live(desk, name, view).build()
+    return None
+
+
+def look(session: Session, name: str) -> View:
+    """A deployment with its revisions and the modules that fit it.
+
+    Raises:
+        NotFound: there is none with this name.
+    """
+    row = deployments.get(session, name)
+    wanted = deployments.revision(session, row)
+    fitting = select(ModuleRow).where(ModuleRow.target_fingerprint == wanted.version.fingerprint)
+    found = list(session.scalars(fitting.order_by(ModuleRow.id.desc()).limit(MODULES)))
+    attached = [a.module for a in wanted.attachments]
+    known = {module.id for module in attached}
+    revisions = deployments.list_revisions(session, name, Window(REVISIONS)).data
+    return View(row, wanted, [*attached, *(m for m in found if m.id not in known)], list(revisions))
+
+
+class _Live:
+    """The page's pieces, brought up to date while somebody looks."""
+
+    def __init__(self, desk: Desk, name: str, view: View) -> None:
+        self._desk, self._name, self._view = desk, name, view
+        self._load = Load(name)
+        self._image: bytes | None = None
+        self._busy = False
+
+    async def build(self) -> None:
+        with ui.element("div").classes("bench"):
+            self._head = markup(Markup(""))
+            with ui.element("div").classes("actions"):
+                button("Stop serving", on_click=self._delete, kind="danger")
+        with ui.element("div").classes("columns"):
+            with ui.element("div").classes("stack"):
+                with ui.element("section").classes("card"):
+                    hint = "A switch attaches or detaches one while the deployment answers; the target stays as it is."
+                    markup(title("Modules", hint))
+                    self._switches = ui.element("div")
+                with ui.element("section").classes("card stack tight"):
+                    markup(title("Try it"))
+                    self._try()
+            with ui.element("div").classes("stack"):
+                self._numbers = markup(self._load.tiles())
+                with ui.element("section").classes("card"):
+                    markup(title("Revisions", "Every change makes one; any that was served can come back."))
+                    self._revisions = ui.element("div")
+        self._draw()
+        await self._read_load()
+        ui.timer(REFRESH_SECONDS, self.refresh, immediate=False)
+
+    async def refresh(self) -> None:
+        """Read the deployment and the serving process's numbers again."""
+        await self._read_load()
+        try:
+            newer = await self._desk.read(lambda session: look(session, self._name))
+        except NotFound:
+            ui.navigate.to("/deployments")
+            return
+        changed = _summary(newer) != _summary(self._view)
+        self._view = newer
+        if changed and not self._busy:
+            self._draw()
+
+    async def _read_load(self) -> None:
+        status, body = await self._desk.serving.fetch("GET", "/metrics")
+        self._load.read(body.decode() if status == 200 else "", time.monotonic())
+        self._numbers.set_content(self._load.tiles())
+
+    def _draw(self) -> None:
+        self._head.set_content(_head(self._view))
+        attached = {a.module_id for a in self._view.wanted.attachments}
+        self._switches.clear()
+        with self._switches:
+            if not self._view.modules:
+                markup(empty("No module fits this target yet", _clone_one(self._view)))
+            for module in self._view.modules:
+                self._switch(module, module.id in attached)
+        self._revisions.clear()
+        with self._revisions:
+            for revision in self._view.revisions:
+                self._revision(revision)
+
+    def _switch(self, module: ModuleRow, is_attached: bool) -> None:
+        with ui.element("div").classes("switchrow"):
+            markup(
+                Markup('<div>{}<div class="sub">from {} {} {}</div></div>').format(
+                    chips(module.classes, 12),
+                    model_link(module.source_version.ref),
+                    link(f"/modules/{module.id}", short(module.id)),
+                    percent(module.manifest.get("validation", {}).get("average")),
+                )
+            )
+            switch = ui.switch(value=is_attached).props(f'aria-label="Attach {module.id}"')
+            switch.on_value_change(lambda event: self._flip(module.id, bool(event.value)))
+
+    def _revision(self, revision: RevisionRow) -> None:
+        is_now = revision.generation == self._view.row.generation
+        names = [name for a in revision.attachments for name in a.module.classes]
+        with ui.element("div").classes("switchrow"):
+            what = chips(names, 6) if names else Markup('<span class="faint">target alone</span>')
+            mark = badge("refused") if revision.refused else badge(state(self._view.row)) if is_now else ""
+            markup(
+                Markup('<div><strong>{}</strong> {}<div class="sub">{} {}</div></div>').format(
+                    revision.generation, what, mark, ago(revision.created_at)
+                )
+            )
+            if not is_now and not revision.refused:
+                back = button("Bring back", on_click=self._bringing_back(revision.generation))
+                back.props(f'aria-label="Bring back generation {revision.generation}"')
+
+    def _bringing_back(self, generation: int) -> Callable[[], Any]:
+        return lambda: self._change(lambda session: deployments.rollback(session, self._name, generation))
+
+    async def _flip(self, module: str, attach: bool) -> None:
+        work = deployments.attach if attach else deployments.detach
+        await self._change(lambda session: work(session, self._name, module))
+
+    async def _change(self, work: Callable[[Session], Change]) -> None:
+        self._busy = True
+        try:
+            refusal = await self._desk.roll_out(work)
+        except ZooError as error:
+            refusal = str(error)
+        finally:
+            self._busy = False
+        if refusal is not None:
+            notify(refusal, good=False)
+        self._view = await self._desk.read(lambda session: look(session, self._name))
+        self._draw()
+        if self._image is not None:
+            await self._answer(self._image)
+
+    async def _delete(self) -> None:
+        def work(session: Session) -> int:
+            return deployments.delete(session, self._name)
+
+        generation = await self._desk.write(work)
+        await self._desk.serving.sync(self._name, generation)
+        ui.navigate.to("/deployments")
+
+    def _try(self) -> None:
+        async def take(event: Any) -> None:
+            self._image = await event.file.read()
+            upload.reset()
+            await self._answer(self._image)
+
+        with ui.element("div").classes("drop"):
+            label = "Drop an image here (PNG, JPEG or WebP), or choose one with +"
+            upload = ui.upload(label=label, auto_upload=True, on_upload=take)
+            upload.props('accept="image/png,image/jpeg,image/webp" flat')
+        self._answers = markup(
+            Markup('<p class="faint">The target alone and the target with its modules answer side by side.</p>')
+        )
+
+    async def _answer(self, image: bytes) -> None:
+        began = time.perf_counter()
+        alone, together = await asyncio.gather(
+            *(self._desk.classify(self._name, image, alone=alone) for alone in (True, False))
+        )
+        self._answers.set_content(_tried(image, alone, together, time.perf_counter() - began))
+
+
+def _summary(view: View) -> tuple[object, ...]:
+    """What a change of the page depends on."""
+    row = view.row
+    return row.generation, row.observed_generation, str(row.observed_problem), tuple(m.id for m in view.modules)
+
+
+def _head(view: View) -> Markup:
+    row = view.row
+    fault = problem(row.observed_problem.get("detail", "no reason given")) if row.observed_problem else ""
+    note = Markup("{} serving {} <span class='faint'>generation {}</span>").format(
+        badge(state(row)), model_link(view.wanted.version.ref), row.generation
+    )
+    return Markup("{}{}").format(heading(row.name, "Deployment", note), fault)
+
+
+def _clone_one(view: View) -> Markup:
+    return Markup('<a href="/new?target={}">Clone some classes</a> into {} first.').format(
+        view.wanted.version.model.name, view.wanted.version.ref
+    )
+
+
+def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], seconds: float) -> Markup:
+    """Both answers beside the image."""
+    if "classes" not in alone or "classes" not in together:
+        fault = next(answer for answer in (alone, together) if "classes" not in answer)
+        return problem(str(fault.get("detail", "no answer")))
+    kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
+    picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
+        kind, base64.b64encode(image).decode()
+    )
+    count = len(together["modules"])
+    name = f"With {count} module{'s' if count != 1 else ''}" if count else "With modules (none attached)"
+    parts = (_side("Target alone", alone), _side(name, together))
+    note = f"Both answers took {seconds * 1000:.0f} ms, generation {together['generation']}"
+    return Markup('<div class="tried">{}{}{}</div><p class="faint">{}</p>').format(picture, *parts, note)
+
+
+def _side(name: str, answer: dict[str, Any]) -> Markup:
+    best = answer["classes"][0]
+    rows = [(c["name"], c["probability"], percent(c["probability"])) for c in answer["classes"][:_TOP]]
+    return Markup("<div><h3>{}: <strong>{}</strong></h3>{}</div>").format(name, best["name"], bars(rows, name))

@@ -1,0 +1,146 @@
+"""`/models/NAME`: versions, what the newest is made of, and what was cloned from it and into it."""
+
+from urllib.parse import quote
+
+from markupsafe import Markup
+from nicegui import ui
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.web.desk import Desk
+from app.web.drawing import bars
+from app.web.frame import frame, heading, markup, missing
+from app.web.modules import COLUMNS, row
+from app.web.words import ago, badge, chips, count, empty, facts, problem, section, size, table
+from app.zoo import anatomy, catalogue, models
+from app.zoo.errors import NotFound
+from app.zoo.pages import Window
+from app.zoo.tables import ModelRow, ModuleRow, VersionRow
+from app.zoo.zoo import Zoo
+from pnc_core.errors import TensorFileError
+
+REFRESH_SECONDS = 2.0
+LAYERS = 40
+"""Layers that are drawn at most."""
+
+
+@ui.page("/models/{name}")
+async def model_page(request: Request, name: str) -> Response | None:
+    """One model."""
+    desk = Desk.of(request)
+    try:
+        title, content, settled = await desk.read(lambda session: _content(session, desk.zoo, name))
+    except NotFound as error:
+        return missing(request, error, "/")
+    with frame(request, title, "/"):
+        shown = markup(content).classes("stack")
+
+        async def refresh() -> None:
+            _, newer, ended = await desk.read(lambda session: _content(session, desk.zoo, name))
+            shown.set_content(newer)
+            if ended:
+                timer.deactivate()
+
+        timer = ui.timer(REFRESH_SECONDS, refresh, active=not settled, immediate=False)
+    return None
+
+
+def _content(session: Session, zoo: Zoo, name: str) -> tuple[str, Markup, bool]:
+    """Title and content of the page, and whether nothing in it will change by itself."""
+    model = models.get(session, name)
+    versions = models.list_versions(session, name, Window(20)).data
+    family = catalogue.lineage(session, model)
+    newest = versions[0] if versions else None
+    parts = [_head(model, newest)]
+    if newest is None:
+        advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
+        parts.append(empty("No versions yet", advice.format(model.name)))
+    else:
+        made_of = section(
+            "Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers"
+        )
+        side = Markup('<div class="stack">{}{}</div>').format(_facts(newest), _versions(model, versions))
+        parts.append(Markup('<div class="columns">{}{}</div>').format(made_of, side))
+        parts.append(_lineage(model, family))
+    settled = all(version.status != "validating" for version in versions)
+    return model.name, Markup("").join(parts), settled
+
+
+def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
+    state = badge("archived" if model.archived_at else newest.status if newest else "empty")
+    note = Markup("{} <span>{}</span>").format(state, model.description)
+    links = Markup(
+        '<a class="button" href="/new?source={0}">Clone from it</a>'
+        '<a class="button primary" href="/new?target={0}">Give it classes</a>'
+    ).format(quote(model.name))
+    usable = newest is not None and newest.status == "ready" and not model.archived_at
+    actions = Markup('<div class="actions">{}</div>').format(links if usable else "")
+    return Markup('<div class="bench">{}{}</div>').format(heading(model.name, "Model", note), actions)
+
+
+def _facts(version: VersionRow) -> Markup:
+    spec = version.spec
+    options = ", ".join(f"{key} {value}" for key, value in spec.get("options", {}).items())
+    rows = {
+        "Version": version.number,
+        "Architecture": spec["architecture"] + (f" ({options})" if options else ""),
+        "Classes": chips(spec["classes"], 20),
+        "Input": " × ".join(map(str, spec["input_size"])),
+        "Parameters": f"{version.parameters:,}" if version.parameters is not None else None,
+        "Multiply-adds": count(version.macs) if version.macs is not None else None,
+        "File": size(version.bytes),
+        "Licence": version.licence or "not given",
+        "Fingerprint": Markup("<code>{}</code>").format(version.fingerprint) if version.fingerprint else None,
+    }
+    fault = problem(version.problem.get("detail", "rejected")) if version.problem else ""
+    return section("Newest version", Markup("{}{}").format(fault, facts(rows)))
+
+
+def _versions(model: ModelRow, versions: object) -> Markup:
+    aliases: dict[int, list[str]] = {}
+    for alias in model.aliases:
+        aliases.setdefault(alias.version.number, []).append(alias.alias)
+    rows = (
+        [f"v{v.number}", badge(v.status), chips(aliases.get(v.number, []), 4), ago(v.created_at)]
+        for v in versions  # type: ignore[attr-defined]
+    )
+    hint = "pnc models alias points a movable name at a version"
+    return section("Versions", table(["Version", "State", "Aliases", "Added"], rows, "Versions"), hint)
+
+
+def _layers(zoo: Zoo, version: VersionRow) -> Markup:
+    try:
+        with zoo.store.open(version.key) as weights:
+            layers = anatomy.layers(weights)
+    except (NotFound, TensorFileError, OSError) as error:
+        return problem(str(error))
+    if not layers:
+        return empty("No layers with weights", "The file holds vectors and single numbers only.")
+    largest = max(layer.numbers for layer in layers)
+    all_numbers = sum(layer.numbers for layer in layers)
+    rows = [
+        (layer.name, layer.numbers / largest, f"{layer.channels} ch · {layer.numbers / all_numbers:.0%}")
+        for layer in layers[:LAYERS]
+    ]
+    rest = len(layers) - LAYERS
+    more = Markup('<p class="faint">and {} more layers</p>').format(rest) if rest > 0 else ""
+    return Markup("{}{}").format(bars(rows, "Numbers of each layer"), more)
+
+
+def _lineage(model: ModelRow, family: list[ModuleRow]) -> Markup:
+    into = [m for m in family if m.target_version.model_id == model.id]
+    out = [m for m in family if m.source_version.model_id == model.id]
+    sides = (
+        ("Cloned into it", into, "Modules that give this model classes of others"),
+        ("Cloned from it", out, "Modules that carry classes of this model elsewhere"),
+    )
+    return Markup("").join(
+        section(title, table(COLUMNS, [row(m) for m in rows], title) if rows else _none(model), hint)
+        for title, rows, hint in sides
+    )
+
+
+def _none(model: ModelRow) -> Markup:
+    advice = Markup('Start a job with it: <a href="/new?target={}">New job</a>.').format(quote(model.name))
+    return empty("Nothing yet", advice)

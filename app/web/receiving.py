@@ -1,0 +1,102 @@
+"""Files that a visitor drops on a page become models and datasets, by the same rules as those of the API."""
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from sqlalchemy.orm import Session
+
+from app.web.desk import Desk
+from app.zoo import datasets, models, uploads
+from app.zoo.errors import AlreadyExists, Invalid
+from app.zoo.tables import DatasetRow, VersionRow
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import BundleError
+from pnc_core.manifest import build
+
+
+def read_spec(text: str) -> NetworkSpec:
+    """A network's description as its JSON file holds it.
+
+    Raises:
+        Invalid: it is not such a description.
+    """
+    try:
+        return build(NetworkSpec, json.loads(text), "description")
+    except (ValueError, BundleError, RecursionError) as error:
+        raise Invalid.at("/spec", "invalid_spec", f"expected the JSON of a network, got: {error}") from None
+
+
+async def receive(desk: Desk, file: Any) -> str:
+    """Keep a dropped file as a complete upload.
+
+    Args:
+        desk: What the page works with.
+        file: NiceGUI's `FileUpload`.
+
+    Returns:
+        The upload's id.
+
+    Raises:
+        ZooError: it is too large or empty.
+    """
+    with tempfile.TemporaryDirectory(dir=desk.zoo.staging) as folder:
+        path = Path(folder) / "file"
+        await file.save(path)
+        return await anyio.to_thread.run_sync(_keep, desk, path)
+
+
+async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
+    """Register weights as the next version of a model; returns its reference.
+
+    Raises:
+        ZooError: the name or the file cannot be used.
+    """
+    upload = await receive(desk, file)
+
+    def work(session: Session) -> str:
+        try:
+            models.create(session, name=name)
+        except AlreadyExists:
+            models.get(session, name)
+        check = models.header_check(desk.zoo.store)
+        row: VersionRow = models.add_version(session, name, upload_id=upload, spec=spec, licence=licence, check=check)
+        return row.ref
+
+    return await desk.write(work)
+
+
+async def add_dataset(desk: Desk, name: str, file: Any) -> str:
+    """Register a Parquet file; returns the dataset's id.
+
+    Raises:
+        ZooError: the name or the file cannot be used.
+    """
+    upload = await receive(desk, file)
+
+    def inspect(session: Session) -> datasets.Contents:
+        with desk.zoo.store.open(uploads.completed(session, upload)[1]) as stream:
+            return datasets.inspect(stream)
+
+    contents = await desk.read(inspect)
+
+    def work(session: Session) -> str:
+        row: DatasetRow = datasets.register(session, name=name, upload_id=upload, contents=contents)
+        return row.id
+
+    return await desk.write(work)
+
+
+def _keep(desk: Desk, path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    size, limit = path.stat().st_size, desk.zoo.settings.max_upload_bytes
+    with desk.zoo.database.write() as session:
+        upload = uploads.declare(session, bytes=size, sha256=digest, limit=limit).id
+    stored = desk.zoo.store.put(path, expected=digest)
+    with desk.zoo.database.write() as session:
+        uploads.complete(session, upload, stored)
+    return upload

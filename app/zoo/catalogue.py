@@ -1,0 +1,169 @@
+"""Lists for people: searched, filtered, sorted, and counted, a page at a time.
+
+Every function makes the same number of queries however much there is. Programs use the
+keyset pages of `app.zoo.pages`, which never shift; people want to sort and to see how many there are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, String, cast, func, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from app.zoo import states
+from app.zoo.deployments import wanted_revision
+from app.zoo.tables import (
+    DatasetRow,
+    DeploymentRow,
+    JobRow,
+    ModelRow,
+    ModuleRow,
+    RevisionRow,
+    VersionRow,
+)
+
+T = TypeVar("T")
+MOST = 100
+"""Rows of one page at most."""
+_Target, _Source = aliased(VersionRow), aliased(VersionRow)
+_TargetModel, _SourceModel = aliased(ModelRow), aliased(ModelRow)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Which part of a list."""
+
+    search: str = ""
+    """Text that names hold; every word must be found."""
+    order: str = ""
+    """One of the list's orders; another one means the newest first."""
+    state: str = ""
+    """Only rows of this state, where a list has states."""
+    start: int = 0
+    count: int = 25
+
+
+@dataclass(frozen=True)
+class Found(Generic[T]):
+    """One part of a list, and how long the list is."""
+
+    rows: Sequence[T]
+    total: int
+
+
+@dataclass(frozen=True)
+class ModelLine:
+    """A model with its newest version, if it has one."""
+
+    model: ModelRow
+    version: VersionRow | None
+
+
+def models(session: Session, shelf: Shelf) -> Found[ModelLine]:
+    """Models that are not archived; found by name, description, architecture or class."""
+    newest = (VersionRow.model_id == ModelRow.id) & (VersionRow.number == ModelRow.last_version)
+    query = select(ModelRow, VersionRow).outerjoin(VersionRow, newest).where(ModelRow.archived_at.is_(None))
+    query = query.where(*_words(shelf, ModelRow.name, ModelRow.description, cast(VersionRow.spec, String)))
+    if shelf.state:
+        query = query.where(VersionRow.status == shelf.state)
+    orders = {
+        "name": ModelRow.name.asc(),
+        "large": VersionRow.parameters.desc().nulls_last(),
+        "small": VersionRow.parameters.asc().nulls_last(),
+        "oldest": ModelRow.id.asc(),
+    }
+    rows, total = _part(session, query, orders.get(shelf.order, ModelRow.id.desc()), ModelRow.id, shelf)
+    return Found([ModelLine(model, version) for model, version in rows], total)
+
+
+def ready_names(session: Session, search: str, most: int = 50) -> list[str]:
+    """Names of models with a version that can be used, newest first."""
+    ready = select(VersionRow.model_id).where(VersionRow.status == "ready")
+    query = select(ModelRow.name).where(ModelRow.archived_at.is_(None), ModelRow.id.in_(ready))
+    query = query.where(*_words(Shelf(search), ModelRow.name))
+    return list(session.scalars(query.order_by(ModelRow.id.desc()).limit(most)))
+
+
+def datasets(session: Session, shelf: Shelf) -> Found[DatasetRow]:
+    """Datasets; found by name, id or class."""
+    query = select(DatasetRow).where(*_words(shelf, DatasetRow.name, DatasetRow.id, cast(DatasetRow.classes, String)))
+    orders = {"name": DatasetRow.name.asc(), "large": DatasetRow.rows.desc(), "oldest": DatasetRow.id.asc()}
+    rows, total = _part(session, query, orders.get(shelf.order, DatasetRow.id.desc()), DatasetRow.id, shelf)
+    return Found([row for (row,) in rows], total)
+
+
+def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
+    """Jobs; found by id or by the names of both models."""
+    query = _with_models(select(JobRow), JobRow.target_version_id, JobRow.source_version_id)
+    query = query.where(*_words(shelf, JobRow.id, _TargetModel.name, _SourceModel.name))
+    if shelf.state == "live":
+        query = query.where(JobRow.state.not_in(states.TERMINAL))
+    elif shelf.state:
+        query = query.where(JobRow.state == shelf.state)
+    order = JobRow.id.asc() if shelf.order == "oldest" else JobRow.id.desc()
+    rows, total = _part(session, query, order, JobRow.id, shelf)
+    return Found([row for (row,) in rows], total)
+
+
+def modules(session: Session, shelf: Shelf) -> Found[ModuleRow]:
+    """Modules; found by id, class or the names of both models."""
+    query = _with_models(select(ModuleRow), ModuleRow.target_version_id, ModuleRow.source_version_id)
+    columns = (ModuleRow.id, cast(ModuleRow.classes, String), _TargetModel.name, _SourceModel.name)
+    order = ModuleRow.id.asc() if shelf.order == "oldest" else ModuleRow.id.desc()
+    rows, total = _part(session, query.where(*_words(shelf, *columns)), order, ModuleRow.id, shelf)
+    return Found([row for (row,) in rows], total)
+
+
+def deployments(session: Session, shelf: Shelf) -> Found[tuple[DeploymentRow, RevisionRow]]:
+    """Deployments with what they shall serve; found by their name or their target's."""
+    query = (
+        select(DeploymentRow, RevisionRow)
+        .join(RevisionRow, wanted_revision())
+        .join(VersionRow, VersionRow.id == RevisionRow.version_id)
+        .join(ModelRow, ModelRow.id == VersionRow.model_id)
+        .where(DeploymentRow.deleted_at.is_(None), *_words(shelf, DeploymentRow.name, ModelRow.name))
+    )
+    orders = {"name": DeploymentRow.name.asc(), "oldest": DeploymentRow.id.asc()}
+    rows, total = _part(session, query, orders.get(shelf.order, DeploymentRow.id.desc()), DeploymentRow.id, shelf)
+    return Found([(deployment, revision) for deployment, revision in rows], total)
+
+
+def lineage(session: Session, model: ModelRow, most: int = 50) -> list[ModuleRow]:
+    """The newest modules that were cloned into or from any version of a model."""
+    versions = select(VersionRow.id).where(VersionRow.model_id == model.id)
+    either = or_(ModuleRow.target_version_id.in_(versions), ModuleRow.source_version_id.in_(versions))
+    return list(session.scalars(select(ModuleRow).where(either).order_by(ModuleRow.id.desc()).limit(most)))
+
+
+def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[DeploymentRow, RevisionRow]]:
+    """Deployments that serve the network with this fingerprint."""
+    query = (
+        select(DeploymentRow, RevisionRow)
+        .join(RevisionRow, wanted_revision())
+        .join(VersionRow, VersionRow.id == RevisionRow.version_id)
+        .where(DeploymentRow.deleted_at.is_(None), VersionRow.fingerprint == fingerprint)
+    )
+    found = session.execute(query.order_by(DeploymentRow.id.desc()).limit(most))
+    return [(deployment, revision) for deployment, revision in found]
+
+
+def _with_models(query: Select[Any], target: Any, source: Any) -> Select[Any]:
+    return (
+        query.join(_Target, _Target.id == target)
+        .join(_TargetModel, _TargetModel.id == _Target.model_id)
+        .join(_Source, _Source.id == source)
+        .join(_SourceModel, _SourceModel.id == _Source.model_id)
+    )
+
+
+def _words(shelf: Shelf, *columns: Any) -> list[ColumnElement[bool]]:
+    """Every word of the search is in one of the columns, whatever its case."""
+    words = shelf.search.lower().split()[:8]
+    return [or_(*(func.lower(column).contains(word, autoescape=True) for column in columns)) for word in words]
+
+
+def _part(session: Session, query: Any, order: Any, key: Any, shelf: Shelf) -> tuple[Sequence[Any], int]:
+    total = session.scalar(select(func.count()).select_from(query.with_only_columns(key).subquery())) or 0
+    window = query.order_by(order, key.desc()).offset(max(shelf.start, 0)).limit(min(max(shelf.count, 1), MOST))
+    return session.execute(window).all(), total

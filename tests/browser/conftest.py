@@ -1,0 +1,108 @@
+"""A real service, a real browser, and what the browser complains about."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from rich.console import Console
+
+from app import demo
+from app.client.parquet import write_parquet
+from tests.integration.conftest import Up, start_service, stop_service
+
+CHROMIUM = Path(os.environ.get("PNC_CHROMIUM", "/usr/bin/chromium"))
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000
+"""Milliseconds; a step that needs them all has failed."""
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
+
+
+@dataclass
+class Visitor:
+    """A page of the browser, and everything that went wrong on it."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        def hear(message: ConsoleMessage) -> None:
+            if message.type in ("error", "warning"):
+                self.complaints.append(f"{self.page.url}: {message.text}")
+
+        self.page.on("console", hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        self.page.wait_for_selector("main h1")
+        return self.page
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM.exists(), f"expected Chromium at {CHROMIUM}; install it, or name another with PNC_CHROMIUM"
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Up) -> Iterator[Visit]:
+    """Opens a window of a width and a colour scheme."""
+    contexts = []
+
+    def _visit(width: int = 1280, scheme: str = "light", url: str = service.url) -> Visitor:
+        context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        visitor = Visitor(context.new_page(), url)
+        visitor.watch()
+        return visitor
+
+    yield _visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An empty zoo."""
+    service = start_service(tmp_path_factory.mktemp("browser") / "data")
+    yield service
+    assert stop_service(service) == 0
+
+
+@pytest.fixture(scope="session")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user brings: two networks with their descriptions, images, and one image to try."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("brought")
+    material = demo.prepare(0, Console(file=io.StringIO()))
+    for name, (network, spec) in {"digits-low": material.target, "digits-high": material.source}.items():
+        safetensors.torch.save_file(network.state_dict(), folder / f"{name}.safetensors")
+        (folder / f"{name}.json").write_text(json.dumps(asdict(spec)))
+    write_parquet(folder / "digits.parquet", demo.png_rows(material.job), demo.DIGITS)
+    (folder / "seven.png").write_bytes(demo.png(material.test.only(["7"]).images[0]))
+    return folder

@@ -1,0 +1,159 @@
+"""A user's way through the pages, from two files to a composed network that answers, and back."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit, Visitor
+from tests.integration.conftest import Up
+
+
+def _add_model(page: Page, brought: Path, name: str) -> None:
+    page.get_by_role("button", name="Add a model").click()
+    files = [brought / f"{name}.safetensors", brought / f"{name}.json"]
+    page.locator(".q-dialog input[type=file]").set_input_files(files)
+    expect(page.locator("table.list").get_by_role("link", name=name)).to_be_visible()
+    expect(page.locator(".q-dialog")).to_have_count(0)
+
+
+def _choose(page: Page, label: str, text: str) -> None:
+    page.get_by_label(label).click()
+    page.locator(".q-menu .q-item", has_text=text).first.click()
+
+
+def _add_files(page: Page, visitor: Visitor, brought: Path) -> None:
+    visitor.open("/")
+    expect(page.get_by_text("No models yet")).to_be_visible()
+    for name in ("digits-low", "digits-high"):
+        _add_model(page, brought, name)
+    expect(page.locator("table.list .badge.good")).to_have_count(2)
+    visitor.open("/datasets").locator("input[type=file]").set_input_files(brought / "digits.parquet")
+    expect(page.locator("table.list")).to_contain_text("378")
+
+
+def _start_job(page: Page, visitor: Visitor) -> None:
+    visitor.open("/models/digits-low")
+    page.get_by_role("link", name="Give it classes").click()
+    _choose(page, "Source: has the classes", "digits-high")
+    start = page.get_by_role("button", name="Start the job")
+    expect(start).to_be_disabled()
+    for digit in "789":
+        page.get_by_role("checkbox", name=re.compile(f"^{digit} ")).click()
+    expect(page.get_by_text("This job would be accepted.")).to_be_visible()
+    page.get_by_label("Share of the tail that is kept").fill("7")
+    expect(page.locator(".problem")).to_contain_text("keep")
+    expect(start).to_be_disabled()
+    page.get_by_label("Share of the tail that is kept").fill("0.5")
+    expect(start).to_be_enabled()
+    start.click()
+    page.wait_for_url("**/jobs/job_*")
+
+
+@pytest.mark.timeout(900)
+def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought: Path) -> None:
+    visitor = visit()
+    page = visitor.page
+    _add_files(page, visitor, brought)
+    _start_job(page, visitor)
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    expect(page.locator("svg.curve circle").first).to_be_visible(timeout=300_000)
+    expect(page.locator(".heading .badge")).to_contain_text("succeeded", timeout=300_000)
+    expect(page.locator("svg.curve .chosen")).to_have_count(1)
+    page.get_by_role("link", name="Open the module").click()
+    expect(page.locator(".mask").first).to_be_visible()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name=re.compile("Download thin")).click()
+    assert downloading.value.path().stat().st_size > 1000
+    page.get_by_role("button", name="Serve with it").click()
+    page.wait_for_url("**/deployments/digits-low")
+    switch = page.get_by_role("switch")
+    expect(switch).to_have_attribute("aria-checked", "true")
+    page.locator("input[type=file]").set_input_files(brought / "seven.png")
+    expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
+    expect(page.locator(".tried h3").first).not_to_contain_text("7")
+    switch.click()
+    expect(page.locator(".tried h3").last).to_contain_text("none attached")
+    answers = page.locator(".tried .bars")
+    assert answers.first.inner_text() == answers.last.inner_text()
+    page.get_by_role("button", name="Bring back generation 2").click()
+    expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
+    expect(page.locator(".heading .note")).to_contain_text("generation 4")
+    assert visitor.complaints == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.timeout(300)
+def test_every_page_fits_its_window(visit: Visit, service: Up, brought: Path, width: int, scheme: str) -> None:
+    """Runs behind the journey, on what it has left; the pictures are for people to look at."""
+    visitor = visit(width, scheme)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for name, path in _pages(visitor).items():
+        page = visitor.open(path)
+        if name == "deployment":
+            page.locator("input[type=file]").set_input_files(brought / "seven.png")
+            expect(page.locator(".tried h3")).to_have_count(2)
+        if name == "new-job":
+            _choose(page, "Source: has the classes", "digits-high")
+            page.get_by_role("checkbox", name=re.compile("^7 ")).click()
+            expect(page.get_by_text("This job would be accepted.")).to_be_visible()
+        page.wait_for_timeout(300)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert beyond <= 0, f"{name} is {beyond} pixels wider than a window of {width}"
+    assert visitor.complaints == []
+
+
+def _pages(visitor: Visitor) -> dict[str, str]:
+    def first(path: str) -> str:
+        found = visitor.open(path).locator("table.list td a").first.get_attribute("href")
+        assert found is not None
+        return found
+
+    job, module = first("/jobs"), first("/modules")
+    return {
+        "models": "/",
+        "model": "/models/digits-low",
+        "datasets": "/datasets",
+        "jobs": "/jobs",
+        "new-job": "/new?target=digits-low",
+        "job": job,
+        "modules": "/modules",
+        "module": module,
+        "deployments": "/deployments",
+        "deployment": "/deployments/digits-low",
+        "compare": f"/compare?a={job.rpartition('/')[2]}&b={job.rpartition('/')[2]}",
+    }
+
+
+def test_light_and_dark_are_kept(visit: Visit, service: Up) -> None:
+    visitor = visit()
+    page = visitor.open("/")
+    expect(page.locator("body")).not_to_have_class(re.compile("body--dark"))
+    page.get_by_role("button", name="Switch between light and dark").click()
+    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+    visitor.open("/jobs")
+    expect(page.locator("body")).to_have_class(re.compile("body--dark"))
+
+
+def test_the_pages_can_be_used_from_the_keyboard(visit: Visit, service: Up) -> None:
+    page = visit().open("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Add a model")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="Add a model")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Add a model")).to_have_count(0)
+
+
+def test_what_is_not_there_says_so(visit: Visit, service: Up) -> None:
+    page = visit().page
+    answer = page.goto(service.url + "/jobs/job_none")
+    assert answer is not None
+    assert answer.status == 404
+    expect(page.get_by_text("expected a cloning job, got none")).to_be_visible()

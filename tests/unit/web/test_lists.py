@@ -1,0 +1,126 @@
+"""Lists find, sort and count, with the same number of queries however much there is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import Markup
+from sqlalchemy import event
+
+from app.web import datasets, deployments, job, jobs, model, models, modules
+from app.web.listing import Kind
+from app.web.words import table
+from app.zoo import catalogue
+from app.zoo import deployments as zoo_deployments
+from app.zoo.catalogue import Shelf
+from app.zoo.zoo import Zoo
+from tests.unit.web.crowds import crowd
+from tests.unit.zoo import seeds
+
+KINDS: list[Kind[Any]] = [models.KIND, datasets.KIND, jobs.KIND, modules.KIND, deployments.KIND]
+
+
+@contextmanager
+def counting(zoo: Zoo) -> Iterator[list[str]]:
+    """The statements that the block sends."""
+    sent: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    event.listen(zoo.database.engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(zoo.database.engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Zoo]:
+    """A zoo with many rows."""
+    zoo = seeds.new_zoo(tmp_path)
+    with zoo.database.write() as session:
+        crowd(session, models=300, jobs=600)
+        for i in range(40):
+            zoo_deployments.put(session, f"served-{i:02}", f"net-{i:06}")
+    yield zoo
+    zoo.close()
+
+
+def drawn(zoo: Zoo, kind: Kind[Any], shelf: Shelf) -> Markup:
+    with zoo.database.read() as session:
+        return table(kind.columns, [kind.row(row) for row in kind.find(session, shelf).rows], kind.things)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.things)
+def test_a_page_of_many_rows_needs_no_more_queries_than_one_of_few(crowded: Zoo, kind: Kind[Any]) -> None:
+    with counting(crowded) as few:
+        drawn(crowded, kind, Shelf(count=10))  # with jobs of every state
+    with counting(crowded) as many:
+        drawn(crowded, kind, Shelf(count=50))
+    assert len(many) == len(few) <= 25
+
+
+def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
+    with counting(crowded) as sent, crowded.database.read() as session:
+        view = job.look(session, "job_000000")
+    assert len(sent) <= 25
+    assert view.parts["curve"].count("<circle") + view.parts["curve"].count("<rect") == 99  # and a star
+    with counting(crowded) as sent, crowded.database.read() as session:
+        title, content, settled = model._content(session, crowded, "net-000003")
+    assert len(sent) <= 25
+    assert (title, settled) == ("net-000003", True)
+    assert "Cloned into it" in content
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [("", 300), ("NET-00001", 10), ("net 000299", 1), ("cnn", 300), ("nothing", 0), ("100%", 0), ("net_0", 0)],
+)
+def test_a_search_finds_every_word_and_counts(crowded: Zoo, search: str, found: int) -> None:
+    with crowded.database.read() as session:
+        assert catalogue.models(session, Shelf(search)).total == found
+
+
+def test_orders_and_pages(crowded: Zoo) -> None:
+    def names(**shelf: Any) -> list[str]:
+        with crowded.database.read() as session:
+            return [line.model.name for line in catalogue.models(session, Shelf(**shelf)).rows]
+
+    assert names(count=2) == ["net-000299", "net-000298"]
+    assert names(count=2, start=2) == ["net-000297", "net-000296"]
+    assert names(count=2, order="name") == names(count=2, order="small") == ["net-000000", "net-000001"]
+    assert names(count=1, order="large") == ["net-000299"]
+    assert names(start=10_000) == []
+
+
+def test_jobs_by_state(crowded: Zoo) -> None:
+    with crowded.database.read() as session:
+        totals = {state: catalogue.jobs(session, Shelf(state=state)).total for state in ("", "failed", "live", "odd")}
+    assert totals == {"": 600, "failed": 120, "live": 240, "odd": 0}
+
+
+def test_names_are_text_on_every_page(zoo: Zoo) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    with zoo.database.write() as session:
+        row = seeds.module(session, zoo)
+        row.job.config = {**row.job.config, "classes": [hostile]}
+        row.classes = [hostile]
+        row.target_version.model.description = hostile
+        row.target_version.spec = {**row.target_version.spec, "classes": [hostile]}
+        row.manifest = {**row.manifest, "head": {"kind": hostile}, "created_by": hostile}
+        module_id, job_id = row.id, row.job_id
+        zoo_deployments.put(session, "digits", "low")
+    from app.web import comparison, module
+
+    with zoo.database.read() as session:
+        shown = [
+            *(table(k.columns, [k.row(row) for row in k.find(session, Shelf()).rows], k.things) for k in KINDS),
+            *job.look(session, job_id).parts.values(),
+            model._content(session, zoo, "low")[1],
+            module._content(session, zoo, module_id),
+            comparison._content(session, job_id, job_id),
+            comparison._content(session, module_id, hostile),
+        ]
+    assert "<img" not in "".join(shown)
+    assert "&lt;img src=x" in "".join(shown)
