@@ -57,13 +57,17 @@ async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence
     """
     upload = await receive(desk, file)
 
+    def key(session: Session) -> str:
+        return uploads.completed(session, upload)[1]
+
+    models.check_header(desk.zoo.store, await desk.read(key))
+
     def work(session: Session) -> str:
         try:
             models.create(session, name=name)
         except AlreadyExists:
             models.get(session, name)
-        check = models.header_check(desk.zoo.store)
-        row: VersionRow = models.add_version(session, name, upload_id=upload, spec=spec, licence=licence, check=check)
+        row: VersionRow = models.add_version(session, name, upload_id=upload, spec=spec, licence=licence)
         return row.ref
 
     return await desk.write(work)
@@ -95,7 +99,7 @@ def _keep(desk: Desk, path: Path) -> str:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size, limit = path.stat().st_size, desk.zoo.settings.max_upload_bytes
     with desk.zoo.database.write() as session:
-        upload = uploads.declare(session, bytes=size, sha256=digest, limit=limit).id
+        upload = uploads.declare(session, uploads.draft(bytes=size, sha256=digest, limit=limit)).id
     stored = desk.zoo.store.put(path, expected=digest)
     with desk.zoo.database.write() as session:
         uploads.complete(session, upload, stored)
