@@ -21,7 +21,7 @@ DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo up test lint format unit integration pins clean
+.PHONY: help setup demo stack up test lint format unit integration pins clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -46,6 +46,9 @@ setup: $(DEV) ## make .venv with everything a developer needs
 
 demo: $(DEMO) ## clone three digits from one network into another over HTTP, and take them out again
 	@$(BIN)/pnc demo --seed $(SEED)
+
+stack: $(DEV) ## the same on real Redis, PostgreSQL, S3 and two Celery workers; ARGS=--stay keeps it up
+	@$(BIN)/python -m tests.stack $(ARGS)
 
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up

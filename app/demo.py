@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +79,28 @@ def run(seed: int, console: Console) -> None:
         seed: Of the networks, the split and the job.
         console: Where to show it.
     """
+    with tempfile.TemporaryDirectory(prefix="pnc-demo-") as folder:
+        settings = Settings(data_dir=Path(folder), port=0, log_level="warning")
+        with running(settings) as service:
+            console.print(f"service is up at {service.url}")
+            kept = run_against(service.url, seed, console)
+    sys.exit(0 if kept else 1)
+
+
+def run_against(url: str, seed: int, console: Console) -> bool:
+    """The same against a service that is up and empty; returns whether all promises were kept."""
     began = time.monotonic()
     console.rule(f"Cloning digits {', '.join(CLONED)} into a network that knows {', '.join(LOW)}")
     material = prepare(seed, console)
-    with tempfile.TemporaryDirectory(prefix="pnc-demo-") as folder:
-        settings = Settings(data_dir=Path(folder) / "data", port=0, log_level="warning")
-        with running(settings) as service, Client(service.url) as client:
-            console.print(f"service is up at {service.url}")
-            result = walk(client, material, Path(folder), seed, console)
+    with tempfile.TemporaryDirectory(prefix="pnc-demo-") as folder, Client(url) as client:
+        result = walk(client, material, Path(folder), seed, console)
     result["seconds_total"] = round(time.monotonic() - began, 1)
     console.print(_table(result))
     broken = _broken(result)
     for promise in broken:
         console.print(f"[red]not kept:[/red] {promise}")
     sys.stdout.write(f"DEMO {json.dumps(result)}\n")
-    sys.exit(1 if broken else 0)
+    return not broken
 
 
 def prepare(seed: int, console: Console) -> Material:
@@ -164,6 +171,7 @@ def register(client: Client, material: Material, folder: Path, console: Console)
     for name, (network, spec) in {"digits-low": material.target, "digits-high": material.source}.items():
         path = folder / f"{name}.safetensors"
         safetensors.torch.save_file(network.state_dict(), path)
+        path.with_suffix(".json").write_text(json.dumps(asdict(spec)))
         version = client.models.wait(name, client.models.push(name, spec, path).number)
         console.print(
             f"registered {version.ref}: {version.parameters:,} parameters, {version.fingerprint:.20}...",

@@ -25,7 +25,7 @@ DESCRIPTION = """Clone classes of one trained network into another, and plug the
 1. Announce, send and complete an upload; add it to a model as a version; a worker checks it.
 2. Register a dataset: Parquet in the Hugging Face image layout.
 3. Submit a cloning job and follow its events. Its states: `validating` (a version is being checked), `queued`,
-   `running`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
+   `running`, `pausing`, `paused`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
 4. Attach the module to a deployment, predict, detach it again.
 
 Every error is a problem document (RFC 9457). Lists are pages; `after` takes `next_cursor` of the page before.

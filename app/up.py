@@ -101,7 +101,7 @@ def running(settings: Settings) -> Iterator["Service"]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_only_one(settings.data_dir))
         door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
-        _migrate(settings)
+        prepare(settings)
         service = Service(settings, door, back)
         stack.callback(service.stop)
         service.start()
@@ -125,7 +125,7 @@ class Service:
         python = [sys.executable, "-m"]
         self.children = [
             Child("serving", [*python, "app.serving", str(back.fileno())], environment, [back]),
-            Child("worker", [*python, "workers.main"], environment),
+            Child("worker", [*python, "workers.embedded"], environment),
             Child("api", [*python, "app.api", str(door.fileno())], environment, [door]),
         ]
 
@@ -196,7 +196,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UpError(f"expected {host}:{port} to be free, got {error.strerror}; choose another with --port") from None
 
 
-def _migrate(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
     """Open everything once here, where a message is still seen, and bring the schema up to date."""
     try:
         zoo = open_zoo(settings)

@@ -84,8 +84,10 @@ def fit(
     ]
     optimizer = torch.optim.SGD([g for g in groups if g["params"]], lr=recipe.rate, momentum=0.9, nesterov=True)
     size = min(recipe.batch, max(8, len(images) // 8))
-    steps = max(2, recipe.epochs * -(-len(images) // size))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=0.2)
+    steps = max(3, recipe.epochs * -(-len(images) // size))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.rate, total_steps=steps, pct_start=max(0.2, 2 / steps)
+    )
     network.to(recipe.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in range(recipe.epochs):

@@ -4,6 +4,8 @@ References:
     Ye, Liu, Wang, "Partial Network Cloning", CVPR 2023, arXiv:2303.10597.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from torch import nn
 
 from pnc_core.bundle import Bundle
+from pnc_core.checkpoints import Checkpoints, State
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
+from pnc_core.errors import ConfigError
 from pnc_core.head import CHOICE_ROWS, FittedHead, Head, HeadChoice, balanced_losses, choose_head, fit_head, shut
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
@@ -23,8 +27,11 @@ from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.memory import without_old_images
 from pnc_core.module import module_tensors
 from pnc_core.positions import INPUT, trace
-from pnc_core.search import Trial, probe_of, search
+from pnc_core.search import Trial, probe_of, screen
+from pnc_core.trials import Bench, halve
 
+JOB = "job"
+"""Among a job's steps: what it was asked."""
 HEADS = ("affine", "router", "joint")
 FAST_VIEWS = 2
 """Augmented views at most that the preset `fast` fits its head on."""
@@ -40,6 +47,7 @@ def clone(
     *,
     report: Report = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
+    checkpoints: Checkpoints | None = None,
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
@@ -53,19 +61,23 @@ def clone(
         config: What to clone and how.
         report: Called with every step's progress.
         cancelled: Asked between steps; True ends the job.
+        checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
 
     Raises:
-        ConfigError: classes or parameters make no sense.
+        ConfigError: classes or parameters make no sense, or the checkpoints are another job's.
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
         Cancelled: `cancelled` answered True.
     """
-    job = prepare(trace(*target), trace(*source), images, config, report, cancelled)
-    position, rounds = search(job)
+    job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
+    prints = fingerprint(target[0]), fingerprint(source[0])
+    if checkpoints is not None:
+        _recognise(checkpoints, config, prints, images)
+    position, rounds = _search(job)
     begun = time.monotonic()
     insertion = _insert(job, position)
     if config.refine and config.preset == "joint" and config.old_images:
@@ -73,8 +85,64 @@ def clone(
     fitted = calibrate(job, insertion)
     _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
-    manifest = _manifest(job, insertion, fitted, fingerprint(target[0]), fingerprint(source[0]))
+    manifest = _manifest(job, insertion, fitted, *prints)
     return Bundle(manifest, module_tensors(insertion, fitted.head))
+
+
+def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
+    """Refuse to go on with what another job has kept."""
+    pixels, labels = (hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (images.images, images.labels))
+    own = {"config": asdict(config), "networks": prints, "images": pixels, "labels": labels}
+    own = json.loads(json.dumps(own))
+    known = checkpoints.load(JOB)
+    if known is None:
+        checkpoints.save(JOB, State(own))
+        return
+    other = [name for name, value in own.items() if known.facts.get(name) != value]
+    if other:
+        raise ConfigError(
+            f"checkpoints: expected those of this very job, got some that were kept with other {', '.join(other)}; "
+            "give every job a place of its own"
+        )
+
+
+def work_out(
+    target: tuple[nn.Module, NetworkSpec],
+    source: tuple[nn.Module, NetworkSpec],
+    images: ImageSet,
+    config: CloneConfig,
+    step: str,
+    *,
+    checkpoints: Checkpoints,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> State:
+    """One step of a job that another process runs: `Checkpoints.each` has named it.
+
+    Args:
+        target: As for `clone`.
+        source: As for `clone`.
+        images: As for `clone`.
+        config: As for `clone`.
+        step: A step's text.
+        checkpoints: Where the job's earlier steps are.
+        cancelled: Asked between batches; True ends the work.
+
+    Raises:
+        Cancelled: `cancelled` answered True.
+    """
+    job = prepare(trace(*target), trace(*source), images, config, lambda progress: None, cancelled, checkpoints)
+    return Bench(job).work([step])[0]
+
+
+def _search(job: Job) -> tuple[Position, int]:
+    """The best pair of positions, and how many rounds of trials found it (0 if it was given).
+
+    Raises:
+        PositionError: no pair can be used.
+    """
+    if job.config.position is not None:
+        return job.config.position, 0
+    return halve(job, screen(job)[: job.config.shortlist])
 
 
 def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: int, seconds: float) -> None:

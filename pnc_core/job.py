@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from pnc_core.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.config import CloneConfig
 from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError
@@ -45,6 +46,7 @@ class Job:
     """Images held out to choose position and head."""
     report: Report
     cancelled: Callable[[], bool]
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
 
     @property
     def old_classes(self) -> int:
@@ -135,6 +137,7 @@ def prepare(
     config: CloneConfig,
     report: Report,
     cancelled: Callable[[], bool],
+    checkpoints: Checkpoints | None = None,
 ) -> Job:
     """Check that the parts of a job fit together and split the images.
 
@@ -144,7 +147,7 @@ def prepare(
     """
     _check_classes(target.spec.classes, source.spec.classes, config.classes)
     job_classes = (*target.spec.classes, *config.classes)
-    job = Job(target, source, config, images, images, report, cancelled)
+    job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
     used = images.only(job_classes) if config.labels else name_images(job, images.images)
     if not config.old_images:
         used = used.take(torch.nonzero(used.labels >= job.old_classes).flatten())
@@ -158,7 +161,7 @@ def prepare(
             + ("" if not config.old_images else ", or say old_images=False if there are none of the target's")
         )
     train, validation = used.split(config.validation, job.generator("split"))
-    return Job(target, source, config, train, validation, report, cancelled)
+    return replace(job, train=train, validation=validation)
 
 
 def name_images(job: Job, images: Tensor) -> ImageSet:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pnc_core.checkpoints import State
 from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
@@ -115,10 +116,11 @@ def _match(
     generator = job.generator("match", insertion.position, round_name)
     groups = [(insertion.parameters(), job.config.learning_rate)]
     schedule = _Schedule(groups + ([(mask.parameters(), MASK_RATE)] if mask else []), epochs, len(images), job)
+    course = _Course(job, f"match {insertion.position} {round_name}", schedule, generator, mask)
     target = Reader(job.target, [insertion.position.target], logits=False)
     source = Reader(job.source, [insertion.position.source, *insertion.tail.taps])
     local_loss = _LocalLoss(job, insertion)
-    for _ in range(epochs):
+    for epoch in range(course.resume(), epochs):
         for batch in job.read(images, generator, target=target, source=source):
             if mask is not None:
                 mask.apply()
@@ -127,6 +129,7 @@ def _match(
                 if schedule.done % LOCAL_EVERY == 0:
                     loss = loss + LOCAL_WEIGHT * local_loss(batch)
             schedule.descend(loss, step)
+        course.offer(epoch + 1)
 
 
 class _Schedule:
@@ -134,13 +137,16 @@ class _Schedule:
 
     def __init__(self, groups: list[tuple[list[nn.Parameter], float]], epochs: int, images: int, job: Job) -> None:
         self.done = 0
-        self._total = max(2, epochs * -(-images // job.config.batch_size))
+        self._parameters = [parameter for parameters, _ in groups for parameter in parameters]
+        self._total = max(3, epochs * -(-images // job.config.batch_size))
         rates = [rate for _, rate in groups]
         self._optimizer = torch.optim.AdamW(
             [{"params": parameters, "lr": rate} for parameters, rate in groups], weight_decay=1e-4
         )
+        # With fewer than three steps, or fewer than two of them up, torch divides by zero.
+        rise = max(0.2, 2 / self._total)
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, rates, total_steps=self._total, pct_start=0.2
+            self._optimizer, rates, total_steps=self._total, pct_start=rise
         )
 
     def descend(self, loss: Tensor, step: Step) -> None:
@@ -151,6 +157,61 @@ class _Schedule:
         self._cycle.step()
         self.done += 1
         step(min(1.0, self.done / self._total), float(loss.detach()))
+
+    def state(self) -> State:
+        """Everything that the next step depends on."""
+        whole = self._optimizer.state_dict()
+        moments = {f"{i}.{name}": t.clone() for i, row in whole["state"].items() for name, t in row.items()}
+        learned = {f"{i}.learned": p.detach().clone() for i, p in enumerate(self._parameters)}
+        return State({"done": self.done, "groups": whole["param_groups"]}, {**moments, **learned})
+
+    def restore(self, state: State) -> None:
+        """Go on as if the steps up to `state` had been made here."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.tensors.items():
+            index, _, name = key.partition(".")
+            moments.setdefault(int(index), {})[name] = tensor
+        with torch.no_grad():
+            for number, parameter in enumerate(self._parameters):
+                parameter.copy_(moments[number].pop("learned"))
+        self._optimizer.load_state_dict({"state": moments, "param_groups": state.facts["groups"]})
+        self.done = state.facts["done"]
+        self._cycle.load_state_dict({"last_epoch": self.done, "_step_count": self.done + 1})
+
+
+class _Course:
+    """Keeps where a training loop stands after every epoch, and finds it again."""
+
+    def __init__(
+        self,
+        job: Job,
+        name: str,
+        schedule: _Schedule,
+        generator: torch.Generator,
+        mask: LearnedMask | None = None,
+    ) -> None:
+        self._checkpoints, self._name = job.checkpoints, name
+        self._schedule, self._generator, self._mask = schedule, generator, mask
+
+    def offer(self, epochs: int) -> None:
+        """Say that so many epochs are done."""
+        state = self._schedule.state()
+        extra = {f"open.{n}": t.clone() for n, t in self._mask.open.items()} if self._mask else {}
+        tensors = {**state.tensors, **extra, "generator": self._generator.get_state()}
+        self._checkpoints.offer(self._name, State({**state.facts, "epochs": epochs}, tensors))
+
+    def resume(self) -> int:
+        """Take up what an earlier run has kept; returns how many epochs are done."""
+        state = self._checkpoints.load(self._name)
+        if state is None:
+            return 0
+        tensors = dict(state.tensors)
+        self._generator.set_state(tensors.pop("generator"))
+        chosen = {n.removeprefix("open."): tensors.pop(n) for n in list(tensors) if n.startswith("open.")}
+        self._schedule.restore(State(state.facts, tensors))
+        if self._mask is not None:
+            self._mask.resume(self._schedule.done, chosen)
+        return int(state.facts["epochs"])
 
 
 def _mismatch(insertion: Insertion, batch: Batch) -> Tensor:
@@ -218,7 +279,8 @@ def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) ->
     schedule = _Schedule(rates, job.config.refine, len(job.train), job)
     generator = job.generator("refine")
     target, source = Reader(job.target, [p.name for p in job.target.positions]), Reader(job.source, [])
-    for _ in range(job.config.refine):
+    course = _Course(job, "refine", schedule, generator)
+    for epoch in range(course.resume(), job.config.refine):
         for batch in job.read(job.train, generator, target=target, source=source):
             with job.autocast():
                 own, made = learned.forward(batch)
@@ -228,6 +290,7 @@ def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) ->
             is_new = batch.labels >= job.old_classes
             losses = losses + OPINION * torch.where(is_new, _divergence(new, batch.own), _divergence(old, batch.old))
             schedule.descend((losses * balance(batch.labels, job.old_classes).float()).sum(), step)
+        course.offer(epoch + 1)
     return learned
 
 

@@ -27,7 +27,12 @@ class LearnedMask:
     def __init__(self, tail: Tail, scores: Scores, keep: float) -> None:
         self._tail, self._keep, self._steps = tail, keep, 0
         self._worth = {name: nn.Parameter(value) for name, value in _ranks(worth(tail, scores)).items()}
-        self._open = self.kept()
+        self.open = self.kept()
+        """int64 indices of the channels that are open now, by group."""
+
+    def resume(self, steps: int, chosen: dict[str, Tensor]) -> None:
+        """Go on after so many steps with these channels open; the worths have been restored already."""
+        self._steps, self.open = steps, chosen
 
     def parameters(self) -> list[nn.Parameter]:
         """The worths, float32 (width,) of every group; about -1 to 1 at the start."""
@@ -36,11 +41,11 @@ class LearnedMask:
     def apply(self) -> None:
         """Set the tail's masks for one step; every `REFRESH` steps the open channels are chosen anew."""
         if self._steps % REFRESH == 0:
-            self._open = self.kept()
+            self.open = self.kept()
         self._steps += 1
         for name, gate in self._tail.gates.items():
             soft = torch.sigmoid(4 * self._worth[name]).to(gate.scale.device)
-            hard = torch.zeros_like(soft).index_fill(0, self._open[name].to(soft.device), 1.0)
+            hard = torch.zeros_like(soft).index_fill(0, self.open[name].to(soft.device), 1.0)
             gate.mask = hard + soft - soft.detach()
 
     def kept(self) -> dict[str, Tensor]:

@@ -1,12 +1,9 @@
-"""Position search: where to read the target and where to enter the source.
+"""Position search without training: where to read the target and where to enter the source.
 
-First a screen without training: for every candidate pair the ridge adapter is
-fitted on three quarters of a probe set, the source's whole tail is run behind
-it, and a ridge classifier on both networks' last features is scored on the last
-quarter. What is scored is the *joint accuracy of the composed network*: neither
-the branch's own accuracy nor the adapter's fit ranks positions. The best few
-are then localized and trained for a short while, and halved until one is left; between equals
-(within one standard error) the smaller module wins.
+For every candidate pair the ridge adapter is fitted on three quarters of a probe set, the source's whole tail is
+run behind it, and a ridge classifier on both networks' last features is scored on the last quarter. What is scored
+is the *joint accuracy of the composed network*: neither the branch's own accuracy nor the adapter's fit ranks
+positions. The best few are then tried with training, in `pnc_core.trials`.
 
 Source: the paper's abstract (positional search); the screen is our own choice: all
 candidates share two passes of both networks over the probe, and each adds two passes of its tail.
@@ -20,21 +17,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.adapter import RidgeSums
+from pnc_core.checkpoints import State
 from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
-from pnc_core.head import Accuracy, accuracy, balanced_losses, fit_head, head_logits, not_worse, pool_taps
-from pnc_core.insert import Insertion, head_inputs_of_all, localize, module_macs, stitch_all
+from pnc_core.head import Accuracy, accuracy, pool_taps
+from pnc_core.insert import Insertion, module_macs, stitch_all
 from pnc_core.job import Batch, Job, Progress
-from pnc_core.learning import match_features
 from pnc_core.positions import INPUT, PositionInfo, Reader
 
 MAX_CANDIDATES = 32
 """Pairs that are screened at most: those whose depths agree best."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
 """Shares of the job's time, for progress."""
-TRIAL_VIEWS = 2
-"""Augmented views that trials are compared on."""
+SCREEN = "screen"
+"""Its name among a job's steps."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +52,6 @@ class Trial:
     macs: int
     """Multiply-accumulates that the module adds to one image; likewise."""
     seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Ranked:
-    insertion: Insertion
-    trial: Trial
-    losses: Tensor
-    """Balanced cross-entropy of every held-out view."""
-
-
-def search(job: Job) -> tuple[Position, int]:
-    """The best pair of positions, and how many rounds of trials found it (0 if it was given).
-
-    Raises:
-        PositionError: no pair can be used.
-    """
-    if job.config.position is not None:
-        return job.config.position, 0
-    return halve(job, screen(job)[: job.config.shortlist])
 
 
 def probe_of(job: Job) -> ImageSet:
@@ -108,6 +86,15 @@ def screen(job: Job) -> list[Position]:
     Raises:
         PositionError: none is usable.
     """
+    known = job.checkpoints.load(SCREEN)
+    if known is not None:
+        return [Position(**pair) for pair in known.facts["positions"]]
+    ranked = _screen(job)
+    job.checkpoints.save(SCREEN, State({"positions": [asdict(position) for position in ranked]}))
+    return ranked
+
+
+def _screen(job: Job) -> list[Position]:
     started = time.monotonic()
     fit, held = probe_of(job).split(0.25, job.generator("screen"))
     todo = candidates(job)
@@ -125,8 +112,8 @@ def screen(job: Job) -> list[Position]:
     scores = _screen_scores(job, [row[0] for row in fitting], fit, held)
     found = []
     for number, ((insertion, size, macs), (score, error, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
-        trial = _trial(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
-        _report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
+        trial = trial_of(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
+        report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
         found.append((score.average, -error, insertion.position))
     return [position for _, _, position in sorted(found, key=lambda row: row[:2], reverse=True)]
 
@@ -189,95 +176,13 @@ def _last_of_both(job: Job, insertion: Insertion, batch: Batch, last: PositionIn
     return torch.cat([seen.float(), made.float(), batch.old, own.float()], dim=1)
 
 
-def halve(job: Job, positions: list[Position]) -> tuple[Position, int]:
-    """Localize the positions, train them for a short while, drop the worse half, until one is left.
-
-    Returns:
-        The position, and the number of rounds.
-    """
-    if len(positions) == 1:
-        return positions[0], 0
-    probe = probe_of(job)
-    started = time.monotonic()
-    stitched = [one for one in stitch_all(job, positions, probe).values() if isinstance(one, Insertion)]
-    running = [localize(job, insertion) for insertion in stitched]
-    spent = (time.monotonic() - started) / len(running)
-    rounds = _rounds(len(running), job.config.epochs if job.config.preset == "joint" else 0)
-    for number, (count, epochs) in enumerate(rounds, 1):
-        span = SCREEN_SHARE + TRIAL_SHARE * (number - 1) / len(rounds), TRIAL_SHARE / len(rounds)
-        ranked = _round(job, running[:count], number, epochs, probe, spent, span)
-        running, spent = [row.insertion for row in ranked], 0.0
-    return running[0].position, len(rounds)
-
-
-def _rounds(count: int, epochs: int) -> list[tuple[int, int]]:
-    """(positions, epochs on the probe) of every round, until one is left; without epochs one round decides."""
-    if not epochs:
-        return [(count, 0)]
-    sizes = [count]
-    while sizes[-1] > 2:
-        sizes.append((sizes[-1] + 1) // 2)
-    return [(size, max(1, epochs // (2 * len(sizes)))) for size in sizes]
-
-
-def _round(
-    job: Job,
-    running: list[Insertion],
-    number: int,
-    epochs: int,
-    probe: ImageSet,
-    spent: float,
-    span: tuple[float, float],
-) -> list[_Ranked]:
-    seconds = []
-    for index, insertion in enumerate(running):
-        started = time.monotonic()
-        done = span[0] + span[1] * index / len(running)
-
-        def step(share: float, loss: float, done: float = done, insertion: Insertion = insertion) -> None:
-            now = done + span[1] * share / len(running)
-            job.report(Progress("inserting", now, f"{insertion.position}: feature mismatch {loss:.3f}"))
-
-        match_features(job, insertion, epochs, f"round {number}", step, probe)
-        seconds.append(time.monotonic() - started)
-    started = time.monotonic()
-    judged = _judge(job, running, probe)
-    shared = spent + (time.monotonic() - started) / len(running)
-    ranked = []
-    for insertion, own_seconds, (score, losses) in zip(running, seconds, judged, strict=True):
-        trial = _trial(
-            insertion.position, number, score, insertion.numbers, module_macs(job, insertion), own_seconds + shared
-        )
-        _report_trial(job, trial, sum(span))
-        ranked.append(_Ranked(insertion, trial, losses))
-    return _best_first(ranked)
-
-
-def _judge(job: Job, running: list[Insertion], probe: ImageSet) -> list[tuple[Accuracy, Tensor]]:
-    """Joint accuracy and balanced losses with a router on globally pooled taps."""
-    validation = job.validation.sample(job.config.screen_images, job.generator("judge"))
-    found = []
-    train_rows, held_rows = (head_inputs_of_all(job, running, i, (1,), TRIAL_VIEWS) for i in (probe, validation))
-    for (train,), (held,) in zip(train_rows, held_rows, strict=True):
-        head = fit_head("router", train)
-        score = accuracy(head_logits(head, held), held.labels, job.old_classes)
-        found.append((score, balanced_losses(head, held)))
-    return found
-
-
-def _best_first(ranked: list[_Ranked]) -> list[_Ranked]:
-    """By loss on the held-out images; as good as the best (paired standard error), the smaller module goes first."""
-    by_loss = sorted(ranked, key=lambda row: float(row.losses.mean()))
-    equals = [row for row in by_loss if not_worse(row.losses, by_loss[0].losses)]
-    rest = [row for row in by_loss if row not in equals]
-    return sorted(equals, key=lambda row: row.trial.parameters) + rest
-
-
-def _trial(position: Position, number: int, score: Accuracy, size: int, macs: int, seconds: float) -> Trial:
+def trial_of(position: Position, number: int, score: Accuracy, size: int, macs: int, seconds: float) -> Trial:
+    """A trial as it is reported."""
     return Trial(position.target, position.source, number, score.old, score.new, score.average, size, macs, seconds)
 
 
-def _report_trial(job: Job, trial: Trial, done: float) -> None:
+def report_trial(job: Job, trial: Trial, done: float) -> None:
+    """Tell whoever follows the job."""
     stage = "inserting" if trial.round else "screening"
     where = f"{trial.target_position}->{trial.source_position}"
     job.report(Progress(stage, done, f"{where}: joint accuracy {trial.score:.3f}", {"trial": asdict(trial)}))

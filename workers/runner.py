@@ -1,4 +1,4 @@
-"""What a child process does with one leased row: check a version, or run a cloning job.
+"""What a child process does with one leased row: check a version, run a cloning job, or one step of another's.
 
 `python -m workers.runner KIND` reads the lease as JSON from standard input. A
 process of its own means that a job can always be killed, that its memory
@@ -7,45 +7,54 @@ returns, and that CUDA never meets a fork. No broker and no Celery in here.
 
 import json
 import logging
+import resource
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from sqlalchemy.orm import Session
+from torch import nn
 
-from app.zoo import jobs, runs, validation
+from app.zoo import jobs, runs, steps, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
-from app.zoo.tables import JobRow, VersionRow
+from app.zoo.tables import JobRow, StepRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone
+from pnc_core.cloning import clone, work_out
+from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.data import ImageSet
 from pnc_core.errors import Cancelled, PncError
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.identity import fingerprint
 from pnc_core.job import Progress
 from pnc_core.manifest import Payload
 from pnc_core.positions import trace
+from workers import endings
+from workers.checkpoints import StoredCheckpoints
 from workers.loading import load_images, load_version
+from workers.patience import UNREACHABLE, patient
 
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""
 REASONS = (PncError, Invalid, NotFound)
 """Errors that another attempt would meet again: the row ends with the reason."""
+Network = tuple[nn.Module, NetworkSpec]
 PAYLOADS: tuple[Payload, ...] = ("full", "thin")
 
 
-def check_version(zoo: Zoo, lease: Lease) -> None:
+def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: False) -> None:
     """Load a version's weights, trace and run it; then accept or reject it."""
     with zoo.database.read() as session:
         version = session.get_one(VersionRow, lease.id)
@@ -67,17 +76,21 @@ def _facts(zoo: Zoo, version: VersionRow) -> dict[str, Any]:
     return {"fingerprint": fingerprint(network), "parameters": parameters, "macs": macs}
 
 
-def run_job(zoo: Zoo, lease: Lease, cancelled: Callable[[], bool]) -> None:
-    """Clone, publish the bundles and end the job.
+def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
+    """Clone, publish the bundles and end the job; if stopped, keep where it stands.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
     """
     with zoo.database.read() as session:
         job = session.get_one(JobRow, lease.id)
+    checkpoints = StoredCheckpoints(zoo, job.id, lease, stopped)
+    report = Reporter(zoo, lease)
     try:
-        bundle = _clone(zoo, job, Reporter(zoo, lease), cancelled)
+        report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
+        bundle = clone(*_inputs(zoo, job), report=report, cancelled=stopped, checkpoints=checkpoints)
     except Cancelled:
+        checkpoints.flush()
         return
     except REASONS as error:
         with zoo.database.write() as session:
@@ -86,20 +99,44 @@ def run_job(zoo: Zoo, lease: Lease, cancelled: Callable[[], bool]) -> None:
     publish(zoo, lease, bundle)
 
 
-def _clone(zoo: Zoo, job: JobRow, report: "Reporter", cancelled: Callable[[], bool]) -> Bundle:
-    report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
+def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
+    """Work out one step of a job that another process runs.
+
+    Raises:
+        LeaseLost: another worker has the step now, or the job has ended.
+    """
+    with zoo.database.read() as session:
+        step = session.get_one(StepRow, lease.id)
+    checkpoints = StoredCheckpoints(zoo, step.job_id, None, stopped)
+    try:
+        state = work_out(*_inputs(zoo, step.job), step.name, cancelled=stopped, checkpoints=checkpoints)
+    except (Cancelled, *REASONS) as error:  # the process that runs the job will meet it and tell
+        log.info("%s: not worked out: %s", step.name, error)
+        with zoo.database.write() as session:
+            steps.crashed(session, lease)
+        return
+    checkpoints.finish(lease, state)
+
+
+def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneConfig]:
     config = jobs.config_of(job)
-    target, source = load_version(zoo, job.target_version), load_version(zoo, job.source_version)
+    target, source = (_placed(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
     classes, size = (*target[1].classes, *config.classes), target[1].input_size
     images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)
-    return clone(target, source, images, config, report=report, cancelled=cancelled)
+    return target, source, images, config
+
+
+def _placed(network: Network, zoo: Zoo) -> Network:
+    device = "cuda" if zoo.settings.worker_device == "cuda" else "cpu"
+    return network[0].to(device), network[1]
 
 
 def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
     """Store the bundles and end the job, in one fenced transaction.
 
-    The lease is checked first, the objects are put next, and only then do the rows become
-    visible: who has lost the lease puts nothing, and no row names an object that is not there.
+    The lease is checked first, the objects are put next, and the rows are written last: who has lost the lease
+    puts nothing, and no row names an object that is not there. Whoever is cut off in between leaves objects that
+    are garbage, or that the next attempt finds there.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
@@ -108,15 +145,28 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
         paths = {payload: Path(folder) / payload for payload in PAYLOADS}
         digests = {p: bundle.payload(p).write(path).removeprefix("sha256:") for p, path in paths.items()}
         files = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
-        try:
-            with zoo.database.write() as session:
-                runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files)
-                for payload, path in paths.items():
-                    zoo.store.put(path, expected=digests[payload])
-        except InvalidTransition as error:  # cancelled meanwhile
-            log.info("not published: %s", error)
-            with zoo.database.write() as session:
-                runs.finish_cancel(session, lease)
+        _put_all(zoo, lease, [(paths[p], digests[p]) for p in PAYLOADS])
+        _succeed(zoo, lease, asdict(bundle.manifest), files)
+
+
+@patient
+def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
+    with zoo.database.write() as session:
+        if runs.heartbeat(session, lease) == "cancel":
+            return
+    for path, digest in files:
+        zoo.store.put(path, expected=digest)
+
+
+@patient
+def _succeed(zoo: Zoo, lease: Lease, manifest: dict[str, Any], files: Sequence[tuple[str, str, int]]) -> None:
+    try:
+        with zoo.database.write() as session:
+            runs.succeed(session, lease, manifest=manifest, bundles=files)
+    except InvalidTransition as error:  # cancelled meanwhile
+        log.info("not published: %s", error)
+        with zoo.database.write() as session:
+            runs.finish_cancel(session, lease)
 
 
 class Reporter:
@@ -125,20 +175,37 @@ class Reporter:
     def __init__(self, zoo: Zoo, lease: Lease) -> None:
         self._zoo, self._lease = zoo, lease
         self._last = ("", 0.0)
+        self._waiting: list[Progress] = []
 
     def __call__(self, progress: Progress) -> None:
-        """Write a trial always, plain progress when the stage is new or some time has passed."""
-        trial = progress.data.get("trial")
+        """Write a trial always, plain progress when the stage is new or some time has passed.
+
+        What cannot be written because the database is away is written with the next report.
+
+        Raises:
+            LeaseLost: another worker has the job now.
+        """
         stage, written = self._last
-        if trial is None and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
+        is_trial = "trial" in progress.data
+        if not is_trial and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
             return
         self._last = (progress.stage, time.monotonic())
-        with self._zoo.database.write() as session:
-            stage, done = progress.stage, progress.done
-            if isinstance(trial, dict):
-                runs.record_trial(session, self._lease, stage=stage, progress=done, **trial)
-            else:
-                runs.record(session, self._lease, stage=stage, message=progress.message, progress=done)
+        self._waiting = [p for p in self._waiting if "trial" in p.data] + [progress]
+        try:
+            with self._zoo.database.write() as session:
+                for each in self._waiting:
+                    self._write(session, each)
+        except UNREACHABLE as error:
+            log.warning("progress is not written yet: %s", error)
+        else:
+            self._waiting = []
+
+    def _write(self, session: Session, progress: Progress) -> None:
+        stage, done, trial = progress.stage, progress.done, progress.data.get("trial")
+        if isinstance(trial, dict):
+            runs.record_trial(session, self._lease, stage=stage, progress=done, **trial)
+        else:
+            runs.record(session, self._lease, stage=stage, message=progress.message, progress=done)
 
 
 def problem(error: PncError | ZooError) -> dict[str, Any]:
@@ -157,17 +224,38 @@ def main() -> None:
     log_to_stderr(settings, "runner")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    zoo = open_zoo(settings)
+    if settings.job_memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (settings.job_memory_bytes, settings.job_memory_bytes))
     try:
-        if kind == "version":
-            check_version(zoo, lease)
-        else:
-            run_job(zoo, lease, asked_to_stop.is_set)
+        zoo = open_zoo(settings)
+        try:
+            KINDS[kind](zoo, lease, asked_to_stop.is_set)
+        finally:
+            zoo.close()
     except LeaseLost as error:
         log.warning("%s", error)
-    finally:
-        zoo.close()
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        log.warning("%s: %s", lease.id, error)
+        sys.exit(code)
 
+
+def _exit_code(error: Exception) -> int | None:
+    """What to tell the supervisor; None: nothing is known of this error."""
+    if isinstance(error, UNREACHABLE):
+        return endings.UNREACHABLE
+    # torch's allocator for processors has no error of its own.
+    full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return endings.OUT_OF_MEMORY if full else None
+
+
+KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
+    "version": check_version,
+    "job": run_job,
+    "step": run_step,
+}
 
 if __name__ == "__main__":
     main()

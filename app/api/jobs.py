@@ -9,7 +9,7 @@ from app.api.requests import DoOnce, ListOf, ListQuery, Reading, Reply
 from app.api.wire import jobs as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page, storable
-from app.zoo import events, jobs
+from app.zoo import attempts, events, jobs
 from app.zoo.jobs import JobRequest
 
 router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
@@ -72,6 +72,44 @@ def cancel_job(job: Id, once: DoOnce) -> Response:
         return Reply(wire.Job.of(row), status=202 if row.state == "cancelling" else 200)
 
     return once(work)
+
+
+@router.post(
+    "/{job}/pause",
+    response_model=wire.Job,
+    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+)
+def pause_job(job: Id, once: DoOnce) -> Response:
+    """Pause a job: a waiting one at once (200), a running one at its next checkpoint (202)."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.pause(session, job)
+        return Reply(wire.Job.of(row), status=202 if row.state == "pausing" else 200)
+
+    return once(work)
+
+
+@router.post("/{job}/resume", response_model=wire.Job, responses=documented(404, 409))
+def resume_job(job: Id, once: DoOnce) -> Response:
+    """Let a paused job go on from its last checkpoint."""
+    return once(lambda session: Reply(wire.Job.of(jobs.resume(session, job)), status=200))
+
+
+@router.post("/{job}/retry", response_model=wire.Job, status_code=201, responses=documented(404, 409))
+def retry_job(job: Id, once: DoOnce) -> Response:
+    """Submit a failed or cancelled job anew, as a job of its own."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.retry(session, job)
+        return Reply(wire.Job.of(row), location=f"/v1/cloning-jobs/{row.id}")
+
+    return once(work)
+
+
+@router.get("/{job}/attempts", response_model=Page[wire.Attempt], responses=documented(404))
+def list_attempts(job: Id, session: Reading, query: ListOf) -> Any:
+    """The claims of a job by workers, oldest first."""
+    return attempts.list_attempts(session, jobs.get(session, job).id, query.window())
 
 
 @router.get("/{job}/events", response_model=Page[wire.Event], responses=documented(404))

@@ -6,6 +6,8 @@ Needs httpx and nothing of the server; only making a dataset needs pyarrow.
 from app.client.client import Client
 from app.client.errors import ApiError, ClientError, DamagedDownload, ServiceUnreachable, VersionRejected
 from app.client.types import (
+    Alias,
+    Attempt,
     Dataset,
     Deployment,
     Event,
@@ -20,7 +22,9 @@ from app.client.types import (
 )
 
 __all__ = [
+    "Alias",
     "ApiError",
+    "Attempt",
     "Client",
     "ClientError",
     "DamagedDownload",

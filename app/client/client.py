@@ -13,6 +13,7 @@ from app.client.http import Http
 from app.client.jobs import Jobs
 from app.client.models import Models
 from app.client.modules import Modules
+from app.client.types import Health
 from app.client.uploads import Uploads
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -39,7 +40,8 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport)
-        http = Http(self._client, attempts, sleep)
+        http = Http(self._client, attempts, sleep, self)
+        self._http = http
         self.uploads = Uploads(http)
         self.models = Models(http, self.uploads)
         self.datasets = Datasets(http, self.uploads)
@@ -54,6 +56,27 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the service listens."""
+        return str(self._client.base_url)
+
+    def alive(self) -> bool:
+        """Whether the service's process answers.
+
+        Raises:
+            ServiceUnreachable: it does not.
+        """
+        return self._http.get(Health, "/healthz").status == "ok"
+
+    def ready(self) -> bool:
+        """Whether database and store can be used.
+
+        Raises:
+            ApiError: they cannot; `detail` says why.
+        """
+        return self._http.get(Health, "/readyz").status == "ready"
 
     def close(self) -> None:
         """Close all connections."""

@@ -28,9 +28,9 @@ class Deployments:
         """One deployment: what is wanted and what is served."""
         return self._http.get(Deployment, f"/v1/deployments/{name}")
 
-    def delete(self, name: str) -> None:
-        """Serve it no more."""
-        self._http.request("DELETE", f"/v1/deployments/{name}")
+    def delete(self, name: str, *, if_match: int | None = None) -> None:
+        """Serve it no more; see `attach`."""
+        self._http.request("DELETE", f"/v1/deployments/{name}", headers=_condition(if_match))
 
     def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Attach a module; one that is attached already changes nothing.
@@ -48,7 +48,7 @@ class Deployments:
     def detach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Detach a module; see `attach`."""
         path = f"/v1/deployments/{name}/modules/{module_id}"
-        return Deployment.model_validate(self._http.request("DELETE", path, headers=_condition(if_match)).json())
+        return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)).json())
 
     def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
         """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
@@ -63,7 +63,7 @@ class Deployments:
         """Want again what an earlier generation was; this makes a new generation."""
         path, headers = f"/v1/deployments/{name}/rollback", _condition(if_match)
         answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
-        return Deployment.model_validate(answer.json())
+        return self._http.read(Deployment, answer.json())
 
     def wait(self, name: str, timeout: float = 60.0) -> Deployment:
         """Wait until the serving process has worked on the newest generation.
@@ -78,24 +78,34 @@ class Deployments:
             self._http.sleep(POLL_SECONDS)
         return deployment
 
-    def predict(self, name: str, image: bytes | Path) -> Prediction:
+    def predict(
+        self,
+        name: str,
+        image: bytes | Path,
+        *,
+        modules: Sequence[str] | None = None,
+        generation: int | None = None,
+    ) -> Prediction:
         """Classify an image.
 
         Args:
             name: The deployment.
             image: A PNG, JPEG or WebP file, or its bytes.
+            modules: Ids of the modules that shall answer; none at all: the target alone; left out: all.
+            generation: An earlier generation, while it is kept.
 
         Raises:
             ApiError: it is not an image, or the serving process is away.
         """
         content = image.read_bytes() if isinstance(image, Path) else image
         path, headers = f"/v1/deployments/{name}/predict", {"Content-Type": _media_type(content)}
-        return Prediction.model_validate(self._http.request("POST", path, content=content, headers=headers).json())
+        params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
+        answer = self._http.request("POST", path, content=content, params=params, headers=headers)
+        return self._http.read(Prediction, answer.json())
 
     def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
-        return Deployment.model_validate(
-            self._http.request("PUT", path, json=json, headers=_condition(if_match)).json()
-        )
+        answer = self._http.request("PUT", path, json=json, headers=_condition(if_match))
+        return self._http.read(Deployment, answer.json())
 
 
 def _condition(if_match: int | None) -> dict[str, str]:

@@ -31,12 +31,24 @@ class Http:
         client: Knows the service's address.
         attempts: How often a request is sent at most.
         sleep: Waits some seconds, in place of `time.sleep`.
+        owner: The client that answers shall know, so that `job.wait()` works.
     """
 
-    def __init__(self, client: httpx.Client, attempts: int = 4, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        client: httpx.Client,
+        attempts: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+        owner: object = None,
+    ) -> None:
         self.client = client
         self.attempts = attempts
         self.sleep = sleep
+        self.owner = owner
+
+    def read(self, kind: type[T], data: object) -> T:
+        """An answer as an object that knows the client it came from."""
+        return kind.model_validate(data, context=self.owner)
 
     def request(
         self,
@@ -69,18 +81,18 @@ class Http:
 
     def get(self, kind: type[T], path: str, **params: Any) -> T:
         """GET one object."""
-        return kind.model_validate(self.request("GET", path, params=params).json())
+        return self.read(kind, self.request("GET", path, params=params).json())
 
     def post(self, kind: type[T], path: str, json: Any = None) -> T:
         """POST and read an object."""
-        return kind.model_validate(self.request("POST", path, json=json).json())
+        return self.read(kind, self.request("POST", path, json=json).json())
 
     def pages(self, kind: type[T], path: str, **params: Any) -> Iterator[T]:
         """All items of a list, page by page as they are needed."""
         after: str | None = None
         while True:
             page = self.request("GET", path, params={"limit": 100, **params, "after": after}).json()
-            yield from (kind.model_validate(item) for item in page["data"])
+            yield from (self.read(kind, item) for item in page["data"])
             after = page["next_cursor"]
             if not page["has_more"]:
                 return

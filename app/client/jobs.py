@@ -6,10 +6,12 @@ from typing import Any
 
 from app.client.http import Http
 from app.client.streams import follow
-from app.client.types import Event, Job, Trial, Verdict
+from app.client.types import Attempt, Event, Job, Trial, Verdict
 from pnc_core.config import CloneConfig
 
 _PATH = "/v1/cloning-jobs"
+Progress = Callable[[float, str], object]
+"""Called with the share that is done, 0 to 1, and a line for people."""
 
 
 class Jobs:
@@ -18,7 +20,16 @@ class Jobs:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def create(self, target: str, source: str, dataset: str, config: CloneConfig) -> Job:
+    def create(
+        self,
+        target: str,
+        source: str,
+        dataset: str,
+        config: CloneConfig,
+        *,
+        device: str = "any",
+        max_seconds: int | None = None,
+    ) -> Job:
         """Submit a job: give `target` the classes `config.classes` of `source`.
 
         Args:
@@ -26,11 +37,14 @@ class Jobs:
             source: Version they are cloned from.
             dataset: Id of a dataset with images of both.
             config: What to clone and how.
+            device: Which workers may take it: `cpu`, `cuda`, or `any`.
+            max_seconds: How long an attempt may take.
 
         Raises:
             ApiError: the job makes no sense; `errors` says why.
         """
-        return self._http.post(Job, _PATH, _body(target, source, dataset, config))
+        asked = {**_body(target, source, dataset, config), "device": device, "max_seconds": max_seconds}
+        return self._http.post(Job, _PATH, asked)
 
     def validate(self, target: str, source: str, dataset: str, config: CloneConfig) -> Verdict:
         """What `create` would refuse, and what the job would cost."""
@@ -48,6 +62,22 @@ class Jobs:
         """Cancel a job; a running one ends as soon as its worker notices."""
         return self._http.post(Job, f"{_PATH}/{job_id}/cancel")
 
+    def pause(self, job_id: str) -> Job:
+        """Pause a job; a running one stops at its next checkpoint."""
+        return self._http.post(Job, f"{_PATH}/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on."""
+        return self._http.post(Job, f"{_PATH}/{job_id}/resume")
+
+    def retry(self, job_id: str) -> Job:
+        """Submit a failed or cancelled job anew; the answer is the new job."""
+        return self._http.post(Job, f"{_PATH}/{job_id}/retry")
+
+    def attempts(self, job_id: str) -> Iterator[Attempt]:
+        """The claims of a job by workers, oldest first."""
+        return self._http.pages(Attempt, f"{_PATH}/{job_id}/attempts")
+
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """A job's events as they happen, until it has ended; a broken stream is gone on with.
 
@@ -57,20 +87,29 @@ class Jobs:
         """
         return follow(self._http, f"{_PATH}/{job_id}/events/stream", after)
 
+    def history(self, job_id: str) -> Iterator[Event]:
+        """What has happened to a job so far, oldest first."""
+        return self._http.pages(Event, f"{_PATH}/{job_id}/events")
+
     def trials(self, job_id: str) -> Iterator[Trial]:
         """The positions a job has tried, oldest first."""
         return self._http.pages(Trial, f"{_PATH}/{job_id}/trials")
 
-    def wait(self, job_id: str, on_event: Callable[[Event], object] | None = None) -> Job:
+    def wait(
+        self, job_id: str, on_event: Callable[[Event], object] | None = None, *, progress: Progress | None = None
+    ) -> Job:
         """Wait until a job has ended; its `state` says how.
 
         Args:
             job_id: The job.
             on_event: Told about every event.
+            progress: Told the share that is done, 0 to 1, and what was just done.
         """
         for event in self.events(job_id):
             if on_event is not None:
                 on_event(event)
+            if progress is not None:
+                progress(event.progress, event.message)
         return self.get(job_id)
 
 

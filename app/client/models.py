@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.client.errors import ApiError, VersionRejected
 from app.client.http import Http
-from app.client.types import Model, Version
+from app.client.types import Alias, Model, Version
 from app.client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
 
@@ -37,7 +37,7 @@ class Models:
         """Change a model's description, archive or restore it."""
         body = {"description": description, "archived": archived}
         changes = {key: value for key, value in body.items() if value is not None}
-        return Model.model_validate(self._http.request("PATCH", f"/v1/models/{name}", json=changes).json())
+        return self._http.read(Model, self._http.request("PATCH", f"/v1/models/{name}", json=changes).json())
 
     def archive(self, name: str) -> None:
         """Archive a model."""
@@ -100,9 +100,10 @@ class Models:
                 raise TimeoutError(f"{version.ref}: expected a worker to try it within {timeout:g} s; is one running?")
             self._http.sleep(POLL_SECONDS)
 
-    def set_alias(self, name: str, alias: str, number: int) -> None:
+    def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
-        self._http.request("PUT", f"/v1/models/{name}/aliases/{alias}", json={"version": number})
+        answer = self._http.request("PUT", f"/v1/models/{name}/aliases/{alias}", json={"version": number})
+        return self._http.read(Alias, answer.json())
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""

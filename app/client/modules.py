@@ -1,7 +1,7 @@
 """Modules and their bundles."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import httpx
 from app.client.errors import DamagedDownload
 from app.client.http import Http, checked, unreachable
 from app.client.types import Module
+from app.client.uploads import Progress
 
 
 class Modules:
@@ -31,38 +32,41 @@ class Modules:
         answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
         return dict(answer["manifest"])
 
-    def download(self, module_id: str, payload: str, path: Path) -> Path:
+    def download(self, module_id: str, payload: str, path: Path, *, progress: Progress | None = None) -> Path:
         """Download a bundle and check its digest; the file appears whole or not at all.
 
         Args:
             module_id: The module.
             payload: `thin` or `full`.
             path: Where to put it.
+            progress: Told the bytes that have come, and all bytes.
 
         Raises:
             ApiError: there is no such module or payload.
             DamagedDownload: other bytes came than were announced.
             ServiceUnreachable: the service did not answer.
         """
-        wanted = next((b.digest for b in self.get(module_id).bundles if b.payload == payload), None)
+        bundle = next((b for b in self.get(module_id).bundles if b.payload == payload), None)
+        wanted, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
         part = path.with_name(path.name + ".part")
         try:
-            digest = self._fetch(f"/v1/modules/{module_id}/bundle", payload, part)
+            digest = self._fetch(module_id, payload, part, lambda come: progress(come, size) if progress else None)
             if digest != wanted:
                 raise DamagedDownload(f"{module_id}: expected SHA-256 {wanted}, got {digest}; download it again")
             return part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
-    def _fetch(self, url: str, payload: str, part: Path) -> str:
+    def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
         """From the service, or from its object store, to which it then leads."""
-        hasher, client = hashlib.sha256(), self._http.client
+        hasher, client, url = hashlib.sha256(), self._http.client, f"/v1/modules/{module_id}/bundle"
         try:
             answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
             with answer as response, part.open("wb") as file:
                 for chunk in checked(response).iter_bytes():
                     hasher.update(chunk)
                     file.write(chunk)
+                    come(file.tell())
         except httpx.TransportError as error:
             raise unreachable(self._http.client, error) from None
         return hasher.hexdigest()

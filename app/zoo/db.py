@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
+from app.zoo.bell import Bell, taken_rings
 from app.zoo.text import without_nul
 
 BUSY_SECONDS = 30
@@ -48,6 +49,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self.bell: Bell | None = None
+        """Sends what a transaction has announced, once it is committed; none: nobody waits for it."""
         consistent = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._readers = self.engine.execution_options(**consistent)
         self._writers = self.engine.execution_options(**{_WRITE: True})
@@ -65,9 +68,12 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at the end, or rolls back on any error."""
-        with Session(self._writers, expire_on_commit=False) as session, session.begin():
-            yield session
+        """A session that commits at the end, or rolls back on any error; then what it announced is sent."""
+        with Session(self._writers, expire_on_commit=False) as session:
+            with session.begin():
+                yield session
+            if self.bell is not None:
+                self.bell.ring(taken_rings(session))
 
     def close(self) -> None:
         """Close all pooled connections."""

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock, holding, idempotency
-from app.zoo.tables import OWNERS, BundleRow, DatasetRow, UploadRow, VersionRow
+from app.zoo.tables import OWNERS, BundleRow, DatasetRow, StepRow, UploadRow, VersionRow
 from app.zoo.zoo import Zoo
 
 OBJECT_SECONDS = 3600.0
@@ -26,6 +26,7 @@ UNUSED_SECONDS = 7 * 24 * 3600.0
 """A complete upload of which nothing was made goes after this time."""
 _AT_ONCE = 500
 _USERS = (BundleRow, DatasetRow, VersionRow)
+_Owner = type[BundleRow | DatasetRow | StepRow | UploadRow | VersionRow]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _unnamed(session: Session, keys: Iterator[str], leaving: set[str]) -> Iterat
         yield from (key for key in some if key not in named)
 
 
-def _id(table: type[BundleRow | DatasetRow | UploadRow | VersionRow]) -> ColumnElement[str]:
+def _id(table: _Owner) -> ColumnElement[str]:
     return BundleRow.module_id.expression if issubclass(table, BundleRow) else table.id.expression
 
 
@@ -141,5 +142,5 @@ def _remove_object(zoo: Zoo, key: str, seconds: float) -> bool:
 
 
 def _is_named(session: Session, key: str) -> bool:
-    tables: Sequence[type[BundleRow | DatasetRow | UploadRow | VersionRow]] = OWNERS
+    tables: Sequence[_Owner] = OWNERS
     return any(session.scalar(select(table.key).where(table.key == key).limit(1)) is not None for table in tables)

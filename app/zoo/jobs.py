@@ -1,19 +1,23 @@
-"""Cloning jobs as people see them: ask, look, cancel. Workers use `app.zoo.runs`."""
+"""Cloning jobs as people see them: ask, look, pause, cancel. Workers use `app.zoo.runs`."""
 
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.zoo import events, models, rules, states
-from app.zoo.errors import Invalid, NotFound, Problem
+from app.zoo import bell, clock, events, models, rules, states, steps
+from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
 from app.zoo.rules import Estimate
 from app.zoo.tables import DatasetRow, JobRow, VersionRow
 from pnc_core.config import CloneConfig
 from pnc_core.manifest import build
+
+Device = Literal["any", "cpu", "cuda"]
+MAX_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,10 @@ class JobRequest:
     """Id of a dataset with images of the cloned classes and of some of the target's own."""
     config: CloneConfig
     """What to clone and how."""
+    device: Device = "any"
+    """Which workers may take it: `cpu`, `cuda`, or `any`."""
+    max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
+    """An attempt that takes longer ends the job; none: as long as it takes."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,9 @@ def submit(session: Session, request: JobRequest) -> JobRow:
         source_version=parts.source,
         dataset=parts.dataset,
         config=asdict(request.config),
+        device=request.device,
+        size=rules.size_of(parts.target, parts.source, parts.dataset, request.config),
+        max_seconds=request.max_seconds,
         module=None,
         last_seq=0,
         progress=0.0,
@@ -64,6 +75,8 @@ def submit(session: Session, request: JobRequest) -> JobRow:
     session.add(job)
     session.flush()
     events.emit(session, job, "state", "queued" if ready else "waiting until both versions are ready")
+    if ready:
+        bell.announce_job(session, job)
     return job
 
 
@@ -104,13 +117,78 @@ def cancel(session: Session, job_id: str) -> JobRow:
         NotFound: there is none with this id.
         InvalidTransition: it has ended.
     """
+    job = _locked(session, job_id)
+    if job.state in ("running", "pausing"):
+        job.asked_at = clock.now(session)
+        states.move(session, job, "cancelling", "cancel asked for")
+    elif job.state not in ("cancelling", "cancelled"):
+        states.move(session, job, "cancelled", "cancelled while it waited")
+        steps.forget(session, job.id)
+    return job
+
+
+def pause(session: Session, job_id: str) -> JobRow:
+    """Pause a job: at once while it waits, else as soon as its worker has kept where it stands. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has ended, or is being cancelled.
+    """
+    job = _locked(session, job_id)
+    if job.state == "running":
+        job.asked_at = clock.now(session)
+        states.move(session, job, "pausing", "pause asked for")
+    elif job.state not in ("pausing", "paused"):
+        states.move(session, job, "paused", "paused while it waited")
+    return job
+
+
+def resume(session: Session, job_id: str) -> JobRow:
+    """Let a paused job go on from its last checkpoint. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it is not paused.
+    """
+    job = _locked(session, job_id)
+    if job.state == "pausing":
+        states.move(session, job, "running", "pause withdrawn")
+    elif job.state not in ("validating", "queued", "running"):
+        ready = job.target_version.status == job.source_version.status == "ready"
+        message = "resumed" if ready else "resumed; waiting until both versions are ready"
+        states.move(session, job, "queued" if ready else "validating", message)
+    return job
+
+
+def retry(session: Session, job_id: str) -> JobRow:
+    """A new job that asks for the same as one that failed or was cancelled.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has not ended, or has succeeded.
+        Invalid: it makes no sense any more.
+    """
+    job = get(session, job_id)
+    if job.state not in ("failed", "cancelled"):
+        raise InvalidTransition(
+            f"{job.id}: expected a job that failed or was cancelled, got one that is {job.state}; "
+            "submit another with POST /v1/cloning-jobs"
+        )
+    request = JobRequest(
+        target=job.target_version.ref,
+        source=job.source_version.ref,
+        dataset=job.dataset_id,
+        config=config_of(job),
+        device=job.device,  # type: ignore[arg-type]
+        max_seconds=job.max_seconds,
+    )
+    return submit(session, request)
+
+
+def _locked(session: Session, job_id: str) -> JobRow:
     job = get(session, job_id)
     session.flush()
     session.refresh(job, with_for_update=True)
-    if job.state == "running":
-        states.move(session, job, "cancelling", "cancel asked for")
-    elif job.state not in ("cancelling", "cancelled"):
-        states.move(session, job, "cancelled", "cancelled before it began")
     return job
 
 

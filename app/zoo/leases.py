@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from app.zoo import clock
 from app.zoo.errors import LeaseLost
-from app.zoo.tables import JobRow, VersionRow
+from app.zoo.tables import JobRow, Leased, StepRow, VersionRow
 
 MAX_ATTEMPTS = 3
 FRESH = {"populate_existing": True}
 """A locked row counts as it is now, not as the session once saw it."""
-Row = TypeVar("Row", JobRow, VersionRow)
+Row = TypeVar("Row", JobRow, StepRow, VersionRow)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     return row
 
 
-def renew(session: Session, row: JobRow | VersionRow, lease: Lease) -> None:
+def renew(session: Session, row: Leased, lease: Lease) -> None:
     """Give the lease its whole time again."""
     row.lease_expires_at = clock.now(session) + timedelta(seconds=lease.seconds)
 
 
-def drop(row: JobRow | VersionRow) -> None:
+def drop(row: Leased) -> None:
     """End the lease; its token is worth nothing from now on."""
     row.lease_worker = None
     row.lease_expires_at = None
@@ -104,7 +104,7 @@ def take_back(session: Session, table: type[Row]) -> Sequence[Row]:
     return rows
 
 
-def count_attempt(row: JobRow | VersionRow) -> None:
+def count_attempt(row: Leased) -> None:
     """End a lease that came to nothing."""
     drop(row)
     row.attempts += 1

@@ -11,6 +11,8 @@ MIN_IMAGES = 8
 """Images that every cloned class needs, and the target's classes together."""
 MIN_OLD_CLASSES = 2
 """How many of the target's classes must have images; one alone cannot show forgetting."""
+LARGE_MACS = 10**14
+"""Jobs of more multiply-accumulates are large: about half an hour of one processor core."""
 _PASSES = 3
 """A training step costs about three forward passes: one forward, two backward."""
 
@@ -54,6 +56,11 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
         macs = int((old + new) * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
     parameters = None if source.parameters is None else int(source.parameters * min(config.max_size, config.keep, 1.0))
     return Estimate(old, new, macs, parameters)
+
+
+def size_of(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> str:
+    """`small` or `large`: which queue a job waits in, so that long jobs do not keep short ones waiting."""
+    return "large" if (estimate(target, source, dataset, config).macs or 0) > LARGE_MACS else "small"
 
 
 def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:

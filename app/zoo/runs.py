@@ -1,47 +1,74 @@
 """Cloning jobs as workers see them: take one, report, end it. Every write is fenced by the lease."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, events, leases, states
+from app.zoo import attempts, clock, events, leases, states, steps
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
+from app.zoo.rules import size_of
 from app.zoo.store import key_of
-from app.zoo.tables import BundleRow, JobRow, ModuleRow, TrialRow
+from app.zoo.tables import BundleRow, JobRow, ModuleRow, StepRow, TrialRow
+from pnc_core.config import CloneConfig
+from pnc_core.manifest import build
 
-Order = Literal["continue", "cancel"]
+Order = Literal["continue", "cancel", "pause"]
+ANY_DEVICE = ("any", "cpu", "cuda")
+_ORDERS: dict[str, Order] = {"cancelling": "cancel", "pausing": "pause"}
+REST_SECONDS = 5
+"""How long a job rests when its worker could not reach database, store or broker."""
+STOP_SECONDS = 180
+"""A job that was asked to stop this long ago is taken from its worker."""
 
 
-def claim(session: Session, worker: str, seconds: int = 60) -> Lease | None:
-    """Take the oldest queued job, if there is one.
+def claim(
+    session: Session, worker: str, seconds: int = 60, *, job_id: str | None = None, devices: Sequence[str] = ANY_DEVICE
+) -> Lease | None:
+    """Take a queued job, if there is one.
 
     Args:
         session: A writing session.
         worker: Name of the worker, unique among those alive.
         seconds: How long the lease lasts without a heartbeat.
+        job_id: This one, not the oldest.
+        devices: Only jobs for these.
     """
     settle(session)
-    lease = leases.claim(session, JobRow, JobRow.state == "queued", worker, seconds, state="running")
+    lease = leases.claim(session, JobRow, _free(session, job_id, devices), worker, seconds, state="running")
     if lease is None:
         return None
     job = leases.held(session, JobRow, lease)
     job.started_at = job.started_at or clock.now(session)
+    job.asked_at = job.not_before = None
+    attempts.begin(session, job, worker)
     events.emit(session, job, "state", f"taken by {worker}", {"worker": worker, "attempt": job.attempts + 1})
     return lease
 
 
+def _free(session: Session, job_id: str | None, devices: Sequence[str]) -> ColumnElement[bool]:
+    rested = or_(JobRow.not_before.is_(None), JobRow.not_before < clock.now(session))
+    free = (JobRow.state == "queued") & JobRow.device.in_(devices) & rested
+    return free if job_id is None else free & (JobRow.id == job_id)
+
+
 def heartbeat(session: Session, lease: Lease) -> Order:
-    """Stay alive and hear whether to go on.
+    """Stay alive, with the steps that the same worker has taken of this job, and hear whether to go on.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     leases.renew(session, job, lease)
-    return "cancel" if job.state == "cancelling" else "continue"
+    session.execute(
+        update(StepRow)
+        .where(StepRow.job_id == job.id, StepRow.lease_worker == lease.worker)
+        .values(lease_expires_at=job.lease_expires_at)
+    )
+    return _ORDERS.get(job.state, "continue")
 
 
 def record(
@@ -159,7 +186,7 @@ def fail(session: Session, lease: Lease, problem: dict[str, Any]) -> None:
     """
     job = leases.held(session, JobRow, lease)
     job.problem = problem
-    _end(session, job, "failed", str(problem["detail"]), problem)
+    _end(session, job, "failed", str(problem["detail"]), problem, outcome=problem["code"])
 
 
 def finish_cancel(session: Session, lease: Lease) -> None:
@@ -172,47 +199,96 @@ def finish_cancel(session: Session, lease: Lease) -> None:
     _end(session, leases.held(session, JobRow, lease), "cancelled", "stopped as asked")
 
 
+def finish_pause(session: Session, lease: Lease) -> None:
+    """Say that the worker has stopped, as a pause asked; if it was withdrawn meanwhile, the job is queued again.
+
+    Raises:
+        LeaseLost: another worker has the job now.
+    """
+    job = leases.held(session, JobRow, lease)
+    if job.state == "pausing":
+        _end(session, job, "paused", "stopped as asked; it goes on from its last checkpoint")
+    else:
+        release(session, lease)
+
+
 def release(session: Session, lease: Lease) -> None:
     """Give the job back, because this worker is going away; no attempt is used.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
+    _give_back(session, leases.held(session, JobRow, lease), "given back by a worker that is shutting down")
+
+
+def postpone(session: Session, lease: Lease, reason: str) -> None:
+    """Give the job back for a while, because the worker could not reach what it needs; no attempt is used.
+
+    Raises:
+        LeaseLost: another worker has the job now.
+    """
     job = leases.held(session, JobRow, lease)
-    if job.state == "cancelling":
-        _end(session, job, "cancelled", "stopped as asked")
-    else:
-        _end(session, job, "queued", "given back by a worker that is shutting down")
+    job.not_before = clock.now(session) + timedelta(seconds=REST_SECONDS)
+    _give_back(session, job, f"given back for {REST_SECONDS} s: {reason}")
 
 
-def crashed(session: Session, lease: Lease, reason: str) -> None:
+def _give_back(session: Session, job: JobRow, message: str) -> None:
+    stopped = {"cancelling": "cancelled", "pausing": "paused"}.get(job.state)
+    _end(session, job, stopped or "queued", "stopped as asked" if stopped else message, outcome=stopped or "released")
+
+
+def crashed(session: Session, lease: Lease, reason: str, code: str = attempts.CRASHED) -> None:
     """The process that ran the job died; one attempt is used.
+
+    Args:
+        session: A writing session.
+        lease: Of the job.
+        reason: What is known of it, to follow "its process".
+        code: One of those of `attempts`.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     leases.count_attempt(job)
-    _retry_or_fail(session, job, reason)
+    _retry_or_fail(session, job, reason, code)
 
 
 def sweep(session: Session) -> int:
     """Take jobs back from dead workers; one that killed several fails. Returns how many."""
     rows = leases.take_back(session, JobRow)
     for job in rows:
-        _retry_or_fail(session, job, "its worker fell silent")
+        _retry_or_fail(session, job, "its worker fell silent", attempts.SILENT)
+    _end_unheard(session)
     settle(session)
     return len(rows)
 
 
-def _retry_or_fail(session: Session, job: JobRow, reason: str) -> None:
-    if job.state == "cancelling":
-        states.move(session, job, "cancelled", f"{reason} while it was being cancelled")
-    elif job.attempts >= leases.MAX_ATTEMPTS:
+def _end_unheard(session: Session) -> None:
+    """Take jobs from workers that keep them alive but do not stop when asked."""
+    limit = clock.now(session) - timedelta(seconds=STOP_SECONDS)
+    query = select(JobRow).where(JobRow.state.in_(_ORDERS), JobRow.asked_at < limit)
+    for job in session.scalars(query.with_for_update(skip_locked=True, of=JobRow), execution_options=leases.FRESH):
+        state = "cancelled" if job.state == "cancelling" else "paused"
+        _end(session, job, state, f"its worker did not stop within {STOP_SECONDS} s and has lost it")
+
+
+def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str) -> None:
+    stopped = {"cancelling": "cancelled", "pausing": "paused"}.get(job.state)
+    job.fruitless += 1
+    attempts.end(session, job, code, reason)
+    if stopped:
+        _move(session, job, stopped, f"{reason} while it was to be {stopped}")
+    elif code == attempts.OUT_OF_MEMORY and attempts.count(session, job, code) > 1:
+        job.problem = {"code": code, "detail": f"{_TOO_LARGE}; the last time {reason}"}
+        _move(session, job, "failed", job.problem["detail"], job.problem)
+    elif job.fruitless >= leases.MAX_ATTEMPTS:
         job.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP}; the last time {reason}"}
-        states.move(session, job, "failed", job.problem["detail"], job.problem)
+        _move(session, job, "failed", job.problem["detail"], job.problem)
     else:
-        states.move(session, job, "queued", f"{reason}; attempt {job.attempts + 1} follows")
+        if code == attempts.OUT_OF_MEMORY:
+            job.size = "large"
+        _move(session, job, "queued", f"{reason}; attempt {job.attempts + 1} follows")
 
 
 def settle(session: Session) -> None:
@@ -224,17 +300,38 @@ def settle(session: Session) -> None:
         if rejected is not None:
             reason = (rejected.problem or {}).get("detail", "no reason was recorded")
             job.problem = {"code": "version_rejected", "detail": f"{rejected.ref} was rejected: {reason}"}
-            states.move(session, job, "failed", job.problem["detail"], job.problem)
+            _move(session, job, "failed", job.problem["detail"], job.problem)
         elif all(v.status == "ready" for v in versions):
+            job.size = size_of(*versions, job.dataset, build(CloneConfig, job.config, job.id))
             states.move(session, job, "queued", "both versions are ready")
 
 
-def _end(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:
-    states.move(session, job, state, message, data)
+def _end(
+    session: Session,
+    job: JobRow,
+    state: str,
+    message: str,
+    data: dict[str, Any] | None = None,
+    *,
+    outcome: str | None = None,
+) -> None:
+    """End the claim, and perhaps the job."""
+    attempts.end(session, job, outcome or state, message)
+    _move(session, job, state, message, data)
     leases.drop(job)
 
 
+def _move(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:
+    states.move(session, job, state, message, data)
+    if state in states.TERMINAL:
+        steps.forget(session, job.id)
+
+
 _GAVE_UP = (
-    f"expected a worker to finish the job, got {leases.MAX_ATTEMPTS} attempts that died; "
+    f"expected a worker to finish the job, got {leases.MAX_ATTEMPTS} attempts that died without getting any further; "
     "is it too large for the workers' memory? Submit it again with a smaller batch_size"
+)
+_TOO_LARGE = (
+    "expected the job to fit into a worker's memory, got two attempts that ran out of it; "
+    "submit it again with a smaller batch_size, fewer views or fewer screen_images"
 )

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """Directory of everything the embedded service keeps."""
     database_url: str = Field(default_factory=_database_in)
     """SQLAlchemy URL: `sqlite:///...` or `postgresql+psycopg://...`."""
+    broker_url: str | None = None
+    """Redis that tells Celery workers of jobs, e.g. `redis://127.0.0.1:6379/0`; none: a worker looks by itself."""
     store_url: str = Field(default_factory=_objects_in)
     """Object store: a directory, or `s3://bucket` or `s3://bucket/prefix`."""
     store_endpoint: str | None = None
@@ -62,6 +64,18 @@ class Settings(BaseSettings):
     """A worker that stays silent this long loses its job."""
     heartbeat_seconds: int = Field(2, ge=1)
     """How often a worker renews its lease."""
+    worker_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What a worker's jobs run on; `auto`: the accelerators that the machine has, else its processor."""
+    worker_sizes: Annotated[tuple[Literal["small", "large"], ...], NoDecode] = ("small", "large")
+    """Sizes of jobs that a Celery worker takes, separated by commas."""
+    slots: int = Field(1, ge=1, le=64)
+    """Jobs that a Celery worker runs at once; with accelerators, one for each is enough."""
+    job_memory_bytes: int | None = Field(None, ge=2**28)
+    """Memory that a job's process may allocate; more ends the attempt. None: as much as there is."""
+    checkpoint_seconds: float = Field(15.0, ge=0)
+    """How often a running job keeps where it stands."""
+    ring_again_seconds: int = Field(60, ge=1)
+    """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
     """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -73,7 +87,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
     """Largest JSON body."""
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "worker_sizes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

@@ -1,23 +1,26 @@
 """States of a cloning job and the ways between them.
 
 validating ─> queued ─> running ─> succeeded
-    │           │  <───────┤  └──> failed
-    │           │          └─> cancelling ─> cancelled
-    └───────────┴──────────────────────────> failed, cancelled
+    │           │  <───────┤ │└──> failed
+    │           │          │ └─> cancelling ─> cancelled
+    │           │          └─> pausing ─> paused ─> queued, validating
+    └───────────┴─────────────────────────────────> paused, failed, cancelled
 """
 
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, events
+from app.zoo import bell, clock, events
 from app.zoo.errors import InvalidTransition
 from app.zoo.tables import JobRow
 
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "validating": frozenset({"queued", "failed", "cancelled"}),
-    "queued": frozenset({"running", "cancelled"}),
-    "running": frozenset({"queued", "cancelling", "succeeded", "failed"}),
+    "validating": frozenset({"queued", "paused", "failed", "cancelled"}),
+    "queued": frozenset({"running", "paused", "cancelled"}),
+    "running": frozenset({"queued", "pausing", "cancelling", "succeeded", "failed"}),
+    "pausing": frozenset({"paused", "running", "cancelling", "succeeded", "failed"}),
+    "paused": frozenset({"queued", "validating", "cancelled"}),
     "cancelling": frozenset({"cancelled", "failed"}),
     "succeeded": frozenset(),
     "failed": frozenset(),
@@ -41,4 +44,6 @@ def move(session: Session, job: JobRow, state: str, message: str, data: dict[str
     job.state = state
     if state in TERMINAL:
         job.finished_at = clock.now(session)
+    if state == "queued":
+        bell.announce_job(session, job)
     events.emit(session, job, "state", message, data)

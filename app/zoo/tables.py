@@ -74,7 +74,7 @@ class Leased:
     lease_worker: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
     """Fencing token: grows with every claim and never shrinks."""
-    lease_expires_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
     """How many leases have run out."""
 
@@ -179,6 +179,19 @@ class JobRow(Leased, Base):
     source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     config: Mapped[Document]
+    device: Mapped[str] = mapped_column(default="any", server_default="any")
+    """Kind of worker that may take it."""
+    size: Mapped[str] = mapped_column(default="small", server_default="small")
+    max_seconds: Mapped[int | None]
+    """How long one attempt may take."""
+    fruitless: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Attempts since a checkpoint was last kept; of `attempts`, those that count against the job."""
+    not_before: Mapped[datetime | None]
+    """Until then it rests: its last worker could not reach what it needs."""
+    announced_at: Mapped[datetime | None]
+    """When workers were last told of it."""
+    asked_at: Mapped[datetime | None]
+    """When its worker was asked to stop."""
     stage: Mapped[str | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     last_seq: Mapped[int] = mapped_column(default=0)
@@ -191,6 +204,40 @@ class JobRow(Leased, Base):
     source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
     dataset: Mapped[DatasetRow] = relationship(lazy="selectin")
     module: Mapped["ModuleRow | None"] = relationship(back_populates="job", lazy="selectin", viewonly=True)
+
+
+class AttemptRow(Base):
+    """One claim of a job by a worker, from taking it to giving it up."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """The claim's fencing token."""
+    worker: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(default=utc_now())
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    """How it ended; None while it runs."""
+    reason: Mapped[str] = mapped_column(default="")
+
+
+class StepRow(Leased, Base):
+    """A step of a job that is worked out, or that any worker may work out."""
+
+    __tablename__ = "steps"
+    __table_args__ = (UniqueConstraint("job_id", "name"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    name: Mapped[str]
+    """Its text, as the library has it."""
+    shared: Mapped[bool] = mapped_column(default=False)
+    """Whether any worker may take it."""
+    digest: Mapped[str | None]
+    """Of its state, once there is one."""
+    key: Mapped[str | None] = mapped_column(index=True)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    job: Mapped[JobRow] = relationship(lazy="selectin", viewonly=True)
 
 
 class EventRow(Base):
@@ -325,7 +372,7 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
 
 
-OWNERS = (BundleRow, DatasetRow, UploadRow, VersionRow)
+OWNERS = (BundleRow, DatasetRow, StepRow, UploadRow, VersionRow)
 """Tables whose rows name objects."""
 for _owner in OWNERS:
     hold_named(_owner)

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.zoo.bell import CeleryBell
 from app.zoo.db import Database, parse_url
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import Misconfigured
@@ -43,10 +44,12 @@ def open_zoo(settings: Settings) -> Zoo:
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
     try:
-        return Zoo(settings, _open_database(settings.database_url), store, inbox, staging)
+        database = _open_database(settings.database_url)
     except Misconfigured:
         store.close()
         raise
+    database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
+    return Zoo(settings, database, store, inbox, staging)
 
 
 def _open_database(url: str) -> Database:

@@ -63,3 +63,11 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_commands(service: Up, folder: Path) -> None:
+    lines = f'pnc() {{ "{sys.executable}" -m app.cli "$@"; }}\n{block("commands")}'
+    output = run(["bash", "-euo", "pipefail", "-c", lines], service, folder)
+    assert "cut from source" in output
+    assert "succeeded" in output
+    assert "digits-low" in output

@@ -18,7 +18,7 @@ from tests.integration.conftest import LONG, QUICK, Start, fill, stop_service, w
 SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
 
 
-@pytest.mark.parametrize("victim", ["workers.main", "workers.runner"])
+@pytest.mark.parametrize("victim", ["workers.embedded", "workers.runner"])
 def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material, files: Path, victim: str) -> None:
     service = start(**SHORT_LEASE)
     dataset = fill(service.url, material, files)

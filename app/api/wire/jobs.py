@@ -5,9 +5,12 @@ from typing import Any, Literal
 
 from app.api.wire.problems import Fault
 from app.api.wire.shapes import Answer
+from app.zoo.jobs import Device
 from pnc_core.config import CloneConfig
 
-State = Literal["validating", "queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+State = Literal[
+    "validating", "queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"
+]
 JOB_EXAMPLE = {
     "summary": "Three digits",
     "value": {
@@ -38,6 +41,12 @@ class Job(Answer):
     """Id of the dataset."""
     config: CloneConfig
     """What to clone and how."""
+    device: Device
+    """Which workers may take it."""
+    size: Literal["small", "large"]
+    """Which queue it waits in, by its estimated cost."""
+    max_seconds: int | None
+    """How long an attempt may take."""
     module: str | None
     """Id of the module, once succeeded."""
     problem: dict[str, Any] | None
@@ -61,6 +70,23 @@ class Job(Answer):
             "module": row.module.id if row.module else None,
         }
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
+
+
+class Attempt(Answer):
+    """One claim of a job by a worker."""
+
+    number: int
+    """Grows with every claim."""
+    worker: str
+    """Who took it."""
+    started_at: datetime
+    """When it was taken."""
+    ended_at: datetime | None
+    """When it was given up; none while it runs."""
+    outcome: str | None
+    """The job's new state, `released`, or why the attempt died: `crashed`, `silent`, `out_of_memory`."""
+    reason: str
+    """One line for people."""
 
 
 class Estimate(Answer):

@@ -54,6 +54,14 @@ def test_the_copies_stay_slices_of_the_source_and_the_budget_holds(pair: Pair) -
     assert insertion.tail.inner
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 10])
+def test_very_few_steps_are_enough_to_learn_something(pair: Pair, steps: int) -> None:
+    job = _job(pair, masking="scored", epochs=steps, batch_size=65536)
+    insertion, told = _insert(job)
+    assert len(told) == steps
+    assert all(torch.isfinite(p).all() for p in insertion.parameters())
+
+
 def test_inner_adapters_can_be_left_out(pair: Pair) -> None:
     insertion, _ = _insert(_job(pair, inner_adapters=False))
     assert not insertion.tail.inner

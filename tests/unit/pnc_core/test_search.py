@@ -1,15 +1,13 @@
 import dataclasses
-from itertools import pairwise
 
 import pytest
 import torch
 
-from pnc_core.config import CloneConfig, Position
+from pnc_core.config import CloneConfig
 from pnc_core.data import ImageSet
-from pnc_core.errors import Cancelled, PositionError
-from pnc_core.head import Accuracy
+from pnc_core.errors import PositionError
 from pnc_core.job import Job, Progress
-from pnc_core.search import MAX_CANDIDATES, Trial, _best_first, _Ranked, _rounds, candidates, screen, search
+from pnc_core.search import MAX_CANDIDATES, candidates, screen
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -17,21 +15,6 @@ from tests.unit.pnc_core.conftest import Pair
 def _job(pair: Pair, images: ImageSet | None = None, **changes) -> Job:
     config = CloneConfig(**{"classes": ("9", "7"), "batch_size": 64, "screen_images": 120, "views": 1, **changes})
     return nets.job(pair.target, pair.source, images or pair.images, config)
-
-
-@pytest.mark.parametrize("count", [2, 3, 4, 8, 64])
-@pytest.mark.parametrize("epochs", [1, 8, 12, 40])
-def test_half_of_the_positions_goes_each_round_until_two_are_compared(count: int, epochs: int) -> None:
-    plan = _rounds(count, epochs)
-    assert plan[0][0] == count
-    assert plan[-1][0] == 2
-    assert all(after == (before + 1) // 2 for (before, _), (after, _) in pairwise(plan))
-    assert all(e >= 1 for _, e in plan)
-    assert sum(e for _, e in plan) <= max(len(plan), epochs // 2)
-
-
-def test_without_epochs_one_round_decides() -> None:
-    assert _rounds(8, 0) == [(8, 0)]
 
 
 def test_candidates_are_pairs_of_like_grids_the_likest_depths_first(pair: Pair) -> None:
@@ -69,27 +52,6 @@ def test_a_size_limit_that_no_position_keeps_is_refused(pair: Pair) -> None:
         screen(_job(pair, max_size=0.01))
 
 
-def test_a_fixed_position_is_not_searched_for(pair: Pair) -> None:
-    reports: list[Progress] = []
-    position = Position(target="blocks.1", source="blocks.2")
-    job = dataclasses.replace(_job(pair, position=position), report=reports.append)
-    assert search(job) == (position, 0)
-    assert not reports
-
-
-def test_a_search_reports_every_trial_and_ends_with_the_better_of_two(pair: Pair) -> None:
-    reports: list[Progress] = []
-    position, rounds = search(dataclasses.replace(_job(pair, epochs=4, shortlist=4), report=reports.append))
-    trials = [Trial(**r.data["trial"]) for r in reports if "trial" in r.data]
-    counts = [sum(t.round == number for t in trials) for number in range(rounds + 1)]
-    assert counts[1:] == [4, 2]
-    assert counts[0] > 4
-    assert str(position) in {f"{t.target_position}->{t.source_position}" for t in trials if t.round == rounds}
-    assert all(t.macs > 0 and t.parameters > 0 and t.seconds > 0 for t in trials)
-    done = [r.done for r in reports]
-    assert done == sorted(done)
-
-
 def test_a_limit_on_multiply_accumulates_leaves_costly_positions_out(pair: Pair) -> None:
     reports: list[Progress] = []
     job = dataclasses.replace(_job(pair, max_size=2, max_macs=0.2), report=reports.append)
@@ -103,21 +65,3 @@ def test_a_class_with_few_images_does_not_stop_the_screen(pair: Pair) -> None:
     rare = torch.nonzero(pair.images.labels == 9).flatten()[3:]
     kept = torch.ones(len(pair.images), dtype=torch.bool).index_fill(0, rare, False)
     screen(_job(pair, pair.images.take(torch.nonzero(kept).flatten()), screen_images=60))
-
-
-def test_a_search_can_be_cancelled(pair: Pair) -> None:
-    calls = iter(range(1000))
-    job = dataclasses.replace(_job(pair), cancelled=lambda: next(calls) >= 5)
-    with pytest.raises(Cancelled):
-        search(job)
-
-
-def _ranked(loss: float, parameters: int) -> _Ranked:
-    trial = Trial("a", "b", 1, 1.0, 1.0, Accuracy(1, 1).average, parameters, 1000, 0.0)
-    losses = loss + 0.1 * torch.randn(100, generator=torch.Generator().manual_seed(parameters))
-    return _Ranked(None, trial, losses)
-
-
-def test_between_equals_the_smaller_module_goes_first() -> None:
-    large, small, bad = _ranked(1.0, 200), _ranked(1.001, 100), _ranked(2.0, 10)
-    assert _best_first([bad, large, small]) == [small, large, bad]

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -5,9 +7,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, db, models
+from app.zoo import clock, db, jobs, models
+from app.zoo.bell import Ring
 from app.zoo.tables import Base, ModelRow
 from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
 
 
 def test_migrations_make_exactly_the_tables_of_the_code(zoo: Zoo) -> None:
@@ -60,3 +64,28 @@ def test_the_clock_goes_forward_within_one_transaction(zoo: Zoo) -> None:
 def test_foreign_keys_are_checked(zoo: Zoo) -> None:
     with pytest.raises(Exception, match=r"(?i)foreign key"), zoo.database.write() as session:
         session.execute(text("INSERT INTO aliases VALUES ('none', 'a', 'none', '2026-01-01 00:00:00')"))
+
+
+class _Bell:
+    def __init__(self) -> None:
+        self.rung: list[Ring] = []
+
+    def ring(self, rings: Iterable[Ring]) -> None:
+        self.rung += rings
+
+
+def test_the_bell_rings_after_the_commit_and_not_after_a_rollback(zoo: Zoo) -> None:
+    zoo.database.bell = heard = _Bell()
+    with zoo.database.write() as session:
+        job = seeds.queued(session, zoo)
+        assert heard.rung == []
+    assert [ring.id for ring in heard.rung] == [job.id]
+
+    def fail(session: Session) -> None:
+        jobs.pause(session, job.id)
+        jobs.resume(session, job.id)
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"), zoo.database.write() as session:
+        fail(session)
+    assert len(heard.rung) == 1

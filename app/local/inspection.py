@@ -1,6 +1,9 @@
 """`pnc inspect`: what the library sees in an architecture."""
 
-from rich.console import Console
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group
 from rich.table import Table
 
 from pnc_core.config import NetworkSpec
@@ -9,8 +12,8 @@ from pnc_core.networks import build_network
 from pnc_core.positions import INPUT, Traced, trace
 
 
-def print_network(architecture: str, size: int, classes: int, console: Console) -> None:
-    """Print positions and channel groups; nothing is allocated for the weights.
+def traced_network(architecture: str, size: int, classes: int) -> Traced:
+    """An architecture with its positions; nothing is allocated for the weights.
 
     Raises:
         PncError: the architecture is unknown or cannot be cut.
@@ -19,9 +22,28 @@ def print_network(architecture: str, size: int, classes: int, console: Console) 
     spec = NetworkSpec(
         architecture=architecture, classes=names, input_size=(3, size, size), mean=(0, 0, 0), std=(1, 1, 1)
     )
-    traced = trace(build_network(spec, device="meta"), spec)
-    console.print(_positions(architecture, traced))
-    console.print(_groups(traced))
+    return trace(build_network(spec, device="meta"), spec)
+
+
+def described(traced: Traced) -> dict[str, Any]:
+    """Positions and channel groups as plain values."""
+    tail = open_tail(traced, INPUT, range(len(traced.spec.classes)))
+    groups = [
+        {"made_by": list(group.producers), "channels": group.width, "read_by": [c.module for c in group.consumers]}
+        for group in tail.groups
+    ]
+    positions = [asdict(info) for info in traced.positions]
+    return {
+        "architecture": traced.spec.architecture,
+        "numbers": traced.numbers,
+        "positions": positions,
+        "groups": groups,
+    }
+
+
+def tables(architecture: str, traced: Traced) -> Group:
+    """Positions and channel groups for people."""
+    return Group(_positions(architecture, traced), _groups(traced))
 
 
 def _positions(architecture: str, traced: Traced) -> Table:

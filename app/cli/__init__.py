@@ -1,0 +1,24 @@
+"""The `pnc` command. What a command needs is imported inside it, so that help is instant."""
+
+import typer
+
+from app.cli import cloning, datasets, deployments, files, jobs, models, modules, service
+
+app = typer.Typer(
+    name="pnc",
+    help="Model-zoo cloning service: Partial Network Cloning.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a job or a version did not succeed; 4 the service refused; "
+    "5 the service does not answer; 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=True,
+)
+for part in (models, datasets, jobs, modules, deployments):
+    app.add_typer(part.app)
+for part in (cloning, service, files):
+    for command in part.COMMANDS:
+        app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the `pnc` command."""
+    app()

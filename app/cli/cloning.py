@@ -1,0 +1,68 @@
+"""`pnc clone`: a whole job on this machine, without a service."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
+from app.cli.screen import AsJson, Screen, failures, record, size
+
+Payload = Literal["thin", "full"]
+Spec = Annotated[
+    Path | None, typer.Option(help="The network as JSON; default: beside its weights, ending in .json.", exists=True)
+]
+
+
+def clone(
+    target: Annotated[Path, typer.Argument(help="Weights of the network that gains classes.", exists=True)],
+    source: Annotated[Path, typer.Argument(help="Weights of the network that has them.", exists=True)],
+    data: Annotated[Path, typer.Argument(help="Images of both: a folder a class, or Parquet.", exists=True)],
+    classes: Classes,
+    out: Annotated[Path, typer.Option(help="Bundle to write.", dir_okay=False)] = Path("module.safetensors"),
+    payload: Annotated[Payload, typer.Option(help="full, or thin for whoever has the source.")] = "full",
+    target_spec: Spec = None,
+    source_spec: Spec = None,
+    preset: Preset = None,
+    keep: Keep = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    file: Parameters = None,
+    as_json: AsJson = False,
+) -> None:
+    """Clone classes from one weight file into a module for another, on this machine and without a service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        from app.local.cloning import Material, clone_files
+        from app.local.specs import given_spec
+
+        specs = [
+            given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))
+        ]
+        material = Material(target, specs[0], source, specs[1], data)
+        bundle = clone_files(material, config, screen.notes, quiet=as_json)
+        digest = bundle.payload(payload).write(out)
+        manifest = bundle.manifest
+        document = {
+            "path": str(out),
+            "bytes": out.stat().st_size,
+            "digest": digest,
+            "classes": manifest.classes,
+            "position": str(manifest.position),
+            "kept_fraction": manifest.kept_fraction,
+            "validation": manifest.validation,
+        }
+        people = {
+            "bundle": f"{out} ({payload}, {size(out.stat().st_size)})",
+            "digest": digest,
+            "classes": ", ".join(manifest.classes),
+            "position": manifest.position,
+            "kept": f"{manifest.kept_fraction:.0%} of the source's tail",
+            "held out": ", ".join(f"{side} {share:.3f}" for side, share in manifest.validation.items()),
+        }
+        screen.show(document, lambda: record(people))
+
+
+COMMANDS = (clone,)

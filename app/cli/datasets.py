@@ -1,0 +1,69 @@
+"""`pnc datasets`: labelled images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import naming
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Dataset
+
+app = typer.Typer(name="datasets", help="Labelled images that jobs work with.", no_args_is_help=True)
+
+
+@app.command()
+def push(
+    path: Annotated[Path, typer.Argument(help="A folder with one folder a class, or a Parquet file.", exists=True)],
+    name: Annotated[str | None, typer.Option(help="Name for people; default: the path's.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names of a Parquet file, by commas.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Send labelled images."""
+    with connected(url, as_json) as (client, screen):
+        names = classes.split(",") if classes else None
+        with screen.bar(f"sending {path.name}") as progress:
+            dataset = client.datasets.push(path, name=name, classes=names, progress=progress)
+        screen.show(dataset, lambda: _dataset(dataset))
+
+
+@app.command("list")
+def list_datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """All datasets, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.datasets.list())
+        rows = ([d.id, d.name, f"{d.rows:,}", len(d.classes), size(d.bytes), when(d.created_at)] for d in found)
+        empty = "no datasets yet; send a folder of images with `pnc datasets push`"
+        columns = ["dataset", "name", "#images", "#classes", "#size", "registered"]
+        screen.show(found, lambda: table(columns, rows, empty))
+
+
+@app.command()
+def show(
+    dataset: Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """One dataset."""
+    with connected(url, as_json) as (client, screen):
+        found = client.datasets.get(dataset)
+        screen.show(found, lambda: _dataset(found))
+
+
+def _dataset(dataset: "Dataset") -> "RenderableType":
+    return record(
+        {
+            "dataset": dataset.id,
+            "name": dataset.name,
+            "images": f"{dataset.rows:,}",
+            "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items()),
+            "size": size(dataset.bytes),
+            "digest": dataset.digest,
+            "registered": when(dataset.created_at),
+        }
+    )

@@ -1,0 +1,170 @@
+"""`pnc deployments`: targets served under a name, with modules attached."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import naming
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Deployment, Prediction
+
+app = typer.Typer(name="deployments", help="Targets served under a name.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=naming.deployments)]
+ModuleId = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
+IfMatch = Annotated[int | None, typer.Option(help="Generation that the change builds on; another one is refused.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name to serve it under.")],
+    target: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=naming.models)],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a version under a name; the same version again changes nothing."""
+    with connected(url, as_json) as (client, screen):
+        made = client.deployments.create(name, target)
+        screen.show(made, lambda: _deployment(made))
+
+
+@app.command("list")
+def list_deployments(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """All deployments, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.deployments.list())
+        rows = ([d.name, d.desired.target, len(d.desired.modules), d.generation, _state(d)] for d in found)
+        empty = "nothing is served yet; serve a model with `pnc deployments create`"
+        columns = ["deployment", "target", "#modules", "#generation", "state"]
+        screen.show(found, lambda: table(columns, rows, empty))
+
+
+@app.command()
+def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """One deployment: what is wanted and what is served."""
+    with connected(url, as_json) as (client, screen):
+        found = client.deployments.get(name)
+        screen.show(found, lambda: _deployment(found))
+
+
+@app.command()
+def attach(
+    name: Name, module: ModuleId, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Attach a module to a live deployment."""
+    with connected(url, as_json) as (client, screen):
+        changed = client.deployments.attach(name, module, if_match=if_match)
+        screen.show(changed, lambda: _deployment(changed))
+
+
+@app.command()
+def detach(
+    name: Name, module: ModuleId, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Detach a module; the target is again what it was without it."""
+    with connected(url, as_json) as (client, screen):
+        changed = client.deployments.detach(name, module, if_match=if_match)
+        screen.show(changed, lambda: _deployment(changed))
+
+
+@app.command("set")
+def set_modules(
+    name: Name,
+    modules: Annotated[
+        list[str] | None, typer.Argument(help="Ids in the order of attaching; none: detach all.")
+    ] = None,
+    if_match: IfMatch = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+    with connected(url, as_json) as (client, screen):
+        changed = client.deployments.set_modules(name, modules or [], if_match=if_match)
+        screen.show(changed, lambda: _deployment(changed))
+
+
+@app.command()
+def revisions(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Everything that the deployment was to serve, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.deployments.revisions(name))
+        rows = (
+            [r.generation, r.target, ", ".join(r.modules) or "none", "refused" if r.refused else "", when(r.created_at)]
+            for r in found
+        )
+        columns = ["#generation", "target", "modules", "", "wanted at"]
+        screen.show(found, lambda: table(columns, rows, "no revisions"))
+
+
+@app.command()
+def rollback(
+    name: Name,
+    generation: Annotated[int, typer.Argument(help="An earlier generation.", min=1)],
+    if_match: IfMatch = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Want again what an earlier generation was; this makes a new generation."""
+    with connected(url, as_json) as (client, screen):
+        changed = client.deployments.rollback(name, generation, if_match=if_match)
+        screen.show(changed, lambda: _deployment(changed))
+
+
+@app.command()
+def predict(
+    name: Name,
+    image: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file.", exists=True, dir_okay=False)],
+    module: Annotated[list[str] | None, typer.Option(help="Only these modules answer; repeatable.")] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="The target answers without modules.")] = False,
+    generation: Annotated[int | None, typer.Option(help="An earlier generation, while it is kept.", min=1)] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Classify an image."""
+    if alone and module:
+        raise typer.BadParameter("expected --alone or --module, got both", param_hint="--module")
+    with connected(url, as_json) as (client, screen):
+        chosen = [] if alone else module
+        seen = client.deployments.predict(name, image, modules=chosen or ([] if alone else None), generation=generation)
+        screen.show(seen, lambda: _prediction(seen))
+
+
+@app.command()
+def delete(name: Name, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Serve it no more."""
+    with connected(url, as_json) as (client, screen):
+        client.deployments.delete(name, if_match=if_match)
+        screen.show({"deleted": name}, lambda: f"{name} is no longer served")
+
+
+def _deployment(deployment: "Deployment") -> "RenderableType":
+    return record(
+        {
+            "deployment": deployment.name,
+            "target": deployment.desired.target,
+            "modules": "\n".join(deployment.desired.modules) or "none",
+            "generation": deployment.generation,
+            "state": _state(deployment),
+        }
+    )
+
+
+def _state(deployment: "Deployment") -> str:
+    problem = deployment.observed.problem
+    if problem is not None and deployment.settled:
+        return f"not served: {problem.get('detail', 'no reason given')}"
+    return (
+        "served" if deployment.settled else f"changing, serving generation {deployment.observed.generation or 'none'}"
+    )
+
+
+def _prediction(prediction: "Prediction") -> "RenderableType":
+    rows = (
+        [score.name, f"{score.probability:.4f}", f"{score.logit:.3f}", "━" * round(30 * score.probability)]
+        for score in prediction.classes[:10]
+    )
+    return table(["class", "#probability", "#logit", ""], rows, "no classes")

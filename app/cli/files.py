@@ -1,0 +1,80 @@
+"""`pnc inspect`, `export` and `evidence`: networks and bundles on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.screen import AsJson, Exit, Screen, failures
+
+
+def inspect(
+    architecture: Annotated[str, typer.Argument(help="Name, e.g. resnet20 or torchvision/resnet18.")],
+    size: Annotated[int, typer.Option(help="Height and width of the input; 0: 224 for torchvision, else 32.")] = 0,
+    classes: Annotated[int, typer.Option(help="How many classes.", min=2)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Print the positions of an architecture and the channel groups that can be pruned behind its input."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.inspection import described, tables, traced_network
+
+        traced = traced_network(architecture, size or (224 if "/" in architecture else 32), classes)
+        screen.show(described(traced), lambda: tables(architecture, traced))
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, full.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.export.", dir_okay=False)],
+    pixels: Annotated[bool, typer.Option(help="Take uint8 pixels and scale them inside.")] = False,
+) -> None:
+    """Write a target with a module attached as one ONNX or torch.export file, checked against the network."""
+    from pnc_core.errors import PncError
+
+    if out.suffix not in (".onnx", ".pt2"):
+        Screen().fail(Exit.FAILED, f"--out: expected a file name ending in .onnx or .pt2, got {out.name!r}")
+    try:
+        from pnc_core import attach, load_network, read_bundle, to_onnx, to_pt2
+    except ModuleNotFoundError as error:
+        Screen().fail(Exit.FAILED, f"{error}; install what is missing with: pip install 'pnc-zoo[onnx]'")
+    try:
+        read = read_bundle(bundle)
+        spec = read.manifest.target
+        composed = attach(load_network(spec, target), read)
+        write = to_onnx if out.suffix == ".onnx" else to_pt2
+        write(composed, spec, out, pixels=pixels)
+    except (PncError, OSError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+    Screen().out.print(f"{out}: {len(composed.classes)} classes: {', '.join(composed.classes)}")
+
+
+def evidence(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, thin or full.", exists=True, dir_okay=False)],
+    target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Option(help="Weights of the source, safetensors.", exists=True, dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="Images to judge on: a directory a class, or Parquet.", exists=True)],
+    out: Annotated[Path, typer.Option(help="Directory for evidence.json and the pictures.", file_okay=False)],
+    trials: Annotated[
+        Path | None, typer.Option(help="A job's trials as JSON: also draw its positions.", exists=True, dir_okay=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Repetitions of the masking curve; 0 leaves it out.", min=0)] = 3,
+    epochs: Annotated[int, typer.Option(help="Epochs of feature matching after every cut.", min=0, max=1000)] = 3,
+) -> None:
+    """Verify a bundle and show what it is worth, with numbers and pictures. Needs images it has not seen."""
+    try:
+        from app.evidence import Request, run
+        from app.zoo.errors import ZooError
+        from pnc_core.errors import PncError
+    except ModuleNotFoundError as error:
+        Screen().fail(Exit.FAILED, f"{error}; install what is missing with: pip install 'pnc-zoo[server,plots]'")
+    request = Request(
+        bundle=bundle, target=target, source=source, data=data, out=out, trials=trials, seeds=seeds, epochs=epochs
+    )
+    try:
+        run(request, Screen().out)
+    except (PncError, ZooError, OSError, ValueError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+
+
+COMMANDS = (inspect, export, evidence)

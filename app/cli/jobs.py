@@ -1,0 +1,232 @@
+"""`pnc jobs`: cloning jobs."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import naming
+from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, plain, record, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Event, Job, Verdict
+
+app = typer.Typer(name="jobs", help="Cloning jobs.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a job.", autocompletion=naming.jobs)]
+Target = Annotated[
+    str, typer.Argument(help="Version that gains classes: name, name@3 or name@alias.", autocompletion=naming.models)
+]
+Source = Annotated[str, typer.Argument(help="Version that they are cloned from.", autocompletion=naming.models)]
+Data = Annotated[str, typer.Argument(help="Id of a dataset with images of both.", autocompletion=naming.datasets)]
+
+
+@app.command()
+def create(
+    target: Target,
+    source: Source,
+    dataset: Data,
+    classes: Classes,
+    preset: Preset = None,
+    keep: Keep = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    file: Parameters = None,
+    watched: Annotated[bool, typer.Option("--watch", help="Follow it until it has ended.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Give a target some classes of a source."""
+    with connected(url, as_json) as (client, screen):
+        config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        job = client.jobs.create(target, source, dataset, config)
+        screen.note(f"posted {job.id}")
+        if watched:
+            from app.cli.watching import watch_job
+
+            job = watch_job(job, screen)
+        screen.show(job, lambda: _job(job))
+        if watched:
+            _end_with(job, screen)
+
+
+@app.command()
+def validate(
+    target: Target,
+    source: Source,
+    dataset: Data,
+    classes: Classes,
+    preset: Preset = None,
+    keep: Keep = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    settings: Settings = None,
+    file: Parameters = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job would be refused for and what it would cost; nothing is kept."""
+    with connected(url, as_json) as (client, screen):
+        config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        verdict = client.jobs.validate(target, source, dataset, config)
+        screen.show(verdict, lambda: _verdict(verdict))
+        if not verdict.valid:
+            raise typer.Exit(int(Exit.REFUSED))
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs of this state.")] = None,
+    most: Annotated[int, typer.Option(help="How many at most; 0: all.", min=0)] = 50,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Cloning jobs, newest first."""
+    from itertools import islice
+
+    with connected(url, as_json) as (client, screen):
+        found = list(islice(client.jobs.list(state=state), most or None))
+        rows = (
+            [j.id, j.state, f"{j.progress:.0%}", j.source, j.target, ", ".join(j.config.classes), when(j.created_at)]
+            for j in found
+        )
+        columns = ["job", "state", "#done", "from", "into", "classes", "submitted"]
+        screen.show(found, lambda: table(columns, rows, "no such jobs; submit one with `pnc jobs create`"))
+
+
+@app.command()
+def show(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """One cloning job."""
+    with connected(url, as_json) as (client, screen):
+        found = client.jobs.get(job)
+        screen.show(found, lambda: _job(found))
+
+
+@app.command()
+def watch(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Follow a job until it has ended: progress and every position that is tried. Ends with 3 if it fails."""
+    with connected(url, as_json) as (client, screen):
+        from app.cli.watching import watch_job
+
+        ended = watch_job(client.jobs.get(job), screen)
+        screen.show(ended, lambda: _job(ended))
+        _end_with(ended, screen)
+
+
+@app.command()
+def cancel(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Cancel a job; a running one ends as soon as its worker notices."""
+    with connected(url, as_json) as (client, screen):
+        cancelled = client.jobs.cancel(job)
+        screen.show(cancelled, lambda: f"{cancelled.id}: {cancelled.state}")
+
+
+@app.command()
+def pause(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Pause a job; a running one stops at its next checkpoint."""
+    with connected(url, as_json) as (client, screen):
+        paused = client.jobs.pause(job)
+        screen.show(paused, lambda: f"{paused.id}: {paused.state}")
+
+
+@app.command()
+def resume(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Let a paused job go on where it stood."""
+    with connected(url, as_json) as (client, screen):
+        resumed = client.jobs.resume(job)
+        screen.show(resumed, lambda: f"{resumed.id}: {resumed.state}")
+
+
+@app.command()
+def retry(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Submit a failed or cancelled job anew, as a job of its own."""
+    with connected(url, as_json) as (client, screen):
+        again = client.jobs.retry(job)
+        screen.show(again, lambda: _job(again))
+
+
+@app.command("attempts")
+def list_attempts(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Which workers have worked on a job, and how each attempt ended."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.jobs.attempts(job))
+        rows = ([a.number, a.worker, when(a.started_at), when(a.ended_at), a.outcome, a.reason] for a in found)
+        columns = ["#attempt", "worker", "began", "ended", "outcome", "reason"]
+        screen.show(found, lambda: table(columns, rows, "no worker has taken it yet"))
+
+
+@app.command()
+def logs(
+    job: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """What has happened to a job, oldest first."""
+    with connected(url, as_json) as (client, screen):
+        events = client.jobs.events(job) if follow else client.jobs.history(job)
+        if as_json:
+            screen.show(list(events), lambda: "")
+            return
+        for event in events:
+            screen.out.print(_line(event), markup=False, soft_wrap=True)
+
+
+@app.command()
+def trials(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """The positions that a job has tried, as a table and a plot."""
+    with connected(url, as_json) as (client, screen):
+        from app.cli.watching import trials_view
+
+        found = list(client.jobs.trials(job))
+        screen.show(found, lambda: trials_view([trial.model_dump() for trial in found]))
+
+
+def _end_with(job: "Job", screen: Screen) -> None:
+    if job.state != "succeeded":
+        screen.note(f"the job ended {job.state}: {(job.problem or {}).get('detail', 'no reason given')}")
+        raise typer.Exit(int(Exit.NOT_SUCCEEDED))
+
+
+def _job(job: "Job") -> "RenderableType":
+    problem = job.problem or {}
+    return record(
+        {
+            "job": job.id,
+            "state": f"{job.state} ({job.stage})" if job.stage and not job.ended else job.state,
+            "done": f"{job.progress:.0%}",
+            "from": job.source,
+            "into": job.target,
+            "classes": ", ".join(job.config.classes),
+            "dataset": job.dataset,
+            "module": job.module,
+            "problem": problem.get("detail"),
+            "submitted": when(job.created_at),
+            "began": when(job.started_at),
+            "ended": when(job.finished_at),
+        }
+    )
+
+
+def _verdict(verdict: "Verdict") -> "RenderableType":
+    estimate = verdict.estimate
+    fields: dict[str, object] = {"would be accepted": "yes" if verdict.valid else "no"}
+    fields |= {fault.pointer: fault.detail for fault in verdict.problems}
+    if estimate is not None:
+        fields |= {
+            "images of the target's classes": f"{estimate.old_images:,}",
+            "images of the cloned classes": f"{estimate.new_images:,}",
+            "multiply-accumulates": f"{estimate.macs:.3g}" if estimate.macs is not None else None,
+            "numbers of the module": f"{estimate.module_parameters:,}" if estimate.module_parameters else None,
+        }
+    return record(fields)
+
+
+def _line(event: "Event") -> str:
+    data = f" {json.dumps(event.data)}" if event.data and event.type != "trial" else ""
+    return plain(
+        f"{when(event.created_at)} {event.progress:>4.0%} {event.stage or event.state:<12} {event.message}{data}"
+    )

@@ -1,0 +1,185 @@
+"""`pnc models`: registered networks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import naming
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Model, Version
+
+app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=naming.models)]
+Number = Annotated[int, typer.Argument(help="Number of a version.", min=1)]
+
+
+@app.command()
+def push(
+    name: Annotated[str, typer.Argument(help="Name of the model; it is registered if need be.")],
+    weights: Annotated[Path, typer.Argument(help="Weights: .safetensors, or .pth to convert.", exists=True)],
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="The network as JSON; default: the file beside the weights that ends in .json.", exists=True),
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help="Without a file: name, e.g. resnet20.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names in the order of the logits, by commas.")] = None,
+    input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, by commas.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Of the architecture, e.g. width=32; repeatable.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    description: Annotated[str, typer.Option(help="Of the model, if it is new.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until a worker has tried the version.")] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Send weights as the next version of a model."""
+    with connected(url, as_json) as (client, screen):
+        from app.local.specs import given_spec
+        from app.local.weights import as_safetensors
+
+        fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
+        network = given_spec(spec or weights.with_suffix(".json"), fields, option or [])
+        with as_safetensors(weights) as file, screen.bar(f"sending {weights.name}") as progress:
+            version = client.models.push(
+                name, network, file, licence=licence, description=description, progress=progress
+            )
+        if wait:
+            screen.note(f"{version.ref}: waiting for a worker to try it")
+            version = version.wait()
+        screen.show(version, lambda: _version(version))
+
+
+@app.command("list")
+def list_models(
+    archived: Annotated[bool, typer.Option("--archived", help="Archived models, too.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """All models, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.models.list(archived=archived))
+        rows = ([m.name, m.last_version, _aliases(m), when(m.created_at), m.description[:60]] for m in found)
+        empty = "no models yet; send one with `pnc models push`, or fill the zoo with `pnc gallery`"
+        screen.show(found, lambda: table(["model", "#versions", "aliases", "registered", "description"], rows, empty))
+
+
+@app.command()
+def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """A model with all its versions; `name@3` shows that version alone."""
+    with connected(url, as_json) as (client, screen):
+        model, _, number = name.partition("@")
+        if number.isdigit():
+            version = client.models.version(model, int(number))
+            screen.show(version, lambda: _version(version))
+            return
+        found, versions = client.models.get(model), list(client.models.versions(model))
+        document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
+        screen.show(document, lambda: _model(found))
+        if not as_json:
+            rows = ([v.number, v.status, v.spec.architecture, _some(v.spec.classes), size(v.bytes)] for v in versions)
+            columns = ["#version", "status", "architecture", "classes", "#size"]
+            screen.out.print(table(columns, rows, "no versions yet; send one with `pnc models push`"))
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Unique name.")],
+    description: Annotated[str, typer.Option(help="Free text.")] = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Register a model, still without versions; `push` does this, too."""
+    with connected(url, as_json) as (client, screen):
+        model = client.models.create(name, description)
+        screen.show(model, lambda: _model(model))
+
+
+@app.command()
+def edit(
+    name: Name,
+    description: Annotated[str | None, typer.Option(help="New free text.")] = None,
+    archived: Annotated[bool | None, typer.Option("--archive/--restore", help="Archive or restore.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Change a model's description, archive or restore it."""
+    with connected(url, as_json) as (client, screen):
+        model = client.models.change(name, description=description, archived=archived)
+        screen.show(model, lambda: _model(model))
+
+
+@app.command()
+def delete(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Archive a model: it leaves the lists and takes no more jobs; deployments go on."""
+    with connected(url, as_json) as (client, screen):
+        client.models.archive(name)
+        screen.show({"archived": name}, lambda: f"archived {name}; `pnc models edit {name} --restore` brings it back")
+
+
+@app.command()
+def alias(
+    name: Name,
+    alias: Annotated[str, typer.Argument(help="Name of the alias, used as model@alias.")],
+    version: Annotated[int | None, typer.Argument(help="Number of the version it shall point at.", min=1)] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the alias.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Point an alias at a version, or remove it."""
+    if delete == (version is not None):
+        raise typer.BadParameter("expected a version, or --delete", param_hint="VERSION")
+    with connected(url, as_json) as (client, screen):
+        if version is None:
+            client.models.delete_alias(name, alias)
+            screen.show({"deleted": alias}, lambda: f"{name}@{alias} is gone")
+        else:
+            set_to = client.models.set_alias(name, alias, version)
+            screen.show(set_to, lambda: f"{name}@{alias} is {name}@{version}")
+
+
+def _model(model: "Model") -> "RenderableType":
+    return record(
+        {
+            "model": model.name,
+            "id": model.id,
+            "description": model.description,
+            "versions": model.last_version,
+            "aliases": _aliases(model),
+            "registered": when(model.created_at),
+            "archived": when(model.archived_at) if model.archived_at else "no",
+        }
+    )
+
+
+def _version(version: "Version") -> "RenderableType":
+    spec = version.spec
+    problem = (version.problem or {}).get("detail")
+    return record(
+        {
+            "version": version.ref,
+            "status": f"{version.status}: {problem}" if problem else version.status,
+            "architecture": " ".join([spec.architecture, *(f"{k}={v}" for k, v in spec.options.items())]),
+            "classes": ", ".join(spec.classes),
+            "input": " x ".join(map(str, spec.input_size)),
+            "size": size(version.bytes),
+            "parameters": f"{version.parameters:,}" if version.parameters is not None else None,
+            "macs": f"{version.macs:,}" if version.macs is not None else None,
+            "fingerprint": version.fingerprint,
+            "licence": version.licence,
+            "added": when(version.created_at),
+        }
+    )
+
+
+def _aliases(model: "Model") -> str:
+    return ", ".join(f"{alias}={number}" for alias, number in model.aliases.items())
+
+
+def _some(names: "tuple[str, ...]") -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

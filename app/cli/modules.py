@@ -1,0 +1,101 @@
+"""`pnc modules`: what was cloned."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from app.cli import naming
+from app.cli.screen import DEFAULT_URL, AsJson, Screen, Url, connected, failures, record, size, table, when
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Module
+
+app = typer.Typer(name="modules", help="What was cloned, and its bundles.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
+
+
+@app.command("list")
+def list_modules(
+    fingerprint: Annotated[str | None, typer.Option(help="Only those that fit this fingerprint.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """All modules, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.modules.list(target_fingerprint=fingerprint))
+        rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), when(m.created_at)] for m in found)
+        empty = "no modules yet; clone some classes with `pnc jobs create`"
+        columns = ["module", "from", "into", "classes", "bundles", "published"]
+        screen.show(found, lambda: table(columns, rows, empty))
+
+
+@app.command()
+def show(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """One module, with what its bundle says about itself."""
+    with connected(url, as_json) as (client, screen):
+        found = client.modules.get(module)
+        manifest = found.manifest()
+        document = {**found.model_dump(mode="json"), "manifest": manifest}
+        screen.show(document, lambda: _module(found, manifest))
+
+
+@app.command()
+def pull(
+    module: Id,
+    payload: Annotated[Literal["thin", "full"], typer.Option(help="Thin needs the source at hand.")] = "full",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: named after the module.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Download a module's bundle and check its digest."""
+    with connected(url, as_json) as (client, screen):
+        found = client.modules.get(module)
+        with screen.bar(f"fetching {module}") as progress:
+            path = found.download(out, payload, progress=progress)
+        digest = next(b.digest for b in found.bundles if b.payload == payload)
+        document = {"path": str(path), "bytes": path.stat().st_size, "digest": digest}
+        screen.show(document, lambda: f"{path}: {size(path.stat().st_size)}, SHA-256 {digest}")
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle on this machine.", exists=True, dir_okay=False)],
+    source: Annotated[Path | None, typer.Option(help="Weights of the source: prove the copies.", exists=True)] = None,
+    target: Annotated[Path | None, typer.Option(help="Weights of the target: check that it fits.", exists=True)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle: whole, well-formed, cut from this source, made for this target. Needs no service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.verifying import verify_file
+
+        proved = verify_file(bundle, source, target)
+        screen.show(proved, lambda: record({name.replace("_", " "): value for name, value in proved.items()}))
+
+
+def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
+    position, sizes = manifest.get("position", {}), manifest.get("sizes", {})
+    held_out = manifest.get("validation", {})
+    return record(
+        {
+            "module": module.id,
+            "from": module.source,
+            "into": module.target,
+            "classes": ", ".join(module.classes),
+            "position": " -> ".join(position[side] for side in ("target", "source") if side in position),
+            "kept": f"{manifest['kept_fraction']:.0%} of the source's tail" if "kept_fraction" in manifest else None,
+            "numbers": ", ".join(f"{part} {count:,}" for part, count in sizes.items()),
+            "held out": ", ".join(f"{side} {share:.3f}" for side, share in held_out.items()),
+            "bundles": _sizes(module),
+            "fits": module.target_fingerprint,
+            "job": module.job,
+            "published": when(module.created_at),
+        }
+    )
+
+
+def _sizes(module: "Module") -> str:
+    return ", ".join(f"{bundle.payload} {size(bundle.bytes)}" for bundle in module.bundles)

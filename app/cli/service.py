@@ -1,0 +1,167 @@
+"""`pnc up`, `serve`, `demo` and `status`: the service itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; default: the user's data home.")]
+
+
+def up(
+    data_dir: DataDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: loopback.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API; default 8000; 0: a free one.", min=0)] = None,
+) -> None:
+    """Run the embedded service: API, serving and one worker, until Ctrl-C."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.up import UpError, up
+    from app.zoo.settings import Settings
+
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir.resolve() if data_dir else None}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        if not settings.is_loopback:
+            Screen().notes.print(
+                f"[yellow]warning:[/yellow] {settings.host} is not loopback, and there are no keys: whoever "
+                "reaches it can use everything",
+                soft_wrap=True,
+            )
+        up(
+            settings,
+            lambda url: Screen().out.print(
+                f"ready: {url}  (data: {settings.data_dir}; Ctrl-C ends it)", soft_wrap=True
+            ),
+        )
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    except (UpError, OSError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+    Screen().out.print("stopped")
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8001,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the serving process alone, e.g. on a host with an accelerator, until Ctrl-C.
+
+    It follows the deployments of the database that PNC_DATABASE_URL names. Give the API its address with
+    PNC_SERVING_URL.
+    """
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.zoo.settings import Settings
+
+    try:
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        settings = Settings(host=host, **given)
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    from app.asgi import run_alone
+    from app.serving.main import create_serving_app
+
+    try:
+        run_alone("serving", create_serving_app(settings), settings, host, port)
+    except (OSError, ValueError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+
+
+def worker(
+    slots: Annotated[int | None, typer.Option(help="Jobs at once; default 1.", min=1, max=64)] = None,
+    sizes: Annotated[str | None, typer.Option(help="Take only these: small, large, or both with a comma.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Run a Celery worker until Ctrl-C; running jobs keep where they stand and are given back.
+
+    It needs PNC_BROKER_URL, and the database and store of the service that it works for.
+    """
+    import os
+
+    given = {"PNC_SLOTS": slots, "PNC_WORKER_SIZES": sizes, "PNC_DATA_DIR": data_dir and data_dir.resolve()}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    try:
+        from workers.main import run
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    run()
+
+
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.up import UpError, prepare
+    from app.zoo.settings import Settings
+
+    try:
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        prepare(Settings(**given))
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    except UpError as error:
+        Screen().fail(Exit.FAILED, str(error))
+    Screen().out.print("the schema is up to date")
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    hours: Annotated[float, typer.Option(help="Age from which an object that no row names goes.", min=0)] = 1.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.cleaning import clean
+    from app.zoo.errors import ZooError
+    from app.zoo.settings import Settings
+
+    try:
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        clean(Settings(**given), hours * 3600, dry_run=dry_run, console=Screen().out)
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    except (ZooError, OSError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+
+
+def demo(
+    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
+    record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,
+) -> None:
+    """Clone three digits from one network into another over HTTP, and take them out again."""
+    from rich.console import Console
+
+    from app.demo import run
+
+    shown = Console(record=True, width=88) if record else Console()
+    try:
+        run(seed, shown)
+    finally:
+        if record:
+            shown.save_svg(str(record), title="make demo")
+
+
+def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Whether the service answers, and whether it can work."""
+    with connected(url, as_json) as (client, screen):
+        found = {"url": client.url, "alive": client.alive(), "ready": client.ready()}
+        screen.show(found, lambda: record({name: _yes(value) for name, value in found.items()}))
+
+
+def _yes(value: object) -> object:
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+COMMANDS = (up, serve, worker, migrate, gc, demo, status)

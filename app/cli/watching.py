@@ -1,0 +1,103 @@
+"""A job on the terminal: its progress, and what it has tried so far as a table and a plot."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.screen import Screen, plain
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Event, Job
+
+Record = dict[str, Any]
+ROWS = 10
+"""Trials in the table, the best of them."""
+WIDE, HIGH = 60, 10
+"""Characters of the plot."""
+SCREENED, TRAINED, BEST = "○", "■", "★"
+
+
+def watch_job(job: "Job", screen: Screen) -> "Job":
+    """Follow a job until it has ended, on standard error; silent with `--json`.
+
+    Off a terminal every event is one line.
+    """
+    if screen.as_json:
+        return job.wait()
+    notes = screen.notes
+    if not notes.is_terminal:
+        return job.wait(lambda event: notes.print(plain(f"{event.progress:>4.0%} {event.message}"), markup=False))
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    progress = Progress(*columns, TimeElapsedColumn())
+    task = progress.add_task(job.state, total=1.0)
+    trials: list[Record] = []
+    with Live(progress, console=notes, refresh_per_second=8) as live:
+
+        def show(event: "Event") -> None:
+            progress.update(task, description=plain(event.stage or event.state), completed=event.progress)
+            if event.type == "trial":
+                trials.append(event.data)
+                live.update(Group(trials_view(trials), progress))
+
+        return job.wait(show)
+
+
+def trials_view(trials: Sequence[Record]) -> "RenderableType":
+    """A plot of size against score, and a table of the best trials."""
+    if not trials:
+        return Text("no position tried yet")
+    return Group(_plot(trials), _table(trials))
+
+
+def _table(trials: Sequence[Record]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("round", "target", "source", "score", "numbers", ""):
+        table.add_column(column, justify="right" if column in ("round", "score", "numbers") else "left")
+    best = sorted(trials, key=lambda trial: (-trial["round"], -trial["score"]))
+    for trial in best[:ROWS]:
+        table.add_row(
+            str(trial["round"]) if trial["round"] else "screen",
+            Text(plain(trial["target_position"])),
+            Text(plain(trial["source_position"])),
+            f"{trial['score']:.3f}",
+            f"{trial['parameters'] or 0:,}",
+            Text("━" * round(20 * min(max(trial["score"], 0), 1)), style="cyan"),
+        )
+    if len(trials) > ROWS:
+        table.caption = f"the best {ROWS} of {len(trials)}"
+    return table
+
+
+def _plot(trials: Sequence[Record]) -> Text:
+    """Characters on a grid: to the right the size, upwards the score."""
+    sizes, scores = [t["parameters"] or 0 for t in trials], [t["score"] for t in trials]
+    cells = [[" "] * WIDE for _ in range(HIGH)]
+    order = sorted(trials, key=lambda trial: (trial["round"], trial["score"]))
+    for trial in order:
+        column = _place(trial["parameters"] or 0, sizes, WIDE)
+        row = HIGH - 1 - _place(trial["score"], scores, HIGH)
+        cells[row][column] = BEST if trial is order[-1] else TRAINED if trial["round"] else SCREENED
+    lines = [f"{_mark(scores, row):>6} │{''.join(line)}" for row, line in enumerate(cells)]
+    axis = f"{'':>6} └{'─' * WIDE}"
+    left, right = f"{min(sizes):,}", f"{max(sizes):,} numbers"
+    foot = f"{'':>8}{left}{right:>{WIDE - len(left)}}"
+    key = f"{'':>8}{SCREENED} screened  {TRAINED} trained  {BEST} best"
+    return Text("\n".join([*lines, axis, foot, key]))
+
+
+def _place(value: float, values: Sequence[float], steps: int) -> int:
+    low, high = min(values), max(values)
+    return steps // 2 if low == high else round((steps - 1) * (value - low) / (high - low))
+
+
+def _mark(scores: Sequence[float], row: int) -> str:
+    if row == 0:
+        return f"{max(scores):.3f}"
+    return f"{min(scores):.3f}" if row == HIGH - 1 else ""

@@ -1,0 +1,1 @@
+"""What commands do on the user's own machine, with files and without a service."""

@@ -1,0 +1,65 @@
+"""A cloning job on files: two networks and a folder of images in, a bundle out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.evidence.images import read_images
+from app.local.weights import as_safetensors
+from pnc_core.bundle import Bundle
+from pnc_core.cloning import clone
+from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.job import Progress as Step
+from pnc_core.networks import load_network
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job works on."""
+
+    target: Path
+    """Weights, safetensors or pickled."""
+    target_spec: NetworkSpec
+    source: Path
+    source_spec: NetworkSpec
+    data: Path
+    """A directory with one directory a class, or a Parquet file."""
+
+
+def clone_files(material: Material, config: CloneConfig, console: Console, *, quiet: bool = False) -> Bundle:
+    """Clone classes of one weight file into a module for another.
+
+    Args:
+        material: Networks and images.
+        config: What to clone and how.
+        console: Where progress and every position that is tried are shown.
+        quiet: Show nothing.
+
+    Raises:
+        PncError: files, classes or parameters make no sense.
+        OSError: a file cannot be read.
+    """
+    with as_safetensors(material.target) as file:
+        target = load_network(material.target_spec, file).requires_grad_(False)
+    with as_safetensors(material.source) as file:
+        source = load_network(material.source_spec, file).requires_grad_(False)
+    classes, size = (*material.target_spec.classes, *config.classes), material.target_spec.input_size
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:
+        task = progress.add_task("reading images", total=1.0)
+        images = read_images(material.data, classes, size)
+
+        def report(step: Step) -> None:
+            progress.update(task, description=step.stage, completed=step.done)
+            if "trial" in step.data:
+                progress.console.print(step.message, markup=False, highlight=False)
+
+        return clone(
+            (target, material.target_spec),
+            (source, material.source_spec),
+            images,
+            config,
+            report=report if not quiet else lambda step: None,
+        )

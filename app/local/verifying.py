@@ -1,0 +1,52 @@
+"""Check a bundle on the user's disk against the networks it belongs to."""
+
+from pathlib import Path
+from typing import Any
+
+from app.local.weights import as_safetensors
+from pnc_core.bundle import digest, read_bundle
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import TargetMismatch
+from pnc_core.evidence import verify_bundle
+from pnc_core.identity import fingerprint
+from pnc_core.networks import load_network
+
+
+def verify_file(path: Path, source: Path | None, target: Path | None) -> dict[str, Any]:
+    """What can be proved of a bundle.
+
+    Args:
+        path: The bundle, thin or full.
+        source: Weights that it was cut from; None: nothing is claimed of its copies.
+        target: Weights that it shall be attached to; None: nothing is claimed of that.
+
+    Raises:
+        BundleError: the file is damaged or not a bundle.
+        MismatchError: a copy is not the source's, or the networks are others.
+        PncError: a network cannot be loaded.
+    """
+    bundle = read_bundle(path)
+    manifest = bundle.manifest
+    proved: dict[str, Any] = {
+        "bundle": str(path),
+        "digest": digest(path.read_bytes()),
+        "payload": manifest.payload,
+        "classes": list(manifest.classes),
+        "position": str(manifest.position),
+        "fits_target": None,
+        "cut_from_source": None,
+    }
+    if target is not None:
+        got = fingerprint(_load(manifest.target, target))
+        if got != manifest.target_fingerprint:
+            raise TargetMismatch(f"{target}: expected fingerprint {manifest.target_fingerprint}, got {got}")
+        proved["fits_target"] = True
+    if source is not None:
+        found = verify_bundle(bundle, _load(manifest.source, source))
+        proved |= {"cut_from_source": True, "tensors_compared": found.tensors, "numbers_compared": found.numbers}
+    return proved
+
+
+def _load(spec: NetworkSpec, path: Path) -> Any:
+    with as_safetensors(path) as file:
+        return load_network(spec, file).requires_grad_(False)

@@ -1,0 +1,179 @@
+"""The whole service as it runs on many machines, here without containers: real Redis, PostgreSQL, S3, API, serving
+and Celery workers, each a process of its own.
+
+    python -m tests.stack [--workers 2] [--stay]
+
+brings it up, runs the demo against it and takes it down again; with `--stay` it stays up until Ctrl-C.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+
+from tests.services import S3, Postgres, Redis, Service
+from tests.services.processes import Process, free_port
+
+# Everything happens a little faster than in production.
+QUICK = {
+    "PNC_LEASE_SECONDS": "4",
+    "PNC_HEARTBEAT_SECONDS": "1",
+    "PNC_RING_AGAIN_SECONDS": "3",
+    "PNC_CHECKPOINT_SECONDS": "1",
+    "PNC_THREADS": "1",
+    "PNC_LOG_LEVEL": "info",
+}
+
+
+class Stack:
+    """The running service.
+
+    Args:
+        directory: Where everything is kept, on a path that other users can reach.
+        services: Started already.
+        settings: Variables of all processes.
+    """
+
+    def __init__(self, directory: Path, services: Sequence[Service], settings: dict[str, str]) -> None:
+        self.directory, self.services = directory, {service.name: service for service in services}
+        self.environment = {**QUICK, **settings}
+        for service in services:
+            self.environment |= service.environment()
+        self.workers: list[Process] = []
+        api, serving = free_port(), free_port()
+        self.url, self._serving_url = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{serving}"
+        self.environment["PNC_SERVING_URL"] = self._serving_url
+        app = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(api), "--log-level", "warning"]
+        self.api = self.process("api", *app)
+        self.serving = self.process("serving", "-m", "app.cli", "serve", "--port", str(serving))
+
+    def process(self, name: str, *arguments: str, prefix: Sequence[str] = (), **settings: str) -> Process:
+        """One more process of the service, with a data directory of its own, as on a machine of its own."""
+        home = self.directory / name
+        home.mkdir(parents=True, exist_ok=True)
+        environment = {**self.environment, "PNC_DATA_DIR": str(home / "data"), **settings}
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        return Process(["/usr/bin/env", *variables, *prefix, sys.executable, *arguments], home)
+
+    def start(self, workers: int) -> None:
+        """Migrate, start everything and wait until it answers."""
+        migration = self.process("migration", "-m", "app.cli", "migrate")
+        migration.start()
+        while migration.running:
+            time.sleep(0.05)
+        for process, url in ((self.api, self.url), (self.serving, self._serving_url)):
+            process.start()
+            process.wait_until(lambda url=url: answers(url))
+        for _ in range(workers):
+            self.add_worker()
+
+    def add_worker(self, *, prefix: Sequence[str] = (), **settings: str) -> Process:
+        """Start one more worker and wait until it takes jobs."""
+        worker = self.process(f"worker{len(self.workers)}", "-m", "app.cli", "worker", prefix=prefix, **settings)
+        self.workers.append(worker)
+        self.start_worker(worker)
+        return worker
+
+    def start_worker(self, worker: Process) -> None:
+        """Start a worker, perhaps again."""
+        before = len(said(worker))
+        worker.start()
+        worker.wait_until(lambda: "is ready" in said(worker)[before:])
+
+    def stop(self) -> None:
+        """End everything but the services."""
+        for process in (*self.workers, self.serving, self.api):
+            process.stop()
+
+    def runners(self) -> list[psutil.Process]:
+        """The processes of running jobs and steps."""
+        found = []
+        for worker in self.workers:
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(worker.pid).children(recursive=True) if worker.running else []
+        return [process for process in found if _is_runner(process)]
+
+
+def said(process: Process) -> str:
+    """What a process has logged."""
+    return process.log.read_text(errors="replace") if process.log.exists() else ""
+
+
+def answers(url: str) -> bool:
+    """Whether a part of the service is ready."""
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
+    return False
+
+
+def _is_runner(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "workers.runner" in process.cmdline()
+    return False
+
+
+@contextmanager
+def running(
+    directory: Path, workers: int = 2, services: Sequence[Service] | None = None, **settings: str
+) -> Iterator[Stack]:
+    """A stack for the length of a block.
+
+    Args:
+        directory: Where everything is kept.
+        workers: How many.
+        services: Running already; otherwise they are started, and ended with the block.
+        **settings: Variables of all processes.
+    """
+    own = [] if services is not None else [kind(directory) for kind in (Redis, Postgres, S3)]
+    stack = None
+    try:
+        for service in own:
+            service.start()
+        stack = Stack(directory, services or own, settings)
+        stack.start(workers)
+        yield stack
+    finally:
+        if stack is not None:
+            stack.stop()
+        for service in own:
+            service.stop()
+
+
+def main() -> None:
+    """Up, demo, down."""
+    parser = argparse.ArgumentParser(prog="python -m tests.stack", description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    directory = Path(tempfile.mkdtemp(prefix="pnc-stack-"))
+    directory.chmod(0o755)
+    try:
+        console.print("starting Redis, PostgreSQL, S3, the API, serving and workers ...")
+        with running(directory, given.workers) as stack:
+            console.print(f"up: {stack.url} with {given.workers} workers; logs below {directory}")
+            from app.demo import run_against
+
+            kept = run_against(stack.url, 0, console)
+            if given.stay:
+                console.print("Ctrl-C ends it")
+                with suppress(KeyboardInterrupt):
+                    signal.pause()
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    sys.exit(os.EX_OK if kept else 1)
+
+
+if __name__ == "__main__":
+    main()

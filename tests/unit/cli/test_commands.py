@@ -1,0 +1,77 @@
+"""Every operation of the service has a command, and every command speaks to people and to programs."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+from tests.unit.client.describing import Described, operations
+
+COMMANDS: dict[str, str] = {
+    "healthz": "status",
+    "readyz": "status",
+    "create_upload": "models push digits weights.safetensors",
+    "put_content": "datasets push data.parquet",
+    "complete_upload": "datasets push data.parquet",
+    "create_model": "models create digits",
+    "list_models": "models list",
+    "get_model": "models show digits",
+    "change_model": "models edit digits --restore",
+    "archive_model": "models delete digits",
+    "create_version": "models push digits weights.safetensors",
+    "list_versions": "models show digits",
+    "get_version": "models show digits@1",
+    "set_alias": "models alias digits production 1",
+    "delete_alias": "models alias digits production --delete",
+    "create_dataset": "datasets push data.parquet",
+    "list_datasets": "datasets list",
+    "get_dataset": "datasets show ds_1",
+    "create_job": "jobs create low high ds_1 -c 7 --preset fast --set locality=strict",
+    "validate_job": "jobs validate low high ds_1 -c 7",
+    "list_jobs": "jobs list",
+    "get_job": "jobs show job_1",
+    "cancel_job": "jobs cancel job_1",
+    "pause_job": "jobs pause job_1",
+    "resume_job": "jobs resume job_1",
+    "retry_job": "jobs retry job_1",
+    "list_attempts": "jobs attempts job_1",
+    "list_events": "jobs logs job_1",
+    "stream_events": "jobs watch job_1",
+    "list_trials": "jobs trials job_1",
+    "list_modules": "modules list",
+    "get_module": "modules show mod_1",
+    "get_manifest": "modules show mod_1",
+    "download_bundle": "modules pull mod_1",
+    "put_deployment": "deployments create digits low",
+    "list_deployments": "deployments list",
+    "get_deployment": "deployments show digits",
+    "delete_deployment": "deployments delete digits",
+    "set_modules": "deployments set digits mod_1 mod_2",
+    "list_revisions": "deployments revisions digits",
+    "rollback": "deployments rollback digits 1",
+    "attach_module": "deployments attach digits mod_1",
+    "detach_module": "deployments detach digits mod_1",
+    "predict": "deployments predict digits image.png",
+}
+WITHOUT_COMMAND = {"get_upload": "an upload is asked for its bytes only after a break"}
+
+
+def test_every_operation_is_in_the_table(document: dict[str, Any]) -> None:
+    assert set(COMMANDS) | set(WITHOUT_COMMAND) == operations(document)
+
+
+@pytest.mark.parametrize("operation", COMMANDS)
+def test_the_command_calls_its_operation(run: Run, described: Described, operation: str) -> None:
+    done = run(*COMMANDS[operation].split())
+    assert done.exit_code == 0, done.output
+    assert operation in described.called
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS.values())))
+def test_with_json_there_is_one_document_and_nothing_else(run: Run, command: str) -> None:
+    done = run(*command.split(), "--json")
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert done.stderr == ""

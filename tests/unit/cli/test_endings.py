@@ -1,0 +1,123 @@
+"""How commands end: codes, messages, and what a terminal is spared."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app as pnc
+from app.cli.screen import plain
+from app.cli.watching import trials_view
+from tests.unit.cli.conftest import Run
+from tests.unit.client.describing import Described
+
+
+def _answer(monkeypatch: pytest.MonkeyPatch, described: Described, answer: httpx.Response | Exception) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(described, "handle_request", handle)
+
+
+def test_a_refusal_ends_with_4_and_names_every_fault(
+    run: Run, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [{"pointer": f"/config/{name}", "code": "bad", "detail": f"expected better {name}"} for name in "ab"]
+    problem = {"code": "invalid", "detail": "two faults", "request_id": "req_1", "errors": faults}
+    _answer(monkeypatch, described, httpx.Response(422, json=problem))
+    people, programs = run("jobs", "show", "job_1"), run("jobs", "show", "job_1", "--json")
+    assert people.exit_code == programs.exit_code == 4
+    assert "expected better a" in people.stderr
+    assert "expected better b" in people.stderr
+    assert people.stdout == ""
+    error = json.loads(programs.stdout)["error"]
+    assert (error["code"], error["request_id"], len(error["errors"])) == ("invalid", "req_1", 2)
+
+
+def test_nobody_there_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNC_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr("app.client.client.time.sleep", lambda seconds: None)
+    done = CliRunner().invoke(pnc, ["models", "list"])
+    assert done.exit_code == 5
+    assert "pnc up" in done.stderr
+
+
+def test_a_job_that_failed_ends_with_3(run: Run, described: Described, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {**described.example("Job"), "state": "failed", "problem": {"code": "x", "detail": "no position fits"}}
+    normal = described.handle_request
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        is_job = request.method == "GET" and request.url.path.startswith("/v1/cloning-jobs/job_")
+        is_job = is_job and request.url.path.count("/") == 3
+        return httpx.Response(200, json=job) if is_job else normal(request)
+
+    monkeypatch.setattr(described, "handle_request", handle)
+    done = run("jobs", "watch", "job_1")
+    assert done.exit_code == 3
+    assert "no position fits" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "keep=2"), "keep"),
+        (("--set", "keeep=1"), "keeep"),
+        (("--set", "keep"), "NAME=VALUE"),
+        (("--epochs", "0"), "epochs"),
+    ],
+)
+def test_parameters_that_make_no_sense_end_with_2(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    done = run("jobs", "create", "low", "high", "ds_1", "-c", "7", *arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_options_go_before_the_file(run: Run, described: Described, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[httpx.Request] = []
+    normal = described.handle_request
+    monkeypatch.setattr(described, "handle_request", lambda request: sent.append(request) or normal(request))
+    Path("config.json").write_text('{"keep": 0.25, "seed": 1, "position": {"target": "a", "source": "b"}}')
+    run("jobs", "create", "low", "high", "ds_1", "-c", "7", "-c", "8", "--config", "config.json", "--seed", "2")
+    config = json.loads(sent[0].content)["config"]
+    assert (config["classes"], config["keep"], config["seed"]) == (["7", "8"], 0.25, 2)
+    assert config["position"] == {"target": "a", "source": "b"}
+
+
+def test_a_network_without_a_description_says_what_to_write(run: Run) -> None:
+    Path("weights.json").unlink()
+    done = run("models", "push", "digits", "weights.safetensors")
+    assert done.exit_code == 2
+    assert "architecture, classes" in done.stderr
+
+
+def test_a_network_is_described_by_options(run: Run, described: Described) -> None:
+    Path("weights.json").unlink()
+    options = ["--architecture", "cnn", "--classes", "a,b", "--input-size", "1x8x8", "--mean", "0.3", "--std", "0.4"]
+    done = run("models", "push", "digits", "weights.safetensors", *options, "--option", "width=32")
+    assert done.exit_code == 0, done.output
+    assert "create_version" in described.called
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    assert plain("a\x1b[2Jb\x07") == "a�[2Jb�"
+
+
+def test_trials_are_plotted_by_size_and_score() -> None:
+    from rich.console import Console
+
+    trials = [
+        {"round": r, "target_position": "a", "source_position": "b[red]", "score": s, "parameters": p}
+        for r, s, p in ((0, 0.1, 10), (0, 0.9, 1000), (1, 0.95, 500))
+    ]
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(trials_view(trials))
+    lines = captured.get().splitlines()
+    assert "★" in lines[0]
+    assert lines[0].startswith(" 0.950 │")
+    assert lines[9].startswith(" 0.100 │○")
+    assert "b[red]" in captured.get()

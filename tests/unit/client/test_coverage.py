@@ -1,0 +1,81 @@
+"""Every operation of the service has a method of the client; the document is the measure."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import Client
+from pnc_core.config import CloneConfig
+from tests.unit.client.describing import Described, described_by, operations
+from tests.unit.zoo import seeds
+
+CONFIG = CloneConfig(classes=("7",))
+METHODS: dict[str, Callable[[Client, Path], Any]] = {
+    "healthz": lambda client, _: client.alive(),
+    "readyz": lambda client, _: client.ready(),
+    "create_upload": lambda client, file: client.uploads.push(file),
+    "put_content": lambda client, file: client.uploads.push(file),
+    "complete_upload": lambda client, file: client.uploads.push(file),
+    "get_upload": lambda client, _: client.uploads.get("up_1"),
+    "create_model": lambda client, _: client.models.create("a"),
+    "list_models": lambda client, _: list(client.models.list()),
+    "get_model": lambda client, _: client.models.get("a"),
+    "change_model": lambda client, _: client.models.change("a", archived=False),
+    "archive_model": lambda client, _: client.models.archive("a"),
+    "create_version": lambda client, file: client.models.push("a", seeds.network(), file),
+    "list_versions": lambda client, _: list(client.models.versions("a")),
+    "get_version": lambda client, _: client.models.version("a", 1),
+    "set_alias": lambda client, _: client.models.set_alias("a", "production", 1),
+    "delete_alias": lambda client, _: client.models.delete_alias("a", "production"),
+    "create_dataset": lambda client, file: client.datasets.push(file, name="a"),
+    "list_datasets": lambda client, _: list(client.datasets.list()),
+    "get_dataset": lambda client, _: client.datasets.get("ds_1"),
+    "create_job": lambda client, _: client.jobs.create("a", "b", "ds_1", CONFIG),
+    "validate_job": lambda client, _: client.jobs.validate("a", "b", "ds_1", CONFIG),
+    "list_jobs": lambda client, _: list(client.jobs.list()),
+    "get_job": lambda client, _: client.jobs.get("job_1"),
+    "cancel_job": lambda client, _: client.jobs.cancel("job_1"),
+    "pause_job": lambda client, _: client.jobs.pause("job_1"),
+    "resume_job": lambda client, _: client.jobs.resume("job_1"),
+    "retry_job": lambda client, _: client.jobs.retry("job_1"),
+    "list_attempts": lambda client, _: list(client.jobs.attempts("job_1")),
+    "list_events": lambda client, _: list(client.jobs.history("job_1")),
+    "stream_events": lambda client, _: list(client.jobs.events("job_1")),
+    "list_trials": lambda client, _: list(client.jobs.trials("job_1")),
+    "list_modules": lambda client, _: list(client.modules.list()),
+    "get_module": lambda client, _: client.modules.get("mod_1"),
+    "get_manifest": lambda client, _: client.modules.manifest("mod_1"),
+    "download_bundle": lambda client, file: client.modules.get("mod_1").download(file),
+    "put_deployment": lambda client, _: client.deployments.create("a", "b"),
+    "list_deployments": lambda client, _: list(client.deployments.list()),
+    "get_deployment": lambda client, _: client.deployments.get("a"),
+    "delete_deployment": lambda client, _: client.deployments.delete("a"),
+    "set_modules": lambda client, _: client.deployments.set_modules("a", ["mod_1"]),
+    "list_revisions": lambda client, _: list(client.deployments.revisions("a")),
+    "rollback": lambda client, _: client.deployments.rollback("a", 1),
+    "attach_module": lambda client, _: client.deployments.attach("a", "mod_1"),
+    "detach_module": lambda client, _: client.deployments.detach("a", "mod_1"),
+    "predict": lambda client, _: client.deployments.predict("a", b"\x89PNG"),
+}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The service's OpenAPI document."""
+    return described_by(tmp_path_factory.mktemp("zoo"))
+
+
+def test_every_operation_is_in_the_table(document: dict[str, Any]) -> None:
+    assert set(METHODS) == operations(document)
+
+
+@pytest.mark.parametrize("operation", METHODS)
+def test_the_method_calls_its_operation(document: dict[str, Any], tmp_path: Path, operation: str) -> None:
+    file = tmp_path / "file.safetensors"
+    file.write_bytes(b"test")
+    described = Described(document)
+    with Client("http://localhost:8000", transport=described) as client:
+        METHODS[operation](client, file)
+    assert operation in described.called

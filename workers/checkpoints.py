@@ -1,0 +1,130 @@
+"""A job's checkpoints as rows and objects, and its trials shared among workers."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from app.zoo import steps
+from app.zoo.leases import Lease
+from app.zoo.store import Stored, verified_file
+from app.zoo.zoo import Zoo
+from pnc_core.checkpoints import State, Work
+from pnc_core.errors import Cancelled
+from workers.patience import patient
+
+POLL_SECONDS = 0.3
+
+
+class StoredCheckpoints:
+    """What a job has worked out so far, for whoever goes on with it on whichever machine.
+
+    Args:
+        zoo: The open zoo.
+        job_id: The job.
+        lease: Of the job, for the process that runs it; a helper only reads.
+        cancelled: Asked while waiting for helpers.
+    """
+
+    def __init__(self, zoo: Zoo, job_id: str, lease: Lease | None, cancelled: Callable[[], bool]) -> None:
+        self._zoo, self._job, self._lease, self._cancelled = zoo, job_id, lease, cancelled
+        self._offered: dict[str, State] = {}
+        self._kept_at = time.monotonic()
+
+    def load(self, step: str) -> State | None:
+        """See `pnc_core.checkpoints.Checkpoints.load`."""
+        with self._zoo.database.read() as session:
+            row = steps.find(session, self._job, [step]).get(step)
+        if row is None or row.key is None or row.digest is None:
+            return None
+        with verified_file(self._zoo.store, row.key, row.digest) as path:
+            return State.read(path)
+
+    def offer(self, step: str, state: State) -> None:
+        """See `Checkpoints.offer`; kept every `checkpoint_seconds`, and by `flush`."""
+        self._offered[step] = state
+        if time.monotonic() >= self._kept_at + self._zoo.settings.checkpoint_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Keep what was offered.
+
+        Raises:
+            LeaseLost: another worker has the job now.
+        """
+        offered, self._offered = self._offered, {}
+        for step, state in offered.items():
+            self._keep(step, state)
+
+    def save(self, step: str, state: State) -> None:
+        """See `Checkpoints.save`."""
+        self._offered = {}
+        self._keep(step, state)
+
+    def each(self, names: Sequence[str], work: Work) -> Iterable[State]:
+        """See `Checkpoints.each`; with a broker, idle workers take their share."""
+        missing = self._missing(names)
+        if self._lease is None or self._zoo.database.bell is None or len(missing) < 2:
+            for name, state in zip(missing, work(missing) if missing else [], strict=True):
+                self.save(name, state)
+        else:
+            self._share(missing, work)
+        states = [self.load(name) for name in names]
+        return [state for state in states if state is not None]
+
+    @patient
+    def _missing(self, names: Sequence[str]) -> list[str]:
+        with self._zoo.database.read() as session:
+            found = steps.find(session, self._job, names)
+        return [name for name in names if name not in found or found[name].key is None]
+
+    @patient
+    def _keep(self, step: str, state: State) -> None:
+        assert self._lease is not None
+        stored = put_state(self._zoo, state)
+        with self._zoo.database.write() as session:
+            steps.keep(session, self._lease, step, stored)
+        self._kept_at = time.monotonic()
+
+    def _share(self, names: list[str], work: Work) -> None:
+        """Offer the steps to everybody, take one after another, and wait for those that others have taken."""
+        assert self._lease is not None
+        self._offer_to_all(self._lease, names)
+        while self._missing(names):
+            taken = self._take(self._lease)
+            if taken is not None:
+                lease, name = taken
+                self.finish(lease, work([name])[0])
+            elif self._cancelled():
+                raise Cancelled("the job was cancelled")
+            else:
+                time.sleep(POLL_SECONDS)
+
+    @patient
+    def _offer_to_all(self, lease: Lease, names: list[str]) -> None:
+        with self._zoo.database.write() as session:
+            steps.share(session, lease, names)
+
+    @patient
+    def _take(self, lease: Lease) -> tuple[Lease, str] | None:
+        with self._zoo.database.write() as session:
+            return steps.claim_own(session, lease)
+
+    @patient
+    def finish(self, lease: Lease, state: State) -> None:
+        """A shared step is worked out.
+
+        Raises:
+            LeaseLost: another worker has the step now.
+        """
+        stored = put_state(self._zoo, state)
+        with self._zoo.database.write() as session:
+            steps.finish(session, lease, stored)
+
+
+def put_state(zoo: Zoo, state: State) -> Stored:
+    """Store a state by its digest."""
+    with tempfile.NamedTemporaryFile(dir=zoo.staging) as file:
+        path = Path(file.name)
+        path.write_bytes(state.to_bytes())
+        return zoo.store.put(path)

@@ -1,0 +1,62 @@
+"""The worker of the embedded service: no broker, it looks for jobs by itself.
+
+    python -m workers.embedded
+
+One job at a time, and one version beside it. On TERM it gives its rows back at once.
+"""
+
+import logging
+import signal
+import threading
+
+from app.zoo import runs
+from app.zoo.lifeline import end_with_parent
+from app.zoo.logs import log_to_stderr
+from app.zoo.settings import Settings
+from app.zoo.zoo import open_zoo
+from workers.supervisor import JOB, Supervisor
+from workers.sweeping import check_versions, repeat, sweep_now_and_then
+
+log = logging.getLogger(__name__)
+
+
+def work(supervisor: Supervisor) -> None:
+    """Work until the supervisor is stopped."""
+    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in (check_versions, run_jobs)]
+    for loop in loops:
+        loop.start()
+    log.info("worker %s is ready", supervisor.name)
+    sweep_now_and_then(supervisor)
+    for loop in loops:
+        loop.join()
+
+
+def run_jobs(supervisor: Supervisor) -> None:
+    """See jobs through, the oldest first, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            seconds = supervisor.zoo.settings.lease_seconds
+            lease = runs.claim(session, supervisor.name, seconds, devices=supervisor.devices)
+        return lease is not None and supervisor.see_through(JOB, lease)
+
+    repeat(take, supervisor.stop)
+
+
+def main() -> None:
+    """Entry of the worker process."""
+    end_with_parent()
+    settings = Settings()
+    log_to_stderr(settings, "worker")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    zoo = open_zoo(settings)
+    try:
+        work(Supervisor(zoo, stop))
+    finally:
+        zoo.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Sees one leased row through: a fresh child process does the work, this one keeps the lease alive.
+
+It holds no work in memory: killed at any moment, its lease runs out and another worker takes the row back. A child
+is a process of its own, so that it can always be killed, its memory returns, and CUDA never meets a fork.
+"""
+
+import json
+import logging
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.zoo import attempts, runs, steps, validation
+from app.zoo.errors import LeaseLost
+from app.zoo.leases import Lease
+from app.zoo.lifeline import child_environment
+from app.zoo.settings import Settings
+from app.zoo.tables import JobRow
+from app.zoo.zoo import Zoo
+from workers import endings
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.3
+GRACE_SECONDS = 5.0
+"""How long a child may take to stop when asked; then it is killed."""
+Word = Callable[[Session, Lease], None]
+"""A last word about a leased row."""
+
+
+class Crashed(Protocol):
+    """Says that the process of a leased row has died."""
+
+    def __call__(self, session: Session, lease: Lease, reason: str, code: str) -> None:
+        """One attempt is used."""
+
+
+class Postpone(Protocol):
+    """Says that the process of a leased row could not reach what it needs."""
+
+    def __call__(self, session: Session, lease: Lease, reason: str) -> None:
+        """No attempt is used."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of row and what a worker may say about it."""
+
+    name: str
+    heartbeat: Callable[[Session, Lease], str | None]
+    release: Word
+    postpone: Postpone
+    crashed: Crashed
+
+
+VERSION = Kind(
+    "version",
+    validation.heartbeat_validation,
+    validation.release_validation,
+    lambda session, lease, reason: validation.release_validation(session, lease),
+    lambda session, lease, reason, code: validation.crashed_validation(session, lease, reason),
+)
+STEP = Kind(
+    "step",
+    steps.heartbeat,
+    steps.release,
+    lambda session, lease, reason: steps.release(session, lease),
+    lambda session, lease, reason, code: steps.crashed(session, lease),
+)
+JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
+_STOPPED: dict[str, Word] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
+
+
+class Supervisor:
+    """Runs leased rows in child processes.
+
+    Args:
+        zoo: The open zoo.
+        stop: Once set, rows are given back.
+    """
+
+    def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
+        self.zoo, self.stop = zoo, stop
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.device = device_of(zoo.settings)
+        self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for name in accelerators() if self.device == "cuda" else ():
+            self._accelerators.put(name)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What jobs may ask for to be run here."""
+        return ("any", self.device)
+
+    def see_through(self, kind: Kind, lease: Lease) -> bool:
+        """Work on a row until it is ended or given back; False: it could not be worked on now."""
+        log.info("%s %s: taken", kind.name, lease.id)
+        killed = endings.killed_for_memory()
+        with self._placed() as environment:
+            child = _start(kind, lease, environment)
+            try:
+                code = self._supervise(kind, lease, child)
+            finally:
+                _kill(child)
+        if code == endings.UNREACHABLE:
+            self._say(partial(kind.postpone, reason="database or store could not be reached"), lease)
+            return False
+        if code is not None:
+            full = code == endings.OUT_OF_MEMORY or endings.killed_for_memory() > killed
+            outcome = attempts.OUT_OF_MEMORY if full else attempts.CRASHED
+            # A child that has ended its row has given up the lease, and there is nothing to say.
+            self._say(partial(kind.crashed, reason=endings.reason(code), code=outcome), lease)
+        return True
+
+    @contextmanager
+    def _placed(self) -> Iterator[dict[str, str]]:
+        """The environment of a child, which sees one accelerator at most."""
+        settings = self.zoo.settings.environment()
+        if self.device == "cpu":
+            yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": "", "PNC_WORKER_DEVICE": "cpu"})
+            return
+        name = self._accelerators.get()
+        try:
+            yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": name, "PNC_WORKER_DEVICE": "cuda"})
+        finally:
+            self._accelerators.put(name)
+
+    def _supervise(self, kind: Kind, lease: Lease, child: subprocess.Popen[bytes]) -> int | None:
+        """Keep the lease alive until the child ends (its exit code), or its row is ended or given back (None)."""
+        beat = self.zoo.settings.heartbeat_seconds
+        began = next_beat = time.monotonic()
+        limit = self._limit(kind, lease)
+        while not _ended(child):
+            now = time.monotonic()
+            if self.stop.is_set():
+                _stop(child)
+                self._say(kind.release, lease)
+                return None
+            if limit is not None and now > began + limit:
+                _stop(child)
+                self._say(partial(runs.fail, problem=_too_long(limit)), lease)
+                return None
+            if now < next_beat:
+                continue
+            next_beat = now + beat
+            order = self._heartbeat(kind, lease)
+            if order in _STOPPED:
+                _stop(child)
+                self._say(_STOPPED[order], lease)
+                return None
+            if order == "lost":
+                # A child that ends its row gives up the lease a moment before it exits.
+                if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
+                    log.warning("%s %s: the lease is lost; its process is ended", kind.name, lease.id)
+                return None
+        return child.returncode
+
+    def _limit(self, kind: Kind, lease: Lease) -> int | None:
+        if kind is not JOB:
+            return None
+        try:
+            with self.zoo.database.read() as session:
+                return session.get_one(JobRow, lease.id).max_seconds
+        except SQLAlchemyError:
+            log.exception("%s: its time limit is not known", lease.id)
+            return None
+
+    def _heartbeat(self, kind: Kind, lease: Lease) -> str | None:
+        try:
+            with self.zoo.database.write() as session:
+                return kind.heartbeat(session, lease)
+        except LeaseLost:
+            return "lost"
+        except SQLAlchemyError:
+            log.exception("%s %s: no heartbeat; trying again while the lease lasts", kind.name, lease.id)
+            return None
+
+    def _say(self, what: Word, lease: Lease) -> None:
+        """Write a last word, unless the child has ended the row by itself."""
+        try:
+            with self.zoo.database.write() as session:
+                what(session, lease)
+        except LeaseLost:
+            log.debug("%s: ended by its own process", lease.id)
+        except SQLAlchemyError:
+            log.exception("%s: cannot be given back; its lease will run out", lease.id)
+        else:
+            log.info("%s: given back or ended", lease.id)
+
+
+def device_of(settings: Settings) -> str:
+    """`cpu` or `cuda`."""
+    if settings.worker_device != "auto":
+        return settings.worker_device
+    return "cuda" if accelerators() else "cpu"
+
+
+def accelerators() -> list[str]:
+    """Numbers of the NVIDIA devices that this process may use, without loading CUDA."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    found = Path("/dev").glob("nvidia[0-9]*")
+    return sorted((path.name.removeprefix("nvidia") for path in found), key=int)
+
+
+def _start(kind: Kind, lease: Lease, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(  # noqa: S603 - our own module, no shell
+        [sys.executable, "-m", "workers.runner", kind.name], stdin=subprocess.PIPE, env=environment
+    )
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(asdict(lease)).encode())
+    child.stdin.close()
+    return child
+
+
+def _ended(child: subprocess.Popen[bytes], seconds: float = POLL_SECONDS) -> bool:
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Ask, wait a little, then kill."""
+    child.terminate()
+    if not _ended(child, GRACE_SECONDS):
+        _kill(child)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+
+
+def _too_long(seconds: int) -> dict[str, Any]:
+    detail = f"expected an attempt to end within max_seconds ({seconds} s), got a longer one; submit it with more"
+    return {"code": attempts.DEADLINE, "detail": detail}

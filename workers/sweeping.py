@@ -1,0 +1,65 @@
+"""What every worker does beside its jobs: take rows back, tell of jobs again, check versions, collect garbage.
+
+All of it is safe to do from any number of workers at once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.zoo import bell, garbage, runs, steps, validation
+from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
+
+log = logging.getLogger(__name__)
+SWEEP_SECONDS = 1.0
+GARBAGE_SECONDS = 3600.0
+UNREACHABLE_SECONDS = 5.0
+"""Pause after trouble that is not the row's own."""
+
+
+def sweep_now_and_then(supervisor: Supervisor) -> None:
+    """Sweep until the supervisor is stopped.
+
+    After trouble with the database nobody is taken for dead before everybody had time to renew a lease.
+    """
+    zoo, stop, next_garbage = supervisor.zoo, supervisor.stop, 0.0
+    while not stop.is_set():
+        try:
+            with zoo.database.write() as session:
+                validation.sweep_validations(session)
+                steps.sweep(session)
+                runs.sweep(session)
+                if zoo.database.bell is not None:
+                    bell.announce_again(session, zoo.settings.ring_again_seconds)
+            if time.monotonic() >= next_garbage:
+                next_garbage = time.monotonic() + GARBAGE_SECONDS
+                garbage.collect(zoo)
+        except (SQLAlchemyError, OSError):
+            log.exception("cannot sweep; trying again in %s s", zoo.settings.lease_seconds)
+            stop.wait(zoo.settings.lease_seconds)
+        stop.wait(SWEEP_SECONDS)
+
+
+def check_versions(supervisor: Supervisor) -> None:
+    """See new versions through, one after another, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            lease = validation.claim_validation(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.see_through(VERSION, lease)
+
+    repeat(take, supervisor.stop)
+
+
+def repeat(take: Callable[[], bool], stop: threading.Event) -> None:
+    """Call `take` until `stop` is set, with a pause where it had nothing to do; trouble is waited out."""
+    while not stop.is_set():
+        try:
+            pause = 0.0 if take() else POLL_SECONDS
+        except SQLAlchemyError:
+            log.exception("cannot reach the database; trying again")
+            pause = UNREACHABLE_SECONDS
+        stop.wait(pause)
