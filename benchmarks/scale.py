@@ -84,7 +84,8 @@ def _rows(models: int, jobs: int, events: int) -> Iterator[tuple[Any, Iterator[d
     )
     data = {"name": "d", "digest": digest, "bytes": 4, "key": version["key"], "rows": 9, "classes": ["c"], "counts": {}}
     yield DatasetRow, iter([{"id": f"ds_{0:032x}", **data}])
-    job = {"dataset_id": f"ds_{0:032x}", "config": CONFIG}
+    each = max(1, events // jobs)
+    job = {"dataset_id": f"ds_{0:032x}", "config": CONFIG, "last_seq": each}
     yield (
         JobRow,
         (
@@ -99,17 +100,11 @@ def _rows(models: int, jobs: int, events: int) -> Iterator[tuple[Any, Iterator[d
         ),
     )
     line = {"type": "progress", "state": "running", "progress": 0.5, "message": "inserting", "data": {}}
-    each = max(1, events // jobs)
     yield (
         EventRow,
         (
-            {
-                "id": f"evt_{i:032x}",
-                "job_id": f"job_{(i // each) % jobs:032x}",
-                "seq": i % each + 1 + each * (i // (each * jobs)),
-                **line,
-            }
-            for i in range(events)
+            {"id": f"evt_{i:032x}", "job_id": f"job_{i // each:032x}", "seq": i % each + 1, **line}
+            for i in range(each * jobs)
         ),
     )
     trial = {"attempt": 1, "target_position": "a", "source_position": "b", "round": 0, "score": 0.5}
