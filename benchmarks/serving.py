@@ -229,7 +229,8 @@ def _fill(
 
 
 def _uploaded(session: Any, zoo: Zoo, content: bytes) -> str:
-    row = uploads.declare(session, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
+    draft = uploads.draft(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
+    row = uploads.declare(session, draft)
     return uploads.complete(session, row.id, zoo.store.put([content])).id
 
 
@@ -259,7 +260,7 @@ def _environment(out: Path, name: str) -> Path:
     if not (folder / "done").exists():
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *INSTALLED[name]], check=True)
-        ours = next(path for path in sys.path if path.endswith("site-packages"))
+        ours = Path(torch.__file__).parents[1]
         theirs = next((folder / "lib").glob("python*/site-packages"))
         (theirs / "zz-ours.pth").write_text(f"{ours}\n{HERE.parent}\n{HERE / 'peers'}\n")
         (folder / "done").touch()
@@ -292,7 +293,9 @@ def started(out: Path, system: System, threads: int) -> Iterator[tuple[psutil.Pr
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             _await(f"http://127.0.0.1:{port}{system.health}", server)
-            yield psutil.Process(server.pid), port
+            process = psutil.Process(server.pid)
+            _calm(process)
+            yield process, port
         finally:  # LitServe leaves its workers behind when only the parent is told
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
@@ -313,6 +316,15 @@ def _await(url: str, server: "subprocess.Popen[bytes]") -> None:
                 return
         time.sleep(0.1)
     raise SystemExit(f"{url}: expected an answer within 120 s, got none; see its log")
+
+
+def _calm(process: psutil.Process) -> None:
+    """Wait until a server has done what it does ahead of being asked."""
+    for _ in range(40):
+        before = _cpu(process)
+        time.sleep(0.5)
+        if _cpu(process) - before < 0.25:
+            return
 
 
 # Measuring

@@ -7,7 +7,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import JSON, Connection
 
 from app.zoo.clock import UtcDateTime
-from app.zoo.db import Database
+from app.zoo.db import Database, writing_schema
 from app.zoo.settings import Settings
 from app.zoo.tables import Base
 from app.zoo.text import Text
@@ -36,8 +36,10 @@ def _run_on_settings_database() -> None:
     settings = Settings()
     if settings.database_url.startswith("sqlite"):
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with Database(settings.database_url).engine.execution_options(pnc_write=True).begin() as connection:
+    database = Database(settings.database_url)
+    with writing_schema(database) as connection:
         _run(connection)
+    database.close()
 
 
 given = context.config.attributes.get("connection")

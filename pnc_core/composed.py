@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pnc_core.bundle import Bundle, read_bundle
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
-from pnc_core.head import pool_taps
+from pnc_core.head import Head, pool_taps
 from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
 from pnc_core.positions import Reader, Traced, trace
@@ -30,7 +30,6 @@ class _Referred:
     traced: Traced
     attached: tuple[ClonedModule, ...]
     reads: tuple[str, ...]
-    read: Reader
 
 
 class Composed(nn.Module):
@@ -52,10 +51,11 @@ class Composed(nn.Module):
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
         self.clones = nn.ModuleList(modules)
         self._axes = {p.name: p.axis for p in traced.positions}
-        names = (n for m in modules for n in (m.manifest.position.target, *m.manifest.head.target_taps))
+        names = (n for m in modules for n in (m.manifest.position.target, *_taps(m)))
         reads = tuple(dict.fromkeys(names))
         # Past nn.Module's registration: what is not registered is not touched.
-        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads, Reader(traced, reads))
+        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
+        self.__dict__["_reader"] = None
         self.eval()
 
     def train(self, mode: bool = True) -> "Composed":
@@ -67,6 +67,14 @@ class Composed(nn.Module):
     def _parts(self) -> "_Referred":
         parts: _Referred = self.__dict__["_referred"]
         return parts
+
+    @property
+    def _read(self) -> Reader:
+        """Made when it is first wanted: who reads the target for several networks at once needs none."""
+        if self.__dict__["_reader"] is None:
+            self.__dict__["_reader"] = Reader(self.traced, self.reads)
+        reader: Reader = self.__dict__["_reader"]
+        return reader
 
     @property
     def target(self) -> nn.Module:
@@ -86,7 +94,7 @@ class Composed(nn.Module):
     @property
     def trunk(self) -> nn.Module | None:
         """The target's own layers as this network runs them."""
-        return self._parts.read.part
+        return self._read.part
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -107,7 +115,7 @@ class Composed(nn.Module):
         """
         if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
-        return self.answer(*self._parts.read(x))
+        return self.answer(*self._read(x))
 
     def answer(self, old: Tensor, activations: dict[str, Tensor]) -> Tensor:
         """The same from what a `Reader` of the target has seen: who serves several networks on one
@@ -117,14 +125,28 @@ class Composed(nn.Module):
             old: The target's logits (N, old).
             activations: By position, at least those of `reads`.
         """
+        pooled: dict[tuple[tuple[str, ...], int], Tensor] = {((), 0): old.new_empty(len(old), 0)}
+        answers = []
+        for module in self.attached:
+            taps = _taps(module)
+            key = taps, module.manifest.head.grid if taps else 0
+            if key not in pooled:
+                pooled[key] = pool_taps([activations[n] for n in taps], [self._axes[n] for n in taps], key[1])
+            answers.append(module(activations[module.manifest.position.target], pooled[key]))
+        return self.join(old, answers)
+
+    def join(self, old: Tensor, answers: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor:
+        """All logits (N, old + cloned) from the target's and every module's.
+
+        Args:
+            old: The target's logits (N, old).
+            answers: Of each module in the order of attaching: correction (N, old) or None, and own logits (N, K).
+        """
         corrections: list[Tensor] = []
         columns: dict[str, list[Tensor]] = {}
         # Sums of floats depend on their order: one order, whichever module came first.
-        for module, (scale, offset) in sorted(zip(self.attached, self.balance, strict=True), key=_identity):
-            spec = module.manifest.head
-            taps = [activations[name] for name in spec.target_taps]
-            seen = pool_taps(taps, [self._axes[n] for n in spec.target_taps], spec.grid)
-            correction, own = module(activations[module.manifest.position.target], seen)
+        entries = zip(self.attached, self.balance, answers, strict=True)
+        for module, (scale, offset), (correction, own) in sorted(entries, key=_identity):
             corrections += [correction] if correction is not None else []
             own = own if (scale, offset) == (1.0, 0.0) else own * scale + offset
             for name, column in zip(module.manifest.classes, own.unbind(1), strict=True):
@@ -134,7 +156,15 @@ class Composed(nn.Module):
         return torch.cat([corrected, torch.stack(new, dim=1)], dim=1) if new else corrected
 
 
-def _identity(entry: tuple[ClonedModule, tuple[float, float]]) -> tuple[tuple[str, ...], str]:
+def _taps(module: ClonedModule) -> tuple[str, ...]:
+    """Positions of the target whose pooled activations a module's head looks at."""
+    head: Head = module.head
+    return module.manifest.head.target_taps if head.needs_taps else ()
+
+
+def _identity(
+    entry: tuple[ClonedModule, tuple[float, float], tuple[Tensor | None, Tensor]],
+) -> tuple[tuple[str, ...], str]:
     manifest = entry[0].manifest
     return manifest.classes, manifest.source_fingerprint
 

@@ -78,6 +78,11 @@ class Head(nn.Module):
             self.shutter_weight = nn.Parameter(torch.zeros(shutter))
             self.shutter_bias = nn.Parameter(torch.zeros(()))
 
+    @property
+    def needs_taps(self) -> bool:
+        """Whether it looks at pooled taps at all: an affine head without a shutter does not."""
+        return self.kind != "affine" or self.strict
+
     def opens(self, seen: Tensor) -> Tensor:
         """Whether the target's taps (N, D_t) look like a cloned class at all: bool (N,)."""
         return (seen @ self.shutter_weight + self.shutter_bias) > 0

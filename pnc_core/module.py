@@ -54,10 +54,12 @@ class ClonedModule(nn.Module):
 
     def _answer(self, phi: Tensor, seen: Tensor) -> tuple[Tensor | None, Tensor]:
         part: fx.GraphModule = self.part
-        own, taps = run_part(part, self.adapter(phi))
-        made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
         head: Head = self.head
-        return head.answer(own, torch.cat([seen, made], dim=1))
+        own, taps = run_part(part, self.adapter(phi))
+        if head.kind == "affine":  # which looks at nothing but the module's own logits
+            return head.answer(own.float(), seen)
+        made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
+        return head.answer(own.float(), torch.cat([seen, made], dim=1))
 
 
 def module_tensors(insertion: Insertion, head: Head) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ choice (the widest torchvision network has under 3,000 tensors).
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,15 +47,21 @@ class Header:
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
 
-def read_header(path: Path) -> Header:
+def read_header(source: Path | BinaryIO) -> Header:
     """Read and check the header of a safetensors file; the tensors are not touched.
+
+    Args:
+        source: A path, or a stream that can seek.
 
     Raises:
         TensorFileError: the file is truncated, malformed or over a limit.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        return _parse(_header_bytes(file, size), size)
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return read_header(file)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return _parse(_header_bytes(source, size), size)
 
 
 def _header_bytes(file: BinaryIO, size: int) -> bytes:

@@ -41,7 +41,9 @@ class StoredCheckpoints:
             return State.read(path)
 
     def offer(self, step: str, state: State) -> None:
-        """See `Checkpoints.offer`; kept every `checkpoint_seconds`, and by `flush`."""
+        """See `Checkpoints.offer`; kept every `checkpoint_seconds`, and by `flush`; a helper's are not."""
+        if self._lease is None:
+            return
         self._offered[step] = state
         if time.monotonic() >= self._kept_at + self._zoo.settings.checkpoint_seconds:
             self.flush()

@@ -11,10 +11,9 @@ import threading
 from typing import Any
 
 from celery import signals
-from kombu import Queue
 
 from app.zoo import runs, steps
-from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, job_queue, step_queue
+from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
@@ -29,10 +28,7 @@ if settings.broker_url is None:
 app = celery_app(settings.broker_url)
 _devices = ("any", device_of(settings))
 app.conf.update(
-    task_queues=[
-        *(Queue(job_queue(device, size)) for device in _devices for size in settings.worker_sizes),
-        *(Queue(step_queue(device)) for device in _devices),
-    ],
+    task_queues=queues_of(_devices, settings.worker_sizes),
     worker_concurrency=settings.slots,
     worker_enable_remote_control=False,
     worker_pool="threads",

@@ -1,6 +1,6 @@
 """Deployments: what is served, with which modules attached, and predictions."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -10,12 +10,15 @@ from app.api.rollout import announce, roll_out
 from app.api.wire import deployments as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
-from app.zoo import deployments
+from app.zoo import deployments, replicas
 from app.zoo.names import check_name
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 Name = Annotated[str, Path(description="Name of a deployment.", examples=["digits"])]
 ModuleId = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+Wait = Annotated[
+    Literal["all"] | None, Query(description="`all`: answer when every living replica serves it, not only one.")
+]
 _LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": wire.Deployment, "description": "Wanted; the serving process has not said yet that it serves it"}
 }
@@ -30,10 +33,18 @@ _IMAGES = {
 
 @router.put("/{deployment}", response_model=wire.Deployment, responses={**_LATER, **documented(409, 412)})
 def put_deployment(
-    deployment: Name, body: wire.DeploymentPut, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+    deployment: Name,
+    body: wire.DeploymentPut,
+    request: Request,
+    zoo: OpenZoo,
+    gateway: OpenGateway,
+    if_match: IfMatch,
+    wait: Wait = None,
 ) -> Response:
     """Serve a version under a name; the same version again changes nothing."""
-    return roll_out(request, zoo, gateway, lambda s: deployments.put(s, deployment, body.target, if_match=if_match))
+    return roll_out(
+        request, zoo, gateway, lambda s: deployments.put(s, deployment, body.target, if_match=if_match), wait
+    )
 
 
 @router.get("", response_model=Page[wire.Deployment])
@@ -62,11 +73,17 @@ def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_m
 
 @router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)})
 def set_modules(
-    deployment: Name, body: wire.ModulesPut, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+    deployment: Name,
+    body: wire.ModulesPut,
+    request: Request,
+    zoo: OpenZoo,
+    gateway: OpenGateway,
+    if_match: IfMatch,
+    wait: Wait = None,
 ) -> Response:
     """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
     return roll_out(
-        request, zoo, gateway, lambda s: deployments.set_modules(s, deployment, body.modules, if_match=if_match)
+        request, zoo, gateway, lambda s: deployments.set_modules(s, deployment, body.modules, if_match=if_match), wait
     )
 
 
@@ -77,15 +94,30 @@ def list_revisions(deployment: Name, session: Reading, query: ListOf) -> Any:
     return {**vars(found), "data": [wire.Revision.of(row) for row in found.data]}
 
 
+@router.get("/{deployment}/replicas", response_model=Page[wire.Replica], responses=documented(404))
+def list_replicas(deployment: Name, session: Reading, query: ListOf) -> Any:
+    """What every living serving process says about a deployment."""
+    deployments.get(session, deployment)
+    found = replicas.list_replicas(session, query.window())
+    said = [(row.id, replicas.observation(row, deployment)) for row in found.data]
+    return {**vars(found), "data": [wire.Replica.of(name, one) for name, one in said]}
+
+
 @router.post(
     "/{deployment}/rollback", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
 def rollback(
-    deployment: Name, body: wire.Rollback, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+    deployment: Name,
+    body: wire.Rollback,
+    request: Request,
+    zoo: OpenZoo,
+    gateway: OpenGateway,
+    if_match: IfMatch,
+    wait: Wait = None,
 ) -> Response:
     """Want again what an earlier generation was; this makes a new generation."""
     return roll_out(
-        request, zoo, gateway, lambda s: deployments.rollback(s, deployment, body.generation, if_match=if_match)
+        request, zoo, gateway, lambda s: deployments.rollback(s, deployment, body.generation, if_match=if_match), wait
     )
 
 
@@ -93,20 +125,32 @@ def rollback(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
 def attach_module(
-    deployment: Name, module: ModuleId, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+    deployment: Name,
+    module: ModuleId,
+    request: Request,
+    zoo: OpenZoo,
+    gateway: OpenGateway,
+    if_match: IfMatch,
+    wait: Wait = None,
 ) -> Response:
     """Attach a module; one that is attached already changes nothing."""
-    return roll_out(request, zoo, gateway, lambda s: deployments.attach(s, deployment, module, if_match=if_match))
+    return roll_out(request, zoo, gateway, lambda s: deployments.attach(s, deployment, module, if_match=if_match), wait)
 
 
 @router.delete(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 412)}
 )
 def detach_module(
-    deployment: Name, module: ModuleId, request: Request, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch
+    deployment: Name,
+    module: ModuleId,
+    request: Request,
+    zoo: OpenZoo,
+    gateway: OpenGateway,
+    if_match: IfMatch,
+    wait: Wait = None,
 ) -> Response:
     """Detach a module; the target is again what it was without it."""
-    return roll_out(request, zoo, gateway, lambda s: deployments.detach(s, deployment, module, if_match=if_match))
+    return roll_out(request, zoo, gateway, lambda s: deployments.detach(s, deployment, module, if_match=if_match), wait)
 
 
 @router.post(

@@ -8,7 +8,7 @@ from app.api.requests import DoOnce, ListOf, ListQuery, OpenZoo, Reading, Reply
 from app.api.wire import models as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
-from app.zoo import models
+from app.zoo import models, uploads
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[str, Path(description="Name or id of a model.", examples=["digits-low"])]
@@ -64,12 +64,13 @@ def archive_model(model: Name, zoo: OpenZoo) -> None:
 @router.post("/{model}/versions", response_model=wire.Version, status_code=201, responses=documented(404))
 def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Response:
     """Add a version from a complete upload; it is `validating` until a worker has loaded the weights."""
-    check = models.header_check(once.zoo.store)
+    with once.zoo.database.read() as session:
+        models.get(session, model)
+        _, key = uploads.completed(session, body.upload)
+    models.check_header(once.zoo.store, key)
 
     def work(session: Any) -> Reply:
-        row = models.add_version(
-            session, model, upload_id=body.upload, spec=body.spec, licence=body.licence, check=check
-        )
+        row = models.add_version(session, model, upload_id=body.upload, spec=body.spec, licence=body.licence)
         version = wire.Version.model_validate(row)
         return Reply(version, location=f"/v1/models/{row.model.name}/versions/{row.number}")
 

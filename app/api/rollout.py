@@ -1,5 +1,6 @@
 """Change what a deployment shall serve, announce it, and pass serving's verdict on."""
 
+import time
 from collections.abc import Callable
 
 import anyio.from_thread
@@ -11,13 +12,26 @@ from app.api.gateway import Gateway, Verdict
 from app.api.problems import respond
 from app.api.wire.deployments import Deployment
 from app.api.wire.problems import Fault
-from app.zoo import deployments
+from app.zoo import deployments, replicas
 from app.zoo.deployments import Change
+from app.zoo.replicas import Observation
 from app.zoo.zoo import Zoo
 
+LOOK_SECONDS = 0.05
+"""How often the replicas' rows are looked at while all are waited for."""
 
-def roll_out(request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Session], Change]) -> Response:
+
+def roll_out(
+    request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Session], Change], wait: str | None = None
+) -> Response:
     """Commit a change, then ask the serving process for it.
+
+    Args:
+        request: That asks for it.
+        zoo: Where it is committed.
+        gateway: The way to the serving process.
+        work: Makes the change.
+        wait: `all`: answer when every living replica serves it, not only the one that is asked.
 
     Returns:
         200 once it is served, 202 while the serving process has not said so, or
@@ -29,7 +43,29 @@ def roll_out(request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Sessi
     verdict = announce(gateway, name, generation) if change.changed else None
     if verdict is not None and verdict.refusal is not None:
         return _refused(request, verdict)
-    return _describe(zoo, name, served=verdict is not None and verdict.applied)
+    if wait is None:
+        return _describe(zoo, name, served=verdict is not None and verdict.applied)
+    others = _await_all(zoo, name, generation)
+    problems = [o.problem for o in others.values() if o is not None and o.generation == generation and o.problem]
+    if problems:
+        detail = f"a replica does not serve generation {generation}; others may: {problems[0].get('detail')}"
+        return respond(request.scope, 409, str(problems[0].get("code", "refused")), detail)
+    return _describe(zoo, name, served=_all_observe(others, generation), by_all=True)
+
+
+def _await_all(zoo: Zoo, name: str, generation: int) -> dict[str, Observation | None]:
+    """What every living replica says, once all have worked on this generation or the time is over."""
+    deadline = time.monotonic() + zoo.settings.serving_timeout
+    while True:
+        with zoo.database.read() as session:
+            found = replicas.observations(session, name)
+        if _all_observe(found, generation) or time.monotonic() > deadline:
+            return found
+        time.sleep(LOOK_SECONDS)
+
+
+def _all_observe(found: dict[str, Observation | None], generation: int) -> bool:
+    return bool(found) and all(one is not None and one.generation >= generation for one in found.values())
 
 
 def announce(gateway: Gateway, name: str, generation: int) -> Verdict:
@@ -45,11 +81,12 @@ def _refused(request: Request, verdict: Verdict) -> Response:
     return respond(request.scope, status, code, detail, faults)
 
 
-def _describe(zoo: Zoo, name: str, *, served: bool) -> Response:
+def _describe(zoo: Zoo, name: str, *, served: bool, by_all: bool = False) -> Response:
     with zoo.database.read() as session:
         row = deployments.get(session, name)
         answer = Deployment.of(row, deployments.revision(session, row))
     observed = answer.observed
-    served = served or (observed.generation == answer.generation and observed.problem is None)
+    one = observed.generation == answer.generation and observed.problem is None
+    served = served or (one and not by_all)
     headers = {"ETag": f'"{answer.generation}"'}
     return Response(answer.model_dump_json(), 200 if served else 202, headers, media_type="application/json")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.api.requests import DoOnce, OpenZoo, Reading, Reply
+from app.api.requests import DoOnce, OpenZoo, Reply
 from app.api.wire import uploads as wire
 from app.api.wire.problems import documented
 from app.zoo import uploads
@@ -25,20 +25,20 @@ _BYTES = {
 @router.post("", response_model=wire.Upload, status_code=201, responses=documented(413))
 def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
     """Announce a file by size and SHA-256."""
-    limit = once.zoo.settings.max_upload_bytes
+    upload = uploads.draft(bytes=body.bytes, sha256=body.sha256, limit=once.zoo.settings.max_upload_bytes)
+    parts = once.zoo.inbox.parts(upload)  # a bucket is asked before the transaction, which must not wait for it
 
     def work(session: Any) -> Reply:
-        row = uploads.declare(session, bytes=body.bytes, sha256=body.sha256, limit=limit)
-        once.zoo.inbox.announce(row)
-        return Reply(_shown(once.zoo, row), location=f"/v1/uploads/{row.id}")
+        row = uploads.declare(session, upload)
+        return Reply(wire.Upload.of(row, 0, parts), location=f"/v1/uploads/{row.id}")
 
     return once(work)
 
 
 @router.get("/{upload}", response_model=wire.Upload, responses=documented(404))
-def get_upload(upload: Id, zoo: OpenZoo, session: Reading) -> Any:
+def get_upload(upload: Id, zoo: OpenZoo) -> Any:
     """One upload; `received` says where a broken transfer goes on, or `parts` names what has not arrived."""
-    return _shown(zoo, uploads.get(session, upload))
+    return _shown(zoo, _read(zoo, upload))
 
 
 @router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413), openapi_extra=_BYTES)
@@ -58,7 +58,13 @@ def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)
     stored = zoo.inbox.store_content(row)
-    response = once(lambda session: Reply(_shown(zoo, uploads.complete(session, upload, stored)), status=200))
+
+    def work(session: Any) -> Reply:
+        complete = uploads.complete(session, upload, stored)
+        uploads.check_kept(session, zoo.store, complete)
+        return Reply(_shown(zoo, complete), status=200)
+
+    response = once(work)
     zoo.inbox.discard(row)
     return response
 

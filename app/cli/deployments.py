@@ -101,6 +101,15 @@ def revisions(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
 
 
 @app.command()
+def replicas(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """What every living serving process says about a deployment."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.deployments.replicas(name))
+        rows = ([r.id, r.generation, (r.problem or {}).get("detail", "")] for r in found)
+        screen.show(found, lambda: table(["replica", "#generation", "problem"], rows, "no replicas"))
+
+
+@app.command()
 def rollback(
     name: Name,
     generation: Annotated[int, typer.Argument(help="An earlier generation.", min=1)],

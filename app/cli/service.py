@@ -114,6 +114,28 @@ def migrate(data_dir: DataDir = None) -> None:
     Screen().out.print("the schema is up to date")
 
 
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    hours: Annotated[float, typer.Option(help="Age from which an object that no row names goes.", min=0)] = 1.0,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from app.cleaning import clean
+    from app.zoo.errors import ZooError
+    from app.zoo.settings import Settings
+
+    try:
+        settings = Settings(**({"data_dir": data_dir.resolve()} if data_dir else {}))  # type: ignore[arg-type]
+        clean(settings, hours * 3600, dry_run=dry_run, console=Screen().out)
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    except (ZooError, OSError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+
+
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
     record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,
@@ -163,4 +185,4 @@ def _yes(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
-COMMANDS = (up, serve, worker, migrate, demo, gallery, status)
+COMMANDS = (up, serve, worker, migrate, gc, demo, gallery, status)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.client.http import Http
-from app.client.types import Deployment, Prediction, Revision
+from app.client.types import Deployment, Prediction, Replica, Revision
 
 POLL_SECONDS = 0.2
 
@@ -54,6 +54,10 @@ class Deployments:
         """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
         path = f"/v1/deployments/{name}/modules"
         return self._put(path, json={"modules": [*module_ids]}, if_match=if_match)
+
+    def replicas(self, name: str) -> Iterator[Replica]:
+        """What every living serving process says about a deployment."""
+        return self._http.pages(Replica, f"/v1/deployments/{name}/replicas")
 
     def revisions(self, name: str) -> Iterator[Revision]:
         """Everything that the deployment was to serve, newest first."""

@@ -359,6 +359,16 @@ class Revision(Answer):
     created_at: datetime
 
 
+class Replica(Answer):
+    """A serving process, and what it does with a deployment."""
+
+    id: str
+    generation: int | None
+    """Generation it last worked on; none: it has not heard of the deployment yet."""
+    problem: dict[str, Any] | None
+    """Why it does not serve that generation."""
+
+
 class ClassScore(Answer):
     """One class of a prediction."""
 

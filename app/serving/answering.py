@@ -1,5 +1,7 @@
 """From a request to logits: which network it is for, and the way through the engine."""
 
+import logging
+import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -8,11 +10,10 @@ from torch import Tensor
 from app.serving import metrics
 from app.serving.engine import Engine, Overloaded, TooLate
 from app.serving.registry import Registry
-from app.serving.snapshot import Snapshot
-from app.zoo.deployments import DesiredModule
+from app.serving.snapshot import Choice, Snapshot
 from app.zoo.settings import Settings
-from pnc_core.composed import Composed
-from pnc_core.data import preprocess
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,44 +31,44 @@ class Host:
         return host
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A snapshot, and those of its modules that shall answer."""
+async def logits(request: Request, choice: Choice, images: Tensor) -> Tensor:
+    """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
-    snapshot: Snapshot
-    network: Composed
-    modules: tuple[DesiredModule, ...]
+    Args:
+        request: That asks.
+        choice: What answers.
+        images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
 
-    @classmethod
-    def make(cls, snapshot: Snapshot, ids: tuple[str, ...] | None) -> "Choice":
-        """All modules, or those with these ids."""
-        return cls(snapshot, *snapshot.chosen(ids))
+    Raises:
+        Overloaded: too many wait.
+        TooLate: it waited too long.
+    """
+    host, snapshot = Host.of(request), choice.snapshot
+    outcome, begun = "failed", time.monotonic()
+    with snapshot.used():
+        try:
+            answer = await host.engine.ask(choice.program, images, host.settings.answer_seconds)
+            outcome = "answered"
+        except (Overloaded, TooLate):
+            outcome = "turned_away"
+            raise
+        finally:
+            metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
+            _note(request, snapshot, outcome, time.monotonic() - begun)
+    return answer
 
-    async def logits(self, host: Host, images: Tensor, *, pixels: bool = True) -> Tensor:
-        """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
-        Args:
-            host: Whose engine answers.
-            images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
-            pixels: Which of both.
-
-        Raises:
-            Overloaded: too many wait.
-            TooLate: it waited too long.
-        """
-        snapshot = self.snapshot
-        outcome = "failed"
-        with snapshot.used():
-            try:
-                x = preprocess(images, snapshot.spec) if pixels else images
-                answer = await host.engine.ask(self.network, x, host.settings.answer_seconds)
-                outcome = "answered"
-            except (Overloaded, TooLate):
-                outcome = "turned_away"
-                raise
-            finally:
-                metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
-        return answer
+def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) -> None:
+    """One line a request: at debug level what was answered, as a warning what was not."""
+    level = logging.DEBUG if outcome == "answered" else logging.WARNING
+    if log.isEnabledFor(level):
+        about = {
+            "deployment": snapshot.deployment,
+            "generation": snapshot.generation,
+            "request_id": request.scope.get("state", {}).get("request_id"),
+            "milliseconds": round(1000 * seconds, 1),
+        }
+        log.log(level, "prediction %s", outcome, extra=about)
 
 
 def chosen_ids(text: str | None) -> tuple[str, ...] | None:

@@ -4,8 +4,8 @@ Requests that wait are answered together. Those of one target share its trunk, w
 modules each of them asked for: the target is read once for the whole batch, then
 every set of modules answers for its own rows.
 
-In `deterministic` mode every batch has one shape, filled up with zeros: kernels
-round by shape, not by neighbours, so that an image has one answer whatever else is asked.
+Where only some sizes of batches are allowed, a batch is filled up with zeros. In `deterministic` mode
+there is one: kernels round by shape, not by neighbours, so that an image has one answer whatever else is asked.
 """
 
 import asyncio
@@ -14,16 +14,14 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from app.serving import metrics
-from pnc_core.composed import Composed
-from pnc_core.positions import Reader, Traced
+from app.serving.programs import Program
 
 log = logging.getLogger(__name__)
 
@@ -46,25 +44,43 @@ class Limits:
     """Seconds that a batch waits for company once the device is free."""
     waiting: int = 256
     """Requests that may wait; more are turned away."""
-    deterministic: bool = False
-    """One shape for all batches."""
+    sizes: tuple[int, ...] = ()
+    """Sizes that batches may have, ascending; none: any."""
+
+    def size(self, rows: int) -> int:
+        """Of a batch for so many images."""
+        return next((size for size in self.sizes if size >= rows), rows)
+
+    @property
+    def tried(self) -> tuple[int, ...]:
+        """Sizes of batches that a program is warmed up with."""
+        return self.sizes or (1, self.batch)
 
 
 @dataclass(eq=False)
 class Question:
-    """Images for one network."""
+    """Images for one program."""
 
-    network: Composed
+    program: Program
     images: Tensor
-    """Preprocessed float32 (N, C, H, W)."""
+    """uint8 pixels, or float32 that are preprocessed already, (N, C, H, W)."""
     deadline: float
     """On the monotonic clock."""
-    answer: "Future[Tensor]" = field(default_factory=Future)
+    answer: "asyncio.Future[Tensor]"
     asked: float = field(default_factory=time.monotonic)
 
-    def kind(self) -> tuple[int, torch.Size]:
-        """Questions of one kind can share a batch: same target, same shape of image."""
-        return id(self.network.target), self.images.shape[1:]
+    def kind(self) -> tuple[int, torch.dtype, torch.Size]:
+        """Questions of one kind can share a batch: same trunk, same kind of image."""
+        return id(self.program.trunk), self.images.dtype, self.images.shape[1:]
+
+    def settle(self, answer: Tensor | Exception) -> None:
+        """On the asker's own event loop, unless it has given up."""
+        if self.answer.done():
+            return
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 class _Batch:
@@ -91,7 +107,7 @@ class _Batch:
 
 
 class Engine:
-    """Runs networks on one device.
+    """Runs programs on one device.
 
     Args:
         limits: How requests are gathered.
@@ -99,7 +115,7 @@ class Engine:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._waiting: queue.Queue[Question | None] = queue.Queue()
+        self._waiting: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
@@ -112,12 +128,12 @@ class Engine:
         self._waiting.put(None)
         self._thread.join()
 
-    async def ask(self, network: Composed, images: Tensor, seconds: float) -> Tensor:
+    async def ask(self, program: Program, images: Tensor, seconds: float) -> Tensor:
         """Logits (N, classes) of images.
 
         Args:
-            network: What answers.
-            images: Preprocessed float32 (N, C, H, W), N at least 1.
+            program: What answers.
+            images: uint8 pixels, or preprocessed float32, (N, C, H, W), N at least 1.
             seconds: How long the answer is of use.
 
         Raises:
@@ -127,17 +143,13 @@ class Engine:
         if self._waiting.qsize() >= self.limits.waiting:
             metrics.TURNED_AWAY.labels("queue_full").inc()
             raise Overloaded
-        question = Question(network, images, time.monotonic() + seconds)
-        self._waiting.put(question)
-        return await asyncio.wrap_future(question.answer)
+        answer: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        self._waiting.put(Question(program, images, time.monotonic() + seconds, answer))
+        return await answer
 
-    def answer_now(self, network: Composed, images: Tensor) -> Tensor:
-        """The same in the caller's own thread, in a batch of its own: to try a network out."""
-        return torch.cat([self._run([(network, part)])[0] for part in images.split(self.limits.batch)])
-
-    def shapes(self) -> tuple[int, ...]:
-        """Sizes of batches that a network is to be warmed up with."""
-        return (self.limits.batch,) if self.limits.deterministic else (1, self.limits.batch)
+    def answer_now(self, program: Program, images: Tensor) -> Tensor:
+        """The same in the caller's own thread, in batches of its own: to try a program out."""
+        return torch.cat([self._run([(program, part)])[0] for part in images.split(self.limits.batch)])
 
     def _work(self) -> None:
         held: list[Question] = []
@@ -177,56 +189,46 @@ class Engine:
         for question in batch:
             metrics.QUEUE_SECONDS.observe(begun - question.asked)
         try:
-            answers = self._chunks(batch)
+            answers: Sequence[Tensor | Exception] = self._chunks(batch)
         except Exception as error:
             log.exception("a batch of %d requests failed", len(batch))
-            for question in batch:
-                question.answer.set_exception(error)
-            return
-        metrics.COMPUTE_SECONDS.observe(time.monotonic() - begun)
-        metrics.BATCH_IMAGES.observe(sum(len(question.images) for question in batch))
-        for question, answer in zip(batch, answers, strict=True):
-            question.answer.set_result(answer)
+            answers = [error] * len(batch)
+        else:
+            metrics.COMPUTE_SECONDS.observe(time.monotonic() - begun)
+            metrics.BATCH_IMAGES.observe(sum(len(question.images) for question in batch))
+        _deliver(list(zip(batch, answers, strict=True)))
 
     def _chunks(self, batch: list[Question]) -> list[Tensor]:
         if len(batch) == 1 and len(batch[0].images) > self.limits.batch:
-            return [self.answer_now(batch[0].network, batch[0].images)]
-        return self._run([(question.network, question.images) for question in batch])
+            return [self.answer_now(batch[0].program, batch[0].images)]
+        return self._run([(question.program, question.images) for question in batch])
 
-    def _run(self, asked: Sequence[tuple[Composed, Tensor]]) -> list[Tensor]:
+    def _run(self, asked: Sequence[tuple[Program, Tensor]]) -> list[Tensor]:
         sizes = [len(images) for _, images in asked]
         with torch.inference_mode():
             images = asked[0][1] if len(asked) == 1 else torch.cat([images for _, images in asked])
-            if self.limits.deterministic:
-                images = _filled(images, self.limits.batch)
-            return self._together([network for network, _ in asked], images, sizes)
+            x = asked[0][0].trunk.prepare(_filled(images, self.limits.size(len(images))))
+            return [answer.cpu() for answer in self._together([program for program, _ in asked], x, sizes)]
 
-    def _together(self, networks: list[Composed], images: Tensor, sizes: list[int]) -> list[Tensor]:
-        """Answers for all rows; the trunk is read once, and every network answers for its own."""
-        distinct = list(dict.fromkeys(networks))
+    def _together(self, programs: list[Program], x: Tensor, sizes: list[int]) -> list[Tensor]:
+        """Answers for all rows; the trunk is read once, and every program answers for its own."""
+        distinct = list(dict.fromkeys(programs))
+        reading = distinct[0].trunk.read(x, {branch for program in distinct for branch in program.branches})
         if len(distinct) == 1:
-            return list(distinct[0](images)[: sum(sizes)].split(sizes))
-        names = tuple(sorted({name for network in distinct for name in network.reads}))
-        old, activations = _trunk(distinct[0].traced, names)(images)
-        owners = torch.tensor([distinct.index(n) for n, size in zip(networks, sizes, strict=True) for _ in range(size)])
-        answers: list[Tensor | None] = [None] * len(networks)
-        for number, network in enumerate(distinct):
+            return list(distinct[0].answer(reading)[: sum(sizes)].split(sizes))
+        owners = torch.tensor([distinct.index(p) for p, size in zip(programs, sizes, strict=True) for _ in range(size)])
+        answers: dict[int, Tensor] = {}
+        for number, program in enumerate(distinct):
             rows = torch.nonzero(owners == number).flatten()
-            mine = {name: activations[name][rows] for name in network.reads}
-            few = old[rows]
-            if self.limits.deterministic:
-                mine, few = {n: _filled(a, self.limits.batch) for n, a in mine.items()}, _filled(few, self.limits.batch)
-            places = [i for i, owner in enumerate(networks) if owner is network]
-            parts = network.answer(few, mine)[: len(rows)].split([sizes[i] for i in places])
-            for place, part in zip(places, parts, strict=True):
-                answers[place] = part
-        return [answer for answer in answers if answer is not None]
+            some = partial(_rows, rows=rows.to(x.device), size=self.limits.size(len(rows)))
+            places = [i for i, owner in enumerate(programs) if owner is program]
+            logits = program.answer(reading.rows(some, program.branches))[: len(rows)]
+            answers |= zip(places, logits.split([sizes[i] for i in places]), strict=True)
+        return [answers[place] for place in range(len(programs))]
 
 
-@lru_cache(maxsize=16)
-def _trunk(traced: Traced, names: tuple[str, ...]) -> Reader:
-    """Reads a target for several networks at once."""
-    return Reader(traced, names)
+def _rows(tensor: Tensor, rows: Tensor, size: int) -> Tensor:
+    return _filled(tensor[rows], size)
 
 
 def _filled(rows: Tensor, size: int) -> Tensor:
@@ -235,13 +237,25 @@ def _filled(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short > 0 else rows
 
 
+def _deliver(settled: list[tuple[Question, Tensor | Exception]]) -> None:
+    """Wake each asker's event loop once, however many answers there are for it."""
+    loops = {question.answer.get_loop() for question, _ in settled}
+    for loop in loops:
+        loop.call_soon_threadsafe(_settle_all, [pair for pair in settled if pair[0].answer.get_loop() is loop])
+
+
+def _settle_all(settled: list[tuple[Question, Tensor | Exception]]) -> None:
+    for question, answer in settled:
+        question.settle(answer)
+
+
 def _still_wanted(question: Question) -> bool:
     """Claim a question; those that were given up or are too late are settled here."""
-    if not question.answer.set_running_or_notify_cancel():
+    if question.answer.cancelled():
         metrics.TURNED_AWAY.labels("given_up").inc()
         return False
     if time.monotonic() > question.deadline:
         metrics.TURNED_AWAY.labels("too_late").inc()
-        question.answer.set_exception(TooLate())
+        _deliver([(question, TooLate())])
         return False
     return True

@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from app.api.problems import respond
 from app.api.wire.deployments import ClassScore, Prediction, ServedModule
-from app.serving.answering import Choice, Host, chosen_ids
+from app.serving.answering import Host, chosen_ids, logits
 from app.serving.engine import Overloaded, TooLate
+from app.serving.snapshot import Choice
 from app.zoo.images import decode_image
 from pnc_core.errors import DataError
 
@@ -21,11 +22,11 @@ async def predict(
 ) -> Response:
     """Classify one image; the answer names the revision and the modules that gave it."""
     host = Host.of(request)
-    choice = Choice.make(host.registry.get(deployment, generation), chosen_ids(modules))
+    choice = host.registry.get(deployment, generation).chosen(chosen_ids(modules))
     raw = await request.body()
     try:
         pixels = await run_in_threadpool(decode_image, raw, choice.snapshot.spec.input_size, "body")
-        logits = (await choice.logits(host, torch.from_numpy(pixels)[None]))[0]
+        found = (await logits(request, choice, torch.from_numpy(pixels)[None]))[0]
     except DataError as error:
         return respond(request.scope, 422, error.code, str(error))
     except Overloaded:
@@ -34,12 +35,12 @@ async def predict(
     except TooLate:
         detail = f"expected an answer within {host.settings.answer_seconds:g} s, got none; try again"
         return respond(request.scope, 504, "too_late", detail)
-    return Response(_prediction(choice, logits).model_dump_json(), media_type="application/json")
+    return Response(_prediction(choice, found).model_dump_json(), media_type="application/json")
 
 
-def _prediction(choice: Choice, logits: torch.Tensor) -> Prediction:
+def _prediction(choice: Choice, found: torch.Tensor) -> Prediction:
     snapshot = choice.snapshot
-    rows = zip(choice.network.classes, logits.softmax(0).tolist(), logits.tolist(), strict=True)
+    rows = zip(choice.classes, found.softmax(0).tolist(), found.tolist(), strict=True)
     scores = [ClassScore(name=name, probability=p, logit=logit) for name, p, logit in rows]
     return Prediction(
         deployment=snapshot.deployment,

@@ -16,6 +16,7 @@ from app.api.problems import install, respond
 from app.serving import images, oip
 from app.serving.answering import Host
 from app.serving.engine import Engine, Limits
+from app.serving.programs import Mode
 from app.serving.registry import Registry
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
@@ -31,12 +32,10 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
-    engine = Engine(
-        Limits(settings.batch_images, settings.batch_wait_ms / 1000, settings.waiting_requests, settings.deterministic)
-    )
-    app.state.host = Host(settings, Registry(open_zoo(settings), engine), engine)
-    for part in (oip, images):
-        app.include_router(part.router)
+    engine = Engine(_limits(settings))
+    app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine)
+    app.router.routes.extend(oip.routes)
+    app.include_router(images.router)
     app.post("/internal/sync/{deployment}")(sync)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
@@ -45,6 +44,21 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     _speak_protocol(app)
     app.add_middleware(Guard, settings=settings)
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    most = settings.batch_images
+    sizes: tuple[int, ...] = ()
+    if settings.deterministic:
+        sizes = (most,)
+    elif settings.serving_compile:  # which makes a program for every size of batch
+        sizes = (*(2**power for power in range((most - 1).bit_length())), most)
+    return Limits(most, settings.batch_wait_ms / 1000, settings.waiting_requests, sizes)
+
+
+def _mode(settings: Settings) -> Mode:
+    precision = {"float32": torch.float32, "bf16": torch.bfloat16}[settings.serving_precision]
+    return Mode(settings.deterministic, precision, settings.serving_compile, settings.device)
 
 
 @asynccontextmanager

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
 from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
-from app.serving.answering import Choice, Host, chosen_ids
+from app.serving.answering import Host, chosen_ids, logits
 from app.serving.engine import Overloaded, TooLate
+from app.serving.snapshot import Choice
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
 from app.zoo import deployments
 from app.zoo.errors import NotFound, ZooError
@@ -31,6 +32,7 @@ from app.zoo.errors import NotFound, ZooError
 log = logging.getLogger(__name__)
 OUTPUTS = ("logits", "probabilities")
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository", "model_configuration", "statistics"]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 COMPRESSED = 1024
 """Shorter answers are sent as they are, whatever the client could read."""
 
@@ -61,51 +63,27 @@ def answer_error(error: Exception) -> Response:
     return _error(500, "expected to handle this, got an error of our own; see serving's log")
 
 
-class ProtocolRoute(APIRoute):
-    """Whatever goes wrong behind it is answered in the protocol's form."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, with our answers to errors."""
-        handler = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except Exception as error:
-                return answer_error(error)
-
-        return handle
-
-
-router = APIRouter(prefix="/v2", route_class=ProtocolRoute)
-
-
-@router.get("")
-async def server() -> Response:
+async def server(_: Request) -> Response:
     """Server metadata."""
     return _json({"name": "pnc-zoo", "version": installed("pnc-zoo"), "extensions": EXTENSIONS})
 
 
-@router.get("/health/live")
-async def live() -> Response:
+async def live(_: Request) -> Response:
     """The process is alive."""
     return _json({"live": True})
 
 
-@router.get("/health/ready")
 async def ready(request: Request) -> Response:
     """Everything wanted is served or refused."""
     settled = await run_in_threadpool(Host.of(request).registry.settled)
     return _json({"ready": settled, "live": True}, 200 if settled else 503)
 
 
-@router.get("/models/stats")
-@router.get("/models/{name}/stats")
-@router.get("/models/{name}/versions/{version}/stats")
-async def statistics(request: Request, name: str | None = None, version: str | None = None) -> Response:
-    """How many requests are under way; everything else is at /metrics."""
-    names = [name] if name is not None else Host.of(request).registry.names()
-    rows = [(one, _choice(request, one, version).snapshot) for one in names]
+async def statistics(request: Request) -> Response:
+    """How many requests were answered; everything else is at /metrics."""
+    named = request.path_params.get("name")
+    names = [named] if named is not None else Host.of(request).registry.names()
+    rows = [(one, _choice(request, one).snapshot) for one in names]
     found = [
         {
             "name": one,
@@ -118,79 +96,69 @@ async def statistics(request: Request, name: str | None = None, version: str | N
     return _json({"model_stats": found})
 
 
-@router.get("/models/{name}/ready")
-@router.get("/models/{name}/versions/{version}/ready")
-async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
+async def model_ready(request: Request) -> Response:
     """Is it served?"""
-    choice = _choice(request, name, version)
-    return _json({"name": name, "ready": True, "version": str(choice.snapshot.generation)})
+    choice = _choice(request)
+    return _json({"name": _name(request), "ready": True, "version": str(choice.snapshot.generation)})
 
 
-@router.get("/models/{name}")
-@router.get("/models/{name}/versions/{version}")
-async def model(request: Request, name: str, version: str | None = None) -> Response:
+async def model(request: Request) -> Response:
     """Model metadata."""
-    choice = _choice(request, name, version)
-    size, classes = choice.snapshot.spec.input_size, len(choice.network.classes)
+    choice = _choice(request)
+    size, classes = choice.snapshot.spec.input_size, len(choice.classes)
     return _json(
         {
-            "name": name,
+            "name": _name(request),
             "versions": [str(choice.snapshot.generation)],
             "platform": "pytorch_pnc",
             "inputs": [{"name": PIXELS, "datatype": INPUTS[PIXELS], "shape": [-1, *size]}],
             "outputs": [{"name": output, "datatype": "FP32", "shape": [-1, classes]} for output in OUTPUTS],
-            "parameters": _provenance(choice),
+            "parameters": choice.provenance,
         }
     )
 
 
-@router.get("/models/{name}/config")
-@router.get("/models/{name}/versions/{version}/config")
-async def config(request: Request, name: str, version: str | None = None) -> Response:
+async def config(request: Request) -> Response:
     """Model configuration, as Triton writes it."""
-    choice, limits = _choice(request, name, version), Host.of(request).engine.limits
-    size, classes = choice.snapshot.spec.input_size, len(choice.network.classes)
+    choice, limits = _choice(request), Host.of(request).engine.limits
+    size, classes = choice.snapshot.spec.input_size, len(choice.classes)
     return _json(
         {
-            "name": name,
+            "name": _name(request),
             "platform": "pytorch_pnc",
             "backend": "pytorch",
             "max_batch_size": limits.batch,
             "input": [{"name": PIXELS, "data_type": f"TYPE_{INPUTS[PIXELS]}", "dims": list(size)}],
             "output": [{"name": output, "data_type": "TYPE_FP32", "dims": [classes]} for output in OUTPUTS],
             "dynamic_batching": {"max_queue_delay_microseconds": int(limits.wait * 1e6)},
-            "parameters": {key: {"string_value": value} for key, value in _provenance(choice).items()},
+            "parameters": {key: {"string_value": value} for key, value in choice.provenance.items()},
         }
     )
 
 
-@router.post("/models/{name}/infer")
-@router.post("/models/{name}/versions/{version}/infer")
-async def infer(request: Request, name: str, version: str | None = None) -> Response:
+async def infer(request: Request) -> Response:
     """Inference, JSON or binary tensors either way."""
     host, headers = Host.of(request), request.headers
-    choice = _choice(request, name, version)
+    choice = _choice(request)
     most = host.settings.max_image_bytes
     body = inflate(await request.body(), headers.get("content-encoding", "").strip().lower(), most)
     size = choice.snapshot.spec.input_size
     asked = parse(body, headers.get("inference-header-content-length"), size, OUTPUTS)
     choice = _narrowed(choice, asked)
-    images = torch.from_numpy(asked.array.copy() if not asked.array.flags.writeable else asked.array)
-    logits = await choice.logits(host, images, pixels=asked.input == PIXELS)
+    found = await logits(request, choice, torch.from_numpy(asked.array))
     head: dict[str, Any] = {
-        "model_name": name,
+        "model_name": _name(request),
         "model_version": str(choice.snapshot.generation),
-        "parameters": _provenance(choice),
+        "parameters": choice.provenance_json,
     }
     if asked.id is not None:
         head["id"] = asked.id
-    arrays = [(wanted, _output(wanted, logits, choice.network.classes)) for wanted in asked.outputs]
+    arrays = [(wanted, _output(wanted, found, choice.classes)) for wanted in asked.outputs]
     content, kind = render(head, arrays)
     content, packed = _compressed(content, headers.get("accept-encoding", ""))
     return Response(content, 200, {**kind, **packed})
 
 
-@router.post("/repository/index")
 async def index(request: Request) -> Response:
     """Everything that is served, and every module that is attached, as a bare list."""
     registry, rows = Host.of(request).registry, []
@@ -201,16 +169,14 @@ async def index(request: Request) -> Response:
     return _json(rows)
 
 
-@router.post("/repository/models/{name}/load")
-async def load(request: Request, name: str) -> Response:
+async def load(request: Request) -> Response:
     """Attach a module (`deployment+module`); a deployment's own name asks whether it is served."""
-    return await run_in_threadpool(_change, Host.of(request), name, deployments.attach)
+    return await run_in_threadpool(_change, Host.of(request), _name(request), deployments.attach)
 
 
-@router.post("/repository/models/{name}/unload")
-async def unload(request: Request, name: str) -> Response:
+async def unload(request: Request) -> Response:
     """Detach a module (`deployment+module`)."""
-    return await run_in_threadpool(_change, Host.of(request), name, deployments.detach)
+    return await run_in_threadpool(_change, Host.of(request), _name(request), deployments.detach)
 
 
 def _change(host: Host, name: str, work: Callable[..., deployments.Change]) -> Response:
@@ -229,17 +195,23 @@ def _change(host: Host, name: str, work: Callable[..., deployments.Change]) -> R
     return _json({}) if refusal is None else _error(400, refusal.detail)
 
 
-def _choice(request: Request, name: str, version: str | None) -> Choice:
+def _name(request: Request) -> str:
+    name: str = request.path_params["name"]
+    return name
+
+
+def _choice(request: Request, name: str | None = None) -> Choice:
     """What a model's name and version mean.
 
     Raises:
         NotFound: there is no such deployment, generation or module; the target never answers in its place.
     """
-    deployment, plus, module = name.partition("+")
+    deployment, plus, module = (name or _name(request)).partition("+")
+    version: str | None = request.path_params.get("version")
     if version is not None and not (version.isascii() and version.isdigit() and len(version) < 10):
         raise NotFound(f"{deployment}: expected a generation's number as version, got {version!r:.40}")
     snapshot = Host.of(request).registry.get(deployment, None if version is None else int(version))
-    return Choice.make(snapshot, (module,) if plus else None)
+    return snapshot.chosen((module,) if plus else None)
 
 
 def _narrowed(choice: Choice, asked: Inference) -> Choice:
@@ -249,23 +221,11 @@ def _narrowed(choice: Choice, asked: Inference) -> Choice:
         return choice
     if not isinstance(named, str):
         raise BadRequest(f"parameters.modules: expected ids separated by commas, got {named!r:.80}")
-    return Choice.make(choice.snapshot, chosen_ids(named))
+    return choice.snapshot.chosen(chosen_ids(named))
 
 
-def _provenance(choice: Choice) -> dict[str, str]:
-    """What answered, as parameters, which are strings."""
-    return {
-        "generation": str(choice.snapshot.generation),
-        "target": choice.snapshot.version,
-        "target_fingerprint": choice.snapshot.fingerprint,
-        "modules": ",".join(module.id for module in choice.modules),
-        "module_digests": ",".join(module.digest for module in choice.modules),
-        "classes": orjson.dumps(choice.network.classes).decode(),
-    }
-
-
-def _output(wanted: Wanted, logits: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
-    numbers = (logits if wanted.name == "logits" else logits.softmax(1)).numpy()
+def _output(wanted: Wanted, found: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
+    numbers = (found if wanted.name == "logits" else found.softmax(1)).numpy()
     if not wanted.classification:
         return numbers
     best = np.argsort(-numbers, axis=1, kind="stable")[:, : wanted.classification]
@@ -282,3 +242,38 @@ def _compressed(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
     if len(content) >= COMPRESSED and "deflate" in kinds:
         return zlib.compress(content, 1), {"Content-Encoding": "deflate"}
     return content, {}
+
+
+def _answered(endpoint: Endpoint) -> Endpoint:
+    """Whatever goes wrong behind it is answered in the protocol's form."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Exception as error:
+            return answer_error(error)
+
+    return answer
+
+
+def _routes(path: str, endpoint: Endpoint, method: str = "GET", *, versioned: bool = False) -> list[Route]:
+    """Routes of one endpoint; `{v}` in a path is where a version may stand."""
+    paths = [path.replace("{v}", "")] + [path.replace("{v}", "/versions/{version}")] * versioned
+    return [Route(f"/v2{one}", _answered(endpoint), methods=[method]) for one in paths]
+
+
+# Starlette tries them in order: what is asked most comes first. FastAPI's own routes do more than is wanted here.
+routes = [
+    *_routes("/models/{name}{v}/infer", infer, "POST", versioned=True),
+    *_routes("", server),
+    *_routes("/health/live", live),
+    *_routes("/health/ready", ready),
+    *_routes("/models/stats", statistics),
+    *_routes("/models/{name}{v}/stats", statistics, versioned=True),
+    *_routes("/models/{name}{v}/ready", model_ready, versioned=True),
+    *_routes("/models/{name}{v}/config", config, versioned=True),
+    *_routes("/models/{name}{v}", model, versioned=True),
+    *_routes("/repository/index", index, "POST"),
+    *_routes("/repository/models/{name}/load", load, "POST"),
+    *_routes("/repository/models/{name}/unload", unload, "POST"),
+]

@@ -13,17 +13,19 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from sqlalchemy.orm import Session
 
 from app.serving import metrics
 from app.serving.engine import Engine
-from app.serving.snapshot import Snapshot, compose, load_alone, load_target, try_out
-from app.zoo import deployments
+from app.serving.programs import Branch, Mode, Trunk, put_together
+from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
+from app.zoo import deployments, replicas
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
+from app.zoo.ids import new_id
+from app.zoo.replicas import Observation
 from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
-from pnc_core.composed import Composed
 from pnc_core.errors import PncError
 
 log = logging.getLogger(__name__)
@@ -60,32 +62,35 @@ class ModuleCache:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[str, str], tuple[Composed, int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[Branch, int]] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def get(self, version_id: str, digest: str) -> Composed | None:
-        """A target with this one module, if it is kept."""
-        found = self._kept.get((version_id, digest))
-        if found is None:
-            return None
-        self._kept.move_to_end((version_id, digest))
-        return found[0]
+    def get(self, version_id: str, digest: str) -> Branch | None:
+        """A module ready to be run beside this target, if it is kept."""
+        with self._lock:
+            found = self._kept.get((version_id, digest))
+            if found is None:
+                return None
+            self._kept.move_to_end((version_id, digest))
+            return found[0]
 
-    def put(self, version_id: str, digest: str, alone: Composed) -> None:
+    def put(self, version_id: str, digest: str, branch: Branch) -> None:
         """Keep one more."""
-        size = sum(t.numel() * t.element_size() for t in alone.attached[0].state_dict().values())
-        self._kept[version_id, digest] = alone, size
+        with self._lock:
+            self._kept[version_id, digest] = branch, branch.bytes
 
     def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
         """Drop what belongs to targets that are gone, and what is too much."""
-        for key in [key for key in self._kept if key[0] not in versions]:
-            del self._kept[key]
-        total = sum(size for _, size in self._kept.values())
-        for key in [key for key in self._kept if key not in served]:
-            if total <= self._most:
-                break
-            total -= self._kept.pop(key)[1]
-            metrics.CACHE_EVICTIONS.inc()
-        metrics.CACHE_BYTES.set(total)
+        with self._lock:
+            for key in [key for key in self._kept if key[0] not in versions]:
+                del self._kept[key]
+            total = sum(size for _, size in self._kept.values())
+            for key in [key for key in self._kept if key not in served]:
+                if total <= self._most:
+                    break
+                total -= self._kept.pop(key)[1]
+                metrics.CACHE_EVICTIONS.inc()
+            metrics.CACHE_BYTES.set(total)
 
 
 class Registry:
@@ -93,20 +98,26 @@ class Registry:
 
     Args:
         zoo: Where wanted state, weights and bundles are.
-        engine: Runs networks, to try them out.
+        engine: Runs programs, to try them out.
+        mode: How networks are made ready to be run.
     """
 
-    def __init__(self, zoo: Zoo, engine: Engine) -> None:
-        self.zoo, self._engine = zoo, engine
+    def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
+        self.zoo, self._engine, self._mode = zoo, engine, mode
+        self.replica = new_id("rep")
+        self._reported = -replicas.BEAT_SECONDS
+        """When, on the monotonic clock."""
         self._snapshots: dict[str, Snapshot] = {}
         self._earlier: dict[str, tuple[Snapshot, ...]] = {}
         self._refusals: dict[str, Refusal] = {}
         """The last refusal of each name: whoever asks later still gets the reason."""
-        self._targets: dict[str, Composed] = {}
+        self._trunks: dict[str, Trunk] = {}
         self._unfit: set[tuple[str, str]] = set()
         """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._changing = threading.Lock()
+        self._loading = threading.Lock()
+        """Not held while something that is loaded already is attached or detached."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="registry", daemon=True)
 
@@ -118,6 +129,8 @@ class Registry:
         """Stop following."""
         self._stop.set()
         self._thread.join()
+        with self.zoo.database.write() as session:
+            replicas.leave(session, self.replica)
 
     def names(self) -> list[str]:
         """Of all that is served."""
@@ -154,7 +167,7 @@ class Registry:
                 if name in (None, deployment.name):
                     self._converge(deployment)
             used = {d.version_id for d in wanted.values()}
-            self._targets = {key: network for key, network in self._targets.items() if key in used}
+            self._trunks = {key: trunk for key, trunk in self._trunks.items() if key in used}
             self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
 
     def refusal(self, name: str, generation: int) -> Refusal | None:
@@ -195,29 +208,45 @@ class Registry:
             metrics.SWAP_SECONDS.observe(time.monotonic() - started)
             with self.zoo.database.write() as session:
                 deployments.observe(session, wanted.name, wanted.generation)
-            log.info("%s: serving generation %d, %d modules", wanted.name, wanted.generation, len(wanted.modules))
+                self._report(session)
+            about = {"deployment": wanted.name, "generation": wanted.generation}
+            log.info("serving it, with %d modules", len(wanted.modules), extra=about)
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot:
-        target = self._targets.get(wanted.version_id)
-        if target is None:
-            channels_last = not self._engine.limits.deterministic
-            target = self._targets[wanted.version_id] = load_target(self.zoo, wanted, channels_last=channels_last)
-        snapshot = compose(wanted, target, [self._alone(wanted, target, module) for module in wanted.modules])
-        try_out(snapshot, self._engine.answer_now, self._engine.shapes())
+        trunk = self._trunks.get(wanted.version_id)
+        if trunk is None:
+            trunk = load_trunk(self.zoo, wanted, self._mode)
+            self._try_out(wanted.name, trunk, ())
+            self._trunks[wanted.version_id] = trunk
+        branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
+        snapshot = compose(wanted, trunk, branches)
+        # The trunk and each branch have been warmed up: what is new is that they are together.
+        if len(branches) > 1:
+            try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
         return snapshot
 
-    def _alone(self, wanted: DesiredDeployment, target: Composed, module: DesiredModule) -> Composed:
-        alone = self._modules.get(wanted.version_id, module.digest)
-        if alone is not None and not self._serves(wanted.name, module):
+    def _try_out(self, name: str, trunk: Trunk, branches: tuple[Branch, ...]) -> None:
+        try_out(name, put_together(trunk, branches), self._engine.answer_now, self._engine.limits.tried)
+
+    def _branch(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+        branch = self._modules.get(wanted.version_id, module.digest)
+        if branch is None:
+            return self._loaded(wanted, trunk, module)
+        if not self._serves(wanted.name, module):
             # What is attached must still be there after a restart: its bytes are hashed again, though they are known.
             with verified_file(self.zoo.store, module.key, module.digest):
                 pass
-        if alone is None:
-            alone = load_alone(self.zoo, wanted, target, module)
-            if not self._engine.limits.deterministic:
-                alone.clones.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._modules.put(wanted.version_id, module.digest, alone)
-        return alone
+        return branch
+
+    def _loaded(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+        """Load a module and try it out alone, unless another thread has just done so."""
+        with self._loading:
+            branch = self._modules.get(wanted.version_id, module.digest)
+            if branch is None:
+                branch = load_branch(self.zoo, wanted, trunk, module)
+                self._try_out(module.id, trunk, (branch,))
+                self._modules.put(wanted.version_id, module.digest, branch)
+        return branch
 
     def _serves(self, name: str, module: DesiredModule) -> bool:
         snapshot = self._snapshots.get(name)
@@ -233,8 +262,25 @@ class Registry:
     def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
         refusal = Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS)
         self._refusals[wanted.name] = refusal
+        about = {"deployment": wanted.name, "generation": wanted.generation}
+        log.warning("refused (%s): %s", code, detail, extra=about)
         with self.zoo.database.write() as session:
             deployments.refuse(session, wanted.name, wanted.generation, refusal.document())
+            self._report(session)
+
+    def _report(self, session: Session) -> None:
+        observed = {name: Observation(snapshot.generation) for name, snapshot in list(self._snapshots.items())}
+        for name, refused in list(self._refusals.items()):
+            if name not in observed or refused.generation > observed[name].generation:
+                observed[name] = Observation(refused.generation, refused.document())
+        replicas.report(session, self.replica, observed)
+        self._reported = time.monotonic()
+
+    def _beat(self) -> None:
+        """Say that this replica is alive, though nothing has changed."""
+        if time.monotonic() - self._reported >= replicas.BEAT_SECONDS:
+            with self.zoo.database.write() as session:
+                self._report(session)
 
     def _read_ahead(self) -> None:
         """Load modules that could be attached next, so that attaching is only a matter of putting together."""
@@ -243,22 +289,22 @@ class Registry:
             fitting = [(d, deployments.attachable(session, d, READ_AHEAD)) for d in wanted]
         for deployment, modules in fitting:
             for module in modules:
-                target, key = self._targets.get(deployment.version_id), (deployment.version_id, module.digest)
-                if target is None or self._stop.is_set():
+                trunk, key = self._trunks.get(deployment.version_id), (deployment.version_id, module.digest)
+                if trunk is None or self._stop.is_set():
                     return
                 if key in self._unfit or self._modules.get(*key) is not None:
                     continue
-                with self._changing:
-                    try:
-                        self._alone(deployment, target, module)
-                    except (PncError, ZooError) as error:
-                        self._unfit.add(key)
-                        log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
+                try:
+                    self._loaded(deployment, trunk, module)
+                except (PncError, ZooError) as error:
+                    self._unfit.add(key)
+                    log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def _poll(self) -> None:
         while not self._stop.is_set():
             try:
                 self.sync()
+                self._beat()
                 self._read_ahead()
             except Exception:
                 log.exception("cannot follow the wanted state; trying again")

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import orjson
 import torch
 from torch import Tensor
 
 from app.serving import metrics
+from app.serving.programs import Branch, Mode, Program, Trunk, put_together
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound
 from app.zoo.store import verified_file
@@ -20,17 +23,16 @@ from app.zoo.zoo import Zoo
 from pnc_core.bundle import read_bundle
 from pnc_core.composed import Composed, attach, without_modules
 from pnc_core.config import NetworkSpec
-from pnc_core.data import preprocess
 from pnc_core.errors import MismatchError, NetworkError
 from pnc_core.identity import fingerprint
 from pnc_core.networks import load_network
 
-MAX_SUBSETS = 64
-"""Sets of modules that requests have asked for and that stay built."""
+MAX_CHOICES = 64
+"""Sets of modules that requests have asked for and that stay put together."""
 PROBES = 6
 """Images of noise that a module's answers must differ on."""
-Run = Callable[[Composed, Tensor], Tensor]
-"""(network, preprocessed images) -> logits."""
+Run = Callable[[Program, Tensor], Tensor]
+"""(program, uint8 pixels) -> logits."""
 
 
 @dataclass(eq=False)
@@ -59,12 +61,17 @@ class Snapshot:
     fingerprint: str
     """Of the live target's tensors, taken anew when the snapshot was made."""
     spec: NetworkSpec
-    network: Composed
+    program: Program
     """The target with all modules."""
     modules: tuple[DesiredModule, ...]
     """As attached, in order."""
     use: Use = field(default_factory=Use)
-    _subsets: dict[tuple[str, ...], Composed] = field(default_factory=dict)
+    _choices: dict[tuple[str, ...] | None, "Choice"] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Composed:
+        """As the library puts it together."""
+        return self.program.network
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -78,38 +85,69 @@ class Snapshot:
             if self.use.replaced is not None and not self.use.requests:
                 metrics.DRAIN_SECONDS.observe(time.monotonic() - self.use.replaced)
 
-    def chosen(self, ids: tuple[str, ...] | None) -> tuple[Composed, tuple[DesiredModule, ...]]:
+    def chosen(self, ids: tuple[str, ...] | None) -> "Choice":
         """The target with only some of the modules: those a request names; None: all.
 
         Raises:
             NotFound: a module is not attached here.
         """
-        if ids is None:
-            return self.network, self.modules
+        found = self._choices.get(ids)
+        if found is None:
+            if len(self._choices) >= MAX_CHOICES:
+                self._choices.clear()
+            found = self._choices[ids] = self._choose(ids)
+        return found
+
+    def _choose(self, ids: tuple[str, ...] | None) -> "Choice":
         here = {module.id: i for i, module in enumerate(self.modules)}
-        unknown = [i for i in ids if i not in here]
+        unknown = [i for i in ids or () if i not in here]
         if unknown:
             raise NotFound(f"{self.deployment}: expected modules among {list(here)}, got {unknown}; attach them first")
-        places = tuple(sorted({here[i] for i in ids}))
-        modules = tuple(self.modules[i] for i in places)
+        places = sorted(here.values() if ids is None else {here[i] for i in ids})
         if len(places) == len(self.modules):
-            return self.network, modules
-        key = tuple(module.id for module in modules)
-        if key not in self._subsets:
-            if len(self._subsets) >= MAX_SUBSETS:
-                self._subsets.clear()
-            attached = self.network.attached
-            self._subsets[key] = Composed(self.network.target, self.network.traced, [attached[i] for i in places])
-        return self._subsets[key], modules
+            return Choice(self, self.program, self.modules)
+        branches = [self.program.branches[i] for i in places]
+        return Choice(self, put_together(self.program.trunk, branches), tuple(self.modules[i] for i in places))
 
 
-def load_target(zoo: Zoo, wanted: DesiredDeployment, *, channels_last: bool) -> Composed:
-    """A deployment's target in eval mode, traced, with nothing attached.
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A snapshot, and those of its modules that shall answer."""
+
+    snapshot: Snapshot
+    program: Program
+    modules: tuple[DesiredModule, ...]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the logits."""
+        return self.program.network.classes
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """What answers, as texts."""
+        return {
+            "generation": str(self.snapshot.generation),
+            "target": self.snapshot.version,
+            "target_fingerprint": self.snapshot.fingerprint,
+            "modules": ",".join(module.id for module in self.modules),
+            "module_digests": ",".join(module.digest for module in self.modules),
+            "classes": orjson.dumps(self.classes).decode(),
+        }
+
+    @cached_property
+    def provenance_json(self) -> orjson.Fragment:
+        """The same as JSON, written once for all answers."""
+        return orjson.Fragment(orjson.dumps(self.provenance))
+
+
+def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
+    """A deployment's target in eval mode, ready to be run and to have modules attached.
 
     Args:
         zoo: Where the weights are.
         wanted: Which they are.
-        channels_last: Lay the weights out for speed; they are the same numbers.
+        mode: How it is made ready.
 
     Raises:
         MismatchError: the stored weights are not those that were registered.
@@ -117,10 +155,15 @@ def load_target(zoo: Zoo, wanted: DesiredDeployment, *, channels_last: bool) -> 
     """
     with verified_file(zoo.store, wanted.weights_key, wanted.weights_digest) as path:
         network = load_network(wanted.spec, path).requires_grad_(False)
-    if channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _lay_out(network, mode)
     checked_fingerprint(wanted, network)
-    return without_modules(network, wanted.spec)
+    return Trunk(without_modules(network, wanted.spec), mode)
+
+
+def _lay_out(network: torch.nn.Module, mode: Mode) -> None:
+    """Put weights on the device, for speed with channels last; they are the same numbers."""
+    layout = torch.contiguous_format if mode.exact else torch.channels_last
+    network.to(device=mode.device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def checked_fingerprint(wanted: DesiredDeployment, target: torch.nn.Module) -> str:
@@ -135,54 +178,56 @@ def checked_fingerprint(wanted: DesiredDeployment, target: torch.nn.Module) -> s
     return got
 
 
-def load_alone(zoo: Zoo, wanted: DesiredDeployment, target: Composed, module: DesiredModule) -> Composed:
-    """A target with one module attached: where modules are taken from when they are put together.
+def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+    """A module, ready to be run beside the trunk of its target.
 
     Raises:
         ZooError: the object is gone, or its bytes have changed.
         PncError: the bundle is damaged or made for another target; the target is as it was.
     """
     with verified_file(zoo.store, module.key, module.digest) as path:
-        return attach(target, read_bundle(path), spec=wanted.spec)
+        alone = attach(trunk.target, read_bundle(path), spec=wanted.spec)
+    _lay_out(alone.clones, trunk.mode)
+    return Branch(alone.attached[0], trunk)
 
 
-def compose(wanted: DesiredDeployment, target: Composed, alone: list[Composed]) -> Snapshot:
-    """A snapshot of a target with modules that were each attached to it before."""
-    modules = [one.attached[0] for one in alone]
+def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> Snapshot:
+    """A snapshot of a target with modules that are ready to be run."""
     return Snapshot(
         deployment=wanted.name,
         generation=wanted.generation,
         version=wanted.version,
-        fingerprint=checked_fingerprint(wanted, target.target),
+        fingerprint=checked_fingerprint(wanted, trunk.target.target),
         spec=wanted.spec,
-        network=Composed(target.target, target.traced, modules) if modules else target,
+        program=put_together(trunk, branches),
         modules=wanted.modules,
     )
 
 
-def try_out(snapshot: Snapshot, run: Run, shapes: tuple[int, ...]) -> None:
-    """Warm a network up, and refuse one whose answers are no numbers or whose modules say nothing.
+def try_out(name: str, program: Program, run: Run, sizes: tuple[int, ...]) -> None:
+    """Warm a program up, and refuse one whose answers are no numbers or whose modules say nothing.
 
     Args:
-        snapshot: Not served yet.
+        name: Of what is new in it, for errors.
+        program: Not served yet.
         run: Runs it.
-        shapes: Sizes of batches that will come.
+        sizes: Of the batches that will come; none: it has been warmed up in parts.
 
     Raises:
         NetworkError: a logit is not finite, or a module answers the same whatever it sees.
     """
+    size = program.network.traced.spec.input_size
     generator = torch.Generator().manual_seed(0)
-    size = snapshot.spec.input_size
-    noise = torch.randint(0, 256, (max(PROBES, *shapes), *size), generator=generator, dtype=torch.uint8)
+    noise = torch.randint(0, 256, (max(PROBES, *sizes, 0), *size), generator=generator, dtype=torch.uint8)
     noise[0], noise[1] = 0, 255
-    images = preprocess(noise, snapshot.spec)
-    for shape in shapes:
-        run(snapshot.network, images[:shape])
-    logits = run(snapshot.network, images[:PROBES])
+    for batch in sizes:
+        run(program, noise[:batch])
+    logits = run(program, noise[:PROBES])
     if not bool(torch.isfinite(logits).all()):
-        raise NetworkError(f"{snapshot.deployment}: expected finite logits of blank images and noise, got inf or nan")
-    names = snapshot.network.classes
-    for module, attached in zip(snapshot.modules, snapshot.network.attached, strict=True):
-        own = logits[:, [names.index(name) for name in attached.manifest.classes]]
-        if not attached.manifest.head.strict and bool((own == own[:1]).all()):
-            raise NetworkError(f"{module.id}: expected logits that depend on the image, got {own[0].tolist()} for all")
+        raise NetworkError(f"{name}: expected finite logits of blank images and noise, got inf or nan")
+    names = program.network.classes
+    for branch in program.branches:
+        manifest = branch.module.manifest
+        own = logits[:, [names.index(name) for name in manifest.classes]]
+        if not manifest.head.strict and bool((own == own[:1]).all()):
+            raise NetworkError(f"{name}: expected logits that depend on the image, got {own[0].tolist()} for all")

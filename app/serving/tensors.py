@@ -117,7 +117,7 @@ def _raw(rest: bytes, size: tuple[int, int, int]) -> NDArray[Any]:
     one = size[0] * size[1] * size[2]
     if not rest or len(rest) % one:
         raise BadRequest(f"body: expected a multiple of {one} bytes (UINT8 {list(size)} an image), got {len(rest)}")
-    return np.frombuffer(rest, np.uint8).reshape(-1, *size)
+    return np.frombuffer(bytearray(rest), np.uint8).reshape(-1, *size)
 
 
 def _parameters(document: dict[str, Any], where: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _bytes(rest: bytes, binary: Any, count: int, dtype: np.dtype[Any], name: str
         raise BadRequest(
             f"{name}: expected {expected} bytes behind the JSON, got {len(rest)} and binary_data_size {binary!r:.40}"
         )
-    return np.frombuffer(rest, dtype)
+    return np.frombuffer(bytearray(rest), dtype)  # a copy: torch wants memory that could be written
 
 
 def _numbers(data: Any, count: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:

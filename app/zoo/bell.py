@@ -20,10 +20,12 @@ from app.zoo.tables import JobRow, StepRow
 
 if TYPE_CHECKING:
     from celery import Celery
+    from kombu import Queue
 
 log = logging.getLogger(__name__)
 JOB_TASK, STEP_TASK = "pnc.job", "pnc.step"
 _RINGS = "rings"
+DEVICES, SIZES = ("any", "cpu", "cuda"), ("small", "large")
 QUEUE_SECONDS = 6 * 3600
 """Far longer than any message waits: the broker must never hand one out twice by itself."""
 
@@ -88,6 +90,7 @@ def celery_app(broker_url: str) -> "Celery":
         task_acks_late=False,
         task_default_queue="pnc",
         task_ignore_result=True,
+        task_queues=queues_of(DEVICES, SIZES),
         task_reject_on_worker_lost=False,
         task_serializer="json",
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -122,6 +125,15 @@ def announce_again(session: Session, seconds: float) -> int:
     for job in rows:
         announce_job(session, job)
     return len(rows)
+
+
+def queues_of(devices: Iterable[str], sizes: Iterable[str]) -> "list[Queue]":
+    """Every queue in which jobs for these devices and of these sizes wait, and steps of such jobs."""
+    from kombu import Exchange, Queue
+
+    names = [job_queue(device, size) for device in devices for size in sizes]
+    names += [step_queue(device) for device in devices]
+    return [Queue(name, Exchange(name), routing_key=name) for name in names]
 
 
 def job_queue(device: str, size: str) -> str:

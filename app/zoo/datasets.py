@@ -63,7 +63,7 @@ def register(session: Session, *, name: str, upload_id: str, contents: Contents)
         Invalid: the name is not one, or the upload is not complete.
     """
     check_name(name)
-    upload, key = uploads.completed(session, upload_id)
+    upload, key = uploads.completed(session, upload_id, keep=True)
     row = DatasetRow(
         id=new_id("ds"),
         name=name,

@@ -175,12 +175,18 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 def migrate(database: Database) -> None:
     """Bring the schema to the newest revision; several processes may do so at once."""
+    with writing_schema(database) as connection:
+        command.upgrade(alembic_config(connection), "head")
+
+
+@contextmanager
+def writing_schema(database: Database) -> Iterator[Connection]:
+    """A transaction that has the schema for itself and may take its time; who comes second waits for it."""
     with database.engine.execution_options(**{_WRITE: True}).connect() as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            # A large table takes its time, and whoever comes second waits for it.
+        if not database.is_sqlite:
             connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        command.upgrade(alembic_config(connection), "head")
+        yield connection
 
 
 def outdated(database: Database) -> str | None:

@@ -28,10 +28,7 @@ class Part:
 
 
 class Inbox(Protocol):
-    """What an upload needs between its announcement and its end."""
-
-    def announce(self, upload: UploadRow) -> None:
-        """Get ready for its bytes."""
+    """What an upload needs between its announcement and its end; nothing here is part of a transaction."""
 
     def received(self, upload: UploadRow) -> int:
         """Bytes that have arrived."""

@@ -1,6 +1,5 @@
 """Models, their immutable versions, and the names that point at them."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 from sqlalchemy import case, select
@@ -78,7 +77,6 @@ def add_version(
     upload_id: str,
     spec: NetworkSpec,
     licence: str = "",
-    check: Callable[[str], None] | None = None,
 ) -> VersionRow:
     """Add the next version from a complete upload; it is `validating` until a worker has tried it.
 
@@ -88,16 +86,13 @@ def add_version(
         upload_id: A safetensors file.
         spec: How to rebuild the network.
         licence: Licence of the weights.
-        check: Looks at the object behind a key and raises when it is unusable; see `header_check`.
 
     Raises:
         NotFound: there is no such model.
-        Invalid: the upload is not complete, or its file is not harmless safetensors.
+        Invalid: the upload is not complete.
     """
     model = get(session, name)
-    upload, key = uploads.completed(session, upload_id)
-    if check is not None:
-        check(key)
+    upload, key = uploads.completed(session, upload_id, keep=True)
     session.flush()
     session.refresh(model, with_for_update=True)
     model.last_version += 1
@@ -116,17 +111,17 @@ def add_version(
     return version
 
 
-def header_check(store: Store) -> Callable[[str], None]:
-    """A check of a safetensors header that raises `Invalid` when it is damaged or dangerous."""
+def check_header(store: Store, key: str) -> None:
+    """See that an object is harmless safetensors, as far as its header tells; call it outside any transaction.
 
-    def check(key: str) -> None:
-        try:
-            with store.local(key) as path:
-                read_header(path)
-        except TensorFileError as error:
-            raise Invalid.at("/upload", error.code, str(error)) from None
-
-    return check
+    Raises:
+        Invalid: it is damaged or dangerous.
+    """
+    try:
+        with store.open(key) as file:
+            read_header(file)
+    except TensorFileError as error:
+        raise Invalid.at("/upload", error.code, str(error)) from None
 
 
 def list_versions(session: Session, name: str, window: Window) -> Page[VersionRow]:

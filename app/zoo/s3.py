@@ -35,15 +35,16 @@ class S3Store:
         prefix: Empty, or ends with a slash.
         part_bytes: Larger objects are sent in parts of this size.
         url_seconds: How long a presigned URL lets a client in.
+        scratch: Directory for copies of objects while somebody reads them; too large for a /tmp in memory.
     """
 
-    def __init__(self, bucket: Bucket, prefix: str, part_bytes: int, url_seconds: int) -> None:
-        self.bucket, self.prefix = bucket, prefix
+    def __init__(self, bucket: Bucket, prefix: str, part_bytes: int, url_seconds: int, scratch: Path) -> None:
+        self.bucket, self.prefix, self._scratch = bucket, prefix, scratch
         self.part_bytes, self.url_seconds = part_bytes, url_seconds
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
         """See `Store.put`; a large object that broke off goes on with its next part."""
-        with _as_file(source) as path:
+        with self._as_file(source) as path:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if expected is not None and digest != expected:
@@ -63,7 +64,7 @@ class S3Store:
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
         """See `Store.local`: a copy that is removed afterwards."""
-        with tempfile.NamedTemporaryFile() as copy:
+        with tempfile.NamedTemporaryFile(dir=self._scratch) as copy:
             with self.open(key) as stream:
                 for chunk in read_chunks(stream):
                     copy.write(chunk)
@@ -149,6 +150,15 @@ class S3Store:
             if not self._keep(stored):
                 self._copy(self.prefix + incoming, self.name(stored.key), CopySourceIfMatch=etag)
 
+    @contextmanager
+    def _as_file(self, source: Path | Iterable[bytes]) -> Iterator[Path]:
+        if isinstance(source, Path):
+            yield source
+            return
+        with tempfile.NamedTemporaryFile(dir=self._scratch) as file:
+            copy_hashed(source, file)  # type: ignore[arg-type]
+            yield Path(file.name)
+
     def _send(self, path: Path, stored: Stored) -> None:
         if self._keep(stored):
             return
@@ -212,8 +222,12 @@ class S3Store:
                         yield item["Key"].removeprefix(self.prefix)
 
 
-def open_s3_store(settings: Settings) -> S3Store:
+def open_s3_store(settings: Settings, scratch: Path) -> S3Store:
     """The store that `s3://bucket/prefix` names, after a look whether it can be used.
+
+    Args:
+        settings: Where it is.
+        scratch: See `S3Store`.
 
     Raises:
         Misconfigured: it cannot; the message says why.
@@ -233,17 +247,7 @@ def open_s3_store(settings: Settings) -> S3Store:
         bucket.close()
         raise
     prefix = parts.path.strip("/")
-    return S3Store(bucket, f"{prefix}/" if prefix else "", settings.part_bytes, settings.url_seconds)
-
-
-@contextmanager
-def _as_file(source: Path | Iterable[bytes]) -> Iterator[Path]:
-    if isinstance(source, Path):
-        yield source
-        return
-    with tempfile.NamedTemporaryFile() as file:
-        copy_hashed(source, file)  # type: ignore[arg-type]
-        yield Path(file.name)
+    return S3Store(bucket, f"{prefix}/" if prefix else "", settings.part_bytes, settings.url_seconds, scratch)
 
 
 def _clock(answer: Any) -> datetime:

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
     serving_timeout: float = Field(30.0, gt=0)
     """Seconds that the API waits for the serving process."""
-    batch_images: int = Field(16, ge=1, le=1024)
+    batch_images: int = Field(8, ge=1, le=1024)
     """Images that the serving process runs at once, at most."""
     batch_wait_ms: float = Field(1.0, ge=0, le=1000)
     """How long a batch waits for company once the device is free."""
@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     """A prediction that has waited this long is answered 504 and not run."""
     deterministic: bool = False
     """One shape for all batches and the plain memory layout: an image has one answer, whatever else is asked."""
+    serving_precision: Literal["float32", "bf16"] = "float32"
+    """Of the layers that the serving process runs; heads and logits are float32 always."""
+    serving_compile: bool = False
+    """Let torch.compile make what the serving process runs; it takes a minute for every network, and a C++ compiler."""
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    """Where the serving process runs networks, as torch names it."""
     module_cache_bytes: int = Field(1024**3, ge=0)
     """Modules that the serving process keeps in memory though they are not attached."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -80,6 +86,8 @@ class Settings(BaseSettings):
     """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
     """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
+    log_format: Literal["text", "json"] = "text"
+    """How a line of the log looks: for people, or one JSON object for whoever collects them."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much the processes say on standard error."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
@@ -100,6 +108,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"heartbeat_seconds: expected less than lease_seconds ({self.lease_seconds}), "
                 f"got {self.heartbeat_seconds}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exact_or_fast(self) -> Self:
+        if self.deterministic and (self.serving_compile or self.serving_precision != "float32"):
+            raise ValueError(
+                "deterministic: expected float32 and no serving_compile beside it; choose one or the other"
             )
         return self
 

@@ -24,9 +24,6 @@ class Staging:
     def __init__(self, directory: Path, store: Store) -> None:
         self._directory, self._store = directory, store
 
-    def announce(self, upload: UploadRow) -> None:
-        """See `Inbox.announce`: there is nothing to do."""
-
     def received(self, upload: UploadRow) -> int:
         """See `Inbox.received`."""
         if upload.key is not None:

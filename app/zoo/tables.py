@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.zoo.clock import UtcDateTime, utc_now
+from app.zoo.holding import hold_named
 from app.zoo.text import Text
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -358,6 +359,18 @@ class AttachmentRow(Base):
     module: Mapped[ModuleRow] = relationship(lazy="selectin")
 
 
+class ReplicaRow(Base):
+    """A serving process, and what it serves."""
+
+    __tablename__ = "replicas"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    observed: Mapped[Document]
+    """By deployment name: the generation it last worked on, and why it does not serve that."""
+    reported_at: Mapped[datetime] = mapped_column(index=True)
+    started_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
 class IdempotencyRow(Base):
     """The answer that a repeated POST gets again."""
 
@@ -369,3 +382,9 @@ class IdempotencyRow(Base):
     location: Mapped[str | None]
     body: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
+
+
+OWNERS = (BundleRow, DatasetRow, StepRow, UploadRow, VersionRow)
+"""Tables whose rows name objects."""
+for _owner in OWNERS:
+    hold_named(_owner)

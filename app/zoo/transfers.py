@@ -29,11 +29,6 @@ class Transfers:
     def __init__(self, store: S3Store) -> None:
         self._store, self._bucket = store, store.bucket
 
-    def announce(self, upload: UploadRow) -> None:
-        """See `Inbox.announce`."""
-        with self._bucket.trouble():
-            self._multipart(upload).begin()
-
     def received(self, upload: UploadRow) -> int:
         """See `Inbox.received`."""
         if upload.key is not None:

@@ -5,20 +5,19 @@ import re
 from sqlalchemy.orm import Session
 
 from app.zoo import clock
-from app.zoo.errors import Invalid, NotFound, TooLarge
+from app.zoo.errors import Conflict, Invalid, NotFound, TooLarge
 from app.zoo.ids import new_id
-from app.zoo.store import Stored
+from app.zoo.store import Store, Stored
 from app.zoo.tables import UploadRow
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def declare(session: Session, *, bytes: int, sha256: str, limit: int) -> UploadRow:
-    """Announce a file.
+def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
+    """An announcement that is not in the database yet.
 
     Args:
-        session: A writing session.
-        bytes: Its size.
+        bytes: Size of the file.
         sha256: Its digest, 64 hexadecimal digits.
         limit: Largest size allowed.
 
@@ -32,10 +31,14 @@ def declare(session: Session, *, bytes: int, sha256: str, limit: int) -> UploadR
         raise Invalid.at("/bytes", "invalid_size", f"expected at least 1 byte, got {bytes}")
     if not _DIGEST.match(sha256.lower()):
         raise Invalid.at("/sha256", "invalid_digest", f"expected 64 hexadecimal digits, got {sha256!r:.80}")
-    row = UploadRow(id=new_id("up"), bytes=bytes, digest=sha256.lower())
-    session.add(row)
+    return UploadRow(id=new_id("up"), bytes=bytes, digest=sha256.lower())
+
+
+def declare(session: Session, upload: UploadRow) -> UploadRow:
+    """Announce a file: from now on its bytes can come."""
+    session.add(upload)
     session.flush()
-    return row
+    return upload
 
 
 def get(session: Session, upload_id: str) -> UploadRow:
@@ -63,13 +66,34 @@ def complete(session: Session, upload_id: str, stored: Stored | None) -> UploadR
     return row
 
 
-def completed(session: Session, upload_id: str, pointer: str = "/upload") -> tuple[UploadRow, str]:
+def check_kept(session: Session, store: Store, upload: UploadRow) -> None:
+    """See that the object of an upload just marked as complete was not removed as garbage a moment before.
+
+    Raises:
+        Conflict: it was.
+    """
+    session.flush()  # from here on the row holds its object
+    if upload.key is not None and store.size(upload.key) is None:
+        raise Conflict(
+            f"{upload.id}: expected its object to be kept, got it removed as garbage meanwhile; send it again"
+        )
+
+
+def completed(
+    session: Session, upload_id: str, pointer: str = "/upload", *, keep: bool = False
+) -> tuple[UploadRow, str]:
     """A complete upload and the key of its object.
+
+    Args:
+        session: A writing session, if the upload is to be kept.
+        upload_id: The upload.
+        pointer: Where the request names it.
+        keep: Nobody removes it until the transaction ends, in which another row comes to name its object.
 
     Raises:
         Invalid: there is none with this id, or it is not complete.
     """
-    row = session.get(UploadRow, upload_id)
+    row = session.get(UploadRow, upload_id, with_for_update={"read": True} if keep else None)
     if row is None or row.key is None:
         got = "none with this id" if row is None else "an open one"
         raise Invalid.at(pointer, "upload_not_complete", f"expected a complete upload, got {got}: {upload_id!r:.80}")

@@ -82,7 +82,7 @@ def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
             f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
             "install it with: pip install 'pnc-zoo[cluster]'"
         ) from None
-    store = open_s3_store(settings)
+    store = open_s3_store(settings, staging)
     return store, Transfers(store)
 
 

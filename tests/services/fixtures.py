@@ -112,7 +112,7 @@ class Bucket:
         """Variables that point the service's processes at it."""
         return self.service.environment(self.name)
 
-    def keys(self) -> set[str]:
+    def objects(self) -> set[str]:
         """What lies in it."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return {item["Key"] for page in pages for item in page.get("Contents", [])}

@@ -55,6 +55,24 @@ class Observed(Answer):
     """When it reported."""
 
 
+class Replica(Answer):
+    """A serving process, and what it does with a deployment."""
+
+    id: str
+    """Typed id, `rep_...`; a new one at every start."""
+    generation: int | None
+    """Generation it last worked on; none: it has not heard of the deployment yet."""
+    problem: dict[str, Any] | None
+    """Why it does not serve that generation."""
+
+    @classmethod
+    def of(cls, name: str, observation: Any) -> "Replica":
+        """From a replica's id and what it says, if anything."""
+        if observation is None:
+            return cls(id=name, generation=None, problem=None)
+        return cls(id=name, generation=observation.generation, problem=observation.problem)
+
+
 class Deployment(Answer):
     """A target served under a name."""
 

@@ -56,6 +56,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "refused": False,
         "created_at": _LATER,
     },
+    "Replica": {"id": f"rep_{_ID}", "generation": 2, "problem": None},
     "Health": {"status": "ready"},
     "Model": {
         "id": f"mdl_{_ID}",

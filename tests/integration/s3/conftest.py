@@ -25,7 +25,7 @@ def settings(tmp_path: Path, s3: Bucket, s3_keys: None) -> Settings:
 @pytest.fixture
 def store(settings: Settings) -> Iterator[S3Store]:
     """An empty store."""
-    store = open_s3_store(settings)
+    store = open_s3_store(settings, settings.data_dir)
     yield store
     store.close()
 

@@ -154,16 +154,16 @@ def test_a_server_that_dies_is_said_to_be_away(store: S3Store, s3: Bucket, monke
 )
 def test_a_store_that_cannot_be_used_is_said_in_one_line(settings: Settings, change: dict[str, str], said: str) -> None:
     with pytest.raises(Misconfigured, match=said) as caught:
-        open_s3_store(settings.model_copy(update=change))
+        open_s3_store(settings.model_copy(update=change), settings.data_dir)
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_and_missing_keys_are_said_in_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(Misconfigured, match=r"PNC_STORE_URL: .* got a refusal of these keys; set AWS_ACCESS_KEY_ID"):
-        open_s3_store(settings)
+        open_s3_store(settings, settings.data_dir)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(Misconfigured, match="PNC_STORE_URL: expected keys for the bucket"):
-        open_s3_store(settings)
+        open_s3_store(settings, settings.data_dir)

@@ -1,7 +1,14 @@
+import threading
+import time
+from dataclasses import replace
+
 import httpx
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import event
 
+from app.zoo import replicas
+from app.zoo.replicas import Observation
 from app.zoo.tables import ModuleRow
 from app.zoo.zoo import Zoo
 from tests.unit.api.inprocess import FakeServing
@@ -199,3 +206,49 @@ def test_inference_is_passed_on_as_it_comes_and_back(http: httpx.Client, serving
     away = http.get("/v2/health/ready")
     assert (away.status_code, set(away.json())) == (503, {"error"})
     assert int(away.headers["retry-after"]) > 0
+
+
+def _report(zoo: Zoo, replica: str, generation: int, problem: dict[str, str] | None = None) -> None:
+    with zoo.database.write() as session:
+        replicas.report(session, replica, {"digits": Observation(generation, problem)})
+
+
+def test_a_change_can_be_waited_for_until_every_replica_serves_it(
+    http: httpx.Client, zoo: Zoo, attach: str, module: ModuleRow
+) -> None:
+    _report(zoo, "rep_1", 2)
+    _report(zoo, "rep_2", 1)
+    late = threading.Timer(0.5, _report, (zoo, "rep_2", 2))
+    late.start()
+    started = time.monotonic()
+    answer = http.put(f"{attach}?wait=all")
+    assert (answer.status_code, answer.json()["desired"]["modules"]) == (200, [module.id])
+    assert time.monotonic() - started >= 0.4
+    late.join()
+    found = http.get(f"{URL}/replicas").json()["data"]
+    assert [(row["id"], row["generation"]) for row in found] == [("rep_2", 2), ("rep_1", 2)]
+
+
+@pytest.mark.parametrize("others", [{}, {"rep_1": 2, "rep_2": 1}], ids=["nobody is there", "one lags"])
+def test_a_replica_that_is_not_there_in_time_makes_it_202(
+    http: httpx.Client, app: FastAPI, zoo: Zoo, attach: str, others: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = zoo.settings.model_copy(update={"serving_timeout": 0.2})
+    monkeypatch.setitem(app.state._state, "zoo", replace(zoo, settings=impatient))
+    for replica, generation in others.items():
+        _report(zoo, replica, generation)
+    assert http.put(f"{attach}?wait=all").status_code == 202
+    assert http.put(attach).status_code == 200
+
+
+def test_a_replica_s_own_refusal_is_told_to_who_waits_for_all(http: httpx.Client, zoo: Zoo, attach: str) -> None:
+    _report(zoo, "rep_1", 2)
+    _report(zoo, "rep_2", 2, {"code": "bundle_damaged", "detail": "cut off"})
+    answer = http.put(f"{attach}?wait=all")
+    assert (answer.status_code, answer.json()["code"]) == (409, "bundle_damaged")
+    assert "cut off" in answer.json()["detail"]
+
+
+def test_waiting_for_somebody_else_is_no_choice(http: httpx.Client, attach: str) -> None:
+    assert http.put(f"{attach}?wait=some").status_code == 422
+    assert http.get("/v1/deployments/nobody/replicas").status_code == 404

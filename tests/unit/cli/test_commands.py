@@ -49,6 +49,7 @@ COMMANDS: dict[str, str] = {
     "delete_deployment": "deployments delete digits",
     "set_modules": "deployments set digits mod_1 mod_2",
     "list_revisions": "deployments revisions digits",
+    "list_replicas": "deployments replicas digits",
     "rollback": "deployments rollback digits 1",
     "attach_module": "deployments attach digits mod_1",
     "detach_module": "deployments detach digits mod_1",

@@ -54,6 +54,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "delete_deployment": lambda client, _: client.deployments.delete("a"),
     "set_modules": lambda client, _: client.deployments.set_modules("a", ["mod_1"]),
     "list_revisions": lambda client, _: list(client.deployments.revisions("a")),
+    "list_replicas": lambda client, _: list(client.deployments.replicas("a")),
     "rollback": lambda client, _: client.deployments.rollback("a", 1),
     "attach_module": lambda client, _: client.deployments.attach("a", "mod_1"),
     "detach_module": lambda client, _: client.deployments.detach("a", "mod_1"),

@@ -68,7 +68,7 @@ def test_a_model_says_what_it_takes_and_gives(client: triton.InferenceServerClie
     assert [output["shape"] for output in found["outputs"]] == [[-1, 5], [-1, 5]]
     assert found["parameters"]["target_fingerprint"] == fingerprint(here.target[0])
     assert client.get_model_metadata(NAME, model_version=found["versions"][0])["versions"] == found["versions"]
-    assert client.get_model_config(NAME)["max_batch_size"] == 16
+    assert client.get_model_config(NAME)["max_batch_size"] == 8
     assert client.get_inference_statistics(NAME)["model_stats"][0]["name"] == NAME
     assert client.get_inference_statistics()["model_stats"][0]["name"] == NAME
 

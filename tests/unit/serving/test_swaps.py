@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from app.serving.registry import Registry
-from app.serving.snapshot import MAX_SUBSETS
+from app.serving.snapshot import MAX_CHOICES
 from app.zoo import deployments
 from app.zoo.errors import NotFound
 from pnc_core.identity import fingerprint
@@ -245,9 +245,9 @@ def test_sets_of_modules_that_were_asked_for_do_not_pile_up(served: tuple[World,
     here, url, registry = served
     assert _sync(url, here.want(list(here.modules))).status_code == 200
     snapshot = registry.get(NAME)
-    for number in range(MAX_SUBSETS + 5):
-        snapshot._subsets[f"made up {number}",] = snapshot.network
-    network, modules = snapshot.chosen((here.modules[2], here.modules[0]))
-    assert network.classes == tuple("012345" + "8")
-    assert [m.id for m in modules] == [here.modules[0], here.modules[2]]
-    assert len(snapshot._subsets) <= MAX_SUBSETS
+    for number in range(MAX_CHOICES + 5):
+        snapshot._choices[f"made up {number}",] = snapshot.chosen(None)
+    choice = snapshot.chosen((here.modules[2], here.modules[0]))
+    assert choice.classes == tuple("012345" + "8")
+    assert [m.id for m in choice.modules] == [here.modules[0], here.modules[2]]
+    assert len(snapshot._choices) <= MAX_CHOICES

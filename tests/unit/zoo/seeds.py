@@ -50,7 +50,8 @@ def parquet(labels: list[int], classes: tuple[str, ...] | None = LOW + HIGH) -> 
 
 
 def upload(session: Session, zoo: Zoo, content: bytes) -> UploadRow:
-    row = uploads.declare(session, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
+    digest = hashlib.sha256(content).hexdigest()
+    row = uploads.declare(session, uploads.draft(bytes=len(content), sha256=digest, limit=10**9))
     return uploads.complete(session, row.id, zoo.store.put([content]))
 
 

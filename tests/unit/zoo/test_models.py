@@ -10,8 +10,7 @@ from tests.unit.zoo import seeds
 
 def _add(session: Session, zoo: Zoo, name: str, content: bytes) -> int:
     up = seeds.upload(session, zoo, content)
-    check = models.header_check(zoo.store)
-    return models.add_version(session, name, upload_id=up.id, spec=seeds.network(), check=check).number
+    return models.add_version(session, name, upload_id=up.id, spec=seeds.network()).number
 
 
 def test_versions_count_from_one_in_each_model(zoo: Zoo, session: Session) -> None:
@@ -41,7 +40,7 @@ def test_damaged_weights_are_refused_at_once(zoo: Zoo, session: Session, content
     models.create(session, name="a")
     stored = zoo.store.put([content])
     with pytest.raises(Invalid, match=word) as caught:
-        models.header_check(zoo.store)(stored.key)
+        models.check_header(zoo.store, stored.key)
     assert (caught.value.problems[0].pointer, caught.value.problems[0].code) == ("/upload", "invalid_safetensors")
 
 
@@ -49,7 +48,7 @@ def test_an_open_upload_makes_no_version(zoo: Zoo, session: Session) -> None:
     from app.zoo import uploads
 
     models.create(session, name="a")
-    up = uploads.declare(session, bytes=4, sha256="0" * 64, limit=10)
+    up = uploads.declare(session, uploads.draft(bytes=4, sha256="0" * 64, limit=10))
     for upload_id in (up.id, "up_none"):
         with pytest.raises(Invalid, match="complete upload"):
             models.add_version(session, "a", upload_id=upload_id, spec=seeds.network())

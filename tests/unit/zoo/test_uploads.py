@@ -26,7 +26,7 @@ def row(zoo: Zoo) -> UploadRow:
     """An announced upload of `CONTENT`."""
     with zoo.database.write() as session:
         digest = hashlib.sha256(CONTENT).hexdigest().upper()
-        return uploads.declare(session, bytes=len(CONTENT), sha256=digest, limit=len(CONTENT))
+        return uploads.declare(session, uploads.draft(bytes=len(CONTENT), sha256=digest, limit=len(CONTENT)))
 
 
 def test_bytes_go_into_the_store(zoo: Zoo, row: UploadRow) -> None:
@@ -77,6 +77,6 @@ def test_other_bytes_are_refused_and_dropped(zoo: Zoo, row: UploadRow) -> None:
     ("size", "digest", "error"),
     [(11, "0" * 64, TooLarge), (0, "0" * 64, Invalid), (1, "z" * 64, Invalid), (1, "", Invalid)],
 )
-def test_impossible_announcements_are_refused(zoo: Zoo, size: int, digest: str, error: type[Exception]) -> None:
-    with zoo.database.write() as session, pytest.raises(error):
-        uploads.declare(session, bytes=size, sha256=digest, limit=10)
+def test_impossible_announcements_are_refused(size: int, digest: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        uploads.draft(bytes=size, sha256=digest, limit=10)

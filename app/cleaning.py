@@ -1,0 +1,53 @@
+"""`pnc gc`: what is left over, shown and removed."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from app.zoo import db, garbage
+from app.zoo.errors import Misconfigured
+from app.zoo.garbage import Garbage
+from app.zoo.settings import Settings
+from app.zoo.zoo import open_zoo
+
+
+def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: Console) -> None:
+    """Name all garbage, a line each, and remove it unless it is a dry run.
+
+    Args:
+        settings: Where database and store are.
+        object_seconds: Age from which an object that no row names is garbage.
+        dry_run: Remove nothing.
+        console: Where to show it.
+
+    Raises:
+        Misconfigured: a setting leads nowhere, or the schema is not the newest.
+    """
+    zoo = open_zoo(settings)
+    try:
+        problem = db.outdated(zoo.database)
+        if problem is not None:
+            raise Misconfigured(f"PNC_DATABASE_URL: {problem}")
+        found = garbage.find(zoo, object_seconds=object_seconds)
+        sizes = {key: zoo.store.size(key) for key in found.objects}
+        if not dry_run:
+            found = garbage.remove(zoo, found, object_seconds=object_seconds)
+    finally:
+        zoo.close()
+    for line in _lines(found, sizes):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{_summary(found)} {'would go' if dry_run else 'removed'}", highlight=False)
+
+
+def _lines(found: Garbage, sizes: Mapping[str, int | None]) -> list[str]:
+    return [
+        *(f"object {key} ({sizes[key]} bytes)" for key in found.objects),
+        *(f"transfer {name}" for name in found.transfers),
+        *(f"upload {upload}" for upload in found.uploads),
+        *(f"file {path}" for path in found.files),
+    ]
+
+
+def _summary(found: Garbage) -> str:
+    counts = {"objects": found.objects, "transfers": found.transfers, "uploads": found.uploads, "files": found.files}
+    return ", ".join(f"{len(things)} {name}" for name, things in counts.items())

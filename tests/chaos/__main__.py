@@ -1,0 +1,188 @@
+"""The command: see the package."""
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import demo
+from app.client import Client, ClientError, Dataset
+from app.zoo.leases import Lease
+from app.zoo.settings import Settings
+from app.zoo.tables import JobRow
+from app.zoo.zoo import Zoo, open_zoo
+from pnc_core.config import CloneConfig
+from tests.chaos.faults import Faults
+from tests.chaos.link import Link
+from tests.chaos.verdict import Verdict, judge
+from tests.services import S3, Postgres, Redis
+from tests.services.service import Service
+from tests.stack import Stack, running
+
+BASE = CloneConfig(classes=("7", "8", "9"), epochs=16, batch_size=32, shortlist=3, views=2, screen_images=300)
+CONFIGS = (BASE, replace(BASE, classes=("5", "7"), seed=1), replace(BASE, classes=("6",), preset="fast"))
+PATIENCE_SECONDS = 900
+IN_FLIGHT = 2
+Result = TypeVar("Result")
+
+
+class Chaos:
+    """A stack with jobs in flight, faults, and what is known of both.
+
+    Args:
+        stack: Running.
+        zoo: Its rows and objects.
+        dataset: Of digits.
+        console: For people.
+    """
+
+    def __init__(self, stack: Stack, zoo: Zoo, dataset: Dataset, console: Console) -> None:
+        self.stack, self.zoo, self.dataset, self.console = stack, zoo, dataset, console
+        self.wanted: dict[str, set[str]] = {}
+        self.leases: dict[tuple[str, int], Lease] = {}
+        self._reference: list[set[str]] = []
+
+    def learn(self) -> None:
+        """What undisturbed jobs come to."""
+        with Client(self.stack.url) as client:
+            for config in CONFIGS:
+                job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", self.dataset.id, config).id)
+                if job.module is None:
+                    raise SystemExit(f"an undisturbed job ended {job.state}: {job.problem}")
+                self._reference.append({bundle.digest for bundle in client.modules.get(job.module).bundles})
+
+    def submit(self) -> None:
+        """One more job; the API may be down for a moment."""
+        number = len(self.wanted) % len(CONFIGS)
+        with Client(self.stack.url) as client:
+            job = _insist(lambda: client.jobs.create("digits-low", "digits-high", self.dataset.id, CONFIGS[number]))
+        self.wanted[job.id] = self._reference[number]
+
+    def open_jobs(self) -> int:
+        """How many have not ended; remembers who holds them."""
+        with self.zoo.database.read() as session:
+            rows = session.scalars(select(JobRow).where(JobRow.finished_at.is_(None))).all()
+        for row in rows:
+            if row.lease_worker is not None:
+                self.leases[row.id, row.lease_token] = Lease(row.id, row.lease_worker, row.lease_token, 60)
+        return len(rows)
+
+    def wait(self) -> None:
+        """Until all have ended."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while _insist(self.open_jobs) and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+
+def _insist(what: Callable[[], Result]) -> Result:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return what()
+        except (ClientError, SQLAlchemyError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def disturb(
+    chaos: Chaos, faults: Faults, kinds: list[str], count: int, jobs: int, every: float, dice: random.Random
+) -> int:
+    """Faults at random moments while there is work; returns how many there were."""
+    done = 0
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=chaos.console, transient=True) as progress:
+        task = progress.add_task("faults", total=count or None)
+        for _ in range(jobs):
+            chaos.submit()
+        while done < count or (jobs and _insist(chaos.open_jobs)):
+            while not jobs and _insist(chaos.open_jobs) < IN_FLIGHT:
+                chaos.submit()
+            time.sleep(dice.uniform(0, 2 * every))
+            _insist(chaos.open_jobs)
+            kind = kinds[done % len(kinds)]
+            progress.update(task, description=f"{kind}, {len(chaos.wanted)} jobs", advance=1)
+            faults.kinds[kind]()
+            done += 1
+    chaos.wait()
+    return done
+
+
+@contextmanager
+def prepared(workers: int, linked: bool, console: Console) -> Iterator[tuple[Chaos, Link | None]]:
+    """A stack with digits registered; its last worker is on a network of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="pnc-chaos-"))
+    directory.chmod(0o755)
+    services: list[Service] = [kind(directory) for kind in (Redis, Postgres, S3)]
+    link = None
+    try:
+        for service in services:
+            service.start()
+        with running(directory, workers - linked, services) as stack:
+            if linked:
+                link = Link("pnc-chaos", os.getpid() % 200 + 1, [service.port for service in services])
+                there = {k: v.replace("127.0.0.1", link.host) for k, v in stack.environment.items()}
+                stack.add_worker(prefix=link.prefix, **there)
+            os.environ.update({k: v for k, v in stack.environment.items() if k.startswith("AWS_")})
+            given = {k.removeprefix("PNC_").lower(): v for k, v in stack.environment.items() if k.startswith("PNC_")}
+            zoo = open_zoo(Settings(**{**given, "data_dir": directory / "judge"}))  # type: ignore[arg-type]
+            torch.set_num_threads(1)
+            quiet = Console(file=io.StringIO())
+            with Client(stack.url) as client:
+                dataset = demo.register(client, demo.prepare(0, quiet), directory, quiet)
+            yield Chaos(stack, zoo, dataset, console), link
+            zoo.close()
+    finally:
+        if link is not None:
+            link.close()
+        for service in services:
+            service.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object], Verdict]:
+    """Prepare, disturb, judge."""
+    dice = random.Random(given.seed)
+    kinds = given.kinds.split(",") if given.kinds else []
+    with prepared(given.workers, not kinds or "link" in kinds, console) as (chaos, link):
+        faults = Faults(chaos.stack, link, chaos.zoo.database, dice)
+        kinds = kinds or list(faults.kinds)
+        console.print("running undisturbed jobs, to know what must come out")
+        chaos.learn()
+        done = disturb(chaos, faults, kinds, given.faults, given.jobs, given.every, dice)
+        verdict = judge(chaos.zoo, chaos.wanted, chaos.leases.values())
+    return {"faults": done, "jobs": len(chaos.wanted), **asdict(verdict)}, verdict
+
+
+def main() -> None:
+    """Entry of the command; the last line is `CHAOS ` and one JSON object."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--faults", type=int, default=60, help="at least so many")
+    parser.add_argument("--jobs", type=int, default=0, help="so many at once, and faults until all have ended")
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
+    parser.add_argument("--kinds", default="", help="separated by commas; none: all")
+    parser.add_argument("--seed", type=int, default=0)
+    found, verdict = run(parser.parse_args(), Console(stderr=True))
+    sys.stdout.write(f"CHAOS {json.dumps(found)}\n")
+    sys.exit(0 if verdict.clean else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What must hold after all faults, looked up in the database and the store."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from app.zoo import garbage, runs
+from app.zoo.errors import LeaseLost
+from app.zoo.leases import Lease
+from app.zoo.tables import OWNERS, AttemptRow, BundleRow, EventRow, JobRow, ModuleRow, StepRow
+from app.zoo.zoo import Zoo
+
+
+@dataclass
+class Verdict:
+    """How often each promise was broken; all zero is what is wanted."""
+
+    lost: int
+    """Jobs that did not succeed."""
+    doubled: int
+    """Jobs with more than one module, or more than one end."""
+    orphan_rows: int
+    """Rows of ended jobs that should be gone or closed, and bundles without an object."""
+    orphan_objects: int
+    """Objects that no row names, after garbage was collected without grace."""
+    fenced_writes_accepted: int
+    """Writes with a lease that was lost and that went through all the same."""
+    digest_mismatches: int
+    """Bundles that are not what an undisturbed job makes."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether all promises were kept."""
+        return not any(vars(self).values())
+
+
+def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Verdict:
+    """Look everything up.
+
+    Args:
+        zoo: Of the stack.
+        wanted: Digests of the bundles that each job must come to, by the job's id.
+        leases: That were seen while faults happened.
+    """
+    with zoo.database.read() as session:
+        jobs = list(session.scalars(select(JobRow).where(JobRow.id.in_(wanted))))
+        modules = session.scalars(select(ModuleRow.job_id)).all()
+        ends = dict(
+            session.execute(
+                select(EventRow.job_id, func.count())
+                .where(EventRow.type == "state", EventRow.state == "succeeded")
+                .group_by(EventRow.job_id)
+            ).tuples()
+        )
+        steps = session.scalar(select(func.count(StepRow.id))) or 0
+        running = session.scalar(select(func.count()).where(AttemptRow.ended_at.is_(None))) or 0
+        bundles = session.scalars(select(BundleRow)).all()
+    missing = sum(zoo.store.size(bundle.key) is None for bundle in bundles)
+    digests: dict[str, set[str]] = {}
+    for job in jobs:
+        digests[job.id] = {bundle.digest for bundle in job.module.bundles} if job.module else set()
+    ended = [job for job in jobs if job.state == "succeeded"]
+    return Verdict(
+        lost=len(wanted) - len(ended),
+        doubled=len(modules) - len(set(modules)) + sum(count > 1 for count in ends.values()),
+        orphan_rows=steps + running + missing,
+        orphan_objects=_orphans(zoo),
+        fenced_writes_accepted=sum(_goes_through(zoo, lease) for lease in leases),
+        digest_mismatches=sum(digests[job.id] != wanted[job.id] for job in ended),
+    )
+
+
+def _orphans(zoo: Zoo) -> int:
+    garbage.remove(zoo, garbage.find(zoo, object_seconds=-60, upload_seconds=-60))
+    with zoo.database.read() as session:
+        named = {key for table in OWNERS for key in session.scalars(select(table.key))}
+    return len(set(zoo.store.older_than(-60)) - named)
+
+
+def _goes_through(zoo: Zoo, lease: Lease) -> bool:
+    """Whether a worker that still believes in this lease could write."""
+    try:
+        with zoo.database.write() as session:
+            runs.record(session, lease, stage="stale", message="written by a worker that lost its lease", progress=0)
+    except LeaseLost:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""Celery workers on real Redis and PostgreSQL: nothing is lost, doubled or different."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.client import Client, Dataset, Job
+from app.demo import Material
+from pnc_core.config import CloneConfig
+from tests.integration.conftest import QUICK, fill, wait_until
+from tests.services import Postgres, Redis
+from tests.stack import Stack
+
+SHARED = replace(QUICK, epochs=24, shortlist=4)
+LONG = replace(QUICK, epochs=400, shortlist=2)
+Submit = Callable[[CloneConfig], Job]
+
+
+@pytest.fixture
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, redis_service: Redis, postgres_service: Postgres, postgres_url: str
+) -> Iterator[Stack]:
+    """API and serving on a database of their own, without a worker; objects lie in a directory that all see."""
+    redis_service.restart()
+    directory = tmp_path_factory.mktemp("stack")
+    store = {"PNC_STORE_URL": str(directory / "objects"), "PNC_DATABASE_URL": postgres_url}
+    stack = Stack(directory, [redis_service], store)
+    stack.start(workers=0)
+    yield stack
+    stack.stop()
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.url) as client:
+        yield client
+
+
+@pytest.fixture
+def dataset(stack: Stack, material: Material, files: Path) -> Dataset:
+    stack.add_worker()
+    return fill(stack.url, material, files)
+
+
+@pytest.fixture
+def submit(client: Client, dataset: Dataset) -> Submit:
+    return lambda config: client.jobs.create("digits-low", "digits-high", dataset.id, config)
+
+
+def _digests(client: Client, job: Job) -> set[str]:
+    assert job.state == "succeeded", job.problem
+    assert job.module is not None
+    return {bundle.digest for bundle in client.modules.get(job.module).bundles}
+
+
+def _states(client: Client, job: Job) -> list[str]:
+    return [event.state for event in client.jobs.events(job.id) if event.type == "state"]
+
+
+def test_helpers_take_trials_and_the_bundle_is_the_same(stack: Stack, client: Client, submit: Submit) -> None:
+    alone = client.jobs.wait(submit(SHARED).id)
+    stack.add_worker()
+    together = client.jobs.wait(submit(SHARED).id)
+    assert _digests(client, alone) == _digests(client, together)
+    helped = [log.count(": taken") for log in (_said(stack, n, "step stp_") for n in (0, 1))]
+    assert sum(helped) >= 1, "no trial was taken by the other worker"
+    rows = [[(t.target_position, t.round, t.score) for t in client.jobs.trials(job.id)] for job in (alone, together)]
+    assert rows[0] == rows[1]
+
+
+def _said(stack: Stack, worker: int, about: str) -> str:
+    lines = stack.workers[worker].log.read_text().splitlines()
+    return "\n".join(line for line in lines if about in line)
+
+
+def test_a_job_whose_worker_is_killed_goes_on_elsewhere_to_the_same_bundle(
+    stack: Stack, client: Client, submit: Submit
+) -> None:
+    config = replace(QUICK, epochs=40)
+    undisturbed = client.jobs.wait(submit(config).id)
+    job = submit(config)
+    wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
+    time.sleep(2)
+    stack.workers[0].kill()
+    stack.add_worker()
+    ended = client.jobs.wait(job.id)
+    assert _digests(client, ended) == _digests(client, undisturbed)
+    assert [a.outcome for a in client.jobs.attempts(job.id)] == ["silent", "succeeded"]
+    assert len(list(client.modules.list())) == 2
+
+
+def test_a_worker_that_is_told_to_end_gives_its_job_back_and_uses_no_attempt(
+    stack: Stack, client: Client, submit: Submit
+) -> None:
+    job = submit(LONG)
+    wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
+    worker = psutil.Process(stack.workers[0].pid)
+    asked = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(20)
+    assert time.monotonic() - asked < 15
+    assert client.jobs.get(job.id).state == "queued"
+    assert [a.outcome for a in client.jobs.attempts(job.id)] == ["released"]
+    client.jobs.cancel(job.id)
+
+
+def test_a_paused_job_goes_on_where_it_stood(stack: Stack, client: Client, submit: Submit) -> None:
+    config = replace(QUICK, epochs=40)
+    undisturbed = client.jobs.wait(submit(config).id)
+    job = submit(config)
+    wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
+    client.jobs.pause(job.id)
+    wait_until(lambda: client.jobs.get(job.id).state == "paused", 20)
+    assert stack.runners() == []
+    client.jobs.resume(job.id)
+    ended = client.jobs.wait(job.id)
+    assert _digests(client, ended) == _digests(client, undisturbed)
+    assert ended.attempts == 0
+    assert _states(client, job) == ["queued", "running", "pausing", "paused", "queued", "running", "succeeded"]
+
+
+def test_a_job_outlives_the_loss_of_all_messages(
+    stack: Stack, client: Client, submit: Submit, redis_service: Redis
+) -> None:
+    stack.workers[0].stop()
+    job = submit(QUICK)
+    redis_service.restart()  # it keeps nothing
+    stack.start_worker(stack.workers[0])
+    assert client.jobs.wait(job.id).state == "succeeded"
+
+
+def test_posting_works_while_the_broker_is_dead(
+    stack: Stack, client: Client, submit: Submit, redis_service: Redis
+) -> None:
+    redis_service.kill()
+    asked = time.monotonic()
+    job = submit(QUICK)
+    assert time.monotonic() - asked < 10
+    assert job.state == "queued"
+    redis_service.restart()
+    assert client.jobs.wait(job.id).state == "succeeded"
+
+
+def test_a_job_that_takes_too_long_is_ended(client: Client, dataset: Dataset) -> None:
+    job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG, max_seconds=4)
+    ended = client.jobs.wait(job.id)
+    assert ended.state == "failed"
+    assert ended.problem is not None
+    assert ended.problem["code"] == "deadline_exceeded"
+    again = client.jobs.retry(job.id)
+    assert (again.state, again.max_seconds) == ("queued", 4)
+    client.jobs.cancel(again.id)
+
+
+def test_a_job_that_runs_out_of_memory_is_tried_once_more_and_then_fails(
+    stack: Stack, client: Client, submit: Submit
+) -> None:
+    stack.workers[0].stop()
+    stack.add_worker(PNC_JOB_MEMORY_BYTES=str(400 * 1024**2))
+    ended = client.jobs.wait(submit(replace(LONG, screen_images=2000, batch_size=65536)).id)
+    assert ended.state == "failed"
+    assert ended.problem is not None
+    assert ended.problem["code"] == "out_of_memory", ended.problem
+    assert [a.outcome for a in client.jobs.attempts(ended.id)] == ["out_of_memory"] * 2
+
+
+def test_jobs_for_an_accelerator_wait_for_a_worker_that_has_one(client: Client, dataset: Dataset) -> None:
+    waiting = client.jobs.create("digits-low", "digits-high", dataset.id, QUICK, device="cuda")
+    done = client.jobs.create("digits-low", "digits-high", dataset.id, QUICK, device="cpu")
+    assert client.jobs.wait(done.id).state == "succeeded"
+    assert client.jobs.get(waiting.id).state == "queued"
+    assert client.jobs.cancel(waiting.id).state == "cancelled"

@@ -1,0 +1,72 @@
+"""The whole service on PostgreSQL and S3: the same journey, and what is said while one of them is away."""
+
+import hashlib
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.client import Client
+from app.demo import Material, png
+from tests.integration.conftest import QUICK, Start, Up, fill, wait_until
+from tests.services import Postgres
+from tests.services.fixtures import Bucket
+
+
+@pytest.fixture
+def stack(start: Start, postgres_url: str, s3: Bucket) -> Up:
+    """`pnc up` on a database and a bucket of the test's own."""
+    return start(PNC_DATABASE_URL=postgres_url, **s3.environment)
+
+
+def test_a_module_is_cloned_published_served_and_downloaded(
+    stack: Up, s3: Bucket, material: Material, files: Path, tmp_path: Path
+) -> None:
+    dataset = fill(stack.url, material, files)
+    with Client(stack.url) as client:
+        job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
+        assert job.state == "succeeded", job.problem
+        assert job.module is not None
+        digests = {bundle.payload: bundle.digest for bundle in client.modules.get(job.module).bundles}
+        for payload, digest in digests.items():
+            path = client.modules.download(job.module, payload, tmp_path / payload)
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+        client.deployments.create("digits", "digits-low")
+        client.deployments.attach("digits", job.module)
+        answer = client.deployments.predict("digits", png(material.test.images[0]))
+        assert {c.name for c in answer.classes} == set("01234789")
+        client.deployments.detach("digits", job.module)
+    assert s3.objects() >= {f"{digest[:2]}/{digest[2:]}" for digest in digests.values()}
+    assert not any(key.startswith("incoming/") for key in s3.objects())
+    assert not (stack.data_dir / "objects").exists()
+    assert not (stack.data_dir / "zoo.db").exists()
+
+
+def test_a_database_that_is_away_is_waited_for(stack: Up, postgres_service: Postgres) -> None:
+    with Client(stack.url, attempts=8) as client:
+        client.models.create("before")
+        postgres_service.kill()
+        answer = httpx.get(f"{stack.url}/v1/models")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert answer.headers["retry-after"].isdigit()
+        assert httpx.get(f"{stack.url}/readyz").status_code == 503
+        postgres_service.restart()
+        assert [model.name for model in client.models.list()] == ["before"]
+        client.models.create("after")
+        wait_until(lambda: httpx.get(f"{stack.url}/readyz").status_code == 200, 20)
+
+
+def test_a_store_that_is_away_is_waited_for(stack: Up, s3: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"weights" * 1000)
+    with Client(stack.url, attempts=8) as client:
+        began = time.monotonic()
+        s3.service.kill()
+        try:
+            body = {"bytes": 7, "sha256": "0" * 64}
+            answer = httpx.post(f"{stack.url}/v1/uploads", json=body, timeout=120)
+            assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+            assert time.monotonic() - began < 100
+        finally:
+            s3.service.restart()
+        assert client.uploads.push(tmp_path / "file").status == "complete"

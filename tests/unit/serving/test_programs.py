@@ -1,0 +1,122 @@
+"""Networks made ready to be run: faster, the same answers, and the target left alone."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.serving.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
+from pnc_core.bundle import Bundle
+from pnc_core.composed import attach, without_modules
+from pnc_core.data import preprocess
+from pnc_core.head import SHUT
+from pnc_core.identity import fingerprint
+from tests.unit.serving.world import World
+
+
+def _program(here: World, mode: Mode, bundles: tuple[Bundle, ...] = ()) -> Program:
+    trunk = Trunk(without_modules(*here.target), mode)
+    return put_together(trunk, [Branch(attach(trunk.target, bundle).attached[0], trunk) for bundle in bundles])
+
+
+def _answer(program: Program, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return program.answer(program.trunk.read(program.trunk.prepare(images), program.branches))
+
+
+def _wanted(program: Program, here: World, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return program.network(preprocess(images, here.target[1]))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_copy_answers_as_a_local_attach_does(here: World, precision: torch.dtype, count: int) -> None:
+    program = _program(here, Mode(precision=precision), here.bundles[:count])
+    for size in (1, 5):
+        images = here.images(size, size)
+        found, wanted = _answer(program, images), _wanted(program, here, images)
+        assert found.dtype == torch.float32
+        assert float((found - wanted).abs().max()) <= TOLERANCE[precision] * float(wanted.abs().max())
+
+
+def test_exact_programs_give_the_very_bits(here: World) -> None:
+    program = _program(here, Mode(exact=True), here.bundles)
+    images = here.images(4)
+    assert torch.equal(_answer(program, images), _wanted(program, here, images))
+
+
+def test_making_copies_leaves_target_and_module_alone(here: World) -> None:
+    target = here.target[0]
+    attached = attach(target, here.bundles[2]).attached[0]
+    before = fingerprint(target), fingerprint(attached)
+    trunk = Trunk(without_modules(*here.target), Mode())
+    Branch(attached, trunk)
+    assert (fingerprint(target), fingerprint(attached)) == before
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in target.modules())
+
+
+def test_a_copy_without_batch_norms_is_what_runs(here: World) -> None:
+    trunk = Trunk(without_modules(*here.target), Mode())
+    seen = []
+    hook = here.target[0].get_submodule("blocks.0.0").register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        trunk.read(trunk.prepare(here.images(2)), ())
+    hook.remove()
+    assert not seen
+
+
+def test_a_copy_that_answers_otherwise_is_not_used(
+    here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from app.serving import programs
+
+    fold = programs._folded
+
+    def spoilt(part: torch.fx.GraphModule, precision: torch.dtype) -> torch.fx.GraphModule:
+        made = fold(part, precision)
+        next(made.parameters()).data += 1
+        return made
+
+    monkeypatch.setattr(programs, "_folded", spoilt)
+    with caplog.at_level(logging.WARNING):
+        program = _program(here, Mode(), here.bundles[:1])
+    assert "lies off" in caplog.text
+    images = here.images(3)
+    assert torch.equal(_answer(program, images), _wanted(program, here, images))
+
+
+def test_a_network_that_cannot_be_copied_is_run_as_it_is(
+    here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from app.serving import programs
+
+    monkeypatch.setattr(programs, "_folded", lambda *_: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        program = _program(here, Mode())
+    assert "cannot be copied" in caplog.text
+    images = here.images(3)
+    assert torch.equal(_answer(program, images), _wanted(program, here, images))
+
+
+def test_a_shutter_still_decides_image_by_image(here: World) -> None:
+    """What depends on the batch must not be recorded: the record would keep one image's decision for all."""
+    bundle, images = here.bundles[0], here.images(40)
+    head = bundle.manifest.head
+    trunk = Trunk(without_modules(*here.target), Mode(exact=True))
+    reader = Branch(attach(trunk.target, here.bundles[1]).attached[0], trunk)
+    with torch.inference_mode():
+        seen = trunk.read(trunk.prepare(images), (reader,)).pooled[head.grid]
+    weights = torch.randn(seen.shape[1], generator=torch.Generator().manual_seed(3))
+    shutter = {"head.shutter_weight": weights, "head.shutter_bias": -(seen @ weights).median()}
+    strict = replace(
+        bundle,
+        manifest=replace(bundle.manifest, head=replace(head, strict=True)),
+        tensors={**bundle.tensors, **shutter},
+    )
+    program = _program(here, Mode(), (strict,))
+    found, wanted = _answer(program, images)[:, -1], _wanted(program, here, images)[:, -1]
+    assert 0 < int((wanted == SHUT).sum()) < len(images)
+    assert torch.equal(found == SHUT, wanted == SHUT)
+    assert torch.allclose(found, wanted, atol=1e-4)
