@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api import datasets, deployments, health, inference, jobs, models, modules, streams, uploads
+from app.api import datasets, deployments, health, inference, jobs, metrics, models, modules, streams, uploads
 from app.api.gateway import Gateway
 from app.api.guard import Guard
 from app.api.problems import install
@@ -39,7 +39,7 @@ TAGS = [
     {"name": "deployments", "description": "Targets served under a name, with modules attached."},
     {"name": "health", "description": "For whoever watches the process."},
 ]
-_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, inference, health)
+_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, inference, health, metrics)
 
 
 def create_app(

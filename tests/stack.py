@@ -30,6 +30,7 @@ QUICK = {
     "PNC_HEARTBEAT_SECONDS": "1",
     "PNC_RING_AGAIN_SECONDS": "3",
     "PNC_CHECKPOINT_SECONDS": "1",
+    "PNC_SHARE_SECONDS": "1",
     "PNC_THREADS": "1",
     "PNC_LOG_LEVEL": "info",
 }

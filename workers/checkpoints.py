@@ -89,8 +89,17 @@ class StoredCheckpoints:
         self._kept_at = time.monotonic()
 
     def _share(self, names: list[str], work: Work) -> None:
-        """Offer the steps to everybody, take one after another, and wait for those that others have taken."""
+        """Offer the steps to everybody, take one after another, and wait for those that others have taken.
+
+        A helper has to load networks and images first: what is done sooner than that is done here.
+        """
         assert self._lease is not None
+        began, first = time.monotonic(), names.pop(0)
+        self.save(first, work([first])[0])
+        if time.monotonic() - began < self._zoo.settings.share_seconds:
+            for name, state in zip(names, work(names), strict=True):
+                self.save(name, state)
+            return
         self._offer_to_all(self._lease, names)
         while self._missing(names):
             taken = self._take(self._lease)

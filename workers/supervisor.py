@@ -106,7 +106,7 @@ class Supervisor:
 
     def see_through(self, kind: Kind, lease: Lease) -> bool:
         """Work on a row until it is ended or given back; False: it could not be worked on now."""
-        log.info("%s %s: taken", kind.name, lease.id)
+        log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
         killed = endings.killed_for_memory()
         with self._placed() as environment:
             child = _start(kind, lease, environment)
@@ -163,7 +163,9 @@ class Supervisor:
             if order == "lost":
                 # A child that ends its row gives up the lease a moment before it exits.
                 if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
-                    log.warning("%s %s: the lease is lost; its process is ended", kind.name, lease.id)
+                    log.warning(
+                        "%s %s: the lease is lost; its process is ended", kind.name, lease.id, extra=_about(lease)
+                    )
                 return None
         return child.returncode
 
@@ -197,7 +199,11 @@ class Supervisor:
         except SQLAlchemyError:
             log.exception("%s: cannot be given back; its lease will run out", lease.id)
         else:
-            log.info("%s: given back or ended", lease.id)
+            log.info("%s: given back or ended", lease.id, extra=_about(lease))
+
+
+def _about(lease: Lease) -> dict[str, str]:
+    return {"job_id": lease.id} if lease.id.startswith("job_") else {}
 
 
 def device_of(settings: Settings) -> str:

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
     """Memory that a job's process may allocate; more ends the attempt. None: as much as there is."""
     checkpoint_seconds: float = Field(15.0, ge=0)
     """How often a running job keeps where it stands."""
+    share_seconds: float = Field(10.0, ge=0)
+    """Trials that take longer are shared among idle workers."""
     ring_again_seconds: int = Field(60, ge=1)
     """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)

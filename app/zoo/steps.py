@@ -57,7 +57,7 @@ def share(session: Session, lease: Lease, names: Sequence[str]) -> None:
     rows = [StepRow(id=new_id("stp"), job_id=job.id, name=name, shared=True) for name in names if name not in known]
     session.add_all(rows)
     session.flush()
-    for row in rows[1:]:  # the first is for whoever shares them
+    for row in rows[1:]:  # the first is for who shares them
         bell.announce_step(session, row, job.device)
 
 

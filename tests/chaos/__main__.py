@@ -35,7 +35,7 @@ from tests.services import S3, Postgres, Redis
 from tests.services.service import Service
 from tests.stack import Stack, running
 
-BASE = CloneConfig(classes=("7", "8", "9"), epochs=16, batch_size=32, shortlist=3, views=2, screen_images=300)
+BASE = CloneConfig(classes=("7", "8", "9"), epochs=8, batch_size=64, shortlist=3, views=1, screen_images=200)
 CONFIGS = (BASE, replace(BASE, classes=("5", "7"), seed=1), replace(BASE, classes=("6",), preset="fast"))
 PATIENCE_SECONDS = 900
 IN_FLIGHT = 2

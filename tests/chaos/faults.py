@@ -58,7 +58,9 @@ class Faults:
         """SIGKILL of a worker alone: its runner must notice by itself."""
         worker = self._dice.choice(self._stack.workers)
         with suppress(psutil.NoSuchProcess):
-            psutil.Process(worker.pid).kill()
+            process = psutil.Process(worker.pid)
+            process.kill()
+            process.wait(10)
         self._stack.start_worker(worker)
 
     def freeze_worker(self) -> None:

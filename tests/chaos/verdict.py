@@ -51,7 +51,7 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
                 select(EventRow.job_id, func.count())
                 .where(EventRow.type == "state", EventRow.state == "succeeded")
                 .group_by(EventRow.job_id)
-            ).tuples()
+            ).all()
         )
         steps = session.scalar(select(func.count(StepRow.id))) or 0
         running = session.scalar(select(func.count()).where(AttemptRow.ended_at.is_(None))) or 0

@@ -1,0 +1,56 @@
+"""How busy the zoo is, counted from its rows."""
+
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.zoo import clock
+from app.zoo.tables import AttemptRow, JobRow, TrialRow, VersionRow
+
+RECENT_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Counts of one moment."""
+
+    jobs: dict[str, int] = field(default_factory=dict)
+    """Jobs by state."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """Versions by status."""
+    oldest: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds that the oldest queued job has waited, by device and size."""
+    ended: dict[str, int] = field(default_factory=dict)
+    """Attempts that ended within the last hour, by outcome; `silent` are lost leases."""
+    trials: int = 0
+    """Trials of the last hour."""
+    trial_seconds: float = 0.0
+    """Their seconds together."""
+
+
+def count(session: Session) -> Figures:
+    """Count with a handful of queries, whatever the zoo holds."""
+    now = clock.now(session)
+    recently = now - timedelta(seconds=RECENT_SECONDS)
+    by_state = select(JobRow.state, func.count()).group_by(JobRow.state)
+    by_status = select(VersionRow.status, func.count()).group_by(VersionRow.status)
+    oldest = (
+        select(JobRow.device, JobRow.size, func.min(JobRow.created_at))
+        .where(JobRow.state == "queued")
+        .group_by(JobRow.device, JobRow.size)
+    )
+    ended = select(AttemptRow.outcome, func.count()).where(AttemptRow.ended_at > recently).group_by(AttemptRow.outcome)
+    # Ids begin with the time: no index on a time of its own is needed.
+    since = f"trl_{int((time.time() - RECENT_SECONDS) * 1000):012x}"
+    trials, seconds = session.execute(select(func.count(), func.sum(TrialRow.seconds)).where(TrialRow.id > since)).one()
+    return Figures(
+        jobs=dict(session.execute(by_state).all()),
+        versions=dict(session.execute(by_status).all()),
+        oldest={(device, size): (now - first).total_seconds() for device, size, first in session.execute(oldest)},
+        ended={outcome or "": number for outcome, number in session.execute(ended)},
+        trials=trials,
+        trial_seconds=seconds or 0.0,
+    )

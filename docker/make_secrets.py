@@ -1,0 +1,53 @@
+"""Make the passwords of the containers once, as files that only the service's users can read.
+
+make_secrets.py DIRECTORY
+"""
+
+import json
+import secrets
+import sys
+from pathlib import Path
+
+BUCKET = "pnc"
+
+
+def main(directory: Path) -> None:
+    """Write what is missing; passwords that are there stay."""
+    directory.mkdir(parents=True, exist_ok=True)
+    postgres, redis, key, secret = (
+        _kept(directory / name) for name in ("postgres", "redis", "store-key", "store-secret")
+    )
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    identity = {"name": "pnc", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
+    _write(directory / "store.json", json.dumps({"identities": [identity]}))
+    _write(directory / "redis.conf", f'requirepass {redis}\nsave ""\nappendonly no\nprotected-mode no\n')
+    settings = {
+        "PNC_DATABASE_URL": f"postgresql+psycopg://pnc:{postgres}@postgres:5432/pnc",
+        "PNC_BROKER_URL": f"redis://:{redis}@redis:6379/0",
+        "PNC_STORE_URL": f"s3://{BUCKET}",
+        "PNC_STORE_ENDPOINT": "http://store:8333",
+        "PNC_STORE_PUBLIC_ENDPOINT": "http://127.0.0.1:8333",
+        "PNC_DATA_DIR": "/data",
+        "PNC_LOG_FORMAT": "json",
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    _write(directory / "settings.json", json.dumps(settings))
+
+
+def _kept(path: Path) -> str:
+    if not path.exists():
+        _write(path, secrets.token_urlsafe(32))
+    return path.read_text()
+
+
+def _write(path: Path, text: str) -> None:
+    half = path.with_suffix(".half")
+    half.write_text(text)
+    half.chmod(0o444)  # the volume is mounted into our own containers alone, whose users differ
+    half.rename(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,44 @@
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event
+
+from app.zoo import jobs, runs
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+
+
+def _read(http: httpx.Client) -> dict[tuple[str, ...], float]:
+    answer = http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(answer.text)
+    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+
+
+def test_an_empty_zoo_has_zeros(http: httpx.Client) -> None:
+    found = _read(http)
+    assert found["pnc_jobs", "queued"] == 0
+    assert found[("pnc_trials_last_hour",)] == 0
+
+
+def test_jobs_attempts_and_trials_are_counted(http: httpx.Client, zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        seeds.queued(session, zoo)
+        lease = runs.claim(session, "worker")
+        assert lease is not None
+        trial = {"target_position": "a", "source_position": "b", "round": 1, "score": 0.5, "seconds": 2.5}
+        runs.record_trial(session, lease, stage="inserting", progress=0.5, **trial)  # type: ignore[arg-type]
+        runs.crashed(session, lease, "its process died")
+        waiting = jobs.retry(session, jobs.cancel(session, lease.id).id)
+        assert waiting.state == "queued"
+    found = _read(http)
+    assert (found["pnc_jobs", "queued"], found["pnc_jobs", "cancelled"]) == (1, 1)
+    assert found["pnc_queue_age_seconds", "any", "small"] >= 0
+    assert found["pnc_attempts_ended_last_hour", "crashed"] == 1
+    assert (found[("pnc_trials_last_hour",)], found[("pnc_trial_seconds_last_hour",)]) == (1, 2.5)
+
+
+def test_counting_takes_a_handful_of_queries(http: httpx.Client, zoo: Zoo) -> None:
+    statements: list[str] = []
+    event.listen(zoo.database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    http.get("/metrics")
+    assert 0 < len([s for s in statements if s.startswith("SELECT")]) <= 6
