@@ -112,7 +112,13 @@ def _module_facts(module: ModuleRow) -> Rows:
 
 
 def _flat(config: Mapping[str, Any]) -> Rows:
-    return {name.replace("_", " "): v if isinstance(v, str) else json.dumps(v) for name, v in config.items()}
+    return {name.replace("_", " "): _plain(value) for name, value in config.items()}
+
+
+def _plain(value: object) -> str | None:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _table(a: Rows, b: Rows) -> Markup:

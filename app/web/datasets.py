@@ -33,7 +33,7 @@ async def datasets_page(request: Request, search: str = "", order: str = "", pag
             name = _ODD.sub("-", Path(file.name).stem.lower()).strip("-._")[:63] or "dataset"
             try:
                 await add_dataset(desk, name, file)
-            except ZooError as error:
+            except (ZooError, OSError) as error:
                 notify(str(error), good=False)
                 return
             notify(f"{name} is registered")

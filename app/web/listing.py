@@ -125,6 +125,13 @@ class Listing(Generic[T]):
             self._table.set_content(content)
             self._shown = content
         last = min(shelf.start + shelf.count, total)
-        self._range.set_text(f"{shelf.start + 1:,} to {last:,} of {total:,} {self._kind.things}" if total else "")
+        self._range.set_text(_range(shelf.start, last, total, self._kind.things))
         self._back.set_visibility(shelf.start > 0)
         self._next.set_visibility(last < total)
+
+
+def _range(start: int, last: int, total: int, things: str) -> str:
+    """Which rows are shown, in words."""
+    if total <= Shelf.count and start == 0:
+        return f"{total} {things.removesuffix('s') if total == 1 else things}" if total else ""
+    return f"{start + 1:,} to {last:,} of {total:,} {things}"

@@ -98,7 +98,7 @@ def _adding(desk: Desk, listing: Listing[ModelLine]) -> ui.dialog:
                 return
             try:
                 ref = await add_model(desk, name.value, read_spec(spec.value or ""), weights[0], licence.value)
-            except ZooError as error:
+            except (ZooError, OSError) as error:
                 notify(str(error), good=False)
                 return
             dialog.close()

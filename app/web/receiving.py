@@ -56,11 +56,8 @@ async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence
         ZooError: the name or the file cannot be used.
     """
     upload = await receive(desk, file)
-
-    def key(session: Session) -> str:
-        return uploads.completed(session, upload)[1]
-
-    models.check_header(desk.zoo.store, await desk.read(key))
+    key = await desk.read(lambda session: uploads.completed(session, upload)[1])
+    await anyio.to_thread.run_sync(models.check_header, desk.zoo.store, key)
 
     def work(session: Session) -> str:
         try:
@@ -81,11 +78,13 @@ async def add_dataset(desk: Desk, name: str, file: Any) -> str:
     """
     upload = await receive(desk, file)
 
-    def inspect(session: Session) -> datasets.Contents:
-        with desk.zoo.store.open(uploads.completed(session, upload)[1]) as stream:
+    key = await desk.read(lambda session: uploads.completed(session, upload)[1])
+
+    def inspect() -> datasets.Contents:
+        with desk.zoo.store.open(key) as stream:
             return datasets.inspect(stream)
 
-    contents = await desk.read(inspect)
+    contents = await anyio.to_thread.run_sync(inspect)
 
     def work(session: Session) -> str:
         row: DatasetRow = datasets.register(session, name=name, upload_id=upload, contents=contents)
@@ -98,9 +97,10 @@ def _keep(desk: Desk, path: Path) -> str:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size, limit = path.stat().st_size, desk.zoo.settings.max_upload_bytes
+    draft = uploads.draft(bytes=size, sha256=digest, limit=limit)
     with desk.zoo.database.write() as session:
-        upload = uploads.declare(session, uploads.draft(bytes=size, sha256=digest, limit=limit)).id
+        upload = uploads.declare(session, draft).id
     stored = desk.zoo.store.put(path, expected=digest)
     with desk.zoo.database.write() as session:
-        uploads.complete(session, upload, stored)
+        uploads.check_kept(session, desk.zoo.store, uploads.complete(session, upload, stored))
     return upload

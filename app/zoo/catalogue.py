@@ -95,8 +95,10 @@ def datasets(session: Session, shelf: Shelf) -> Found[DatasetRow]:
 
 def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
     """Jobs; found by id or by the names of both models."""
-    query = _with_models(select(JobRow), JobRow.target_version_id, JobRow.source_version_id)
-    query = query.where(*_words(shelf, JobRow.id, _TargetModel.name, _SourceModel.name))
+    query = select(JobRow)
+    if shelf.search:
+        query = _with_models(query, JobRow.target_version_id, JobRow.source_version_id)
+        query = query.where(*_words(shelf, JobRow.id, _TargetModel.name, _SourceModel.name))
     if shelf.state == "live":
         query = query.where(JobRow.state.not_in(states.TERMINAL))
     elif shelf.state:
@@ -108,10 +110,13 @@ def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
 
 def modules(session: Session, shelf: Shelf) -> Found[ModuleRow]:
     """Modules; found by id, class or the names of both models."""
-    query = _with_models(select(ModuleRow), ModuleRow.target_version_id, ModuleRow.source_version_id)
-    columns = (ModuleRow.id, cast(ModuleRow.classes, String), _TargetModel.name, _SourceModel.name)
+    query = select(ModuleRow)
+    if shelf.search:
+        query = _with_models(query, ModuleRow.target_version_id, ModuleRow.source_version_id)
+        columns = (ModuleRow.id, cast(ModuleRow.classes, String), _TargetModel.name, _SourceModel.name)
+        query = query.where(*_words(shelf, *columns))
     order = ModuleRow.id.asc() if shelf.order == "oldest" else ModuleRow.id.desc()
-    rows, total = _part(session, query.where(*_words(shelf, *columns)), order, ModuleRow.id, shelf)
+    rows, total = _part(session, query, order, ModuleRow.id, shelf)
     return Found([row for (row,) in rows], total)
 
 
