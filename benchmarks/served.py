@@ -97,7 +97,9 @@ def _fill(
 
 
 def _uploaded(session: Any, zoo: Zoo, content: bytes) -> str:
-    row = uploads.declare(session, bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
+    row = uploads.declare(
+        session, uploads.draft(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
+    )
     return uploads.complete(session, row.id, zoo.store.put([content])).id
 
 
