@@ -104,6 +104,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://")):
+            raise ValueError(f"expected redis://host:port/database or rediss://..., got {value.partition('://')[0]!r}")
+        return value
+
     @model_validator(mode="after")
     def _beat_in_time(self) -> Self:
         if self.heartbeat_seconds >= self.lease_seconds:
@@ -112,6 +119,13 @@ class Settings(BaseSettings):
                 f"got {self.heartbeat_seconds}"
             )
         return self
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://")):
+            raise ValueError(f"expected redis://host:port/database or rediss://..., got {value.partition('://')[0]!r}")
+        return value
 
     @model_validator(mode="after")
     def _exact_or_fast(self) -> Self:

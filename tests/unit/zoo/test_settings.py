@@ -37,3 +37,9 @@ def test_a_heartbeat_slower_than_the_lease_is_refused() -> None:
 )
 def test_only_loopback_is_loopback(host: str, safe: bool) -> None:
     assert Settings(host=host).is_loopback == safe
+
+
+@pytest.mark.parametrize("url", ["amqp://host", "redis:host", "memory://", ""])
+def test_a_broker_that_is_not_redis_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="expected redis://"):
+        Settings(broker_url=url)
