@@ -120,13 +120,6 @@ class Settings(BaseSettings):
             )
         return self
 
-    @field_validator("broker_url")
-    @classmethod
-    def _is_redis(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("redis://", "rediss://")):
-            raise ValueError(f"expected redis://host:port/database or rediss://..., got {value.partition('://')[0]!r}")
-        return value
-
     @model_validator(mode="after")
     def _exact_or_fast(self) -> Self:
         if self.deterministic and (self.serving_compile or self.serving_precision != "float32"):
