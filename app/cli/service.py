@@ -128,8 +128,8 @@ def gc(
     from app.zoo.settings import Settings
 
     try:
-        settings = Settings(**({"data_dir": data_dir.resolve()} if data_dir else {}))  # type: ignore[arg-type]
-        clean(settings, hours * 3600, dry_run=dry_run, console=Screen().out)
+        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
+        clean(Settings(**given), hours * 3600, dry_run=dry_run, console=Screen().out)
     except (ValidationError, SettingsError) as error:
         Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
     except (ZooError, OSError) as error:

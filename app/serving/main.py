@@ -32,7 +32,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
-    engine = Engine(_limits(settings))
+    engine = Engine(limits(settings))
     app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine)
     app.router.routes.extend(oip.routes)
     app.include_router(images.router)
@@ -46,7 +46,8 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _limits(settings: Settings) -> Limits:
+def limits(settings: Settings) -> Limits:
+    """How requests are gathered, by the settings."""
     most = settings.batch_images
     sizes: tuple[int, ...] = ()
     if settings.deterministic:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.zoo import bell, clock, events, models, rules, states, steps
 from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
@@ -38,6 +38,15 @@ class JobRequest:
     """Which workers may take it: `cpu`, `cuda`, or `any`."""
     max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
     """An attempt that takes longer ends the job; none: as long as it takes."""
+
+
+_AS_LISTED = (
+    joinedload(JobRow.target_version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True).lazyload("*"),
+    joinedload(JobRow.source_version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True).lazyload("*"),
+    joinedload(JobRow.dataset, innerjoin=True),
+    joinedload(JobRow.module).lazyload("*"),
+)
+"""A page of jobs is one query."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Esti
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
     """Jobs, newest first, of one state or all."""
-    query = select(JobRow)
+    query = select(JobRow).options(*_AS_LISTED)
     if state is not None:
         query = query.where(JobRow.state == state)
     return page(session, query, JobRow.id, str, window)

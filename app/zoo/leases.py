@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from app.zoo import clock
 from app.zoo.errors import LeaseLost
@@ -75,7 +75,9 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     query = select(table).where(
         table.id == lease.id, table.lease_worker == lease.worker, table.lease_token == lease.token
     )
-    row = session.scalars(query.with_for_update(), execution_options=FRESH).one_or_none()
+    # What hangs on the row is looked up when it is asked for: most writers only want the row.
+    query = query.with_for_update(of=table).options(lazyload("*"))
+    row = session.scalars(query, execution_options=FRESH).one_or_none()
     if row is None:
         raise LeaseLost(
             f"{lease.id}: expected the lease with token {lease.token} of {lease.worker}, got a newer one or none; "

@@ -72,7 +72,7 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
 
 
 def _orphans(zoo: Zoo) -> int:
-    garbage.remove(zoo, garbage.find(zoo, object_seconds=-60, upload_seconds=-60))
+    garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
     with zoo.database.read() as session:
         named = {key for table in OWNERS for key in session.scalars(select(table.key))}
     return len(set(zoo.store.older_than(-60)) - named)

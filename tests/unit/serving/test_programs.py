@@ -2,11 +2,15 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from app.serving.main import limits
 from app.serving.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
+from app.zoo.settings import Settings
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach, without_modules
 from pnc_core.data import preprocess
@@ -120,3 +124,26 @@ def test_a_shutter_still_decides_image_by_image(here: World) -> None:
     assert 0 < int((wanted == SHUT).sum()) < len(images)
     assert torch.equal(found == SHUT, wanted == SHUT)
     assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_torch_compile_makes_the_copies_where_it_is_asked_for(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that needs no compiler; what is shown is that every size of batch is made and answers."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    program = _program(here, Mode(compile=True), here.bundles[:1])
+    for size in (1, 2, 4):
+        images = here.images(size)
+        assert torch.allclose(_answer(program, images), _wanted(program, here, images), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({}, ()), ({"deterministic": True}, (6,)), ({"serving_compile": True}, (1, 2, 4, 6))],
+)
+def test_sizes_of_batches_follow_the_mode(settings: dict[str, bool], sizes: tuple[int, ...]) -> None:
+    assert limits(Settings(batch_images=6, **settings)).sizes == sizes  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("beside", [{"serving_compile": True}, {"serving_precision": "bf16"}])
+def test_exact_and_fast_exclude_each_other(beside: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="deterministic: expected float32"):
+        Settings(deterministic=True, **beside)  # type: ignore[arg-type]

@@ -233,7 +233,9 @@ def _document(**changes: object) -> dict[str, object]:
     ],
 )
 def test_what_is_not_a_request_is_said_to_be_none(http: httpx.Client, document: object, said: str) -> None:
+    before = http.get(f"/v2/models/{NAME}").json()
     answer = http.post(f"/v2/models/{NAME}/infer", json=document)
+    assert http.get(f"/v2/models/{NAME}").json() == before
     if document == {**_document(), "outputs": {}}:  # as good as none: all outputs
         assert answer.status_code == 200
         return
@@ -259,9 +261,11 @@ def test_what_is_not_a_request_is_said_to_be_none(http: httpx.Client, document: 
 def test_bytes_that_are_no_request_are_refused_at_once(
     http: httpx.Client, content: bytes, headers: dict[str, str], said: str
 ) -> None:
+    before = http.get(f"/v2/models/{NAME}").json()
     started = time.monotonic()
     answer = http.post(f"/v2/models/{NAME}/infer", content=content, headers=headers)
     assert answer.status_code == 400
+    assert http.get(f"/v2/models/{NAME}").json() == before
     assert said in answer.json()["error"]
     assert time.monotonic() - started < 2
 

@@ -7,12 +7,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
 import pytest
 import torch
+from starlette.testclient import TestClient
 
+from app.main import create_app
 from app.serving.registry import Registry
 from app.serving.snapshot import MAX_CHOICES
 from app.zoo import deployments
@@ -21,7 +24,7 @@ from pnc_core.identity import fingerprint
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, SETS, World
 
-CLIENTS, SWAPS = 8, 120
+CLIENTS, SWAPS, RACES = 8, 100, 25
 
 
 @pytest.fixture
@@ -50,59 +53,97 @@ def _logits(url: str, images: torch.Tensor) -> list[float]:
     return list(torch.frombuffer(bytearray(content.content[end:]), dtype=torch.float32)[: 5 * len(images)].tolist())
 
 
-def test_swaps_under_load_lose_nothing_and_leave_nothing(served: tuple[World, str, Registry]) -> None:
-    here, url, registry = served
-    images = here.images(2)
-    before, digest = _logits(url, images), fingerprint(registry.get(NAME).network.target)
-    stop, failed = threading.Event(), []
-    seen: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    answered = [0] * CLIENTS
+class Load:
+    """Clients that ask all the time, and some that are gone before the answer."""
 
-    def load(number: int) -> None:
-        with httpx.Client(base_url=url, timeout=30) as client:
-            while not stop.is_set():
+    def __init__(self, url: str, images: torch.Tensor) -> None:
+        self.failed: list[Exception] = []
+        self.seen: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        """Sets of classes that each generation answered with."""
+        self.answered = [0] * CLIENTS
+        self._url, self._images = url, images
+        self._stop = threading.Event()
+
+    def __enter__(self) -> "Load":
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(CLIENTS)]
+        self._threads.append(threading.Thread(target=self._walk_away))
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._stop.is_set():
                 try:
-                    generation, width, classes = _infer(client, images)
+                    generation, width, classes = _infer(client, self._images)
                     assert width == len(classes)
-                    seen[generation].add(tuple(classes))
-                    answered[number] += 1
+                    self.seen[generation].add(tuple(classes))
+                    self.answered[number] += 1
                 except Exception as error:
-                    failed.append(error)
+                    self.failed.append(error)
 
-    def walk_away() -> None:
-        """A client that sends a request and is gone before the answer."""
-        port = int(url.rpartition(":")[2])
+    def _walk_away(self) -> None:
+        port = int(self._url.rpartition(":")[2])
         request = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 64\r\n"
-        while not stop.is_set():
+        while not self._stop.is_set():
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
                 connection.sendall(request.encode() + b"Inference-Header-Content-Length: 0\r\n\r\n" + bytes(64))
             time.sleep(0.01)
 
-    threads = [threading.Thread(target=load, args=(number,)) for number in range(CLIENTS)]
-    threads.append(threading.Thread(target=walk_away))
-    for thread in threads:
-        thread.start()
+
+def test_swaps_under_load_lose_nothing_and_leave_nothing(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    images = here.images(2)
+    before, digest = _logits(url, images), fingerprint(registry.get(NAME).network.target)
     choice = random.Random(0)
     wanted: dict[str, tuple[str, ...]] = {}
-    for _ in range(SWAPS):
-        places = sorted(choice.sample(range(3), choice.randint(0, 3)))
-        generation = here.want([here.modules[i] for i in places])
-        assert _sync(url, generation).status_code == 200
-        wanted[str(generation)] = tuple("01234" + "".join("".join(SETS[i]) for i in places))
-    generation = here.want([])
-    wanted[str(generation)] = tuple("01234")
-    assert _sync(url, generation).status_code == 200
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failed
-    assert min(answered) > 0
-    assert len(seen) > 10
-    for number, classes in seen.items():
+    with Load(url, images) as load:
+        for number in range(SWAPS):
+            places = sorted(choice.sample(range(3), choice.randint(0, 3))) if number < SWAPS - 1 else []
+            generation = here.want([here.modules[i] for i in places])
+            assert _sync(url, generation).status_code == 200
+            wanted[str(generation)] = tuple("01234" + "".join("".join(SETS[i]) for i in places))
+    assert not load.failed
+    assert min(load.answered) > 0
+    assert len(load.seen) > 20
+    for number, classes in load.seen.items():
         assert classes == {wanted.get(number, tuple("01234"))}
     assert fingerprint(registry.get(NAME).network.target) == digest
     assert _logits(url, images) == before
     assert registry.get(NAME).use.requests == 0
+
+
+def test_of_two_operators_who_race_exactly_one_gets_412(served: tuple[World, str, Registry]) -> None:
+    here, url, registry = served
+    images = here.images(2)
+    before, digest = _logits(url, images), fingerprint(registry.get(NAME).network.target)
+    app = create_app(here.zoo.settings.model_copy(update={"serving_url": url}))
+    path = f"/v1/deployments/{NAME}/modules"
+    wishes = [[here.modules[0]], [here.modules[1], here.modules[2]]]
+    wanted: dict[str, tuple[str, ...]] = {}
+    with TestClient(app, base_url="http://localhost:8000") as http, Load(url, images) as load:
+
+        def change(modules: list[str], generation: int) -> httpx.Response:
+            return http.put(path, json={"modules": modules}, headers={"If-Match": f'"{generation}"'})
+
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(RACES):
+                generation = registry.get(NAME).generation
+                answers = list(pool.map(change, wishes, [generation] * 2))
+                assert sorted(answer.status_code for answer in answers) == [200, 412]
+                won = next(number for number, answer in enumerate(answers) if answer.status_code == 200)
+                wanted[str(generation + 1)] = tuple("012345" if won == 0 else "01234678")
+                assert change([], generation + 1).status_code == 200
+    assert not load.failed
+    for number, classes in load.seen.items():
+        assert classes == {wanted.get(number, tuple("01234"))}
+    assert fingerprint(registry.get(NAME).network.target) == digest
+    assert _logits(url, images) == before
 
 
 def _wait_for_all(registry: Registry) -> None:
