@@ -19,11 +19,12 @@ from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import button, frame, heading, markup, missing, notify
 from app.web.load import Load
-from app.web.words import ago, badge, chips, empty, link, model_link, percent, problem, short, title
-from app.zoo import deployments
+from app.web.words import ago, badge, chips, empty, link, model_link, percent, problem, section, short, title
+from app.zoo import deployments, replicas
 from app.zoo.deployments import Change
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.pages import Window
+from app.zoo.replicas import Observation
 from app.zoo.tables import DeploymentRow, ModuleRow, RevisionRow
 
 REFRESH_SECONDS = 2.0
@@ -42,6 +43,8 @@ class View:
     modules: list[ModuleRow]
     """The newest that fit its target."""
     revisions: list[RevisionRow]
+    replicas: dict[str, Observation | None]
+    """Serving processes that are alive, and what each says."""
 
 
 @ui.page("/deployments/{name}")
@@ -70,7 +73,8 @@ def look(session: Session, name: str) -> View:
     attached = [a.module for a in wanted.attachments]
     known = {module.id for module in attached}
     revisions = deployments.list_revisions(session, name, Window(REVISIONS)).data
-    return View(row, wanted, [*attached, *(m for m in found if m.id not in known)], list(revisions))
+    fresh = (module for module in found if module.id not in known)
+    return View(row, wanted, [*attached, *fresh], list(revisions), replicas.observations(session, name))
 
 
 class _Live:
@@ -98,6 +102,7 @@ class _Live:
                     self._try()
             with ui.element("div").classes("stack"):
                 self._numbers = markup(self._load.tiles())
+                self._replicas = markup(Markup(""))
                 with ui.element("section").classes("card"):
                     markup(title("Revisions", "Every change makes one; any that was served can come back."))
                     self._revisions = ui.element("div")
@@ -125,6 +130,7 @@ class _Live:
 
     def _draw(self) -> None:
         self._head.set_content(_head(self._view))
+        self._replicas.set_content(_replicas(self._view))
         attached = {a.module_id for a in self._view.wanted.attachments}
         self._switches.clear()
         with self._switches:
@@ -220,7 +226,8 @@ class _Live:
 def _summary(view: View) -> tuple[object, ...]:
     """What a change of the page depends on."""
     row = view.row
-    return row.generation, row.observed_generation, str(row.observed_problem), tuple(m.id for m in view.modules)
+    said = tuple(sorted((name, str(observation)) for name, observation in view.replicas.items()))
+    return row.generation, row.observed_generation, str(row.observed_problem), said, tuple(m.id for m in view.modules)
 
 
 def _head(view: View) -> Markup:
@@ -230,6 +237,27 @@ def _head(view: View) -> Markup:
         badge(state(row)), model_link(view.wanted.version.ref), row.generation
     )
     return Markup("{}{}").format(heading(row.name, "Deployment", note), fault)
+
+
+def _replicas(view: View) -> Markup:
+    """What each serving process does with the deployment."""
+    if not view.replicas:
+        content = empty("No serving process is alive", "Start one with pnc up, or with pnc serve on another host.")
+        return section("Replicas", content)
+    rows = Markup("").join(
+        Markup('<div class="switchrow"><span>{}</span><span>{}</span></div>').format(
+            short(name), _said(observation, view.row.generation)
+        )
+        for name, observation in sorted(view.replicas.items())
+    )
+    return section("Replicas", rows, "Serving processes that are alive, and the generation each one serves")
+
+
+def _said(observation: Observation | None, wanted: int) -> Markup:
+    if observation is None:
+        return badge("changing")
+    here = "failed" if observation.problem else "served" if observation.generation == wanted else "changing"
+    return Markup('<span class="faint">generation {}</span> {}').format(observation.generation, badge(here))
 
 
 def _clone_one(view: View) -> Markup:

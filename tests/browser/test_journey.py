@@ -1,11 +1,16 @@
 """A user's way through the pages, from two files to a composed network that answers, and back."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.client import Client
+from pnc_core.config import NetworkSpec
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit, Visitor
 from tests.integration.conftest import Up
 
@@ -159,3 +164,24 @@ def test_what_is_not_there_says_so(visit: Visit, service: Up) -> None:
     assert answer is not None
     assert answer.status == 404
     expect(page.get_by_text("expected a cloning job, got none")).to_be_visible()
+
+
+def test_names_are_text_in_the_browser_too(visit: Visit, service: Up, brought: Path) -> None:
+    script = "<img src=x onerror=\"document.title='taken'\"></script><script>document.title='taken'</script>`${1}`"
+    spec = NetworkSpec(**json.loads((brought / "digits-low.json").read_text()))
+    hostile = replace(spec, classes=(script[:120], *spec.classes[1:]))
+    with Client(service.url) as client:
+        client.models.push("hostile", hostile, brought / "digits-low.safetensors", description=script).wait()
+    visitor = visit()
+    for path in (
+        "/",
+        "/models/hostile",
+        "/new?source=hostile",
+        f"/?search={quote(script)}",
+        f"/compare?a={quote(script)}&b=1",
+    ):
+        page = visitor.open(path)
+        page.wait_for_timeout(300)
+        assert page.locator("main img").count() == 0
+        assert page.title() != "taken"
+    assert visitor.complaints == []

@@ -71,3 +71,11 @@ def test_the_commands(service: Up, folder: Path) -> None:
     assert "cut from source" in output
     assert "succeeded" in output
     assert "digits-low" in output
+
+
+def test_the_python_client(service: Up, folder: Path) -> None:
+    code = block("client").replace("http://127.0.0.1:8000", service.url)
+    (folder / "with_a_server.py").write_text(code)
+    output = run([sys.executable, "with_a_server.py"], service, folder)
+    assert output.splitlines()[-1].startswith("100%")
+    assert (folder / "module.safetensors").stat().st_size > 10_000

@@ -9,12 +9,13 @@ import pytest
 from markupsafe import Markup
 from sqlalchemy import event
 
-from app.web import datasets, deployments, job, jobs, model, models, modules
+from app.web import datasets, deployment, deployments, job, jobs, model, models, modules
 from app.web.listing import Kind
 from app.web.words import table
-from app.zoo import catalogue
+from app.zoo import catalogue, replicas
 from app.zoo import deployments as zoo_deployments
 from app.zoo.catalogue import Shelf
+from app.zoo.replicas import Observation
 from app.zoo.zoo import Zoo
 from tests.unit.web.crowds import crowd
 from tests.unit.zoo import seeds
@@ -124,3 +125,14 @@ def test_names_are_text_on_every_page(zoo: Zoo) -> None:
         ]
     assert "<img" not in "".join(shown)
     assert "&lt;img src=x" in "".join(shown)
+
+
+def test_a_deployment_shows_what_each_replica_says(crowded: Zoo) -> None:
+    with crowded.database.write() as session:
+        replicas.report(session, "rep_one", {"served-00": Observation(1)})
+        replicas.report(session, "rep_two", {"served-00": Observation(1, {"detail": "out of memory"})})
+        replicas.report(session, "rep_new", {})
+    with counting(crowded) as sent, crowded.database.read() as session:
+        shown = deployment._replicas(deployment.look(session, "served-00"))
+    assert len(sent) <= 25
+    assert [shown.count(f"</i>{state}") for state in ("served", "failed", "changing")] == [1, 1, 1]
