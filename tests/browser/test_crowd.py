@@ -44,7 +44,7 @@ def test_the_first_paint_comes_within_a_second(visit: Visit, crowded: Up, path: 
         page.wait_for_function(f"{FIRST_PAINT} !== undefined")
         paints.append(page.evaluate(FIRST_PAINT))
     print(f"{path}: {min(paints):.0f} ms to the first paint, median {statistics.median(paints):.0f}")
-    assert min(paints) < MOST  # whatever else the machine does only ever adds
+    assert statistics.median(paints) < MOST
 
 
 def test_a_search_changes_the_list_as_one_types(visit: Visit, crowded: Up) -> None:
