@@ -125,7 +125,7 @@ class Composed(nn.Module):
             old: The target's logits (N, old).
             activations: By position, at least those of `reads`.
         """
-        pooled: dict[tuple[tuple[str, ...], int], Tensor] = {((), 0): old.new_empty(len(old), 0)}
+        pooled: dict[tuple[tuple[str, ...], int], Tensor] = {((), 0): old[:, :0]}
         answers = []
         for module in self.attached:
             taps = _taps(module)

@@ -122,7 +122,7 @@ def test_of_two_operators_who_race_exactly_one_gets_412(served: tuple[World, str
     here, url, registry = served
     images = here.images(2)
     before, digest = _logits(url, images), fingerprint(registry.get(NAME).network.target)
-    app = create_app(here.zoo.settings.model_copy(update={"serving_url": url}))
+    app = create_app(here.zoo.settings.model_copy(update={"serving_url": url, "pages": False}))
     path = f"/v1/deployments/{NAME}/modules"
     wishes = [[here.modules[0]], [here.modules[1], here.modules[2]]]
     wanted: dict[str, tuple[str, ...]] = {}
