@@ -72,7 +72,7 @@ unit: $(DEV) ## tests that need no socket and no other process
 	@$(BIN)/pytest tests/unit -n auto --dist loadfile $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
-	@$(BIN)/pytest tests/integration $(ARGS)
+	@$(BIN)/pytest tests/integration -n 2 --dist loadfile $(ARGS)
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)

