@@ -15,7 +15,7 @@ from rich.console import Console
 
 from app import demo
 from app.client.parquet import write_parquet
-from tests.integration.conftest import Up, start_service, stop_service
+from tests.integration.conftest import Up, start, start_service, stop_service  # noqa: F401 - `start` is a fixture
 
 CHROMIUM = Path(os.environ.get("PNC_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = [
