@@ -69,10 +69,10 @@ format: $(DEV) ## put the code into its form
 	$(BIN)/ruff format --quiet .
 
 unit: $(DEV) ## tests that need no socket and no other process
-	@$(BIN)/pytest tests/unit -n auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
-	@$(BIN)/pytest tests/integration -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --durations=12 $(ARGS)
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)

@@ -16,7 +16,8 @@ from tests.integration.conftest import QUICK, fill, wait_until
 from tests.services import Postgres, Redis
 from tests.stack import Stack
 
-SHARED = replace(QUICK, epochs=24, shortlist=4)
+SHARED = replace(QUICK, epochs=16, shortlist=4)
+STEADY = replace(QUICK, epochs=30)
 LONG = replace(QUICK, epochs=400, shortlist=2)
 Submit = Callable[[CloneConfig], Job]
 
@@ -70,6 +71,18 @@ def submit(client: Client, dataset: Dataset) -> Submit:
     return lambda config: client.jobs.create("digits-low", "digits-high", dataset.id, config)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(shared: tuple[Stack, Dataset]) -> set[str]:
+    """What `STEADY` comes to when nothing happens."""
+    stack, dataset = shared
+    if not stack.workers:
+        stack.add_worker()
+    with Client(stack.url) as client:
+        return _digests(
+            client, client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, STEADY).id)
+        )
+
+
 def _digests(client: Client, job: Job) -> set[str]:
     assert job.state == "succeeded", job.problem
     assert job.module is not None
@@ -97,17 +110,15 @@ def _said(stack: Stack, worker: int, about: str) -> str:
 
 
 def test_a_job_whose_worker_is_killed_goes_on_elsewhere_to_the_same_bundle(
-    stack: Stack, client: Client, submit: Submit
+    stack: Stack, client: Client, submit: Submit, undisturbed: set[str]
 ) -> None:
-    config = replace(QUICK, epochs=40)
-    undisturbed = client.jobs.wait(submit(config).id)
-    job = submit(config)
+    job = submit(STEADY)
     wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
     time.sleep(2)
     stack.workers[0].kill()
     stack.add_worker()
     ended = client.jobs.wait(job.id)
-    assert _digests(client, ended) == _digests(client, undisturbed)
+    assert _digests(client, ended) == undisturbed
     assert [a.outcome for a in client.jobs.attempts(job.id)] == ["silent", "succeeded"]
     assert [m.job for m in client.modules.list()].count(job.id) == 1
 
@@ -127,17 +138,17 @@ def test_a_worker_that_is_told_to_end_gives_its_job_back_and_uses_no_attempt(
     client.jobs.cancel(job.id)
 
 
-def test_a_paused_job_goes_on_where_it_stood(stack: Stack, client: Client, submit: Submit) -> None:
-    config = replace(QUICK, epochs=40)
-    undisturbed = client.jobs.wait(submit(config).id)
-    job = submit(config)
+def test_a_paused_job_goes_on_where_it_stood(
+    stack: Stack, client: Client, submit: Submit, undisturbed: set[str]
+) -> None:
+    job = submit(STEADY)
     wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
     client.jobs.pause(job.id)
     wait_until(lambda: client.jobs.get(job.id).state == "paused", 20)
     assert stack.runners() == []
     client.jobs.resume(job.id)
     ended = client.jobs.wait(job.id)
-    assert _digests(client, ended) == _digests(client, undisturbed)
+    assert _digests(client, ended) == undisturbed
     assert ended.attempts == 0
     assert _states(client, job) == ["queued", "running", "pausing", "paused", "queued", "running", "succeeded"]
 

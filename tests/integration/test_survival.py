@@ -23,7 +23,7 @@ def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material
     service = start(**SHORT_LEASE)
     dataset = fill(service.url, material, files)
     with Client(service.url) as client:
-        config = replace(QUICK, epochs=60)
+        config = replace(QUICK, epochs=30)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
         wait_until(lambda: len(list(client.jobs.trials(job.id))) >= 3, 60)
         service.child(victim).send_signal(signal.SIGKILL)
@@ -68,7 +68,7 @@ def test_interrupt_gives_the_job_back_and_a_restart_goes_on(
         client.deployments.create("digits", "digits-low")
         client.deployments.attach("digits", done.module)
         answer = client.deployments.predict("digits", png(material.test.images[0]))
-        config = replace(QUICK, classes=("5", "6"), epochs=60)
+        config = replace(QUICK, classes=("5", "6"), epochs=30)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
         wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
     family = first.children()
