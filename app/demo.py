@@ -114,7 +114,6 @@ def handwritten() -> ImageSet:
 
 def prepare(seed: int, console: Console) -> Material:
     """Split scikit-learn's digits and train both networks."""
-    torch.set_num_threads(1)  # with networks this small, threads mostly wait for one another
     everything = handwritten()
     generator = torch.Generator().manual_seed(seed)
     train, test = everything.split(TEST_SHARE, generator)
