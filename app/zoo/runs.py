@@ -19,6 +19,8 @@ from pnc_core.manifest import build
 Order = Literal["continue", "cancel", "pause"]
 ANY_DEVICE = ("any", "cpu", "cuda")
 _ORDERS: dict[str, Order] = {"cancelling": "cancel", "pausing": "pause"}
+_STOPPED = {"cancelling": "cancelled", "pausing": "paused"}
+"""What a job that is asked to stop becomes."""
 REST_SECONDS = 5
 """How long a job rests when its worker could not reach database, store or broker."""
 STOP_SECONDS = 180
@@ -233,7 +235,7 @@ def postpone(session: Session, lease: Lease, reason: str) -> None:
 
 
 def _give_back(session: Session, job: JobRow, message: str) -> None:
-    stopped = {"cancelling": "cancelled", "pausing": "paused"}.get(job.state)
+    stopped = _STOPPED.get(job.state)
     _end(session, job, stopped or "queued", "stopped as asked" if stopped else message, outcome=stopped or "released")
 
 
@@ -269,12 +271,11 @@ def _end_unheard(session: Session) -> None:
     limit = clock.now(session) - timedelta(seconds=STOP_SECONDS)
     query = select(JobRow).where(JobRow.state.in_(_ORDERS), JobRow.asked_at < limit)
     for job in session.scalars(query.with_for_update(skip_locked=True, of=JobRow), execution_options=leases.FRESH):
-        state = "cancelled" if job.state == "cancelling" else "paused"
-        _end(session, job, state, f"its worker did not stop within {STOP_SECONDS} s and has lost it")
+        _end(session, job, _STOPPED[job.state], f"its worker did not stop within {STOP_SECONDS} s and has lost it")
 
 
 def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str) -> None:
-    stopped = {"cancelling": "cancelled", "pausing": "paused"}.get(job.state)
+    stopped = _STOPPED.get(job.state)
     job.fruitless += 1
     attempts.end(session, job, code, reason)
     if stopped:
