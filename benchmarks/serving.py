@@ -80,9 +80,9 @@ def main(
         console.print(
             f"{number} {row.system:<9} {row.mode:<28} {row.modules} modules  {row.rps:7.0f}/s  p99 {row.p99_ms:.1f} ms"
         )
-    swap = swapped(out, threads, swaps=20 if quick else 500)
-    (out / "swap.json").write_text(json.dumps(swap, indent=1) + "\n")
-    console.print(f"report: {report(rows, swap, cost, out)}")
+    swaps = [swapped(out, threads, 20 if quick else 500, connections) for connections in (0, 8)]
+    (out / "swaps.json").write_text(json.dumps(swaps, indent=1) + "\n")
+    console.print(f"report: {report(rows, swaps, cost, out)}")
 
 
 def asking(system: System, port: int) -> Request:
@@ -124,8 +124,8 @@ def measured(system: System, number: int, process: psutil.Process, port: int, se
     )
 
 
-def swapped(out: Path, threads: int, swaps: int) -> dict[str, Any]:
-    """Attach and detach through the protocol while 8 connections ask."""
+def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, Any]:
+    """Attach and detach through the protocol while so many connections ask; each call returns once it is served."""
     system = replace(OWN[0], command=(*OWN[0].command[:-1], "{folder}/zoo-0"))
     took: dict[str, list[float]] = {"load": [], "unload": []}
     with started(out, system, threads) as (_, port):
@@ -133,13 +133,15 @@ def swapped(out: Path, threads: int, swaps: int) -> dict[str, Any]:
         loads: list[Load] = []
 
         def ask() -> None:
-            while not stop.is_set():
-                loads.append(run(asking(system, port), 8, 2.0))
+            while connections and not stop.is_set():
+                loads.append(run(asking(system, port), connections, 2.0))
 
         zoo = open_zoo(Settings(data_dir=out / "zoo-0"))
         with zoo.database.read() as session:
             wanted = next(d for d in deployments.desired(session) if d.name == NAME)
-            names = [f"{NAME}+{module.id}" for module in deployments.attachable(session, wanted, SOURCES)]
+            modules = list(deployments.attachable(session, wanted, SOURCES))
+            names = [f"{NAME}+{module.id}" for module in modules]
+            size = mean(zoo.store.size(module.key) or 0 for module in modules)
         zoo.close()
         thread = threading.Thread(target=ask)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -159,6 +161,8 @@ def swapped(out: Path, threads: int, swaps: int) -> dict[str, Any]:
     late = {verb: sorted(times)[int(0.95 * len(times))] for verb, times in took.items()}
     return {
         "swaps": swaps,
+        "connections": connections,
+        "bundle_bytes": size,
         "answers": sum(load.answers for load in loads),
         "errors": sum(load.errors for load in loads),
         "attach_ms": 1000 * mean(took["load"]),
@@ -169,7 +173,7 @@ def swapped(out: Path, threads: int, swaps: int) -> dict[str, Any]:
     }
 
 
-def report(rows: Sequence[Row], swap: dict[str, Any], cost: dict[int, float], out: Path) -> Path:
+def report(rows: Sequence[Row], swaps: Sequence[dict[str, Any]], cost: dict[int, float], out: Path) -> Path:
     """Write `serving.md`: every system, the ratios inside rounds, and what modules cost."""
     records = [{**asdict(row), "of_litserve": _ratio(rows, row)} for row in rows]
     numbers = ("rps", "of_litserve", "rps_per_cpu_second", "p50_ms", "p99_ms", "errors")
@@ -180,7 +184,7 @@ def report(rows: Sequence[Row], swap: dict[str, Any], cost: dict[int, float], ou
             f"{modules} modules attached: time of a request {mean(slower):.2f} times that without, "
             f"multiply-accumulates {cost[modules]:.2f} times."
         )
-    parts.append("Swaps under load: " + json.dumps(swap))
+    parts += [f"Swaps while {swap['connections']} connections ask: " + json.dumps(swap) for swap in swaps]
     path = out / "serving.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path

@@ -16,6 +16,7 @@ from typing import IO
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from rich.console import Console
 
 from app import demo
@@ -115,9 +116,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 @pytest.fixture(scope="session")
-def material() -> demo.Material:
+def material(tmp_path_factory: pytest.TempPathFactory) -> demo.Material:
+    """Both networks and the images: made once and shared by all processes that test."""
     torch.set_num_threads(1)
-    return demo.prepare(7, Console(file=io.StringIO()))
+    path = tmp_path_factory.getbasetemp().parent / "material.pt"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            torch.save(demo.prepare(7, Console(file=io.StringIO())), path)
+    return torch.load(path, weights_only=False)  # type: ignore[no-any-return]  # noqa: TID251 - our own, of this run
 
 
 @pytest.fixture(scope="session")

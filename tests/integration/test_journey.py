@@ -130,12 +130,15 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     service: Up, client: Client, material: Material, dataset: Dataset, module: str, damage: str
 ) -> None:
     config = replace(QUICK, classes=("5",), seed=len(damage))
-    job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, config).id)
-    assert job.module is not None
-    spoil(
-        service.object_path(next(b.digest for b in client.modules.get(job.module).bundles if b.payload == "full")),
-        damage,
-    )
+    serving = service.child("app.serving")
+    serving.suspend()  # or it may load the module ahead, while the bundle is still whole
+    try:
+        job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, config).id)
+        assert job.module is not None
+        bundles = client.modules.get(job.module).bundles
+        spoil(service.object_path(next(b.digest for b in bundles if b.payload == "full")), damage)
+    finally:
+        serving.resume()
 
     name = damage.replace(" ", "-")
     client.deployments.create(name, "digits-low")

@@ -92,7 +92,7 @@ def test_a_change_reaches_every_replica_before_who_waits_for_all_is_answered(
     here: World, replica: StartReplica
 ) -> None:
     first, second = replica(), replica()
-    app = create_app(Settings(data_dir=here.zoo.settings.data_dir, serving_url=first.url))
+    app = create_app(Settings(data_dir=here.zoo.settings.data_dir, serving_url=first.url, pages=False))
     with TestClient(app, base_url="http://localhost:8000") as http:
         for modules in ([here.modules[0]], [here.modules[2], here.modules[0]], []):
             answer = http.put(f"/v1/deployments/{NAME}/modules?wait=all", json={"modules": modules})

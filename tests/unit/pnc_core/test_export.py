@@ -81,10 +81,11 @@ def test_the_command_writes_either_kind(pair: Pair, by_hand: dict[str, Bundle], 
     safetensors.torch.save_file(pair.target[0].state_dict(), tmp_path / "target.safetensors")
     by_hand["router"].write(tmp_path / "bundle.safetensors")
     common = ["export", str(tmp_path / "bundle.safetensors"), "--target", str(tmp_path / "target.safetensors"), "--out"]
-    for name in ("whole.onnx", "whole.pt2"):
-        answer = CliRunner().invoke(app, [*common, str(tmp_path / name), "--pixels"])
-        assert answer.exit_code == 0, answer.output
-        assert (tmp_path / name).stat().st_size > 1000
+    answer = CliRunner().invoke(app, [*common, str(tmp_path / "whole.onnx")])
+    assert answer.exit_code == 0, answer.output
+    assert (tmp_path / "whole.onnx").stat().st_size > 1000
+    answer = CliRunner().invoke(app, [*common, str(tmp_path / "whole.pt2"), "--pixels"])
+    assert answer.exit_code == 0, answer.output
     run = torch.export.load(tmp_path / "whole.pt2").module()
     assert run(pair.test.images[:3]).shape == (3, 6)
     refused = CliRunner().invoke(app, [*common, str(tmp_path / "whole.txt")])

@@ -1,6 +1,7 @@
 """Modules go in and out of a live deployment; nobody notices but for the classes."""
 
 import json
+import os
 import random
 import socket
 import threading
@@ -24,7 +25,7 @@ from pnc_core.identity import fingerprint
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, SETS, World
 
-CLIENTS, SWAPS, RACES = 8, 100, 25
+CLIENTS, SWAPS, RACES = 8, int(os.environ.get("PNC_SWAPS", "40")), 10
 
 
 @pytest.fixture

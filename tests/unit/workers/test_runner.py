@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tenacity import stop_after_attempt
 
 from app.zoo import events, jobs, leases, modules, runs, validation
 from app.zoo.directory import DirectoryStore
@@ -108,6 +109,7 @@ def test_a_store_that_fails_leaves_the_job_running(zoo: Zoo, lease: Lease, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(zoo.store, "put", full)
+    monkeypatch.setattr(publish.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="No space"):
         publish(zoo, lease, BUNDLE)
     assert state(zoo, lease) == "running"
