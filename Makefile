@@ -70,6 +70,9 @@ format: $(DEV) ## put the code into its form
 	@$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
+# Every core has a test process of its own; more threads would only be in each other's way.
+unit integration: export OMP_NUM_THREADS := 1
+
 unit: $(DEV) ## tests that need no socket and no other process
 	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(ARGS)
 

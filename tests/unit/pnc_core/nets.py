@@ -1,6 +1,7 @@
 """Small networks, images and modules made by hand that several tests use."""
 
 import copy
+import re
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -16,7 +17,7 @@ from pnc_core.insert import Insertion, seen_width, stitch
 from pnc_core.job import Job, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module import module_tensors
-from pnc_core.networks import build_network
+from pnc_core.networks import architectures, build_network
 from pnc_core.positions import INPUT, trace
 
 Network = tuple[nn.Module, NetworkSpec]
@@ -33,6 +34,12 @@ def spec(
         std=(0.25,) * channels,
         options=options,
     )
+
+
+def families() -> list[str]:
+    """The first architecture of every family; `benchmarks.architectures` goes through all of them."""
+    by_family = {re.sub(r"[\d_].*", "", name): name for name in reversed(architectures())}
+    return sorted(by_family.values())
 
 
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:

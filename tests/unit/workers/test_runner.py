@@ -17,7 +17,7 @@ from pnc_core.job import Progress
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from tests.unit.zoo import seeds
 from workers import endings
-from workers.runner import Reporter, _exit_code, check_version, publish, run_job
+from workers.runner import Reporter, _exit_code, _put_all, check_version, publish, run_job
 
 SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
 BUNDLE = Bundle(
@@ -109,7 +109,7 @@ def test_a_store_that_fails_leaves_the_job_running(zoo: Zoo, lease: Lease, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(zoo.store, "put", full)
-    monkeypatch.setattr(publish.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
+    monkeypatch.setattr(_put_all.retry, "stop", stop_after_attempt(2))  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="No space"):
         publish(zoo, lease, BUNDLE)
     assert state(zoo, lease) == "running"
