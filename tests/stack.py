@@ -23,6 +23,7 @@ from rich.console import Console
 
 from tests.services import S3, Postgres, Redis, Service
 from tests.services.processes import Process, free_port
+from workers.nursery import TITLE
 
 # Everything happens a little faster than in production.
 QUICK = {
@@ -119,7 +120,7 @@ def answers(url: str) -> bool:
 
 def _is_runner(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return "workers.runner" in process.cmdline()
+        return " ".join(process.cmdline()).startswith(TITLE)
     return False
 
 

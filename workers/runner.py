@@ -1,11 +1,9 @@
 """What a child process does with one leased row: check a version, run a cloning job, or one step of another's.
 
-`python -m workers.runner KIND` reads the lease as JSON from standard input. A
-process of its own means that a job can always be killed, that its memory
-returns, and that CUDA never meets a fork. No broker and no Celery in here.
+No broker and no Celery in here. What this module imports is imported once, before children are forked: nothing of
+it may start a thread or touch an accelerator while it is imported.
 """
 
-import json
 import logging
 import resource
 import signal
@@ -213,13 +211,17 @@ def problem(error: PncError | ZooError) -> dict[str, Any]:
     return {"code": error.code, "detail": str(error)}
 
 
-def main() -> None:
-    """Entry of the child process."""
+def main(kind: str, lease: Lease) -> None:
+    """Entry of the child process.
+
+    Args:
+        kind: What the row is, a name of `KINDS`.
+        lease: Of the row.
+    """
     end_with_parent()
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    kind, lease = sys.argv[1], Lease(**json.load(sys.stdin))
     settings = Settings()
     log_to_stderr(settings, "runner")
     if settings.threads:
@@ -256,6 +258,3 @@ KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "job": run_job,
     "step": run_step,
 }
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,20 @@
 """Sees one leased row through: a fresh child process does the work, this one keeps the lease alive.
 
 It holds no work in memory: killed at any moment, its lease runs out and another worker takes the row back. A child
-is a process of its own, so that it can always be killed, its memory returns, and CUDA never meets a fork.
+is a process of its own, so that it can always be killed and its memory returns.
 """
 
-import json
 import logging
 import os
 import queue
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +28,7 @@ from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
 from app.zoo.tables import JobRow
 from app.zoo.zoo import Zoo
-from workers import endings
+from workers import endings, nursery
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
@@ -95,6 +93,7 @@ class Supervisor:
         self.zoo, self.stop = zoo, stop
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.device = device_of(zoo.settings)
+        nursery.open_nursery()
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
         for name in accelerators() if self.device == "cuda" else ():
             self._accelerators.put(name)
@@ -109,7 +108,7 @@ class Supervisor:
         log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
         killed = endings.killed_for_memory()
         with self._placed() as environment:
-            child = _start(kind, lease, environment)
+            child = nursery.start(kind.name, lease, environment)
             try:
                 code = self._supervise(kind, lease, child)
             finally:
@@ -137,7 +136,7 @@ class Supervisor:
         finally:
             self._accelerators.put(name)
 
-    def _supervise(self, kind: Kind, lease: Lease, child: subprocess.Popen[bytes]) -> int | None:
+    def _supervise(self, kind: Kind, lease: Lease, child: BaseProcess) -> int | None:
         """Keep the lease alive until the child ends (its exit code), or its row is ended or given back (None)."""
         beat = self.zoo.settings.heartbeat_seconds
         began = next_beat = time.monotonic()
@@ -162,12 +161,12 @@ class Supervisor:
                 return None
             if order == "lost":
                 # A child that ends its row gives up the lease a moment before it exits.
-                if not _ended(child, GRACE_SECONDS) or child.returncode != 0:
+                if not _ended(child, GRACE_SECONDS) or child.exitcode != 0:
                     log.warning(
                         "%s %s: the lease is lost; its process is ended", kind.name, lease.id, extra=_about(lease)
                     )
                 return None
-        return child.returncode
+        return child.exitcode
 
     def _limit(self, kind: Kind, lease: Lease) -> int | None:
         if kind is not JOB:
@@ -222,35 +221,22 @@ def accelerators() -> list[str]:
     return sorted((path.name.removeprefix("nvidia") for path in found), key=int)
 
 
-def _start(kind: Kind, lease: Lease, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(  # noqa: S603 - our own module, no shell
-        [sys.executable, "-m", "workers.runner", kind.name], stdin=subprocess.PIPE, env=environment
-    )
-    assert child.stdin is not None
-    child.stdin.write(json.dumps(asdict(lease)).encode())
-    child.stdin.close()
-    return child
+def _ended(child: BaseProcess, seconds: float = POLL_SECONDS) -> bool:
+    child.join(seconds)
+    return child.exitcode is not None
 
 
-def _ended(child: subprocess.Popen[bytes], seconds: float = POLL_SECONDS) -> bool:
-    try:
-        child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: BaseProcess) -> None:
     """Ask, wait a little, then kill."""
     child.terminate()
     if not _ended(child, GRACE_SECONDS):
         _kill(child)
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
+def _kill(child: BaseProcess) -> None:
+    if child.exitcode is None:
         child.kill()
-        child.wait()
+        child.join()
 
 
 def _too_long(seconds: int) -> dict[str, Any]:

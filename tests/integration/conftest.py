@@ -52,8 +52,9 @@ class Up:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def child(self, module: str) -> psutil.Process:
-        return next(p for p in self.children() if module in p.cmdline())
+    def child(self, name: str) -> psutil.Process:
+        """The child that runs a module, or that calls itself so."""
+        return next(p for p in self.children() if name in p.cmdline() or " ".join(p.cmdline()).startswith(name))
 
     def object_path(self, digest: str) -> Path:
         return self.data_dir / "objects" / digest[:2] / digest[2:]

@@ -5,23 +5,32 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from app.client import Client
+from app.client import Client, Dataset
 from app.demo import Material, png
-from tests.integration.conftest import LONG, QUICK, Start, fill, stop_service, wait_until
+from tests.integration.conftest import LONG, QUICK, Start, Up, fill, start_service, stop_service, wait_until
+from workers.nursery import TITLE
 
 SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
 
 
-@pytest.mark.parametrize("victim", ["workers.embedded", "workers.runner"])
-def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material, files: Path, victim: str) -> None:
-    service = start(**SHORT_LEASE)
-    dataset = fill(service.url, material, files)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, material: Material, files: Path) -> Iterator[tuple[Up, Dataset]]:
+    """A service that soon misses who is silent, with networks and images."""
+    service = start_service(tmp_path_factory.mktemp("filled") / "data", **SHORT_LEASE)
+    yield service, fill(service.url, material, files)
+    assert stop_service(service) == 0
+
+
+@pytest.mark.parametrize("victim", ["workers.embedded", TITLE])
+def test_a_job_survives_the_death_of_its_worker(filled: tuple[Up, Dataset], victim: str) -> None:
+    service, dataset = filled
     with Client(service.url) as client:
         config = replace(QUICK, epochs=30)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)
@@ -32,14 +41,14 @@ def test_a_job_survives_the_death_of_its_worker(start: Start, material: Material
         assert job.attempts == 1
         states = [e.state for e in client.jobs.events(job.id) if e.type == "state"]
         assert states == ["queued", "running", "queued", "running", "succeeded"]
-        assert [m.job for m in client.modules.list()] == [job.id]
+        assert [m.job for m in client.modules.list()].count(job.id) == 1
 
 
-def test_cancel_ends_a_running_job_and_leaves_nothing(start: Start, material: Material, files: Path) -> None:
-    service = start()
-    dataset = fill(service.url, material, files)
+def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]) -> None:
+    service, dataset = filled
     with Client(service.url) as client:
-        objects = service.objects()
+        _collect_garbage(service)
+        objects, modules = service.objects(), list(client.modules.list())
         job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
         wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
         asked = time.monotonic()
@@ -48,13 +57,16 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(start: Start, material: Ma
         assert job.state == "cancelled"
         assert time.monotonic() - asked < 10
         assert job.module is None
-        assert list(client.modules.list()) == []
-        # Where the job stood was kept as objects, which are garbage now.
-        swept = [sys.executable, "-m", "app.cli", "gc", "--hours", "0", "--data-dir", str(service.data_dir)]
-        subprocess.run(swept, check=True, capture_output=True)
+        assert list(client.modules.list()) == modules
+        _collect_garbage(service)  # where the job stood was kept as objects
         assert service.objects() == objects
         assert list((service.data_dir / "uploads").iterdir()) == []
-        wait_until(lambda: not any("workers.runner" in p.cmdline() for p in service.children()), 5)
+        wait_until(lambda: not any(" ".join(p.cmdline()).startswith(TITLE) for p in service.children()), 5)
+
+
+def _collect_garbage(service: Up) -> None:
+    swept = [sys.executable, "-m", "app.cli", "gc", "--hours", "0", "--data-dir", str(service.data_dir)]
+    subprocess.run(swept, check=True, capture_output=True)
 
 
 def test_interrupt_gives_the_job_back_and_a_restart_goes_on(
@@ -106,9 +118,8 @@ def test_children_end_with_a_supervisor_that_is_killed_while_they_start(tmp_path
     assert alive == []
 
 
-def test_a_version_is_checked_while_a_job_runs(start: Start, material: Material, files: Path) -> None:
-    service = start()
-    dataset = fill(service.url, material, files)
+def test_a_version_is_checked_while_a_job_runs(filled: tuple[Up, Dataset], material: Material, files: Path) -> None:
+    service, dataset = filled
     with Client(service.url) as client:
         job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
         wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
@@ -119,7 +130,6 @@ def test_a_version_is_checked_while_a_job_runs(start: Start, material: Material,
         client.jobs.wait(job.id)
 
 
-def test_a_second_service_on_the_same_data_is_refused(start: Start, tmp_path: Path) -> None:
-    start(tmp_path / "data")
+def test_a_second_service_on_the_same_data_is_refused(filled: tuple[Up, Dataset], start: Start) -> None:
     with pytest.raises(AssertionError, match="ended with 1"):
-        start(tmp_path / "data")
+        start(filled[0].data_dir)
