@@ -48,7 +48,7 @@ def start(kind: str, lease: Lease, environment: Mapping[str, str]) -> ForkServer
 def _run(kind: str, lease: dict[str, Any], environment: dict[str, str]) -> None:
     from workers import runner  # the supervisor, which imports this module, stays without torch
 
+    setproctitle(f"{TITLE} {kind} {lease['id']}")  # finds its place by the variables that the process began with
     os.environ.clear()
     os.environ.update(environment)
-    setproctitle(f"{TITLE} {kind} {lease['id']}")
     runner.main(kind, Lease(**lease))

@@ -85,7 +85,8 @@ def test_interrupt_gives_the_job_back_and_a_restart_goes_on(
         wait_until(lambda: client.jobs.get(job.id).state == "running", 30)
     family = first.children()
     assert stop_service(first) == 0
-    assert not any(p.is_running() for p in family)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
 
     second = start(tmp_path / "data")
     with Client(second.url) as client:
