@@ -12,7 +12,9 @@ Preset = Literal["fast", "joint"]
 Masking = Literal["learned", "scored"]
 Locality = Literal["soft", "strict"]
 Precision = Literal["float32", "bfloat16"]
-Localizer = Literal["fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"]
+Localizer = Literal[
+    "log-odds", "fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"
+]
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -49,8 +51,8 @@ class CloneConfig:
     """`joint` learns mask, adapters and head; `fast` only solves what has a closed form: seconds, not minutes."""
     keep: float = 0.5
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
-    localizer: Localizer = "fisher"
-    """How channels are scored: `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour), `gradient-activation`,
+    localizer: Localizer = "log-odds"
+    """How channels are scored: `log-odds`, `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour), `gradient-activation`,
     `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
     masking: Masking = "learned"
     """`learned`: the mask starts from the scores and is learned together with the adapters; `scored`: as scored."""

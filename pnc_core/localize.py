@@ -38,10 +38,12 @@ def score_channels(
         tail: Opened tail, unmasked; left as it was.
         batches: Pairs of stitched activations (N, *shape) and labels int64 (N,) among
             the cloned classes; `lime` does not read the labels.
-        localizer: `fisher`: mean over images of the squared derivative of the loss by
+        localizer: `log-odds`: mean absolute derivative of log p / (1 - p) of the label, p
+            among the cloned classes, by the channel's gate (own choice: it does not vanish
+            where the source is sure); `fisher`: mean over images of the squared derivative of the loss by
             the channel's gate (Theis et al. 2018, Molchanov et al. 2019); `taylor`:
             absolute value of its mean; `gradient-activation`: mean absolute value of
-            the derivative of the label's own logit, which does not vanish where the source is sure;
+            the derivative of the label's own logit;
             `integrated-gradients`: the same integrated from closed to open gates
             (Sundararajan et al. 2017), by captum; `lime`: how fast the local behaviour
             leaves the source's (see `_lime`); `magnitude`: L2 norm of the weights that
@@ -98,6 +100,17 @@ def _gradient_activation(tail: Tail, activation: Tensor, labels: Tensor, generat
     with _OpenGates(tail, len(labels)) as gates:
         own = tail.forward(activation)[0].gather(1, labels[:, None])
         return {n: d.abs() for n, d in gates.derivatives(own.sum()).items()}
+
+
+def _log_odds(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
+    """The derivative of the cross-entropy is 1 - p times that of log p / (1 - p): this one does without that factor."""
+    del generator
+    with _OpenGates(tail, len(labels)) as gates:
+        logits = tail.forward(activation)[0]
+        odds = logits.gather(1, labels[:, None])[:, 0]
+        if logits.shape[1] > 1:  # with one class there is no other: its logit stands in
+            odds = odds - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+        return {n: d.abs() for n, d in gates.derivatives(odds.sum()).items()}
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -204,6 +217,7 @@ _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
     "fisher": _fisher,
     "taylor": _taylor,
     "gradient-activation": _gradient_activation,
+    "log-odds": _log_odds,
     "integrated-gradients": _integrated_gradients,
     "lime": _lime,
 }

@@ -26,7 +26,16 @@ _CHOICES: dict[str, dict[str, str]] = {
     "locality": {"soft": "Soft: old answers may move a little", "strict": "Strict: old answers stand"},
     "localizer": {
         name: name
-        for name in ("fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random")
+        for name in (
+            "log-odds",
+            "fisher",
+            "taylor",
+            "lime",
+            "gradient-activation",
+            "integrated-gradients",
+            "magnitude",
+            "random",
+        )
     },
     "head": {"auto": "Chosen by held-out images", "affine": "Affine", "router": "Router", "joint": "Joint"},
 }

@@ -73,6 +73,36 @@ def test_gradient_activation_is_the_activation_times_the_slope_of_the_label_s_lo
         assert torch.allclose(found[name], derivatives.abs().mean(0), rtol=1e-4, atol=1e-9)
 
 
+def _odds(logits: Tensor, label: Tensor) -> Tensor:
+    p = logits.double().softmax(1)[0, label[0]]
+    return (p / (1 - p)).log()
+
+
+@pytest.mark.parametrize("classes", [(0, 2), (0, 1, 2)])
+def test_log_odds_are_those_of_the_label_among_the_cloned_classes(classes: tuple[int, ...]) -> None:
+    tail = _tail(classes)
+    expected = _one_by_one(tail, _odds)
+    found = score_channels(tail, _batches(), "log-odds", _seeded())
+    for name, derivatives in expected.items():
+        assert torch.allclose(found[name], derivatives.abs().mean(0), rtol=1e-4, atol=1e-7)
+
+
+def test_log_odds_tell_channels_apart_where_the_source_is_sure_and_the_loss_does_not() -> None:
+    tail = _tail()
+    with torch.no_grad():
+        batches = [(phi, tail.forward(phi)[0].argmax(1)) for phi, _ in _batches()]
+    before = score_channels(tail, batches, "log-odds", _seeded())
+    last = [module for module in tail.part.modules() if isinstance(module, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight *= 1e6
+        last.bias *= 1e6
+    odds, fisher = (score_channels(tail, batches, name, _seeded()) for name in ("log-odds", "fisher"))
+    for name, score in before.items():
+        assert torch.allclose(odds[name], 1e6 * score, rtol=1e-3)
+        assert score.max() > 0
+        assert (fisher[name] == 0).all()
+
+
 def test_the_shares_of_integrated_gradients_add_up_to_the_logit_without_the_empty_tail_s() -> None:
     tail = _tail()
     phi, labels = _batches()[0]
