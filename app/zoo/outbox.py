@@ -77,7 +77,9 @@ def post(session: Session, kind: str, data: Callable[[], Mapping[str, Any]]) -> 
         kind: One of `webhooks.EVENTS`.
         data: Makes what is told; asked only if somebody listens.
     """
-    found = session.scalars(select(WebhookRow).where(WebhookRow.enabled)).all()
+    # Without the lock a webhook that is deleted at this moment would fail the change itself.
+    query = select(WebhookRow).where(WebhookRow.enabled).with_for_update(read=True, key_share=True)
+    found = session.scalars(query).all()
     wanting = [row for row in found if not row.events or kind in row.events]
     if wanting:
         body = _body(session, kind, data())
@@ -158,7 +160,7 @@ def settle(session: Session, lease: Lease, answer: Answer, patience: Patience) -
     row.tries += 1
     row.status, row.answer, row.error, row.tried_at = answer.status, answer.text[:MAX_ANSWER], answer.error, now
     leases.drop(row)
-    hook = session.get_one(WebhookRow, row.webhook_id, with_for_update=True)
+    hook = session.get_one(WebhookRow, row.webhook_id, with_for_update={"key_share": True})
     if answer.error is None:
         row.state, row.delivered_at, hook.failing_since = "delivered", now, None
         return

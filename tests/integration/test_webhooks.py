@@ -1,6 +1,9 @@
 """Messages to a real receiver: verified, repeated, and never sent where they must not go."""
 
+import functools
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +12,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
+import httpx
 import pytest
+import trustme
 from standardwebhooks import Webhook
 
 from app import demo
@@ -18,6 +24,8 @@ from app.zoo.outbox import Letter
 from tests.integration.conftest import QUICK, Start, fill
 from workers import delivering
 
+Heard = list[tuple[dict[str, str], str]]
+"""Headers and body of every message."""
 Respond = Callable[["Receiver"], None]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -25,7 +33,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 class Receiver(BaseHTTPRequestHandler):
     """Keeps what it gets, and answers as the test wants."""
 
-    heard: list[tuple[dict[str, str], str]]
+    heard: Heard
     respond: Respond
 
     def do_POST(self) -> None:
@@ -48,11 +56,13 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiving(respond: Respond) -> Iterator[tuple[str, list[tuple[dict[str, str], str]]]]:
+def receiving(respond: Respond, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, Heard]]:
     """A receiver's address, and what it hears."""
-    heard: list[tuple[dict[str, str], str]] = []
+    heard: Heard = []
     handler = type("Handler", (Receiver,), {"heard": heard, "respond": staticmethod(respond)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -119,6 +129,26 @@ def test_a_name_that_leads_inside_is_not_connected_to() -> None:
         headers, body = heard[0]
         assert headers["Host"] == hidden.split("/")[2]
         assert json.loads(body) == {"type": "webhook.test"}
+
+
+def test_the_certificate_must_be_the_name_s_though_the_connection_goes_to_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority, server, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("hooks.example").configure_cert(server)
+    authority.configure_trust(trusting)
+
+    async def leads_here(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(anyio, "getaddrinfo", leads_here)
+    with receiving(lambda receiver: receiver.reply(204), server) as (url, heard):
+        right, wrong = (letter(url.replace("http://127.0.0.1", f"https://{n}.example")) for n in ("hooks", "other"))
+        assert "CERTIFICATE_VERIFY_FAILED" in (delivering.send(right, private=True).error or "")
+        monkeypatch.setattr(httpx, "AsyncClient", functools.partial(httpx.AsyncClient, verify=trusting))
+        assert delivering.send(right, private=True).error is None
+        assert "Hostname mismatch" in (delivering.send(wrong, private=True).error or "")
+    assert [headers["Host"].partition(":")[0] for headers, _ in heard] == ["hooks.example"]
 
 
 def test_redirects_are_not_followed_and_long_answers_are_cut() -> None:

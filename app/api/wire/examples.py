@@ -164,6 +164,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Manifest": {
         "module": f"mod_{_ID}",
         "manifest": {"format": "pnc-bundle/1", "payload": "full", "classes": ["7", "8", "9"], "kept_fraction": 0.498},
+        "evidence": {"confusion": {"classes": ["0", "7"], "before": [[9, 0], [8, 0]], "after": [[9, 0], [0, 8]]}},
     },
     "Deployment": {
         "id": f"dep_{_ID}",
