@@ -1,0 +1,42 @@
+"""The site builds without a warning, leads nowhere wrong, and fetches nothing from elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.docs.pages import ROOT
+
+FETCHING = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)=\"?(https?://[^\" >]+)", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_it_has_all_pages_and_the_api(site: Path) -> None:
+    assert len(list(site.rglob("index.html"))) > 15
+    document = json.loads((site / "reference" / "openapi.json").read_text())
+    assert "/v1/webhooks" in document["paths"]
+    assert "CloneConfig" in (site / "reference" / "library" / "index.html").read_text()
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        fetched = [url for url in FETCHING.findall(page.read_text()) if "canonical" not in url]
+        assert fetched == [], page
+
+
+def test_the_scripts_of_a_page_are_in_its_text(site: Path) -> None:
+    text = (site / "tutorials" / "several-sources" / "index.html").read_text()
+    assert "rebalance" in text
+    assert "--8&lt;--" not in text
