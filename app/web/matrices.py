@@ -7,8 +7,10 @@ from markupsafe import Markup
 
 from app.web.words import section
 
-CELL, LABEL = 34, 64
-"""Units of a cell, and of the names beside and above."""
+CELL, LETTER, SPACE = 34, 6, 14
+"""Units of a cell, of a name's letter, and of the space around names; the cells begin at 0."""
+PIXELS = 1.3
+"""Of a unit at most, so that small matrices do not become posters."""
 MOST_NUMBERS = 16
 """Wider matrices have cells without numbers."""
 MOST_LETTERS = 8
@@ -56,29 +58,27 @@ def matrix(title: str, values: Matrix, rows: Sequence[str], columns: Sequence[st
         columns: Names.
         shares: Values are counts, and cells are coloured by their share of the row.
     """
-    wide, high = LABEL + CELL * len(columns), LABEL + CELL * len(rows)
-    parts = [
-        Markup('<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>').format(
-            LABEL, LABEL, CELL * len(columns), CELL * len(rows)
-        )
-    ]
+    wide, high = CELL * len(columns), CELL * len(rows)
+    parts = [Markup('<rect class="frame" x="0" y="0" width="{}" height="{}"/>').format(wide, high)]
     for i, row in enumerate(values):
         whole = max(sum(row), 1) if shares else 1.0
         parts += [
             _cell(
                 value,
                 value / whole,
-                (LABEL + CELL * j, LABEL + CELL * i),
+                (CELL * j, CELL * i),
                 f"{rows[i]} → {columns[j]}",
                 numbers=len(columns) <= MOST_NUMBERS,
             )
             for j, value in enumerate(row)
         ]
     parts += _frames(rows, columns) + _names(rows, columns)
+    beside, above = _room(rows), _room(columns)
+    whole_wide = beside + wide + (above if _are_turned(columns) else 2)
     return Markup(
         '<figure class="matrix"><figcaption>{}</figcaption>'
-        '<svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></figure>'
-    ).format(title, title, wide, high, Markup("").join(parts))
+        '<svg role="img" aria-label="{}" viewBox="{} {} {} {}" style="max-width: {:.0f}px">{}</svg></figure>'
+    ).format(title, title, -beside, -above, whole_wide, above + high + 2, PIXELS * whole_wide, Markup("").join(parts))
 
 
 def _cell(value: float, share: float, place: tuple[int, int], name: str, *, numbers: bool) -> Markup:
@@ -97,7 +97,7 @@ def _cell(value: float, share: float, place: tuple[int, int], name: str, *, numb
 def _frames(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
     return [
         Markup('<rect class="right" x="{}" y="{}" width="{}" height="{}"/>').format(
-            LABEL + CELL * columns.index(name) + 1, LABEL + CELL * i + 1, CELL - 2, CELL - 2
+            CELL * columns.index(name) + 1, CELL * i + 1, CELL - 2, CELL - 2
         )
         for i, name in enumerate(rows)
         if name in columns
@@ -106,15 +106,22 @@ def _frames(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
 
 def _names(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
     text = Markup('<text class="name" x="{}" y="{}" text-anchor="{}"{}>{}</text>')
-    beside = [
-        text.format(LABEL - 6, LABEL + CELL * (i + 0.5) + 4, "end", "", _short(name)) for i, name in enumerate(rows)
-    ]
+    beside = [text.format(-6, CELL * (i + 0.5) + 4, "end", "", _short(name)) for i, name in enumerate(rows)]
     above = []
     for j, name in enumerate(columns):
-        x, y = LABEL + CELL * (j + 0.5), LABEL - 8
-        turned = Markup(' transform="rotate(-45 {} {})"').format(x, y) if len(name) > 2 else ""
-        above.append(text.format(x, y, "start" if turned else "middle", turned, _short(name)))
+        x = CELL * (j + 0.5)
+        turned = Markup(' transform="rotate(-45 {} -8)"').format(x) if _are_turned(columns) else ""
+        above.append(text.format(x, -8, "start" if turned else "middle", turned, _short(name)))
     return beside + above
+
+
+def _are_turned(names: Sequence[str]) -> bool:
+    """Whether names are too long to stand above their columns."""
+    return max(map(len, names)) * LETTER > CELL - 4
+
+
+def _room(names: Sequence[str]) -> int:
+    return SPACE + LETTER * min(max(map(len, names)), MOST_LETTERS)
 
 
 def _short(name: str) -> str:

@@ -30,7 +30,7 @@ def add_files(page: Page, visitor: Visitor, brought: Path) -> None:
 
 def choose(page: Page, label: str, text: str) -> None:
     """One entry of a list."""
-    page.get_by_label(label).click()
+    page.get_by_role("combobox", name=label).click()
     page.locator(".q-menu .q-item", has_text=text).first.click()
 
 

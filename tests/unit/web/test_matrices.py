@@ -46,8 +46,8 @@ def test_a_matrix_stays_inside_its_frame(count: int) -> None:
     names = [f"a rather long name {i}" for i in range(count)]
     picture = parsed(matrix("title", [[1] * count] * count, names, names, shares=True))
     (svg,) = picture.iter("svg")
-    _, _, wide, high = (float(number) for number in svg.attrib["viewBox"].split())
+    left, top, wide, high = (float(number) for number in svg.attrib["viewBox"].split())
     for rect in svg.iter("rect"):
-        assert float(rect.attrib["x"]) + float(rect.attrib["width"]) <= wide
-        assert float(rect.attrib["y"]) + float(rect.attrib["height"]) <= high
+        assert left <= float(rect.attrib["x"]) <= left + wide - float(rect.attrib["width"])
+        assert top <= float(rect.attrib["y"]) <= top + high - float(rect.attrib["height"])
     assert not [t for t in svg.iter("text") if t.attrib.get("class") != "name"] or count == 1
