@@ -1,10 +1,19 @@
+"""What depends on the database of the zoo's own tests of webhooks, and a race that SQLite cannot have."""
+
 import threading
 
 from app.zoo import jobs, outbox, webhooks
 from app.zoo.pages import Window
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
-from tests.unit.zoo.test_webhooks import *  # noqa: F403 - on PostgreSQL
+from tests.unit.zoo.test_webhooks import (  # noqa: F401 - on PostgreSQL
+    test_a_change_that_is_rolled_back_tells_nothing,
+    test_a_job_tells_of_every_state_and_only_of_states,
+    test_a_message_is_taken_once_and_a_webhook_gets_one_at_a_time,
+    test_a_sender_that_fell_silent_loses_its_message_and_its_word,
+    test_deleting_takes_deliveries_along_and_fences_who_sends,
+    test_what_fails_for_days_is_given_up_and_its_webhook_disabled,
+)
 
 URL = "https://hooks.example/pnc"
 
