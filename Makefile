@@ -21,7 +21,7 @@ DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos up test lint format unit integration browser pins clean
+.PHONY: help setup demo stack chaos up test lint format unit integration browser docs site pins clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -81,6 +81,13 @@ integration: $(DEV) ## tests that start the real service
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)
+
+site: $(DEV) ## the documentation as a site in build/site; ARGS=... for mkdocs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	echo build/site/index.html
+
+docs: site ## the site, and everything that the first page, the tutorials and the notebook print, done as printed
+	@$(BIN)/pytest tests/docs --durations=8 $(ARGS)
 
 pins: $(DEV) ## write the versions installed in .venv to constraints-cpu.txt
 	@{ grep '^#' constraints-cpu.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//'; } > .venv/pins.txt

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api import datasets, deployments, health, inference, jobs, metrics, models, modules, streams, uploads
+from app.api import datasets, deployments, health, inference, jobs, metrics, models, modules, streams, uploads, webhooks
 from app.api.gateway import Gateway
 from app.api.guard import Guard
 from app.api.problems import install
@@ -37,9 +37,10 @@ TAGS = [
     {"name": "cloning jobs", "description": "Give a target some classes of a source."},
     {"name": "modules", "description": "What was cloned, and its bundles."},
     {"name": "deployments", "description": "Targets served under a name, with modules attached."},
+    {"name": "webhooks", "description": "Addresses that are told of changes of jobs and deployments."},
     {"name": "health", "description": "For whoever watches the process."},
 ]
-_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, inference, health, metrics)
+_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, inference, webhooks, health, metrics)
 
 
 def create_app(

@@ -9,8 +9,10 @@ from sqlalchemy import JSON, Connection
 from app.zoo.clock import UtcDateTime
 from app.zoo.db import Database, writing_schema
 from app.zoo.settings import Settings
-from app.zoo.tables import Base
 from app.zoo.text import Text
+from app.zoo.webhook_rows import WebhookRow
+
+_TABLES = WebhookRow.metadata  # of all tables: its module is the last to add some
 
 
 def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
@@ -27,7 +29,7 @@ def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal
 
 def _run(connection: Connection) -> None:
     # Batch mode because SQLite cannot alter most things in place.
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True, render_item=_render)
+    context.configure(connection=connection, target_metadata=_TABLES, render_as_batch=True, render_item=_render)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -52,8 +52,8 @@ class CloneConfig:
     keep: float = 0.5
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
     localizer: Localizer = "log-odds"
-    """How channels are scored: `log-odds`, `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour), `gradient-activation`,
-    `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
+    """How channels are scored: `log-odds`, `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour),
+    `gradient-activation`, `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
     masking: Masking = "learned"
     """`learned`: the mask starts from the scores and is learned together with the adapters; `scored`: as scored."""
     inner_adapters: bool = True

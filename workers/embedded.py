@@ -2,7 +2,7 @@
 
     python -m workers.embedded
 
-One job at a time, and one version beside it. On TERM it gives its rows back at once.
+One job at a time, and beside it one version and messages to webhooks. On TERM it gives its rows back at once.
 """
 
 import logging
@@ -14,6 +14,7 @@ from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from workers.delivering import deliver_webhooks
 from workers.supervisor import JOB, Supervisor
 from workers.sweeping import check_versions, repeat, sweep_now_and_then
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def work(supervisor: Supervisor) -> None:
     """Work until the supervisor is stopped."""
-    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in (check_versions, run_jobs)]
+    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in (check_versions, run_jobs, deliver_webhooks)]
     for loop in loops:
         loop.start()
     log.info("worker %s is ready", supervisor.name)

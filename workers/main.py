@@ -18,6 +18,7 @@ from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from workers.delivering import deliver_webhooks
 from workers.supervisor import JOB, STEP, Supervisor, device_of
 from workers.sweeping import check_versions, sweep_now_and_then
 
@@ -81,7 +82,8 @@ def _begin(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _sweep(**_: Any) -> None:
-    _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in (check_versions, sweep_now_and_then))
+    loops = (check_versions, deliver_webhooks, sweep_now_and_then)
+    _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()
     log.info("worker %s is ready: %s", _supervisor().name, ", ".join(queue.name for queue in app.conf.task_queues))

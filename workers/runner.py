@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from pnc_core.manifest import Payload
 from pnc_core.positions import trace
 from workers import endings
 from workers.checkpoints import StoredCheckpoints
+from workers.judging import judged
 from workers.loading import load_images, load_version
 from workers.patience import UNREACHABLE, patient
 
@@ -86,7 +87,8 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     report = Reporter(zoo, lease)
     try:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
-        bundle = clone(*_inputs(zoo, job), report=report, cancelled=stopped, checkpoints=checkpoints)
+        inputs = _inputs(zoo, job)
+        bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints)
     except Cancelled:
         checkpoints.flush()
         return
@@ -94,7 +96,7 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
-    publish(zoo, lease, bundle)
+    publish(zoo, lease, bundle, judged(*inputs, bundle))
 
 
 def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
@@ -129,7 +131,7 @@ def _placed(network: Network, zoo: Zoo) -> Network:
     return network[0].to(device), network[1]
 
 
-def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
+def publish(zoo: Zoo, lease: Lease, bundle: Bundle, evidence: dict[str, Any] | None = None) -> None:
     """Store the bundles and end the job, in one fenced transaction.
 
     The lease is checked first, the objects are put next, and the rows are written last: who has lost the lease
@@ -144,7 +146,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle) -> None:
         digests = {p: bundle.payload(p).write(path).removeprefix("sha256:") for p, path in paths.items()}
         files = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
         _put_all(zoo, lease, [(paths[p], digests[p]) for p in PAYLOADS])
-        _succeed(zoo, lease, asdict(bundle.manifest), files)
+        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": files, "evidence": evidence})
 
 
 @patient
@@ -157,10 +159,10 @@ def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
 
 
 @patient
-def _succeed(zoo: Zoo, lease: Lease, manifest: dict[str, Any], files: Sequence[tuple[str, str, int]]) -> None:
+def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any]) -> None:
     try:
         with zoo.database.write() as session:
-            runs.succeed(session, lease, manifest=manifest, bundles=files)
+            runs.succeed(session, lease, **module)
     except InvalidTransition as error:  # cancelled meanwhile
         log.info("not published: %s", error)
         with zoo.database.write() as session:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.zoo import bell, garbage, runs, steps, validation
+from app.zoo import bell, garbage, outbox, runs, steps, validation
 from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
             with zoo.database.write() as session:
                 validation.sweep_validations(session)
                 steps.sweep(session)
+                outbox.sweep(session)
                 runs.sweep(session)
                 if zoo.database.bell is not None:
                     bell.announce_again(session, zoo.settings.ring_again_seconds)

@@ -15,6 +15,7 @@ from app.api.requests import Reading
 from app.zoo import figures
 from app.zoo.figures import Figures
 from app.zoo.states import TRANSITIONS
+from app.zoo.webhook_rows import DELIVERY_STATES
 
 router = APIRouter(tags=["health"])
 
@@ -41,9 +42,15 @@ class _Counted(Collector):
         )
         for outcome, number in found.ended.items():
             ended.add_metric([outcome], number)
+        messages = GaugeMetricFamily("pnc_webhook_deliveries", "Messages to webhooks by state.", labels=["state"])
+        for state in DELIVERY_STATES:
+            messages.add_metric([state], found.deliveries.get(state, 0))
+        overdue = GaugeMetricFamily(
+            "pnc_webhook_overdue_seconds", "How long the oldest message to a webhook has been due.", found.overdue
+        )
         trials = GaugeMetricFamily("pnc_trials_last_hour", "Positions tried.", found.trials)
         seconds = GaugeMetricFamily("pnc_trial_seconds_last_hour", "Seconds they took together.", found.trial_seconds)
-        return jobs, versions, waiting, ended, trials, seconds
+        return jobs, versions, waiting, ended, messages, overdue, trials, seconds
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -38,8 +38,9 @@ def get_module(module: Id, session: Reading) -> Any:
 
 @router.get("/{module}/manifest", response_model=wire.Manifest, responses=documented(404))
 def get_manifest(module: Id, session: Reading) -> Any:
-    """What the module's bundle says about itself."""
-    return wire.Manifest(module=module, manifest=modules.get(session, module).manifest)
+    """What the module's bundle says about itself, and what it is worth on held-out images."""
+    row = modules.get(session, module)
+    return wire.Manifest(module=module, manifest=row.manifest, evidence=row.evidence)
 
 
 @router.get("/{module}/bundle", response_class=Response, responses={**downloads.DOCUMENTED, **documented(404, 416)})

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import cloning, datasets, deployments, files, jobs, models, modules, service
+from app.cli import cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
 
 app = typer.Typer(
     name="pnc",
@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
 )
-for part in (models, datasets, jobs, modules, deployments):
+for part in (models, datasets, jobs, modules, deployments, webhooks):
     app.add_typer(part.app)
 for part in (cloning, service, files):
     for command in part.COMMANDS:

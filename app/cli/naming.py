@@ -40,6 +40,11 @@ def deployments(incomplete: str) -> list[str]:
     return _matching(incomplete, lambda client: (deployment.name for deployment in client.deployments.list()))
 
 
+def webhooks(incomplete: str) -> list[str]:
+    """Ids of webhooks."""
+    return _matching(incomplete, lambda client: (webhook.id for webhook in client.webhooks.list()))
+
+
 def _matching(incomplete: str, names: "Callable[[Client], Iterator[str]]") -> list[str]:
     from app.client import Client, ClientError
 

@@ -20,6 +20,7 @@ from app.client.types import (
     Verdict,
     Version,
 )
+from app.client.webhooks import Delivery, Webhook, WebhookSecret
 
 __all__ = [
     "Alias",
@@ -29,6 +30,7 @@ __all__ = [
     "ClientError",
     "DamagedDownload",
     "Dataset",
+    "Delivery",
     "Deployment",
     "Event",
     "Job",
@@ -41,4 +43,6 @@ __all__ = [
     "Verdict",
     "Version",
     "VersionRejected",
+    "Webhook",
+    "WebhookSecret",
 ]

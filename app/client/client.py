@@ -15,6 +15,7 @@ from app.client.models import Models
 from app.client.modules import Modules
 from app.client.types import Health
 from app.client.uploads import Uploads
+from app.client.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -48,6 +49,7 @@ class Client:
         self.jobs = Jobs(http)
         self.modules = Modules(http)
         self.deployments = Deployments(http)
+        self.webhooks = Webhooks(http)
 
     def __enter__(self) -> Self:
         return self

@@ -32,6 +32,11 @@ class Modules:
         answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
         return dict(answer["manifest"])
 
+    def evidence(self, module_id: str) -> dict[str, Any] | None:
+        """What the module is worth on images that its job held out: confusion before and after, and similarity."""
+        answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
+        return None if answer["evidence"] is None else dict(answer["evidence"])
+
     def download(self, module_id: str, payload: str, path: Path, *, progress: Progress | None = None) -> Path:
         """Download a bundle and check its digest; the file appears whole or not at all.
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from app.web.desk import Desk
 from app.web.drawing import accuracies, bars, mask_strips
 from app.web.frame import button, frame, heading, markup, missing, notify
+from app.web.matrices import matrices
 from app.web.words import ago, chips, count, empty, facts, link, model_link, problem, section, short, size, table
 from app.zoo import anatomy, catalogue, deployments, modules
 from app.zoo.errors import NotFound, ZooError
@@ -93,7 +94,9 @@ def _content(session: Session, zoo: Zoo, module_id: str) -> Markup:
     kept = section(
         "Channels kept", _masks(zoo, module), "Each strip is a layer of the source; filled is what came along"
     )
-    left = Markup('<div class="stack">{}{}{}</div>').format(held_out, kept, _served(session, module))
+    left = Markup('<div class="stack">{}{}{}{}</div>').format(
+        held_out, matrices(module.evidence or {}), kept, _served(session, module)
+    )
     right = Markup('<div class="stack">{}{}{}</div>').format(_facts(module), _sizes(module), _parameters(module))
     return Markup('<div class="columns">{}{}</div>').format(left, right)
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, models, modules
+from app.zoo import clock, models, modules, outbox
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
 from app.zoo.names import check_name
@@ -225,7 +225,7 @@ def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
-    row.deleted_at = clock.now(session)
+    _take_away(session, row)
     return row.generation
 
 
@@ -253,7 +253,7 @@ def revert(session: Session, name: str, generation: int) -> DeploymentRow | None
     )
     good = session.scalars(earlier.order_by(RevisionRow.generation.desc()).limit(1)).one_or_none()
     if good is None:
-        row.deleted_at = clock.now(session)
+        _take_away(session, row)
         return None
     _publish(session, row, good.version_id, [a.module_id for a in good.attachments])
     return row
@@ -279,7 +279,11 @@ def observe(session: Session, name: str, generation: int, *, error: dict[str, An
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None or generation < (row.observed_generation or 0):
         return
+    is_news = (row.observed_generation, row.observed_problem) != (generation, error)
     row.observed_generation, row.observed_problem, row.observed_at = generation, error, clock.now(session)
+    if is_news:
+        told = {"deployment": name, "generation": generation, "problem": error}
+        outbox.post(session, "deployment.refused" if error else "deployment.served", lambda: told)
 
 
 def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]) -> None:
@@ -356,6 +360,14 @@ def _publish(session: Session, row: DeploymentRow, version_id: str, module_ids: 
         RevisionRow(deployment_id=row.id, generation=row.generation, version_id=version_id, attachments=attachments)
     )
     session.flush()
+    told = {"deployment": row.name, "generation": row.generation, "modules": [*module_ids]}
+    outbox.post(session, "deployment.changed", lambda: {**told, "target": session.get_one(VersionRow, version_id).ref})
+
+
+def _take_away(session: Session, row: DeploymentRow) -> None:
+    row.deleted_at = clock.now(session)
+    told = {"deployment": row.name, "generation": row.generation}
+    outbox.post(session, "deployment.deleted", lambda: told)
 
 
 def _contents(row: RevisionRow) -> tuple[str, list[str]]:

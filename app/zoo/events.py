@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.zoo import outbox
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import EventRow, JobRow, TrialRow
@@ -33,6 +34,8 @@ def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str,
         data=data or {},
     )
     session.add(event)
+    if kind == "state":
+        outbox.post(session, f"job.{job.state}", lambda: _told(job, message, (data or {}).get("module")))
     return event
 
 
@@ -52,3 +55,17 @@ def list_trials(session: Session, job_id: str, window: Window) -> Page[TrialRow]
     """The positions a job tried, oldest first."""
     query = select(TrialRow).where(TrialRow.job_id == job_id)
     return page(session, query, TrialRow.id, str, window, newest_first=False)
+
+
+def _told(job: JobRow, message: str, module: str | None) -> dict[str, Any]:
+    """What webhooks are told; `seq` puts messages in order that arrive in another."""
+    return {
+        "job": job.id,
+        "state": job.state,
+        "seq": job.last_seq,
+        "target": job.target_version.ref,
+        "source": job.source_version.ref,
+        "message": message,
+        "module": module,
+        "problem": job.problem,
+    }

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.zoo import clock
 from app.zoo.tables import AttemptRow, JobRow, TrialRow, VersionRow
+from app.zoo.webhook_rows import DeliveryRow
 
 RECENT_SECONDS = 3600
 
@@ -25,6 +26,10 @@ class Figures:
     """Seconds that the oldest queued job has waited, by device and size."""
     ended: dict[str, int] = field(default_factory=dict)
     """Attempts that ended within the last hour, by outcome; `silent` are lost leases."""
+    deliveries: dict[str, int] = field(default_factory=dict)
+    """Messages to webhooks by state."""
+    overdue: float = 0.0
+    """Seconds that the message to a webhook that has waited longest has been due."""
     trials: int = 0
     """Trials of the last hour."""
     trial_seconds: float = 0.0
@@ -43,6 +48,8 @@ def count(session: Session) -> Figures:
         .group_by(JobRow.device, JobRow.size)
     )
     ended = select(AttemptRow.outcome, func.count()).where(AttemptRow.ended_at > recently).group_by(AttemptRow.outcome)
+    messages = select(DeliveryRow.state, func.count(), func.min(DeliveryRow.due_at)).group_by(DeliveryRow.state)
+    told = {state: (number, due) for state, number, due in session.execute(messages)}
     # Ids begin with the time: no index on a time of its own is needed.
     since = f"trl_{int((time.time() - RECENT_SECONDS) * 1000):012x}"
     trials, seconds = session.execute(select(func.count(), func.sum(TrialRow.seconds)).where(TrialRow.id > since)).one()
@@ -51,6 +58,8 @@ def count(session: Session) -> Figures:
         versions=dict(session.execute(by_status).all()),
         oldest={(device, size): (now - first).total_seconds() for device, size, first in session.execute(oldest)},
         ended={outcome or "": number for outcome, number in session.execute(ended)},
+        deliveries={state: number for state, (number, _) in told.items()},
+        overdue=max(0.0, (now - told["waiting"][1]).total_seconds()) if "waiting" in told else 0.0,
         trials=trials,
         trial_seconds=seconds or 0.0,
     )

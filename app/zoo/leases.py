@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session, lazyload
 from app.zoo import clock
 from app.zoo.errors import LeaseLost
 from app.zoo.tables import JobRow, Leased, StepRow, VersionRow
+from app.zoo.webhook_rows import DeliveryRow
 
 MAX_ATTEMPTS = 3
 FRESH = {"populate_existing": True}
 """A locked row counts as it is now, not as the session once saw it."""
-Row = TypeVar("Row", JobRow, StepRow, VersionRow)
+Row = TypeVar("Row", DeliveryRow, JobRow, StepRow, VersionRow)
 
 
 @dataclass(frozen=True)

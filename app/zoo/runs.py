@@ -148,7 +148,12 @@ def record_trial(
 
 
 def succeed(
-    session: Session, lease: Lease, *, manifest: dict[str, Any], bundles: Sequence[tuple[str, str, int]]
+    session: Session,
+    lease: Lease,
+    *,
+    manifest: dict[str, Any],
+    bundles: Sequence[tuple[str, str, int]],
+    evidence: dict[str, Any] | None = None,
 ) -> ModuleRow:
     """Publish the module: its rows, the job's end and the last event in one transaction.
 
@@ -157,6 +162,7 @@ def succeed(
         lease: Of the job.
         manifest: What the bundle says about itself, as JSON.
         bundles: Payload, digest and bytes of each file, which are in the store already.
+        evidence: What it is worth on the images that the job held out, if that is known.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -171,6 +177,7 @@ def succeed(
         target_fingerprint=manifest["target_fingerprint"],
         classes=list(manifest["classes"]),
         manifest=manifest,
+        evidence=evidence or None,
         bundles=[BundleRow(payload=p, digest=d, bytes=b, key=key_of(d)) for p, d, b in bundles],
     )
     job.progress = 1.0

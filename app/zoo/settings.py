@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
     """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
+    webhook_private: bool = False
+    """Whether webhooks may point at loopback, private and link-local addresses."""
+    webhook_retry_seconds: float = Field(5.0, gt=0)
+    """Pause after the first failure to deliver to a webhook; each further one is three times as long, up to 6 h."""
+    webhook_days: float = Field(3.0, gt=0)
+    """A message that cannot be delivered for so long is given up, and a webhook that fails for so long is disabled."""
     log_format: Literal["text", "json"] = "text"
     """How a line of the log looks: for people, or one JSON object for whoever collects them."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

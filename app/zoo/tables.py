@@ -289,6 +289,8 @@ class ModuleRow(Base):
     target_fingerprint: Mapped[str]
     classes: Mapped[list[str]]
     manifest: Mapped[Document]
+    evidence: Mapped[Document | None] = mapped_column(deferred=True)
+    """Matrices over the images that the job held out; only read where it is shown."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     job: Mapped[JobRow] = relationship(back_populates="module", viewonly=True)
     target_version: Mapped[VersionRow] = relationship(foreign_keys=target_version_id, lazy="selectin")

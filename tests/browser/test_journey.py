@@ -12,55 +12,27 @@ from playwright.sync_api import Page, expect
 from app.client import Client
 from pnc_core.config import NetworkSpec
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit, Visitor
+from tests.browser.steps import add_files, ask_for_digits, choose, start_job, try_image
 from tests.integration.conftest import Up
 
 
-def _add_model(page: Page, brought: Path, name: str) -> None:
-    page.get_by_role("button", name="Add a model").click()
-    files = [brought / f"{name}.safetensors", brought / f"{name}.json"]
-    page.locator(".q-dialog input[type=file]").set_input_files(files)
-    expect(page.locator("table.list").get_by_role("link", name=name)).to_be_visible()
-    expect(page.locator(".q-dialog")).to_have_count(0)
-
-
-def _choose(page: Page, label: str, text: str) -> None:
-    page.get_by_label(label).click()
-    page.locator(".q-menu .q-item", has_text=text).first.click()
-
-
-def _add_files(page: Page, visitor: Visitor, brought: Path) -> None:
-    visitor.open("/")
-    expect(page.get_by_text("No models yet")).to_be_visible()
-    for name in ("digits-low", "digits-high"):
-        _add_model(page, brought, name)
-    expect(page.locator("table.list .badge.good")).to_have_count(2)
-    visitor.open("/datasets").locator("input[type=file]").set_input_files(brought / "digits.parquet")
-    expect(page.locator("table.list")).to_contain_text("378")
-
-
 def _start_job(page: Page, visitor: Visitor) -> None:
-    visitor.open("/models/digits-low")
-    page.get_by_role("link", name="Give it classes").click()
-    _choose(page, "Source: has the classes", "digits-high")
+    """With a mistake in between, which keeps it from being started."""
     start = page.get_by_role("button", name="Start the job")
-    expect(start).to_be_disabled()
-    for digit in "789":
-        page.get_by_role("checkbox", name=re.compile(f"^{digit} ")).click()
-    expect(page.get_by_text("This job would be accepted.")).to_be_visible()
+    ask_for_digits(page, visitor)
     page.get_by_label("Share of the tail that is kept").fill("7")
     expect(page.locator(".problem")).to_contain_text("keep")
     expect(start).to_be_disabled()
     page.get_by_label("Share of the tail that is kept").fill("0.5")
     expect(start).to_be_enabled()
-    start.click()
-    page.wait_for_url("**/jobs/job_*")
+    start_job(page)
 
 
 @pytest.mark.timeout(900)
 def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought: Path) -> None:
     visitor = visit()
     page = visitor.page
-    _add_files(page, visitor, brought)
+    add_files(page, visitor, brought)
     _start_job(page, visitor)
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
     expect(page.locator("svg.curve circle").nth(4)).to_be_visible(timeout=300_000)
@@ -77,8 +49,7 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     page.wait_for_url("**/deployments/digits-low")
     switch = page.get_by_role("switch")
     expect(switch).to_have_attribute("aria-checked", "true")
-    page.locator("input[type=file]").set_input_files(brought / "seven.png")
-    expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
+    try_image(page, brought)
     expect(page.locator(".tried h3").first).not_to_contain_text("7")
     switch.click()
     expect(page.locator(".tried h3").last).to_contain_text("none attached")
@@ -103,7 +74,7 @@ def test_every_page_fits_its_window(visit: Visit, service: Up, brought: Path, wi
             page.locator("input[type=file]").set_input_files(brought / "seven.png")
             expect(page.locator(".tried h3")).to_have_count(2)
         if name == "new-job":
-            _choose(page, "Source: has the classes", "digits-high")
+            choose(page, "Source: has the classes", "digits-high")
             page.get_by_role("checkbox", name=re.compile("^7 ")).click()
             expect(page.get_by_text("This job would be accepted.")).to_be_visible()
         page.wait_for_timeout(300)

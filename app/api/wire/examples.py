@@ -47,6 +47,16 @@ _TRIAL = {
     "macs": None,
     "seconds": 1.4,
 }
+_WEBHOOK = {
+    "id": f"whk_{_ID}",
+    "url": "https://hooks.example/pnc",
+    "events": ["job.failed", "job.succeeded"],
+    "description": "",
+    "enabled": True,
+    "failing_since": None,
+    "problem": None,
+    "created_at": _DAY,
+}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Revision": {
@@ -154,6 +164,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Manifest": {
         "module": f"mod_{_ID}",
         "manifest": {"format": "pnc-bundle/1", "payload": "full", "classes": ["7", "8", "9"], "kept_fraction": 0.498},
+        "evidence": {"confusion": {"classes": ["0", "7"], "before": [[9, 0], [8, 0]], "after": [[9, 0], [0, 8]]}},
     },
     "Deployment": {
         "id": f"dep_{_ID}",
@@ -162,6 +173,22 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "desired": {"target": "digits-low@1", "modules": [f"mod_{_ID}"]},
         "observed": {"generation": 2, "problem": None, "at": _LATER},
         "created_at": _DAY,
+    },
+    "Webhook": _WEBHOOK,
+    "WebhookSecret": {**_WEBHOOK, "secret": "whsec_ZXhhbXBsZSBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="},
+    "Delivery": {
+        "id": f"dlv_{_ID}",
+        "type": "job.succeeded",
+        "body": f'{{"type":"job.succeeded","timestamp":"{_LATER}","data":{{"job":"job_{_ID}"}}}}',
+        "state": "delivered",
+        "tries": 1,
+        "due_at": _LATER,
+        "status": 204,
+        "answer": "",
+        "error": None,
+        "created_at": _LATER,
+        "tried_at": _LATER,
+        "delivered_at": _LATER,
     },
     "Prediction": {
         "deployment": "digits",

@@ -53,3 +53,6 @@ class Manifest(Answer):
     """Id of the module."""
     manifest: dict[str, Any]
     """The manifest, word for word."""
+    evidence: dict[str, Any] | None
+    """Matrices over the images that the job held out: `confusion` with `classes`, `before` and `after` (counts, true
+    classes by what they were taken for), `similarity` with `rows`, `columns`, `module` and `source` (mean cosines)."""

@@ -31,6 +31,15 @@ def test_a_module_says_where_it_came_from(http: httpx.Client, module: ModuleRow)
     assert http.get(f"/v1/modules/{module.id}/manifest").json()["manifest"] == module.manifest
 
 
+def test_what_a_module_is_worth_comes_with_its_manifest(http: httpx.Client, zoo: Zoo, module: ModuleRow) -> None:
+    path = f"/v1/modules/{module.id}/manifest"
+    assert http.get(path).json()["evidence"] is None
+    evidence = {"confusion": {"classes": ["0", "7"], "before": [[1, 0], [1, 0]], "after": [[1, 0], [0, 1]]}}
+    with zoo.database.write() as session:
+        session.get_one(ModuleRow, module.id).evidence = evidence
+    assert http.get(path).json()["evidence"] == evidence
+
+
 @pytest.mark.parametrize("payload", ["thin", "full"])
 def test_a_bundle_comes_whole_with_its_digest(http: httpx.Client, module: ModuleRow, url: str, payload: str) -> None:
     answer = http.get(url, params={"payload": payload})

@@ -54,6 +54,15 @@ COMMANDS: dict[str, str] = {
     "attach_module": "deployments attach digits mod_1",
     "detach_module": "deployments detach digits mod_1",
     "predict": "deployments predict digits image.png",
+    "create_webhook": "webhooks create https://hooks.example -e job.succeeded",
+    "list_webhooks": "webhooks list",
+    "get_webhook": "webhooks show whk_1",
+    "change_webhook": "webhooks edit whk_1 --enable",
+    "delete_webhook": "webhooks delete whk_1",
+    "rotate_webhook": "webhooks rotate whk_1",
+    "test_webhook": "webhooks test whk_1",
+    "list_deliveries": "webhooks deliveries whk_1",
+    "redeliver": "webhooks redeliver whk_1 dlv_1",
 }
 WITHOUT_COMMAND = {"get_upload": "an upload is asked for its bytes only after a break"}
 

@@ -59,6 +59,15 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "attach_module": lambda client, _: client.deployments.attach("a", "mod_1"),
     "detach_module": lambda client, _: client.deployments.detach("a", "mod_1"),
     "predict": lambda client, _: client.deployments.predict("a", b"\x89PNG"),
+    "create_webhook": lambda client, _: client.webhooks.create("https://hooks.example", events=["job.failed"]),
+    "list_webhooks": lambda client, _: list(client.webhooks.list()),
+    "get_webhook": lambda client, _: client.webhooks.get("whk_1"),
+    "change_webhook": lambda client, _: client.webhooks.change("whk_1", enabled=True, events=["job.failed"]),
+    "delete_webhook": lambda client, _: client.webhooks.delete("whk_1"),
+    "rotate_webhook": lambda client, _: client.webhooks.rotate("whk_1"),
+    "test_webhook": lambda client, _: client.webhooks.test("whk_1"),
+    "list_deliveries": lambda client, _: list(client.webhooks.deliveries("whk_1")),
+    "redeliver": lambda client, _: client.webhooks.redeliver("whk_1", "dlv_1"),
 }
 
 

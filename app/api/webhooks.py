@@ -1,0 +1,89 @@
+"""Webhooks: who is told of changes of jobs and deployments, and what was sent."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.api.requests import DoOnce, ListOf, ListQuery, OpenZoo, Reading, Reply
+from app.api.wire import webhooks as wire
+from app.api.wire.problems import documented
+from app.api.wire.shapes import Page
+from app.zoo import outbox, webhooks
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+Id = Annotated[str, Path(description="Id of a webhook.", examples=["whk_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+DeliveryId = Annotated[str, Path(description="Id of a delivery.", examples=["dlv_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+
+
+class DeliveriesQuery(ListQuery):
+    """Query of the log of deliveries."""
+
+    state: wire.DeliveryState | None = None
+    """Only deliveries in this state."""
+
+
+@router.post("", response_model=wire.WebhookSecret, status_code=201, responses=documented(409))
+def create_webhook(body: wire.WebhookCreate, once: DoOnce) -> Response:
+    """Tell an address of changes; the answer shows the secret that signs the messages, and nothing does so again."""
+    private = once.zoo.settings.webhook_private
+
+    def work(session: Any) -> Reply:
+        row = webhooks.create(session, url=body.url, events=body.events, description=body.description, private=private)
+        return Reply(wire.WebhookSecret.model_validate(row), location=f"/v1/webhooks/{row.id}")
+
+    return once(work)
+
+
+@router.get("", response_model=Page[wire.Webhook])
+def list_webhooks(session: Reading, query: ListOf) -> Any:
+    """Webhooks, newest first."""
+    return webhooks.list_webhooks(session, query.window())
+
+
+@router.get("/{webhook}", response_model=wire.Webhook, responses=documented(404))
+def get_webhook(webhook: Id, session: Reading) -> Any:
+    """One webhook."""
+    return webhooks.get(session, webhook)
+
+
+@router.patch("/{webhook}", response_model=wire.Webhook, responses=documented(404))
+def change_webhook(webhook: Id, body: wire.WebhookChange, zoo: OpenZoo) -> Any:
+    """Enable or disable it, or change what it is told; what waited is sent once it is enabled."""
+    with zoo.database.write() as session:
+        return webhooks.change(session, webhook, **body.model_dump())
+
+
+@router.delete("/{webhook}", status_code=204, responses=documented(404))
+def delete_webhook(webhook: Id, zoo: OpenZoo) -> None:
+    """Tell it nothing more, and forget what was sent."""
+    with zoo.database.write() as session:
+        webhooks.delete(session, webhook)
+
+
+@router.post("/{webhook}/rotate", response_model=wire.WebhookSecret, responses=documented(404))
+def rotate_webhook(webhook: Id, once: DoOnce) -> Response:
+    """Give it another secret; for a day messages are signed with both."""
+    return once(lambda session: Reply(wire.WebhookSecret.model_validate(webhooks.rotate(session, webhook)), 200))
+
+
+@router.post("/{webhook}/test", response_model=wire.Delivery, status_code=202, responses=documented(404, 409))
+def test_webhook(webhook: Id, once: DoOnce) -> Response:
+    """Send it a message that says nothing but that messages arrive."""
+    return once(lambda session: Reply(wire.Delivery.model_validate(outbox.post_test(session, webhook)), 202))
+
+
+@router.get("/{webhook}/deliveries", response_model=Page[wire.Delivery], responses=documented(404))
+def list_deliveries(webhook: Id, session: Reading, query: Annotated[DeliveriesQuery, Query()]) -> Any:
+    """What was and will be sent to it, newest first; the log reaches 30 days back."""
+    return outbox.list_deliveries(session, webhook, query.window(), state=query.state)
+
+
+@router.post(
+    "/{webhook}/deliveries/{delivery}/redeliver",
+    response_model=wire.Delivery,
+    status_code=202,
+    responses=documented(404, 409),
+)
+def redeliver(webhook: Id, delivery: DeliveryId, once: DoOnce) -> Response:
+    """Send a message once more, with its old id and body."""
+    return once(lambda session: Reply(wire.Delivery.model_validate(outbox.redeliver(session, webhook, delivery)), 202))

@@ -1,0 +1,116 @@
+"""Webhooks: who is told of changes, and what was sent."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from app.client.http import Http
+from app.client.types import Answer
+
+_PATH = "/v1/webhooks"
+
+
+class Webhook(Answer):
+    """An address that is told of changes."""
+
+    id: str
+    url: str
+    events: list[str]
+    """Types of events that it is told of; none: all."""
+    description: str
+    enabled: bool
+    failing_since: datetime | None
+    """First failure since the last success."""
+    problem: str | None
+    """Why the service has disabled it."""
+    created_at: datetime
+
+
+class WebhookSecret(Webhook):
+    """A webhook with its new secret, which is shown this once."""
+
+    secret: str
+
+
+class Delivery(Answer):
+    """One message to a webhook."""
+
+    id: str
+    type: str
+    body: str
+    state: str
+    tries: int
+    due_at: datetime
+    """When a waiting one is sent next."""
+    status: int | None
+    """HTTP status of the last answer."""
+    answer: str
+    error: str | None
+    """Why the last try failed."""
+    created_at: datetime
+    tried_at: datetime | None
+    delivered_at: datetime | None
+
+
+class Webhooks:
+    """The resource `/v1/webhooks`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, url: str, *, events: Sequence[str] = (), description: str = "") -> WebhookSecret:
+        """Tell an address of changes from now on.
+
+        Args:
+            url: Where messages are sent.
+            events: Types such as `job.succeeded`; none: all.
+            description: Free text.
+
+        Returns:
+            The webhook with its secret: keep it, it is not shown again.
+
+        Raises:
+            ApiError: the address is not one, or not a public one.
+        """
+        body = {"url": url, "events": [*events], "description": description}
+        return self._http.post(WebhookSecret, _PATH, body)
+
+    def list(self) -> Iterator[Webhook]:
+        """All webhooks, newest first."""
+        return self._http.pages(Webhook, _PATH)
+
+    def get(self, webhook_id: str) -> Webhook:
+        """One webhook."""
+        return self._http.get(Webhook, f"{_PATH}/{webhook_id}")
+
+    def change(
+        self,
+        webhook_id: str,
+        *,
+        enabled: bool | None = None,
+        events: Sequence[str] | None = None,
+        description: str | None = None,
+    ) -> Webhook:
+        """Change what is given; what waited while it was disabled is sent once it is enabled again."""
+        body = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
+        changes = {key: value for key, value in body.items() if value is not None}
+        return self._http.read(Webhook, self._http.request("PATCH", f"{_PATH}/{webhook_id}", json=changes).json())
+
+    def delete(self, webhook_id: str) -> None:
+        """Tell it nothing more, and forget what was sent."""
+        self._http.request("DELETE", f"{_PATH}/{webhook_id}")
+
+    def rotate(self, webhook_id: str) -> WebhookSecret:
+        """Give it another secret; for a day messages are signed with both."""
+        return self._http.post(WebhookSecret, f"{_PATH}/{webhook_id}/rotate")
+
+    def test(self, webhook_id: str) -> Delivery:
+        """Send it a message that says nothing but that messages arrive; see `deliveries` for what came of it."""
+        return self._http.post(Delivery, f"{_PATH}/{webhook_id}/test")
+
+    def deliveries(self, webhook_id: str, *, state: str | None = None) -> Iterator[Delivery]:
+        """What was and will be sent to it, newest first, in one state or all."""
+        return self._http.pages(Delivery, f"{_PATH}/{webhook_id}/deliveries", state=state)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Send a message once more, with its old id and body."""
+        return self._http.post(Delivery, f"{_PATH}/{webhook_id}/deliveries/{delivery_id}/redeliver")

@@ -1,0 +1,217 @@
+"""Messages to webhooks: written with the change that they tell of, sent later, at least once.
+
+Whoever sweeps takes a message that is due under a lease, sends it, and says here what came of it. A webhook is sent one
+message at a time, so that a receiver that hangs holds up only itself.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy.orm import Session, aliased
+
+from app.zoo import clock, leases, webhooks
+from app.zoo.errors import Conflict, NotFound
+from app.zoo.ids import new_id
+from app.zoo.leases import Lease
+from app.zoo.pages import Page, Window, page
+from app.zoo.webhook_rows import DeliveryRow, WebhookRow
+
+LEASE_SECONDS = 60
+"""Longer than any try takes."""
+LONGEST_PAUSE = timedelta(hours=6)
+FACTOR = 3
+"""Each pause is so many times the one before."""
+JITTER = 0.2
+MAX_TEXT = 500
+"""Characters of one text in a message; all of it stays below a few KB."""
+MAX_ANSWER = 1024
+KEPT = timedelta(days=30)
+"""How long the log of deliveries reaches back."""
+GONE = 410
+"""The receiver wants nothing more."""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """What to send where."""
+
+    id: str
+    """The same at every try, so that the receiver can tell a repetition."""
+    url: str
+    body: str
+    secrets: tuple[str, ...]
+    sent_at: datetime
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a try."""
+
+    status: int | None
+    """HTTP status; none: no answer."""
+    text: str = ""
+    error: str | None = None
+    """Why it failed; none: it was delivered."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to go on trying."""
+
+    first: timedelta
+    """Pause after the first failure."""
+    limit: timedelta
+    """A message, and a webhook, that fails for so long is given up."""
+
+
+def post(session: Session, kind: str, data: Callable[[], Mapping[str, Any]]) -> None:
+    """Write a message to every webhook that wants this kind of event.
+
+    Args:
+        session: The writing session of the change.
+        kind: One of `webhooks.EVENTS`.
+        data: Makes what is told; asked only if somebody listens.
+    """
+    # Without the lock a webhook that is deleted at this moment would fail the change itself.
+    query = select(WebhookRow).where(WebhookRow.enabled).with_for_update(read=True, key_share=True)
+    found = session.scalars(query).all()
+    wanting = [row for row in found if not row.events or kind in row.events]
+    if wanting:
+        body = _body(session, kind, data())
+        session.add_all(DeliveryRow(id=new_id("dlv"), webhook_id=row.id, type=kind, body=body) for row in wanting)
+
+
+def post_test(session: Session, webhook_id: str) -> DeliveryRow:
+    """Write a message that tells nothing but that messages arrive.
+
+    Raises:
+        NotFound: there is no such webhook.
+        Conflict: it is disabled.
+    """
+    hook = _enabled(session, webhook_id)
+    kind, told = webhooks.TEST_EVENT, {"webhook": hook.id, "message": "messages of this webhook arrive"}
+    row = DeliveryRow(id=new_id("dlv"), webhook_id=hook.id, type=kind, body=_body(session, kind, told))
+    session.add(row)
+    session.flush()
+    return row
+
+
+def list_deliveries(
+    session: Session, webhook_id: str, window: Window, *, state: str | None = None
+) -> Page[DeliveryRow]:
+    """A webhook's messages of the last 30 days, newest first, in one state or all.
+
+    Raises:
+        NotFound: there is no such webhook.
+    """
+    query = select(DeliveryRow).where(DeliveryRow.webhook_id == webhooks.get(session, webhook_id).id)
+    if state is not None:
+        query = query.where(DeliveryRow.state == state)
+    return page(session, query, DeliveryRow.id, str, window)
+
+
+def redeliver(session: Session, webhook_id: str, delivery_id: str) -> DeliveryRow:
+    """Send a message once more as it was, now; one that waits is not waited for any longer.
+
+    Raises:
+        NotFound: there is no such webhook, or it has no such delivery.
+        Conflict: the webhook is disabled.
+    """
+    hook = _enabled(session, webhook_id)
+    row = session.get(DeliveryRow, delivery_id)
+    if row is None or row.webhook_id != hook.id:
+        raise NotFound(
+            f"expected a delivery of {hook.id}, got none with id {delivery_id!r:.80}; "
+            f"see GET /v1/webhooks/{hook.id}/deliveries"
+        )
+    row.state, row.since, row.due_at = "waiting", clock.now(session), clock.now(session)
+    row.tries = 0
+    session.flush()
+    return row
+
+
+def is_due(session: Session) -> bool:
+    """Whether there is anything to send."""
+    return session.scalar(select(exists().where(_free(session)))) is True
+
+
+def claim(session: Session, worker: str) -> tuple[Lease, Letter] | None:
+    """Take the oldest message that is due, if there is one."""
+    lease = leases.claim(session, DeliveryRow, _free(session), worker, LEASE_SECONDS)
+    if lease is None:
+        return None
+    row = leases.held(session, DeliveryRow, lease)
+    hook = row.webhook
+    return lease, Letter(row.id, hook.url, row.body, webhooks.secrets_of(session, hook), clock.now(session))
+
+
+def settle(session: Session, lease: Lease, answer: Answer, patience: Patience) -> None:
+    """Say what came of a try: delivered, tried again later, or given up; a webhook may be disabled by it.
+
+    Raises:
+        LeaseLost: the lease has run out, or the webhook was deleted.
+    """
+    row, now = leases.held(session, DeliveryRow, lease), clock.now(session)
+    row.tries += 1
+    row.status, row.answer, row.error, row.tried_at = answer.status, answer.text[:MAX_ANSWER], answer.error, now
+    leases.drop(row)
+    hook = session.get_one(WebhookRow, row.webhook_id, with_for_update={"key_share": True})
+    if answer.error is None:
+        row.state, row.delivered_at, hook.failing_since = "delivered", now, None
+        return
+    hook.failing_since = hook.failing_since or now
+    is_over = answer.status == GONE or now - row.since >= patience.limit
+    row.state, row.due_at = ("failed" if is_over else "waiting"), now + pause_after(row.tries, patience.first)
+    if answer.status == GONE or now - hook.failing_since >= patience.limit:
+        hook.enabled = False
+        hook.problem = f"failed since {hook.failing_since:%Y-%m-%d %H:%M} UTC; the last time: {answer.error}"
+
+
+def pause_after(tries: int, first: timedelta) -> timedelta:
+    """How long to wait after so many failures: a growing time with some chance in it."""
+    seconds = min(first.total_seconds() * FACTOR ** min(tries - 1, 30), LONGEST_PAUSE.total_seconds())
+    chance = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - keeps receivers from being met all at once
+    return timedelta(seconds=seconds * chance)
+
+
+def sweep(session: Session) -> int:
+    """Take messages back from senders that fell silent. Returns how many."""
+    return len(leases.take_back(session, DeliveryRow))
+
+
+def forget_old(session: Session) -> None:
+    """Shorten the log."""
+    session.execute(delete(DeliveryRow).where(DeliveryRow.since < clock.now(session) - KEPT))
+
+
+def _free(session: Session) -> ColumnElement[bool]:
+    other = aliased(DeliveryRow)
+    is_busy = exists().where(other.webhook_id == DeliveryRow.webhook_id, other.lease_worker.is_not(None))
+    listens = exists().where(WebhookRow.id == DeliveryRow.webhook_id, WebhookRow.enabled)
+    return (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= clock.now(session)) & listens & ~is_busy
+
+
+def _enabled(session: Session, webhook_id: str) -> WebhookRow:
+    row = webhooks.get(session, webhook_id)
+    if not row.enabled:
+        raise Conflict(f"{row.id}: expected a webhook that is enabled, got one that is not; enable it with PATCH")
+    return row
+
+
+def _body(session: Session, kind: str, data: Mapping[str, Any]) -> str:
+    """The payload of Standard Webhooks: what happened, when, and about what."""
+    told = {"type": kind, "timestamp": clock.now(session).isoformat(), "data": _shortened(data)}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+    if isinstance(value, Mapping):
+        return {key: _shortened(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,41 @@
+"""What depends on the database of the zoo's own tests of webhooks, and a race that SQLite cannot have."""
+
+import threading
+
+from app.zoo import jobs, outbox, webhooks
+from app.zoo.pages import Window
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+from tests.unit.zoo.test_webhooks import (  # noqa: F401 - on PostgreSQL
+    test_a_change_that_is_rolled_back_tells_nothing,
+    test_a_job_tells_of_every_state_and_only_of_states,
+    test_a_message_is_taken_once_and_a_webhook_gets_one_at_a_time,
+    test_a_sender_that_fell_silent_loses_its_message_and_its_word,
+    test_deleting_takes_deliveries_along_and_fences_who_sends,
+    test_what_fails_for_days_is_given_up_and_its_webhook_disabled,
+)
+
+URL = "https://hooks.example/pnc"
+
+
+def test_a_webhook_that_goes_at_the_same_moment_fails_no_job(zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        going, staying = (webhooks.create(session, url=URL, events=["job.cancelled"]) for _ in range(2))
+        job = seeds.queued(session, zoo)
+    ended = threading.Event()
+
+    def cancel() -> None:
+        with zoo.database.write() as session:
+            jobs.cancel(session, job.id)
+        ended.set()
+
+    with zoo.database.write() as session:
+        webhooks.delete(session, going.id)
+        session.flush()
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        assert not ended.wait(1)  # it waits to see which webhooks there are
+    canceller.join(30)
+    assert ended.is_set()
+    with zoo.database.read() as session:
+        assert [row.type for row in outbox.list_deliveries(session, staying.id, Window()).data] == ["job.cancelled"]

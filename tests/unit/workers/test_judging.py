@@ -1,0 +1,95 @@
+"""What people are shown of a module is counted on held-out images, and on all of them."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pnc_core.bundle import Bundle
+from pnc_core.composed import attach
+from pnc_core.config import CloneConfig, Position
+from pnc_core.data import ImageSet
+from pnc_core.evaluation import evaluate
+from pnc_core.identity import fingerprint
+from tests.unit.pnc_core import nets
+from workers import judging
+from workers.judging import judged
+
+OLD, NEW, EACH = "01234", ("8", "6"), 12
+CONFIG = CloneConfig(classes=NEW, validation=0.25, position=Position(target="blocks.1", source="blocks.1"))
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    """Noise that depends on its label."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10).repeat_interleave(EACH)
+    pixels = (
+        torch.randint(0, 256, (len(labels), 1, 8, 8), generator=generator) * (labels[:, None, None, None] + 1) // 10
+    )
+    return ImageSet(pixels.to(torch.uint8), labels, tuple("0123456789"))
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[nets.Network, nets.Network]:
+    return nets.network("cnn", 8, 1, OLD, width=4), nets.network("cnn", 8, 1, "56789", width=4)
+
+
+@pytest.fixture(scope="module")
+def bundle(networks: tuple[nets.Network, nets.Network], images: ImageSet) -> Bundle:
+    assert CONFIG.position is not None
+    return nets.hand_made(*networks, images, CONFIG.position, NEW, "affine")
+
+
+def test_every_held_out_image_is_in_both_confusions(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
+) -> None:
+    before = [fingerprint(network) for network, _ in networks]
+    found = judged(*networks, images, CONFIG, bundle)
+    assert [fingerprint(network) for network, _ in networks] == before
+    confusion = found["confusion"]
+    assert confusion["classes"] == [*OLD, *NEW]
+    for key in ("before", "after"):
+        assert [sum(row) for row in confusion[key]] == [EACH * 0.25] * 7
+    assert all(row[5:] == [0, 0] for row in confusion["before"])  # the target alone knows only its own
+
+
+def test_the_counts_are_those_of_the_evaluation(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ImageSet] = []
+    real = judging._confusion
+    monkeypatch.setattr(judging, "_confusion", lambda composed, held: seen.append(held) or real(composed, held))
+    counts = judged(*networks, images, CONFIG, bundle)["confusion"]
+    expected = evaluate(attach(networks[0][0], bundle), seen[0])
+    old = [sum(counts["before"][i][i] for i in range(5)), sum(map(sum, counts["before"][:5]))]
+    assert expected.target_old == pytest.approx(old[0] / old[1])
+
+
+def test_explanations_are_compared_for_the_cloned_classes(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
+) -> None:
+    alike = judged(*networks, images, CONFIG, bundle)["similarity"]
+    assert (alike["rows"], alike["columns"]) == ([*NEW], [*NEW])
+    for key in ("module", "source"):
+        assert all(-1 <= value <= 1 for row in alike[key] for value in row)
+    assert [alike["source"][i][i] for i in range(2)] == [1.0, 1.0]  # its own reasons
+
+
+def test_what_costs_too_much_or_has_no_truth_is_left_out(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judged(*networks, images, dataclasses.replace(CONFIG, labels=False), bundle) == {}
+    monkeypatch.setattr(judging, "EFFORT", 1.0)
+    assert set(judged(*networks, images, CONFIG, bundle)) == {"confusion"}
+    monkeypatch.setattr(judging, "MOST_CLASSES", 6)
+    assert judged(*networks, images, CONFIG, bundle) == {}
+
+
+def test_what_cannot_be_judged_does_not_fail_the_job(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
+) -> None:
+    other = nets.network("cnn", 8, 1, OLD, width=4)
+    with torch.no_grad():
+        next(other[0].parameters()).add_(1)
+    assert judged(other, networks[1], images, CONFIG, bundle) == {}
