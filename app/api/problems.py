@@ -20,11 +20,14 @@ log = logging.getLogger(__name__)
 
 # The first class that fits decides, so a subclass comes before its parent.
 _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
+    (errors.Unauthenticated, 401),
+    (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
     (errors.Invalid, 422),
     (errors.TooLarge, 413),
     (errors.StaleRevision, 412),
+    (errors.TooMany, 429),
     (errors.LeaseLost, 409),
     (errors.StoreUnavailable, 503),
 )
@@ -79,10 +82,23 @@ def respond(
 
 async def _zoo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ZooError)
+    return refuse(request.scope, error)
+
+
+def refuse(scope: Any, error: errors.ZooError) -> Response:
+    """What an error of the zoo answers."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     problems = error.problems if isinstance(error, errors.Invalid) else []
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
-    return respond(request.scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems], headers)
+    return respond(scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems], _hints(error))
+
+
+def _hints(error: errors.ZooError) -> dict[str, str] | None:
+    """Headers that say how to do better."""
+    if isinstance(error, errors.Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="pnc"'}
+    if isinstance(error, errors.TooMany):
+        return {"Retry-After": str(error.seconds)}
+    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable) else None
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from app.client.datasets import Datasets
 from app.client.deployments import Deployments
 from app.client.http import Http
 from app.client.jobs import Jobs
+from app.client.keys import Keys, bearer
 from app.client.models import Models
 from app.client.modules import Modules
 from app.client.types import Health
@@ -24,6 +25,7 @@ class Client:
 
     Args:
         url: Where the service listens.
+        key: What one proves with who one is; none: what PNC_KEY says, or nothing.
         timeout: Seconds to wait for an answer.
         attempts: How often a request is sent at most.
         transport: In place of the network, for tests.
@@ -34,12 +36,14 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        key: str | None = None,
         timeout: float = 60.0,
         attempts: int = 4,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport)
+        auth = bearer(key, httpx.URL(url))
+        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport, auth=auth)
         http = Http(self._client, attempts, sleep, self)
         self._http = http
         self.uploads = Uploads(http)
@@ -48,6 +52,7 @@ class Client:
         self.jobs = Jobs(http)
         self.modules = Modules(http)
         self.deployments = Deployments(http)
+        self.keys = Keys(http)
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,7 @@ from app.zoo import deployments, replicas
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.ids import new_id
+from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
 from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
@@ -132,9 +133,10 @@ class Registry:
         with self.zoo.database.write() as session:
             replicas.leave(session, self.replica)
 
-    def names(self) -> list[str]:
-        """Of all that is served."""
-        return sorted(self._snapshots)
+    def names(self, workspace: str) -> list[str]:
+        """Of all that is served for a workspace."""
+        served = (parted(name) for name in self._snapshots)
+        return sorted(bare for owner, bare in served if owner == workspace)
 
     def get(self, name: str, generation: int | None = None) -> Snapshot:
         """The snapshot that is served under a name, or an earlier one of it by number.

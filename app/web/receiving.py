@@ -43,6 +43,7 @@ async def receive(desk: Desk, file: Any) -> str:
     Raises:
         ZooError: it is too large or empty.
     """
+    desk.check("write")
     with tempfile.TemporaryDirectory(dir=desk.zoo.staging) as folder:
         path = Path(folder) / "file"
         await file.save(path)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.zoo import clock, models, modules
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
+from app.zoo.isolation import parted, qualified, workspace_of
 from app.zoo.names import check_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
@@ -38,6 +39,7 @@ class DesiredDeployment:
     """What the serving process shall serve under a name."""
 
     name: str
+    """Unique among all workspaces."""
     generation: int
     version_id: str
     version: str
@@ -68,7 +70,7 @@ def put(session: Session, name: str, target: str, *, if_match: int | None = None
     """
     check_name(name, "path:deployment")
     version = _servable(session, target)
-    row = session.scalars(select(DeploymentRow).where(DeploymentRow.name == name).with_for_update()).one_or_none()
+    row = session.scalars(select(DeploymentRow).where(_named(session, name)).with_for_update()).one_or_none()
     _check_generation(name, row, if_match)
     if row is None:
         row = DeploymentRow(id=new_id("dep"), name=name, generation=0)
@@ -96,7 +98,7 @@ def get(session: Session, name: str) -> DeploymentRow:
     Raises:
         NotFound: there is none with this name.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query).one_or_none()
     if row is None:
         raise NotFound(f"expected a deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>")
@@ -213,7 +215,10 @@ def list_revisions(session: Session, name: str, window: Window) -> Page[Revision
 
 def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
     """The newest modules that were cloned for what a deployment serves."""
-    query = select(ModuleRow).where(ModuleRow.target_fingerprint == wanted.fingerprint)
+    workspace, _ = parted(wanted.name)
+    query = select(ModuleRow).where(
+        ModuleRow.workspace == workspace, ModuleRow.target_fingerprint == wanted.fingerprint
+    )
     return [_desired_module(row) for row in session.scalars(query.order_by(ModuleRow.id.desc()).limit(most))]
 
 
@@ -275,7 +280,7 @@ def observe(session: Session, name: str, generation: int, *, error: dict[str, An
 
     A deployment that is gone, and reports older than the last one, are passed over.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None or generation < (row.observed_generation or 0):
         return
@@ -288,7 +293,7 @@ def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]
     A generation that was never served is taken back. One that was served before, as after a
     restart, stays wanted: what is broken may be mended, and nobody falls back unasked.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None:
         return
@@ -297,6 +302,11 @@ def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]
     observe(session, name, generation, error=problem)
     if is_new and row.generation == generation:
         revert(session, name, generation)
+
+
+def _named(session: Session, name: str) -> ColumnElement[bool]:
+    workspace, bare = parted(name, workspace_of(session))
+    return (DeploymentRow.workspace == workspace) & (DeploymentRow.name == bare)
 
 
 def _servable(session: Session, target: str) -> VersionRow:
@@ -365,7 +375,7 @@ def _contents(row: RevisionRow) -> tuple[str, list[str]]:
 def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:
     version = wanted.version
     return DesiredDeployment(
-        name=deployment.name,
+        name=qualified(deployment.workspace, deployment.name),
         generation=deployment.generation,
         version_id=version.id,
         version=version.ref,

@@ -4,7 +4,7 @@ from typing import Literal
 
 import uuid_utils
 
-Kind = Literal["mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "stp", "rep", "req"]
+Kind = Literal["mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "stp", "rep", "req", "key", "aud", "sig"]
 
 
 def new_id(kind: Kind) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.zoo import clock, uploads
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
 from app.zoo.ids import new_id
+from app.zoo.isolation import workspace_of
 from app.zoo.names import check_alias, check_model_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.store import Store
@@ -210,7 +211,9 @@ def _lists(spec: dict[str, object]) -> dict[str, object]:
 
 
 def _by_name(session: Session, name: str) -> ModelRow | None:
-    return session.scalars(select(ModelRow).where(ModelRow.name == name)).one_or_none()
+    return session.scalars(
+        select(ModelRow).where(ModelRow.workspace == workspace_of(session), ModelRow.name == name)
+    ).one_or_none()
 
 
 def _aliased(session: Session, name: str, alias: str) -> VersionRow:

@@ -47,6 +47,16 @@ _TRIAL = {
     "macs": None,
     "seconds": 1.4,
 }
+_KEY = {
+    "id": f"key_{_ID}",
+    "name": "ci",
+    "hint": "pnc_xxxxxx",
+    "scopes": ["read", "jobs"],
+    "parent_id": None,
+    "created_at": _DAY,
+    "expires_at": _LATER,
+    "revoked_at": None,
+}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Revision": {
@@ -57,6 +67,31 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "created_at": _LATER,
     },
     "Replica": {"id": f"rep_{_ID}", "generation": 2, "problem": None},
+    "Key": _KEY,
+    "NewKey": {**_KEY, "secret": "pnc_" + 43 * "x" + 8 * "0"},
+    "Workspace": {
+        "name": "default",
+        "key": f"key_{_ID}",
+        "scopes": ["admin"],
+        "max_bytes": 10**9,
+        "bytes": 123456,
+        "max_jobs": 10,
+        "jobs": 1,
+        "requests_per_minute": 600,
+        "require_signature": False,
+    },
+    "AuditEntry": {
+        "id": f"aud_{_ID}",
+        "at": _DAY,
+        "key_id": f"key_{_ID}",
+        "who": "ci",
+        "action": "create_job",
+        "method": "POST",
+        "path": "/v1/cloning-jobs",
+        "address": "127.0.0.1",
+        "outcome": "201",
+        "request_id": f"req_{_ID}",
+    },
     "Health": {"status": "ready"},
     "Model": {
         "id": f"mdl_{_ID}",

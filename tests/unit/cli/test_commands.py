@@ -53,6 +53,12 @@ COMMANDS: dict[str, str] = {
     "rollback": "deployments rollback digits 1",
     "attach_module": "deployments attach digits mod_1",
     "detach_module": "deployments detach digits mod_1",
+    "create_key": "keys create ci -s read",
+    "list_keys": "keys list",
+    "revoke_key": "keys revoke key_1",
+    "get_workspace": "whoami",
+    "change_workspace": "workspaces signatures --required",
+    "list_audit": "audit",
     "predict": "deployments predict digits image.png",
 }
 WITHOUT_COMMAND = {"get_upload": "an upload is asked for its bytes only after a break"}

@@ -58,6 +58,12 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "rollback": lambda client, _: client.deployments.rollback("a", 1),
     "attach_module": lambda client, _: client.deployments.attach("a", "mod_1"),
     "detach_module": lambda client, _: client.deployments.detach("a", "mod_1"),
+    "create_key": lambda client, _: client.keys.create("ci", ["read"], days=1),
+    "list_keys": lambda client, _: list(client.keys.list()),
+    "revoke_key": lambda client, _: client.keys.revoke("key_1"),
+    "get_workspace": lambda client, _: client.keys.workspace(),
+    "change_workspace": lambda client, _: client.keys.change_workspace(require_signature=True),
+    "list_audit": lambda client, _: list(client.keys.audit(key="key_1")),
     "predict": lambda client, _: client.deployments.predict("a", b"\x89PNG"),
 }
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from app.api.wire import datasets, deployments, jobs, models, modules, problems, uploads
+from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, uploads
 from app.api.wire.shapes import Answer
+from app.client import keys as access
 from app.client import types
 
 PAIRS = [
@@ -24,6 +25,10 @@ PAIRS = [
     (types.Deployment, deployments.Deployment),
     (types.ClassScore, deployments.ClassScore),
     (types.ServedModule, deployments.ServedModule),
+    (access.Key, keys.Key),
+    (access.NewKey, keys.NewKey),
+    (access.Workspace, keys.Workspace),
+    (access.AuditEntry, keys.AuditEntry),
     (types.Prediction, deployments.Prediction),
 ]
 
