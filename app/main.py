@@ -11,7 +11,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api import datasets, deployments, health, inference, jobs, keys, metrics, models, modules, streams, uploads
+from app.api import (
+    datasets,
+    deployments,
+    health,
+    inference,
+    jobs,
+    keys,
+    metrics,
+    models,
+    modules,
+    signatures,
+    streams,
+    uploads,
+)
 from app.api.admission import Admission
 from app.api.gateway import Gateway
 from app.api.guard import Guard
@@ -42,7 +55,20 @@ TAGS = [
     {"name": "access", "description": "Keys, the workspace that they belong to, and what was done with them."},
     {"name": "health", "description": "For whoever watches the process."},
 ]
-_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, keys, inference, health, metrics)
+_ROUTERS = (
+    models,
+    uploads,
+    datasets,
+    jobs,
+    streams,
+    modules,
+    deployments,
+    keys,
+    signatures,
+    inference,
+    health,
+    metrics,
+)
 
 
 def create_app(

@@ -9,7 +9,7 @@ from app.api.scopes import ScopedRoute, needs
 from app.api.wire import datasets as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
-from app.zoo import datasets, uploads
+from app.zoo import apart, datasets, uploads
 from app.zoo.datasets import Contents
 from app.zoo.zoo import Zoo
 
@@ -48,4 +48,4 @@ def _inspect(zoo: Zoo, body: wire.DatasetCreate) -> Contents:
     with zoo.database.read() as session:
         _, key = uploads.completed(session, body.upload)
     with zoo.store.open(key) as file:
-        return datasets.inspect(file, body.classes)
+        return apart.inspect(file, body.classes, zoo.staging)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -86,10 +86,13 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
 
 
 def refuse(scope: Any, error: errors.ZooError) -> Response:
-    """What an error of the zoo answers."""
+    """What an error of the zoo answers, in the form of the API or of the inference protocol."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    if scope["path"].startswith("/v2"):
+        return JSONResponse({"error": str(error)}, status, _hints(error))
     problems = error.problems if isinstance(error, errors.Invalid) else []
-    return respond(scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems], _hints(error))
+    faults = [Fault.model_validate(problem) for problem in problems]
+    return respond(scope, status, error.code, str(error), faults, _hints(error))
 
 
 def _hints(error: errors.ZooError) -> dict[str, str] | None:

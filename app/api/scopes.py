@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.admission import OPERATOR
 from app.zoo import audit
-from app.zoo.errors import Misconfigured, ZooError
+from app.zoo.errors import Forbidden, Misconfigured, ZooError
 from app.zoo.keys import SCOPES, Caller
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -48,10 +48,15 @@ class ScopedRoute(APIRoute):
             return handler
 
         async def checked(request: Request) -> Response:
-            caller: Caller = await request.app.state.admission(request, scope_of(request, scope))
-            if caller.key_id is None or scope == "read":
+            needed = scope_of(request, scope)
+            try:
+                caller: Caller = await request.app.state.admission(request, needed)
+            except Forbidden as error:
+                await run_in_threadpool(_note, request, self.name, error.code)
+                raise
+            if caller.key_id is None or needed == "read":
                 return await handler(request)
-            return await _noted(request, caller, self.name, handler)
+            return await _noted(request, self.name, handler)
 
         return checked
 
@@ -99,7 +104,7 @@ def check_routes(app: FastAPI, pages: object) -> None:
 
 
 async def _noted(
-    request: Request, caller: Caller, action: str, handler: Callable[[Request], Coroutine[Any, Any, Response]]
+    request: Request, action: str, handler: Callable[[Request], Coroutine[Any, Any, Response]]
 ) -> Response:
     """Let a request that changes something do its work, and note who asked and what became of it."""
     outcome = _FAILED
@@ -111,10 +116,13 @@ async def _noted(
         outcome = error.code
         raise
     finally:
-        await run_in_threadpool(_note, request, caller, action, outcome)
+        await run_in_threadpool(_note, request, action, outcome)
 
 
-def _note(request: Request, caller: Caller, action: str, outcome: str) -> None:
+def _note(request: Request, action: str, outcome: str) -> None:
+    caller: Caller | None = request.scope["state"].get("caller")
+    if caller is None or caller.key_id is None:
+        return
     with request.app.state.zoo.database.write() as session:
         audit.note(
             session,

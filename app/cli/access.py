@@ -132,6 +132,53 @@ def revoke_key(
         screen.show({"revoked": key}, lambda: f"revoked {key}")
 
 
+@keys.command()
+def pair(
+    out: Annotated[Path, typer.Argument(help="File for the private key; it must not be there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a pair of keys to sign modules with: the private one stays in this file, the public one is shown."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.signing import make_pair
+
+        public = make_pair(out)
+        screen.show({"path": str(out), "public": public}, lambda: public)
+        screen.note(f"the private key lies in {out}; let others trust the public one with `pnc keys trust`")
+
+
+@keys.command()
+def trust(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    public: Annotated[str, typer.Argument(help="ed25519:...")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Let the workspace believe what a key signs."""
+    with connected(url, as_json) as (client, screen):
+        made = client.signatures.trust(name, public)
+        screen.show(made, lambda: record({"name": made.name, "key": made.key}))
+
+
+@keys.command()
+def trusted(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Public keys that the workspace trusts."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.signatures.trusted())
+        rows = ([k.name, k.key, when(k.created_at)] for k in found)
+        screen.show(found, lambda: table(["name", "key", "since"], rows, "none; see `pnc keys trust`"))
+
+
+@keys.command()
+def distrust(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")], url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Let the workspace believe a key no more."""
+    with connected(url, as_json) as (client, screen):
+        client.signatures.distrust(name)
+        screen.show({"distrusted": name}, lambda: f"{name} is trusted no more")
+
+
 @workspaces.command("create")
 def create_workspace(
     name: Name,

@@ -14,6 +14,7 @@ from app.client.jobs import Jobs
 from app.client.keys import Keys, bearer
 from app.client.models import Models
 from app.client.modules import Modules
+from app.client.signatures import Signatures
 from app.client.types import Health
 from app.client.uploads import Uploads
 
@@ -53,6 +54,7 @@ class Client:
         self.modules = Modules(http)
         self.deployments = Deployments(http)
         self.keys = Keys(http)
+        self.signatures = Signatures(http)
 
     def __enter__(self) -> Self:
         return self

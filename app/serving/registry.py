@@ -19,7 +19,7 @@ from app.serving import metrics
 from app.serving.engine import Engine
 from app.serving.programs import Branch, Mode, Trunk, put_together
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.zoo import deployments, replicas
+from app.zoo import deployments, replicas, signatures
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.ids import new_id
@@ -215,6 +215,8 @@ class Registry:
             log.info("serving it, with %d modules", len(wanted.modules), extra=about)
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot:
+        with self.zoo.database.read() as session:
+            signatures.check_served(session, [module.id for module in wanted.modules])
         trunk = self._trunks.get(wanted.version_id)
         if trunk is None:
             trunk = load_trunk(self.zoo, wanted, self._mode)

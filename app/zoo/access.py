@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.zoo.clock import utc_now
@@ -65,3 +65,29 @@ class AuditRow(Owned, Base):
     outcome: Mapped[str]
     """The status, or the code of the problem."""
     request_id: Mapped[str]
+
+
+class TrustedKeyRow(Owned, Base):
+    """A public key whose signatures a workspace believes."""
+
+    __tablename__ = "trusted_keys"
+    __table_args__ = (UniqueConstraint("workspace", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str]
+    """`ed25519:` and 64 hexadecimal digits."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class SignatureRow(Owned, Base):
+    """Somebody vouches for a module."""
+
+    __tablename__ = "signatures"
+
+    module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), primary_key=True)
+    key: Mapped[str]
+    """Public key of whoever does."""
+    text: Mapped[str]
+    """The signature's file, word for word."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, models, modules
+from app.zoo import clock, models, modules, signatures
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted, qualified, workspace_of
@@ -128,6 +128,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         NotFound: there is no such deployment or module.
         TargetMismatch: the module was cloned for another target.
         ClassCollision: one of its classes is there already.
+        Unsigned: signatures are required, and it has none.
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
@@ -137,6 +138,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         return Change(row, changed=False)
     _check_target(current.version, module)
     _check_classes(current.version, attached, module)
+    signatures.check_required(session, module)
     _publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
     return Change(row, changed=True)
 
@@ -175,6 +177,7 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
     for module in (modules.get(session, module_id) for module_id in module_ids):
         _check_target(current.version, module)
         _check_classes(current.version, wanted, module)
+        signatures.check_required(session, module)
         wanted.append(module)
     if [m.id for m in wanted] == [a.module_id for a in current.attachments]:
         return Change(row, changed=False)
@@ -199,6 +202,7 @@ def rollback(session: Session, name: str, generation: int, *, if_match: int | No
     current = revision(session, row)
     if _contents(earlier) == _contents(current):
         return Change(row, changed=False)
+    signatures.check_served(session, [a.module_id for a in earlier.attachments])
     _publish(session, row, earlier.version_id, [a.module_id for a in earlier.attachments])
     return Change(row, changed=True)
 

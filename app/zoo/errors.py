@@ -6,6 +6,7 @@
     │   ├── AlreadyExists         the name is taken
     │   ├── InvalidTransition     a job cannot go from its state to that one
     │   ├── TargetMismatch        a module was cloned for another target
+    │   ├── Unsigned              a module that no trusted key has signed, where that is required
     │   └── ClassCollision        two attached modules, or module and target, name the same class
     ├── Invalid                   the request makes no sense; carries one Problem a fault
     │   ├── DigestMismatch        bytes are not the announced ones
@@ -80,6 +81,12 @@ class ClassCollision(Conflict):
     """Two attached modules, or module and target, name the same class."""
 
     code = "class_collision"
+
+
+class Unsigned(Conflict):
+    """A module that no trusted key has signed, where that is required."""
+
+    code = "unsigned"
 
 
 class Invalid(ZooError):

@@ -183,6 +183,16 @@ def test_what_was_done_with_a_key_is_told(app: FastAPI) -> None:
     told = [(e["action"], e["outcome"]) for e in reversed(entries)]
     assert told == [("create_model", "201"), ("create_model", "already_exists"), ("archive_model", "not_found")]
     assert entries[-1]["request_id"] == "mine"
+    _, reader = new_key(app.state.zoo, ["read"])
+    with client_of(app, reader) as other:
+        assert other.get("/v1/audit").status_code == 403
+        assert other.delete("/v1/models/a").status_code == 403
+    with client_of(app, secret) as client:
+        refused = client.get("/v1/audit").json()["data"][:2]
+    assert [(e["action"], e["outcome"]) for e in refused] == [
+        ("archive_model", "forbidden"),
+        ("list_audit", "forbidden"),
+    ]
     assert {e["key_id"] for e in entries} == {key_id}
     assert "canary" not in str(entries)
     assert secret not in str(entries)

@@ -18,7 +18,16 @@ from tests.unit.api.inprocess import FakeServing
 from tests.unit.api.keyed import client_of, keyed_app, new_key
 from tests.unit.zoo import seeds
 
-OWN_ANSWER = {"healthz", "readyz", "get_workspace", "change_workspace", "create_key", "create_model", "create_upload"}
+OWN_ANSWER = {
+    "healthz",
+    "readyz",
+    "get_workspace",
+    "change_workspace",
+    "create_key",
+    "create_model",
+    "create_upload",
+    "trust_key",
+}
 """Operations that name nothing and answer with what is the caller's own."""
 BY_NAME = {"predict"}
 """Passed on to the serving process, whose tests show what it does with the workspace that it is told."""
@@ -54,6 +63,7 @@ def theirs(app: FastAPI) -> dict[str, Any]:
             "module": session.scalars(select(ModuleRow.id)).one(),
             "deployment": "digits",
             "key": key_id,
+            "name": "release",
         }
 
 

@@ -59,6 +59,11 @@ COMMANDS: dict[str, str] = {
     "get_workspace": "whoami",
     "change_workspace": "workspaces signatures --required",
     "list_audit": "audit",
+    "trust_key": "keys trust release ed25519:0",
+    "list_trusted_keys": "keys trusted",
+    "distrust_key": "keys distrust release",
+    "put_signature": "modules sign mod_1 --key signer.key",
+    "get_signature": "modules signature mod_1",
     "predict": "deployments predict digits image.png",
 }
 WITHOUT_COMMAND = {"get_upload": "an upload is asked for its bytes only after a break"}

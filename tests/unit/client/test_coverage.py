@@ -64,6 +64,11 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "get_workspace": lambda client, _: client.keys.workspace(),
     "change_workspace": lambda client, _: client.keys.change_workspace(require_signature=True),
     "list_audit": lambda client, _: list(client.keys.audit(key="key_1")),
+    "trust_key": lambda client, _: client.signatures.trust("release", "ed25519:0"),
+    "list_trusted_keys": lambda client, _: list(client.signatures.trusted()),
+    "distrust_key": lambda client, _: client.signatures.distrust("release"),
+    "put_signature": lambda client, _: client.signatures.put("mod_1", "{}"),
+    "get_signature": lambda client, _: client.signatures.get("mod_1"),
     "predict": lambda client, _: client.deployments.predict("a", b"\x89PNG"),
 }
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, uploads
+from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, signatures, uploads
 from app.api.wire.shapes import Answer
 from app.client import keys as access
+from app.client import signatures as signed
 from app.client import types
 
 PAIRS = [
@@ -29,6 +30,8 @@ PAIRS = [
     (access.NewKey, keys.NewKey),
     (access.Workspace, keys.Workspace),
     (access.AuditEntry, keys.AuditEntry),
+    (signed.TrustedKey, signatures.TrustedKey),
+    (signed.Signature, signatures.Signature),
     (types.Prediction, deployments.Prediction),
 ]
 
