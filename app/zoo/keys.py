@@ -132,11 +132,16 @@ def check_in_force(session: Session, key_id: str) -> None:
 
 
 def sign_in(session: Session, caller: Caller) -> tuple[KeyRow, str]:
-    """A key for a browser, which ends with the one that somebody signed in with, and soon by itself."""
+    """A key for a browser, which ends with the one that somebody signed in with, and soon by itself.
+
+    Raises:
+        Unauthenticated: the caller's key is a browser's already.
+    """
     parent = session.get_one(KeyRow, caller.key_id)
     if parent.parent_id is not None:
         raise Unauthenticated("expected a key of your own, got a browser's; sign in with the key itself")
-    return create(session, name=parent.name, scopes=parent.scopes, lifetime=SIGNED_IN, parent=parent)
+    left = parent.expires_at - clock.now(session) if parent.expires_at is not None else SIGNED_IN
+    return create(session, name=parent.name, scopes=parent.scopes, lifetime=min(left, SIGNED_IN), parent=parent)
 
 
 def list_keys(session: Session, window: Window) -> Page[KeyRow]:

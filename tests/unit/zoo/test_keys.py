@@ -67,15 +67,26 @@ def test_a_revoked_key_ends_at_once_with_its_browsers(zoo: Zoo) -> None:
 
 def test_a_browser_cannot_sign_others_in(zoo: Zoo) -> None:
     _, secret = made(zoo)
-    for _ in range(2):
-        with zoo.database.read() as session:
-            caller = keys.authenticate(session, secret)
-        with zoo.seen_by(caller).database.write() as session:
-            if _ == 1:
-                with pytest.raises(Unauthenticated):
-                    keys.sign_in(session, caller)
-            else:
-                _, secret = keys.sign_in(session, caller)
+    with zoo.database.read() as session:
+        caller = keys.authenticate(session, secret)
+    with zoo.seen_by(caller).database.write() as session:
+        _, browser = keys.sign_in(session, caller)
+    with zoo.database.read() as session:
+        caller = keys.authenticate(session, browser)
+    with zoo.seen_by(caller).database.write() as session, pytest.raises(Unauthenticated):
+        keys.sign_in(session, caller)
+
+
+def test_a_browser_is_not_signed_in_for_longer_than_its_key_lives(zoo: Zoo) -> None:
+    _, secret = made(zoo, lifetime=timedelta(minutes=5))
+    with zoo.database.read() as session:
+        caller = keys.authenticate(session, secret)
+    with zoo.seen_by(caller).database.write() as session:
+        browser, _ = keys.sign_in(session, caller)
+        parent = session.get_one(KeyRow, caller.key_id)
+        assert browser.expires_at is not None
+        assert parent.expires_at is not None
+        assert browser.expires_at <= parent.expires_at
 
 
 def test_a_key_expires_by_the_databases_clock(zoo: Zoo) -> None:
