@@ -56,7 +56,7 @@ def get_model(model: Name, session: Reading) -> Any:
 def change_model(model: Name, body: wire.ModelChange, zoo: OpenZoo) -> Any:
     """Change a model's description, archive or restore it."""
     with zoo.database.write() as session:
-        return wire.Model.of(models.change(session, model, description=body.description, archived=body.archived))
+        return wire.Model.of(models.change(session, model, **vars(body)))
 
 
 @router.delete("/{model}", status_code=204, responses=documented(404))

@@ -1,6 +1,8 @@
 """Models, their immutable versions, and the names that point at them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
@@ -57,8 +59,22 @@ def get(session: Session, name: str) -> ModelRow:
     return model
 
 
-def change(session: Session, name: str, *, description: str | None = None, archived: bool | None = None) -> ModelRow:
+def change(
+    session: Session,
+    name: str,
+    *,
+    description: str | None = None,
+    archived: bool | None = None,
+    clonable: Sequence[str] | Literal["all"] | None = None,
+) -> ModelRow:
     """Change what may change of a model; None leaves a field as it is.
+
+    Args:
+        session: A writing session.
+        name: The model.
+        description: New free text.
+        archived: Archive or restore.
+        clonable: Classes that jobs may clone from it; jobs that are waiting are refused by their worker.
 
     Raises:
         NotFound: there is no such model.
@@ -68,6 +84,8 @@ def change(session: Session, name: str, *, description: str | None = None, archi
         model.description = description
     if archived is not None:
         model.archived_at = (model.archived_at or clock.now(session)) if archived else None
+    if clonable is not None:
+        model.clonable = None if clonable == "all" else list(clonable)
     return model
 
 

@@ -30,17 +30,8 @@ DEFAULT = "default"
 """The workspace of everything that was made without a key."""
 
 VERSION_STATUSES = ("validating", "ready", "rejected")
-JOB_STATES = (
-    "validating",
-    "queued",
-    "running",
-    "pausing",
-    "paused",
-    "cancelling",
-    "succeeded",
-    "failed",
-    "cancelled",
-)
+_AT_WORK = ("validating", "queued", "running", "pausing", "paused", "cancelling")
+JOB_STATES = (*_AT_WORK, "succeeded", "failed", "cancelled")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -96,6 +87,8 @@ class ModelRow(Owned, Base):
     name: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     last_version: Mapped[int] = mapped_column(default=0)
+    clonable: Mapped[list[str] | None] = mapped_column(Json)
+    """Classes that jobs may clone from it; none: all of them."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     archived_at: Mapped[datetime | None]
     aliases: Mapped[list["AliasRow"]] = relationship(lazy="selectin", order_by="AliasRow.alias", viewonly=True)

@@ -102,6 +102,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "description": "Digits 0 to 4",
         "last_version": 1,
         "aliases": {"production": 1},
+        "clonable": None,
         "created_at": _DAY,
         "archived_at": None,
     },

