@@ -134,7 +134,13 @@ def _unreadable(request: Request, error: HTTPException) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """Methods of all routes of the request's path; Starlette names those of the first alone."""
+    """Methods of all routes of the request's path; Starlette names those of the first alone.
+
+    Where a path is written out, routes that would take its last part for an id do not count.
+    """
+    described = request.app.openapi()["paths"] if request.app.openapi_url else {}
+    if request.url.path in described:
+        return ", ".join(m for m in _METHODS if m.lower() in described[request.url.path])
     routes = request.app.routes
     found = (m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes))
     return ", ".join(found)

@@ -140,8 +140,10 @@ def sign_in(session: Session, caller: Caller) -> tuple[KeyRow, str]:
     parent = session.get_one(KeyRow, caller.key_id)
     if parent.parent_id is not None:
         raise Unauthenticated("expected a key of your own, got a browser's; sign in with the key itself")
-    left = parent.expires_at - clock.now(session) if parent.expires_at is not None else SIGNED_IN
-    return create(session, name=parent.name, scopes=parent.scopes, lifetime=min(left, SIGNED_IN), parent=parent)
+    row, secret = create(session, name=parent.name, scopes=parent.scopes, lifetime=SIGNED_IN, parent=parent)
+    if row.expires_at is not None and parent.expires_at is not None:
+        row.expires_at = min(row.expires_at, parent.expires_at)
+    return row, secret
 
 
 def list_keys(session: Session, window: Window) -> Page[KeyRow]:
