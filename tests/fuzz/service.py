@@ -40,7 +40,14 @@ class Fuzzed:
 @contextmanager
 def running(folder: Path) -> Iterator[Fuzzed]:
     """The application for the length of a block."""
-    settings = Settings(data_dir=folder, serving_url="http://serving", require_keys=True, internal_key=OWN, pages=False)
+    settings = Settings(
+        data_dir=folder,
+        serving_url="http://serving",
+        require_keys=True,
+        internal_key=OWN,
+        pages=False,
+        serving_timeout=1.0,
+    )
     serving = FakeServing()
     app = create_app(settings, serving_transport=serving.transport)
     zoo: Zoo = app.state.zoo
