@@ -27,8 +27,8 @@ from tests.unit.zoo import seeds
 
 LONG = os.environ.get("PNC_FUZZ") == "long"
 RUNS = settings(
-    max_examples=25 if LONG else 5,
-    stateful_step_count=30 if LONG else 15,
+    max_examples=25 if LONG else 3,
+    stateful_step_count=30 if LONG else 12,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

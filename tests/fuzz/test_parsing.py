@@ -15,7 +15,7 @@ from pnc_core.errors import BundleError, SignatureError, TensorFileError
 from pnc_core.provenance import read_signature
 from pnc_core.tensorfile import DTYPE_BYTES, read_header
 
-EXAMPLES = 2000 if os.environ.get("PNC_FUZZ") == "long" else 150
+EXAMPLES = 2000 if os.environ.get("PNC_FUZZ") == "long" else 60
 QUICK = settings(
     max_examples=EXAMPLES,
     deadline=None,
