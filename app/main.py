@@ -11,10 +11,26 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api import datasets, deployments, health, inference, jobs, metrics, models, modules, streams, uploads, webhooks
+from app.api import (
+    datasets,
+    deployments,
+    health,
+    inference,
+    jobs,
+    keys,
+    metrics,
+    models,
+    modules,
+    signatures,
+    streams,
+    uploads,
+    webhooks,
+)
+from app.api.admission import Admission
 from app.api.gateway import Gateway
 from app.api.guard import Guard
 from app.api.problems import install
+from app.api.scopes import PUBLIC, check_routes, scopes
 from app.api.wire.examples import add_examples
 from app.api.wire.problems import ProblemDocument, documented
 from app.zoo.settings import Settings
@@ -38,9 +54,24 @@ TAGS = [
     {"name": "modules", "description": "What was cloned, and its bundles."},
     {"name": "deployments", "description": "Targets served under a name, with modules attached."},
     {"name": "webhooks", "description": "Addresses that are told of changes of jobs and deployments."},
+    {"name": "access", "description": "Keys, the workspace that they belong to, and what was done with them."},
     {"name": "health", "description": "For whoever watches the process."},
 ]
-_ROUTERS = (models, uploads, datasets, jobs, streams, modules, deployments, inference, webhooks, health, metrics)
+_ROUTERS = (
+    models,
+    uploads,
+    datasets,
+    jobs,
+    streams,
+    modules,
+    deployments,
+    keys,
+    signatures,
+    inference,
+    webhooks,
+    health,
+    metrics,
+)
 
 
 def create_app(
@@ -61,17 +92,19 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        responses=documented(403, 422, 503),
+        responses=documented(401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
     )
     app.state.zoo = open_zoo(settings)
+    app.state.admission = Admission(settings, app.state.zoo)
     app.state.gateway = Gateway(settings, serving_transport)
     app.state.pages = None
     for module in _ROUTERS:
         app.include_router(module.router)
     if settings.pages:
         _add_pages(app)
+    check_routes(app, app.state.pages)
     install(app)
     app.add_middleware(Guard, settings=settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -83,7 +116,7 @@ def _add_pages(app: FastAPI) -> None:
     from app.web.desk import Desk
     from app.web.door import Pages
 
-    app.state.pages = Pages(Desk(app.state.zoo, app.state.gateway))
+    app.state.pages = Pages(Desk(app.state.zoo, app.state.gateway), app.state.admission)
     app.router.routes.append(app.state.pages)
 
 
@@ -123,8 +156,20 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         document["components"]["schemas"].update(problem["$defs"])
         add_examples(document["components"]["schemas"])
+        _add_security(app, document)
         # FastAPI writes OpenAPI 3.2's `itemSchema` into a 3.1 document.
         stream = document["paths"]["/v1/cloning-jobs/{job}/events/stream"]["get"]["responses"]["200"]["content"]
         stream["text/event-stream"].pop("itemSchema", None)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_security(app: FastAPI, document: dict[str, Any]) -> None:
+    """Which operations need a key, and which scope."""
+    described = "A key, where the service asks for one; the browser's pages send it as a cookie."
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
+    needed = scopes(app)
+    for item in document["paths"].values():
+        for operation in item.values():
+            scope = needed[operation["operationId"]]
+            operation["security"] = [] if scope == PUBLIC else [{"key": [scope]}]

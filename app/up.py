@@ -8,6 +8,7 @@ supervisor, even when it is killed.
 
 import fcntl
 import logging
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.admission import check_exposure
 from app.zoo.db import migrate
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import child_environment
@@ -95,9 +97,10 @@ def running(settings: Settings) -> Iterator["Service"]:
     """The embedded service, ready to be used; it ends with the block.
 
     Raises:
-        UpError: the port or the data directory is in use, or a part does not come up.
+        UpError: the port or the data directory is in use, a part does not come up, or strangers could use it.
     """
     with ExitStack() as stack:
+        settings = _with_own_key(settings)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_only_one(settings.data_dir))
         door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
@@ -176,6 +179,21 @@ def up(settings: Settings, ready: Callable[[str], None]) -> None:
     with running(settings) as service:
         ready(service.url)
         service.watch(stop)
+
+
+def _with_own_key(settings: Settings) -> Settings:
+    """The settings with a secret that only this service's processes know, if strangers cannot use it without keys.
+
+    Raises:
+        UpError: they could.
+    """
+    if settings.internal_key is None:
+        settings = settings.model_copy(update={"internal_key": secrets.token_urlsafe(32)})
+    try:
+        check_exposure(settings)
+    except Misconfigured as error:
+        raise UpError(str(error)) from None
+    return settings
 
 
 @contextmanager

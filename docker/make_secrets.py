@@ -14,8 +14,8 @@ BUCKET = "pnc"
 def main(directory: Path) -> None:
     """Write what is missing; passwords that are there stay."""
     directory.mkdir(parents=True, exist_ok=True)
-    postgres, redis, key, secret = (
-        _kept(directory / name) for name in ("postgres", "redis", "store-key", "store-secret")
+    postgres, redis, key, secret, internal = (
+        _kept(directory / name) for name in ("postgres", "redis", "store-key", "store-secret", "internal-key")
     )
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "pnc", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
@@ -27,6 +27,8 @@ def main(directory: Path) -> None:
         "PNC_STORE_URL": f"s3://{BUCKET}",
         "PNC_STORE_ENDPOINT": "http://store:8333",
         "PNC_STORE_PUBLIC_ENDPOINT": "http://127.0.0.1:8333",
+        "PNC_INTERNAL_KEY": internal,
+        "PNC_PUBLISHED_ON_LOOPBACK": "true",
         "PNC_DATA_DIR": "/data",
         "PNC_LOG_FORMAT": "json",
         "AWS_ACCESS_KEY_ID": key,

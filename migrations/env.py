@@ -6,6 +6,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import JSON, Connection
 
+from app.zoo import access  # noqa: F401 - its tables
 from app.zoo.clock import UtcDateTime
 from app.zoo.db import Database, writing_schema
 from app.zoo.settings import Settings

@@ -9,6 +9,7 @@
     ├── PositionError             no position, or not one of this network's
     ├── TensorFileError           a file is not a whole, harmless safetensors file
     ├── BundleError               a file is not a whole, well-formed bundle
+    ├── SignatureError            a signature is damaged, by another key, or of other bytes
     ├── MismatchError             two things do not belong together
     │   ├── TargetMismatch        a bundle was made for another target
     │   └── SourceMismatch        a thin bundle came without its source, or with another one
@@ -71,6 +72,12 @@ class BundleError(PncError):
     """A file is not a whole, well-formed bundle."""
 
     code = "invalid_bundle"
+
+
+class SignatureError(PncError):
+    """A signature is damaged, by another key, or of other bytes."""
+
+    code = "invalid_signature"
 
 
 class MismatchError(PncError):

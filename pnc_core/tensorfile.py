@@ -19,6 +19,8 @@ from pnc_core.errors import TensorFileError
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 20_000
 MAX_RANK = 8
+MAX_MARKS = {b"{": 60_000, b"[": 60_000, b",": 400_000, b'"': 600_000}
+"""Marks of JSON in a header, those inside strings included: what is parsed from few bytes can fill much memory."""
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
@@ -82,6 +84,9 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
 
 
 def _parse(raw: bytes, size: int) -> Header:
+    for mark, most in MAX_MARKS.items():
+        if (count := raw.count(mark)) > most:
+            raise TensorFileError(f"expected at most {most} times {mark.decode()} in a header, got {count}")
     try:
         text = raw.decode("utf-8")  # json would guess other encodings, which safetensors refuses
         value = json.loads(text, object_pairs_hook=_unique)

@@ -20,7 +20,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import jobs, runs, steps, validation
+from app.zoo import jobs, rules, runs, steps, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
@@ -120,6 +120,7 @@ def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
 
 def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneConfig]:
     config = jobs.config_of(job)
+    rules.check_clonable(job.source_version, config)
     target, source = (_placed(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
     classes, size = (*target[1].classes, *config.classes), target[1].input_size
     images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)

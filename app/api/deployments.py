@@ -7,13 +7,15 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from app.api.inference import pass_on
 from app.api.requests import IfMatch, ListOf, OpenGateway, OpenZoo, Reading
 from app.api.rollout import announce, roll_out
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import deployments as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
 from app.zoo import deployments, replicas
+from app.zoo.isolation import qualified, workspace_of
 from app.zoo.names import check_name
 
-router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=ScopedRoute)
 Name = Annotated[str, Path(description="Name of a deployment.", examples=["digits"])]
 ModuleId = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
 Wait = Annotated[
@@ -32,6 +34,7 @@ _IMAGES = {
 
 
 @router.put("/{deployment}", response_model=wire.Deployment, responses={**_LATER, **documented(409, 412)})
+@needs("deploy")
 def put_deployment(
     deployment: Name,
     body: wire.DeploymentPut,
@@ -48,6 +51,7 @@ def put_deployment(
 
 
 @router.get("", response_model=Page[wire.Deployment])
+@needs("read")
 def list_deployments(session: Reading, query: ListOf) -> Any:
     """Deployments, newest first."""
     found = deployments.list_deployments(session, query.window())
@@ -56,6 +60,7 @@ def list_deployments(session: Reading, query: ListOf) -> Any:
 
 
 @router.get("/{deployment}", response_model=wire.Deployment, responses=documented(404))
+@needs("read")
 def get_deployment(deployment: Name, session: Reading, response: Response) -> Any:
     """One deployment: what is wanted and what is served."""
     row = deployments.get(session, deployment)
@@ -64,14 +69,17 @@ def get_deployment(deployment: Name, session: Reading, response: Response) -> An
 
 
 @router.delete("/{deployment}", status_code=204, responses=documented(404, 412))
+@needs("deploy")
 def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch) -> None:
     """Serve it no more."""
     with zoo.database.write() as session:
         generation = deployments.delete(session, deployment, if_match=if_match)
-    announce(gateway, deployment, generation)
+        place = qualified(workspace_of(session), deployment)
+    announce(gateway, place, generation)
 
 
 @router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)})
+@needs("deploy")
 def set_modules(
     deployment: Name,
     body: wire.ModulesPut,
@@ -88,6 +96,7 @@ def set_modules(
 
 
 @router.get("/{deployment}/revisions", response_model=Page[wire.Revision], responses=documented(404))
+@needs("read")
 def list_revisions(deployment: Name, session: Reading, query: ListOf) -> Any:
     """Everything that the deployment was to serve, newest first."""
     found = deployments.list_revisions(session, deployment, query.window())
@@ -95,17 +104,19 @@ def list_revisions(deployment: Name, session: Reading, query: ListOf) -> Any:
 
 
 @router.get("/{deployment}/replicas", response_model=Page[wire.Replica], responses=documented(404))
+@needs("read")
 def list_replicas(deployment: Name, session: Reading, query: ListOf) -> Any:
     """What every living serving process says about a deployment."""
     deployments.get(session, deployment)
     found = replicas.list_replicas(session, query.window())
-    said = [(row.id, replicas.observation(row, deployment)) for row in found.data]
+    said = [(row.id, replicas.observation(session, row, deployment)) for row in found.data]
     return {**vars(found), "data": [wire.Replica.of(name, one) for name, one in said]}
 
 
 @router.post(
     "/{deployment}/rollback", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
+@needs("deploy")
 def rollback(
     deployment: Name,
     body: wire.Rollback,
@@ -124,6 +135,7 @@ def rollback(
 @router.put(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
+@needs("deploy")
 def attach_module(
     deployment: Name,
     module: ModuleId,
@@ -140,6 +152,7 @@ def attach_module(
 @router.delete(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 412)}
 )
+@needs("deploy")
 def detach_module(
     deployment: Name,
     module: ModuleId,
@@ -159,6 +172,7 @@ def detach_module(
     responses=documented(404, 413, 503),
     openapi_extra=_IMAGES,
 )
+@needs("read")
 async def predict(
     deployment: Name,
     request: Request,

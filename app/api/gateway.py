@@ -13,8 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.zoo.settings import Settings
+from app.zoo.tables import DEFAULT
 
 RETRY_SECONDS = 5
+INTERNAL = "X-PNC-Internal"
+"""Header with which the API proves that it has let somebody in."""
+WORKSPACE = "X-PNC-Workspace"
+"""Header that says whom; it counts only beside the proof, or where there are no keys."""
 _SENT_ON = ("content-type", "content-encoding", "accept-encoding", "inference-header-content-length")
 _PASSED_ON = ("content-type", "content-encoding", "inference-header-content-length", "retry-after")
 
@@ -43,6 +48,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = settings.serving_url
+        self._own = {INTERNAL: settings.internal_key} if settings.internal_key else {}
         self._client = httpx.AsyncClient(
             base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport, trust_env=False
         )
@@ -59,6 +65,7 @@ class Gateway:
         """
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
         headers["X-Request-ID"] = request.scope["state"]["request_id"]
+        headers[WORKSPACE] = request.scope["state"]["caller"].workspace
         raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
         path = raw.decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
         answer = await self._send(request.method, path, await request.body(), headers)
@@ -77,9 +84,11 @@ class Gateway:
             return Verdict(applied=False, refusal=_document(answer))
         return Verdict(applied=answer.status_code == 200)
 
-    async def fetch(self, method: str, path: str, content: bytes = b"", media_type: str = "") -> tuple[int, bytes]:
+    async def fetch(
+        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = DEFAULT
+    ) -> tuple[int, bytes]:
         """Status and body of the serving process's answer; 503 and a problem when there is none."""
-        headers = {"Content-Type": media_type} if media_type else {}
+        headers = {WORKSPACE: workspace, **({"Content-Type": media_type} if media_type else {})}
         try:
             answer = await self._send(method, path, content, headers)
         except Unreachable as error:
@@ -91,7 +100,7 @@ class Gateway:
             raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")
         try:
             request = self._client.build_request(
-                method, path, content=content, headers=httpx.Headers(headers, "latin-1")
+                method, path, content=content, headers=httpx.Headers({**headers, **self._own}, "latin-1")
             )
             return await self._client.send(request, stream=True)
         except httpx.TransportError as error:

@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from app.api.problems import respond
 from app.api.requests import OpenZoo
+from app.api.scopes import PUBLIC, ScopedRoute, needs
 from app.api.wire.problems import documented
 from app.zoo import db
 from app.zoo.store import key_of
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 class Health(BaseModel):
@@ -22,12 +23,14 @@ class Health(BaseModel):
 
 
 @router.get("/healthz", response_model=Health)
+@needs(PUBLIC)
 def healthz() -> Any:
     """The process lives."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model=Health, responses=documented(503))
+@needs(PUBLIC)
 def readyz(request: Request, zoo: OpenZoo) -> Any:
     """Database and object store can be used."""
     reason = _not_ready(zoo)

@@ -6,13 +6,15 @@ from fastapi.responses import JSONResponse
 from app.api.gateway import RETRY_SECONDS, Gateway, Unreachable
 from app.api.problems import respond
 from app.api.requests import OpenGateway
+from app.api.scopes import ScopedRoute, needs
 
-router = APIRouter(prefix="/v2", include_in_schema=False)
+router = APIRouter(prefix="/v2", include_in_schema=False, route_class=ScopedRoute)
 """Not in the schema: the protocol is specified elsewhere, and its clients do not read it here."""
 
 
 @router.api_route("", methods=["GET"])
 @router.api_route("/{path:path}", methods=["GET", "POST"])
+@needs("read")
 async def protocol(request: Request, gateway: OpenGateway, path: str = "") -> Response:
     """Any call of the protocol."""
     del path  # it is passed on as it came

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BeforeValidator
 
 from app.api.requests import DoOnce, ListOf, ListQuery, Reading, Reply
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import jobs as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page, storable
 from app.zoo import attempts, events, jobs
 from app.zoo.jobs import JobRequest
 
-router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
+router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"], route_class=ScopedRoute)
 Id = Annotated[str, Path(description="Id of a cloning job.", examples=["job_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
 Wanted = Annotated[JobRequest, BeforeValidator(storable), Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
 
@@ -25,6 +26,7 @@ class JobsQuery(ListQuery):
 
 
 @router.post("", response_model=wire.Job, status_code=201)
+@needs("jobs")
 def create_job(body: Wanted, once: DoOnce) -> Response:
     """Give a target some classes of a source. Follow the job by its events.
 
@@ -40,6 +42,7 @@ def create_job(body: Wanted, once: DoOnce) -> Response:
 
 
 @router.post("/validate", response_model=wire.Verdict)
+@needs("read")
 def validate_job(body: Wanted, session: Reading) -> Any:
     """Say what a submission would be refused for and what it would cost; nothing is kept."""
     problems, estimate = jobs.validate(session, body)
@@ -47,6 +50,7 @@ def validate_job(body: Wanted, session: Reading) -> Any:
 
 
 @router.get("", response_model=Page[wire.Job])
+@needs("read")
 def list_jobs(session: Reading, query: Annotated[JobsQuery, Query()]) -> Any:
     """Cloning jobs, newest first."""
     found = jobs.list_jobs(session, query.window(), state=query.state)
@@ -54,6 +58,7 @@ def list_jobs(session: Reading, query: Annotated[JobsQuery, Query()]) -> Any:
 
 
 @router.get("/{job}", response_model=wire.Job, responses=documented(404))
+@needs("read")
 def get_job(job: Id, session: Reading) -> Any:
     """One cloning job."""
     return wire.Job.of(jobs.get(session, job))
@@ -64,6 +69,7 @@ def get_job(job: Id, session: Reading) -> Any:
     response_model=wire.Job,
     responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
 )
+@needs("jobs")
 def cancel_job(job: Id, once: DoOnce) -> Response:
     """Cancel a job: a waiting one at once (200), a running one as soon as its worker notices (202)."""
 
@@ -79,6 +85,7 @@ def cancel_job(job: Id, once: DoOnce) -> Response:
     response_model=wire.Job,
     responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
 )
+@needs("jobs")
 def pause_job(job: Id, once: DoOnce) -> Response:
     """Pause a job: a waiting one at once (200), a running one at its next checkpoint (202)."""
 
@@ -90,12 +97,14 @@ def pause_job(job: Id, once: DoOnce) -> Response:
 
 
 @router.post("/{job}/resume", response_model=wire.Job, responses=documented(404, 409))
+@needs("jobs")
 def resume_job(job: Id, once: DoOnce) -> Response:
     """Let a paused job go on from its last checkpoint."""
     return once(lambda session: Reply(wire.Job.of(jobs.resume(session, job)), status=200))
 
 
 @router.post("/{job}/retry", response_model=wire.Job, status_code=201, responses=documented(404, 409))
+@needs("jobs")
 def retry_job(job: Id, once: DoOnce) -> Response:
     """Submit a failed or cancelled job anew, as a job of its own."""
 
@@ -107,18 +116,21 @@ def retry_job(job: Id, once: DoOnce) -> Response:
 
 
 @router.get("/{job}/attempts", response_model=Page[wire.Attempt], responses=documented(404))
+@needs("read")
 def list_attempts(job: Id, session: Reading, query: ListOf) -> Any:
     """The claims of a job by workers, oldest first."""
     return attempts.list_attempts(session, jobs.get(session, job).id, query.window())
 
 
 @router.get("/{job}/events", response_model=Page[wire.Event], responses=documented(404))
+@needs("read")
 def list_events(job: Id, session: Reading, query: ListOf) -> Any:
     """A job's events, oldest first."""
     return events.list_events(session, jobs.get(session, job).id, query.window())
 
 
 @router.get("/{job}/trials", response_model=Page[wire.Trial], responses=documented(404))
+@needs("read")
 def list_trials(job: Id, session: Reading, query: ListOf) -> Any:
     """The positions a job tried, oldest first."""
     return events.list_trials(session, jobs.get(session, job).id, query.window())

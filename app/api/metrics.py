@@ -11,13 +11,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from app.api.requests import Reading
+from app.api.admission import OPERATOR
+from app.api.requests import ReadingAll
+from app.api.scopes import ScopedRoute, needs
 from app.zoo import figures
 from app.zoo.figures import Figures
 from app.zoo.states import TRANSITIONS
 from app.zoo.webhook_rows import DELIVERY_STATES
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 class _Counted(Collector):
@@ -54,7 +56,8 @@ class _Counted(Collector):
 
 
 @router.get("/metrics", include_in_schema=False)
-def metrics(session: Reading) -> Response:
+@needs(OPERATOR)
+def metrics(session: ReadingAll) -> Response:
     """Jobs, queues, attempts and trials for Prometheus; predictions are counted by the serving process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counted(figures.count(session)))

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from app.api.requests import DoOnce, ListOf, ListQuery, OpenZoo, Reading, Reply
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import models as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
 from app.zoo import models, uploads
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=ScopedRoute)
 Name = Annotated[str, Path(description="Name or id of a model.", examples=["digits-low"])]
 Number = Annotated[int, Path(description="Number of a version.", examples=[1])]
 AliasName = Annotated[str, Path(description="Name of an alias.", examples=["production"])]
@@ -24,6 +25,7 @@ class ModelsQuery(ListQuery):
 
 
 @router.post("", response_model=wire.Model, status_code=201, responses=documented(409))
+@needs("write")
 def create_model(body: wire.ModelCreate, once: DoOnce) -> Response:
     """Register a model; add versions to it next."""
     return once(
@@ -35,6 +37,7 @@ def create_model(body: wire.ModelCreate, once: DoOnce) -> Response:
 
 
 @router.get("", response_model=Page[wire.Model])
+@needs("read")
 def list_models(session: Reading, query: Annotated[ModelsQuery, Query()]) -> Any:
     """Models, newest first."""
     found = models.list_models(session, query.window(), archived=query.archived)
@@ -42,19 +45,22 @@ def list_models(session: Reading, query: Annotated[ModelsQuery, Query()]) -> Any
 
 
 @router.get("/{model}", response_model=wire.Model, responses=documented(404))
+@needs("read")
 def get_model(model: Name, session: Reading) -> Any:
     """One model."""
     return wire.Model.of(models.get(session, model))
 
 
 @router.patch("/{model}", response_model=wire.Model, responses=documented(404))
+@needs("write")
 def change_model(model: Name, body: wire.ModelChange, zoo: OpenZoo) -> Any:
     """Change a model's description, archive or restore it."""
     with zoo.database.write() as session:
-        return wire.Model.of(models.change(session, model, description=body.description, archived=body.archived))
+        return wire.Model.of(models.change(session, model, **vars(body)))
 
 
 @router.delete("/{model}", status_code=204, responses=documented(404))
+@needs("write")
 def archive_model(model: Name, zoo: OpenZoo) -> None:
     """Archive a model: it leaves the lists and takes no more jobs; deployments go on."""
     with zoo.database.write() as session:
@@ -62,6 +68,7 @@ def archive_model(model: Name, zoo: OpenZoo) -> None:
 
 
 @router.post("/{model}/versions", response_model=wire.Version, status_code=201, responses=documented(404))
+@needs("write")
 def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Response:
     """Add a version from a complete upload; it is `validating` until a worker has loaded the weights."""
     with once.zoo.database.read() as session:
@@ -78,18 +85,21 @@ def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Respo
 
 
 @router.get("/{model}/versions", response_model=Page[wire.Version], responses=documented(404))
+@needs("read")
 def list_versions(model: Name, session: Reading, query: ListOf) -> Any:
     """A model's versions, newest first."""
     return models.list_versions(session, model, query.window())
 
 
 @router.get("/{model}/versions/{version}", response_model=wire.Version, responses=documented(404))
+@needs("read")
 def get_version(model: Name, version: Number, session: Reading) -> Any:
     """One version."""
     return models.get_version(session, model, version)
 
 
 @router.put("/{model}/aliases/{alias}", response_model=wire.Alias, responses=documented(404))
+@needs("write")
 def set_alias(model: Name, alias: AliasName, body: wire.AliasSet, zoo: OpenZoo) -> Any:
     """Point an alias at a version."""
     with zoo.database.write() as session:
@@ -97,6 +107,7 @@ def set_alias(model: Name, alias: AliasName, body: wire.AliasSet, zoo: OpenZoo) 
 
 
 @router.delete("/{model}/aliases/{alias}", status_code=204, responses=documented(404))
+@needs("write")
 def delete_alias(model: Name, alias: AliasName, zoo: OpenZoo) -> None:
     """Remove an alias."""
     with zoo.database.write() as session:

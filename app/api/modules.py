@@ -6,12 +6,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api import downloads
 from app.api.requests import ListQuery, OpenZoo, Reading
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import modules as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
 from app.zoo import modules
 
-router = APIRouter(prefix="/v1/modules", tags=["modules"])
+router = APIRouter(prefix="/v1/modules", tags=["modules"], route_class=ScopedRoute)
 Id = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
 Payload = Annotated[wire.Payload, Query(description="`thin` needs the source at hand, `full` brings its slices along.")]
 
@@ -24,6 +25,7 @@ class ModulesQuery(ListQuery):
 
 
 @router.get("", response_model=Page[wire.Module])
+@needs("read")
 def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> Any:
     """Modules, newest first."""
     found = modules.list_modules(session, query.window(), target_fingerprint=query.target_fingerprint)
@@ -31,12 +33,14 @@ def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> A
 
 
 @router.get("/{module}", response_model=wire.Module, responses=documented(404))
+@needs("read")
 def get_module(module: Id, session: Reading) -> Any:
     """One module."""
     return wire.Module.of(modules.get(session, module))
 
 
 @router.get("/{module}/manifest", response_model=wire.Manifest, responses=documented(404))
+@needs("read")
 def get_manifest(module: Id, session: Reading) -> Any:
     """What the module's bundle says about itself, and what it is worth on held-out images."""
     row = modules.get(session, module)
@@ -44,6 +48,7 @@ def get_manifest(module: Id, session: Reading) -> Any:
 
 
 @router.get("/{module}/bundle", response_class=Response, responses={**downloads.DOCUMENTED, **documented(404, 416)})
+@needs("read")
 def download_bundle(
     module: Id,
     request: Request,

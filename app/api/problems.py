@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,11 +20,14 @@ log = logging.getLogger(__name__)
 
 # The first class that fits decides, so a subclass comes before its parent.
 _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
+    (errors.Unauthenticated, 401),
+    (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
     (errors.Invalid, 422),
     (errors.TooLarge, 413),
     (errors.StaleRevision, 412),
+    (errors.TooMany, 429),
     (errors.LeaseLost, 409),
     (errors.StoreUnavailable, 503),
 )
@@ -79,10 +82,26 @@ def respond(
 
 async def _zoo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ZooError)
+    return refuse(request.scope, error)
+
+
+def refuse(scope: Any, error: errors.ZooError) -> Response:
+    """What an error of the zoo answers, in the form of the API or of the inference protocol."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    if scope["path"].startswith("/v2"):
+        return JSONResponse({"error": str(error)}, status, _hints(error))
     problems = error.problems if isinstance(error, errors.Invalid) else []
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else None
-    return respond(request.scope, status, error.code, str(error), [Fault.model_validate(p) for p in problems], headers)
+    faults = [Fault.model_validate(problem) for problem in problems]
+    return respond(scope, status, error.code, str(error), faults, _hints(error))
+
+
+def _hints(error: errors.ZooError) -> dict[str, str] | None:
+    """Headers that say how to do better."""
+    if isinstance(error, errors.Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="pnc"'}
+    if isinstance(error, errors.TooMany):
+        return {"Retry-After": str(error.seconds)}
+    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable) else None
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -115,7 +134,13 @@ def _unreadable(request: Request, error: HTTPException) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """Methods of all routes of the request's path; Starlette names those of the first alone."""
+    """Methods of all routes of the request's path; Starlette names those of the first alone.
+
+    Where a path is written out, routes that would take its last part for an id do not count.
+    """
+    described = request.app.openapi()["paths"] if request.app.openapi_url else {}
+    if request.url.path in described:
+        return ", ".join(m for m in _METHODS if m.lower() in described[request.url.path])
     routes = request.app.routes
     found = (m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes))
     return ", ".join(found)

@@ -13,16 +13,28 @@ from sqlalchemy.orm import Session
 from app.api.gateway import Gateway
 from app.zoo import idempotency
 from app.zoo.errors import Invalid
+from app.zoo.keys import ANYBODY, Caller
 from app.zoo.pages import DEFAULT_LIMIT, MAX_LIMIT, Window
 from app.zoo.zoo import Zoo
 
 _GENERATION = re.compile(r'"?([0-9]{1,9})"?\Z')
 
 
-def _zoo(request: Request) -> Zoo:
+def _caller(request: Request) -> Caller:
+    """Whom the route has let in; a public one lets in anybody."""
+    caller = request.scope["state"].get("caller", ANYBODY)
+    assert isinstance(caller, Caller)
+    return caller
+
+
+Asking = Annotated[Caller, Depends(_caller)]
+
+
+def _zoo(request: Request, caller: Asking) -> Zoo:
+    """The zoo as the caller's workspace sees it."""
     zoo = request.app.state.zoo
     assert isinstance(zoo, Zoo)
-    return zoo
+    return zoo.seen_by(caller)
 
 
 def _gateway(request: Request) -> Gateway:
@@ -43,6 +55,16 @@ def _reading(zoo: OpenZoo) -> Iterator[Session]:
 # Writes open their session inside the route: a dependency would be closed on another
 # thread of the pool, which may be full of requests that wait for this one's lock.
 Reading = Annotated[Session, Depends(_reading)]
+
+
+def _reading_all(request: Request) -> Iterator[Session]:
+    zoo: Zoo = request.app.state.zoo
+    with zoo.database.read() as session:
+        yield session
+
+
+ReadingAll = Annotated[Session, Depends(_reading_all)]
+"""Of all workspaces: only for what needs the operator's scope."""
 
 
 class ListQuery(BaseModel):

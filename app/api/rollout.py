@@ -14,6 +14,7 @@ from app.api.wire.deployments import Deployment
 from app.api.wire.problems import Fault
 from app.zoo import deployments, replicas
 from app.zoo.deployments import Change
+from app.zoo.isolation import qualified
 from app.zoo.replicas import Observation
 from app.zoo.zoo import Zoo
 
@@ -40,7 +41,8 @@ def roll_out(
     with zoo.database.write() as session:
         change = work(session)
         name, generation = change.deployment.name, change.deployment.generation
-    verdict = announce(gateway, name, generation) if change.changed else None
+        place = qualified(change.deployment.workspace, name)
+    verdict = announce(gateway, place, generation) if change.changed else None
     if verdict is not None and verdict.refusal is not None:
         return _refused(request, verdict)
     if wait is None:

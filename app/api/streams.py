@@ -11,12 +11,14 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.jobs import Id
 from app.api.requests import OpenZoo
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import jobs as wire
 from app.api.wire.problems import documented
 from app.zoo import events, jobs, states
+from app.zoo.errors import Unauthenticated
 from app.zoo.zoo import Zoo
 
-router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"])
+router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"], route_class=ScopedRoute)
 POLL_SECONDS = 0.3
 _EXAMPLE = 'event: state\ndata: {"seq":1,"state":"queued"}\nid: 1\n\nevent: end\ndata: {"state":"succeeded"}\n\n'
 _DOCUMENTED = {"description": "Events, then one `end`", "content": {"text/event-stream": {"example": _EXAMPLE}}}
@@ -43,11 +45,15 @@ def _start(
     response_class=EventSourceResponse,
     responses={200: _DOCUMENTED, **documented(404)},
 )
+@needs("read")
 async def stream_events(start: Annotated[_Start, Depends(_start)], zoo: OpenZoo) -> AsyncIterator[ServerSentEvent]:
     """Events from the first, or after Last-Event-ID, until the job has ended; the last one is `end`."""
     seq = start.seq
     while True:
-        news, end = await run_in_threadpool(_news, zoo, start.job, seq)
+        try:
+            news, end = await run_in_threadpool(_news, zoo, start.job, seq)
+        except Unauthenticated:  # the key was revoked: whoever asks again hears so
+            return
         for event in news:
             seq = event.seq
             yield ServerSentEvent(event=event.type, id=str(seq), data=event)

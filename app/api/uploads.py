@@ -6,13 +6,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api.requests import DoOnce, OpenZoo, Reply
+from app.api.scopes import ScopedRoute, needs
 from app.api.wire import uploads as wire
 from app.api.wire.problems import documented
 from app.zoo import uploads
 from app.zoo.tables import UploadRow
 from app.zoo.zoo import Zoo
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], route_class=ScopedRoute)
 Id = Annotated[str, Path(description="Id of an upload.", examples=["up_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
 _BYTES = {
     "requestBody": {
@@ -23,6 +24,7 @@ _BYTES = {
 
 
 @router.post("", response_model=wire.Upload, status_code=201, responses=documented(413))
+@needs("write")
 def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
     """Announce a file by size and SHA-256."""
     upload = uploads.draft(bytes=body.bytes, sha256=body.sha256, limit=once.zoo.settings.max_upload_bytes)
@@ -36,12 +38,14 @@ def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
 
 
 @router.get("/{upload}", response_model=wire.Upload, responses=documented(404))
+@needs("read")
 def get_upload(upload: Id, zoo: OpenZoo) -> Any:
     """One upload; `received` says where a broken transfer goes on, or `parts` names what has not arrived."""
     return _shown(zoo, _read(zoo, upload))
 
 
 @router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413), openapi_extra=_BYTES)
+@needs("write")
 async def put_content(
     upload: Id,
     request: Request,
@@ -54,6 +58,7 @@ async def put_content(
 
 
 @router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404))
+@needs("write")
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
 
 app = typer.Typer(
     name="pnc",
@@ -12,11 +12,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
 )
-for part in (models, datasets, jobs, modules, deployments, webhooks):
-    app.add_typer(part.app)
-for part in (cloning, service, files):
-    for command in part.COMMANDS:
-        app.command()(command)
+PARTS = (models, datasets, jobs, modules, deployments, webhooks)
+for part in (*(part.app for part in PARTS), access.keys, access.workspaces):
+    app.add_typer(part)
+for command in (*cloning.COMMANDS, *service.COMMANDS, *files.COMMANDS, *access.COMMANDS):
+    app.command()(command)
 
 
 def main() -> None:

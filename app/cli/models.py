@@ -105,12 +105,16 @@ def edit(
     name: Name,
     description: Annotated[str | None, typer.Option(help="New free text.")] = None,
     archived: Annotated[bool | None, typer.Option("--archive/--restore", help="Archive or restore.")] = None,
+    clonable: Annotated[
+        str | None, typer.Option(help="Classes that may be cloned from it, separated by commas; `all`, or `none`.")
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Change a model's description, archive or restore it."""
     with connected(url, as_json) as (client, screen):
-        model = client.models.change(name, description=description, archived=archived)
+        classes = None if clonable is None else "all" if clonable == "all" else _listed(clonable)
+        model = client.models.change(name, description=description, archived=archived, clonable=classes)
         screen.show(model, lambda: _model(model))
 
 
@@ -151,6 +155,7 @@ def _model(model: "Model") -> "RenderableType":
             "description": model.description,
             "versions": model.last_version,
             "aliases": _aliases(model),
+            "clonable": "all" if model.clonable is None else ", ".join(model.clonable) or "none",
             "registered": when(model.created_at),
             "archived": when(model.archived_at) if model.archived_at else "no",
         }
@@ -175,6 +180,10 @@ def _version(version: "Version") -> "RenderableType":
             "added": when(version.created_at),
         }
     )
+
+
+def _listed(names: str) -> list[str]:
+    return [] if names == "none" else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _aliases(model: "Model") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli import naming
-from app.cli.screen import DEFAULT_URL, AsJson, Screen, Url, connected, failures, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -65,15 +65,56 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="A bundle on this machine.", exists=True, dir_okay=False)],
     source: Annotated[Path | None, typer.Option(help="Weights of the source: prove the copies.", exists=True)] = None,
     target: Annotated[Path | None, typer.Option(help="Weights of the target: check that it fits.", exists=True)] = None,
+    signature: Annotated[Path | None, typer.Option(help="Signature beside it: see that it fits.", exists=True)] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="With --signature: public key; again for more.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle: whole, well-formed, cut from this source, made for this target. Needs no service."""
+    """Check a bundle: whole, signed, cut from this source, made for this target. Needs no service."""
     screen = Screen(as_json)
+    if signature is not None and not trust:
+        screen.fail(Exit.USAGE, "--trust: expected a public key beside --signature, got none; see `pnc keys trusted`")
     with failures(screen):
         from app.local.verifying import verify_file
+        from pnc_core.provenance import verify_bundle_file
 
-        proved = verify_file(bundle, source, target)
+        # Who made the file is asked first: nothing else in it is worth reading otherwise.
+        signed = verify_bundle_file(bundle, signature.read_text(), trust or ()) if signature else None
+        proved = {**verify_file(bundle, source, target), "signed_by": signed and signed.key}
         screen.show(proved, lambda: record({name.replace("_", " "): value for name, value in proved.items()}))
+
+
+@app.command()
+def sign(
+    module: Id,
+    key: Annotated[Path, typer.Option(help="Private key, of `pnc keys pair`.", exists=True, dir_okay=False)],
+    out: Annotated[Path | None, typer.Option(help="Also write the signature to this file.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a module, check its bytes, and vouch for them; the private key stays here."""
+    with connected(url, as_json) as (client, screen):
+        from app.local.signing import sign_module
+
+        made = sign_module(client, module, key)
+        client.signatures.put(module, made.to_text())
+        if out is not None:
+            out.write_text(made.to_text())
+        screen.show({"module": module, "key": made.key}, lambda: f"signed {module} with {made.key}")
+
+
+@app.command()
+def signature(
+    module: Id,
+    out: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Who vouches for a module, and what they say."""
+    with connected(url, as_json) as (client, screen):
+        found = client.signatures.get(module)
+        if out is not None:
+            out.write_text(found.text)
+        screen.show(found, lambda: record({"module": module, "key": found.key, "statement": found.text}))
 
 
 def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":

@@ -46,10 +46,12 @@ def webhooks(incomplete: str) -> list[str]:
 
 
 def _matching(incomplete: str, names: "Callable[[Client], Iterator[str]]") -> list[str]:
+    from app.cli import credentials
     from app.client import Client, ClientError
 
     try:
-        with Client(os.environ.get("PNC_URL", DEFAULT_URL), timeout=SECONDS, attempts=1) as client:
+        url = os.environ.get("PNC_URL", DEFAULT_URL)
+        with Client(url, key=credentials.find(url), timeout=SECONDS, attempts=1) as client:
             return [name for name in islice(names(client), MOST) if name.startswith(incomplete)]
     except (ClientError, OSError):
         return []

@@ -137,10 +137,11 @@ def failures(screen: Screen) -> Iterator[None]:
 @contextmanager
 def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
     """A client of the service and a screen; errors of the block end the command."""
+    from app.cli import credentials
     from app.client import Client
 
     screen = Screen(as_json)
-    with failures(screen), Client(url) as client:
+    with failures(screen), Client(url, key=credentials.find(url)) as client:
         yield client, screen
 
 

@@ -25,12 +25,6 @@ def up(
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir.resolve() if data_dir else None}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
-        if not settings.is_loopback:
-            Screen().notes.print(
-                f"[yellow]warning:[/yellow] {settings.host} is not loopback, and there are no keys: whoever "
-                "reaches it can use everything",
-                soft_wrap=True,
-            )
         up(
             settings,
             lambda url: Screen().out.print(

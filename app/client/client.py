@@ -11,8 +11,10 @@ from app.client.datasets import Datasets
 from app.client.deployments import Deployments
 from app.client.http import Http
 from app.client.jobs import Jobs
+from app.client.keys import Keys, bearer
 from app.client.models import Models
 from app.client.modules import Modules
+from app.client.signatures import Signatures
 from app.client.types import Health
 from app.client.uploads import Uploads
 from app.client.webhooks import Webhooks
@@ -25,6 +27,7 @@ class Client:
 
     Args:
         url: Where the service listens.
+        key: What one proves with who one is; none: what PNC_KEY says, or nothing.
         timeout: Seconds to wait for an answer.
         attempts: How often a request is sent at most.
         transport: In place of the network, for tests.
@@ -35,12 +38,14 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        key: str | None = None,
         timeout: float = 60.0,
         attempts: int = 4,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport)
+        auth = bearer(key, httpx.URL(url))
+        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport, auth=auth)
         http = Http(self._client, attempts, sleep, self)
         self._http = http
         self.uploads = Uploads(http)
@@ -50,6 +55,8 @@ class Client:
         self.modules = Modules(http)
         self.deployments = Deployments(http)
         self.webhooks = Webhooks(http)
+        self.keys = Keys(http)
+        self.signatures = Signatures(http)
 
     def __enter__(self) -> Self:
         return self

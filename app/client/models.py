@@ -1,7 +1,7 @@
 """Models and versions."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,9 +33,16 @@ class Models:
         """One model by name or id."""
         return self._http.get(Model, f"/v1/models/{name}")
 
-    def change(self, name: str, *, description: str | None = None, archived: bool | None = None) -> Model:
-        """Change a model's description, archive or restore it."""
-        body = {"description": description, "archived": archived}
+    def change(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        archived: bool | None = None,
+        clonable: Sequence[str] | None = None,
+    ) -> Model:
+        """Change a model's description, archive or restore it, or say which classes may be cloned: some, or `all`."""
+        body = {"description": description, "archived": archived, "clonable": clonable}
         changes = {key: value for key, value in body.items() if value is not None}
         return self._http.read(Model, self._http.request("PATCH", f"/v1/models/{name}", json=changes).json())
 

@@ -1,8 +1,7 @@
 """What the service answers, as objects. Fields that a newer service adds are passed over.
 
-Versions, jobs, modules and deployments know the client that they came from, so that
-`job.wait()` is `client.jobs.wait(job.id)`. They are still what the service said at that
-moment: a method returns the newer object.
+Versions, jobs, modules and deployments know the client that they came from, so that `job.wait()` is
+`client.jobs.wait(job.id)`. They are still what the service said at that moment: a method returns the newer object.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +90,7 @@ class Model(Answer):
     description: str
     last_version: int
     aliases: dict[str, int]
+    clonable: list[str] | None = None
     created_at: datetime
     archived_at: datetime | None
 

@@ -8,9 +8,11 @@ from starlette.responses import Response
 from app.api.problems import respond
 from app.api.wire.deployments import ClassScore, Prediction, ServedModule
 from app.serving.answering import Host, chosen_ids, logits
+from app.serving.door import place
 from app.serving.engine import Overloaded, TooLate
 from app.serving.snapshot import Choice
 from app.zoo.images import decode_image
+from app.zoo.isolation import parted
 from pnc_core.errors import DataError
 
 router = APIRouter(prefix="/v1/deployments")
@@ -22,7 +24,7 @@ async def predict(
 ) -> Response:
     """Classify one image; the answer names the revision and the modules that gave it."""
     host = Host.of(request)
-    choice = host.registry.get(deployment, generation).chosen(chosen_ids(modules))
+    choice = host.registry.get(place(request, deployment), generation).chosen(chosen_ids(modules))
     raw = await request.body()
     try:
         pixels = await run_in_threadpool(decode_image, raw, choice.snapshot.spec.input_size, "body")
@@ -43,7 +45,7 @@ def _prediction(choice: Choice, found: torch.Tensor) -> Prediction:
     rows = zip(choice.classes, found.softmax(0).tolist(), found.tolist(), strict=True)
     scores = [ClassScore(name=name, probability=p, logit=logit) for name, p, logit in rows]
     return Prediction(
-        deployment=snapshot.deployment,
+        deployment=parted(snapshot.deployment)[1],
         generation=snapshot.generation,
         target=snapshot.version,
         target_fingerprint=snapshot.fingerprint,

@@ -15,6 +15,7 @@ from app.api.guard import Guard
 from app.api.problems import install, respond
 from app.serving import images, oip
 from app.serving.answering import Host
+from app.serving.door import Door
 from app.serving.engine import Engine, Limits
 from app.serving.programs import Mode
 from app.serving.registry import Registry
@@ -36,10 +37,11 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine)
     app.router.routes.extend(oip.routes)
     app.include_router(images.router)
-    app.post("/internal/sync/{deployment}")(sync)
+    app.post("/internal/sync/{deployment:path}")(sync)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/metrics")(numbers)
+    app.add_middleware(Door, settings=settings, zoo=app.state.host.registry.zoo)
     install(app)
     _speak_protocol(app)
     app.add_middleware(Guard, settings=settings)

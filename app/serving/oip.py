@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.serving.answering import Host, chosen_ids, logits
+from app.serving.door import caller_of, place
 from app.serving.engine import Overloaded, TooLate
 from app.serving.snapshot import Choice
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
@@ -82,7 +83,7 @@ async def ready(request: Request) -> Response:
 async def statistics(request: Request) -> Response:
     """How many requests were answered; everything else is at /metrics."""
     named = request.path_params.get("name")
-    names = [named] if named is not None else Host.of(request).registry.names()
+    names = [named] if named is not None else Host.of(request).registry.names(caller_of(request).workspace)
     rows = [(one, _choice(request, one).snapshot) for one in names]
     found = [
         {
@@ -162,8 +163,8 @@ async def infer(request: Request) -> Response:
 async def index(request: Request) -> Response:
     """Everything that is served, and every module that is attached, as a bare list."""
     registry, rows = Host.of(request).registry, []
-    for name in registry.names():
-        snapshot = registry.get(name)
+    for name in registry.names(caller_of(request).workspace):
+        snapshot = registry.get(place(request, name))
         models = (name, *(f"{name}+{module.id}" for module in snapshot.modules))
         rows += [{"name": one, "version": str(snapshot.generation), "state": "READY", "reason": ""} for one in models]
     return _json(rows)
@@ -171,27 +172,28 @@ async def index(request: Request) -> Response:
 
 async def load(request: Request) -> Response:
     """Attach a module (`deployment+module`); a deployment's own name asks whether it is served."""
-    return await run_in_threadpool(_change, Host.of(request), _name(request), deployments.attach)
+    return await run_in_threadpool(_change, request, _name(request), deployments.attach)
 
 
 async def unload(request: Request) -> Response:
     """Detach a module (`deployment+module`)."""
-    return await run_in_threadpool(_change, Host.of(request), _name(request), deployments.detach)
+    return await run_in_threadpool(_change, request, _name(request), deployments.detach)
 
 
-def _change(host: Host, name: str, work: Callable[..., deployments.Change]) -> Response:
+def _change(request: Request, name: str, work: Callable[..., deployments.Change]) -> Response:
+    registry = Host.of(request).registry
     deployment, plus, module = name.partition("+")
     if not plus:
-        host.registry.get(deployment)
+        registry.get(place(request, deployment))
         if work is deployments.detach:
             return _error(
                 400, f"expected deployment+module to detach, got {name!r:.80}; a deployment is ended with DELETE"
             )
         return _json({})
-    with host.registry.zoo.database.write() as session:
+    with registry.zoo.seen_by(caller_of(request)).database.write() as session:
         generation = work(session, deployment, module).deployment.generation
-    host.registry.sync(deployment)
-    refusal = host.registry.refusal(deployment, generation)
+    registry.sync(place(request, deployment))
+    refusal = registry.refusal(place(request, deployment), generation)
     return _json({}) if refusal is None else _error(400, refusal.detail)
 
 
@@ -210,7 +212,7 @@ def _choice(request: Request, name: str | None = None) -> Choice:
     version: str | None = request.path_params.get("version")
     if version is not None and not (version.isascii() and version.isdigit() and len(version) < 10):
         raise NotFound(f"{deployment}: expected a generation's number as version, got {version!r:.40}")
-    snapshot = Host.of(request).registry.get(deployment, None if version is None else int(version))
+    snapshot = Host.of(request).registry.get(place(request, deployment), None if version is None else int(version))
     return snapshot.chosen((module,) if plus else None)
 
 

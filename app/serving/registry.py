@@ -19,10 +19,11 @@ from app.serving import metrics
 from app.serving.engine import Engine
 from app.serving.programs import Branch, Mode, Trunk, put_together
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.zoo import deployments, replicas
+from app.zoo import deployments, replicas, signatures
 from app.zoo.deployments import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.ids import new_id
+from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
 from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo
@@ -132,9 +133,10 @@ class Registry:
         with self.zoo.database.write() as session:
             replicas.leave(session, self.replica)
 
-    def names(self) -> list[str]:
-        """Of all that is served."""
-        return sorted(self._snapshots)
+    def names(self, workspace: str) -> list[str]:
+        """Of all that is served for a workspace."""
+        served = (parted(name) for name in self._snapshots)
+        return sorted(bare for owner, bare in served if owner == workspace)
 
     def get(self, name: str, generation: int | None = None) -> Snapshot:
         """The snapshot that is served under a name, or an earlier one of it by number.
@@ -213,6 +215,8 @@ class Registry:
             log.info("serving it, with %d modules", len(wanted.modules), extra=about)
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot:
+        with self.zoo.database.read() as session:
+            signatures.check_served(session, [module.id for module in wanted.modules])
         trunk = self._trunks.get(wanted.version_id)
         if trunk is None:
             trunk = load_trunk(self.zoo, wanted, self._mode)

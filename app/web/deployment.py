@@ -23,6 +23,7 @@ from app.web.words import ago, badge, chips, empty, link, model_link, percent, p
 from app.zoo import deployments, replicas
 from app.zoo.deployments import Change
 from app.zoo.errors import NotFound, ZooError
+from app.zoo.isolation import qualified
 from app.zoo.pages import Window
 from app.zoo.replicas import Observation
 from app.zoo.tables import DeploymentRow, ModuleRow, RevisionRow
@@ -82,7 +83,7 @@ class _Live:
 
     def __init__(self, desk: Desk, name: str, view: View) -> None:
         self._desk, self._name, self._view = desk, name, view
-        self._load = Load(name)
+        self._load = Load(qualified(desk.caller.workspace, name))
         self._image: bytes | None = None
         self._busy = False
 
@@ -197,8 +198,8 @@ class _Live:
         def work(session: Session) -> int:
             return deployments.delete(session, self._name)
 
-        generation = await self._desk.write(work)
-        await self._desk.serving.sync(self._name, generation)
+        generation = await self._desk.write(work, "deploy")
+        await self._desk.announce(self._name, generation)
         ui.navigate.to("/deployments")
 
     def _try(self) -> None:

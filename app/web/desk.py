@@ -3,14 +3,19 @@
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import anyio.to_thread
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
+from app.zoo import audit
 from app.zoo.deployments import Change
+from app.zoo.errors import Forbidden
+from app.zoo.isolation import qualified
+from app.zoo.keys import ANYBODY, Caller
+from app.zoo.tables import DEFAULT
 from app.zoo.zoo import Zoo
 
 T = TypeVar("T")
@@ -32,7 +37,9 @@ class Serving(Protocol):
     async def sync(self, deployment: str, generation: int) -> Verdict:
         """Announce a change, and ask what becomes of it."""
 
-    async def fetch(self, method: str, path: str, content: bytes = b"", media_type: str = "") -> tuple[int, bytes]:
+    async def fetch(
+        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = DEFAULT
+    ) -> tuple[int, bytes]:
         """Status and body of an answer; 503 when it does not answer."""
 
 
@@ -41,7 +48,16 @@ class Desk:
     """What pages work with."""
 
     zoo: Zoo
+    """As the visitor's workspace sees it."""
     serving: Serving
+    caller: Caller = ANYBODY
+    """The visitor."""
+    address: str = ""
+    """Where the visitor comes from."""
+
+    def seen_by(self, caller: Caller, address: str) -> "Desk":
+        """The desk of one visitor."""
+        return replace(self, zoo=self.zoo.seen_by(caller), caller=caller, address=address)
 
     @classmethod
     def of(cls, request: Request) -> "Desk":
@@ -54,9 +70,32 @@ class Desk:
         """Read rows on a thread; what is returned must be loaded."""
         return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.read, work))
 
-    async def write(self, work: Callable[[Session], T]) -> T:
-        """Write rows in one transaction on a thread."""
-        return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.write, work))
+    async def write(self, work: Callable[[Session], T], scope: str = "write") -> T:
+        """Write rows in one transaction on a thread, and note who did.
+
+        Raises:
+            Forbidden: the visitor's key lacks the scope.
+        """
+        self.check(scope)
+
+        def noted(session: Session) -> T:
+            done = work(session)
+            if self.caller.key_id is not None:
+                about = {"action": f"page:{scope}", "method": "", "path": "", "outcome": "done", "request_id": ""}
+                audit.note(session, self.caller, address=self.address, **about)
+            return done
+
+        return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.write, noted))
+
+    def check(self, scope: str) -> None:
+        """See that the visitor may do what needs this scope.
+
+        Raises:
+            Forbidden: their key lacks it.
+        """
+        if not self.caller.may(scope):
+            have = sorted(self.caller.scopes)
+            raise Forbidden(f"expected a key with the scope {scope!r}, got one with {have}; sign in with another")
 
     async def roll_out(self, work: Callable[[Session], Change]) -> str | None:
         """Change what a deployment shall serve, and announce it.
@@ -64,11 +103,15 @@ class Desk:
         Returns:
             Why the serving process refused, and took the change back; None: it did not.
         """
-        change = await self.write(work)
+        change = await self.write(work, "deploy")
         if not change.changed:
             return None
-        verdict = await self.serving.sync(change.deployment.name, change.deployment.generation)
+        verdict = await self.announce(change.deployment.name, change.deployment.generation)
         return None if verdict.refusal is None else str(verdict.refusal.get("detail", "no reason given"))
+
+    async def announce(self, deployment: str, generation: int) -> Verdict:
+        """Tell the serving process of a change."""
+        return await self.serving.sync(qualified(self.caller.workspace, deployment), generation)
 
     async def classify(self, deployment: str, image: bytes, *, alone: bool) -> dict[str, Any]:
         """What a deployment sees in an image, or a problem document.
@@ -79,7 +122,8 @@ class Desk:
             alone: The target answers without modules.
         """
         path = f"/v1/deployments/{deployment}/predict" + ("?modules=" if alone else "")
-        status, body = await self.serving.fetch("POST", path, image, "application/octet-stream")
+        where = self.caller.workspace
+        status, body = await self.serving.fetch("POST", path, image, "application/octet-stream", where)
         document: dict[str, Any] = json.loads(body)
         return {**document, "status": status}
 

@@ -1,22 +1,37 @@
 """The pages as one route of the service's application, which catches no path of the API."""
 
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import BaseRoute, Match
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web import signing_in
 from app.web.desk import KEY, Desk
+from app.zoo.errors import TooMany, Unauthenticated, ZooError
+from app.zoo.keys import Caller
 
+Admit = Callable[[HTTPConnection, str], Awaitable[Caller]]
 TITLE = "Model zoo"
-_FIRST = frozenset({"", "models", "datasets", "jobs", "modules", "deployments", "compare", "new", "favicon.ico"})
+_FIRST = frozenset(
+    {"", "models", "datasets", "jobs", "modules", "deployments", "compare", "new", "sign-in", "sign-out", "favicon.ico"}
+)
 _OWN = ("_nicegui", "_nicegui_ws")
+# Vue compiles templates in the browser, which takes inline scripts and eval; but nothing comes from elsewhere.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "object-src 'none'; form-action 'self'"
+)
 _HEADERS = {
-    "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'; form-action 'self'",
+    "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
@@ -27,10 +42,12 @@ class Pages(BaseRoute):
 
     Args:
         desk: What they work with.
+        admit: Tells who asks, or raises `Unauthenticated` or another refusal.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, admit: Admit) -> None:
         self._desk = desk
+        self._admit = admit
         self._site = site()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -38,7 +55,7 @@ class Pages(BaseRoute):
         if scope["type"] not in ("http", "websocket"):
             return Match.NONE, {}
         first = scope["path"].lstrip("/").partition("/")[0]
-        return (Match.FULL, {KEY: self._desk}) if first in _FIRST or first in _OWN else (Match.NONE, {})
+        return (Match.FULL, {}) if first in _FIRST or first in _OWN else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the page answer, with headers that keep it out of other sites' frames."""
@@ -50,7 +67,17 @@ class Pages(BaseRoute):
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._site(scope, receive, hardened)
+        if scope["type"] == "http" and scope["path"] in (signing_in.PATH, signing_in.LEAVE):
+            await (await signing_in.answer(Request(scope, receive), self._desk.zoo))(scope, receive, hardened)
+            return
+        try:
+            connection = HTTPConnection(scope)
+            caller = await self._admit(connection, "read")
+        except ZooError as error:
+            await _turn_away(error)(scope, receive, hardened)
+            return
+        address = connection.client.host if connection.client else ""
+        await self._site({**scope, KEY: self._desk.seen_by(caller, address)}, receive, hardened)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
         """Pages are linked to by path."""
@@ -59,6 +86,20 @@ class Pages(BaseRoute):
     def running(self) -> AbstractAsyncContextManager[Any]:
         """What the pages need while the application runs."""
         return self._site.router.lifespan_context(self._site)
+
+
+def _turn_away(error: ZooError) -> ASGIApp:
+    """A visitor without a key is sent to where one signs in; a socket is closed."""
+
+    async def away(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif isinstance(error, Unauthenticated):
+            await RedirectResponse(signing_in.PATH, 303)(scope, receive, send)
+        else:
+            await PlainTextResponse(str(error), 429 if isinstance(error, TooMany) else 403)(scope, receive, send)
+
+    return away
 
 
 @cache

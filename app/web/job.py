@@ -117,7 +117,7 @@ class _Live:
     def _asking(self, verb: str) -> Callable[[], Any]:
         async def ask() -> None:
             try:
-                row: JobRow = await self._desk.write(lambda session: getattr(jobs, verb)(session, self._job))
+                row: JobRow = await self._desk.write(lambda session: getattr(jobs, verb)(session, self._job), "jobs")
             except ZooError as error:
                 notify(str(error), good=False)
                 return

@@ -13,7 +13,7 @@ from app.web.desk import Desk
 from app.web.frame import button, frame, heading, markup, notify
 from app.web.words import count, empty, facts, problem, section, title
 from app.zoo import datasets, jobs, models
-from app.zoo.errors import Invalid, NotFound
+from app.zoo.errors import NotFound, ZooError
 from app.zoo.jobs import JobRequest
 from pnc_core.config import CloneConfig
 from pnc_core.errors import ConfigError
@@ -201,8 +201,8 @@ class _Form:
             if request is None:
                 return
             wanted = request
-            job = await self._desk.write(lambda session: jobs.submit(session, wanted).id)
-        except (Invalid, ConfigError, ValueError) as error:
+            job = await self._desk.write(lambda session: jobs.submit(session, wanted).id, "jobs")
+        except (ZooError, ConfigError, ValueError) as error:
             notify(str(error), good=False)
             return
         ui.navigate.to(f"/jobs/{job}")

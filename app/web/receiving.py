@@ -10,7 +10,7 @@ import anyio.to_thread
 from sqlalchemy.orm import Session
 
 from app.web.desk import Desk
-from app.zoo import datasets, models, uploads
+from app.zoo import apart, datasets, models, uploads
 from app.zoo.errors import AlreadyExists, Invalid
 from app.zoo.tables import DatasetRow, VersionRow
 from pnc_core.config import NetworkSpec
@@ -43,6 +43,7 @@ async def receive(desk: Desk, file: Any) -> str:
     Raises:
         ZooError: it is too large or empty.
     """
+    desk.check("write")
     with tempfile.TemporaryDirectory(dir=desk.zoo.staging) as folder:
         path = Path(folder) / "file"
         await file.save(path)
@@ -82,7 +83,7 @@ async def add_dataset(desk: Desk, name: str, file: Any) -> str:
 
     def inspect() -> datasets.Contents:
         with desk.zoo.store.open(key) as stream:
-            return datasets.inspect(stream)
+            return apart.inspect(stream, None, desk.zoo.staging)
 
     contents = await anyio.to_thread.run_sync(inspect)
 

@@ -23,6 +23,8 @@ from app.zoo.pages import Page, Window, page
 from app.zoo.tables import DatasetRow
 
 MAX_CLASSES = 100_000
+MAX_ROWS = 50_000_000
+"""A few kilobytes can say that they are billions of images, and each is looked at."""
 _MAKER = "the Python client's `client.datasets.push(folder)` makes such a file"
 
 
@@ -43,11 +45,14 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None) -> Contents:
         classes: Class names in the order of the labels, instead of those in the file.
 
     Raises:
-        Invalid: not Parquet, other columns, no or odd class names, or labels without a name.
+        Invalid: not Parquet, other columns, no or odd class names, too many images, or labels without a name.
     """
     try:
         parquet = pq.ParquetFile(file)
         _check_columns(parquet.schema_arrow)
+        if parquet.metadata.num_rows > MAX_ROWS:
+            got = f"expected at most {MAX_ROWS} images, got {parquet.metadata.num_rows}; split the file"
+            raise Invalid.at("/upload", "too_many_images", got)
         names = _class_names(parquet.schema_arrow, classes)
         return Contents(parquet.metadata.num_rows, names, _count(parquet, names))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

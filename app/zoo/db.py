@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
+from app.zoo import keys
 from app.zoo.bell import Bell, taken_rings
+from app.zoo.isolation import ZooSession, confine
+from app.zoo.keys import Caller
 from app.zoo.text import without_nul
 
 BUSY_SECONDS = 30
@@ -49,6 +53,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self.caller: Caller | None = None
+        """Whose workspace sessions belong to; none: they belong to no workspace and see all."""
         self.bell: Bell | None = None
         """Sends what a transaction has announced, once it is committed; none: nobody waits for it."""
         consistent = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -63,17 +69,33 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one consistent state and cannot write."""
-        with Session(self._readers, expire_on_commit=False) as session:
+        with ZooSession(self._readers, expire_on_commit=False) as session:
+            self._admit(session)
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that commits at the end, or rolls back on any error; then what it announced is sent."""
-        with Session(self._writers, expire_on_commit=False) as session:
+        with ZooSession(self._writers, expire_on_commit=False) as session:
             with session.begin():
+                self._admit(session)
                 yield session
             if self.bell is not None:
                 self.bell.ring(taken_rings(session))
+
+    def of(self, caller: Caller) -> "Database":
+        """The same database as one caller may see it: their workspace, and only while their key is in force."""
+        narrowed = copy(self)
+        narrowed.caller = caller
+        return narrowed
+
+    def _admit(self, session: Session) -> None:
+        """Asked again for every session: a key may be revoked while a page or a stream is open."""
+        if self.caller is None:
+            return
+        confine(session, self.caller.workspace)
+        if self.caller.key_id is not None:
+            keys.check_in_force(session, self.caller.key_id)
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -182,11 +204,28 @@ def migrate(database: Database) -> None:
 @contextmanager
 def writing_schema(database: Database) -> Iterator[Connection]:
     """A transaction that has the schema for itself and may take its time; who comes second waits for it."""
-    with database.engine.execution_options(**{_WRITE: True}).connect() as connection, connection.begin():
+    with (
+        database.engine.execution_options(**{_WRITE: True}).connect() as connection,
+        _whole_tables(database, connection),
+        connection.begin(),
+    ):
         if not database.is_sqlite:
             connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         yield connection
+
+
+@contextmanager
+def _whole_tables(database: Database, connection: Connection) -> Iterator[None]:
+    """SQLite changes a table by making it anew; what refers to it must not notice, and cannot be told inside."""
+    driver = connection.connection.driver_connection if database.is_sqlite else None
+    if driver is not None:
+        driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        if driver is not None:
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def outdated(database: Database) -> str | None:

@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, models, modules, outbox
+from app.zoo import clock, models, modules, outbox, signatures
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
+from app.zoo.isolation import parted, qualified, workspace_of
 from app.zoo.names import check_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
@@ -38,6 +39,7 @@ class DesiredDeployment:
     """What the serving process shall serve under a name."""
 
     name: str
+    """Unique among all workspaces."""
     generation: int
     version_id: str
     version: str
@@ -68,7 +70,7 @@ def put(session: Session, name: str, target: str, *, if_match: int | None = None
     """
     check_name(name, "path:deployment")
     version = _servable(session, target)
-    row = session.scalars(select(DeploymentRow).where(DeploymentRow.name == name).with_for_update()).one_or_none()
+    row = session.scalars(select(DeploymentRow).where(_named(session, name)).with_for_update()).one_or_none()
     _check_generation(name, row, if_match)
     if row is None:
         row = DeploymentRow(id=new_id("dep"), name=name, generation=0)
@@ -96,7 +98,7 @@ def get(session: Session, name: str) -> DeploymentRow:
     Raises:
         NotFound: there is none with this name.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query).one_or_none()
     if row is None:
         raise NotFound(f"expected a deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>")
@@ -126,6 +128,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         NotFound: there is no such deployment or module.
         TargetMismatch: the module was cloned for another target.
         ClassCollision: one of its classes is there already.
+        Unsigned: signatures are required, and it has none.
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
@@ -135,6 +138,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         return Change(row, changed=False)
     _check_target(current.version, module)
     _check_classes(current.version, attached, module)
+    signatures.check_required(session, module)
     _publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
     return Change(row, changed=True)
 
@@ -173,6 +177,7 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
     for module in (modules.get(session, module_id) for module_id in module_ids):
         _check_target(current.version, module)
         _check_classes(current.version, wanted, module)
+        signatures.check_required(session, module)
         wanted.append(module)
     if [m.id for m in wanted] == [a.module_id for a in current.attachments]:
         return Change(row, changed=False)
@@ -197,6 +202,7 @@ def rollback(session: Session, name: str, generation: int, *, if_match: int | No
     current = revision(session, row)
     if _contents(earlier) == _contents(current):
         return Change(row, changed=False)
+    signatures.check_served(session, [a.module_id for a in earlier.attachments])
     _publish(session, row, earlier.version_id, [a.module_id for a in earlier.attachments])
     return Change(row, changed=True)
 
@@ -213,7 +219,10 @@ def list_revisions(session: Session, name: str, window: Window) -> Page[Revision
 
 def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
     """The newest modules that were cloned for what a deployment serves."""
-    query = select(ModuleRow).where(ModuleRow.target_fingerprint == wanted.fingerprint)
+    workspace, _ = parted(wanted.name)
+    query = select(ModuleRow).where(
+        ModuleRow.workspace == workspace, ModuleRow.target_fingerprint == wanted.fingerprint
+    )
     return [_desired_module(row) for row in session.scalars(query.order_by(ModuleRow.id.desc()).limit(most))]
 
 
@@ -275,15 +284,15 @@ def observe(session: Session, name: str, generation: int, *, error: dict[str, An
 
     A deployment that is gone, and reports older than the last one, are passed over.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None or generation < (row.observed_generation or 0):
         return
     is_news = (row.observed_generation, row.observed_problem) != (generation, error)
     row.observed_generation, row.observed_problem, row.observed_at = generation, error, clock.now(session)
     if is_news:
-        told = {"deployment": name, "generation": generation, "problem": error}
-        outbox.post(session, "deployment.refused" if error else "deployment.served", lambda: told)
+        told = {"deployment": row.name, "generation": generation, "problem": error}
+        outbox.post(session, row.workspace, "deployment.refused" if error else "deployment.served", lambda: told)
 
 
 def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]) -> None:
@@ -292,7 +301,7 @@ def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]
     A generation that was never served is taken back. One that was served before, as after a
     restart, stays wanted: what is broken may be mended, and nobody falls back unasked.
     """
-    query = select(DeploymentRow).where(DeploymentRow.name == name, DeploymentRow.deleted_at.is_(None))
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
     row = session.scalars(query.with_for_update()).one_or_none()
     if row is None:
         return
@@ -301,6 +310,11 @@ def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]
     observe(session, name, generation, error=problem)
     if is_new and row.generation == generation:
         revert(session, name, generation)
+
+
+def _named(session: Session, name: str) -> ColumnElement[bool]:
+    workspace, bare = parted(name, workspace_of(session))
+    return (DeploymentRow.workspace == workspace) & (DeploymentRow.name == bare)
 
 
 def _servable(session: Session, target: str) -> VersionRow:
@@ -360,14 +374,18 @@ def _publish(session: Session, row: DeploymentRow, version_id: str, module_ids: 
         RevisionRow(deployment_id=row.id, generation=row.generation, version_id=version_id, attachments=attachments)
     )
     session.flush()
-    told = {"deployment": row.name, "generation": row.generation, "modules": [*module_ids]}
-    outbox.post(session, "deployment.changed", lambda: {**told, "target": session.get_one(VersionRow, version_id).ref})
+
+    def told() -> dict[str, Any]:
+        target = session.get_one(VersionRow, version_id).ref
+        return {"deployment": row.name, "generation": row.generation, "modules": [*module_ids], "target": target}
+
+    outbox.post(session, row.workspace, "deployment.changed", told)
 
 
 def _take_away(session: Session, row: DeploymentRow) -> None:
     row.deleted_at = clock.now(session)
     told = {"deployment": row.name, "generation": row.generation}
-    outbox.post(session, "deployment.deleted", lambda: told)
+    outbox.post(session, row.workspace, "deployment.deleted", lambda: told)
 
 
 def _contents(row: RevisionRow) -> tuple[str, list[str]]:
@@ -377,7 +395,7 @@ def _contents(row: RevisionRow) -> tuple[str, list[str]]:
 def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:
     version = wanted.version
     return DesiredDeployment(
-        name=deployment.name,
+        name=qualified(deployment.workspace, deployment.name),
         generation=deployment.generation,
         version_id=version.id,
         version=version.ref,

@@ -6,12 +6,17 @@
     │   ├── AlreadyExists         the name is taken
     │   ├── InvalidTransition     a job cannot go from its state to that one
     │   ├── TargetMismatch        a module was cloned for another target
+    │   ├── Unsigned              a module that no trusted key has signed, where that is required
     │   └── ClassCollision        two attached modules, or module and target, name the same class
     ├── Invalid                   the request makes no sense; carries one Problem a fault
     │   ├── DigestMismatch        bytes are not the announced ones
     │   └── KeyReused             an Idempotency-Key came back with another request
     ├── TooLarge                  more bytes than allowed
     ├── StaleRevision             If-Match names a generation that has passed
+    ├── Unauthenticated           no key, or none that is in force
+    ├── Forbidden                 the key lacks the scope
+    ├── TooMany                   too much at once; says when to come again
+    │   └── QuotaExceeded         more than the workspace may have
     ├── LeaseLost                 another worker, or the sweeper, has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses
     └── Misconfigured             a setting leads nowhere
@@ -78,6 +83,12 @@ class ClassCollision(Conflict):
     code = "class_collision"
 
 
+class Unsigned(Conflict):
+    """A module that no trusted key has signed, where that is required."""
+
+    code = "unsigned"
+
+
 class Invalid(ZooError):
     """The request makes no sense.
 
@@ -119,6 +130,39 @@ class StaleRevision(ZooError):
     """If-Match names a generation that has passed."""
 
     code = "stale_revision"
+
+
+class Unauthenticated(ZooError):
+    """No key, or none that is in force."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(ZooError):
+    """The key lacks the scope."""
+
+    code = "forbidden"
+
+
+class TooMany(ZooError):
+    """Too much at once.
+
+    Args:
+        detail: Expected, got and what to do.
+        seconds: When to come again.
+    """
+
+    code = "too_many_requests"
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
+
+
+class QuotaExceeded(TooMany):
+    """More than the workspace may have."""
+
+    code = "quota_exceeded"
 
 
 class LeaseLost(ZooError):

@@ -35,7 +35,7 @@ def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str,
     )
     session.add(event)
     if kind == "state":
-        outbox.post(session, f"job.{job.state}", lambda: _told(job, message, (data or {}).get("module")))
+        outbox.post(session, job.workspace, f"job.{job.state}", lambda: _told(job, message, (data or {}).get("module")))
     return event
 
 

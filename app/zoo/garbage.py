@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, holding, idempotency, outbox
+from app.zoo import audit, clock, holding, idempotency, outbox
 from app.zoo.tables import OWNERS, BundleRow, DatasetRow, StepRow, UploadRow, VersionRow
 from app.zoo.zoo import Zoo
 
@@ -69,6 +69,7 @@ def remove(
     with zoo.database.write() as session:
         idempotency.sweep_keys(session)
         outbox.forget_old(session)
+        audit.sweep(session)
         which = and_(UploadRow.id.in_(garbage.uploads), _abandoned(session, upload_seconds))
         uploads = tuple(session.scalars(delete(UploadRow).where(which).returning(UploadRow.id)))
     for path in garbage.files:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.zoo import clock
 from app.zoo.errors import Invalid, KeyReused, Problem
+from app.zoo.isolation import workspace_of
 from app.zoo.tables import IdempotencyRow
 
 KEPT = timedelta(hours=24)
@@ -23,7 +24,7 @@ def recall(session: Session, key: str, request_digest: str) -> IdempotencyRow | 
     if not 0 < len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
         detail = f"expected 1 to {MAX_KEY} printable ASCII characters, got {key!r:.80}"
         raise Invalid.at("header:Idempotency-Key", "invalid_idempotency_key", detail)
-    row = session.get(IdempotencyRow, key)
+    row = session.get(IdempotencyRow, (workspace_of(session), key))
     if row is None:
         return None
     if row.created_at < clock.now(session) - KEPT:

@@ -4,7 +4,9 @@ from typing import Literal
 
 import uuid_utils
 
-Kind = Literal["mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "stp", "rep", "req", "whk", "dlv"]
+Kind = Literal[
+    "mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "stp", "rep", "req", "whk", "dlv", "key", "aud", "sig"
+]
 
 
 def new_id(kind: Kind) -> str:

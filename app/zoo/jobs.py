@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.zoo import bell, clock, events, models, rules, states, steps
+from app.zoo import bell, clock, events, models, rules, states, steps, workspaces
 from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
@@ -61,11 +61,13 @@ def submit(session: Session, request: JobRequest) -> JobRow:
 
     Raises:
         Invalid: a reference leads nowhere, or the job makes no sense.
+        QuotaExceeded: the workspace has as many jobs as it may.
     """
     parts = _parts(session, request)
     problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
     if problems:
         raise Invalid(problems)
+    workspaces.check_jobs(session)
     ready = parts.target.status == parts.source.status == "ready"
     job = JobRow(
         id=new_id("job"),

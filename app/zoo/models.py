@@ -1,6 +1,8 @@
 """Models, their immutable versions, and the names that point at them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
@@ -8,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.zoo import clock, uploads
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
 from app.zoo.ids import new_id
+from app.zoo.isolation import workspace_of
 from app.zoo.names import check_alias, check_model_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.store import Store
@@ -56,8 +59,22 @@ def get(session: Session, name: str) -> ModelRow:
     return model
 
 
-def change(session: Session, name: str, *, description: str | None = None, archived: bool | None = None) -> ModelRow:
+def change(
+    session: Session,
+    name: str,
+    *,
+    description: str | None = None,
+    archived: bool | None = None,
+    clonable: Sequence[str] | Literal["all"] | None = None,
+) -> ModelRow:
     """Change what may change of a model; None leaves a field as it is.
+
+    Args:
+        session: A writing session.
+        name: The model.
+        description: New free text.
+        archived: Archive or restore.
+        clonable: Classes that jobs may clone from it; jobs that are waiting are refused by their worker.
 
     Raises:
         NotFound: there is no such model.
@@ -67,6 +84,8 @@ def change(session: Session, name: str, *, description: str | None = None, archi
         model.description = description
     if archived is not None:
         model.archived_at = (model.archived_at or clock.now(session)) if archived else None
+    if clonable is not None:
+        model.clonable = None if clonable == "all" else list(clonable)
     return model
 
 
@@ -210,7 +229,9 @@ def _lists(spec: dict[str, object]) -> dict[str, object]:
 
 
 def _by_name(session: Session, name: str) -> ModelRow | None:
-    return session.scalars(select(ModelRow).where(ModelRow.name == name)).one_or_none()
+    return session.scalars(
+        select(ModelRow).where(ModelRow.workspace == workspace_of(session), ModelRow.name == name)
+    ).one_or_none()
 
 
 def _aliased(session: Session, name: str, alias: str) -> VersionRow:

@@ -69,21 +69,26 @@ class Patience:
     """A message, and a webhook, that fails for so long is given up."""
 
 
-def post(session: Session, kind: str, data: Callable[[], Mapping[str, Any]]) -> None:
-    """Write a message to every webhook that wants this kind of event.
+def post(session: Session, workspace: str, kind: str, data: Callable[[], Mapping[str, Any]]) -> None:
+    """Write a message to every webhook of a workspace that wants this kind of event.
 
     Args:
-        session: The writing session of the change.
+        session: The writing session of the change, which may belong to none.
+        workspace: Of what has changed.
         kind: One of `webhooks.EVENTS`.
         data: Makes what is told; asked only if somebody listens.
     """
     # Without the lock a webhook that is deleted at this moment would fail the change itself.
-    query = select(WebhookRow).where(WebhookRow.enabled).with_for_update(read=True, key_share=True)
+    listening = WebhookRow.enabled & (WebhookRow.workspace == workspace)
+    query = select(WebhookRow).where(listening).with_for_update(read=True, key_share=True)
     found = session.scalars(query).all()
     wanting = [row for row in found if not row.events or kind in row.events]
     if wanting:
         body = _body(session, kind, data())
-        session.add_all(DeliveryRow(id=new_id("dlv"), webhook_id=row.id, type=kind, body=body) for row in wanting)
+        session.add_all(
+            DeliveryRow(id=new_id("dlv"), workspace=workspace, webhook_id=row.id, type=kind, body=body)
+            for row in wanting
+        )
 
 
 def post_test(session: Session, webhook_id: str) -> DeliveryRow:
@@ -95,7 +100,9 @@ def post_test(session: Session, webhook_id: str) -> DeliveryRow:
     """
     hook = _enabled(session, webhook_id)
     kind, told = webhooks.TEST_EVENT, {"webhook": hook.id, "message": "messages of this webhook arrive"}
-    row = DeliveryRow(id=new_id("dlv"), webhook_id=hook.id, type=kind, body=_body(session, kind, told))
+    row = DeliveryRow(
+        id=new_id("dlv"), workspace=hook.workspace, webhook_id=hook.id, type=kind, body=_body(session, kind, told)
+    )
     session.add(row)
     session.flush()
     return row

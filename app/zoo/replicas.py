@@ -13,6 +13,7 @@ from sqlalchemy import Select, delete, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock
+from app.zoo.isolation import qualified, workspace_of
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import ReplicaRow
 
@@ -54,15 +55,15 @@ def list_replicas(session: Session, window: Window) -> Page[ReplicaRow]:
     return page(session, _alive(session), ReplicaRow.id, str, window)
 
 
-def observation(row: ReplicaRow, deployment: str) -> Observation | None:
-    """What a replica says about a deployment; None: it has not heard of it yet."""
-    said = row.observed.get(deployment)
+def observation(session: Session, row: ReplicaRow, deployment: str) -> Observation | None:
+    """What a replica says about a deployment of the session's workspace; None: it has not heard of it yet."""
+    said = row.observed.get(qualified(workspace_of(session), deployment))
     return None if said is None else Observation(**said)
 
 
 def observations(session: Session, deployment: str) -> dict[str, Observation | None]:
     """What each living replica says about a deployment."""
-    return {row.id: observation(row, deployment) for row in session.scalars(_alive(session))}
+    return {row.id: observation(session, row, deployment) for row in session.scalars(_alive(session))}
 
 
 def _alive(session: Session) -> Select[ReplicaRow]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.zoo.errors import Problem
+from app.zoo.errors import Invalid, Problem
 from app.zoo.tables import DatasetRow, VersionRow
 from pnc_core.config import CloneConfig
 
@@ -37,6 +37,7 @@ def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: C
         *_rejected("/target", target),
         *_rejected("/source", source),
         *_classes(target, source, config),
+        *_protected(source, config),
         *_images(target, dataset, config),
     ]
     if target.id == source.id:
@@ -89,6 +90,28 @@ def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Ite
                 "class_in_target",
                 f"expected classes that {target.ref} lacks, got {name!r}, which it has; leave it out",
             )
+
+
+def check_clonable(source: VersionRow, config: CloneConfig) -> None:
+    """See that the source's owner lets these classes be cloned, now that a worker is about to.
+
+    Raises:
+        Invalid: they do not, perhaps since the job was submitted.
+    """
+    faults = list(_protected(source, config))
+    if faults:
+        raise Invalid(faults)
+
+
+def _protected(source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
+    allowed = source.model.clonable
+    if allowed is None:
+        return
+    for name in config.classes:
+        if name not in allowed:
+            got = f"of {_some(allowed)}" if allowed else "of none"
+            detail = f"expected classes that {source.model.name} lets be cloned ({got}), got {name!r}; ask its owner"
+            yield Problem("/config/classes", "not_clonable", detail)
 
 
 def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:

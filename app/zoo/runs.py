@@ -171,6 +171,7 @@ def succeed(
     job = leases.held(session, JobRow, lease)
     module = ModuleRow(
         id=new_id("mod"),
+        workspace=job.workspace,
         job_id=job.id,
         target_version_id=job.target_version_id,
         source_version_id=job.source_version_id,

@@ -20,7 +20,9 @@ def _objects_in(values: dict[str, Any]) -> str:
 class Settings(BaseSettings):
     """What a process needs to know about its surroundings; the defaults are the embedded service."""
 
-    model_config = SettingsConfigDict(env_prefix="PNC_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PNC_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(default_factory=lambda: Path(user_data_dir("pnc-zoo")))
     """Directory of everything the embedded service keeps."""
@@ -44,6 +46,12 @@ class Settings(BaseSettings):
     """Address that the API listens on."""
     port: int = Field(8000, ge=0, le=65535)
     """Port that the API listens on."""
+    require_keys: bool = False
+    """Whether every request needs a key; without keys the service answers loopback alone."""
+    published_on_loopback: bool = False
+    """Says that only this machine reaches the service though it listens elsewhere, as in a container."""
+    internal_key: str | None = Field(None, min_length=32, repr=False)
+    """What the API proves itself with to serving processes, and a monitor to `/metrics`; needed with keys."""
     serving_url: str | None = None
     """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
     serving_timeout: float = Field(30.0, gt=0)

@@ -1,8 +1,7 @@
 """Tables: the zoo's records.
 
-States are text with a check, so that the schema is the same on SQLite and
-PostgreSQL. Ids, digests and object keys are made by the service, never by a
-client.
+States are text with a check, so that the schema is the same on SQLite and PostgreSQL.
+Ids, digests and object keys are made by the service, never by a client.
 """
 
 from datetime import datetime
@@ -27,19 +26,12 @@ from app.zoo.text import Text
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Document = dict[str, Any]
+DEFAULT = "default"
+"""The workspace of everything that was made without a key."""
 
 VERSION_STATUSES = ("validating", "ready", "rejected")
-JOB_STATES = (
-    "validating",
-    "queued",
-    "running",
-    "pausing",
-    "paused",
-    "cancelling",
-    "succeeded",
-    "failed",
-    "cancelled",
-)
+_AT_WORK = ("validating", "queued", "running", "pausing", "paused", "cancelling")
+JOB_STATES = (*_AT_WORK, "succeeded", "failed", "cancelled")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -67,6 +59,12 @@ class Base(DeclarativeBase):
     }
 
 
+class Owned:
+    """A row that people can name; only its own workspace sees it, see `app.zoo.isolation`."""
+
+    workspace: Mapped[str] = mapped_column(default=DEFAULT, server_default=DEFAULT, index=True)
+
+
 class Leased:
     """Columns of a row that one worker at a time works on; see `app.zoo.leases`."""
 
@@ -79,21 +77,24 @@ class Leased:
     """How many leases have run out."""
 
 
-class ModelRow(Base):
+class ModelRow(Owned, Base):
     """A registered network, as a name for its versions."""
 
     __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("workspace", "name"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     last_version: Mapped[int] = mapped_column(default=0)
+    clonable: Mapped[list[str] | None] = mapped_column(Json)
+    """Classes that jobs may clone from it; none: all of them."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     archived_at: Mapped[datetime | None]
     aliases: Mapped[list["AliasRow"]] = relationship(lazy="selectin", order_by="AliasRow.alias", viewonly=True)
 
 
-class VersionRow(Leased, Base):
+class VersionRow(Leased, Owned, Base):
     """One immutable set of weights with everything needed to rebuild the network."""
 
     __tablename__ = "model_versions"
@@ -136,7 +137,7 @@ class AliasRow(Base):
     version: Mapped[VersionRow] = relationship(lazy="selectin")
 
 
-class UploadRow(Base):
+class UploadRow(Owned, Base):
     """A file on its way in: announced, then complete."""
 
     __tablename__ = "uploads"
@@ -150,7 +151,7 @@ class UploadRow(Base):
     completed_at: Mapped[datetime | None]
 
 
-class DatasetRow(Base):
+class DatasetRow(Owned, Base):
     """Labelled images in one Parquet file."""
 
     __tablename__ = "datasets"
@@ -168,7 +169,7 @@ class DatasetRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
-class JobRow(Leased, Base):
+class JobRow(Leased, Owned, Base):
     """One cloning job."""
 
     __tablename__ = "jobs"
@@ -277,7 +278,7 @@ class TrialRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
-class ModuleRow(Base):
+class ModuleRow(Owned, Base):
     """What a job cloned; a job has at most one."""
 
     __tablename__ = "modules"
@@ -311,13 +312,14 @@ class BundleRow(Base):
     key: Mapped[str]
 
 
-class DeploymentRow(Base):
+class DeploymentRow(Owned, Base):
     """A target served under a name. Removed ones stay, so that generations never repeat."""
 
     __tablename__ = "deployments"
+    __table_args__ = (UniqueConstraint("workspace", "name"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     generation: Mapped[int] = mapped_column(default=0)
     """Number of the revision that is wanted."""
     observed_generation: Mapped[int | None]
@@ -373,11 +375,12 @@ class ReplicaRow(Base):
     started_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
-class IdempotencyRow(Base):
+class IdempotencyRow(Owned, Base):
     """The answer that a repeated POST gets again."""
 
     __tablename__ = "idempotency_keys"
 
+    workspace: Mapped[str] = mapped_column(primary_key=True, default=DEFAULT, server_default=DEFAULT)
     key: Mapped[str] = mapped_column(primary_key=True)
     request_digest: Mapped[str]
     status: Mapped[int]

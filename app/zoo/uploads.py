@@ -4,7 +4,7 @@ import re
 
 from sqlalchemy.orm import Session
 
-from app.zoo import clock
+from app.zoo import clock, workspaces
 from app.zoo.errors import Conflict, Invalid, NotFound, TooLarge
 from app.zoo.ids import new_id
 from app.zoo.store import Store, Stored
@@ -35,7 +35,12 @@ def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
 
 
 def declare(session: Session, upload: UploadRow) -> UploadRow:
-    """Announce a file: from now on its bytes can come."""
+    """Announce a file: from now on its bytes can come.
+
+    Raises:
+        QuotaExceeded: the workspace may not keep so many more.
+    """
+    workspaces.check_room(session, upload.bytes)
     session.add(upload)
     session.flush()
     return upload

@@ -6,12 +6,12 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.zoo.clock import utc_now
-from app.zoo.tables import Base, Leased
+from app.zoo.tables import Base, Leased, Owned
 
 DELIVERY_STATES = ("waiting", "delivered", "failed")
 
 
-class WebhookRow(Base):
+class WebhookRow(Owned, Base):
     """An address that is told of changes."""
 
     __tablename__ = "webhooks"
@@ -34,7 +34,7 @@ class WebhookRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
-class DeliveryRow(Leased, Base):
+class DeliveryRow(Owned, Leased, Base):
     """One message to one webhook; written in the transaction of the change that it tells of."""
 
     __tablename__ = "webhook_deliveries"

@@ -1,7 +1,7 @@
 """What a process holds open: settings, database, object store and the place for unfinished uploads."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import select
@@ -12,6 +12,7 @@ from app.zoo.db import Database, parse_url
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import Misconfigured
 from app.zoo.inbox import Inbox
+from app.zoo.keys import Caller
 from app.zoo.settings import Settings
 from app.zoo.staging import Staging
 from app.zoo.store import Store
@@ -28,6 +29,10 @@ class Zoo:
     """Takes the bytes of uploads."""
     staging: Path
     """Directory for files in the making, those of unfinished uploads among them."""
+
+    def seen_by(self, caller: Caller) -> "Zoo":
+        """The same zoo as one caller may see it."""
+        return replace(self, database=self.database.of(caller))
 
     def close(self) -> None:
         """Close database and store."""

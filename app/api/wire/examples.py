@@ -5,6 +5,7 @@ from typing import Any
 _DAY = "2026-01-31T09:00:00Z"
 _LATER = "2026-01-31T09:00:14Z"
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_THIN = "1a0dc227b5aa78f8400838aec14099a5e23b9da69ff5ee37dffd8b6b40003a95"
 _FINGERPRINT = f"sha256:{_DIGEST}"
 _ID = "019aa3b0c1d27f0e9d5c6b7a8f901234"
 _DIGITS = [str(i) for i in range(10)]
@@ -57,6 +58,16 @@ _WEBHOOK = {
     "problem": None,
     "created_at": _DAY,
 }
+_KEY = {
+    "id": f"key_{_ID}",
+    "name": "ci",
+    "hint": "pnc_xxxxxx",
+    "scopes": ["read", "jobs"],
+    "parent_id": None,
+    "created_at": _DAY,
+    "expires_at": _LATER,
+    "revoked_at": None,
+}
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Revision": {
@@ -67,6 +78,33 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "created_at": _LATER,
     },
     "Replica": {"id": f"rep_{_ID}", "generation": 2, "problem": None},
+    "Key": _KEY,
+    "NewKey": {**_KEY, "secret": "pnc_" + 43 * "x" + 8 * "0"},
+    "Workspace": {
+        "name": "default",
+        "key": f"key_{_ID}",
+        "scopes": ["admin"],
+        "max_bytes": 10**9,
+        "bytes": 123456,
+        "max_jobs": 10,
+        "jobs": 1,
+        "requests_per_minute": 600,
+        "require_signature": False,
+    },
+    "TrustedKey": {"name": "release", "key": f"ed25519:{_DIGEST}", "created_at": _DAY},
+    "Signature": {"module_id": f"mod_{_ID}", "key": f"ed25519:{_DIGEST}", "text": "{}", "created_at": _DAY},
+    "AuditEntry": {
+        "id": f"aud_{_ID}",
+        "at": _DAY,
+        "key_id": f"key_{_ID}",
+        "who": "ci",
+        "action": "create_job",
+        "method": "POST",
+        "path": "/v1/cloning-jobs",
+        "address": "127.0.0.1",
+        "outcome": "201",
+        "request_id": f"req_{_ID}",
+    },
     "Health": {"status": "ready"},
     "Model": {
         "id": f"mdl_{_ID}",
@@ -74,6 +112,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "description": "Digits 0 to 4",
         "last_version": 1,
         "aliases": {"production": 1},
+        "clonable": None,
         "created_at": _DAY,
         "archived_at": None,
     },
@@ -157,7 +196,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "classes": ["7", "8", "9"],
         "bundles": [
             {"payload": "full", "digest": _DIGEST, "bytes": 219468},
-            {"payload": "thin", "digest": _DIGEST[::-1], "bytes": 11656},
+            {"payload": "thin", "digest": _THIN, "bytes": 11656},
         ],
         "created_at": _LATER,
     },

@@ -1,7 +1,7 @@
 """Models, versions and aliases."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -28,6 +28,8 @@ class ModelChange(Body):
     """New free text; left out: as it is."""
     archived: bool | None = None
     """Archive or restore; left out: as it is."""
+    clonable: Annotated[list[str], Field(max_length=100_000)] | Literal["all"] | None = None
+    """Classes that jobs may clone from it, `[]` for none, `all`; left out: as it is."""
 
 
 class Alias(Answer):
@@ -66,6 +68,8 @@ class Model(Answer):
     """Number of the newest version; 0 without any."""
     aliases: dict[str, int]
     """Version numbers by alias."""
+    clonable: list[str] | None
+    """Classes that jobs may clone from it; null: all of them."""
     created_at: datetime
     """When it was registered."""
     archived_at: datetime | None

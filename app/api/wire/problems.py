@@ -59,12 +59,14 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANINGS = {
-    403: "Host or Origin is not this service's",
+    401: "No key, or none that is in force",
+    403: "The key lacks the scope, or Host or Origin is not this service's",
     404: "No such thing",
     409: "Not possible in the present state",
     412: "If-Match names a generation that has passed",
     413: "Too many bytes",
     416: "The range is not one of the bundle's",
     422: "The request makes no sense",
+    429: "Too many requests, or more than the workspace may have; come again after Retry-After seconds",
     503: "A part of the service does not answer; try again after Retry-After seconds",
 }

@@ -60,11 +60,19 @@ class FakeServing:
             raise httpx.ConnectError("refused")
         self.requests.append(request)
         if request.url.path.startswith("/internal/sync/"):
-            return self._sync(request.url.path.rpartition("/")[2])
+            return self._sync(request.url.path.removeprefix("/internal/sync/"))
         if request.content != b"\x89PNG image":
             return httpx.Response(
                 422,
-                json={"status": 422, "code": "invalid_image", "detail": "expected an image"},
+                json={
+                    "type": "urn:pnc:problem:invalid_image",
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "code": "invalid_image",
+                    "detail": "expected an image",
+                    "request_id": "req_1",
+                    "errors": [],
+                },
                 headers={"Content-Type": "application/problem+json"},
             )
         name = request.url.path.split("/")[3]

@@ -44,7 +44,7 @@ def test_a_key_is_forgotten_after_a_day(http: httpx.Client, zoo: Zoo) -> None:
     assert http.post("/v1/models", json={"name": "b"}, headers=KEY).status_code == 201
     with zoo.database.write() as session:
         idempotency.sweep_keys(session)
-        assert session.get(IdempotencyRow, "k1") is not None
+        assert session.get(IdempotencyRow, ("default", "k1")) is not None
 
 
 def test_odd_keys_are_refused(http: httpx.Client) -> None:

@@ -221,3 +221,8 @@ def test_an_answer_that_broke_off_is_named_and_left_to_the_server(
         http.get("/stream", headers={"X-Request-ID": "mine-2"})
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
     assert (record.getMessage(), record.exc_info) == ("request mine-2 failed: GET '/stream'", None)
+
+
+def test_a_path_that_is_written_out_allows_its_own_methods_alone(http: httpx.Client) -> None:
+    answer = http.options("/v1/cloning-jobs/validate")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

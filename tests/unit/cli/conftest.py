@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from app import client as package
 from app.cli import app as pnc
 from app.client import Client
+from pnc_core.provenance import new_key, write_key
 from tests.unit.client.describing import Described, described_by
 from tests.unit.zoo import seeds
 
@@ -36,6 +37,7 @@ def run(described: Described, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     Path("weights.safetensors").write_bytes(seeds.tensors())
     spec = {"architecture": "plain", "classes": list(seeds.LOW), "input_size": [1, 8, 8], "mean": [0.5], "std": [0.5]}
     Path("weights.json").write_text(json.dumps(spec))
+    Path("signer.key").write_bytes(write_key(new_key()))
     Path("image.png").write_bytes(b"\x89PNG")
     Path("data.parquet").write_bytes(b"test")
     return lambda *arguments: CliRunner().invoke(pnc, [*arguments])

@@ -9,8 +9,8 @@ import httpx
 from app.zoo.settings import Settings
 from tests.unit.api.inprocess import FakeServing, running_app
 
-BUNDLE = b"test"
-"""Bytes whose SHA-256 is the digest of the document's full bundle."""
+BUNDLE, THIN = b"test", b"thin"
+"""Bytes whose SHA-256 are the digests of the document's bundles."""
 
 
 class Described(httpx.BaseTransport):
@@ -30,7 +30,7 @@ class Described(httpx.BaseTransport):
         for method, path, operation in self._operations:
             if method == request.method and path.match(request.url.path):
                 self.called.append(operation["operationId"])
-                return self._answer(operation)
+                return self._answer(operation, request)
         raise AssertionError(f"not in the document: {request.method} {request.url.path}")
 
     def example(self, name: str) -> dict[str, Any]:
@@ -38,13 +38,13 @@ class Described(httpx.BaseTransport):
         found: dict[str, Any] = self._document["components"]["schemas"][name]["examples"][0]
         return found
 
-    def _answer(self, operation: dict[str, Any]) -> httpx.Response:
+    def _answer(self, operation: dict[str, Any], request: httpx.Request) -> httpx.Response:
         status = next(status for status in operation["responses"] if status.startswith("2"))
         content = operation["responses"][status].get("content", {})
         if "text/event-stream" in content:
             return httpx.Response(200, text='event: end\ndata: {"state": "succeeded"}\n\n')
         if "application/octet-stream" in content:
-            return httpx.Response(200, content=BUNDLE)
+            return httpx.Response(200, content=THIN if request.url.params.get("payload") == "thin" else BUNDLE)
         if not content:
             return httpx.Response(int(status))
         name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]

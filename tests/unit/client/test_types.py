@@ -2,8 +2,10 @@
 
 import pytest
 
-from app.api.wire import datasets, deployments, jobs, models, modules, problems, uploads
+from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, signatures, uploads
 from app.api.wire.shapes import Answer
+from app.client import keys as access
+from app.client import signatures as signed
 from app.client import types
 
 PAIRS = [
@@ -24,6 +26,12 @@ PAIRS = [
     (types.Deployment, deployments.Deployment),
     (types.ClassScore, deployments.ClassScore),
     (types.ServedModule, deployments.ServedModule),
+    (access.Key, keys.Key),
+    (access.NewKey, keys.NewKey),
+    (access.Workspace, keys.Workspace),
+    (access.AuditEntry, keys.AuditEntry),
+    (signed.TrustedKey, signatures.TrustedKey),
+    (signed.Signature, signatures.Signature),
     (types.Prediction, deployments.Prediction),
 ]
 

@@ -23,19 +23,25 @@ class NoServing:
     async def sync(self, deployment: str, generation: int) -> Any:
         raise AssertionError
 
-    async def fetch(self, method: str, path: str, content: bytes = b"", media_type: str = "") -> tuple[int, bytes]:
+    async def fetch(
+        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = ""
+    ) -> tuple[int, bytes]:
         raise AssertionError
+
+
+async def nobody(connection: Any, scope: str) -> Any:
+    raise AssertionError
 
 
 @pytest.mark.parametrize("path", ["/", "/models/a", "/jobs", "/new", "/_nicegui_ws/socket.io/", "/_nicegui/3/static/x"])
 def test_pages_are_found(path: str, tmp_path: Path) -> None:
-    pages = Pages(Desk(None, NoServing()))  # type: ignore[arg-type]
+    pages = Pages(Desk(None, NoServing()), nobody)  # type: ignore[arg-type]
     assert pages.matches({"type": "http", "path": path})[0] is Match.FULL
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v2/health/live", "/docs", "/openapi.json", "/healthz", "/elsewhere"])
 def test_paths_of_the_api_are_left_alone(path: str) -> None:
-    pages = Pages(Desk(None, NoServing()))  # type: ignore[arg-type]
+    pages = Pages(Desk(None, NoServing()), nobody)  # type: ignore[arg-type]
     assert pages.matches({"type": "http", "path": path})[0] is Match.NONE
 
 

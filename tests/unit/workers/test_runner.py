@@ -4,7 +4,7 @@ import pytest
 import torch
 from tenacity import stop_after_attempt
 
-from app.zoo import events, jobs, leases, modules, runs, validation
+from app.zoo import events, jobs, leases, models, modules, runs, validation
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import LeaseLost, Misconfigured
 from app.zoo.leases import Lease
@@ -59,6 +59,16 @@ def bundles(zoo: Zoo) -> dict[str, str]:
 
 def objects(zoo: Zoo) -> set[str]:
     return set(zoo.store.older_than(-10))
+
+
+def test_what_the_owner_forbids_while_a_job_waits_is_not_cloned(zoo: Zoo, lease: Lease) -> None:
+    with zoo.database.write() as session:
+        models.change(session, "high", clonable=["7"])
+    run_job(zoo, lease, lambda: False)
+    with zoo.database.read() as session:
+        job = jobs.get(session, lease.id)
+    assert job.problem is not None
+    assert (job.state, "ask its owner" in job.problem["detail"]) == ("failed", True)
 
 
 def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -> None:

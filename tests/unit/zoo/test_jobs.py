@@ -5,7 +5,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.zoo import jobs, models, runs, states, validation
+from app.zoo import jobs, models, rules, runs, states, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound
 from app.zoo.ids import new_id
 from app.zoo.tables import BundleRow, EventRow, JobRow, ModuleRow
@@ -203,3 +203,19 @@ def test_every_state_is_one_the_table_allows(state: str) -> None:
 def test_an_unknown_job_is_not_found(session: Session) -> None:
     with pytest.raises(NotFound, match="job_none"):
         jobs.get(session, "job_none")
+
+
+def test_an_owner_says_which_classes_may_be_cloned(session: Session, zoo: Zoo) -> None:
+    request = seeds.request(session, zoo, ("7", "8"))
+    for allowed, refused in ((["7"], ["8"]), ([], ["7", "8"])):
+        models.change(session, "high", clonable=allowed)
+        with pytest.raises(Invalid) as error:
+            jobs.submit(session, request)
+        assert [p.code for p in error.value.problems] == ["not_clonable"] * len(refused)
+        assert all(name in str(error.value) for name in refused)
+    for allowed in (["7", "8"], "all"):
+        models.change(session, "high", clonable=allowed)
+        job = jobs.submit(session, request)
+    models.change(session, "high", clonable=["7"])
+    with pytest.raises(Invalid, match="ask its owner"):
+        rules.check_clonable(job.source_version, request.config)

@@ -1,0 +1,136 @@
+"""Every route says what it needs, or the service does not start."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.api.admission import OPERATOR
+from app.zoo import audit
+from app.zoo.errors import Forbidden, Misconfigured, ZooError
+from app.zoo.keys import SCOPES, Caller
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+PUBLIC = "public"
+"""Needs no key: health, and what describes the API."""
+DESCRIBING = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+"""FastAPI's own routes."""
+_NEEDS = "__pnc_needs__"
+_FAILED = "internal_error"
+
+
+def needs(scope: str) -> Callable[[Endpoint], Endpoint]:
+    """Say which scope a route's function needs: one of a key's, `PUBLIC` or `OPERATOR`."""
+    assert scope in (*SCOPES, PUBLIC, OPERATOR), scope
+
+    def marked(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _NEEDS, scope)
+        return endpoint
+
+    return marked
+
+
+class ScopedRoute(APIRoute):
+    """A route that asks who comes before it reads a body, and notes who changed something."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's own handler, behind the door.
+
+        Raises:
+            Misconfigured: the route does not say what it needs.
+        """
+        handler = super().get_route_handler()
+        scope = declared(self)
+        if scope == PUBLIC:
+            return handler
+
+        async def checked(request: Request) -> Response:
+            needed = scope_of(request, scope)
+            try:
+                caller: Caller = await request.app.state.admission(request, needed)
+            except Forbidden as error:
+                await run_in_threadpool(_note, request, self.name, error.code)
+                raise
+            if caller.key_id is None or needed == "read":
+                return await handler(request)
+            return await _noted(request, self.name, handler)
+
+        return checked
+
+
+def declared(route: APIRoute) -> str:
+    """What a route needs.
+
+    Raises:
+        Misconfigured: it does not say.
+    """
+    scope: str | None = getattr(route.endpoint, _NEEDS, None)
+    if scope is None:
+        raise Misconfigured(f"{route.path}: expected a route that says what it needs, got none; add @needs(...) to it")
+    return scope
+
+
+def scopes(app: FastAPI) -> dict[str, str]:
+    """What every operation needs, by its id."""
+    routes = (context.original_route for context in iter_route_contexts(app.routes))
+    return {route.name: declared(route) for route in routes if isinstance(route, ScopedRoute)}
+
+
+def scope_of(request: Request, scope: str) -> str:
+    """What this very request needs: of the inference protocol's one route, loading and unloading change something."""
+    path = request.url.path
+    changes = path.startswith("/v2/") and path.rstrip("/").endswith(("/load", "/unload"))
+    return "deploy" if changes else scope
+
+
+def check_routes(app: FastAPI, pages: object) -> None:
+    """See that nothing but routes that say what they need can be reached.
+
+    Args:
+        app: With all its routes.
+        pages: The one route that asks by itself; None: there is none.
+
+    Raises:
+        Misconfigured: a route was added beside them.
+    """
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        path = getattr(route, "path", "")
+        if not isinstance(route, ScopedRoute) and route is not pages and path not in DESCRIBING:
+            raise Misconfigured(f"{path or route!r}: expected a route that asks for keys, got {type(route).__name__}")
+
+
+async def _noted(
+    request: Request, action: str, handler: Callable[[Request], Coroutine[Any, Any, Response]]
+) -> Response:
+    """Let a request that changes something do its work, and note who asked and what became of it."""
+    outcome = _FAILED
+    try:
+        response = await handler(request)
+        outcome = str(response.status_code)
+        return response
+    except ZooError as error:
+        outcome = error.code
+        raise
+    finally:
+        await run_in_threadpool(_note, request, action, outcome)
+
+
+def _note(request: Request, action: str, outcome: str) -> None:
+    caller: Caller | None = request.scope["state"].get("caller")
+    if caller is None or caller.key_id is None:
+        return
+    with request.app.state.zoo.database.write() as session:
+        audit.note(
+            session,
+            caller,
+            action=action,
+            method=request.method,
+            path=request.url.path,
+            address=request.client.host if request.client else "",
+            outcome=outcome,
+            request_id=request.scope.get("state", {}).get("request_id", ""),
+        )

@@ -1,0 +1,123 @@
+"""Keys, the workspace that they belong to, and what was done with them."""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from datetime import datetime
+
+import httpx
+
+from app.client.http import Http
+from app.client.types import Answer
+
+VARIABLE = "PNC_KEY"
+"""Environment variable whose key is used when none is given."""
+
+
+class Key(Answer):
+    """A key, without its secret."""
+
+    id: str
+    name: str
+    hint: str
+    scopes: list[str]
+    parent_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKey(Key):
+    """A key and its secret, this once."""
+
+    secret: str
+
+
+class Workspace(Answer):
+    """The workspace of the caller's key."""
+
+    name: str
+    key: str | None
+    scopes: list[str]
+    max_bytes: int | None
+    bytes: int
+    max_jobs: int | None
+    jobs: int
+    requests_per_minute: int | None
+    require_signature: bool
+
+
+class AuditEntry(Answer):
+    """One request that changed something, or was refused."""
+
+    id: str
+    at: datetime
+    key_id: str | None
+    who: str
+    action: str
+    method: str
+    path: str
+    address: str
+    outcome: str
+    request_id: str
+
+
+class Bearer(httpx.Auth):
+    """Sends the key to the service alone: neither to its object store nor to where a redirect leads.
+
+    Args:
+        key: The secret.
+        base: The service's address.
+    """
+
+    def __init__(self, key: str, base: httpx.URL) -> None:
+        self._key = key
+        self._origin = _origin(base)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header, if the request goes to the service."""
+        if _origin(request.url) == self._origin:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        yield request
+
+
+class Keys:
+    """The resources `/v1/keys`, `/v1/workspace` and `/v1/audit`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, name: str, scopes: Sequence[str], *, days: int | None = None) -> NewKey:
+        """Make a key of one's own workspace; keep its secret, nobody can get it again."""
+        body = {"name": name, "scopes": list(scopes), "days": days}
+        return self._http.post(NewKey, "/v1/keys", {key: value for key, value in body.items() if value is not None})
+
+    def list(self) -> Iterator[Key]:
+        """All keys, newest first, those that have ended included."""
+        return self._http.pages(Key, "/v1/keys")
+
+    def revoke(self, key_id: str) -> None:
+        """End a key at once."""
+        self._http.request("DELETE", f"/v1/keys/{key_id}")
+
+    def workspace(self) -> Workspace:
+        """One's own workspace, and what one's key may do there."""
+        return self._http.get(Workspace, "/v1/workspace")
+
+    def change_workspace(self, *, require_signature: bool) -> Workspace:
+        """Change what deployments of one's own workspace take."""
+        answer = self._http.request("PATCH", "/v1/workspace", json={"require_signature": require_signature})
+        return self._http.read(Workspace, answer.json())
+
+    def audit(self, *, key: str | None = None) -> Iterator[AuditEntry]:
+        """What was done in the workspace, newest first; with one key or all."""
+        return self._http.pages(AuditEntry, "/v1/audit", key=key)
+
+
+def bearer(key: str | None, base: httpx.URL) -> Bearer | None:
+    """How requests prove who they are: with this key, else with the environment's, else not at all."""
+    secret = key or os.environ.get(VARIABLE, "").strip()
+    return Bearer(secret, base) if secret else None
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port

@@ -1,0 +1,61 @@
+"""Sign modules on the user's machine: private keys never leave it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pnc_core import provenance
+from pnc_core.provenance import FORMAT, Statement
+
+if TYPE_CHECKING:
+    from app.client import Client
+
+
+def make_pair(path: Path) -> str:
+    """Write a new private key, which only its owner can read; returns the public half.
+
+    Raises:
+        FileExistsError: the file is there; nothing is overwritten.
+    """
+    key = provenance.new_key()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(provenance.write_key(key))
+    return provenance.public_text(key)
+
+
+def sign_module(client: "Client", module_id: str, key_file: Path) -> provenance.Signature:
+    """Fetch a module's files, see that they are what the service says, and sign a statement about them.
+
+    Raises:
+        SignatureError: the key cannot be used.
+        ClientError: the service refuses or sends other bytes.
+    """
+    key = provenance.read_key(key_file.read_bytes())
+    module, manifest = client.modules.get(module_id), client.modules.manifest(module_id)
+    job = client.jobs.get(module.job)
+    dataset = client.datasets.get(job.dataset)
+    with TemporaryDirectory() as folder:
+        for bundle in module.bundles:
+            client.modules.download(module_id, bundle.payload, Path(folder) / bundle.payload)
+    statement = Statement(
+        format=FORMAT,
+        module=module.id,
+        bundles={bundle.payload: bundle.digest for bundle in module.bundles},
+        classes=tuple(module.classes),
+        source=module.source,
+        source_fingerprint=_text(manifest, "source_fingerprint"),
+        target=module.target,
+        target_fingerprint=module.target_fingerprint,
+        job=module.job,
+        dataset=dataset.id,
+        dataset_digest=dataset.digest,
+        created_by=_text(manifest, "created_by"),
+        signed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return provenance.sign(statement, key)
+
+
+def _text(manifest: dict[str, Any], field: str) -> str:
+    return str(manifest.get(field, ""))

@@ -1,0 +1,70 @@
+"""`/sign-in`: a browser gets a key of its own for one that somebody has, and gives it back at `/sign-out`."""
+
+from urllib.parse import parse_qs
+
+import anyio.to_thread
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from app.web.words import problem
+from app.zoo import keys
+from app.zoo.errors import ZooError
+from app.zoo.keys import COOKIE, SIGNED_IN, Caller
+from app.zoo.zoo import Zoo
+
+PATH, LEAVE = "/sign-in", "/sign-out"
+_PAGE = Markup(
+    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in · Model zoo</title>'
+    '<meta name="viewport" content="width=device-width"><style>body{{font:16px/1.5 system-ui;margin:12vh auto;'
+    "max-width:26rem;padding:0 1rem;color-scheme:light dark}}input,button{{font:inherit;width:100%;padding:.6rem;"
+    "box-sizing:border-box;margin-top:.5rem}}.problem{{color:#b00020}}</style></head><body><main><h1>Model zoo</h1>{}"
+    '<form method="post"><label for="key">Key</label><input id="key" name="key" type="password" autocomplete="off" '
+    'required autofocus><button type="submit">Sign in</button></form><p>Make a key with <code>pnc keys create</code>; '
+    "the browser stays signed in for half a day.</p></main></body></html>"
+)
+
+
+async def answer(request: Request, zoo: Zoo) -> Response:
+    """The page itself, or what its form and the way out do."""
+    if request.url.path == LEAVE:
+        return await _leave(request, zoo)
+    if request.method != "POST":
+        return HTMLResponse(_PAGE.format(""))
+    given = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4).get("key", [""])[0].strip()
+    try:
+        secret = await anyio.to_thread.run_sync(_sign_in, zoo, given)
+    except ZooError as error:
+        return HTMLResponse(_PAGE.format(problem(str(error))), 401)
+    response = RedirectResponse("/", 303)
+    secure = request.url.scheme == "https"
+    seconds = int(SIGNED_IN.total_seconds())
+    response.set_cookie(COOKIE, secret, max_age=seconds, httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+def _sign_in(zoo: Zoo, given: str) -> str:
+    with zoo.database.read() as session:
+        caller = keys.authenticate(session, given)
+    with zoo.seen_by(caller).database.write() as session:
+        return keys.sign_in(session, caller)[1]
+
+
+async def _leave(request: Request, zoo: Zoo) -> Response:
+    """A link of another site must not sign anybody out: the cookie does not come along from there."""
+    secret = request.cookies.get(COOKIE)
+    if secret is not None:
+        await anyio.to_thread.run_sync(_sign_out, zoo, secret)
+    response = RedirectResponse(PATH, 303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+def _sign_out(zoo: Zoo, secret: str) -> None:
+    try:
+        with zoo.database.read() as session:
+            caller: Caller = keys.authenticate(session, secret)
+        with zoo.seen_by(caller).database.write() as session:
+            keys.revoke(session, caller.key_id or "")
+    except ZooError:  # it has ended already
+        return

@@ -1,0 +1,93 @@
+"""Tables of who may do what: workspaces, keys, and what was done with them."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.zoo.clock import utc_now
+from app.zoo.tables import Base, Owned
+
+
+class WorkspaceRow(Base):
+    """Whose things are kept apart from all others', and how much of everything they may be."""
+
+    __tablename__ = "workspaces"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Bytes of uploads, models, datasets and bundles together; none: as many as there is room for."""
+    max_jobs: Mapped[int | None]
+    """Jobs that have not ended."""
+    requests_per_minute: Mapped[int | None]
+    """Of each key, at each process of the API."""
+    require_signature: Mapped[bool] = mapped_column(default=False, server_default="0")
+    """Deployments take only modules that a trusted key has signed."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class KeyRow(Owned, Base):
+    """A key of the API; the secret itself is nowhere."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    """SHA-256 of the secret."""
+    hint: Mapped[str]
+    """The secret's first characters, by which its owner knows it again."""
+    scopes: Mapped[list[str]]
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
+    """The key that somebody signed in with, to whose browser this one belongs."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditRow(Owned, Base):
+    """One request that changed something, or tried to."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "workspace", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now())
+    key_id: Mapped[str | None]
+    who: Mapped[str]
+    """Name of the key."""
+    action: Mapped[str]
+    """The operation's id in the OpenAPI document."""
+    method: Mapped[str]
+    path: Mapped[str]
+    address: Mapped[str]
+    """Where the request came from."""
+    outcome: Mapped[str]
+    """The status, or the code of the problem."""
+    request_id: Mapped[str]
+
+
+class TrustedKeyRow(Owned, Base):
+    """A public key whose signatures a workspace believes."""
+
+    __tablename__ = "trusted_keys"
+    __table_args__ = (UniqueConstraint("workspace", "name"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str]
+    """`ed25519:` and 64 hexadecimal digits."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+
+
+class SignatureRow(Owned, Base):
+    """Somebody vouches for a module."""
+
+    __tablename__ = "signatures"
+
+    module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), primary_key=True)
+    key: Mapped[str]
+    """Public key of whoever does."""
+    text: Mapped[str]
+    """The signature's file, word for word."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())

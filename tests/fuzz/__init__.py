@@ -1,0 +1,1 @@
+"""Requests and files that nobody would think of, thousands of them, against the real application."""

@@ -1,0 +1,46 @@
+"""An application that asks for keys, and clients that have some."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+
+from app.zoo import keys, workspaces
+from app.zoo.errors import AlreadyExists
+from app.zoo.isolation import confine
+from app.zoo.settings import Settings
+from app.zoo.zoo import Zoo
+from tests.unit.api.inprocess import FakeServing, InProcess, running_app
+
+OWN = "own secret of the service's processes"
+
+
+@contextmanager
+def keyed_app(folder: Path, serving: FakeServing) -> Iterator[FastAPI]:
+    """The application on a fresh zoo, with keys."""
+    settings = Settings(data_dir=folder, serving_url="http://serving", require_keys=True, internal_key=OWN)
+    with running_app(settings, serving) as app:
+        yield app
+
+
+def new_key(zoo: Zoo, scopes: Collection[str], workspace: str = "default") -> tuple[str, str]:
+    """Id and secret of a new key; its workspace is made if there is none."""
+    with zoo.database.write() as session:
+        with suppress(AlreadyExists):
+            workspaces.create(session, workspace)
+        confine(session, workspace)
+        row, secret = keys.create(session, name="tester", scopes=scopes)
+        return row.id, secret
+
+
+@contextmanager
+def client_of(app: FastAPI, secret: str | None) -> Iterator[httpx.Client]:
+    """A client with a key, or without."""
+    headers = {"Authorization": f"Bearer {secret}"} if secret is not None else {}
+    with (
+        InProcess(app) as transport,
+        httpx.Client(base_url="http://localhost:8000", transport=transport, headers=headers) as client,
+    ):
+        yield client

@@ -1,0 +1,75 @@
+"""Pages ask for a key once, and keep it where scripts and other sites cannot reach."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.main import create_app
+from app.zoo import db
+from app.zoo.keys import COOKIE
+from app.zoo.settings import Settings
+from tests.unit.api.inprocess import InProcess
+from tests.unit.api.keyed import OWN, new_key
+
+OURS = {"Origin": "http://localhost:8000"}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[FastAPI]:
+    """The application with pages and keys."""
+    app = create_app(Settings(data_dir=tmp_path, require_keys=True, internal_key=OWN))
+    db.migrate(app.state.zoo.database)
+    yield app
+    app.state.zoo.close()
+
+
+@pytest.fixture
+def http(app: FastAPI) -> Iterator[httpx.Client]:
+    """A browser."""
+    with InProcess(app) as transport, httpx.Client(base_url="http://localhost:8000", transport=transport) as client:
+        yield client
+
+
+def test_a_visitor_without_a_key_is_sent_to_the_sign_in(http: httpx.Client) -> None:
+    for path in ("/", "/models/a", "/deployments", "/_nicegui_ws/socket.io/?EIO=4&transport=polling"):
+        answer = http.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in"), path
+    page = http.get("/sign-in")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_a_browser_gets_a_key_of_its_own_and_gives_it_back(app: FastAPI, http: httpx.Client) -> None:
+    _, secret = new_key(app.state.zoo, ["read"])
+    answer = http.post("/sign-in", data={"key": secret}, headers=OURS)
+    cookie = answer.headers["set-cookie"]
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert secret not in cookie
+    mine = http.cookies[COOKIE]
+    assert http.get("/v1/models").status_code == 200
+    http.get("/sign-out")
+    assert http.get("/v1/models", headers={"Cookie": f"{COOKIE}={mine}"}).status_code == 401
+
+
+@pytest.mark.parametrize("given", ["", "pnc_wrong", "<script>alert(1)</script>", "x" * 10_000])
+def test_a_wrong_key_is_refused_and_not_repeated(http: httpx.Client, given: str) -> None:
+    answer = http.post("/sign-in", data={"key": given}, headers=OURS)
+    assert answer.status_code == 401
+    assert "set-cookie" not in answer.headers
+    assert not given or given not in answer.text
+
+
+def test_another_site_can_sign_nobody_in(app: FastAPI, http: httpx.Client) -> None:
+    _, secret = new_key(app.state.zoo, ["read"])
+    answer = http.post("/sign-in", data={"key": secret}, headers={"Origin": "http://evil.example"})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+
+
+def test_a_key_that_may_not_read_sees_no_page(app: FastAPI, http: httpx.Client) -> None:
+    _, secret = new_key(app.state.zoo, ["write"])
+    assert http.get("/models/a", headers={"Cookie": f"{COOKIE}={secret}"}).status_code == 403
