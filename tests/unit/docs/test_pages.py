@@ -23,7 +23,7 @@ from tests.unit.docs.pages import DOCS, PAGES, ROOT, block, lines
 
 WORDS = re.compile(r"(?:^|[|;&(]\s*|\s)pnc (?P<rest>[a-z][^|;&#)`]*)")
 VARIABLE = re.compile(r"\bPNC_[A-Z_]*[A-Z]\b")
-NO_SETTINGS = {"PNC_URL", "PNC_CHROMIUM", "PNC_TEST_SERVICES"}
+NO_SETTINGS = {"PNC_URL", "PNC_KEY", "PNC_CHROMIUM", "PNC_TEST_SERVICES"}
 """Of the command line and of the tests."""
 
 
