@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from app.zoo import deployments
+from app.zoo import desired
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 from benchmarks.load import Load, Request, run
@@ -138,8 +138,8 @@ def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, 
 
         zoo = open_zoo(Settings(data_dir=out / "zoo-0"))
         with zoo.database.read() as session:
-            wanted = next(d for d in deployments.desired(session) if d.name == NAME)
-            modules = list(deployments.attachable(session, wanted, SOURCES))
+            wanted = next(d for d in desired.deployments(session) if d.name == NAME)
+            modules = list(desired.attachable(session, wanted, SOURCES))
             names = [f"{NAME}+{module.id}" for module in modules]
             size = mean(zoo.store.size(module.key) or 0 for module in modules)
         zoo.close()

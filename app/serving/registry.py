@@ -19,8 +19,8 @@ from app.serving import metrics
 from app.serving.engine import Engine
 from app.serving.programs import Branch, Mode, Trunk, put_together
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.zoo import deployments, replicas, signatures
-from app.zoo.deployments import DesiredDeployment, DesiredModule
+from app.zoo import deployments, desired, replicas, signatures
+from app.zoo.desired import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted
@@ -161,7 +161,7 @@ class Registry:
         """Bring one deployment, or all, to the wanted state now."""
         with self._changing:
             with self.zoo.database.read() as session:
-                wanted = {d.name: d for d in deployments.desired(session)}
+                wanted = {d.name: d for d in desired.deployments(session)}
             for gone in self._snapshots.keys() - wanted.keys():
                 self._snapshots.pop(gone).use.replace()
                 self._earlier.pop(gone, None)
@@ -180,7 +180,7 @@ class Registry:
     def settled(self) -> bool:
         """Is every wanted generation served or refused?"""
         with self.zoo.database.read() as session:
-            wanted = deployments.desired(session)
+            wanted = desired.deployments(session)
         return all(self._is_settled(d) for d in wanted)
 
     def _is_settled(self, wanted: DesiredDeployment) -> bool:
@@ -289,8 +289,8 @@ class Registry:
     def _read_ahead(self) -> None:
         """Load modules that could be attached next, so that attaching is only a matter of putting together."""
         with self.zoo.database.read() as session:
-            wanted = deployments.desired(session)
-            fitting = [(d, deployments.attachable(session, d, READ_AHEAD)) for d in wanted]
+            wanted = desired.deployments(session)
+            fitting = [(d, desired.attachable(session, d, READ_AHEAD)) for d in wanted]
         for deployment, modules in fitting:
             for module in modules:
                 trunk, key = self._trunks.get(deployment.version_id), (deployment.version_id, module.digest)

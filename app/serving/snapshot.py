@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.serving import metrics
 from app.serving.programs import Branch, Mode, Program, Trunk, put_together
-from app.zoo.deployments import DesiredDeployment, DesiredModule
+from app.zoo.desired import DesiredDeployment, DesiredModule
 from app.zoo.errors import NotFound
 from app.zoo.store import verified_file
 from app.zoo.zoo import Zoo

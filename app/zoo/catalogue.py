@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, String, cast, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from app.zoo import states
-from app.zoo.deployments import wanted_revision
+from app.zoo.desired import IS_WANTED
 from app.zoo.tables import (
     DatasetRow,
     DeploymentRow,
@@ -124,7 +124,7 @@ def deployments(session: Session, shelf: Shelf) -> Found[tuple[DeploymentRow, Re
     """Deployments with what they shall serve; found by their name or their target's."""
     query = (
         select(DeploymentRow, RevisionRow)
-        .join(RevisionRow, wanted_revision())
+        .join(RevisionRow, IS_WANTED)
         .join(VersionRow, VersionRow.id == RevisionRow.version_id)
         .join(ModelRow, ModelRow.id == VersionRow.model_id)
         .where(DeploymentRow.deleted_at.is_(None), *_words(shelf, DeploymentRow.name, ModelRow.name))
@@ -145,7 +145,7 @@ def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[De
     """Deployments that serve the network with this fingerprint."""
     query = (
         select(DeploymentRow, RevisionRow)
-        .join(RevisionRow, wanted_revision())
+        .join(RevisionRow, IS_WANTED)
         .join(VersionRow, VersionRow.id == RevisionRow.version_id)
         .where(DeploymentRow.deleted_at.is_(None), VersionRow.fingerprint == fingerprint)
     )

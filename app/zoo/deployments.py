@@ -2,7 +2,7 @@
 
 A deployment's `generation` names its newest revision. Attaching, detaching and
 reverting each make a new revision; old ones stay as they were. The serving
-process reads `desired` and reports with `observe`.
+process reads what is `desired` and reports with `observe`.
 """
 
 from collections.abc import Sequence
@@ -13,42 +13,13 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.zoo import clock, models, modules, outbox, signatures
+from app.zoo.desired import IS_WANTED
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
-from app.zoo.isolation import parted, qualified, workspace_of
+from app.zoo.isolation import parted, workspace_of
 from app.zoo.names import check_name
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
-from pnc_core.config import NetworkSpec
-
-_IS_WANTED = (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation)
-
-
-@dataclass(frozen=True)
-class DesiredModule:
-    """A module that shall be attached."""
-
-    id: str
-    digest: str
-    """Digest of its full bundle."""
-    key: str
-
-
-@dataclass(frozen=True)
-class DesiredDeployment:
-    """What the serving process shall serve under a name."""
-
-    name: str
-    """Unique among all workspaces."""
-    generation: int
-    version_id: str
-    version: str
-    """For people: `name@number`."""
-    spec: NetworkSpec
-    weights_key: str
-    weights_digest: str
-    fingerprint: str
-    modules: tuple[DesiredModule, ...]
 
 
 @dataclass(frozen=True)
@@ -110,14 +81,9 @@ def revision(session: Session, deployment: DeploymentRow) -> RevisionRow:
     return session.get_one(RevisionRow, (deployment.id, deployment.generation))
 
 
-def wanted_revision() -> ColumnElement[bool]:
-    """The condition that joins a deployment with the revision that is wanted."""
-    return _IS_WANTED
-
-
 def revisions(session: Session, deployments: Sequence[DeploymentRow]) -> dict[str, RevisionRow]:
     """The wanted revision of each deployment, by the deployment's id, with one query for all."""
-    query = select(RevisionRow).join(DeploymentRow, _IS_WANTED).where(DeploymentRow.id.in_([d.id for d in deployments]))
+    query = select(RevisionRow).join(DeploymentRow, IS_WANTED).where(DeploymentRow.id.in_([d.id for d in deployments]))
     return {row.deployment_id: row for row in session.scalars(query)}
 
 
@@ -217,15 +183,6 @@ def list_revisions(session: Session, name: str, window: Window) -> Page[Revision
     return page(session, query, RevisionRow.generation, int, window)
 
 
-def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
-    """The newest modules that were cloned for what a deployment serves."""
-    workspace, _ = parted(wanted.name)
-    query = select(ModuleRow).where(
-        ModuleRow.workspace == workspace, ModuleRow.target_fingerprint == wanted.fingerprint
-    )
-    return [_desired_module(row) for row in session.scalars(query.order_by(ModuleRow.id.desc()).limit(most))]
-
-
 def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
     """Serve it no more; returns its last generation, from which to count on, should the name come back.
 
@@ -266,17 +223,6 @@ def revert(session: Session, name: str, generation: int) -> DeploymentRow | None
         return None
     _publish(session, row, good.version_id, [a.module_id for a in good.attachments])
     return row
-
-
-def desired(session: Session) -> list[DesiredDeployment]:
-    """All that shall be served, by name."""
-    query = (
-        select(DeploymentRow, RevisionRow)
-        .join(RevisionRow, _IS_WANTED)
-        .where(DeploymentRow.deleted_at.is_(None))
-        .order_by(DeploymentRow.name)
-    )
-    return [_desired(deployment, wanted) for deployment, wanted in session.execute(query)]
 
 
 def observe(session: Session, name: str, generation: int, *, error: dict[str, Any] | None = None) -> None:
@@ -390,23 +336,3 @@ def _take_away(session: Session, row: DeploymentRow) -> None:
 
 def _contents(row: RevisionRow) -> tuple[str, list[str]]:
     return row.version_id, [a.module_id for a in row.attachments]
-
-
-def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:
-    version = wanted.version
-    return DesiredDeployment(
-        name=qualified(deployment.workspace, deployment.name),
-        generation=deployment.generation,
-        version_id=version.id,
-        version=version.ref,
-        spec=models.spec_of(version),
-        weights_key=version.key,
-        weights_digest=version.digest,
-        fingerprint=version.fingerprint or "",
-        modules=tuple(_desired_module(a.module) for a in wanted.attachments),
-    )
-
-
-def _desired_module(module: ModuleRow) -> DesiredModule:
-    full = next(b for b in module.bundles if b.payload == "full")
-    return DesiredModule(module.id, full.digest, full.key)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.zoo import db, deployments
+from app.zoo import db, deployments, desired
 from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
 
@@ -82,7 +82,7 @@ class FakeServing:
         return httpx.Response(200, json={**served, "modules": modules, "classes": classes})
 
     def _wanted(self, session: Session) -> dict[str, int]:
-        return {d.name: d.generation for d in deployments.desired(session)}
+        return {d.name: d.generation for d in desired.deployments(session)}
 
     def _sync(self, name: str) -> httpx.Response:
         assert self.zoo is not None

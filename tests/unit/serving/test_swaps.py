@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.serving.registry import Registry
 from app.serving.snapshot import MAX_CHOICES
-from app.zoo import deployments
+from app.zoo import desired
 from app.zoo.errors import NotFound
 from pnc_core.identity import fingerprint
 from tests.unit.serving import world
@@ -196,8 +196,8 @@ def test_a_replica_that_is_not_told_follows_by_itself(served: tuple[World, str, 
 def _spoil(here: World, number: int, change: str) -> str:
     """Damage the stored full bundle of a module; returns its id."""
     with here.zoo.database.read() as session:
-        wanted = deployments.desired(session)[0]
-        module = next(m for m in deployments.attachable(session, wanted, 8) if m.id == here.modules[number])
+        wanted = desired.deployments(session)[0]
+        module = next(m for m in desired.attachable(session, wanted, 8) if m.id == here.modules[number])
     if change == "gone":
         here.zoo.store.delete(module.key)
         return module.id

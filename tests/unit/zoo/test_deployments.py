@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from app.zoo import deployments, runs
+from app.zoo import deployments, desired, runs
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.tables import ModuleRow
 from app.zoo.zoo import Zoo
@@ -17,13 +17,13 @@ def module(zoo: Zoo, session: Session) -> ModuleRow:
 
 
 def _desired(session: Session) -> tuple[int, list[str]]:
-    (wanted,) = deployments.desired(session)
+    (wanted,) = desired.deployments(session)
     return wanted.generation, [m.id for m in wanted.modules]
 
 
 def test_desired_holds_all_that_serving_needs(zoo: Zoo, session: Session, module: ModuleRow) -> None:
     deployments.attach(session, "digits", module.id)
-    (wanted,) = deployments.desired(session)
+    (wanted,) = desired.deployments(session)
     assert (wanted.name, wanted.generation, wanted.version, wanted.fingerprint) == ("digits", 2, "low@1", f"{1:064x}")
     assert wanted.spec == seeds.network()
     assert zoo.store.size(wanted.weights_key) == len(seeds.tensors())
@@ -95,7 +95,7 @@ def test_a_refused_revision_is_never_come_back_to(zoo: Zoo, session: Session, mo
 
 def test_reverting_the_first_revision_removes_the_deployment(session: Session, module: ModuleRow) -> None:
     assert deployments.revert(session, "digits", 1) is None
-    assert deployments.desired(session) == []
+    assert desired.deployments(session) == []
 
 
 def test_generations_go_on_when_a_name_comes_back(session: Session, module: ModuleRow) -> None:

@@ -8,6 +8,7 @@ from app.zoo import (
     catalogue,
     datasets,
     deployments,
+    desired,
     idempotency,
     jobs,
     models,
@@ -135,14 +136,14 @@ def test_serving_follows_both_under_names_of_their_own(two: tuple[Zoo, Zoo, str]
         seeds.version(session, blue, "low", value=1)
         deployments.put(session, "digits", "low")
     with zoo.database.write() as session:
-        wanted = {d.name: d for d in deployments.desired(session)}
+        wanted = {d.name: d for d in desired.deployments(session)}
         assert set(wanted) == {"red/digits", "blue/digits"}
-        assert [m.id for m in deployments.attachable(session, wanted["red/digits"], 8)] == [module]
-        assert deployments.attachable(session, wanted["blue/digits"], 8) == []
+        assert [m.id for m in desired.attachable(session, wanted["red/digits"], 8)] == [module]
+        assert desired.attachable(session, wanted["blue/digits"], 8) == []
         deployments.observe(session, "blue/digits", 1)
         deployments.refuse(session, "red/digits", 2, {"code": "x", "detail": "y"})
     with zoo.database.read() as session:
-        assert {d.name: d.generation for d in deployments.desired(session)} == {"red/digits": 3, "blue/digits": 1}
+        assert {d.name: d.generation for d in desired.deployments(session)} == {"red/digits": 3, "blue/digits": 1}
 
 
 def test_workers_take_jobs_of_all_and_publish_where_they_belong(two: tuple[Zoo, Zoo, str], zoo: Zoo) -> None:

@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import MetaData, func, select
 from sqlalchemy.orm import Session
 
-from app.zoo import db, deployments, jobs, models
+from app.zoo import db, desired, jobs, models
 from app.zoo.db import Database
 from app.zoo.pages import Window
 from app.zoo.tables import Base, EventRow, TrialRow
@@ -60,7 +60,7 @@ def test_what_was_registered_is_still_served_and_told(upgraded: tuple[Database, 
             "code": "weights_mismatch",
             "detail": "no such layer",
         }
-        (wanted,) = deployments.desired(session)
+        (wanted,) = desired.deployments(session)
         assert (wanted.name, wanted.generation, wanted.version, len(wanted.modules)) == ("digits", 2, "low@1", 1)
         _check_jobs(session)
 
