@@ -80,7 +80,7 @@ unit: $(DEV) ## tests that need no socket and no other process
 	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
-	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --durations=12 $(ARGS)
+	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder --durations=12 $(ARGS)
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)
