@@ -103,7 +103,7 @@ class Stack:
         for worker in self.workers:
             with suppress(psutil.NoSuchProcess):
                 found += psutil.Process(worker.pid).children(recursive=True) if worker.running else []
-        return [process for process in found if _is_runner(process)]
+        return [process for process in found if is_runner(process)]
 
 
 def said(process: Process) -> str:
@@ -118,7 +118,8 @@ def answers(url: str) -> bool:
     return False
 
 
-def _is_runner(process: psutil.Process) -> bool:
+def is_runner(process: psutil.Process) -> bool:
+    """Whether it is a child of a worker that works on a row."""
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline()).startswith(TITLE)
     return False

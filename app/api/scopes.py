@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.api.admission import OPERATOR
+from app.api.admission import OPERATOR, protocol_scope
 from app.zoo import audit
 from app.zoo.errors import Forbidden, Misconfigured, ZooError
 from app.zoo.keys import SCOPES, Caller
@@ -80,10 +80,9 @@ def scopes(app: FastAPI) -> dict[str, str]:
 
 
 def scope_of(request: Request, scope: str) -> str:
-    """What this very request needs: of the inference protocol's one route, loading and unloading change something."""
+    """What this very request needs: the inference protocol's one route reads or changes."""
     path = request.url.path
-    changes = path.startswith("/v2/") and path.rstrip("/").endswith(("/load", "/unload"))
-    return "deploy" if changes else scope
+    return protocol_scope(path) if path.startswith("/v2/") else scope
 
 
 def check_routes(app: FastAPI, pages: object) -> None:

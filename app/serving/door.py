@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.admission import Admission
+from app.api.admission import Admission, protocol_scope
 from app.api.gateway import INTERNAL, WORKSPACE
 from app.api.problems import refuse
 from app.zoo.errors import Unauthenticated, ZooError
@@ -59,8 +59,7 @@ class Door:
             return Caller(headers.get(WORKSPACE, DEFAULT), frozenset(SCOPES))
         if own is not None and scope["path"].startswith(_OURS[: 2 if self._settings.require_keys else 1]):
             raise Unauthenticated(f"expected the service's own secret in {INTERNAL}, got none; see PNC_INTERNAL_KEY")
-        changes = scope["path"].endswith(("/load", "/unload"))
-        return await self._admission(HTTPConnection(scope), "deploy" if changes else "read")
+        return await self._admission(HTTPConnection(scope), protocol_scope(scope["path"]))
 
 
 def caller_of(request: HTTPConnection) -> Caller:

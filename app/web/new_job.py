@@ -1,7 +1,7 @@
 """`/new`: choose what to clone; what is wrong with it and what it costs shows at once."""
 
 import asyncio
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup
 from nicegui import ui
@@ -15,7 +15,7 @@ from app.web.words import count, empty, facts, problem, section, title
 from app.zoo import datasets, jobs, models
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.jobs import JobRequest
-from pnc_core.config import CloneConfig
+from pnc_core.config import CloneConfig, Localizer
 from pnc_core.errors import ConfigError
 
 TICKS = 60
@@ -24,19 +24,7 @@ _PAUSE = 0.15
 _CHOICES: dict[str, dict[str, str]] = {
     "preset": {"joint": "Joint (minutes)", "fast": "Fast (seconds)"},
     "locality": {"soft": "Soft: old answers may move a little", "strict": "Strict: old answers stand"},
-    "localizer": {
-        name: name
-        for name in (
-            "log-odds",
-            "fisher",
-            "taylor",
-            "lime",
-            "gradient-activation",
-            "integrated-gradients",
-            "magnitude",
-            "random",
-        )
-    },
+    "localizer": {name: name for name in get_args(Localizer)},
     "head": {"auto": "Chosen by held-out images", "affine": "Affine", "router": "Router", "joint": "Joint"},
 }
 _NUMBERS: dict[str, tuple[str, float, float, float]] = {

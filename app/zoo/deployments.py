@@ -102,9 +102,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
     attached = [a.module for a in current.attachments]
     if module.id in {m.id for m in attached}:
         return Change(row, changed=False)
-    _check_target(current.version, module)
-    _check_classes(current.version, attached, module)
-    signatures.check_required(session, module)
+    _check_fits(session, current.version, attached, module)
     _publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
     return Change(row, changed=True)
 
@@ -141,9 +139,7 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
         raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
     wanted: list[ModuleRow] = []
     for module in (modules.get(session, module_id) for module_id in module_ids):
-        _check_target(current.version, module)
-        _check_classes(current.version, wanted, module)
-        signatures.check_required(session, module)
+        _check_fits(session, current.version, wanted, module)
         wanted.append(module)
     if [m.id for m in wanted] == [a.module_id for a in current.attachments]:
         return Change(row, changed=False)
@@ -294,6 +290,13 @@ def _check_bare(name: str, current: RevisionRow) -> None:
     if current.attachments:
         ids = ", ".join(a.module_id for a in current.attachments)
         raise Conflict(f"{name}: expected no modules when the target changes, got {ids}; detach them first")
+
+
+def _check_fits(session: Session, version: VersionRow, attached: Sequence[ModuleRow], module: ModuleRow) -> None:
+    """Whether a module may be attached beside others."""
+    _check_target(version, module)
+    _check_classes(version, attached, module)
+    signatures.check_required(session, module)
 
 
 def _check_target(version: VersionRow, module: ModuleRow) -> None:

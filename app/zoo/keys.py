@@ -109,7 +109,7 @@ def authenticate(session: Session, secret: str) -> Caller:
     """
     row = (
         session.scalars(select(KeyRow).where(KeyRow.digest == _digest(secret))).one_or_none()
-        if _whole(secret)
+        if is_secret(secret)
         else None
     )
     if row is None or _ended(session, row):
@@ -167,11 +167,6 @@ def revoke(session: Session, key_id: str) -> KeyRow:
     return row
 
 
-def is_secret(text: str) -> bool:
-    """Whether a text has the form of a key, checksum included."""
-    return _whole(text)
-
-
 def _ended(session: Session, row: KeyRow) -> bool:
     now: datetime = clock.now(session)
     return row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now)
@@ -182,7 +177,8 @@ def _new_secret() -> str:
     return f"{PREFIX}{text}{_checksum(text)}"
 
 
-def _whole(secret: str) -> bool:
+def is_secret(secret: str) -> bool:
+    """Whether a text has the form of a key, checksum included."""
     if not secret.isascii() or len(secret) != len(PREFIX) + _SECRET + _CHECKSUM or not secret.startswith(PREFIX):
         return False
     text = secret[len(PREFIX) : -_CHECKSUM]

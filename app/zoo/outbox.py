@@ -85,10 +85,7 @@ def post(session: Session, workspace: str, kind: str, data: Callable[[], Mapping
     wanting = [row for row in found if not row.events or kind in row.events]
     if wanting:
         body = _body(session, kind, data())
-        session.add_all(
-            DeliveryRow(id=new_id("dlv"), workspace=workspace, webhook_id=row.id, type=kind, body=body)
-            for row in wanting
-        )
+        session.add_all(_addressed(row, kind, body) for row in wanting)
 
 
 def post_test(session: Session, webhook_id: str) -> DeliveryRow:
@@ -100,9 +97,7 @@ def post_test(session: Session, webhook_id: str) -> DeliveryRow:
     """
     hook = _enabled(session, webhook_id)
     kind, told = webhooks.TEST_EVENT, {"webhook": hook.id, "message": "messages of this webhook arrive"}
-    row = DeliveryRow(
-        id=new_id("dlv"), workspace=hook.workspace, webhook_id=hook.id, type=kind, body=_body(session, kind, told)
-    )
+    row = _addressed(hook, kind, _body(session, kind, told))
     session.add(row)
     session.flush()
     return row
@@ -208,6 +203,10 @@ def _enabled(session: Session, webhook_id: str) -> WebhookRow:
     if not row.enabled:
         raise Conflict(f"{row.id}: expected a webhook that is enabled, got one that is not; enable it with PATCH")
     return row
+
+
+def _addressed(hook: WebhookRow, kind: str, body: str) -> DeliveryRow:
+    return DeliveryRow(id=new_id("dlv"), workspace=hook.workspace, webhook_id=hook.id, type=kind, body=body)
 
 
 def _body(session: Session, kind: str, data: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ EVENTS = JOB_EVENTS + DEPLOYMENT_EVENTS
 TEST_EVENT = "webhook.test"
 """Sent on request alone, whatever the webhook wants."""
 MOST = 100
-"""Webhooks that a zoo has at most: each change writes a row for every one."""
+"""Webhooks that a workspace has at most: each change writes a row for every one."""
 OLD_SECRET = timedelta(hours=24)
 """How long the secret before a rotation goes on signing."""
 

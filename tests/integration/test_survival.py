@@ -15,6 +15,7 @@ import pytest
 from app.client import Client, Dataset
 from app.demo import Material, png
 from tests.integration.conftest import LONG, QUICK, Start, Up, fill, start_service, stop_service, wait_until
+from tests.stack import is_runner
 from workers.nursery import TITLE
 
 SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
@@ -61,7 +62,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]
         _collect_garbage(service)  # where the job stood was kept as objects
         assert service.objects() == objects
         assert list((service.data_dir / "uploads").iterdir()) == []
-        wait_until(lambda: not any(" ".join(p.cmdline()).startswith(TITLE) for p in service.children()), 5)
+        wait_until(lambda: not any(is_runner(p) for p in service.children()), 5)
 
 
 def _collect_garbage(service: Up) -> None:
