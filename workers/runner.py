@@ -38,12 +38,14 @@ from pnc_core.identity import fingerprint
 from pnc_core.job import Progress
 from pnc_core.manifest import Payload
 from pnc_core.positions import trace
+from pnc_core.vision import torchvision_models
 from workers import endings
 from workers.checkpoints import StoredCheckpoints
 from workers.judging import judged
 from workers.loading import load_images, load_version
 from workers.patience import UNREACHABLE, patient
 
+torchvision_models()  # takes longer than all else that a child would have to import
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""

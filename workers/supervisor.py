@@ -144,11 +144,11 @@ class Supervisor:
         while not _ended(child):
             now = time.monotonic()
             if self.stop.is_set():
-                _stop(child)
+                self._stop(kind, lease, child)
                 self._say(kind.release, lease)
                 return None
             if limit is not None and now > began + limit:
-                _stop(child)
+                self._stop(kind, lease, child)
                 self._say(partial(runs.fail, problem=_too_long(limit)), lease)
                 return None
             if now < next_beat:
@@ -156,7 +156,7 @@ class Supervisor:
             next_beat = now + beat
             order = self._heartbeat(kind, lease)
             if order in _STOPPED:
-                _stop(child)
+                self._stop(kind, lease, child)
                 self._say(_STOPPED[order], lease)
                 return None
             if order == "lost":
@@ -177,6 +177,17 @@ class Supervisor:
         except SQLAlchemyError:
             log.exception("%s: its time limit is not known", lease.id)
             return None
+
+    def _stop(self, kind: Kind, lease: Lease, child: BaseProcess) -> None:
+        """Ask a child to stop, wait a little, then kill it; the lease is kept meanwhile, for there is a last word."""
+        child.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < deadline:
+            self._heartbeat(kind, lease)
+            if _ended(child, min(self.zoo.settings.heartbeat_seconds, GRACE_SECONDS)):
+                return
+        _kill(child)
+        self._heartbeat(kind, lease)
 
     def _heartbeat(self, kind: Kind, lease: Lease) -> str | None:
         try:
@@ -224,13 +235,6 @@ def accelerators() -> list[str]:
 def _ended(child: BaseProcess, seconds: float = POLL_SECONDS) -> bool:
     child.join(seconds)
     return child.exitcode is not None
-
-
-def _stop(child: BaseProcess) -> None:
-    """Ask, wait a little, then kill."""
-    child.terminate()
-    if not _ended(child, GRACE_SECONDS):
-        _kill(child)
 
 
 def _kill(child: BaseProcess) -> None:

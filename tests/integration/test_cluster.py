@@ -45,14 +45,16 @@ def shared(
 
 @pytest.fixture
 def stack(shared: tuple[Stack, Dataset]) -> Iterator[Stack]:
-    """The shared stack with one worker."""
+    """The shared stack with one worker that has nothing to do."""
     stack, _ = shared
     if not stack.workers:
         stack.add_worker()
     yield stack
-    for worker in stack.workers:
+    first, *more = stack.workers
+    for worker in more if first.running else stack.workers:
         worker.stop()
-    stack.workers.clear()
+    stack.workers[:] = [first] if first.running else []
+    wait_until(lambda: stack.runners() == [], 20)
 
 
 @pytest.fixture

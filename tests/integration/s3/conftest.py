@@ -33,7 +33,7 @@ def store(settings: Settings) -> Iterator[S3Store]:
 @pytest.fixture
 def zoo(settings: Settings) -> Iterator[Zoo]:
     """An empty zoo."""
-    given = settings.model_dump(exclude={"data_dir"})
+    given = settings.model_dump(exclude={"data_dir", "database_url"})
     zoo = seeds.new_zoo(settings.data_dir, **given)
     yield zoo
     zoo.close()

@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from app.main import create_app
-from app.zoo import db, deployments, desired
+from app.zoo import deployments, desired
 from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
 
 
 class InProcess(httpx.BaseTransport):
@@ -100,8 +101,8 @@ class FakeServing:
 @contextmanager
 def running_app(settings: Settings, serving: FakeServing) -> Iterator[FastAPI]:
     """The application on a fresh, migrated zoo, beside a serving process that the test directs."""
+    seeds.lay_database(settings.data_dir)
     app = create_app(settings, serving_transport=serving.transport)
-    db.migrate(app.state.zoo.database)
     serving.zoo = app.state.zoo
     yield app
     app.state.zoo.close()

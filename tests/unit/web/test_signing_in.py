@@ -8,11 +8,11 @@ import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.zoo import db
 from app.zoo.keys import COOKIE
 from app.zoo.settings import Settings
 from tests.unit.api.inprocess import InProcess
 from tests.unit.api.keyed import OWN, new_key
+from tests.unit.zoo import seeds
 
 OURS = {"Origin": "http://localhost:8000"}
 
@@ -20,8 +20,8 @@ OURS = {"Origin": "http://localhost:8000"}
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[FastAPI]:
     """The application with pages and keys."""
+    seeds.lay_database(tmp_path)
     app = create_app(Settings(data_dir=tmp_path, require_keys=True, internal_key=OWN))
-    db.migrate(app.state.zoo.database)
     yield app
     app.state.zoo.close()
 

@@ -1,8 +1,10 @@
 """Zoos with rows in them, made through the same functions the service uses."""
 
+import functools
 import hashlib
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
 from app.zoo import datasets, db, jobs, models, runs, uploads, validation
+from app.zoo.db import Database
 from app.zoo.jobs import JobRequest
 from app.zoo.leases import Lease
 from app.zoo.settings import Settings
@@ -17,12 +20,33 @@ from app.zoo.tables import DatasetRow, JobRow, ModuleRow, UploadRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.config import CloneConfig, NetworkSpec
 
+DATABASE = "zoo.db"
 LOW, HIGH = ("0", "1", "2", "3", "4"), ("5", "6", "7", "8", "9")
 
 
+@functools.cache
+def _migrated() -> bytes:
+    """The file of an empty SQLite database at the newest revision; the migrations take longer than many tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = Settings(data_dir=Path(directory))
+        database = Database(settings.database_url)
+        db.migrate(database)
+        database.close()
+        return Path(directory, DATABASE).read_bytes()
+
+
+def lay_database(directory: Path) -> None:
+    """Put an empty, migrated SQLite database where a zoo in this directory looks for it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / DATABASE).write_bytes(_migrated())
+
+
 def new_zoo(directory: Path, **settings: object) -> Zoo:
+    if "database_url" not in settings:
+        lay_database(directory)
     zoo = open_zoo(Settings(data_dir=directory, **settings))  # type: ignore[arg-type]
-    db.migrate(zoo.database)
+    if "database_url" in settings:
+        db.migrate(zoo.database)
     return zoo
 
 
