@@ -31,7 +31,7 @@ QUICK = {
     "PNC_HEARTBEAT_SECONDS": "1",
     "PNC_RING_AGAIN_SECONDS": "3",
     "PNC_CHECKPOINT_SECONDS": "1",
-    "PNC_SHARE_SECONDS": "1",
+    "PNC_SHARE_SECONDS": "0",
     "PNC_THREADS": "1",
     "PNC_LOG_LEVEL": "info",
 }
@@ -73,18 +73,24 @@ class Stack:
         migration.start()
         while migration.running:
             time.sleep(0.05)
-        for process, url in ((self.api, self.url), (self.serving, self._serving_url)):
+        fronts = {self.api: self.url, self.serving: self._serving_url}
+        for process in (*fronts, *(self._new_worker() for _ in range(workers))):
             process.start()
+        for process, url in fronts.items():
             process.wait_until(lambda url=url: answers(url))
-        for _ in range(workers):
-            self.add_worker()
+        for worker in self.workers:
+            worker.wait_until(lambda worker=worker: "is ready" in said(worker))
 
     def add_worker(self, *, prefix: Sequence[str] = (), **settings: str) -> Process:
         """Start one more worker and wait until it takes jobs."""
-        worker = self.process(f"worker{len(self.workers)}", "-m", "app.cli", "worker", prefix=prefix, **settings)
-        self.workers.append(worker)
+        worker = self._new_worker(prefix, **settings)
         self.start_worker(worker)
         return worker
+
+    def _new_worker(self, prefix: Sequence[str] = (), **settings: str) -> Process:
+        name = f"worker{len(self.workers)}"
+        self.workers.append(self.process(name, "-m", "app.cli", "worker", prefix=prefix, **settings))
+        return self.workers[-1]
 
     def start_worker(self, worker: Process) -> None:
         """Start a worker, perhaps again."""

@@ -61,8 +61,8 @@ class Chaos:
     def learn(self) -> None:
         """What undisturbed jobs come to."""
         with Client(self.stack.url) as client:
-            for config in CONFIGS:
-                job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", self.dataset.id, config).id)
+            posted = [client.jobs.create("digits-low", "digits-high", self.dataset.id, config) for config in CONFIGS]
+            for job in [client.jobs.wait(job.id) for job in posted]:
                 if job.module is None:
                     raise SystemExit(f"an undisturbed job ended {job.state}: {job.problem}")
                 self._reference.append({bundle.digest for bundle in client.modules.get(job.module).bundles})

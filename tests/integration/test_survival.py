@@ -50,6 +50,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]
     with Client(service.url) as client:
         _collect_garbage(service)
         objects, modules = service.objects(), list(client.modules.list())
+        begun = set((service.data_dir / "uploads").iterdir())  # by processes that other tests have killed
         job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
         wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
         asked = time.monotonic()
@@ -61,7 +62,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]
         assert list(client.modules.list()) == modules
         _collect_garbage(service)  # where the job stood was kept as objects
         assert service.objects() == objects
-        assert list((service.data_dir / "uploads").iterdir()) == []
+        assert set((service.data_dir / "uploads").iterdir()) <= begun
         wait_until(lambda: not any(is_runner(p) for p in service.children()), 5)
 
 

@@ -66,6 +66,7 @@ rgw dns name = localhost
 rgw data = {directory}/rgw
 rgw enable usage log = false
 rgw enable ops log = false
+rgw cache enabled = false
 rgw run sync thread = false
 rgw gc max objs = 4
 rgw lc max objs = 4
