@@ -8,6 +8,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints-cpu.txt
 SEED ?= 0
 ARGS ?=
+QUICKLY ?= -m 'not slow'
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +22,7 @@ DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos fuzz up test lint format unit integration browser docs site pins clean
+.PHONY: help setup demo stack chaos fuzz up test thorough lint format unit integration browser docs site pins clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -61,7 +62,11 @@ fuzz: $(DEV) ## ten thousand odd requests, sequences and files; the last line is
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-test: lint unit integration ## set everything up, check and test everything
+test: lint unit integration ## set everything up, check and test; a quarter of an hour on two cores
+
+thorough: lint ## all tests there are, the slow ones, the pages and the tutorials among them; an hour
+	@$(MAKE) unit integration QUICKLY=
+	$(MAKE) browser docs
 
 lint: $(DEV) ## style, types, and who may import whom
 	@$(BIN)/ruff check --quiet .
@@ -77,10 +82,10 @@ format: $(DEV) ## put the code into its form
 unit integration: export OMP_NUM_THREADS := 1
 
 unit: $(DEV) ## tests that need no socket and no other process
-	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(ARGS)
+	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(QUICKLY) $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
-	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder --durations=12 $(ARGS)
+	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder --durations=12 $(QUICKLY) $(ARGS)
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)

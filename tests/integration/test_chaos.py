@@ -9,6 +9,7 @@ import pytest
 KINDS = "worker,postgres,freeze"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_doubled_or_different_when_parts_die() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--faults", "3", "--every", "1", "--workers", "2"]

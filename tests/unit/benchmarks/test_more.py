@@ -9,6 +9,8 @@ from benchmarks import costs, heterogeneous, sources
 from benchmarks.data import Split, load
 from benchmarks.heterogeneous import Cell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -50,6 +50,7 @@ def test_a_table_has_mean_and_spread_over_the_splits() -> None:
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
+@pytest.mark.slow
 def test_a_run_is_written_down_taken_up_again_and_reported(tmp_path: Path) -> None:
     common = ["--suite", "digits", "--seeds", "0", "--out", str(tmp_path)]
     first = _run(*common, "--methods", "target_only")

@@ -85,6 +85,7 @@ def test_a_rival_leaves_both_networks_as_they_are(method: str, before: list[str]
     assert once(method)[2] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", RIVALS)
 def test_the_same_seed_gives_the_same_record(method: str, arena: Arena, once: Once) -> None:
     torch.manual_seed(torch.randint(1000, ()).item())  # what others draw does not matter
