@@ -56,7 +56,9 @@ class Row:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for results.json, serving.md and the environments.")],
     quick: Annotated[bool, typer.Option(help="Two short rounds: shows that it works, measures little.")] = False,
-    rounds: Annotated[int, typer.Option(help="How often every system is measured.", min=1)] = 5,
+    rounds: Annotated[
+        int, typer.Option(help="How often every system is measured; 0: modules going in and out alone.", min=0)
+    ] = 5,
     seconds: Annotated[float, typer.Option(help="Of every measurement.", min=0.5)] = 6.0,
     threads: Annotated[int, typer.Option(help="Processor threads of every network.")] = 1,
     only: Annotated[str, typer.Option(help="Systems, by name.")] = "fastapi,litserve,mlserver,pnc",

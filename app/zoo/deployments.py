@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload, selectinload
 
 from app.zoo import clock, models, modules, outbox, signatures
 from app.zoo.desired import IS_WANTED
@@ -81,6 +81,12 @@ def revision(session: Session, deployment: DeploymentRow) -> RevisionRow:
     return session.get_one(RevisionRow, (deployment.id, deployment.generation))
 
 
+def _current(session: Session, deployment: DeploymentRow) -> RevisionRow:
+    """The revision that is wanted, to be changed: who attaches waits, and what nobody asks for is not read."""
+    needed = (lazyload("*"), selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module))
+    return session.get_one(RevisionRow, (deployment.id, deployment.generation), options=needed)
+
+
 def revisions(session: Session, deployments: Sequence[DeploymentRow]) -> dict[str, RevisionRow]:
     """The wanted revision of each deployment, by the deployment's id, with one query for all."""
     query = select(RevisionRow).join(DeploymentRow, IS_WANTED).where(DeploymentRow.id.in_([d.id for d in deployments]))
@@ -98,7 +104,7 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
-    current, module = revision(session, row), modules.get(session, module_id)
+    current, module = _current(session, row), modules.get(session, module_id, lazyload("*"))
     attached = [a.module for a in current.attachments]
     if module.id in {m.id for m in attached}:
         return Change(row, changed=False)
@@ -115,11 +121,12 @@ def detach(session: Session, name: str, module_id: str, *, if_match: int | None 
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
-    current, module = revision(session, row), modules.get(session, module_id)
-    left = [a.module_id for a in current.attachments if a.module_id != module.id]
-    if len(left) == len(current.attachments):
+    current = _current(session, row)
+    attached = [a.module_id for a in current.attachments]
+    if module_id not in attached:
+        modules.get(session, module_id)
         return Change(row, changed=False)
-    _publish(session, row, current.version_id, left)
+    _publish(session, row, current.version_id, [m for m in attached if m != module_id])
     return Change(row, changed=True)
 
 
@@ -134,11 +141,11 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
-    current = revision(session, row)
+    current = _current(session, row)
     if len(set(module_ids)) != len(module_ids):
         raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
     wanted: list[ModuleRow] = []
-    for module in (modules.get(session, module_id) for module_id in module_ids):
+    for module in (modules.get(session, module_id, lazyload("*")) for module_id in module_ids):
         _check_fits(session, current.version, wanted, module)
         wanted.append(module)
     if [m.id for m in wanted] == [a.module_id for a in current.attachments]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload, selectinload
 
 from app.zoo import models
 from app.zoo.isolation import parted, qualified
-from app.zoo.tables import DeploymentRow, ModuleRow, RevisionRow
+from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
 from pnc_core.config import NetworkSpec
 
 IS_WANTED = (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation)
@@ -41,6 +41,14 @@ class DesiredDeployment:
     modules: tuple[DesiredModule, ...]
 
 
+_NEEDED = (
+    lazyload("*"),
+    selectinload(RevisionRow.version).selectinload(VersionRow.model),
+    selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
+)
+"""An attach waits for this to be read: what nobody asks for is left out."""
+
+
 def deployments(session: Session) -> list[DesiredDeployment]:
     """All that shall be served, by name."""
     query = (
@@ -48,6 +56,7 @@ def deployments(session: Session) -> list[DesiredDeployment]:
         .join(RevisionRow, IS_WANTED)
         .where(DeploymentRow.deleted_at.is_(None))
         .order_by(DeploymentRow.name)
+        .options(*_NEEDED)
     )
     return [_desired(deployment, wanted) for deployment, wanted in session.execute(query)]
 
@@ -58,7 +67,8 @@ def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[D
     query = select(ModuleRow).where(
         ModuleRow.workspace == workspace, ModuleRow.target_fingerprint == wanted.fingerprint
     )
-    return [_desired_module(row) for row in session.scalars(query.order_by(ModuleRow.id.desc()).limit(most))]
+    query = query.order_by(ModuleRow.id.desc()).limit(most).options(lazyload("*"), selectinload(ModuleRow.bundles))
+    return [_desired_module(row) for row in session.scalars(query)]
 
 
 def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:

@@ -2,6 +2,7 @@
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.zoo.errors import NotFound
 from app.zoo.pages import Page, Window, page
@@ -16,13 +17,18 @@ def list_modules(session: Session, window: Window, *, target_fingerprint: str | 
     return page(session, query, ModuleRow.id, str, window)
 
 
-def get(session: Session, module_id: str) -> ModuleRow:
+def get(session: Session, module_id: str, *options: ORMOption) -> ModuleRow:
     """One module.
+
+    Args:
+        session: A session.
+        module_id: Its id.
+        *options: How to load what hangs on it.
 
     Raises:
         NotFound: there is none with this id.
     """
-    module = session.get(ModuleRow, module_id)
+    module = session.get(ModuleRow, module_id, options=options)
     if module is None:
         raise NotFound(f"expected a module, got none with id {module_id!r:.80}; see GET /v1/modules")
     return module

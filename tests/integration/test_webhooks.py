@@ -1,13 +1,17 @@
 """Messages to a real receiver: verified, repeated, and never sent where they must not go."""
 
+import base64
 import functools
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,12 +25,15 @@ from standardwebhooks import Webhook
 from app import demo
 from app.client import ApiError, Client, Delivery
 from app.zoo.outbox import Letter
-from tests.integration.conftest import QUICK, Start, fill
+from tests.integration.conftest import QUICK, Start, fill, wait_until
+from tests.services.processes import free_port
 from workers import delivering
 
 Heard = list[tuple[dict[str, str], str]]
 """Headers and body of every message."""
 Respond = Callable[["Receiver"], None]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "receive_webhooks.py"
+TOLD = {"type": "job.succeeded", "timestamp": "2026-01-01T00:00:00Z", "data": {"job": "job_1"}}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -110,6 +117,27 @@ def test_a_job_is_told_of_again_and_again_until_the_receiver_takes_it(
         settled(client, hook.id, again.id)
         assert heard[-1][1] == heard[0][1]
         assert len(heard) == 4
+
+
+def test_the_example_takes_what_is_ours_and_nothing_else() -> None:
+    port = free_port()
+    command = [sys.executable, str(EXAMPLE), SECRET, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as example:
+        assert example.stdout is not None
+        try:
+            wait_until(lambda: _listens(port), 20)
+            true = Letter("dlv_1", f"http://127.0.0.1:{port}/", json.dumps(TOLD), (SECRET,), datetime.now(UTC))
+            forged = replace(true, secrets=("whsec_" + base64.b64encode(b"another secret of theirs").decode(),))
+            assert delivering.send(forged, private=True).status == 401
+            assert delivering.send(true, private=True).status == 204
+            assert example.stdout.readline() == "2026-01-01T00:00:00Z job.succeeded: {'job': 'job_1'}\n"
+        finally:
+            example.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_private_addresses_are_refused_before_anything_is_kept(client: Client) -> None:
