@@ -1,9 +1,13 @@
 """A user's way through the service, from two trained networks to a served composed one and back."""
 
 import hashlib
+import sqlite3
+import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
@@ -130,8 +134,7 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     service: Up, client: Client, material: Material, dataset: Dataset, module: str, damage: str
 ) -> None:
     config = replace(QUICK, classes=("5",), seed=len(damage))
-    serving = service.child("app.serving")
-    serving.suspend()  # or it may load the module ahead, while the bundle is still whole
+    serving = frozen(service)  # or it may load the module ahead, while the bundle is still whole
     try:
         job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, config).id)
         assert job.module is not None
@@ -154,6 +157,22 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     assert client.deployments.get(name).desired.modules == [module]
     client.deployments.create(f"{name}-neighbour", "digits-low")  # one deployment's trouble is no other's
     assert client.deployments.get(f"{name}-neighbour").settled
+
+
+def frozen(service: Up) -> psutil.Process:
+    """The serving process, suspended at a moment when it does not hold the database."""
+    serving = service.child("app.serving")
+    for _ in range(20):
+        serving.suspend()
+        with closing(sqlite3.connect(service.data_dir / "zoo.db", timeout=2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                serving.resume()
+                time.sleep(0.1)
+            else:
+                return serving
+    raise AssertionError("the database is always locked")
 
 
 def spoil(path: Path, damage: str) -> None:
