@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 GONE = ("404", "NoSuchKey", "NotFound")
 TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
 """Answers to a conditional put: somebody else was first."""
-NO_UPLOAD = ("NoSuchUpload",)
+NO_UPLOAD = ("NoSuchUpload", "NoSuchKey")
+"""Answers about an upload that another process has ended; radosgw gives the second while it is ending."""
 READS = 5
 """How often reading goes on where it broke before it is given up."""
 _BUFFER = 1024 * 1024

@@ -23,6 +23,7 @@ YOUNG_SECONDS = 600.0
 """An object that was put again after this time is made young; before, it is far from being garbage."""
 INCOMING = "incoming/"
 """Where uploads of clients wait for their digest to be checked."""
+_TRIES = 3
 _COPYING = TransferConfig(multipart_threshold=4 * 1024**3, multipart_chunksize=1024**3)
 """A server copies up to 5 GiB in one go."""
 
@@ -176,14 +177,16 @@ class S3Store:
 
     def _send_parts(self, path: Path, stored: Stored) -> None:
         parts = self.multipart(stored.key, stored.bytes)
-        try:
-            self._send_missing(parts, path)
-        except ClientError as error:
-            # Another process has sent the same bytes under the same upload, and ended it.
-            if code_of(error) not in NO_UPLOAD:
-                raise
-            if self.bucket.head(self.name(stored.key)) is None:
+        for tries_left in reversed(range(_TRIES)):
+            try:
                 self._send_missing(parts, path)
+            except ClientError as error:
+                # Another process has sent the same bytes under the same upload, and ended it.
+                if code_of(error) not in NO_UPLOAD or not tries_left:
+                    raise
+                if self.bucket.head(self.name(stored.key)) is None:
+                    continue
+            return
 
     def _send_missing(self, parts: Multipart, path: Path) -> None:
         upload_id = parts.find() or parts.begin()
