@@ -182,9 +182,11 @@ class S3Store:
                 self._send_missing(parts, path)
             except ClientError as error:
                 # Another process has sent the same bytes under the same upload, and ended it.
-                if code_of(error) not in NO_UPLOAD or not tries_left:
+                if code_of(error) not in NO_UPLOAD:
                     raise
                 if self.bucket.head(self.name(stored.key)) is None:
+                    if not tries_left:
+                        raise
                     continue
             return
 
