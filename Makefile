@@ -62,7 +62,7 @@ fuzz: $(DEV) ## ten thousand odd requests, sequences and files; the last line is
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-test: lint unit integration ## set everything up, check and test; a quarter of an hour on two cores
+test: lint unit integration ## set everything up, check and test; some twenty minutes on two slow cores
 
 thorough: lint ## all tests there are, the slow ones, the pages and the tutorials among them; an hour
 	@$(MAKE) unit integration QUICKLY=
