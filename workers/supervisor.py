@@ -144,20 +144,17 @@ class Supervisor:
         while not _ended(child):
             now = time.monotonic()
             if self.stop.is_set():
-                self._stop(kind, lease, child)
-                self._say(kind.release, lease)
+                self._stop(kind, lease, child, kind.release)
                 return None
             if limit is not None and now > began + limit:
-                self._stop(kind, lease, child)
-                self._say(partial(runs.fail, problem=_too_long(limit)), lease)
+                self._stop(kind, lease, child, partial(runs.fail, problem=_too_long(limit)))
                 return None
             if now < next_beat:
                 continue
             next_beat = now + beat
             order = self._heartbeat(kind, lease)
             if order in _STOPPED:
-                self._stop(kind, lease, child)
-                self._say(_STOPPED[order], lease)
+                self._stop(kind, lease, child, _STOPPED[order])
                 return None
             if order == "lost":
                 # A child that ends its row gives up the lease a moment before it exits.
@@ -178,16 +175,16 @@ class Supervisor:
             log.exception("%s: its time limit is not known", lease.id)
             return None
 
-    def _stop(self, kind: Kind, lease: Lease, child: BaseProcess) -> None:
-        """Ask a child to stop, wait a little, then kill it; the lease is kept meanwhile, for there is a last word."""
+    def _stop(self, kind: Kind, lease: Lease, child: BaseProcess, last: Word) -> None:
+        """Ask a child to stop, wait a little, then kill it; the lease is kept meanwhile, for the last word."""
         child.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
             self._heartbeat(kind, lease)
             if _ended(child, min(self.zoo.settings.heartbeat_seconds, GRACE_SECONDS)):
-                return
+                break
         _kill(child)
-        self._heartbeat(kind, lease)
+        self._say(last, lease)
 
     def _heartbeat(self, kind: Kind, lease: Lease) -> str | None:
         try:

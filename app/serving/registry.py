@@ -224,7 +224,8 @@ class Registry:
             self._trunks[wanted.version_id] = trunk
         branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
         snapshot = compose(wanted, trunk, branches)
-        # The trunk and each branch have been warmed up: what may be new is that they are together.
+        # The trunk and each branch have been warmed up: what may be new is that they are together. What is served
+        # together has been tried so, and stays good when a module leaves.
         if len(branches) > 1 and not all(self._serves(wanted.name, module) for module in wanted.modules):
             try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
         return snapshot

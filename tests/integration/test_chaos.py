@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-KINDS = "worker,postgres,freeze"
+KINDS = "worker,postgres,redis,freeze,runner"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_doubled_or_different_when_parts_die() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--faults", "3", "--every", "1", "--workers", "2"]
+    command = [sys.executable, "-m", "tests.chaos", "--faults", "5", "--every", "1", "--workers", "2"]
     done = subprocess.run([*command, "--kinds", KINDS], capture_output=True, text=True, check=False)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     assert last.startswith("CHAOS "), done.stderr[-3000:]
     found = json.loads(last.removeprefix("CHAOS "))
-    assert found.pop("faults") == 3
+    assert found.pop("faults") == 5
     assert found.pop("jobs") >= 2
     assert set(found.values()) == {0}, found

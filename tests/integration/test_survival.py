@@ -26,7 +26,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, material: Material, files: 
     """A service that soon misses who is silent, with networks and images."""
     service = start_service(tmp_path_factory.mktemp("filled") / "data", **SHORT_LEASE)
     yield service, fill(service.url, material, files)
-    stop_service(service)
+    assert stop_service(service) == 0
 
 
 @pytest.mark.parametrize("victim", ["workers.embedded", TITLE])
@@ -93,9 +93,10 @@ def test_interrupt_gives_the_job_back_a_restart_goes_on_and_children_end_with_th
 ) -> None:
     first, dataset = filled
     with Client(first.url) as client:
-        module = next(iter(client.modules.list()))
-        client.deployments.create("digits", "digits-low@1")
-        client.deployments.attach("digits", module.id)
+        done = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
+        assert done.module is not None
+        client.deployments.create("digits", "digits-low")
+        client.deployments.attach("digits", done.module)
         answer = client.deployments.predict("digits", png(material.test.images[0]))
         config = replace(QUICK, classes=("5", "6"), epochs=30)
         job = client.jobs.create("digits-low", "digits-high", dataset.id, config)

@@ -18,6 +18,8 @@ FAMILIES = [
     ("torchvision/mobilenet_v2", 32), ("torchvision/mobilenet_v3_small", 32), ("torchvision/shufflenet_v2_x0_5", 32),
     ("torchvision/regnet_x_400mf", 32), ("torchvision/convnext_tiny", 32),
     ("timm/resnet10t", 32), ("timm/vit_tiny_patch16_224", 48),
+    pytest.param("torchvision/mnasnet0_5", 32, marks=pytest.mark.slow),
+    pytest.param("timm/mobilenetv3_small_050", 32, marks=pytest.mark.slow),
 ]  # fmt: skip
 
 

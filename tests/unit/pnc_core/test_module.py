@@ -144,6 +144,8 @@ def test_a_head_that_its_taps_do_not_fit_is_refused(
 ARCHITECTURES = [
     "resnet20", "vgg", "torchvision/resnet18", "torchvision/mobilenet_v2",
     "torchvision/swin_t", "torchvision/convnext_tiny", "torchvision/squeezenet1_1",
+    pytest.param("torchvision/efficientnet_b0", marks=pytest.mark.slow),
+    pytest.param("torchvision/shufflenet_v2_x0_5", marks=pytest.mark.slow),
 ]  # fmt: skip
 
 
