@@ -1,5 +1,6 @@
 """The serving process's own ASGI app: `uvicorn --factory app.serving.main:create_serving_app`."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +22,10 @@ from app.serving.programs import Mode
 from app.serving.registry import Registry
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+
+SWITCH_SECONDS = 50e-6
+"""How long a thread may keep Python's lock while another waits for it. Python's own 5 ms are as long as
+a small network takes: the device would stand idle between two batches while requests are read."""
 
 
 def create_serving_app(settings: Settings | None = None) -> FastAPI:
@@ -67,6 +72,7 @@ def _mode(settings: Settings) -> Mode:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host: Host = app.state.host
+    sys.setswitchinterval(SWITCH_SECONDS)
     host.engine.start()
     host.registry.start()
     yield

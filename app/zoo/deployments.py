@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, lazyload, selectinload
 
-from app.zoo import clock, models, modules, outbox, signatures
+from app.zoo import clock, leases, models, modules, outbox, signatures
 from app.zoo.desired import IS_WANTED
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
@@ -63,13 +63,20 @@ def list_deployments(session: Session, window: Window) -> Page[DeploymentRow]:
     return page(session, query, DeploymentRow.id, str, window)
 
 
-def get(session: Session, name: str) -> DeploymentRow:
+def get(session: Session, name: str, *, lock: bool = False) -> DeploymentRow:
     """One deployment.
+
+    Args:
+        session: Where it is read.
+        name: Of the deployment.
+        lock: Whether others who change it wait for this transaction's end; it is read anew then.
 
     Raises:
         NotFound: there is none with this name.
     """
     query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
+    if lock:
+        query = query.with_for_update().execution_options(**leases.FRESH)
     row = session.scalars(query).one_or_none()
     if row is None:
         raise NotFound(f"expected a deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>")
@@ -280,9 +287,7 @@ def _servable(session: Session, target: str) -> VersionRow:
 
 
 def _locked(session: Session, name: str, if_match: int | None) -> DeploymentRow:
-    row = get(session, name)
-    session.flush()
-    session.refresh(row, with_for_update=True)
+    row = get(session, name, lock=True)
     _check_generation(name, row, if_match)
     return row
 

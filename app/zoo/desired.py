@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, lazyload, selectinload
+from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
 from app.zoo import models
 from app.zoo.isolation import parted, qualified
@@ -43,7 +43,7 @@ class DesiredDeployment:
 
 _NEEDED = (
     lazyload("*"),
-    selectinload(RevisionRow.version).selectinload(VersionRow.model),
+    joinedload(RevisionRow.version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True),
     selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
 )
 """An attach waits for this to be read: what nobody asks for is left out."""

@@ -110,7 +110,10 @@ def check_served(session: Session, module_ids: Iterable[str]) -> None:
     Raises:
         Unsigned: one of them may not be.
     """
-    ids, strict = list(module_ids), select(WorkspaceRow.name).where(WorkspaceRow.require_signature)
+    ids = list(module_ids)
+    if not ids:
+        return
+    strict = select(WorkspaceRow.name).where(WorkspaceRow.require_signature)
     query = select(ModuleRow).where(ModuleRow.id.in_(ids), ModuleRow.workspace.in_(strict))
     for module in sorted(session.scalars(query), key=lambda module: ids.index(module.id)):
         check_required(session, module)
