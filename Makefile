@@ -22,7 +22,7 @@ DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos fuzz up test thorough lint format unit integration browser docs site pins clean
+.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser docs site pins clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -58,6 +58,9 @@ chaos: $(DEV) ## break the stack in every way it must survive, 60 times; ARGS="-
 
 fuzz: $(DEV) ## ten thousand odd requests, sequences and files; the last line is FUZZ and JSON; ARGS="--seed 1"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(DEV) ## half an hour of everything at once on one service; the last line is SOAK and JSON; ARGS="--minutes 5"
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up

@@ -9,6 +9,8 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.pool import Pool
 
 WARM_UP = 0.5
 """Seconds before counting begins."""
@@ -48,8 +50,13 @@ class Load:
 
 def run(request: Request, connections: int, seconds: float) -> Load:
     """Ask again and again over so many connections, from another process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_run, (request, connections, seconds))
+    return _other_process().apply(_run, (request, connections, seconds))
+
+
+@cache
+def _other_process() -> Pool:
+    """One for all loads: it takes seconds to start."""
+    return multiprocessing.get_context("spawn").Pool(1)
 
 
 def _run(request: Request, connections: int, seconds: float) -> Load:

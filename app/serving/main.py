@@ -1,6 +1,7 @@
 """The serving process's own ASGI app: `uvicorn --factory app.serving.main:create_serving_app`."""
 
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -73,6 +74,8 @@ def _mode(settings: Settings) -> Mode:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host: Host = app.state.host
     sys.setswitchinterval(SWITCH_SECONDS)
+    # A recording that knows one case only is found out by comparing it: the operator need not hear of it.
+    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
     host.engine.start()
     host.registry.start()
     yield

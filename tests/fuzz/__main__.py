@@ -37,7 +37,7 @@ def main() -> None:
             print("\n".join(found.examples), flush=True)
         round_ += 1
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as service:
-        files, refused, wrong = feed(service, Path(folder))
+        files, refused, wrong = feed(service.url, service.secret, Path(folder))
         print("\n".join(wrong), flush=True)
     environment = {**os.environ, "PNC_FUZZ": "long"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *MACHINES]

@@ -13,5 +13,5 @@ def test_odd_requests_and_hostile_files_are_answered_with_problems(tmp_path: Pat
     with running(tmp_path) as service:
         found = fuzz_requests(service, examples=1, seed=0, most_cases=150)
         assert (found.server_errors, found.unauthenticated, found.schema_violations) == (0, 0, 0), found.examples
-        files, refused, wrong = feed(service, tmp_path, every=20)
+        files, refused, wrong = feed(service.url, service.secret, tmp_path, every=20)
         assert refused == files, wrong

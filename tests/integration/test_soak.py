@@ -1,0 +1,17 @@
+"""Everything at once, for as long as a test may take; `make soak` goes on for half an hour."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.soak.__main__ import soak
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_unexpected_happens_when_all_comes_at_once(tmp_path: Path) -> None:
+    found = soak(tmp_path, 0.5, 0, Console(quiet=True))
+    assert found.complaints == []
+    assert found.facts["target_restored"]
+    assert {"jobs_succeeded", "swaps", "bad_inputs", "uploads", "predictions"} <= found.facts.keys()

@@ -1,0 +1,91 @@
+"""What must hold after a long time: memory, and that files and database agree."""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import psutil
+from sqlalchemy import func, select
+
+from app.zoo import garbage
+from app.zoo.errors import ZooError
+from app.zoo.settings import Settings
+from app.zoo.store import verified_file
+from app.zoo.tables import OWNERS, AttemptRow, JobRow
+from app.zoo.zoo import open_zoo
+
+GROWTH = 0.1
+"""Share by which a process may be larger in the last quarter than in the second; the first warms up."""
+MEGA = 1e6
+
+
+@dataclass
+class Memory:
+    """What the processes of a service take of memory that is theirs alone, in MB."""
+
+    processes: dict[str, psutil.Process]
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+    def sample(self) -> None:
+        """Look once."""
+        for name, process in self.processes.items():
+            self.samples.setdefault(name, []).append(process.memory_full_info().uss / MEGA)
+
+    def grown(self) -> dict[str, tuple[float, float]]:
+        """Medians of the second and of the last quarter, by process."""
+        return {name: _quarters(values) for name, values in self.samples.items()}
+
+    @property
+    def is_flat(self) -> bool:
+        """Has no process grown?"""
+        return all(late <= (1 + GROWTH) * early for early, late in self.grown().values())
+
+
+def _quarters(values: list[float]) -> tuple[float, float]:
+    quarter = max(1, len(values) // 4)
+    return round(median(values[quarter : 2 * quarter] or values), 1), round(median(values[-quarter:]), 1)
+
+
+def inconsistencies(data_dir: Path) -> list[str]:
+    """What does not fit together in the directory of a service that has ended."""
+    found = [*_database(data_dir / "zoo.db")]
+    zoo = open_zoo(Settings(data_dir=data_dir))
+    try:
+        garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
+        with zoo.database.read() as session:
+            named = {
+                (row.key, row.digest) for table in OWNERS for row in session.execute(select(table.key, table.digest))
+            }
+            open_jobs = session.scalar(select(func.count()).where(JobRow.finished_at.is_(None)))
+            open_attempts = session.scalar(select(func.count()).where(AttemptRow.ended_at.is_(None)))
+        for key, digest in sorted(named):
+            try:
+                with verified_file(zoo.store, key, digest):
+                    pass
+            except ZooError as error:
+                found.append(f"object {key}: {error}")
+        orphans = set(zoo.store.older_than(-60)) - {key for key, _ in named}
+        found += [f"object {key}: no row names it" for key in sorted(orphans)]
+        found += [f"{path}: left in the staging folder" for path in _left(zoo.staging)]
+    finally:
+        zoo.close()
+    if open_jobs or open_attempts:
+        found.append(
+            f"expected all jobs to have ended, got {open_jobs} jobs and {open_attempts} attempts that have not"
+        )
+    return found
+
+
+def _database(file: Path) -> Iterable[str]:
+    with sqlite3.connect(file) as connection:
+        for pragma in ("integrity_check", "foreign_key_check"):
+            for row in connection.execute(f"PRAGMA {pragma}"):
+                if row != ("ok",):
+                    yield f"{pragma}: {row}"
+    connection.close()
+
+
+def _left(staging: Path) -> list[Path]:
+    return [path for path in staging.rglob("*") if path.is_file()]
