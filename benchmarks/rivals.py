@@ -7,12 +7,11 @@ References:
     LwF: Li, Hoiem, "Learning without Forgetting", ECCV 2016.
     EWC: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017.
     MEMO: Zhou et al., "A Model or 603 Exemplars", ICLR 2023.
-    ZipIt!: Stoica et al., "ZipIt! Merging Models from Different Tasks without Training", ICLR 2024.
 """
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.arena import Answer, Arena, answer_of, fitted_head, numbers
-from benchmarks.training import Loss, classifier, cross_entropy, distillation, fisher, fit, recalibrate, widened, wider
+from benchmarks.training import Loss, classifier, cross_entropy, distillation, fisher, fit, widened, wider
+from benchmarks.zipit import zipit_partial
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.evaluation import multiply_accumulates, predict
 from pnc_core.head import pool_taps
-from pnc_core.networks import BasicBlock, Chain, CifarResNet, build_network
+from pnc_core.networks import build_network
 from pnc_core.positions import INPUT, PositionInfo, Reader, cut, trace
 
 # Nothing is learnt, or only a head on frozen networks.
@@ -97,7 +97,7 @@ RATE, WEIGHT_DECAY, TEMPERATURE, DISTILLATION = 0.2, 2e-3, 2.0, 0.3
 # New images only. LwF: weight 1 63.3, 3 61.5. EWC 46.5; with all classes in its cross-entropy 37.3, anchored less 44.0.
 GENTLE, DISTILLATION_NEW, ANCHOR, STIFFEST, FISHER_IMAGES = 0.05, 1.0, 1e3, 10.0, 2000
 # MEMO with two of three stages 81.0, with the last alone 80.3.
-MEMO_DEPTH, MERGED_SHARE, MATCHED_IMAGES, STATISTICS_IMAGES = 0.35, 2 / 3, 500, 4000
+MEMO_DEPTH = 0.35
 
 
 def finetune_new(arena: Arena) -> Answer:
@@ -269,154 +269,6 @@ def joint(arena: Arena, *, everything: bool) -> Answer:
     recipe = arena.recipe_anew(images)
     fit(network, arena.spec, images, recipe, generator, loss=_balanced(arena), step=arena.step)
     return answer_of(network, arena, len(images))
-
-
-# Two networks are merged.
-
-
-def zipit_partial(arena: Arena) -> Answer:
-    """Two thirds of both networks merged without training; new logits are scaled and shifted."""
-    network, spec = Zipped(arena), arena.target[1]
-
-    def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        old, own = network(preprocess(pixels, spec, arena.device))
-        return old, own, [old]
-
-    head, logits = fitted_head(arena, "affine", read, views=1)
-    norms = [m for m in network.old.modules() if isinstance(m, nn.BatchNorm2d)]
-    size = numbers(network.merged, network.own, *norms, head)  # the rest of the old tail is the target's own
-    return Answer(logits, size, multiply_accumulates(network, spec), len(arena.images))
-
-
-class Zipped(nn.Module):
-    """The first blocks of two networks merged into one, and the rest of either behind it.
-
-    Channels of both networks are matched in pairs by their correlation, each once, and
-    a pair becomes one channel. Only the chain and ResNet families of this project.
-    """
-
-    def __init__(self, arena: Arena) -> None:
-        super().__init__()
-        (first, self.old), (second, self.own) = (_halves(network) for network, _ in (arena.target, arena.source))
-        self.merged = copy.deepcopy(first)
-        sides = [_zip_layers(first), _zip_layers(second)]
-        copies = _copies(sides[0], _correlations(arena, [first, second], sides))
-        for mixed, *layers in zip(_zip_layers(self.merged), *sides, strict=True):
-            _merge(mixed, layers, copies)
-        self._unzip = [_spread(sides[0][-1].makes, copies, side) for side in (0, 1)]
-        self._cloned = arena.cloned
-        # What is merged has less variance, and so have the tails' inputs.
-        recalibrate(self, arena.target[1], arena.images.sample(STATISTICS_IMAGES, arena.generator("statistics")))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Preprocessed images -> old logits, new logits."""
-        x = self.merged(x)
-        old, own = (torch.einsum("oi,nihw->nohw", rows, x) for rows in self._unzip)
-        return self.old(old), self.own(own)[:, self._cloned]
-
-
-def _halves(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
-    network = copy.deepcopy(network)
-    if isinstance(network, CifarResNet):
-        blocks = [network.stem, *network.layer1, *network.layer2, *network.layer3]
-    elif isinstance(network, Chain):
-        blocks = [*network.blocks]
-    else:
-        raise TypeError(f"network: expected a chain or a CIFAR ResNet, got {type(network).__name__}")
-    merged = round(MERGED_SHARE * len(blocks))
-    return nn.Sequential(*blocks[:merged]), nn.Sequential(*blocks[merged:], network.pool, network.flatten, network.fc)
-
-
-@dataclass(frozen=True)
-class _ZipLayer:
-    """A convolution, its norm, and the module whose output shows the channels it makes.
-
-    Channels belong to spaces, which are matched as one: a residual stream is a space,
-    and where it becomes wider another is laid beside it.
-    """
-
-    conv: nn.Conv2d
-    norm: nn.BatchNorm2d
-    shown: nn.Module
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
-
-
-def _zip_layers(trunk: nn.Sequential) -> list[_ZipLayer]:
-    found: list[_ZipLayer] = []
-    stream: tuple[int, ...] = ()
-    for block in trunk:
-        fresh = len(found)
-        if isinstance(block, BasicBlock):
-            found.append(_ZipLayer(block.conv1, block.bn1, block.relu1, stream, (fresh,)))
-            stream = (*stream, fresh + 1) if block.padding else stream
-            found.append(_ZipLayer(block.conv2, block.bn2, block.relu2, (fresh,), stream))
-        else:
-            conv, norm, relu = [*block.children()][:3]
-            found.append(_ZipLayer(conv, norm, relu, stream, (fresh,)))  # type: ignore[arg-type]
-            stream = (fresh,)
-    return found
-
-
-def _correlations(arena: Arena, trunks: list[nn.Sequential], sides: list[list[_ZipLayer]]) -> list[Tensor]:
-    """Of the channels of both networks behind every layer, (2C, 2C), the target's first."""
-    seen: dict[nn.Module, Tensor] = {}
-    shown = [[layer.shown for layer in side] for side in sides]
-    hooks = [m.register_forward_hook(lambda m, _, out: seen.update({m: out})) for side in shown for m in side]
-    images = arena.images.sample(MATCHED_IMAGES, arena.generator("matched")).images
-    with torch.no_grad():
-        for trunk in trunks:
-            trunk(preprocess(images, arena.target[1], arena.device))
-    for hook in hooks:
-        hook.remove()
-    rows = (torch.cat([seen[m] for m in pair], 1).movedim(1, 0).flatten(1) for pair in zip(*shown, strict=True))
-    return [torch.corrcoef(r).nan_to_num() for r in rows]  # a dead channel is like no other
-
-
-def _copies(layers: list[_ZipLayer], correlations: list[Tensor]) -> dict[int, Tensor]:
-    """For every space (2, C, C): which merged channel stands for a channel of the target, and of the source."""
-    found: dict[int, list[Tensor]] = {}
-    width: dict[int, int] = {}
-    for layer, correlation in zip(layers, correlations, strict=True):
-        channels, start = len(correlation) // 2, 0
-        quarters = correlation.reshape(2, channels, 2, channels)
-        for space in layer.makes:
-            width.setdefault(space, channels - start)
-            part = slice(start, start + width[space])
-            found.setdefault(space, []).append(quarters[:, part, :, part].flatten(2).flatten(0, 1))
-            start += width[space]
-    return {space: _paired(torch.stack(seen).mean(0)) for space, seen in found.items()}
-
-
-def _paired(correlation: Tensor) -> Tensor:
-    """Greedy: the most alike pair first, whether of two networks or of one."""
-    left, channels = correlation.clone().fill_diagonal_(-torch.inf), len(correlation) // 2
-    copies = torch.zeros_like(left)[:, :channels]
-    for merged in range(channels):
-        pair = list(divmod(int(left.argmax()), 2 * channels))
-        copies[pair, merged] = 1
-        left[pair] = left[:, pair] = -torch.inf
-    return copies.reshape(2, channels, channels)
-
-
-def _spread(spaces: tuple[int, ...], copies: dict[int, Tensor], side: int) -> Tensor:
-    joined: Tensor = torch.block_diag(*(copies[space][side] for space in spaces))
-    return joined
-
-
-def _merge(mixed: _ZipLayer, layers: list[_ZipLayer], copies: dict[int, Tensor]) -> None:
-    """Mean of the paired rows of both layers, as their norms scale them; the norm keeps the mean scale and shift."""
-    weight, gain, shift = (torch.zeros_like(p.data) for p in (mixed.conv.weight, mixed.norm.weight, mixed.norm.bias))
-    for side, layer in enumerate(layers):
-        into = _spread(layer.makes, copies, side).T / 2
-        read = _spread(layer.reads, copies, side) if layer.reads else torch.eye(layer.conv.in_channels).to(into)
-        assert layer.norm.running_var is not None
-        scale = layer.norm.weight / (layer.norm.running_var + layer.norm.eps).sqrt()
-        weight += torch.einsum("po,o,oihw,iq->pqhw", into, scale, layer.conv.weight, read)
-        gain += into @ layer.norm.weight.abs()
-        shift += into @ layer.norm.bias
-    for parameter, value in ((mixed.conv.weight, weight), (mixed.norm.weight, gain), (mixed.norm.bias, shift)):
-        parameter.data.copy_(value)
 
 
 RIVALS: dict[str, Callable[[Arena], Answer]] = {

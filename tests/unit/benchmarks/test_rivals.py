@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import rivals
 from benchmarks.arena import Answer, Arena, Record, compete, numbers
 from benchmarks.data import load
 from benchmarks.rivals import RIVALS
 from benchmarks.training import Recipe, recalibrate
+from benchmarks.zipit import Zipped
 from benchmarks.zoo import train_or_load
 from pnc_core.data import preprocess
 from pnc_core.evaluation import direct_ensemble
 from pnc_core.identity import fingerprint
+from pnc_core.networks import build_network
 from tests.unit.pnc_core import nets
 
 torch.set_num_threads(1)
@@ -32,7 +33,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.arena.VIEWS", 1)
         patch.setattr("benchmarks.rivals.FISHER_IMAGES", 50)
-        patch.setattr("benchmarks.rivals.STATISTICS_IMAGES", 10_000)  # all there are
+        patch.setattr("benchmarks.zipit.STATISTICS_IMAGES", 10_000)  # all there are
         yield Arena(split, target, source, fraction=0.2, precision="float32")
 
 
@@ -155,12 +156,12 @@ def test_the_budget_is_images_and_not_epochs(arena: Arena) -> None:
 def test_a_network_merged_with_itself_is_itself(architecture: str, arena: Arena) -> None:
     spec = replace(arena.target[1], architecture=architecture, options={"width": 4})
     torch.manual_seed(0)
-    network = nets.randomised(rivals.build_network(spec))
+    network = nets.randomised(build_network(spec))
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.bias.data.add_(1)  # a channel that is always zero cannot tell which one it is
     recalibrate(network, spec, arena.images)
     pair = replace(arena, target=(network, spec), source=(network, replace(spec, classes=arena.source[1].classes)))
     x = preprocess(arena.test.images[:50], spec)
-    old, own = rivals.Zipped(pair)(x)
+    old, own = Zipped(pair)(x)
     torch.testing.assert_close(old, network(x), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(own, old[:, pair.cloned], atol=1e-3, rtol=1e-3)
