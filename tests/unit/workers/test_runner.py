@@ -185,6 +185,7 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         (MemoryError(), endings.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory"), endings.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
+        (OSError(12, "Cannot allocate memory"), endings.OUT_OF_MEMORY),
         (OSError(28, "No space left on device"), endings.UNREACHABLE),
         (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
         (ValueError("a defect of ours"), None),
