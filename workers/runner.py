@@ -24,12 +24,13 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import jobs, rules, runs, steps, tracing, validation
+from app.zoo import holding, jobs, rules, runs, steps, tracing, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
+from app.zoo.store import key_of
 from app.zoo.tables import JobRow, StepRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.bundle import Bundle
@@ -166,9 +167,10 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, evidence: dict[str, Any] | N
     with tempfile.TemporaryDirectory(dir=zoo.staging) as folder:
         paths = {payload: Path(folder) / payload for payload in PAYLOADS}
         digests = {p: bundle.payload(p).write(path).removeprefix("sha256:") for p, path in paths.items()}
-        files = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
-        _put_all(zoo, lease, [(paths[p], digests[p]) for p in PAYLOADS])
-        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": files, "evidence": evidence})
+        bundles = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
+        files = [(paths[p], digests[p]) for p in PAYLOADS]
+        _put_all(zoo, lease, files)
+        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, "evidence": evidence}, files)
 
 
 @patient
@@ -181,10 +183,13 @@ def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
 
 
 @patient
-def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any]) -> None:
+def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any], files: list[tuple[Path, str]]) -> None:
     try:
         with zoo.database.write() as session:
             runs.succeed(session, lease, **module)
+            for path, digest in files:
+                put = partial(zoo.store.put, path, expected=digest)
+                holding.put_again(session, zoo.store, key_of(digest), put)
     except InvalidTransition as error:  # cancelled meanwhile
         log.info("not published: %s", error)
         with zoo.database.write() as session:
