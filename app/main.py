@@ -31,6 +31,7 @@ from app.api import (
 from app.api.admission import Admission
 from app.api.gateway import Gateway
 from app.api.guard import Guard
+from app.api.heads import Heads
 from app.api.problems import install
 from app.api.scopes import PUBLIC, check_routes, scopes
 from app.api.wire.examples import add_examples
@@ -114,6 +115,7 @@ def create_app(
     if settings.pages:
         _add_pages(app)
     check_routes(app, app.state.pages)
+    app.add_middleware(Heads)
     install(app)
     app.add_middleware(Guard, settings=settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
