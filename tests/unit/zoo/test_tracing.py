@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_collector_that_cannot_be_used_is_named_and_the_service_goes_on(
     assert said in caplog.text
     with tracing.span("work"):
         assert not tracing.is_on()
+
+
+def test_without_the_extra_the_service_goes_on_and_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:4318")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    assert tracing.begin("api") is None
+    assert "pip install 'pnc-zoo[otel]'" in caplog.text
 
 
 def test_a_span_goes_on_from_elsewhere_and_those_within_from_it(kept: Traces) -> None:
