@@ -1,14 +1,16 @@
 """The composition root of the HTTP front end: `uvicorn --factory app.main:create_app`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
 
 from app.api import (
@@ -29,12 +31,17 @@ from app.api import (
 from app.api.admission import Admission
 from app.api.gateway import Gateway
 from app.api.guard import Guard
+from app.api.heads import Heads
 from app.api.problems import install
 from app.api.scopes import PUBLIC, check_routes, scopes
 from app.api.wire.examples import add_examples
 from app.api.wire.problems import ProblemDocument, documented
+from app.zoo import tracing
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 DESCRIPTION = """Clone classes of one trained network into another, and plug them in and out of a live model.
 
@@ -57,6 +64,8 @@ TAGS = [
     {"name": "access", "description": "Keys, the workspace that they belong to, and what was done with them."},
     {"name": "health", "description": "For whoever watches the process."},
 ]
+UNTRACED = ("/healthz", "/readyz", "/metrics", "/_nicegui")
+"""Beginnings of paths that are asked for all the time, by programs."""
 _ROUTERS = (
     models,
     uploads,
@@ -95,6 +104,7 @@ def create_app(
         responses=documented(401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        telemetry=_telemetry(tracing.begin("api")),
     )
     app.state.zoo = open_zoo(settings)
     app.state.admission = Admission(settings, app.state.zoo)
@@ -105,10 +115,29 @@ def create_app(
     if settings.pages:
         _add_pages(app)
     check_routes(app, app.state.pages)
+    app.add_middleware(Heads)
     install(app)
     app.add_middleware(Guard, settings=settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _telemetry(provider: "TracerProvider | None") -> TelemetryConfig:
+    """A span for each request, if this process is traced, and nothing else of what FastAPI could send."""
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "exclude": _is_untraced,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,
+        "auto_configure": False,
+    }
+
+
+def _is_untraced(scope: MutableMapping[str, Any]) -> bool:
+    path: str = scope["path"]
+    return scope["type"] == "websocket" or path.startswith(UNTRACED)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -126,6 +155,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     await app.state.gateway.close()
     app.state.zoo.close()
+    await run_in_threadpool(tracing.end)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
@@ -21,7 +22,7 @@ from pnc_core.errors import ConfigError
 from pnc_core.head import CHOICE_ROWS, FittedHead, Head, HeadChoice, balanced_losses, choose_head, fit_head, shut
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
-from pnc_core.job import Job, Progress, Report, prepare
+from pnc_core.job import Job, Progress, Report, Watch, piece, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.memory import without_old_images
@@ -48,6 +49,7 @@ def clone(
     report: Report = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
+    watch: Watch = nullcontext,
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
@@ -62,6 +64,8 @@ def clone(
         report: Called with every step's progress.
         cancelled: Asked between steps; True ends the job.
         checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
+        watch: Entered around `search`, `screening`, `trials`, `insertion`, `localization`, `adapter`, `refining` and
+            `heads`, which lie within one another.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
@@ -74,6 +78,7 @@ def clone(
         Cancelled: `cancelled` answered True.
     """
     job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
+    job = replace(job, watch=watch)
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
         _recognise(checkpoints, config, prints, images)
@@ -115,6 +120,7 @@ def work_out(
     *,
     checkpoints: Checkpoints,
     cancelled: Callable[[], bool] = lambda: False,
+    watch: Watch = nullcontext,
 ) -> State:
     """One step of a job that another process runs: `Checkpoints.each` has named it.
 
@@ -126,14 +132,16 @@ def work_out(
         step: A step's text.
         checkpoints: Where the job's earlier steps are.
         cancelled: Asked between batches; True ends the work.
+        watch: As for `clone`.
 
     Raises:
         Cancelled: `cancelled` answered True.
     """
     job = prepare(trace(*target), trace(*source), images, config, lambda progress: None, cancelled, checkpoints)
-    return Bench(job).work([step])[0]
+    return Bench(replace(job, watch=watch)).work([step])[0]
 
 
+@piece("search")
 def _search(job: Job) -> tuple[Position, int]:
     """The best pair of positions, and how many rounds of trials found it (0 if it was given).
 
@@ -155,6 +163,7 @@ def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: i
     job.report(Progress("calibrating", 0.99, message, {"trial": asdict(trial)}))
 
 
+@piece("insertion")
 def _insert(job: Job, position: Position) -> Insertion:
     begin, span = SEARCHED, REFINING - SEARCHED
 
@@ -164,6 +173,7 @@ def _insert(job: Job, position: Position) -> Insertion:
     return insert(job, position, probe_of(job), step)
 
 
+@piece("refining")
 def _refined(job: Job, insertion: Insertion) -> Insertion:
     """Learn the labels, too, and keep what was learned only if held-out images are better off."""
 
@@ -187,6 +197,7 @@ def plain_head(job: Job, insertion: Insertion, grid: int) -> tuple[Head, float]:
     return head, float(balanced_losses(head, held).mean())
 
 
+@piece("heads")
 def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     """Fit the heads on cached logits and taps, and choose one on the held-out images."""
     config = job.config

@@ -20,7 +20,7 @@ from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.extract import Tail, extract, open_tail
 from pnc_core.head import HeadInputs, pool_taps, tap_width
-from pnc_core.job import Batch, Job
+from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
 from pnc_core.positions import INPUT, Reader, Traced
 
@@ -79,6 +79,7 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
     return found
 
 
+@piece("adapter")
 def stitch_all(job: Job, positions: Sequence[Position], images: ImageSet) -> dict[Position, Insertion | PositionError]:
     """`stitch` at many positions for one run of both networks; what cannot be inserted answers with its error."""
     begun: dict[Position, tuple[Tail, Adapter | AdapterFit] | PositionError] = {}
@@ -113,6 +114,7 @@ def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFi
     return Insertion(position, adapter.to(job.source.device), tail, tail.numbers)
 
 
+@piece("localization")
 def localize(job: Job, insertion: Insertion) -> Insertion:
     """Keep the channels that carry the cloned classes, scored through the stitched input."""
     kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep)

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +33,10 @@ class Progress:
 MIN_IMAGES = 3
 """Of every class: one is held out, and the screen needs two more to fit and to judge."""
 Report = Callable[[Progress], None]
+Watch = Callable[[str], AbstractContextManager[object]]
+"""Given the name of a piece of the work; the piece is done inside of what it returns, once or several times a job."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Job:
     report: Report
     cancelled: Callable[[], bool]
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    watch: Watch = nullcontext
 
     @property
     def old_classes(self) -> int:
@@ -106,6 +113,20 @@ class Job:
                 own, psi = of_source(enter(pixels, self.source))
             own = own[:, list(self.cloned)] if own.shape[1] else own
             yield Batch(old.float(), phi, own.float(), psi, images.labels[index].to(old.device))
+
+
+def piece(name: str) -> Callable[[Callable[Concatenate[Job, P], R]], Callable[Concatenate[Job, P], R]]:
+    """Lets whoever watches a job see a function's work as one piece; the function's first argument is the job."""
+
+    def named(work: Callable[Concatenate[Job, P], R]) -> Callable[Concatenate[Job, P], R]:
+        @wraps(work)
+        def watched(job: Job, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            with job.watch(name):
+                return work(job, *args, **kwargs)
+
+        return watched
+
+    return named
 
 
 @dataclass(frozen=True)

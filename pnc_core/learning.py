@@ -24,7 +24,7 @@ from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
 from pnc_core.head import Head, balance
 from pnc_core.insert import Insertion, localize, score, stitch, tap_features
-from pnc_core.job import Batch, Job
+from pnc_core.job import Batch, Job, piece
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.masking import LearnedMask
 from pnc_core.positions import Reader, cut, run_part
@@ -68,6 +68,7 @@ def insert(job: Job, position: Position, probe: ImageSet, step: Step) -> Inserti
     return insertion
 
 
+@piece("localization")
 def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Insertion:
     """Learn which channels stay, together with adapter and calibration, and cut the tail down to them.
 
@@ -85,6 +86,7 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Inser
     return replace(insertion, tail=extract(insertion.tail, mask.kept()))
 
 
+@piece("adapter")
 def match_features(
     job: Job, insertion: Insertion, epochs: int, round_name: str, step: Step, images: ImageSet | None = None
 ) -> None:

@@ -23,7 +23,7 @@ from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.head import Accuracy, accuracy, pool_taps
 from pnc_core.insert import Insertion, module_macs, stitch_all
-from pnc_core.job import Batch, Job, Progress
+from pnc_core.job import Batch, Job, Progress, piece
 from pnc_core.positions import INPUT, PositionInfo, Reader
 
 MAX_CANDIDATES = 32
@@ -94,6 +94,7 @@ def screen(job: Job) -> list[Position]:
     return ranked
 
 
+@piece("screening")
 def _screen(job: Job) -> list[Position]:
     started = time.monotonic()
     fit, held = probe_of(job).split(0.25, job.generator("screen"))

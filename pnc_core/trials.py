@@ -120,6 +120,10 @@ class Bench:
 
     def work(self, texts: Sequence[str]) -> list[State]:
         """Train and judge the positions of some steps of one round; what they share is done once."""
+        with self._job.watch("trials"):
+            return self._work(texts)
+
+    def _work(self, texts: Sequence[str]) -> list[State]:
         steps = [Step.parse(text) for text in texts]
         started = time.monotonic()
         self._stitch([step.position for step in steps])

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from app.zoo import steps
+from app.zoo import holding, steps
 from app.zoo.leases import Lease
 from app.zoo.store import Stored, verified_file
 from app.zoo.zoo import Zoo
@@ -86,6 +86,7 @@ class StoredCheckpoints:
         stored = put_state(self._zoo, state)
         with self._zoo.database.write() as session:
             steps.keep(session, self._lease, step, stored)
+            holding.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
         self._kept_at = time.monotonic()
 
     def _share(self, names: list[str], work: Work) -> None:
@@ -131,6 +132,7 @@ class StoredCheckpoints:
         stored = put_state(self._zoo, state)
         with self._zoo.database.write() as session:
             steps.finish(session, lease, stored)
+            holding.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
 
 
 def put_state(zoo: Zoo, state: State) -> Stored:

@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 
-from app.zoo import runs
+from app.zoo import runs, tracing
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
@@ -49,6 +49,7 @@ def main() -> None:
     end_with_parent()
     settings = Settings()
     log_to_stderr(settings, "worker")
+    tracing.begin("worker")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -57,6 +58,7 @@ def main() -> None:
         work(Supervisor(zoo, stop))
     finally:
         zoo.close()
+        tracing.end()
 
 
 if __name__ == "__main__":

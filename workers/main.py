@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import signals
 
-from app.zoo import runs, steps
+from app.zoo import runs, steps, tracing
 from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
@@ -77,6 +77,7 @@ def help_out(step_id: str) -> None:
 def _begin(**_: Any) -> None:
     end_with_parent()
     log_to_stderr(settings, "worker")
+    tracing.begin("worker")
     _running.append(Supervisor(open_zoo(settings), _stop))
 
 
@@ -101,3 +102,4 @@ def _end(**_: Any) -> None:
         loop.join()
     for supervisor in _running:
         supervisor.zoo.close()
+    tracing.end()

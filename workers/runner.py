@@ -4,7 +4,9 @@ No broker and no Celery in here. What this module imports is imported once, befo
 it may start a thread or touch an accelerator while it is imported.
 """
 
+import errno
 import logging
+import os
 import resource
 import signal
 import sys
@@ -12,7 +14,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,13 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import jobs, rules, runs, steps, validation
+from app.zoo import holding, jobs, rules, runs, steps, tracing, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
+from app.zoo.store import key_of
 from app.zoo.tables import JobRow, StepRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.bundle import Bundle
@@ -35,7 +40,7 @@ from pnc_core.data import ImageSet
 from pnc_core.errors import Cancelled, PncError
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.identity import fingerprint
-from pnc_core.job import Progress
+from pnc_core.job import Progress, Watch
 from pnc_core.manifest import Payload
 from pnc_core.positions import trace
 from pnc_core.vision import torchvision_models
@@ -46,7 +51,11 @@ from workers.loading import load_images, load_version
 from workers.patience import UNREACHABLE, patient
 
 torchvision_models()  # takes longer than all else that a child would have to import
+tracing.load()
 log = logging.getLogger(__name__)
+OOM_SCORE = 500
+"""Where memory runs out, the kernel shall end the job and not who watches it, whose score is 0."""
+_NO_MEMORY = ("can't allocate memory", os.strerror(errno.ENOMEM).lower())
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""
 REASONS = (PncError, Invalid, NotFound)
@@ -86,11 +95,12 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     with zoo.database.read() as session:
         job = session.get_one(JobRow, lease.id)
     checkpoints = StoredCheckpoints(zoo, job.id, lease, stopped)
-    report = Reporter(zoo, lease)
+    report, watch = Reporter(zoo, lease), _watch(job.id, lease)
     try:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
-        inputs = _inputs(zoo, job)
-        bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints)
+        with watch("loading"):
+            inputs = _inputs(zoo, job)
+        bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints, watch=watch)
     except Cancelled:
         checkpoints.flush()
         return
@@ -98,7 +108,10 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
-    publish(zoo, lease, bundle, judged(*inputs, bundle))
+    with watch("judging"):
+        evidence = judged(*inputs, bundle)
+    with watch("publish"):
+        publish(zoo, lease, bundle, evidence)
 
 
 def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
@@ -109,15 +122,22 @@ def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     """
     with zoo.database.read() as session:
         step = session.get_one(StepRow, lease.id)
-    checkpoints = StoredCheckpoints(zoo, step.job_id, None, stopped)
+    checkpoints, watch = StoredCheckpoints(zoo, step.job_id, None, stopped), _watch(step.job_id, lease)
     try:
-        state = work_out(*_inputs(zoo, step.job), step.name, cancelled=stopped, checkpoints=checkpoints)
+        with watch("loading"):
+            inputs = _inputs(zoo, step.job)
+        state = work_out(*inputs, step.name, cancelled=stopped, checkpoints=checkpoints, watch=watch)
     except (Cancelled, *REASONS) as error:  # the process that runs the job will meet it and tell
         log.info("%s: not worked out: %s", step.name, error)
         with zoo.database.write() as session:
             steps.crashed(session, lease)
         return
     checkpoints.finish(lease, state)
+
+
+def _watch(job_id: str, lease: Lease) -> Watch:
+    """Makes spans of the pieces of a job, or of a step of it."""
+    return partial(tracing.span, job_id=job_id, attempt=lease.token)
 
 
 def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneConfig]:
@@ -147,9 +167,10 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, evidence: dict[str, Any] | N
     with tempfile.TemporaryDirectory(dir=zoo.staging) as folder:
         paths = {payload: Path(folder) / payload for payload in PAYLOADS}
         digests = {p: bundle.payload(p).write(path).removeprefix("sha256:") for p, path in paths.items()}
-        files = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
-        _put_all(zoo, lease, [(paths[p], digests[p]) for p in PAYLOADS])
-        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": files, "evidence": evidence})
+        bundles = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
+        files = [(paths[p], digests[p]) for p in PAYLOADS]
+        _put_all(zoo, lease, files)
+        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, "evidence": evidence}, files)
 
 
 @patient
@@ -162,10 +183,13 @@ def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
 
 
 @patient
-def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any]) -> None:
+def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any], files: list[tuple[Path, str]]) -> None:
     try:
         with zoo.database.write() as session:
             runs.succeed(session, lease, **module)
+            for path, digest in files:
+                put = partial(zoo.store.put, path, expected=digest)
+                holding.put_again(session, zoo.store, key_of(digest), put)
     except InvalidTransition as error:  # cancelled meanwhile
         log.info("not published: %s", error)
         with zoo.database.write() as session:
@@ -229,16 +253,18 @@ def main(kind: str, lease: Lease) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = Settings()
     log_to_stderr(settings, "runner")
+    tracing.begin("runner")  # only now: it starts a thread, which a fork would have left behind
+    with suppress(OSError):  # only Linux has it
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.job_memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (settings.job_memory_bytes, settings.job_memory_bytes))
     try:
-        zoo = open_zoo(settings)
-        try:
-            KINDS[kind](zoo, lease, asked_to_stop.is_set)
-        finally:
-            zoo.close()
+        with tracing.span(
+            kind, parent=os.environ.get(tracing.PARENT), **{f"{kind}_id": lease.id, "attempt": lease.token}
+        ):
+            _work(kind, lease, settings, asked_to_stop.is_set)
     except LeaseLost as error:
         log.warning("%s", error)
     except Exception as error:
@@ -247,15 +273,26 @@ def main(kind: str, lease: Lease) -> None:
             raise
         log.warning("%s: %s", lease.id, error)
         sys.exit(code)
+    finally:
+        tracing.end()
+
+
+def _work(kind: str, lease: Lease, settings: Settings, stopped: Callable[[], bool]) -> None:
+    zoo = open_zoo(settings)
+    try:
+        KINDS[kind](zoo, lease, stopped)
+    finally:
+        zoo.close()
 
 
 def _exit_code(error: Exception) -> int | None:
     """What to tell the supervisor; None: nothing is known of this error."""
-    if isinstance(error, UNREACHABLE):
-        return endings.UNREACHABLE
-    # torch's allocator for processors has no error of its own.
-    full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    return endings.OUT_OF_MEMORY if full else None
+    # torch's allocator for processors has no error of its own, and the kernel's refusal may come as any OSError:
+    # taken for a store that is away, it would be tried again for ever.
+    said = str(error).lower()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY):
+        return endings.OUT_OF_MEMORY
+    return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 
 
 KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {

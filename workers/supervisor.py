@@ -28,7 +28,7 @@ from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
 from app.zoo.tables import JobRow
 from app.zoo.zoo import Zoo
-from workers import endings, nursery
+from workers import endings, nursery, tracks
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
@@ -105,9 +105,13 @@ class Supervisor:
 
     def see_through(self, kind: Kind, lease: Lease) -> bool:
         """Work on a row until it is ended or given back; False: it could not be worked on now."""
+        with tracks.attempt(self.zoo, lease) as variables:
+            return self._see_through(kind, lease, variables)
+
+    def _see_through(self, kind: Kind, lease: Lease, variables: dict[str, str]) -> bool:
         log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
         killed = endings.killed_for_memory()
-        with self._placed() as environment:
+        with self._placed(variables) as environment:
             child = nursery.start(kind.name, lease, environment)
             try:
                 code = self._supervise(kind, lease, child)
@@ -117,16 +121,16 @@ class Supervisor:
             self._say(partial(kind.postpone, reason="database or store could not be reached"), lease)
             return False
         if code is not None:
-            full = code == endings.OUT_OF_MEMORY or endings.killed_for_memory() > killed
+            full = endings.was_out_of_memory(code, killed)
             outcome = attempts.OUT_OF_MEMORY if full else attempts.CRASHED
             # A child that has ended its row has given up the lease, and there is nothing to say.
-            self._say(partial(kind.crashed, reason=endings.reason(code), code=outcome), lease)
+            self._say(partial(kind.crashed, reason=endings.reason(code, out_of_memory=full), code=outcome), lease)
         return True
 
     @contextmanager
-    def _placed(self) -> Iterator[dict[str, str]]:
+    def _placed(self, variables: dict[str, str]) -> Iterator[dict[str, str]]:
         """The environment of a child, which sees one accelerator at most."""
-        settings = self.zoo.settings.environment()
+        settings = {**self.zoo.settings.environment(), **variables}
         if self.device == "cpu":
             yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": "", "PNC_WORKER_DEVICE": "cpu"})
             return

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.heads import is_answered
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
 from app.zoo import errors
 
@@ -140,10 +141,13 @@ def _allowed(request: Request) -> str:
     """
     described = request.app.openapi()["paths"] if request.app.openapi_url else {}
     if request.url.path in described:
-        return ", ".join(m for m in _METHODS if m.lower() in described[request.url.path])
-    routes = request.app.routes
-    found = (m for m in _METHODS if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in routes))
-    return ", ".join(found)
+        found = {m for m in _METHODS if m.lower() in described[request.url.path]}
+    else:
+        scope, routes = request.scope, request.app.routes
+        found = {m for m in _METHODS if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes)}
+    if "GET" in found and is_answered(request.url.path):
+        found.add("HEAD")
+    return ", ".join(m for m in _METHODS if m in found)
 
 
 async def _race_lost(request: Request, error: Exception) -> Response:

@@ -10,6 +10,8 @@ from app.api.scopes import ScopedRoute, needs
 from app.api.wire import uploads as wire
 from app.api.wire.problems import documented
 from app.zoo import uploads
+from app.zoo.errors import Invalid, StoreUnavailable
+from app.zoo.store import Stored
 from app.zoo.tables import UploadRow
 from app.zoo.zoo import Zoo
 
@@ -62,7 +64,7 @@ async def put_content(
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)
-    stored = zoo.inbox.store_content(row)
+    stored = _stored(zoo, row)
 
     def work(session: Any) -> Reply:
         complete = uploads.complete(session, upload, stored)
@@ -72,6 +74,16 @@ def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     response = once(work)
     zoo.inbox.discard(row)
     return response
+
+
+def _stored(zoo: Zoo, row: UploadRow) -> Stored | None:
+    """The upload's object; None if another request has completed it, perhaps while this one was at it."""
+    try:
+        return zoo.inbox.store_content(row)
+    except (Invalid, StoreUnavailable):
+        if _read(zoo, row.id).key is None:
+            raise
+        return None
 
 
 def _read(zoo: Zoo, upload: str) -> UploadRow:

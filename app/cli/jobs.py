@@ -10,9 +10,11 @@ from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, 
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, plain, record, table, when
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import RenderableType
 
-    from app.client import Event, Job, Verdict
+    from app.client import Client, Event, Job, Verdict
 
 app = typer.Typer(name="jobs", help="Cloning jobs.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a job.", autocompletion=naming.jobs)]
@@ -119,33 +121,25 @@ def watch(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @app.command()
 def cancel(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Cancel a job; a running one ends as soon as its worker notices."""
-    with connected(url, as_json) as (client, screen):
-        cancelled = client.jobs.cancel(job)
-        screen.show(cancelled, lambda: f"{cancelled.id}: {cancelled.state}")
+    _change(lambda client: client.jobs.cancel(job), url, as_json, _state)
 
 
 @app.command()
 def pause(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Pause a job; a running one stops at its next checkpoint."""
-    with connected(url, as_json) as (client, screen):
-        paused = client.jobs.pause(job)
-        screen.show(paused, lambda: f"{paused.id}: {paused.state}")
+    _change(lambda client: client.jobs.pause(job), url, as_json, _state)
 
 
 @app.command()
 def resume(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Let a paused job go on where it stood."""
-    with connected(url, as_json) as (client, screen):
-        resumed = client.jobs.resume(job)
-        screen.show(resumed, lambda: f"{resumed.id}: {resumed.state}")
+    _change(lambda client: client.jobs.resume(job), url, as_json, _state)
 
 
 @app.command()
 def retry(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Submit a failed or cancelled job anew, as a job of its own."""
-    with connected(url, as_json) as (client, screen):
-        again = client.jobs.retry(job)
-        screen.show(again, lambda: _job(again))
+    _change(lambda client: client.jobs.retry(job), url, as_json, _job)
 
 
 @app.command("attempts")
@@ -183,6 +177,18 @@ def trials(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
         found = list(client.jobs.trials(job))
         screen.show(found, lambda: trials_view([trial.model_dump() for trial in found]))
+
+
+def _change(
+    change: "Callable[[Client], Job]", url: str, as_json: bool, shown: "Callable[[Job], RenderableType]"
+) -> None:
+    with connected(url, as_json) as (client, screen):
+        changed = change(client)
+        screen.show(changed, lambda: shown(changed))
+
+
+def _state(job: "Job") -> str:
+    return f"{job.id}: {job.state}"
 
 
 def _end_with(job: "Job", screen: Screen) -> None:

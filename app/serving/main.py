@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api.guard import Guard
+from app.api.heads import Heads
 from app.api.problems import install, respond
 from app.serving import images, oip
 from app.serving.answering import Host
@@ -48,6 +49,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.get("/readyz")(readyz)
     app.get("/metrics")(numbers)
     app.add_middleware(Door, settings=settings, zoo=app.state.host.registry.zoo)
+    app.add_middleware(Heads)
     install(app)
     _speak_protocol(app)
     app.add_middleware(Guard, settings=settings)

@@ -162,6 +162,11 @@ class _Reader(io.RawIOBase):
             self._body = None
 
 
+def is_ended(error: BaseException) -> bool:
+    """Whether this is the answer about an upload in parts that another process has ended."""
+    return isinstance(error, ClientError) and code_of(error) in NO_UPLOAD
+
+
 def code_of(error: ClientError) -> str:
     """The server's short word for what went wrong."""
     return str(error.response.get("Error", {}).get("Code", ""))

@@ -6,10 +6,13 @@ write lock of the database does both. On PostgreSQL it is an advisory lock for e
 a lock for all of them would make heartbeats wait behind a slow disk.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.orm import Mapper, Session
+
+from app.zoo.store import Store
 
 _SPACE = 0x706E63  # any fixed number; "pnc". Keeps these locks apart from other applications'
 _HOLD = text("SELECT pg_advisory_xact_lock_shared(:space, hashtext(:key))")
@@ -27,6 +30,20 @@ def claim(session: Session, key: str) -> bool:
     if session.get_bind().dialect.name == "sqlite":
         return True
     return bool(session.scalar(_CLAIM, {"space": _SPACE, "key": key}))
+
+
+def put_again(session: Session, store: Store, key: str, put: Callable[[], object]) -> None:
+    """Put an object again, if it was removed as garbage in the moment before its row came to hold it.
+
+    Args:
+        session: It has just written the row, and commits it afterwards.
+        store: Where the object was put before that.
+        key: Of the object.
+        put: Puts it.
+    """
+    session.flush()  # from here on the row holds its object
+    if store.size(key) is None:
+        put()
 
 
 def _hold(_mapper: Mapper[Any], connection: Connection, row: Any) -> None:

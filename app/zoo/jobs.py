@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.zoo import bell, clock, events, models, rules, states, steps, workspaces
+from app.zoo import bell, clock, events, models, rules, states, steps, tracing, workspaces
 from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
@@ -79,6 +79,7 @@ def submit(session: Session, request: JobRequest) -> JobRow:
         device=request.device,
         size=rules.size_of(parts.target, parts.source, parts.dataset, request.config),
         max_seconds=request.max_seconds,
+        traceparent=tracing.traceparent(),
         module=None,
         last_seq=0,
         progress=0.0,

@@ -9,10 +9,11 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from app.zoo import tracing
 from app.zoo.settings import Settings
 
 FIELDS = ("deployment", "generation", "module_id", "request_id", "job_id", "milliseconds")
-"""What a message can be about, by the names that its `extra` uses."""
+"""What a message can be about, by the names that its `extra` uses; where traces are on, `trace_id` comes by itself."""
 
 
 class _Text(logging.Formatter):
@@ -46,7 +47,9 @@ class _Json(logging.Formatter):
 
 
 def _about(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
+    about = {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
+    trace_id = tracing.trace_id()
+    return about if trace_id is None else {**about, "trace_id": trace_id}
 
 
 def formatter(settings: Settings, process: str) -> logging.Formatter:
@@ -68,3 +71,4 @@ def log_to_stderr(settings: Settings, process: str) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # warns of each try to reach a collector

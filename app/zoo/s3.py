@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
-from app.zoo.bucket import GONE, NO_UPLOAD, TAKEN, Bucket, code_of
+from app.zoo.bucket import GONE, TAKEN, Bucket, code_of, is_ended
 from app.zoo.errors import Misconfigured
 from app.zoo.multipart import Multipart
 from app.zoo.settings import Settings
@@ -120,7 +121,7 @@ class S3Store:
             try:
                 client.abort_multipart_upload(Bucket=bucket, Key=full, UploadId=upload_id)
             except ClientError as error:
-                if code_of(error) not in (*NO_UPLOAD, *GONE):
+                if not is_ended(error) and code_of(error) not in GONE:
                     raise
 
     def close(self) -> None:
@@ -175,20 +176,14 @@ class S3Store:
                 if code_of(error) not in TAKEN:  # same key, same bytes: who was first does not matter
                     raise
 
+    @retry(retry=retry_if_exception(is_ended), stop=stop_after_attempt(_TRIES), reraise=True)
     def _send_parts(self, path: Path, stored: Stored) -> None:
-        parts = self.multipart(stored.key, stored.bytes)
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                self._send_missing(parts, path)
-            except ClientError as error:
-                # Another process has sent the same bytes under the same upload, and ended it.
-                if code_of(error) not in NO_UPLOAD:
-                    raise
-                if self.bucket.head(self.name(stored.key)) is None:
-                    if not tries_left:
-                        raise
-                    continue
-            return
+        try:
+            self._send_missing(self.multipart(stored.key, stored.bytes), path)
+        except ClientError as error:
+            # Another process has sent the same bytes under the same upload, and ended it.
+            if not is_ended(error) or self.bucket.head(self.name(stored.key)) is None:
+                raise
 
     def _send_missing(self, parts: Multipart, path: Path) -> None:
         upload_id = parts.find() or parts.begin()

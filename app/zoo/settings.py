@@ -86,8 +86,9 @@ class Settings(BaseSettings):
     """Sizes of jobs that a Celery worker takes, separated by commas."""
     slots: int = Field(1, ge=1, le=64)
     """Jobs that a Celery worker runs at once; with accelerators, one for each is enough."""
-    job_memory_bytes: int | None = Field(None, ge=2**28)
-    """Memory that a job's process may allocate; more ends the attempt. None: as much as there is."""
+    job_memory_bytes: int | None = Field(None, ge=2**29)
+    """Memory that a job's process may allocate; more ends the attempt. None: as much as there is.
+    A process that has only begun has a third of a GB."""
     checkpoint_seconds: float = Field(15.0, ge=0)
     """How often a running job keeps where it stands."""
     share_seconds: float = Field(10.0, ge=0)

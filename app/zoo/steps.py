@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
-from app.zoo import bell, leases
+from app.zoo import bell, leases, tracing
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
 from app.zoo.store import Stored
@@ -54,7 +54,8 @@ def share(session: Session, lease: Lease, names: Sequence[str]) -> None:
     """
     job = leases.held(session, JobRow, lease)
     known = find(session, job.id, names)
-    rows = [StepRow(id=new_id("stp"), job_id=job.id, name=name, shared=True) for name in names if name not in known]
+    shared = {"job_id": job.id, "shared": True, "traceparent": tracing.traceparent()}
+    rows = [StepRow(id=new_id("stp"), name=name, **shared) for name in names if name not in known]
     session.add_all(rows)
     session.flush()
     for row in rows[1:]:  # the first is for who shares them

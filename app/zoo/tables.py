@@ -198,6 +198,8 @@ class JobRow(Leased, Owned, Base):
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
     problem: Mapped[Document | None]
+    traceparent: Mapped[str | None]
+    """The request that asked for it, if requests are traced."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -237,6 +239,8 @@ class StepRow(Leased, Base):
     digest: Mapped[str | None]
     """Of its state, once there is one."""
     key: Mapped[str | None] = mapped_column(index=True)
+    traceparent: Mapped[str | None]
+    """What it was shared in, if jobs are traced."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     job: Mapped[JobRow] = relationship(lazy="selectin", viewonly=True)
 

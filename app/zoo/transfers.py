@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from app.zoo.bucket import NO_UPLOAD, code_of
+from app.zoo.bucket import is_ended
 from app.zoo.errors import Conflict
 from app.zoo.inbox import Part, incomplete
 from app.zoo.multipart import Multipart
@@ -38,17 +38,25 @@ class Transfers:
     def parts(self, upload: UploadRow) -> Sequence[Part]:
         """See `Inbox.parts`; the URLs are made anew each time and live a quarter of an hour at most."""
         with self._bucket.trouble():
-            if upload.key is not None or self._head(upload) is not None:
+            try:
+                return self._missing(upload)
+            except ClientError as error:  # somebody completes it just now
+                if not is_ended(error) or self._head(upload) is None:
+                    raise
                 return []
-            parts = self._multipart(upload)
-            upload_id = parts.find() or parts.begin()
-            there = parts.arrived(upload_id)
-            sign, seconds = self._bucket.signer, self._store.url_seconds
-            return [
-                Part(span.number, span.offset, span.bytes, parts.url(sign, upload_id, span, seconds))
-                for span in parts.spans
-                if span.number not in there
-            ]
+
+    def _missing(self, upload: UploadRow) -> Sequence[Part]:
+        if upload.key is not None or self._head(upload) is not None:
+            return []
+        parts = self._multipart(upload)
+        upload_id = parts.find() or parts.begin()
+        there = parts.arrived(upload_id)
+        sign, seconds = self._bucket.signer, self._store.url_seconds
+        return [
+            Part(span.number, span.offset, span.bytes, parts.url(sign, upload_id, span, seconds))
+            for span in parts.spans
+            if span.number not in there
+        ]
 
     async def write(self, upload: UploadRow, offset: int, chunks: AsyncIterable[bytes]) -> int:
         """See `Inbox.write`: never here."""
@@ -73,11 +81,18 @@ class Transfers:
         self._store.discard(_name(upload))
 
     def _assemble(self, upload: UploadRow) -> None:
-        """Make an object of the parts, unless an earlier attempt has.
+        """Make an object of the parts, unless an earlier attempt has, or another one does meanwhile.
 
         Raises:
             Invalid: some have not arrived.
         """
+        try:
+            self._finish(upload)
+        except ClientError as error:
+            if not is_ended(error) or self._head(upload) is None:
+                raise
+
+    def _finish(self, upload: UploadRow) -> None:
         parts = self._multipart(upload)
         upload_id = None if self._head(upload) is not None else parts.find()
         if upload_id is None:
@@ -87,11 +102,7 @@ class Transfers:
         have = sum(part.bytes for part in parts.arrived(upload_id).values())
         if have != upload.bytes:
             raise incomplete(upload, have)
-        try:
-            parts.finish(upload_id)
-        except ClientError as error:
-            if code_of(error) not in NO_UPLOAD or self._head(upload) is None:
-                raise
+        parts.finish(upload_id)
 
     def _hash(self, upload: UploadRow) -> tuple[str, str]:
         """ETag and SHA-256 of what has arrived."""

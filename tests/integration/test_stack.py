@@ -12,18 +12,14 @@ from app.client import Client
 from app.demo import Material, png
 from tests.integration.conftest import QUICK, Up, fill, start_service, stop_service, wait_until
 from tests.services import S3, Postgres
-from tests.services.fixtures import Bucket
-
-BUCKET = "stack"
+from tests.services.fixtures import Bucket, new_bucket
 
 
 @pytest.fixture(scope="module")
 def bucket(s3_service: S3) -> Iterator[Bucket]:
     """An empty bucket for this file."""
-    client = s3_service.client()
-    client.create_bucket(Bucket=BUCKET)
-    yield Bucket(s3_service, client, BUCKET)
-    client.close()
+    with new_bucket(s3_service) as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -127,11 +127,17 @@ def s3_service(services: Shared) -> S3:
 @pytest.fixture
 def s3(s3_service: S3) -> Iterator[Bucket]:
     """An empty bucket of the test's own."""
-    client = s3_service.client()
-    bucket = Bucket(s3_service, client, f"test-{uuid.uuid4().hex}")
-    client.create_bucket(Bucket=bucket.name)
-    yield bucket
-    client.close()
+    with new_bucket(s3_service) as bucket:
+        yield bucket
+
+
+@contextmanager
+def new_bucket(service: S3) -> Iterator[Bucket]:
+    """An empty bucket that nobody else has."""
+    with closing(service.client()) as client:
+        bucket = Bucket(service, client, f"test-{uuid.uuid4().hex}")
+        client.create_bucket(Bucket=bucket.name)
+        yield bucket
 
 
 @pytest.fixture

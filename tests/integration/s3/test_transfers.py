@@ -3,7 +3,7 @@
 import hashlib
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from app.client.types import Upload
 from app.zoo import uploads
 from app.zoo.bucket import Bucket as ZooBucket
 from app.zoo.errors import DigestMismatch, Invalid
+from app.zoo.multipart import Arrived, Multipart
 from app.zoo.s3 import S3Store
 from app.zoo.settings import Settings
 from app.zoo.tables import UploadRow
@@ -269,6 +270,44 @@ def test_completing_goes_on_where_it_died(zoo: Zoo, monkeypatch: pytest.MonkeyPa
     zoo.inbox.discard(row)
     assert zoo.inbox.store_content(row) is None
     assert list(zoo.store.unfinished(-10)) == []
+
+
+@pytest.fixture
+def overtaken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Between finding an upload and listing its parts, somebody else does something."""
+    arrived = Multipart.arrived
+
+    def overtake(work: Callable[[], object]) -> None:
+        def late(parts: Multipart, upload_id: str) -> dict[int, Arrived]:
+            monkeypatch.setattr(Multipart, "arrived", arrived)
+            work()
+            return arrived(parts, upload_id)
+
+        monkeypatch.setattr(Multipart, "arrived", late)
+
+    return overtake
+
+
+def test_who_meets_a_completion_comes_to_the_same(zoo: Zoo, overtaken: Callable[..., None]) -> None:
+    looking, completing = announced(zoo, SMALL), announced(zoo, SMALL)
+    for row in (looking, completing):
+        send(zoo, row, SMALL)
+    overtaken(lambda: zoo.inbox.store_content(looking))
+    assert zoo.inbox.parts(looking) == []
+    overtaken(lambda: zoo.inbox.store_content(completing))
+    stored = zoo.inbox.store_content(completing)
+    assert stored is not None
+    assert stored.digest == completing.digest
+
+
+def test_two_completions_at_once_answer_alike(client: Client, line: Line, overtaken: Callable[..., None]) -> None:
+    upload = announce(line, SMALL)
+    httpx.put(url_of(upload), content=SMALL).raise_for_status()
+    url, answers = f"/v1/uploads/{upload.id}/complete", []
+    overtaken(lambda: answers.append(client._client.post(url)))
+    answers.append(client._client.post(url))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
 
 
 def _die(*_: object) -> None:

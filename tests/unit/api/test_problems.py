@@ -154,8 +154,8 @@ def test_whole_surrogate_pairs_are_plain_text(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PUT", "/v1/models", "GET, POST"),
-        ("POST", "/v1/models/none", "GET, PATCH, DELETE"),
+        ("PUT", "/v1/models", "GET, HEAD, POST"),
+        ("POST", "/v1/models/none", "GET, HEAD, PATCH, DELETE"),
         ("POST", "/v1/modules/none/bundle", "GET, HEAD"),
     ],
 )

@@ -1,6 +1,7 @@
 """Every operation of the service has a command, and every command speaks to people and to programs."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -96,3 +97,14 @@ def test_with_json_there_is_one_document_and_nothing_else(run: Run, command: str
     assert done.exit_code == 0, done.output
     json.loads(done.stdout)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume"])
+def test_what_became_of_a_job_is_one_line(run: Run, command: str) -> None:
+    assert re.fullmatch(r"job_\w+: [a-z]+\n", run("jobs", command, "job_1").stdout)
+
+
+def test_a_job_that_is_tried_again_is_shown_whole(run: Run) -> None:
+    said = run("jobs", "retry", "job_1").stdout
+    assert re.search(r"job_\w+", said)
+    assert "submitted" in said

@@ -1,5 +1,6 @@
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,45 @@ CONFIG = CloneConfig(
 )
 
 
+PIECES: set[str] = set()
+"""What `undisturbed` was seen to do, with what it was done in."""
+
+
 @pytest.fixture(scope="module")
 def undisturbed(pair: Pair) -> tuple[Bundle, int]:
     """The bundle, and how often it is asked on the way whether to stop."""
-    asked = 0
+    asked, stack = 0, []
 
     def cancelled() -> bool:
         nonlocal asked
         asked += 1
         return False
 
-    return clone(pair.target, pair.source, pair.images, CONFIG, cancelled=cancelled), asked
+    @contextmanager
+    def watch(piece: str) -> Iterator[None]:
+        stack.append(piece)
+        PIECES.add("/".join(stack))
+        yield
+        stack.pop()
+
+    return clone(pair.target, pair.source, pair.images, CONFIG, cancelled=cancelled, watch=watch), asked
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_who_watches_sees_every_piece_and_where_it_belongs() -> None:
+    assert {
+        "search",
+        "search/screening",
+        "search/screening/adapter",
+        "search/trials",
+        "search/trials/adapter",
+        "search/trials/localization",
+        "insertion",
+        "insertion/adapter",
+        "insertion/localization",
+        "refining",
+        "heads",
+    } == PIECES
 
 
 def _stop_after(count: int) -> Callable[[], bool]:

@@ -15,6 +15,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.job import Progress
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from tests.unit.workers.robbing import rob
 from tests.unit.zoo import seeds
 from workers import endings
 from workers.runner import Reporter, _exit_code, _put_all, check_version, publish, run_job
@@ -126,6 +127,15 @@ def test_a_store_that_fails_leaves_the_job_running(zoo: Zoo, lease: Lease, monke
     assert bundles(zoo) == {}
 
 
+def test_bundles_that_garbage_took_before_their_rows_are_put_again(
+    zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rob(zoo, monkeypatch)
+    publish(zoo, lease, BUNDLE)
+    assert set(bundles(zoo)) == {"full", "thin"}
+    assert all(zoo.store.size(key) for key in bundles(zoo).values())
+
+
 def test_plain_progress_is_written_now_and_then_and_trials_always(zoo: Zoo, lease: Lease) -> None:
     report = Reporter(zoo, lease)
     trial = {"target_position": "a", "source_position": "b", "round": 0, "score": 0.5}
@@ -185,6 +195,7 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         (MemoryError(), endings.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory"), endings.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
+        (OSError(12, "Cannot allocate memory"), endings.OUT_OF_MEMORY),
         (OSError(28, "No space left on device"), endings.UNREACHABLE),
         (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
         (ValueError("a defect of ours"), None),

@@ -1,0 +1,23 @@
+"""Which trace a job, and a step that is shared, belong to"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    for table in ("jobs", "steps"):
+        with op.batch_alter_table(table) as batch:
+            batch.add_column(sa.Column("traceparent", sa.String(), nullable=True))
+
+
+def downgrade() -> None:
+    """Take back."""
+    for table in ("jobs", "steps"):
+        with op.batch_alter_table(table) as batch:
+            batch.drop_column("traceparent")

@@ -1,0 +1,154 @@
+"""Processes of jobs, real ones: a trace goes through them, and one that needs too much memory ends with that reason."""
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import safetensors.torch
+import torch
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from app.client.parquet import write_parquet
+from app.demo import DIGITS, handwritten, png_rows
+from app.main import create_app
+from app.zoo import attempts, datasets, jobs, models, runs, tracing
+from app.zoo.jobs import JobRequest
+from app.zoo.pages import Window
+from app.zoo.settings import Settings
+from app.zoo.zoo import Zoo
+from pnc_core.config import CloneConfig
+from pnc_core.identity import fingerprint
+from tests.unit.api.inprocess import InProcess
+from tests.unit.pnc_core import nets
+from tests.unit.zoo import seeds
+from workers.supervisor import JOB, Supervisor
+
+CONFIG = CloneConfig(classes=("5", "6"), epochs=2, shortlist=2, views=1, screen_images=100, batch_size=64)
+ALONE = {"threads": 1, "worker_device": "cpu"}
+
+
+def lay(zoo: Zoo, directory: Path, size: int) -> str:
+    """Two networks that take images of this height and width, and digits; returns the dataset's id."""
+    digits = handwritten().sample(300, torch.Generator().manual_seed(0))
+    write_parquet(directory / "digits.parquet", png_rows(digits), DIGITS)
+    content = (directory / "digits.parquet").read_bytes()
+    with zoo.database.write() as session:
+        for seed, (name, classes) in enumerate((("low", "01234"), ("high", "56789"))):
+            torch.manual_seed(seed)
+            spec = nets.spec("cnn", size, 1, classes, width=8)
+            network = nets.randomised(nets.build_network(spec), seed).eval()
+            models.create(session, name=name)
+            upload = seeds.upload(session, zoo, safetensors.torch.save(network.state_dict()))
+            version = models.add_version(session, name, upload_id=upload.id, spec=spec)
+            seeds.accept(session, version, fingerprint(network))
+        upload = seeds.upload(session, zoo, content)
+        contents = datasets.inspect(io.BytesIO(content))
+        return datasets.register(session, name="digits", upload_id=upload.id, contents=contents).id
+
+
+def see_one_through(zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        lease = runs.claim(session, "worker")
+    assert lease is not None
+    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+
+
+class Collector:
+    """Takes traces as any OpenTelemetry collector does."""
+
+    def __init__(self) -> None:
+        self._requests: list[ExportTraceServiceRequest] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/traces"
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector._requests.append(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def paths(self, trace_id: str) -> set[str]:
+        """Each span of a trace with those that it lies in, and the service of it."""
+        found = {}
+        for resource in (r for request in self._requests for r in request.resource_spans):
+            (service,) = (a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
+            for span in (s for scope in resource.scope_spans for s in scope.spans):
+                if span.trace_id.hex() == trace_id:
+                    found[span.span_id.hex()] = (span.name, span.parent_span_id.hex(), service)
+
+        def path(span_id: str) -> str:
+            name, parent, _ = found[span_id]
+            return f"{path(parent)} > {name}" if parent in found else name
+
+        return {f"{service}: {path(span_id)}" for span_id, (_, _, service) in found.items()}
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        collector.server.shutdown()
+        collector.server.server_close()
+        thread.join()
+
+
+def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds.lay_database(tmp_path)
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        app = create_app(Settings(data_dir=tmp_path, pages=False, **ALONE))
+        zoo = app.state.zoo
+        body = {"target": "low", "source": "high", "dataset": lay(zoo, tmp_path, 8), "config": vars(CONFIG)}
+        with InProcess(app) as transport, httpx.Client(base_url="http://localhost", transport=transport) as http:
+            job_id = http.post("/v1/cloning-jobs", json=body).raise_for_status().json()["id"]
+        see_one_through(zoo)
+        tracing.end()
+        with zoo.database.read() as session:
+            job = jobs.get(session, job_id)
+        zoo.close()
+    assert job.state == "succeeded", job.problem
+    assert job.traceparent is not None
+    here, child = "pnc-api: POST /v1/cloning-jobs", "pnc-runner: POST /v1/cloning-jobs > attempt > job"
+    pieces = {"loading", "search", "search > screening", "search > trials", "search > trials > localization"}
+    pieces |= {"insertion", "insertion > adapter", "insertion > localization", "heads", "judging", "publish"}
+    wanted = {here, f"{here} > attempt", child, *(f"{child} > {piece}" for piece in pieces)}
+    assert collector.paths(job.traceparent.split("-")[1]) >= wanted
+
+
+def test_a_job_that_does_not_fit_into_memory_is_tried_twice_and_says_what_to_do(tmp_path: Path) -> None:
+    zoo = seeds.new_zoo(tmp_path, job_memory_bytes=2**29, **ALONE)
+    dataset = lay(zoo, tmp_path, 256)
+    with zoo.database.write() as session:  # one layer's output of one batch: 300 * 8 * 256 * 256 * 4 bytes
+        config = CloneConfig(classes=("5",), batch_size=300)
+        job_id = jobs.submit(session, JobRequest(target="low", source="high", dataset=dataset, config=config)).id
+    for _ in range(2):
+        see_one_through(zoo)
+    with zoo.database.write() as session:
+        job = jobs.get(session, job_id)
+        ended = attempts.list_attempts(session, job_id, Window(10, None)).data
+        assert runs.claim(session, "worker") is None
+    zoo.close()
+    assert [(row.outcome, row.reason) for row in ended] == [("out_of_memory", "its process ran out of memory")] * 2
+    assert (job.state, job.size) == ("failed", "large")
+    assert job.problem is not None
+    assert job.problem["code"] == "out_of_memory"
+    assert "smaller batch_size" in job.problem["detail"]
