@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
@@ -24,6 +24,7 @@ from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
 from pnc_core.job import Job, Progress, Report, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.mark import Mark
 from pnc_core.memory import without_old_images
 from pnc_core.module import module_tensors
 from pnc_core.positions import INPUT, trace
@@ -48,10 +49,11 @@ def clone(
     report: Report = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
+    mark: Mark | None = None,
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
-    Neither network changes. Equal networks, images, parameters and thread counts
+    Neither network changes. Equal networks, images, parameters, marks and thread counts
     give equal bundles.
 
     Args:
@@ -62,18 +64,21 @@ def clone(
         report: Called with every step's progress.
         cancelled: Asked between steps; True ends the job.
         checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
+        mark: A key that has a say in which channels are kept; the bundle does not tell.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
 
     Raises:
-        ConfigError: classes or parameters make no sense, or the checkpoints are another job's.
+        ConfigError: classes or parameters make no sense, or the checkpoints are another job's, or a marked one's.
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
         Cancelled: `cancelled` answered True.
     """
-    job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
+    if mark is not None and checkpoints is not None:
+        raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
+    job = replace(prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints), mark=mark)
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
         _recognise(checkpoints, config, prints, images)

@@ -57,6 +57,8 @@ class LayerOrigin:
     """The suspect's tensor."""
     source_layer: str
     """The source's tensor."""
+    width: int
+    """How many channels the source has there."""
     rows: tuple[int | None, ...]
     """The source's channel for every output channel of the suspect; None where shuffled sources do as well."""
     similarity: float
@@ -206,6 +208,7 @@ class _Search:
         return LayerOrigin(
             layer=name,
             source_layer=nearest,
+            width=len(sources[nearest]),
             rows=tuple(partners.get(i) for i in range(len(suspect))),
             similarity=float(found.best.mean()),
             runner_up=found.second,

@@ -102,6 +102,32 @@ def origin(
 
 
 @app.command()
+def prove(
+    suspect: Annotated[
+        Path, typer.Argument(help="Weights, or a full bundle, of anybody.", exists=True, dir_okay=False)
+    ],
+    source: Annotated[Path, typer.Option(help="Weights of the source that you cut from.", exists=True)],
+    mark: Annotated[Path, typer.Option(help="Your key, of `pnc keys mark`.", exists=True, dir_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the channels that a file has of a source were chosen under your key. Needs no service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.marking import proof_of_file, read_mark
+
+        key = read_mark(mark)
+        found = proof_of_file(suspect, source, key)
+        document = {
+            "proved": found.proved,
+            "p_value": found.p_value,
+            "agreeing": found.agreeing,
+            "channels": found.channels,
+            "commitment": key.commitment,
+        }
+        screen.show(document, lambda: record({name.replace("_", " "): value for name, value in document.items()}))
+
+
+@app.command()
 def sign(
     module: Id,
     key: Annotated[Path, typer.Option(help="Private key, of `pnc keys pair`.", exists=True, dir_okay=False)],
