@@ -25,6 +25,7 @@ from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
 from pnc_core.job import Job, Progress, Report, Watch, piece, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.mark import Mark
 from pnc_core.memory import without_old_images
 from pnc_core.module import module_tensors
 from pnc_core.positions import INPUT, trace
@@ -50,10 +51,11 @@ def clone(
     cancelled: Callable[[], bool] = lambda: False,
     checkpoints: Checkpoints | None = None,
     watch: Watch = nullcontext,
+    mark: Mark | None = None,
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
-    Neither network changes. Equal networks, images, parameters and thread counts
+    Neither network changes. Equal networks, images, parameters, marks and thread counts
     give equal bundles.
 
     Args:
@@ -66,19 +68,22 @@ def clone(
         checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
         watch: Entered around `search`, `screening`, `trials`, `insertion`, `localization`, `adapter`, `refining` and
             `heads`, which lie within one another.
+        mark: A key that has a say in which channels are kept; the bundle does not tell.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
 
     Raises:
-        ConfigError: classes or parameters make no sense, or the checkpoints are another job's.
+        ConfigError: classes or parameters make no sense, or the checkpoints are another job's, or a marked one's.
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
         Cancelled: `cancelled` answered True.
     """
+    if mark is not None and checkpoints is not None:
+        raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
     job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
-    job = replace(job, watch=watch)
+    job = replace(job, watch=watch, mark=mark)
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
         _recognise(checkpoints, config, prints, images)

@@ -117,7 +117,7 @@ def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFi
 @piece("localization")
 def localize(job: Job, insertion: Insertion) -> Insertion:
     """Keep the channels that carry the cloned classes, scored through the stitched input."""
-    kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep)
+    kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep, job.lean(insertion.tail))
     return replace(insertion, tail=extract(insertion.tail, kept))
 
 

@@ -14,6 +14,9 @@ from pnc_core.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.config import CloneConfig
 from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError
+from pnc_core.extract import Tail
+from pnc_core.localize import Scores
+from pnc_core.mark import Mark
 from pnc_core.positions import Reader, Traced
 
 
@@ -54,6 +57,7 @@ class Job:
     cancelled: Callable[[], bool]
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     watch: Watch = nullcontext
+    mark: Mark | None = None
 
     @property
     def old_classes(self) -> int:
@@ -79,6 +83,10 @@ class Job:
         """
         if self.cancelled():
             raise Cancelled("the job was cancelled")
+
+    def lean(self, tail: Tail) -> Scores | None:
+        """What the mark adds to the worth of a tail's channels; None without a mark."""
+        return None if self.mark is None else self.mark.lean(tail.groups)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Runs networks in the job's precision."""

@@ -78,7 +78,7 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Inser
         epochs: Passes over the training images.
         step: Told about every batch.
     """
-    mask = LearnedMask(insertion.tail, score(job, insertion), job.config.keep)
+    mask = LearnedMask(insertion.tail, score(job, insertion), job.config.keep, job.lean(insertion.tail))
     try:
         _match(job, insertion, epochs, "mask", step, mask)
     finally:

@@ -224,18 +224,28 @@ _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
 """What is averaged over images: (N, width) by group."""
 
 
-def choose_channels(tail: Tail, scores: Scores, keep: float) -> dict[str, Tensor]:
+def choose_channels(tail: Tail, scores: Scores, keep: float, lean: Scores | None = None) -> dict[str, Tensor]:
     """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
 
     Args:
         tail: Opened tail.
         scores: As `score_channels` gives them.
         keep: Share of the tail's numbers that may stay, 0..1.
+        lean: Added to every channel's rank, as a mark does it.
 
     Returns:
         int64 ascending indices of the channels to keep, by group.
     """
-    return keep_most_worthy(tail, worth(tail, scores), keep)
+    if lean is None:
+        return keep_most_worthy(tail, worth(tail, scores), keep)
+    return keep_most_worthy(tail, {n: rank + lean[n] for n, rank in ranks(worth(tail, scores)).items()}, keep)
+
+
+def ranks(worths: Scores) -> Scores:
+    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
+    joined = torch.cat(list(worths.values()))
+    placed = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
+    return dict(zip(worths, placed.split([len(w) for w in worths.values()]), strict=True))
 
 
 def worth(tail: Tail, scores: Scores) -> Scores:

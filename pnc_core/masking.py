@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.extract import Tail
-from pnc_core.localize import Scores, keep_most_worthy, worth
+from pnc_core.localize import Scores, keep_most_worthy, ranks, worth
 
 REFRESH = 8
 """Steps between two choices of the open channels."""
@@ -24,9 +24,10 @@ REFRESH = 8
 class LearnedMask:
     """Worths of all channels of an opened tail, and the mask they make."""
 
-    def __init__(self, tail: Tail, scores: Scores, keep: float) -> None:
-        self._tail, self._keep, self._steps = tail, keep, 0
-        self._worth = {name: nn.Parameter(value) for name, value in _ranks(worth(tail, scores)).items()}
+    def __init__(self, tail: Tail, scores: Scores, keep: float, lean: Scores | None = None) -> None:
+        """`lean` is added to the worths whenever channels are chosen, as a mark does it."""
+        self._tail, self._keep, self._steps, self._lean = tail, keep, 0, lean
+        self._worth = {name: nn.Parameter(value) for name, value in ranks(worth(tail, scores)).items()}
         self.open = self.kept()
         """int64 indices of the channels that are open now, by group."""
 
@@ -50,11 +51,7 @@ class LearnedMask:
 
     def kept(self) -> dict[str, Tensor]:
         """int64 ascending indices of the channels that fit the budget, by group."""
-        return keep_most_worthy(self._tail, {n: w.detach().cpu() for n, w in self._worth.items()}, self._keep)
-
-
-def _ranks(worths: Scores) -> Scores:
-    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
-    joined = torch.cat(list(worths.values()))
-    ranks = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
-    return dict(zip(worths, ranks.split([len(w) for w in worths.values()]), strict=True))
+        worths = {n: w.detach().cpu() for n, w in self._worth.items()}
+        if self._lean is not None:
+            worths = {n: w + self._lean[n] for n, w in worths.items()}
+        return keep_most_worthy(self._tail, worths, self._keep)

@@ -148,6 +148,21 @@ def pair(
 
 
 @keys.command()
+def mark(
+    out: Annotated[Path, typer.Argument(help="File for the key; it must not be there yet.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a key to mark modules with (`pnc clone --mark`); shows what may be published before a proof is needed."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.marking import make_mark
+
+        commitment = make_mark(out).commitment
+        screen.show({"path": str(out), "commitment": commitment}, lambda: commitment)
+        screen.note(f"the key lies in {out}; publish the line above, dated, before you publish what is marked with it")
+
+
+@keys.command()
 def trust(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     public: Annotated[str, typer.Argument(help="ed25519:...")],

@@ -29,6 +29,9 @@ def clone(
     seed: Seed = None,
     settings: Settings = None,
     file: Parameters = None,
+    mark: Annotated[
+        Path | None, typer.Option(help="Key of `pnc keys mark`: its holder can prove it.", exists=True)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Clone classes from one weight file into a module for another, on this machine and without a service."""
@@ -36,13 +39,17 @@ def clone(
     with failures(screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
         from app.local.cloning import Material, clone_files
+        from app.local.marking import read_mark
         from app.local.specs import given_spec
+        from pnc_core.mark import PROVED, proof_in_bundle
 
         specs = [
             given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))
         ]
         material = Material(target, specs[0], source, specs[1], data)
-        bundle = clone_files(material, config, screen.notes, quiet=as_json)
+        key = read_mark(mark) if mark else None
+        bundle = clone_files(material, config, screen.notes, quiet=as_json, mark=key)
+        proof = proof_in_bundle(key, bundle) if key else None
         digest = bundle.payload(payload).write(out)
         manifest = bundle.manifest
         document = {
@@ -53,6 +60,7 @@ def clone(
             "position": str(manifest.position),
             "kept_fraction": manifest.kept_fraction,
             "validation": manifest.validation,
+            "mark": proof,
         }
         people = {
             "bundle": f"{out} ({payload}, {size(out.stat().st_size)})",
@@ -62,6 +70,10 @@ def clone(
             "kept": f"{manifest.kept_fraction:.0%} of the source's tail",
             "held out": ", ".join(f"{side} {share:.3f}" for side, share in manifest.validation.items()),
         }
+        if proof is not None:
+            people["mark"] = f"{proof.agreeing} of {proof.channels} channels agree, p = {proof.p_value:.1e}"
+            if not proof.proved:
+                screen.note(f"the mark proves nothing here (p is not below {PROVED:g}): too few channels can be chosen")
         screen.show(document, lambda: record(people))
 
 

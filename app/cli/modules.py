@@ -84,6 +84,50 @@ def verify(
 
 
 @app.command()
+def origin(
+    suspect: Annotated[
+        Path, typer.Argument(help="Weights, or a full bundle, of anybody.", exists=True, dir_okay=False)
+    ],
+    source: Annotated[Path, typer.Option(help="Weights of the network that it may be cut from.", exists=True)],
+    any_layer: Annotated[bool, typer.Option(help="Do not believe names: each layer with each. Takes long.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a file holds filters of a source, also with channels in another order. Needs no service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.origin import described, origin_of_file, shown
+
+        found = origin_of_file(suspect, source, any_layer=any_layer)
+        screen.show(described(found), lambda: shown(found))
+
+
+@app.command()
+def prove(
+    suspect: Annotated[
+        Path, typer.Argument(help="Weights, or a full bundle, of anybody.", exists=True, dir_okay=False)
+    ],
+    source: Annotated[Path, typer.Option(help="Weights of the source that you cut from.", exists=True)],
+    mark: Annotated[Path, typer.Option(help="Your key, of `pnc keys mark`.", exists=True, dir_okay=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say whether the channels that a file has of a source were chosen under your key. Needs no service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.marking import proof_of_file, read_mark
+
+        key = read_mark(mark)
+        found = proof_of_file(suspect, source, key)
+        document = {
+            "proved": found.proved,
+            "p_value": found.p_value,
+            "agreeing": found.agreeing,
+            "channels": found.channels,
+            "commitment": key.commitment,
+        }
+        screen.show(document, lambda: record({name.replace("_", " "): value for name, value in document.items()}))
+
+
+@app.command()
 def sign(
     module: Id,
     key: Annotated[Path, typer.Option(help="Private key, of `pnc keys pair`.", exists=True, dir_okay=False)],

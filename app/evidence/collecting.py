@@ -23,6 +23,7 @@ from pnc_core.evaluation import direct_ensemble, judge, multiply_accumulates, or
 from pnc_core.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
 from pnc_core.identity import fingerprint
 from pnc_core.networks import load_network
+from pnc_core.residue import residue
 from pnc_core.search import Trial
 
 Network = tuple[nn.Module, NetworkSpec]
@@ -69,6 +70,8 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
         _check_sides(images, manifest.target.classes, manifest.classes)
     with _progress(console, "local representations") as step:
         alike = _compared(composed, source, images, step)
+    with _progress(console, "classes left out"):
+        left_out = _residue(target, source, bundle, images)
     judged = _judged(composed, source, images)
     masking = []
     if request.seeds:
@@ -87,6 +90,7 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
         "restored": _restored(target, composed, images),
         **judged,
         "similarity": _similarity(alike),
+        "residue": left_out,
         "masking": masking,
         "positions": [asdict(point) for point in position_curve(trials)],
     }
@@ -114,6 +118,15 @@ def _compared(composed: Composed, source: Network, images: ImageSet, step: Step)
 
     sides = counted(network_logits(*source)), counted(module_logits(composed.traced, module))
     return similarity(*sides, images, source[1], module.manifest.classes, limit=PER_CLASS)
+
+
+def _residue(target: Network, source: Network, bundle: Bundle, images: ImageSet) -> Evidence | None:
+    """None where fewer than two classes were left out, or have too few images: there is nothing to tell apart."""
+    try:
+        found = residue(target, source, bundle, images)
+    except DataError:
+        return None
+    return asdict(found) | {"added": found.added}
 
 
 def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:

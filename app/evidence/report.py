@@ -52,9 +52,24 @@ def summary(found: dict[str, Any]) -> Table:
     }
     if alike["explicitness"] is not None:
         rows["explicitness (of the source itself)"] = f"{alike['explicitness']:.4f} ({alike['ceiling']:.4f})"
-    for name, value in rows.items():
+    for name, value in (rows | _left_out(found["residue"])).items():
         table.add_row(name, value)
     return table
+
+
+def _left_out(residue: dict[str, Any] | None) -> dict[str, str]:
+    """What a probe reads of classes that were not cloned."""
+    if residue is None:
+        return {}
+    probed = {"target alone": "target", "target and module": "together", "module alone": "module"}
+    probed |= {"its channels alone": "slices", "as many at random": "random", "whole source": "source"}
+    rows = {f"classes left out, {name}": _read(residue[key]) for name, key in probed.items()}
+    rows["added by the module"] = f"{residue['added']:+.4f} (p = {residue['p_added']:.2g})"
+    return {"classes left out, guessing": f"{residue['chance']:.4f}", **rows}
+
+
+def _read(reading: dict[str, float]) -> str:
+    return f"{reading['accuracy']:.4f} ± {reading['spread']:.4f}"
 
 
 def _proof(verified: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.job import Progress as Step
+from pnc_core.mark import Mark
 from pnc_core.networks import load_network
 
 
@@ -28,7 +29,9 @@ class Material:
     """A directory with one directory a class, or a Parquet file."""
 
 
-def clone_files(material: Material, config: CloneConfig, console: Console, *, quiet: bool = False) -> Bundle:
+def clone_files(
+    material: Material, config: CloneConfig, console: Console, *, quiet: bool = False, mark: Mark | None = None
+) -> Bundle:
     """Clone classes of one weight file into a module for another.
 
     Args:
@@ -36,6 +39,7 @@ def clone_files(material: Material, config: CloneConfig, console: Console, *, qu
         config: What to clone and how.
         console: Where progress and every position that is tried are shown.
         quiet: Show nothing.
+        mark: Has a say in which channels are kept.
 
     Raises:
         PncError: files, classes or parameters make no sense.
@@ -62,4 +66,5 @@ def clone_files(material: Material, config: CloneConfig, console: Console, *, qu
             images,
             config,
             report=report if not quiet else lambda step: None,
+            mark=mark,
         )

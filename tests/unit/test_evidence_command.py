@@ -100,6 +100,7 @@ def test_numbers_and_pictures_are_written(files: Files) -> None:
     assert found["oracle"]["average"] >= found["composed"]["average"]
     assert found["multiply_accumulates"]["composed"] > found["multiply_accumulates"]["target"]
     assert (found["masking"], found["positions"]) == ([], [])
+    assert found["residue"] is None  # of three classes two were cloned: one is left
     assert f"{found['similarity']['transferability']:.4f}" in done.output
 
 
@@ -112,6 +113,19 @@ def test_thin_and_full_folder_and_parquet_say_the_same(files: Files) -> None:
     assert one == two
     for name in PICTURES:
         assert (files.root / "one" / name).read_bytes() == (files.root / "two" / name).read_bytes()
+
+
+def test_what_is_left_of_other_classes_is_told(files: Files) -> None:
+    position = Position(target="blocks.1", source="blocks.1")
+    nets.hand_made(files.target, files.source, files.images, position, ("e",)).write(files.root / "one.safetensors")
+    done = files.run(bundle="one", out="left")
+    assert done.exit_code == 0, done.output
+    found = files.evidence("left")["residue"]
+    assert (found["classes"], found["images"], found["chance"]) == (["d", "f"], 10, 0.5)
+    for name in ("source", "target", "module", "together", "slices", "random"):
+        assert 0 <= found[name]["accuracy"] <= 1
+    assert found["added"] == pytest.approx(found["together"]["accuracy"] - found["target"]["accuracy"], abs=1e-6)
+    assert f"{found['module']['accuracy']:.4f} ± {found['module']['spread']:.4f}" in done.output
 
 
 def test_the_masking_curve_is_at_the_bundle_s_position(files: Files) -> None:

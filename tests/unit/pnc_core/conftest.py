@@ -36,8 +36,8 @@ def _split_digits() -> tuple[ImageSet, ImageSet]:
     return whole.split(0.25, torch.Generator().manual_seed(0))
 
 
-def _train(spec: NetworkSpec, images: ImageSet, epochs: int = 10) -> nn.Module:
-    torch.manual_seed(0)
+def _train(spec: NetworkSpec, images: ImageSet, epochs: int = 10, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     network, own = build_network(spec).train(), images.only(spec.classes)
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -63,6 +63,13 @@ def pair() -> Pair:
         networks.append((_train(spec, train), spec))
     job_images, _ = train.split(0.7, torch.Generator().manual_seed(2))
     return Pair(networks[0], networks[1], job_images, test)
+
+
+@pytest.fixture(scope="session")
+def strangers() -> list[nn.Module]:
+    """Two networks of the source's classes and architecture that began elsewhere."""
+    spec, (train, _) = nets.spec("cnn", 8, 1, "56789", width=8), _split_digits()
+    return [_train(spec, train, seed=seed) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="session")
