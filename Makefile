@@ -20,9 +20,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 BIN := .venv/bin
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
+SUPPLY := .venv/supply
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser docs site pins clean
+.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser docs site pins sbom audit clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -99,6 +100,23 @@ site: $(DEV) ## the documentation as a site in build/site; ARGS=... for mkdocs
 
 docs: site ## the site, and everything that the first page, the tutorials and the notebook print, done as printed
 	@$(BIN)/pytest tests/docs --durations=8 $(ARGS)
+
+# Tools with dependencies of their own, which ours must not notice: an environment beside the developer's.
+$(SUPPLY)/.installed: | $(BIN)/python
+	$(BIN)/python -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
+	touch $@
+
+sbom: $(DEV) $(SUPPLY)/.installed ## what .venv is made of, with versions and licences, as CycloneDX in build/sbom.cdx.json
+	@mkdir -p build
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json $(BIN)/python
+	echo build/sbom.cdx.json
+
+audit: $(SUPPLY)/.installed ## look the pinned versions up among known vulnerabilities; asks an advisory service
+	@$(SUPPLY)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints-cpu.txt || {
+	  echo 'audit: expected an advisory service that answers and no known vulnerability, got what is above; nothing counts as audited' >&2
+	  exit 1
+	}
 
 pins: $(DEV) ## write the versions installed in .venv to constraints-cpu.txt
 	@{ grep '^#' constraints-cpu.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//'; } > .venv/pins.txt

@@ -1,18 +1,21 @@
-"""`pnc gc`: what is left over, shown and removed."""
+"""`pnc gc`: what is left over, or archived for too long, shown and removed."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
 
-from app.zoo import db, garbage
+from app.zoo import db, garbage, retention
 from app.zoo.errors import Misconfigured
 from app.zoo.garbage import Garbage
+from app.zoo.retention import Due
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 
 
 def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: Console) -> None:
-    """Name all garbage, a line each, and remove it unless it is a dry run.
+    """Purge what workspaces do not want to keep archived any longer; name all garbage, a line each, and remove it.
+
+    A dry run removes nothing.
 
     Args:
         settings: Where database and store are.
@@ -28,15 +31,26 @@ def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: 
         problem = db.outdated(zoo.database)
         if problem is not None:
             raise Misconfigured(f"PNC_DATABASE_URL: {problem}")
+        due = retention.find(zoo)
+        told = [_told(one) for one in due]
+        purged = [] if dry_run else retention.purge(zoo, due)
         found = garbage.find(zoo, object_seconds=object_seconds)
         sizes = {key: zoo.store.size(key) for key in found.objects}
         if not dry_run:
             found = garbage.remove(zoo, found, object_seconds=object_seconds)
     finally:
         zoo.close()
-    for line in _lines(found, sizes):
+    for line in (*told, *_lines(found, sizes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if told:
+        count = len([one for one in due if not one.obstacles]) if dry_run else len(purged)
+        console.print(f"{count} of {len(due)} archived {'would be purged' if dry_run else 'purged'}", highlight=False)
     console.print(f"{_summary(found)} {'would go' if dry_run else 'removed'}", highlight=False)
+
+
+def _told(due: Due) -> str:
+    what = f"{due.kind} {due.name} of {due.workspace} (archived on {due.archived_at:%Y-%m-%d})"
+    return f"{what} stays: {'; '.join(due.obstacles)}" if due.obstacles else what
 
 
 def _lines(found: Garbage, sizes: Mapping[str, int | None]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.zoo import bell, garbage, outbox, runs, steps, validation
+from app.zoo import bell, garbage, outbox, retention, runs, steps, validation
 from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                     bell.announce_again(session, zoo.settings.ring_again_seconds)
             if time.monotonic() >= next_garbage:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
+                retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
         except (SQLAlchemyError, OSError):
             log.exception("cannot sweep; trying again in %s s", zoo.settings.lease_seconds)

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
-from app.api.requests import DoOnce, ListOf, OpenZoo, Reading, Reply
+from app.api.requests import ArchivesOf, DoOnce, OpenZoo, Reading, Reply
 from app.api.scopes import ScopedRoute, needs
 from app.api.wire import datasets as wire
 from app.api.wire.problems import documented
-from app.api.wire.shapes import Page
+from app.api.wire.shapes import Archiving, Page
 from app.zoo import apart, datasets, uploads
 from app.zoo.datasets import Contents
 from app.zoo.zoo import Zoo
@@ -32,9 +32,9 @@ def create_dataset(body: wire.DatasetCreate, zoo: OpenZoo, once: DoOnce) -> Resp
 
 @router.get("", response_model=Page[wire.Dataset])
 @needs("read")
-def list_datasets(session: Reading, query: ListOf) -> Any:
+def list_datasets(session: Reading, query: ArchivesOf) -> Any:
     """Datasets, newest first."""
-    return datasets.list_datasets(session, query.window())
+    return datasets.list_datasets(session, query.window(), archived=query.archived)
 
 
 @router.get("/{dataset}", response_model=wire.Dataset, responses=documented(404))
@@ -42,6 +42,22 @@ def list_datasets(session: Reading, query: ListOf) -> Any:
 def get_dataset(dataset: Id, session: Reading) -> Any:
     """One dataset."""
     return datasets.get(session, dataset)
+
+
+@router.patch("/{dataset}", response_model=wire.Dataset, responses=documented(404))
+@needs("write")
+def change_dataset(dataset: Id, body: Archiving, zoo: OpenZoo) -> Any:
+    """Archive or restore a dataset."""
+    with zoo.database.write() as session:
+        return wire.Dataset.model_validate(datasets.put_away(session, dataset, body.archived))
+
+
+@router.delete("/{dataset}", status_code=204, responses=documented(404))
+@needs("write")
+def archive_dataset(dataset: Id, zoo: OpenZoo) -> None:
+    """Archive a dataset: it leaves the lists and takes no more jobs; those that have begun go on."""
+    with zoo.database.write() as session:
+        datasets.put_away(session, dataset, archived=True)
 
 
 def _inspect(zoo: Zoo, body: wire.DatasetCreate) -> Contents:

@@ -61,10 +61,13 @@ def get_workspace(session: Reading, caller: Asking) -> Any:
 @router.patch("/workspace", response_model=wire.Workspace)
 @needs("admin")
 def change_workspace(body: wire.WorkspaceChange, zoo: OpenZoo, caller: Asking) -> Any:
-    """Change what deployments of the workspace take."""
+    """Change what deployments of the workspace take, and how long archived things are kept."""
     with zoo.database.write() as session:
+        row = workspaces.own(session)
         if body.require_signature is not None:
-            workspaces.own(session).require_signature = body.require_signature
+            row.require_signature = body.require_signature
+        if body.retention_days is not None:
+            row.retention_days = None if body.retention_days == "off" else body.retention_days
         return _shown(session, caller)
 
 
@@ -87,4 +90,5 @@ def _shown(session: Session, caller: Caller) -> wire.Workspace:
         jobs=workspaces.live_jobs(session),
         requests_per_minute=row.requests_per_minute,
         require_signature=row.require_signature,
+        retention_days=row.retention_days,
     )

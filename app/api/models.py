@@ -2,26 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 
-from app.api.requests import DoOnce, ListOf, ListQuery, OpenZoo, Reading, Reply
+from app.api.requests import ArchivesOf, DoOnce, OpenZoo, Reading, Reply
 from app.api.scopes import ScopedRoute, needs
 from app.api.wire import models as wire
 from app.api.wire.problems import documented
-from app.api.wire.shapes import Page
+from app.api.wire.shapes import Archiving, Page
 from app.zoo import models, uploads
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=ScopedRoute)
 Name = Annotated[str, Path(description="Name or id of a model.", examples=["digits-low"])]
 Number = Annotated[int, Path(description="Number of a version.", examples=[1])]
 AliasName = Annotated[str, Path(description="Name of an alias.", examples=["production"])]
-
-
-class ModelsQuery(ListQuery):
-    """Query of the list of models."""
-
-    archived: bool = False
-    """Archived models too."""
 
 
 @router.post("", response_model=wire.Model, status_code=201, responses=documented(409))
@@ -38,7 +31,7 @@ def create_model(body: wire.ModelCreate, once: DoOnce) -> Response:
 
 @router.get("", response_model=Page[wire.Model])
 @needs("read")
-def list_models(session: Reading, query: Annotated[ModelsQuery, Query()]) -> Any:
+def list_models(session: Reading, query: ArchivesOf) -> Any:
     """Models, newest first."""
     found = models.list_models(session, query.window(), archived=query.archived)
     return {**vars(found), "data": [wire.Model.of(row) for row in found.data]}
@@ -67,7 +60,7 @@ def archive_model(model: Name, zoo: OpenZoo) -> None:
         models.change(session, model, archived=True)
 
 
-@router.post("/{model}/versions", response_model=wire.Version, status_code=201, responses=documented(404))
+@router.post("/{model}/versions", response_model=wire.Version, status_code=201, responses=documented(404, 409))
 @needs("write")
 def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Response:
     """Add a version from a complete upload; it is `validating` until a worker has loaded the weights."""
@@ -86,9 +79,9 @@ def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Respo
 
 @router.get("/{model}/versions", response_model=Page[wire.Version], responses=documented(404))
 @needs("read")
-def list_versions(model: Name, session: Reading, query: ListOf) -> Any:
+def list_versions(model: Name, session: Reading, query: ArchivesOf) -> Any:
     """A model's versions, newest first."""
-    return models.list_versions(session, model, query.window())
+    return models.list_versions(session, model, query.window(), archived=query.archived)
 
 
 @router.get("/{model}/versions/{version}", response_model=wire.Version, responses=documented(404))
@@ -96,6 +89,22 @@ def list_versions(model: Name, session: Reading, query: ListOf) -> Any:
 def get_version(model: Name, version: Number, session: Reading) -> Any:
     """One version."""
     return models.get_version(session, model, version)
+
+
+@router.patch("/{model}/versions/{version}", response_model=wire.Version, responses=documented(404))
+@needs("write")
+def change_version(model: Name, version: Number, body: Archiving, zoo: OpenZoo) -> Any:
+    """Archive or restore a version."""
+    with zoo.database.write() as session:
+        return wire.Version.model_validate(models.put_version_away(session, model, version, body.archived))
+
+
+@router.delete("/{model}/versions/{version}", status_code=204, responses=documented(404))
+@needs("write")
+def archive_version(model: Name, version: Number, zoo: OpenZoo) -> None:
+    """Archive a version: it leaves the lists and takes no more jobs; deployments go on."""
+    with zoo.database.write() as session:
+        models.put_version_away(session, model, version, archived=True)
 
 
 @router.put("/{model}/aliases/{alias}", response_model=wire.Alias, responses=documented(404))

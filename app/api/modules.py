@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.api import downloads
-from app.api.requests import ListQuery, OpenZoo, Reading
+from app.api.requests import ArchiveQuery, OpenZoo, Reading
 from app.api.scopes import ScopedRoute, needs
 from app.api.wire import modules as wire
 from app.api.wire.problems import documented
-from app.api.wire.shapes import Page
+from app.api.wire.shapes import Archiving, Page
 from app.zoo import modules
 
 router = APIRouter(prefix="/v1/modules", tags=["modules"], route_class=ScopedRoute)
@@ -17,7 +17,7 @@ Id = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c
 Payload = Annotated[wire.Payload, Query(description="`thin` needs the source at hand, `full` brings its slices along.")]
 
 
-class ModulesQuery(ListQuery):
+class ModulesQuery(ArchiveQuery):
     """Query of the list of modules."""
 
     target_fingerprint: str | None = None
@@ -28,7 +28,8 @@ class ModulesQuery(ListQuery):
 @needs("read")
 def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> Any:
     """Modules, newest first."""
-    found = modules.list_modules(session, query.window(), target_fingerprint=query.target_fingerprint)
+    fitting, archived = query.target_fingerprint, query.archived
+    found = modules.list_modules(session, query.window(), target_fingerprint=fitting, archived=archived)
     return {**vars(found), "data": [wire.Module.of(row) for row in found.data]}
 
 
@@ -37,6 +38,22 @@ def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> A
 def get_module(module: Id, session: Reading) -> Any:
     """One module."""
     return wire.Module.of(modules.get(session, module))
+
+
+@router.patch("/{module}", response_model=wire.Module, responses=documented(404))
+@needs("write")
+def change_module(module: Id, body: Archiving, zoo: OpenZoo) -> Any:
+    """Archive or restore a module."""
+    with zoo.database.write() as session:
+        return wire.Module.of(modules.put_away(session, module, body.archived))
+
+
+@router.delete("/{module}", status_code=204, responses=documented(404))
+@needs("write")
+def archive_module(module: Id, zoo: OpenZoo) -> None:
+    """Archive a module: it leaves the lists and is attached nowhere any more; where it is attached it goes on."""
+    with zoo.database.write() as session:
+        modules.put_away(session, module, archived=True)
 
 
 @router.get("/{module}/manifest", response_model=wire.Manifest, responses=documented(404))

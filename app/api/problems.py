@@ -91,7 +91,7 @@ def refuse(scope: Any, error: errors.ZooError) -> Response:
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
     if scope["path"].startswith("/v2"):
         return JSONResponse({"error": str(error)}, status, _hints(error))
-    problems = error.problems if isinstance(error, errors.Invalid) else []
+    problems = error.problems if isinstance(error, errors.Invalid | errors.InUse) else []
     faults = [Fault.model_validate(problem) for problem in problems]
     return respond(scope, status, error.code, str(error), faults, _hints(error))
 

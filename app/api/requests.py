@@ -85,6 +85,16 @@ class ListQuery(BaseModel):
 ListOf = Annotated[ListQuery, Query()]
 
 
+class ArchiveQuery(ListQuery):
+    """Query of a list of what can be archived."""
+
+    archived: bool = False
+    """Archived ones too."""
+
+
+ArchivesOf = Annotated[ArchiveQuery, Query()]
+
+
 def _generation(
     if_match: Annotated[str | None, Header(description="Generation that the change builds on, e.g. `3`.")] = None,
 ) -> int | None:

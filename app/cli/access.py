@@ -237,6 +237,20 @@ def require_signatures(
         screen.show(mine, lambda: record(_workspace(mine)))
 
 
+@workspaces.command("retention")
+def keep_archived(
+    days: Annotated[str, typer.Argument(help="After so many days what is archived is purged; `off`: never by itself.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Say how long one's workspace keeps what is archived; workers look every hour."""
+    if days != "off" and not days.isdigit():
+        raise typer.BadParameter(f"expected a number of days, or off, got {days!r}", param_hint="DAYS")
+    with connected(url, as_json) as (client, screen):
+        mine = client.keys.change_workspace(retention_days="off" if days == "off" else int(days))
+        screen.show(mine, lambda: record(_workspace(mine)))
+
+
 def _workspace(mine: Any) -> dict[str, object]:
     def share(have: object, most: object) -> str:
         return f"{have} of {'any number' if most is None else most}"
@@ -248,6 +262,7 @@ def _workspace(mine: Any) -> dict[str, object]:
         "bytes": share(size(mine.bytes), None if mine.max_bytes is None else size(mine.max_bytes)),
         "jobs": share(mine.jobs, mine.max_jobs),
         "signatures": "required" if mine.require_signature else "optional",
+        "archived": "kept" if mine.retention_days is None else f"purged after {mine.retention_days} days",
     }
 
 

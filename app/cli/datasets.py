@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
+from app.cli import naming, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from app.client import Dataset
 
 app = typer.Typer(name="datasets", help="Labelled images that jobs work with.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)]
 
 
 @app.command()
@@ -33,10 +34,14 @@ def push(
 
 
 @app.command("list")
-def list_datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def list_datasets(
+    archived: Annotated[bool, typer.Option("--archived", help="Archived ones, too.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
     """All datasets, newest first."""
     with connected(url, as_json) as (client, screen):
-        found = list(client.datasets.list())
+        found = list(client.datasets.list(archived=archived))
         rows = ([d.id, d.name, f"{d.rows:,}", len(d.classes), size(d.bytes), when(d.created_at)] for d in found)
         empty = "no datasets yet; send a folder of images with `pnc datasets push`"
         columns = ["dataset", "name", "#images", "#classes", "#size", "registered"]
@@ -44,15 +49,41 @@ def list_datasets(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(
-    dataset: Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)],
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
+def show(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """One dataset."""
     with connected(url, as_json) as (client, screen):
         found = client.datasets.get(dataset)
         screen.show(found, lambda: _dataset(found))
+
+
+@app.command()
+def delete(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Archive a dataset: it leaves the lists and takes no more jobs; those that have begun go on."""
+    with connected(url, as_json) as (client, screen):
+        client.datasets.archive(dataset)
+        advice = f"`pnc datasets restore {dataset}` brings it back, `pnc datasets purge {dataset}` removes it for good"
+        screen.show({"archived": dataset}, lambda: f"archived {dataset}; {advice}")
+
+
+@app.command()
+def restore(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Bring an archived dataset back."""
+    with connected(url, as_json) as (client, screen):
+        client.datasets.change(dataset, archived=False)
+        screen.show({"restored": dataset}, lambda: f"restored {dataset}")
+
+
+@app.command()
+def purge(
+    dataset: Id,
+    dry_run: purging.DryRun = False,
+    yes: purging.Yes = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Remove an archived dataset and its images for good; needs the scope admin."""
+    with connected(url, as_json) as (client, screen):
+        purging.run(screen, lambda planned: client.datasets.purge(dataset, dry_run=planned), dry_run=dry_run, yes=yes)
 
 
 def _dataset(dataset: "Dataset") -> "RenderableType":
@@ -65,5 +96,6 @@ def _dataset(dataset: "Dataset") -> "RenderableType":
             "size": size(dataset.bytes),
             "digest": dataset.digest,
             "registered": when(dataset.created_at),
+            "archived": when(dataset.archived_at) if dataset.archived_at else "no",
         }
     )

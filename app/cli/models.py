@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
+from app.cli import naming, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from app.client import Model, Version
+    from app.client.purges import Purge
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=naming.models)]
@@ -71,18 +72,18 @@ def list_models(
 
 @app.command()
 def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """A model with all its versions; `name@3` shows that version alone."""
+    """A model with all its versions, archived ones too; `name@3` shows that version alone."""
     with connected(url, as_json) as (client, screen):
         model, _, number = name.partition("@")
         if number.isdigit():
             version = client.models.version(model, int(number))
             screen.show(version, lambda: _version(version))
             return
-        found, versions = client.models.get(model), list(client.models.versions(model))
+        found, versions = client.models.get(model), list(client.models.versions(model, archived=True))
         document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
         screen.show(document, lambda: _model(found))
         if not as_json:
-            rows = ([v.number, v.status, v.spec.architecture, _some(v.spec.classes), size(v.bytes)] for v in versions)
+            rows = ([v.number, _status(v), v.spec.architecture, _some(v.spec.classes), size(v.bytes)] for v in versions)
             columns = ["#version", "status", "architecture", "classes", "#size"]
             screen.out.print(table(columns, rows, "no versions yet; send one with `pnc models push`"))
 
@@ -120,10 +121,47 @@ def edit(
 
 @app.command()
 def delete(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Archive a model: it leaves the lists and takes no more jobs; deployments go on."""
+    """Archive a model, or `name@3` alone: it leaves the lists and takes no more jobs; deployments go on."""
     with connected(url, as_json) as (client, screen):
-        client.models.archive(name)
-        screen.show({"archived": name}, lambda: f"archived {name}; `pnc models edit {name} --restore` brings it back")
+        model, number = _parted(name)
+        if number is None:
+            client.models.archive(model)
+        else:
+            client.models.archive_version(model, number)
+        advice = f"`pnc models restore {name}` brings it back, `pnc models purge {name}` removes it for good"
+        screen.show({"archived": name}, lambda: f"archived {name}; {advice}")
+
+
+@app.command()
+def restore(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Bring an archived model back, or `name@3` alone."""
+    with connected(url, as_json) as (client, screen):
+        model, number = _parted(name)
+        if number is None:
+            client.models.change(model, archived=False)
+        else:
+            client.models.change_version(model, number, archived=False)
+        screen.show({"restored": name}, lambda: f"restored {name}")
+
+
+@app.command()
+def purge(
+    name: Name,
+    dry_run: purging.DryRun = False,
+    yes: purging.Yes = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Remove an archived model and its versions for good, or `name@3` alone; needs the scope admin."""
+    with connected(url, as_json) as (client, screen):
+        model, number = _parted(name)
+
+        def work(planned: bool) -> "Purge":
+            if number is None:
+                return client.models.purge(model, dry_run=planned)
+            return client.models.purge_version(model, number, dry_run=planned)
+
+        purging.run(screen, work, dry_run=dry_run, yes=yes)
 
 
 @app.command()
@@ -162,6 +200,10 @@ def _model(model: "Model") -> "RenderableType":
     )
 
 
+def _status(version: "Version") -> str:
+    return "archived" if version.archived_at else version.status
+
+
 def _version(version: "Version") -> "RenderableType":
     spec = version.spec
     problem = (version.problem or {}).get("detail")
@@ -178,8 +220,17 @@ def _version(version: "Version") -> "RenderableType":
             "fingerprint": version.fingerprint,
             "licence": version.licence,
             "added": when(version.created_at),
+            "archived": when(version.archived_at) if version.archived_at else "no",
         }
     )
+
+
+def _parted(name: str) -> tuple[str, int | None]:
+    """A model's name, and the version's number where `name@3` names one."""
+    model, at, number = name.partition("@")
+    if at and not number.isdigit():
+        raise typer.BadParameter(f"expected a model, or a version such as {model}@3, got {name!r}", param_hint="NAME")
+    return model, int(number) if number else None
 
 
 def _listed(names: str) -> list[str]:

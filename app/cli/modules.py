@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.cli import naming
+from app.cli import naming, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
 
 if TYPE_CHECKING:
@@ -20,12 +20,13 @@ Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming
 @app.command("list")
 def list_modules(
     fingerprint: Annotated[str | None, typer.Option(help="Only those that fit this fingerprint.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Archived ones, too.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """All modules, newest first."""
     with connected(url, as_json) as (client, screen):
-        found = list(client.modules.list(target_fingerprint=fingerprint))
+        found = list(client.modules.list(target_fingerprint=fingerprint, archived=archived))
         rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), when(m.created_at)] for m in found)
         empty = "no modules yet; clone some classes with `pnc jobs create`"
         columns = ["module", "from", "into", "classes", "bundles", "published"]
@@ -161,6 +162,36 @@ def signature(
         screen.show(found, lambda: record({"module": module, "key": found.key, "statement": found.text}))
 
 
+@app.command()
+def delete(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Archive a module: it leaves the lists and is attached nowhere any more; where it is attached it goes on."""
+    with connected(url, as_json) as (client, screen):
+        client.modules.archive(module)
+        advice = f"`pnc modules restore {module}` brings it back, `pnc modules purge {module}` removes it for good"
+        screen.show({"archived": module}, lambda: f"archived {module}; {advice}")
+
+
+@app.command()
+def restore(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Bring an archived module back."""
+    with connected(url, as_json) as (client, screen):
+        client.modules.change(module, archived=False)
+        screen.show({"restored": module}, lambda: f"restored {module}")
+
+
+@app.command()
+def purge(
+    module: Id,
+    dry_run: purging.DryRun = False,
+    yes: purging.Yes = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Remove an archived module and its bundles for good; needs the scope admin."""
+    with connected(url, as_json) as (client, screen):
+        purging.run(screen, lambda planned: client.modules.purge(module, dry_run=planned), dry_run=dry_run, yes=yes)
+
+
 def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
     position, sizes = manifest.get("position", {}), manifest.get("sizes", {})
     held_out = manifest.get("validation", {})
@@ -178,6 +209,7 @@ def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
             "fits": module.target_fingerprint,
             "job": module.job,
             "published": when(module.created_at),
+            "archived": when(module.archived_at) if module.archived_at else "no",
         }
     )
 

@@ -15,11 +15,17 @@ from app.client.keys import Keys, bearer
 from app.client.models import Models
 from app.client.modules import Modules
 from app.client.signatures import Signatures
-from app.client.types import Health
+from app.client.types import Answer
 from app.client.uploads import Uploads
 from app.client.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Health(Answer):
+    """A state in one word."""
+
+    status: str
 
 
 class Client:

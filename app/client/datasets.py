@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.client.http import Http
 from app.client.parquet import folder_rows, write_parquet
+from app.client.purges import Purge, purge
 from app.client.types import Dataset
 from app.client.uploads import Progress, Uploads
 
@@ -46,13 +47,30 @@ class Datasets:
         body = {"name": name or _name(path), "upload": upload.id, "classes": None if classes is None else list(classes)}
         return self._http.post(Dataset, "/v1/datasets", body)
 
-    def list(self) -> Iterator[Dataset]:
+    def list(self, *, archived: bool = False) -> Iterator[Dataset]:
         """All datasets, newest first."""
-        return self._http.pages(Dataset, "/v1/datasets")
+        return self._http.pages(Dataset, "/v1/datasets", archived=archived)
 
     def get(self, dataset_id: str) -> Dataset:
         """One dataset."""
         return self._http.get(Dataset, f"/v1/datasets/{dataset_id}")
+
+    def archive(self, dataset_id: str) -> None:
+        """Archive a dataset."""
+        self._http.request("DELETE", f"/v1/datasets/{dataset_id}")
+
+    def change(self, dataset_id: str, *, archived: bool) -> Dataset:
+        """Archive or restore a dataset."""
+        answer = self._http.request("PATCH", f"/v1/datasets/{dataset_id}", json={"archived": archived})
+        return self._http.read(Dataset, answer.json())
+
+    def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
+        """Remove an archived dataset for good; a dry run only tells what would go.
+
+        Raises:
+            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+        """
+        return purge(self._http, f"/v1/datasets/{dataset_id}", dry_run=dry_run)
 
     def _push_folder(self, root: Path, name: str, progress: Progress | None) -> Dataset:
         classes, rows = folder_rows(root)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator, Sequence
 from datetime import datetime
+from typing import Literal
 
 import httpx
 
@@ -44,6 +45,7 @@ class Workspace(Answer):
     jobs: int
     requests_per_minute: int | None
     require_signature: bool
+    retention_days: int | None = None
 
 
 class AuditEntry(Answer):
@@ -103,9 +105,13 @@ class Keys:
         """One's own workspace, and what one's key may do there."""
         return self._http.get(Workspace, "/v1/workspace")
 
-    def change_workspace(self, *, require_signature: bool) -> Workspace:
-        """Change what deployments of one's own workspace take."""
-        answer = self._http.request("PATCH", "/v1/workspace", json={"require_signature": require_signature})
+    def change_workspace(
+        self, *, require_signature: bool | None = None, retention_days: int | Literal["off"] | None = None
+    ) -> Workspace:
+        """Change what deployments of one's own workspace take, and after how many days what is archived is purged."""
+        body = {"require_signature": require_signature, "retention_days": retention_days}
+        changes = {key: value for key, value in body.items() if value is not None}
+        answer = self._http.request("PATCH", "/v1/workspace", json=changes)
         return self._http.read(Workspace, answer.json())
 
     def audit(self, *, key: str | None = None) -> Iterator[AuditEntry]:

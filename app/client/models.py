@@ -7,6 +7,7 @@ from pathlib import Path
 
 from app.client.errors import ApiError, VersionRejected
 from app.client.http import Http
+from app.client.purges import Purge, purge
 from app.client.types import Alias, Model, Version
 from app.client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
@@ -50,6 +51,14 @@ class Models:
         """Archive a model."""
         self._http.request("DELETE", f"/v1/models/{name}")
 
+    def purge(self, name: str, *, dry_run: bool = False) -> Purge:
+        """Remove an archived model with all its versions for good; a dry run only tells what would go.
+
+        Raises:
+            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+        """
+        return purge(self._http, f"/v1/models/{name}", dry_run=dry_run)
+
     def push(
         self,
         name: str,
@@ -81,13 +90,26 @@ class Models:
         body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
         return self._http.post(Version, f"/v1/models/{name}/versions", body)
 
-    def versions(self, name: str) -> Iterator[Version]:
+    def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:
         """All versions of a model, newest first."""
-        return self._http.pages(Version, f"/v1/models/{name}/versions")
+        return self._http.pages(Version, f"/v1/models/{name}/versions", archived=archived)
 
     def version(self, name: str, number: int) -> Version:
         """One version."""
         return self._http.get(Version, f"/v1/models/{name}/versions/{number}")
+
+    def archive_version(self, name: str, number: int) -> None:
+        """Archive a version."""
+        self._http.request("DELETE", f"/v1/models/{name}/versions/{number}")
+
+    def change_version(self, name: str, number: int, *, archived: bool) -> Version:
+        """Archive or restore a version."""
+        answer = self._http.request("PATCH", f"/v1/models/{name}/versions/{number}", json={"archived": archived})
+        return self._http.read(Version, answer.json())
+
+    def purge_version(self, name: str, number: int, *, dry_run: bool = False) -> Purge:
+        """Remove an archived version for good; see `purge`."""
+        return purge(self._http, f"/v1/models/{name}/versions/{number}", dry_run=dry_run)
 
     def wait(self, name: str, number: int, timeout: float = 300.0) -> Version:
         """Wait until a worker has tried a version.

@@ -9,6 +9,7 @@ import httpx
 
 from app.client.errors import DamagedDownload
 from app.client.http import Http, checked, unreachable
+from app.client.purges import Purge, purge
 from app.client.types import Module
 from app.client.uploads import Progress
 
@@ -19,13 +20,30 @@ class Modules:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def list(self, *, target_fingerprint: str | None = None) -> Iterator[Module]:
+    def list(self, *, target_fingerprint: str | None = None, archived: bool = False) -> Iterator[Module]:
         """All modules, newest first, for one target's fingerprint or all."""
-        return self._http.pages(Module, "/v1/modules", target_fingerprint=target_fingerprint)
+        return self._http.pages(Module, "/v1/modules", target_fingerprint=target_fingerprint, archived=archived)
 
     def get(self, module_id: str) -> Module:
         """One module."""
         return self._http.get(Module, f"/v1/modules/{module_id}")
+
+    def archive(self, module_id: str) -> None:
+        """Archive a module."""
+        self._http.request("DELETE", f"/v1/modules/{module_id}")
+
+    def change(self, module_id: str, *, archived: bool) -> Module:
+        """Archive or restore a module."""
+        answer = self._http.request("PATCH", f"/v1/modules/{module_id}", json={"archived": archived})
+        return self._http.read(Module, answer.json())
+
+    def purge(self, module_id: str, *, dry_run: bool = False) -> Purge:
+        """Remove an archived module for good; a dry run only tells what would go.
+
+        Raises:
+            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+        """
+        return purge(self._http, f"/v1/modules/{module_id}", dry_run=dry_run)
 
     def manifest(self, module_id: str) -> dict[str, Any]:
         """What the module's bundle says about itself."""

@@ -47,12 +47,6 @@ class Bound(Answer):
         return self._client
 
 
-class Health(Answer):
-    """A state in one word."""
-
-    status: str
-
-
 class Fault(Answer):
     """One fault of a request."""
 
@@ -111,6 +105,7 @@ class Version(Bound):
     macs: int | None
     problem: dict[str, Any] | None
     created_at: datetime
+    archived_at: datetime | None = None
 
     def wait(self, timeout: float = 300.0) -> "Version":
         """Wait until a worker has tried it; see `client.models.wait`."""
@@ -136,6 +131,7 @@ class Dataset(Answer):
     digest: str
     bytes: int
     created_at: datetime
+    archived_at: datetime | None = None
 
 
 class Job(Bound):
@@ -277,6 +273,7 @@ class Module(Bound):
     classes: list[str]
     bundles: list[Bundle]
     created_at: datetime
+    archived_at: datetime | None = None
 
     def manifest(self) -> dict[str, Any]:
         """What its bundle says about itself."""

@@ -11,6 +11,7 @@ from app.serving import metrics
 from app.serving.engine import Engine, Overloaded, TooLate
 from app.serving.registry import Registry
 from app.serving.snapshot import Choice, Snapshot
+from app.zoo.decoding import Decoders
 from app.zoo.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ class Host:
     settings: Settings
     registry: Registry
     engine: Engine
+    decoders: Decoders
+    """Where strangers' images are decoded."""
 
     @classmethod
     def of(cls, request: Request) -> "Host":

@@ -11,7 +11,6 @@ from app.serving.answering import Host, chosen_ids, logits
 from app.serving.door import place
 from app.serving.engine import Overloaded, TooLate
 from app.serving.snapshot import Choice
-from app.zoo.images import decode_image
 from app.zoo.isolation import parted
 from pnc_core.errors import DataError
 
@@ -27,7 +26,7 @@ async def predict(
     choice = host.registry.get(place(request, deployment), generation).chosen(chosen_ids(modules))
     raw = await request.body()
     try:
-        pixels = await run_in_threadpool(decode_image, raw, choice.snapshot.spec.input_size, "body")
+        pixels = await run_in_threadpool(host.decoders.decode, raw, choice.snapshot.spec.input_size, "body")
         found = (await logits(request, choice, torch.from_numpy(pixels)[None]))[0]
     except DataError as error:
         return respond(request.scope, 422, error.code, str(error))

@@ -22,6 +22,7 @@ from app.serving.door import Door
 from app.serving.engine import Engine, Limits
 from app.serving.programs import Mode
 from app.serving.registry import Registry
+from app.zoo.decoding import Decoders
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 
@@ -41,7 +42,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
         torch.set_num_threads(settings.threads)
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
     engine = Engine(limits(settings))
-    app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine)
+    app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine, Decoders())
     app.router.routes.extend(oip.routes)
     app.include_router(images.router)
     app.post("/internal/sync/{deployment:path}")(sync)
@@ -79,10 +80,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # A recording that knows one case only is found out by comparing it: the operator need not hear of it.
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
     host.engine.start()
+    host.decoders.start()
     host.registry.start()
     yield
     await run_in_threadpool(host.registry.close)
     await run_in_threadpool(host.engine.close)
+    host.decoders.close()
     host.registry.zoo.close()
 
 

@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from app.web.desk import Desk
 from app.web.frame import frame, heading, markup, notify
-from app.web.listing import NEWEST, Kind, Listing, asked
+from app.web.listing import NEWEST, SHELVES, Kind, Listing, asked
 from app.web.receiving import add_dataset
-from app.web.words import ago, chips, short, size
+from app.web.words import ago, chips, link, short, size
 from app.zoo.catalogue import datasets
 from app.zoo.errors import ZooError
 from app.zoo.tables import DatasetRow
@@ -20,13 +20,13 @@ _ODD = re.compile(r"[^a-z0-9._-]+")
 
 
 @ui.page("/datasets")
-async def datasets_page(request: Request, search: str = "", order: str = "", page: int = 1) -> None:
+async def datasets_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
     """All datasets."""
     desk = Desk.of(request)
     with frame(request, "Datasets", "/datasets"):
         note = "Labelled images that jobs learn from: Parquet files in the Hugging Face image layout."
         markup(heading("Datasets", note=note))
-        listing = Listing(desk, KIND, asked(search, order, "", page))
+        listing = Listing(desk, KIND, asked(search, order, state, page))
 
         async def take(event: object) -> None:
             file = event.file  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ async def datasets_page(request: Request, search: str = "", order: str = "", pag
 def _row(row: DatasetRow) -> list[object]:
     named = [f"{name} ({row.counts.get(name, 0)})" for name in row.classes[:200]]
     return [
-        Markup("<strong>{}</strong> {}").format(row.name, short(row.id)),
+        Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
         f"{row.rows:,}",
         chips(named, 6),
         size(row.bytes),
@@ -66,4 +66,5 @@ KIND = Kind[DatasetRow](
     nothing=Markup("Drop a Parquet file above, or send a folder of images with <code>pnc datasets push FOLDER</code>."),
     orders={**NEWEST, "name": "By name", "large": "Most images first"},
     hint="names, ids, classes",
+    states=SHELVES,
 )

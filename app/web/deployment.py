@@ -69,7 +69,8 @@ def look(session: Session, name: str) -> View:
     """
     row = deployments.get(session, name)
     wanted = deployments.revision(session, row)
-    fitting = select(ModuleRow).where(ModuleRow.target_fingerprint == wanted.version.fingerprint)
+    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
+    fitting = select(ModuleRow).where(fits, ModuleRow.archived_at.is_(None))
     found = list(session.scalars(fitting.order_by(ModuleRow.id.desc()).limit(MODULES)))
     attached = [a.module for a in wanted.attachments]
     known = {module.id for module in attached}

@@ -80,12 +80,32 @@ class Desk:
 
         def noted(session: Session) -> T:
             done = work(session)
-            if self.caller.key_id is not None:
-                about = {"action": f"page:{scope}", "method": "", "path": "", "outcome": "done", "request_id": ""}
-                audit.note(session, self.caller, address=self.address, **about)
+            self._note(session, scope)
             return done
 
         return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.write, noted))
+
+    async def work(self, work: Callable[[Zoo], T], scope: str = "read") -> T:
+        """Do on a thread what opens its own transactions; note who did, unless they only read.
+
+        Raises:
+            Forbidden: the visitor's key lacks the scope.
+        """
+        self.check(scope)
+
+        def noted() -> T:
+            done = work(self.zoo)
+            if scope != "read":
+                with self.zoo.database.write() as session:
+                    self._note(session, scope)
+            return done
+
+        return await anyio.to_thread.run_sync(noted)
+
+    def _note(self, session: Session, scope: str) -> None:
+        if self.caller.key_id is not None:
+            about = {"action": f"page:{scope}", "method": "", "path": "", "outcome": "done", "request_id": ""}
+            audit.note(session, self.caller, address=self.address, **about)
 
     def check(self, scope: str) -> None:
         """See that the visitor may do what needs this scope.

@@ -110,6 +110,7 @@ def site() -> FastAPI:
 
     from app.web import (  # noqa: F401 - each adds its page
         comparison,
+        dataset,
         datasets,
         deployment,
         deployments,

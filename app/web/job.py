@@ -201,7 +201,7 @@ def _meter(job: JobRow, message: str) -> Markup:
 
 def _result(job: JobRow) -> Markup:
     module = job.module
-    if module is None:
+    if module is None or module.purged_at is not None:
         return Markup("")
     sizes = " · ".join(f"{bundle.payload} {size(bundle.bytes)}" for bundle in module.bundles)
     content = Markup('{}<p class="stage"><span>{}</span>{}</p>').format(

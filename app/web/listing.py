@@ -17,6 +17,8 @@ from app.zoo.catalogue import Found, Shelf
 T = TypeVar("T")
 REFRESH_SECONDS = 5.0
 NEWEST = {"": "Newest first", "oldest": "Oldest first"}
+SHELVES = {"": "In use", "archived": "Archived"}
+"""States of what has no others."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import frame, heading, markup, missing
 from app.web.modules import COLUMNS, row
+from app.web.shelving import Shelving
 from app.web.words import ago, badge, chips, count, empty, facts, problem, section, size, table
 from app.zoo import anatomy, catalogue, models
 from app.zoo.errors import NotFound
@@ -33,8 +34,17 @@ async def model_page(request: Request, name: str) -> Response | None:
         title, content, settled = await desk.read(lambda session: _content(session, desk.zoo, name))
     except NotFound as error:
         return missing(request, error, "/")
+
+    def find(session: Session) -> ModelRow:
+        return models.get(session, name, purged=True)
+
+    def put_away(session: Session, archived: bool) -> ModelRow:
+        return models.change(session, name, archived=archived)
+
     with frame(request, title, "/"):
         shown = markup(content).classes("stack")
+        archived = await desk.read(lambda session: find(session).archived_at is not None)
+        Shelving(desk, find, put_away, "/").build(archived)
 
         async def refresh() -> None:
             _, newer, ended = await desk.read(lambda session: _content(session, desk.zoo, name))
@@ -49,9 +59,9 @@ async def model_page(request: Request, name: str) -> Response | None:
 def _content(session: Session, zoo: Zoo, name: str) -> tuple[str, Markup, bool]:
     """Title and content of the page, and whether nothing in it will change by itself."""
     model = models.get(session, name)
-    versions = models.list_versions(session, name, Window(20)).data
+    versions = models.list_versions(session, name, Window(20), archived=True).data
     family = catalogue.lineage(session, model)
-    newest = versions[0] if versions else None
+    newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
     parts = [_head(model, newest)]
     if newest is None:
         advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
@@ -68,13 +78,14 @@ def _content(session: Session, zoo: Zoo, name: str) -> tuple[str, Markup, bool]:
 
 
 def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
-    state = badge("archived" if model.archived_at else newest.status if newest else "empty")
+    archived = model.archived_at or (newest.archived_at if newest else None)
+    state = badge("archived" if archived else newest.status if newest else "empty")
     note = Markup("{} <span>{}</span>").format(state, model.description)
     links = Markup(
         '<a class="button" href="/new?source={0}">Clone from it</a>'
         '<a class="button primary" href="/new?target={0}">Give it classes</a>'
     ).format(quote(model.name))
-    usable = newest is not None and newest.status == "ready" and not model.archived_at
+    usable = newest is not None and newest.status == "ready" and not archived
     actions = Markup('<div class="actions">{}</div>').format(links if usable else "")
     return Markup('<div class="bench">{}{}</div>').format(heading(model.name, "Model", note), actions)
 
@@ -102,7 +113,12 @@ def _versions(model: ModelRow, versions: object) -> Markup:
     for alias in model.aliases:
         aliases.setdefault(alias.version.number, []).append(alias.alias)
     rows = (
-        [f"v{v.number}", badge(v.status), chips(aliases.get(v.number, []), 4), ago(v.created_at)]
+        [
+            f"v{v.number}",
+            badge("archived" if v.archived_at else v.status),
+            chips(aliases.get(v.number, []), 4),
+            ago(v.created_at),
+        ]
         for v in versions  # type: ignore[attr-defined]
     )
     hint = "pnc models alias points a movable name at a version"

@@ -50,7 +50,7 @@ def _row(line: ModelLine) -> list[object]:
         chips(version.spec["classes"], 6),
         count(version.parameters),
         size(version.bytes),
-        badge(version.status),
+        badge("archived" if model.archived_at else version.status),
         ago(version.created_at),
     ]
 
@@ -67,7 +67,13 @@ KIND = Kind[ModelLine](
     ),
     orders={**NEWEST, "name": "By name", "large": "Largest first", "small": "Smallest first"},
     hint="names, architectures, classes",
-    states={"": "All states", "ready": "Ready", "validating": "Being checked", "rejected": "Rejected"},
+    states={
+        "": "All states",
+        "ready": "Ready",
+        "validating": "Being checked",
+        "rejected": "Rejected",
+        "archived": "Archived",
+    },
 )
 
 

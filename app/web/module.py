@@ -12,7 +12,8 @@ from app.web.desk import Desk
 from app.web.drawing import accuracies, bars, mask_strips
 from app.web.frame import button, frame, heading, markup, missing, notify
 from app.web.matrices import matrices
-from app.web.words import ago, chips, count, empty, facts, link, model_link, problem, section, short, size, table
+from app.web.shelving import Shelving
+from app.web.words import ago, badge, chips, count, empty, facts, link, model_link, problem, section, short, size, table
 from app.zoo import anatomy, catalogue, deployments, modules
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.tables import ModuleRow
@@ -29,6 +30,13 @@ async def module_page(request: Request, module: str) -> Response | None:
         content = await desk.read(lambda session: _content(session, desk.zoo, module))
     except NotFound as error:
         return missing(request, error, "/modules")
+
+    def find(session: Session) -> ModuleRow:
+        return modules.get(session, module, purged=True)
+
+    def put_away(session: Session, archived: bool) -> ModuleRow:
+        return modules.put_away(session, module, archived)
+
     with frame(request, f"Module of {', '.join(row.classes[:4])}", "/modules"):
         with ui.element("div").classes("bench"):
             markup(_head(row))
@@ -36,7 +44,9 @@ async def module_page(request: Request, module: str) -> Response | None:
                 markup(_downloads(row), "span").classes("actions")
                 serve = button("Serve with it", kind="go")
                 serve.on_click(lambda: _serve(desk, row))
+                serve.set_visibility(row.archived_at is None)
         markup(content).classes("stack")
+        Shelving(desk, find, put_away, "/modules").build(row.archived_at is not None)
     return None
 
 
@@ -70,7 +80,8 @@ def _head(module: ModuleRow) -> Markup:
     title = Markup("{} <span class='faint'>from</span> {}").format(
         ", ".join(module.classes[:6]) + (" …" if len(module.classes) > 6 else ""), module.source_version.model.name
     )
-    note = Markup("<code>{}</code> {}").format(module.id, ago(module.created_at))
+    state = badge("archived") if module.archived_at else ""
+    note = Markup("{} <code>{}</code> {}").format(state, module.id, ago(module.created_at))
     return heading(title, "Module", note)
 
 

@@ -6,21 +6,21 @@ from starlette.requests import Request
 
 from app.web.desk import Desk
 from app.web.frame import frame, heading, markup
-from app.web.listing import NEWEST, Kind, Listing, asked
+from app.web.listing import NEWEST, SHELVES, Kind, Listing, asked
 from app.web.words import ago, chips, link, model_link, percent, short, size
 from app.zoo.catalogue import modules
 from app.zoo.tables import ModuleRow
 
 
 @ui.page("/modules")
-async def modules_page(request: Request, search: str = "", order: str = "", page: int = 1) -> None:
+async def modules_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
     """All modules."""
     desk = Desk.of(request)
     with frame(request, "Modules", "/modules"):
         with ui.element("div").classes("bench"):
             markup(heading("Modules", note="Small bundles that give one target the classes of another network."))
             markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
-        await Listing(desk, KIND, asked(search, order, "", page)).build()
+        await Listing(desk, KIND, asked(search, order, state, page)).build()
 
 
 def row(module: ModuleRow) -> list[object]:
@@ -47,4 +47,5 @@ KIND = Kind[ModuleRow](
     nothing=Markup('Every job that succeeds publishes one: start with <a href="/new">New job</a>.'),
     orders=NEWEST,
     hint="classes, models, ids",
+    states=SHELVES,
 )

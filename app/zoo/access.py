@@ -23,6 +23,8 @@ class WorkspaceRow(Base):
     """Of each key, at each process of the API."""
     require_signature: Mapped[bool] = mapped_column(default=False, server_default="0")
     """Deployments take only modules that a trusted key has signed."""
+    retention_days: Mapped[int | None]
+    """After so many days what is archived is purged; none: only when somebody asks for it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 

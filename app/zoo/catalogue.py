@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased
 from app.zoo import states
 from app.zoo.desired import IS_WANTED
 from app.zoo.tables import (
+    Archivable,
     DatasetRow,
     DeploymentRow,
     JobRow,
@@ -24,6 +25,8 @@ from app.zoo.tables import (
 )
 
 T = TypeVar("T")
+ARCHIVED = "archived"
+"""State of a shelf with what was put away."""
 MOST = 100
 """Rows of one page at most."""
 _Target, _Source = aliased(VersionRow), aliased(VersionRow)
@@ -61,11 +64,11 @@ class ModelLine:
 
 
 def models(session: Session, shelf: Shelf) -> Found[ModelLine]:
-    """Models that are not archived; found by name, description, architecture or class."""
-    newest = (VersionRow.model_id == ModelRow.id) & (VersionRow.number == ModelRow.last_version)
-    query = select(ModelRow, VersionRow).outerjoin(VersionRow, newest).where(ModelRow.archived_at.is_(None))
+    """Models with their newest version that is not archived; found by name, description, architecture or class."""
+    newest = (VersionRow.model_id == ModelRow.id) & (VersionRow.number == _newest_number())
+    query = select(ModelRow, VersionRow).outerjoin(VersionRow, newest).where(*_on_shelf(ModelRow, shelf))
     query = query.where(*_words(shelf, ModelRow.name, ModelRow.description, cast(VersionRow.spec, String)))
-    if shelf.state:
+    if shelf.state and shelf.state != ARCHIVED:
         query = query.where(VersionRow.status == shelf.state)
     orders = {
         "name": ModelRow.name.asc(),
@@ -79,7 +82,7 @@ def models(session: Session, shelf: Shelf) -> Found[ModelLine]:
 
 def ready_names(session: Session, search: str, most: int = 50) -> list[str]:
     """Names of models with a version that can be used, newest first."""
-    ready = select(VersionRow.model_id).where(VersionRow.status == "ready")
+    ready = select(VersionRow.model_id).where(VersionRow.status == "ready", VersionRow.archived_at.is_(None))
     query = select(ModelRow.name).where(ModelRow.archived_at.is_(None), ModelRow.id.in_(ready))
     query = query.where(*_words(Shelf(search), ModelRow.name))
     return list(session.scalars(query.order_by(ModelRow.id.desc()).limit(most)))
@@ -87,7 +90,8 @@ def ready_names(session: Session, search: str, most: int = 50) -> list[str]:
 
 def datasets(session: Session, shelf: Shelf) -> Found[DatasetRow]:
     """Datasets; found by name, id or class."""
-    query = select(DatasetRow).where(*_words(shelf, DatasetRow.name, DatasetRow.id, cast(DatasetRow.classes, String)))
+    query = select(DatasetRow).where(*_on_shelf(DatasetRow, shelf))
+    query = query.where(*_words(shelf, DatasetRow.name, DatasetRow.id, cast(DatasetRow.classes, String)))
     orders = {"name": DatasetRow.name.asc(), "large": DatasetRow.rows.desc(), "oldest": DatasetRow.id.asc()}
     rows, total = _part(session, query, orders.get(shelf.order, DatasetRow.id.desc()), DatasetRow.id, shelf)
     return Found([row for (row,) in rows], total)
@@ -110,7 +114,7 @@ def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
 
 def modules(session: Session, shelf: Shelf) -> Found[ModuleRow]:
     """Modules; found by id, class or the names of both models."""
-    query = select(ModuleRow)
+    query = select(ModuleRow).where(*_on_shelf(ModuleRow, shelf))
     if shelf.search:
         query = _with_models(query, ModuleRow.target_version_id, ModuleRow.source_version_id)
         columns = (ModuleRow.id, cast(ModuleRow.classes, String), _TargetModel.name, _SourceModel.name)
@@ -138,7 +142,8 @@ def lineage(session: Session, model: ModelRow, most: int = 50) -> list[ModuleRow
     """The newest modules that were cloned into or from any version of a model."""
     versions = select(VersionRow.id).where(VersionRow.model_id == model.id)
     either = or_(ModuleRow.target_version_id.in_(versions), ModuleRow.source_version_id.in_(versions))
-    return list(session.scalars(select(ModuleRow).where(either).order_by(ModuleRow.id.desc()).limit(most)))
+    there = ModuleRow.purged_at.is_(None)
+    return list(session.scalars(select(ModuleRow).where(either, there).order_by(ModuleRow.id.desc()).limit(most)))
 
 
 def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[DeploymentRow, RevisionRow]]:
@@ -151,6 +156,19 @@ def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[De
     )
     found = session.execute(query.order_by(DeploymentRow.id.desc()).limit(most))
     return [(deployment, revision) for deployment, revision in found]
+
+
+def _on_shelf(table: type[Archivable], shelf: Shelf) -> tuple[ColumnElement[bool], ...]:
+    """What is in use, or what was put away."""
+    archived = table.archived_at.is_not(None) if shelf.state == ARCHIVED else table.archived_at.is_(None)
+    return archived, table.purged_at.is_(None)
+
+
+def _newest_number() -> Any:
+    """Number of a model's newest version that is in use; among 5,000 models it costs a look into an index each."""
+    other = aliased(VersionRow)
+    mine = (other.model_id == ModelRow.id) & other.archived_at.is_(None) & other.purged_at.is_(None)
+    return select(func.max(other.number)).where(mine).correlate(ModelRow).scalar_subquery()
 
 
 def _with_models(query: Select[Any], target: Any, source: Any) -> Select[Any]:

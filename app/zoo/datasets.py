@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.zoo import uploads
-from app.zoo.errors import Invalid, NotFound
+from app.zoo import archive, uploads
+from app.zoo.errors import Invalid
 from app.zoo.ids import new_id
 from app.zoo.names import MAX_CLASS_NAME, check_name, is_class_name
 from app.zoo.pages import Page, Window, page
@@ -84,20 +84,37 @@ def register(session: Session, *, name: str, upload_id: str, contents: Contents)
     return row
 
 
-def list_datasets(session: Session, window: Window) -> Page[DatasetRow]:
-    """Datasets, newest first."""
-    return page(session, select(DatasetRow), DatasetRow.id, str, window)
+def list_datasets(session: Session, window: Window, *, archived: bool = False) -> Page[DatasetRow]:
+    """Datasets, newest first; archived ones only when asked for."""
+    query = select(DatasetRow).where(DatasetRow.purged_at.is_(None))
+    if not archived:
+        query = query.where(DatasetRow.archived_at.is_(None))
+    return page(session, query, DatasetRow.id, str, window)
 
 
-def get(session: Session, dataset_id: str) -> DatasetRow:
+def get(session: Session, dataset_id: str, *, purged: bool = False) -> DatasetRow:
     """One dataset.
+
+    Args:
+        session: A session.
+        dataset_id: Its id.
+        purged: Also one that was purged.
 
     Raises:
         NotFound: there is none with this id.
     """
-    row = session.get(DatasetRow, dataset_id)
-    if row is None:
-        raise NotFound(f"expected a dataset, got none with id {dataset_id!r:.80}; see GET /v1/datasets")
+    missing = f"expected a dataset, got none with id {dataset_id!r:.80}; see GET /v1/datasets"
+    return archive.found(session.get(DatasetRow, dataset_id), missing, purged=purged)
+
+
+def put_away(session: Session, dataset_id: str, archived: bool) -> DatasetRow:
+    """Archive or restore a dataset.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    row = get(session, dataset_id)
+    archive.put_away(session, row, archived)
     return row
 
 

@@ -89,6 +89,12 @@ class Database:
         narrowed.caller = caller
         return narrowed
 
+    def of_all(self) -> "Database":
+        """The same database, belonging to no workspace: for what is the service's own business, not a caller's."""
+        whole = copy(self)
+        whole.caller = None
+        return whole
+
     def _admit(self, session: Session) -> None:
         """Asked again for every session: a key may be revoked while a page or a stream is open."""
         if self.caller is None:

@@ -6,20 +6,21 @@ process reads what is `desired` and reports with `observe`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, lazyload, selectinload
 
-from app.zoo import clock, leases, models, modules, outbox, signatures
+from app.zoo import archive, clock, leases, models, modules, outbox, signatures
 from app.zoo.desired import IS_WANTED
 from app.zoo.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted, workspace_of
 from app.zoo.names import check_name
 from app.zoo.pages import Page, Window, page
-from app.zoo.tables import AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
+from app.zoo.tables import Archivable, AttachmentRow, DeploymentRow, ModuleRow, RevisionRow, VersionRow
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def put(session: Session, name: str, target: str, *, if_match: int | None = None
         if current.version_id == version.id:
             return Change(row, changed=False)
         _check_bare(name, current)
+    _check_live(session, version)
     row.deleted_at = None
     _publish(session, row, version.id, [])
     return Change(row, changed=True)
@@ -105,16 +107,18 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
 
     Raises:
         NotFound: there is no such deployment or module.
+        Archived: the module is archived.
         TargetMismatch: the module was cloned for another target.
         ClassCollision: one of its classes is there already.
         Unsigned: signatures are required, and it has none.
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
-    current, module = _current(session, row), modules.get(session, module_id, lazyload("*"))
+    current, module = _current(session, row), modules.get(session, module_id, lazyload("*"), keep=True)
     attached = [a.module for a in current.attachments]
     if module.id in {m.id for m in attached}:
         return Change(row, changed=False)
+    archive.check_live(module)
     _check_fits(session, current.version, attached, module)
     _publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
     return Change(row, changed=True)
@@ -143,6 +147,7 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
     Raises:
         NotFound: there is no such deployment or module.
         Invalid: a module is named twice.
+        Archived: a module that is not attached yet is archived.
         TargetMismatch: a module was cloned for another target.
         ClassCollision: two modules bring the same class, or the target has it.
         StaleRevision: `if_match` is not the deployment's generation.
@@ -152,7 +157,10 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
     if len(set(module_ids)) != len(module_ids):
         raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
     wanted: list[ModuleRow] = []
-    for module in (modules.get(session, module_id, lazyload("*")) for module_id in module_ids):
+    attached = {a.module_id for a in current.attachments}
+    for module in (modules.get(session, module_id, lazyload("*"), keep=True) for module_id in module_ids):
+        if module.id not in attached:
+            archive.check_live(module)
         _check_fits(session, current.version, wanted, module)
         wanted.append(module)
     if [m.id for m in wanted] == [a.module_id for a in current.attachments]:
@@ -165,8 +173,9 @@ def rollback(session: Session, name: str, generation: int, *, if_match: int | No
     """Want again what an earlier generation was, as a new one; if it is so already, nothing changes.
 
     Raises:
-        NotFound: there is no such deployment, or it never had this generation.
+        NotFound: there is no such deployment, it never had this generation, or something of that was purged.
         Conflict: the serving process refused that generation.
+        Archived: something of it that is not served now is archived.
         StaleRevision: `if_match` is not the deployment's generation.
     """
     row = _locked(session, name, if_match)
@@ -178,6 +187,7 @@ def rollback(session: Session, name: str, generation: int, *, if_match: int | No
     current = revision(session, row)
     if _contents(earlier) == _contents(current):
         return Change(row, changed=False)
+    _check_whole(session, earlier, current)
     signatures.check_served(session, [a.module_id for a in earlier.attachments])
     _publish(session, row, earlier.version_id, [a.module_id for a in earlier.attachments])
     return Change(row, changed=True)
@@ -224,10 +234,7 @@ def revert(session: Session, name: str, generation: int) -> DeploymentRow | None
     refused.refused = True
     if row.generation != generation:
         return row
-    earlier = select(RevisionRow).where(
-        RevisionRow.deployment_id == row.id, RevisionRow.generation < generation, RevisionRow.refused.is_(False)
-    )
-    good = session.scalars(earlier.order_by(RevisionRow.generation.desc()).limit(1)).one_or_none()
+    good = _last_good(session, row.id, generation)
     if good is None:
         _take_away(session, row)
         return None
@@ -284,6 +291,37 @@ def _servable(session: Session, target: str) -> VersionRow:
             "/target", "version_not_ready", f"expected a ready version, got {version.ref}: {version.status}; {reason}"
         )
     return version
+
+
+def _last_good(session: Session, deployment_id: str, before: int) -> RevisionRow | None:
+    """The newest earlier revision that was not refused, and of which nothing was purged."""
+    earlier = select(RevisionRow.generation).where(
+        RevisionRow.deployment_id == deployment_id, RevisionRow.generation < before, RevisionRow.refused.is_(False)
+    )
+    for generation in session.scalars(earlier.order_by(RevisionRow.generation.desc())).all():
+        good = session.get_one(RevisionRow, (deployment_id, generation))
+        with suppress(NotFound):
+            archive.hold(session, good.version, *(a.module for a in good.attachments))
+            return good
+    return None
+
+
+def _check_live(session: Session, version: VersionRow) -> None:
+    """See that a version may come to be served."""
+    archive.hold(session, version)
+    problems = list(archive.faults("/target", version))
+    if problems:
+        raise Invalid(problems)
+
+
+def _check_whole(session: Session, earlier: RevisionRow, current: RevisionRow) -> None:
+    """See that everything of an earlier revision may be served again."""
+    rows: tuple[Archivable, ...] = (earlier.version, *(a.module for a in earlier.attachments))
+    wanted = {row.id: row for row in rows}
+    archive.hold(session, *wanted.values())
+    served = {current.version_id, *(a.module_id for a in current.attachments)}
+    for row in (row for row in wanted.values() if row.id not in served):
+        archive.check_live(row)
 
 
 def _locked(session: Session, name: str, if_match: int | None) -> DeploymentRow:

@@ -65,7 +65,9 @@ def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[D
     """The newest modules that were cloned for what a deployment serves."""
     workspace, _ = parted(wanted.name)
     query = select(ModuleRow).where(
-        ModuleRow.workspace == workspace, ModuleRow.target_fingerprint == wanted.fingerprint
+        ModuleRow.workspace == workspace,
+        ModuleRow.target_fingerprint == wanted.fingerprint,
+        ModuleRow.archived_at.is_(None),
     )
     query = query.order_by(ModuleRow.id.desc()).limit(most).options(lazyload("*"), selectinload(ModuleRow.bundles))
     return [_desired_module(row) for row in session.scalars(query)]

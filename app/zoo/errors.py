@@ -7,6 +7,8 @@
     │   ├── InvalidTransition     a job cannot go from its state to that one
     │   ├── TargetMismatch        a module was cloned for another target
     │   ├── Unsigned              a module that no trusted key has signed, where that is required
+    │   ├── Archived              it was put away, and takes no new work
+    │   ├── InUse                 what shall be purged is needed; carries one Problem an obstacle
     │   └── ClassCollision        two attached modules, or module and target, name the same class
     ├── Invalid                   the request makes no sense; carries one Problem a fault
     │   ├── DigestMismatch        bytes are not the announced ones
@@ -87,6 +89,26 @@ class Unsigned(Conflict):
     """A module that no trusted key has signed, where that is required."""
 
     code = "unsigned"
+
+
+class Archived(Conflict):
+    """It was put away, and takes no new work."""
+
+    code = "archived"
+
+
+class InUse(Conflict):
+    """What shall be purged is needed.
+
+    Args:
+        problems: At least one obstacle.
+    """
+
+    code = "in_use"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(p.detail for p in problems))
+        self.problems = list(problems)
 
 
 class Invalid(ZooError):

@@ -4,6 +4,7 @@ Whoever is killed between putting an object and committing its row leaves the ob
 behind, whoever abandons an upload its bytes. The grace is far longer than either takes.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from app.zoo import audit, clock, holding, idempotency, outbox
 from app.zoo.tables import OWNERS, BundleRow, DatasetRow, StepRow, UploadRow, VersionRow
 from app.zoo.zoo import Zoo
 
+log = logging.getLogger(__name__)
 OBJECT_SECONDS = 3600.0
 UPLOAD_SECONDS = 24 * 3600.0
 UNUSED_SECONDS = 7 * 24 * 3600.0
@@ -141,6 +143,25 @@ def _remove_object(zoo: Zoo, key: str, seconds: float) -> bool:
             return False
         zoo.store.delete(key)
         return True
+
+
+def take(zoo: Zoo, key: str) -> bool:
+    """Remove at once an object that a row has just given up, unless another row names it.
+
+    Returns:
+        Whether there is nothing left to do; else somebody holds the object, or the store does not
+        answer, and the next sweep looks again.
+    """
+    try:
+        with zoo.database.of_all().write() as session:
+            if not holding.claim(session, key):
+                return False
+            if not _is_named(session, key):
+                zoo.store.delete(key)
+            return True
+    except OSError as error:
+        log.warning("object %s is left for the next sweep: %s", key, error)
+        return False
 
 
 def _is_named(session: Session, key: str) -> bool:

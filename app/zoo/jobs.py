@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
-from app.zoo import bell, clock, events, models, rules, states, steps, tracing, workspaces
+from app.zoo import archive, bell, clock, datasets, events, models, rules, states, steps, tracing, workspaces
 from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
@@ -61,9 +61,11 @@ def submit(session: Session, request: JobRequest) -> JobRow:
 
     Raises:
         Invalid: a reference leads nowhere, or the job makes no sense.
+        NotFound: what it refers to was purged at this very moment.
         QuotaExceeded: the workspace has as many jobs as it may.
     """
     parts = _parts(session, request)
+    archive.hold(session, *{row.id: row for row in (parts.target, parts.source, parts.dataset)}.values())
     problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
     if problems:
         raise Invalid(problems)
@@ -218,9 +220,11 @@ def _parts(session: Session, request: JobRequest) -> _Parts:
             found[name] = models.resolve(session, getattr(request, name))
         except NotFound as error:
             faults.append(Problem(f"/{name}", error.code, str(error)))
-    dataset = session.get(DatasetRow, request.dataset)
-    if dataset is None:
-        faults.append(Problem("/dataset", "not_found", f"expected a dataset, got none with id {request.dataset!r:.80}"))
+    dataset: DatasetRow | None = None
+    try:
+        dataset = datasets.get(session, request.dataset)
+    except NotFound as error:
+        faults.append(Problem("/dataset", error.code, str(error)))
     if faults or dataset is None:
         raise Invalid(faults)
     return _Parts(found["target"], found["source"], dataset)

@@ -7,7 +7,7 @@ from typing import Literal
 from sqlalchemy import case, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, uploads
+from app.zoo import archive, clock, uploads
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
 from app.zoo.ids import new_id
 from app.zoo.isolation import workspace_of
@@ -24,16 +24,20 @@ MAX_NUMBER = 2**31 - 1
 
 
 def create(session: Session, *, name: str, description: str = "") -> ModelRow:
-    """Register a model, still without versions.
+    """Register a model, still without versions; one that was purged begins anew, and its versions count on.
 
     Raises:
         Invalid: the name is not one, or begins like an id.
         AlreadyExists: it is taken, perhaps by an archived model.
     """
     check_model_name(name)
-    if _by_name(session, name) is not None:
+    model = _by_name(session, name)
+    if model is not None and model.purged_at is None:
         raise AlreadyExists(f"expected a new name, got {name!r}, which is taken; add a version to it or choose another")
-    model = ModelRow(id=new_id("mdl"), name=name, description=description, aliases=[])
+    if model is None:
+        model = ModelRow(id=new_id("mdl"), name=name, aliases=[])
+    model.description, model.created_at = description, clock.now(session)
+    model.archived_at = model.purged_at = None
     session.add(model)
     session.flush()
     return model
@@ -41,22 +45,25 @@ def create(session: Session, *, name: str, description: str = "") -> ModelRow:
 
 def list_models(session: Session, window: Window, *, archived: bool = False) -> Page[ModelRow]:
     """Models, newest first; archived ones only when asked for."""
-    query = select(ModelRow)
+    query = select(ModelRow).where(ModelRow.purged_at.is_(None))
     if not archived:
         query = query.where(ModelRow.archived_at.is_(None))
     return page(session, query, ModelRow.id, str, window)
 
 
-def get(session: Session, name: str) -> ModelRow:
+def get(session: Session, name: str, *, purged: bool = False) -> ModelRow:
     """One model by name or id.
+
+    Args:
+        session: A session.
+        name: Its name or id.
+        purged: Also one that was purged.
 
     Raises:
         NotFound: there is none.
     """
     model = session.get(ModelRow, name) if name.startswith("mdl_") else _by_name(session, name)
-    if model is None:
-        raise NotFound(f"expected a model, got none named {name!r:.80}; see GET /v1/models")
-    return model
+    return archive.found(model, f"expected a model, got none named {name!r:.80}; see GET /v1/models", purged=purged)
 
 
 def change(
@@ -83,7 +90,7 @@ def change(
     if description is not None:
         model.description = description
     if archived is not None:
-        model.archived_at = (model.archived_at or clock.now(session)) if archived else None
+        archive.put_away(session, model, archived)
     if clonable is not None:
         model.clonable = None if clonable == "all" else list(clonable)
     return model
@@ -108,12 +115,14 @@ def add_version(
 
     Raises:
         NotFound: there is no such model.
+        Archived: it is archived.
         Invalid: the upload is not complete.
     """
     model = get(session, name)
-    upload, key = uploads.completed(session, upload_id, keep=True)
     session.flush()
     session.refresh(model, with_for_update=True)
+    archive.check_live(model)
+    upload, key = uploads.completed(session, upload_id, keep=True)
     model.last_version += 1
     version = VersionRow(
         id=new_id("ver"),
@@ -143,27 +152,45 @@ def check_header(store: Store, key: str) -> None:
         raise Invalid.at("/upload", error.code, str(error)) from None
 
 
-def list_versions(session: Session, name: str, window: Window) -> Page[VersionRow]:
-    """Versions of a model, newest first.
+def list_versions(session: Session, name: str, window: Window, *, archived: bool = False) -> Page[VersionRow]:
+    """Versions of a model, newest first; archived ones only when asked for.
 
     Raises:
         NotFound: there is no such model.
     """
-    query = select(VersionRow).where(VersionRow.model_id == get(session, name).id)
+    query = select(VersionRow).where(VersionRow.model_id == get(session, name).id, VersionRow.purged_at.is_(None))
+    if not archived:
+        query = query.where(VersionRow.archived_at.is_(None))
     return page(session, query, VersionRow.number, int, window)
 
 
-def get_version(session: Session, name: str, number: int) -> VersionRow:
+def get_version(session: Session, name: str, number: int, *, purged: bool = False) -> VersionRow:
     """One version of a model.
+
+    Args:
+        session: A session.
+        name: The model.
+        number: The version.
+        purged: Also one that was purged.
 
     Raises:
         NotFound: there is no such model or version.
     """
-    model = get(session, name)
+    model = get(session, name, purged=purged)
     query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.number == number)
     version = session.scalars(query).one_or_none() if 0 < number <= MAX_NUMBER else None
-    if version is None:
-        raise NotFound(f"expected a version of {model.name} from 1 to {model.last_version}, got {number}")
+    missing = f"expected a version of {model.name} from 1 to {model.last_version}, got {number}"
+    return archive.found(version, missing, purged=purged)
+
+
+def put_version_away(session: Session, name: str, number: int, archived: bool) -> VersionRow:
+    """Archive or restore a version.
+
+    Raises:
+        NotFound: there is no such model or version.
+    """
+    version = get_version(session, name, number)
+    archive.put_away(session, version, archived)
     return version
 
 
@@ -202,16 +229,14 @@ def resolve(session: Session, ref: str) -> VersionRow:
     """The version that `name`, `name@3`, `name@alias` or a version's id means.
 
     A bare name means the newest version that is ready. Without any it means the newest that
-    is still validating, which jobs may wait for, or else the newest of all.
+    is still validating, which jobs may wait for, or else the newest of all. Those that are
+    archived come last.
 
     Raises:
         NotFound: there is no such model, version or alias.
     """
     if ref.startswith("ver_"):
-        version = session.get(VersionRow, ref)
-        if version is None:
-            raise NotFound(f"expected a version, got none with id {ref!r:.80}")
-        return version
+        return archive.found(session.get(VersionRow, ref), f"expected a version, got none with id {ref!r:.80}")
     name, _, which = ref.partition("@")
     if which.isascii() and which.isdigit():
         return get_version(session, name, int(which[:12]))
@@ -244,9 +269,10 @@ def _aliased(session: Session, name: str, alias: str) -> VersionRow:
 
 def _newest(session: Session, name: str) -> VersionRow:
     model = get(session, name)
-    query = select(VersionRow).where(VersionRow.model_id == model.id)
+    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.purged_at.is_(None))
     usable_first = case({"ready": 0, "rejected": 2}, value=VersionRow.status, else_=1)
-    version = session.scalars(query.order_by(usable_first, VersionRow.number.desc()).limit(1)).one_or_none()
+    order = (VersionRow.archived_at.is_not(None), usable_first, VersionRow.number.desc())
+    version = session.scalars(query.order_by(*order).limit(1)).one_or_none()
     if version is None:
         raise NotFound(f"expected {model.name} to have a version, got none; add one first")
     return version

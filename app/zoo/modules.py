@@ -4,33 +4,51 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
+from app.zoo import archive
 from app.zoo.errors import NotFound
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import BundleRow, ModuleRow
 
 
-def list_modules(session: Session, window: Window, *, target_fingerprint: str | None = None) -> Page[ModuleRow]:
-    """Modules, newest first, for one target's fingerprint or all."""
-    query = select(ModuleRow)
+def list_modules(
+    session: Session, window: Window, *, target_fingerprint: str | None = None, archived: bool = False
+) -> Page[ModuleRow]:
+    """Modules, newest first, for one target's fingerprint or all; archived ones only when asked for."""
+    query = select(ModuleRow).where(ModuleRow.purged_at.is_(None))
+    if not archived:
+        query = query.where(ModuleRow.archived_at.is_(None))
     if target_fingerprint is not None:
         query = query.where(ModuleRow.target_fingerprint == target_fingerprint)
     return page(session, query, ModuleRow.id, str, window)
 
 
-def get(session: Session, module_id: str, *options: ORMOption) -> ModuleRow:
+def get(session: Session, module_id: str, *options: ORMOption, purged: bool = False, keep: bool = False) -> ModuleRow:
     """One module.
 
     Args:
-        session: A session.
+        session: A session; a writing one, if the module is to be kept.
         module_id: Its id.
         *options: How to load what hangs on it.
+        purged: Also one that was purged.
+        keep: Nobody purges it until the transaction ends, in which something comes to refer to it.
 
     Raises:
         NotFound: there is none with this id.
     """
-    module = session.get(ModuleRow, module_id, options=options)
-    if module is None:
-        raise NotFound(f"expected a module, got none with id {module_id!r:.80}; see GET /v1/modules")
+    held = {"read": True} if keep else None
+    module = session.get(ModuleRow, module_id, options=options, with_for_update=held)
+    missing = f"expected a module, got none with id {module_id!r:.80}; see GET /v1/modules"
+    return archive.found(module, missing, purged=purged)
+
+
+def put_away(session: Session, module_id: str, archived: bool) -> ModuleRow:
+    """Archive or restore a module; where it is attached it goes on.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    module = get(session, module_id)
+    archive.put_away(session, module, archived)
     return module
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from app.zoo import archive
 from app.zoo.errors import Invalid, Problem
 from app.zoo.tables import DatasetRow, VersionRow
 from pnc_core.config import CloneConfig
@@ -38,6 +39,7 @@ def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: C
         *_rejected("/source", source),
         *_classes(target, source, config),
         *_protected(source, config),
+        *_archived(dataset),
         *_images(target, dataset, config),
     ]
     if target.id == source.id:
@@ -70,9 +72,13 @@ def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:
         yield Problem(
             pointer, "version_rejected", f"expected a usable version, got {version.ref}, which was rejected: {reason}"
         )
-    if version.model.archived_at is not None:
+    yield from archive.faults(pointer, version)
+
+
+def _archived(dataset: DatasetRow) -> Iterator[Problem]:
+    if dataset.archived_at is not None:
         yield Problem(
-            pointer, "model_archived", f"expected a live model, got {version.ref}, which is archived; restore it"
+            "/dataset", "dataset_archived", f"expected a live dataset, got {dataset.id}, which is archived; restore it"
         )
 
 

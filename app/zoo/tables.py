@@ -65,6 +65,15 @@ class Owned:
     workspace: Mapped[str] = mapped_column(default=DEFAULT, server_default=DEFAULT, index=True)
 
 
+class Archivable:
+    """Columns of a row that people can put away, and then remove for good; see `app.zoo.archive`."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    archived_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
+    """From then on the row only says what there was: what it held is gone."""
+
+
 class Leased:
     """Columns of a row that one worker at a time works on; see `app.zoo.leases`."""
 
@@ -77,24 +86,22 @@ class Leased:
     """How many leases have run out."""
 
 
-class ModelRow(Owned, Base):
+class ModelRow(Archivable, Owned, Base):
     """A registered network, as a name for its versions."""
 
     __tablename__ = "models"
     __table_args__ = (UniqueConstraint("workspace", "name"),)
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     last_version: Mapped[int] = mapped_column(default=0)
     clonable: Mapped[list[str] | None] = mapped_column(Json)
     """Classes that jobs may clone from it; none: all of them."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
-    archived_at: Mapped[datetime | None]
     aliases: Mapped[list["AliasRow"]] = relationship(lazy="selectin", order_by="AliasRow.alias", viewonly=True)
 
 
-class VersionRow(Leased, Owned, Base):
+class VersionRow(Leased, Archivable, Owned, Base):
     """One immutable set of weights with everything needed to rebuild the network."""
 
     __tablename__ = "model_versions"
@@ -151,12 +158,11 @@ class UploadRow(Owned, Base):
     completed_at: Mapped[datetime | None]
 
 
-class DatasetRow(Owned, Base):
+class DatasetRow(Archivable, Owned, Base):
     """Labelled images in one Parquet file."""
 
     __tablename__ = "datasets"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
     digest: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
@@ -282,12 +288,11 @@ class TrialRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
-class ModuleRow(Owned, Base):
+class ModuleRow(Archivable, Owned, Base):
     """What a job cloned; a job has at most one."""
 
     __tablename__ = "modules"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))

@@ -42,3 +42,5 @@ class Dataset(Answer):
     """Size of the file."""
     created_at: datetime
     """When it was registered."""
+    archived_at: datetime | None
+    """When it was archived, if it is."""

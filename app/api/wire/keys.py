@@ -1,7 +1,7 @@
 """Keys, the workspace and the audit log."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -58,6 +58,8 @@ class WorkspaceChange(Body):
 
     require_signature: bool | None = None
     """Whether deployments take only modules that a trusted key has signed."""
+    retention_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | Literal["off"] | None = None
+    """After so many days what is archived is purged; `off`: only when somebody asks for it."""
 
 
 class Workspace(Answer):
@@ -81,6 +83,8 @@ class Workspace(Answer):
     """Requests of one key."""
     require_signature: bool
     """Whether deployments take only modules that a trusted key has signed."""
+    retention_days: int | None
+    """After so many days what is archived is purged; null: only when somebody asks for it."""
 
 
 class AuditEntry(Answer):

@@ -141,3 +141,5 @@ class Version(Answer):
     """Why it was rejected."""
     created_at: datetime
     """When it was added."""
+    archived_at: datetime | None
+    """When it was archived, if it is."""

@@ -38,6 +38,8 @@ class Module(Answer):
     """Its files."""
     created_at: datetime
     """When it was published."""
+    archived_at: datetime | None
+    """When it was archived, if it is."""
 
     @classmethod
     def of(cls, row: Any) -> "Module":

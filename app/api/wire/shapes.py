@@ -45,6 +45,13 @@ class Body(BaseModel):
     _storable = model_validator(mode="before")(storable)
 
 
+class Archiving(Body):
+    """Whether something is put away."""
+
+    archived: bool
+    """True: out of the lists, and no new work; false: back again."""
+
+
 class Answer(BaseModel):
     """An answer's body, read off a row."""
 

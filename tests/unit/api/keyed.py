@@ -18,9 +18,9 @@ OWN = "own secret of the service's processes"
 
 
 @contextmanager
-def keyed_app(folder: Path, serving: FakeServing) -> Iterator[FastAPI]:
+def keyed_app(folder: Path, serving: FakeServing, **given: str) -> Iterator[FastAPI]:
     """The application on a fresh zoo, with keys."""
-    settings = Settings(data_dir=folder, serving_url="http://serving", require_keys=True, internal_key=OWN)
+    settings = Settings(data_dir=folder, serving_url="http://serving", require_keys=True, internal_key=OWN, **given)
     with running_app(settings, serving) as app:
         yield app
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, signatures, uploads
+from app.api.wire import datasets, deployments, jobs, keys, models, modules, problems, purges, signatures, uploads
 from app.api.wire.shapes import Answer
 from app.client import keys as access
+from app.client import purges as purged
 from app.client import signatures as signed
 from app.client import types
 
@@ -32,6 +33,8 @@ PAIRS = [
     (access.AuditEntry, keys.AuditEntry),
     (signed.TrustedKey, signatures.TrustedKey),
     (signed.Signature, signatures.Signature),
+    (purged.Purge, purges.Purge),
+    (purged.PurgedObject, purges.PurgedObject),
     (types.Prediction, deployments.Prediction),
 ]
 

@@ -144,9 +144,14 @@ def module(session: Session, zoo: Zoo, classes: tuple[str, ...] = ("7", "8")) ->
     return publish(session, zoo, lease, classes)
 
 
+def another_request(data: str, classes: tuple[str, ...] = ("7", "8")) -> JobRequest:
+    """One more job like that of `request`."""
+    return JobRequest(target="low", source="high", dataset=data, config=CloneConfig(classes=classes))
+
+
 def another_module(session: Session, zoo: Zoo, data: str, classes: tuple[str, ...]) -> ModuleRow:
     """One more module for the same target."""
-    jobs.submit(session, JobRequest(target="low", source="high", dataset=data, config=CloneConfig(classes=classes)))
+    jobs.submit(session, another_request(data, classes))
     lease = runs.claim(session, "worker")
     assert lease is not None
     return publish(session, zoo, lease, classes)

@@ -1,0 +1,23 @@
+"""No operation of the API tells of or touches another workspace, on PostgreSQL either."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from tests.unit.api.conftest import serving  # noqa: F401 - a fixture
+from tests.unit.api.inprocess import FakeServing
+from tests.unit.api.keyed import keyed_app
+from tests.unit.api.test_workspaces import (  # noqa: F401 - a fixture and tests
+    test_an_unknown_id_and_a_foreign_one_get_the_same_answer,
+    test_no_operation_tells_of_or_touches_another_workspace,
+    theirs,
+)
+
+
+@pytest.fixture
+def app(tmp_path: Path, serving: FakeServing, postgres_url: str) -> Iterator[FastAPI]:  # noqa: F811
+    """The application on PostgreSQL, which asks for keys."""
+    with keyed_app(tmp_path, serving, database_url=postgres_url) as app:
+        yield app
