@@ -10,13 +10,15 @@ The target itself stays as it is.
 """
 
 import copy
+import io
 import logging
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from pnc_core.composed import Composed
@@ -31,6 +33,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """How far a copy's numbers may lie from the original's, as a share of the largest: they round differently."""
 EXAMPLES = 3
 """Images that a copy is recorded and compared with."""
+_RECORDING = threading.Lock()
+"""Dropping a record drops those that others are making."""
 Tensors = tuple[Tensor, ...]
 Run = Callable[..., Tensors]
 """Tensors in, tensors out."""
@@ -96,7 +100,7 @@ class Trunk:
         assert part is not None  # logits are always wanted
         precision = self.mode.precision
         return _ready(
-            _reading(part), lambda: _reading(_folded(part, precision), precision), (self._example,), self.mode
+            _Reading(part), lambda: _Reading(_folded(part, precision), precision), (self._example,), self.mode
         )
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -127,11 +131,7 @@ class Trunk:
     def _pooling(self, grid: int) -> Run:
         """Recorded when a branch is the first to need it, which is before it is served."""
         if grid not in self._pool:
-            axes = [p.axis for p in self._taps]
-
-            def pool(*taps: Tensor) -> Tensors:
-                return (pool_taps(taps, axes, grid),)
-
+            pool = _Pooling([p.axis for p in self._taps], grid)
             with torch.inference_mode():
                 taps = tuple(self._read(self._example)[1:])
             self._pool[grid] = _ready(pool, lambda: pool, taps, self.mode)
@@ -155,8 +155,8 @@ class Branch:
         precision = trunk.mode.precision
         # A shutter looks at the batch and runs the rest only if it opens: that cannot be recorded.
         self._run = _ready(
-            _answering(module),
-            lambda: _answering(_copied(module, precision), precision),
+            _Answering(module),
+            lambda: _Answering(_copied(module, precision), precision),
             examples,
             trunk.mode,
             record=not module.manifest.head.strict,
@@ -201,24 +201,39 @@ def put_together(trunk: Trunk, branches: Sequence[Branch]) -> Program:
     return Program(network, trunk, tuple(branches))
 
 
-def _reading(part: fx.GraphModule, precision: torch.dtype = torch.float32) -> Run:
+class _Reading(nn.Module):
     """Images -> logits and activations."""
 
-    def run(x: Tensor) -> Tensors:
-        logits, taps = part(x.to(precision))
+    def __init__(self, part: fx.GraphModule, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.part, self.precision = part, precision
+
+    def forward(self, x: Tensor) -> Tensors:
+        logits, taps = self.part(x.to(self.precision))
         return (logits.float(), *taps)
 
-    return run
+
+class _Pooling(nn.Module):
+    """Taps -> the numbers that heads read."""
+
+    def __init__(self, axes: Sequence[int], grid: int) -> None:
+        super().__init__()
+        self.axes, self.grid = axes, grid
+
+    def forward(self, *taps: Tensor) -> Tensors:
+        return (pool_taps(taps, self.axes, self.grid),)
 
 
-def _answering(module: ClonedModule, precision: torch.dtype = torch.float32) -> Run:
+class _Answering(nn.Module):
     """Activation and pooled taps -> the module's own logits, behind its correction if it makes one."""
 
-    def run(phi: Tensor, seen: Tensor) -> Tensors:
-        correction, own = module(phi.to(precision), seen)
-        return (own,) if correction is None else (correction, own)
+    def __init__(self, module: ClonedModule, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.module, self.precision = module, precision
 
-    return run
+    def forward(self, phi: Tensor, seen: Tensor) -> Tensors:
+        correction, own = self.module(phi.to(self.precision), seen)
+        return (own,) if correction is None else (correction, own)
 
 
 def _copied(module: ClonedModule, precision: torch.dtype) -> ClonedModule:
@@ -248,7 +263,9 @@ def _without_open_gates(part: Any) -> fx.GraphModule:
     return part
 
 
-def _ready(original: Run, made: Callable[[], Run], examples: Tensors, mode: Mode, *, record: bool = True) -> Run:
+def _ready(
+    original: nn.Module, made: Callable[[], nn.Module], examples: Tensors, mode: Mode, *, record: bool = True
+) -> Run:
     """A copy made for speed; the original where bits count, or where the copy does not answer the same.
 
     Args:
@@ -263,11 +280,12 @@ def _ready(original: Run, made: Callable[[], Run], examples: Tensors, mode: Mode
         return original
     with torch.inference_mode():
         try:
-            run = made()
+            copied = made().eval()
+            run: Run = copied
             if mode.compile:
-                run = torch.compile(run, dynamic=False)
+                run = torch.compile(copied, dynamic=False)
             elif record:
-                run = torch.jit.trace(run, tuple(e[1:] for e in examples), check_trace=False)
+                run = _recorded(copied, tuple(e[1:] for e in examples))
             wrong = _difference(run(*examples), original(*examples))
         except Exception as error:  # networks of any kind come here; what cannot be copied is run as it is
             log.warning("run as it is, since it cannot be copied for speed: %s", error)
@@ -276,6 +294,22 @@ def _ready(original: Run, made: Callable[[], Run], examples: Tensors, mode: Mode
         log.warning("run as it is, since a copy for speed lies off by %g of its largest number", wrong)
         return original
     return run
+
+
+def _recorded(network: nn.Module, examples: Tensors) -> Run:
+    """One call that leaves Python's lock alone.
+
+    Torch keeps what it records, with all constants, for as long as the process lives, but lets go of what
+    it has read. So it is written and read again, and the record dropped: modules come and go. Nothing else
+    in a serving process runs what was recorded.
+    """
+    file = io.BytesIO()
+    with _RECORDING:
+        torch.jit.save(torch.jit.trace(network, examples, check_trace=False), file)
+        torch._C._jit_clear_class_registry()
+    file.seek(0)
+    recorded: Run = torch.jit.load(file)
+    return recorded
 
 
 def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:

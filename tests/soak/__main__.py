@@ -20,6 +20,9 @@ from tests.integration.conftest import Up, start_service, stop_service
 from tests.soak.verdict import Memory, inconsistencies
 from tests.soak.visitors import NAME, QUICK, Ground, Tally, png_images, visit_all
 
+CACHE = "4000000"
+"""Bytes of modules that serving keeps: few, so that they must go again."""
+
 
 @dataclass(frozen=True)
 class Soak:
@@ -46,7 +49,7 @@ def soak(folder: Path, minutes: float, seed: int, console: Console) -> Soak:
         console: For people.
     """
     torch.set_num_threads(1)
-    service = start_service(folder / "data", PNC_LOG_LEVEL="warning")
+    service = start_service(folder / "data", PNC_LOG_LEVEL="warning", PNC_MODULE_CACHE_BYTES=CACHE)
     try:
         ground = _prepared(service, folder, seed)
         tally, memory = Tally(), Memory(_processes(service))
