@@ -53,7 +53,7 @@ def test_unknown_paths_and_methods_are_still_problems(tmp_path: Path) -> None:
     ):
         assert http.get("/v1/nothing").json()["code"] == "not_found"
         assert http.get("/elsewhere").headers["content-type"] == "application/problem+json"
-        assert http.put("/v1/models", json={}).headers["allow"] == "GET, POST"
+        assert http.put("/v1/models", json={}).headers["allow"] == "GET, HEAD, POST"
 
 
 def test_the_pages_can_be_left_out(tmp_path: Path) -> None:
