@@ -50,7 +50,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _declare_operators() -> None:
-    for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+    for name in [n for n in list(sys.modules) if n == "torchvision" or n.startswith("torchvision.")]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name, signature in _SIGNATURES.items():
