@@ -64,7 +64,7 @@ def replica(here: World) -> Iterator[StartReplica]:
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
         environment = {**os.environ, "PNC_THREADS": "1", "PNC_DATA_DIR": str(here.zoo.settings.data_dir)}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
         running.append(Replica(process, f"http://127.0.0.1:{port}"))
         wait_until(running[-1].is_ready, 90)
         return running[-1]
