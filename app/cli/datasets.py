@@ -61,8 +61,7 @@ def delete(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None
     """Archive a dataset: it leaves the lists and takes no more jobs; those that have begun go on."""
     with connected(url, as_json) as (client, screen):
         client.datasets.archive(dataset)
-        advice = f"`pnc datasets restore {dataset}` brings it back, `pnc datasets purge {dataset}` removes it for good"
-        screen.show({"archived": dataset}, lambda: f"archived {dataset}; {advice}")
+        purging.archived(screen, "datasets", dataset)
 
 
 @app.command()

@@ -128,8 +128,7 @@ def delete(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
             client.models.archive(model)
         else:
             client.models.archive_version(model, number)
-        advice = f"`pnc models restore {name}` brings it back, `pnc models purge {name}` removes it for good"
-        screen.show({"archived": name}, lambda: f"archived {name}; {advice}")
+        purging.archived(screen, "models", name)
 
 
 @app.command()

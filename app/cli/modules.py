@@ -167,8 +167,7 @@ def delete(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Archive a module: it leaves the lists and is attached nowhere any more; where it is attached it goes on."""
     with connected(url, as_json) as (client, screen):
         client.modules.archive(module)
-        advice = f"`pnc modules restore {module}` brings it back, `pnc modules purge {module}` removes it for good"
-        screen.show({"archived": module}, lambda: f"archived {module}; {advice}")
+        purging.archived(screen, "modules", module)
 
 
 @app.command()

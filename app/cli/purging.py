@@ -1,4 +1,4 @@
-"""`purge` of every kind: what would go, a question, and away with it."""
+"""Away with things of every kind: archived, and what leads on from there; or for good, after a look and a question."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,18 @@ _FATES = {
     "left": "left to the next sweep, or `pnc gc`",
     "kept": "stays: {} has the same",
 }
+
+
+def archived(screen: Screen, noun: str, name: str) -> None:
+    """Say that something is archived, and what can be done with it.
+
+    Args:
+        screen: Where to say it.
+        noun: Whose commands bring it back or remove it.
+        name: What they call it.
+    """
+    advice = f"`pnc {noun} restore {name}` brings it back, `pnc {noun} purge {name}` removes it for good"
+    screen.show({"archived": name}, lambda: f"archived {name}; {advice}")
 
 
 def run(screen: Screen, purge: "Callable[[bool], Purge]", *, dry_run: bool, yes: bool) -> None:

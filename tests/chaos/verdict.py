@@ -65,17 +65,18 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
         lost=len(wanted) - len(ended),
         doubled=len(modules) - len(set(modules)) + sum(count > 1 for count in ends.values()),
         orphan_rows=steps + running + missing,
-        orphan_objects=_orphans(zoo),
+        orphan_objects=len(orphans(zoo)),
         fenced_writes_accepted=sum(_goes_through(zoo, lease) for lease in leases),
         digest_mismatches=sum(digests[job.id] != wanted[job.id] for job in ended),
     )
 
 
-def _orphans(zoo: Zoo) -> int:
+def orphans(zoo: Zoo) -> set[str]:
+    """Keys of objects that no row names, after garbage was collected without grace."""
     garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
     with zoo.database.read() as session:
         named = {key for table in OWNERS for key in session.scalars(select(table.key))}
-    return len(set(zoo.store.older_than(-60)) - named)
+    return set(zoo.store.older_than(-60)) - named
 
 
 def _goes_through(zoo: Zoo, lease: Lease) -> bool:

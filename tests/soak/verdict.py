@@ -9,12 +9,12 @@ from statistics import median
 import psutil
 from sqlalchemy import func, select
 
-from app.zoo import garbage
 from app.zoo.errors import ZooError
 from app.zoo.settings import Settings
 from app.zoo.store import verified_file
 from app.zoo.tables import OWNERS, AttemptRow, JobRow
 from app.zoo.zoo import open_zoo
+from tests.chaos.verdict import orphans
 
 GROWTH = 0.1
 """Share by which a process may be larger in the last quarter than in the second; the first warms up."""
@@ -53,7 +53,7 @@ def inconsistencies(data_dir: Path) -> list[str]:
     found = [*_database(data_dir / "zoo.db")]
     zoo = open_zoo(Settings(data_dir=data_dir))
     try:
-        garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
+        found += [f"object {key}: no row names it" for key in sorted(orphans(zoo))]
         with zoo.database.read() as session:
             named = {
                 (row.key, row.digest) for table in OWNERS for row in session.execute(select(table.key, table.digest))
@@ -66,8 +66,6 @@ def inconsistencies(data_dir: Path) -> list[str]:
                     pass
             except ZooError as error:
                 found.append(f"object {key}: {error}")
-        orphans = set(zoo.store.older_than(-60)) - {key for key, _ in named}
-        found += [f"object {key}: no row names it" for key in sorted(orphans)]
         found += [f"{path}: left in the staging folder" for path in _left(zoo.staging)]
     finally:
         zoo.close()
