@@ -23,7 +23,7 @@ DEV := .venv/.installed-dev
 SUPPLY := .venv/supply
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser docs site pins sbom audit clean
+.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser screenshots docs site pins sbom audit clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -93,6 +93,10 @@ integration: $(DEV) ## tests that start the real service
 
 browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)
+
+screenshots: $(DEV) ## the pages' pictures in docs/screenshots, taken anew
+	@$(BIN)/pytest tests/browser/test_journey.py tests/browser/test_pages.py tests/browser/test_signing_in.py $(ARGS)
+	$(BIN)/python -m tests.browser.pictures
 
 site: $(DEV) ## the documentation as a site in build/site; ARGS=... for mkdocs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)

@@ -1,4 +1,4 @@
-"""What a module is worth on the images that its job held out, as small matrices for people to look at.
+"""What a module is worth on the images that its job held out, and how well its networks do by themselves.
 
 Nothing here goes into the bundle, and nothing here can fail a job: what cannot be judged is left out.
 """
@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.zoo.errors import ZooError
+from app.zoo.models import Accuracy
+from app.zoo.tables import DatasetRow
+from app.zoo.zoo import Zoo
 from pnc_core.bundle import Bundle
 from pnc_core.composed import Composed, attach
 from pnc_core.config import CloneConfig, NetworkSpec
@@ -19,6 +23,7 @@ from pnc_core.evidence import module_logits, network_logits, similarity
 from pnc_core.job import prepare
 from pnc_core.lime import VARIANTS
 from pnc_core.positions import trace
+from workers.loading import load_images
 
 log = logging.getLogger(__name__)
 Network = tuple[nn.Module, NetworkSpec]
@@ -28,6 +33,10 @@ PER_CLASS = 8
 """Images of each cloned class whose explanations are compared, at most."""
 EFFORT = 2e10
 """Multiply-accumulates that explanations may cost, some seconds of one core; what costs more is `pnc evidence`'s."""
+LEAST_IMAGES, MOST_IMAGES = 50, 1000
+"""On fewer images an accuracy is chance (at 50 its standard error is up to 7 points); more than 1,000 add little."""
+MEASURING = 4e11
+"""Multiply-accumulates that an accuracy may cost: a minute of one core."""
 
 
 def judged(target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle) -> dict[str, Any]:
@@ -52,6 +61,34 @@ def judged(target: Network, source: Network, images: ImageSet, config: CloneConf
     except PncError as error:
         log.warning("not judged: %s", error)
         return {}
+
+
+def measured(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None:
+    """How well a network does by itself on a dataset that has images of all its classes.
+
+    Neither of a job's networks learns from the job, so any image of its dataset will do; whether the network
+    was trained on it before only its owner knows.
+
+    Args:
+        zoo: Where the images are.
+        dataset: Images with labels.
+        network: In eval mode, and its spec.
+
+    Returns:
+        None: images of a class are missing, or as many images as would tell something are too much work.
+    """
+    spec = network[1]
+    try:
+        most = min(MOST_IMAGES, int(MEASURING // max(1, multiply_accumulates(*network))))
+        available = [dataset.counts.get(name, 0) for name in spec.classes]
+        if min(available) == 0 or min(most, sum(available)) < LEAST_IMAGES:
+            return None
+        images = load_images(zoo, dataset, spec.classes, spec.input_size, most=most)
+        right = predict(*network, images.images).argmax(1) == images.labels
+    except (PncError, ZooError) as error:
+        log.warning("accuracy not measured: %s", error)
+        return None
+    return Accuracy(float(right.double().mean()), len(images), dataset.id)
 
 
 def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:

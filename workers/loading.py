@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import nn
@@ -32,7 +33,13 @@ def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]
 
 
 def load_images(
-    zoo: Zoo, dataset: DatasetRow, classes: Sequence[str], size: tuple[int, int, int], *, labelled: bool = True
+    zoo: Zoo,
+    dataset: DatasetRow,
+    classes: Sequence[str],
+    size: tuple[int, int, int],
+    *,
+    labelled: bool = True,
+    most: int | None = None,
 ) -> ImageSet:
     """The images of some classes, decoded to one size.
 
@@ -42,6 +49,7 @@ def load_images(
         classes: Which classes; rows of others are skipped without decoding.
         size: Channels, height and width that every image is brought to.
         labelled: Without, every row is taken and its label is not looked at.
+        most: So many of them, always the same ones; None: all.
 
     Raises:
         ZooError: the object is gone, or its bytes have changed.
@@ -50,11 +58,19 @@ def load_images(
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
     images, labels = [], []
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
+        chosen = None if most is None else _sample(path, list(wanted) if labelled else None, most)
         for number, label, raw in _rows(path):
-            if label in wanted or not labelled:
+            if (label in wanted or not labelled) and (chosen is None or number in chosen):
                 images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))
                 labels.append(wanted.get(label, 0) if labelled else 0)
     return ImageSet(torch.stack(images), torch.tensor(labels, dtype=torch.int64), tuple(classes))
+
+
+def _sample(path: Path, labels: Sequence[int] | None, most: int) -> set[int]:
+    """Numbers of at most `most` rows, of some labels or of any, drawn with a seed of its own."""
+    column = pq.read_table(path, columns=["label"])["label"].to_numpy()
+    rows = np.arange(len(column)) if labels is None else np.flatnonzero(np.isin(column, labels))
+    return {int(row) for row in np.random.default_rng(0).permutation(rows)[:most]}
 
 
 def _rows(path: Path) -> Iterator[tuple[int, int, bytes]]:

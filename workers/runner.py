@@ -29,6 +29,7 @@ from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooE
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
+from app.zoo.models import Accuracy
 from app.zoo.settings import Settings
 from app.zoo.store import key_of
 from app.zoo.tables import JobRow, StepRow, VersionRow
@@ -46,7 +47,7 @@ from pnc_core.positions import trace
 from pnc_core.vision import torchvision_models
 from workers import endings
 from workers.checkpoints import StoredCheckpoints
-from workers.judging import judged
+from workers.judging import judged, measured
 from workers.loading import load_images, load_version
 from workers.patience import UNREACHABLE, patient
 
@@ -109,9 +110,9 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
             runs.fail(session, lease, problem(error))
         return
     with watch("judging"):
-        evidence = judged(*inputs, bundle)
+        found = {"evidence": judged(*inputs, bundle), "accuracies": _accuracies(zoo, job, *inputs[:2])}
     with watch("publish"):
-        publish(zoo, lease, bundle, evidence)
+        publish(zoo, lease, bundle, found)
 
 
 def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
@@ -149,17 +150,32 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
     return target, source, images, config
 
 
+def _accuracies(zoo: Zoo, job: JobRow, target: Network, source: Network) -> dict[str, Accuracy]:
+    """How well both networks do on the job's dataset by themselves, by id of their versions."""
+    if not jobs.config_of(job).labels:
+        return {}
+    versions = {job.target_version_id: target, job.source_version_id: source}
+    found = ((version_id, measured(zoo, job.dataset, network)) for version_id, network in versions.items())
+    return {version_id: accuracy for version_id, accuracy in found if accuracy is not None}
+
+
 def _placed(network: Network, zoo: Zoo) -> Network:
     device = "cuda" if zoo.settings.worker_device == "cuda" else "cpu"
     return network[0].to(device), network[1]
 
 
-def publish(zoo: Zoo, lease: Lease, bundle: Bundle, evidence: dict[str, Any] | None = None) -> None:
+def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None = None) -> None:
     """Store the bundles and end the job, in one fenced transaction.
 
     The lease is checked first, the objects are put next, and the rows are written last: who has lost the lease
     puts nothing, and no row names an object that is not there. Whoever is cut off in between leaves objects that
     are garbage, or that the next attempt finds there.
+
+    Args:
+        zoo: Where to.
+        lease: Of the job.
+        bundle: What it made.
+        found: What was found out besides, see `app.zoo.runs.succeed`.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
@@ -170,7 +186,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, evidence: dict[str, Any] | N
         bundles = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
         files = [(paths[p], digests[p]) for p in PAYLOADS]
         _put_all(zoo, lease, files)
-        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, "evidence": evidence}, files)
+        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, **(found or {})}, files)
 
 
 @patient

@@ -65,7 +65,7 @@ def list_models(
     """All models, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.models.list(archived=archived))
-        rows = ([m.name, m.last_version, _aliases(m), when(m.created_at), m.description[:60]] for m in found)
+        rows = ([m.name, m.last_version, _aliases(m), when(m.created_at), _headline(m)] for m in found)
         empty = "no models yet; send one with `pnc models push`, or fill the zoo with `pnc gallery`"
         screen.show(found, lambda: table(["model", "#versions", "aliases", "registered", "description"], rows, empty))
 
@@ -104,7 +104,8 @@ def create(
 @app.command()
 def edit(
     name: Name,
-    description: Annotated[str | None, typer.Option(help="New free text.")] = None,
+    description: Annotated[str | None, typer.Option(help="New card in Markdown.")] = None,
+    card: Annotated[Path | None, typer.Option(help="File with the new card.", exists=True, dir_okay=False)] = None,
     archived: Annotated[bool | None, typer.Option("--archive/--restore", help="Archive or restore.")] = None,
     clonable: Annotated[
         str | None, typer.Option(help="Classes that may be cloned from it, separated by commas; `all`, or `none`.")
@@ -112,10 +113,13 @@ def edit(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Change a model's description, archive or restore it."""
+    """Change a model's card, archive or restore it."""
+    if card is not None and description is not None:
+        raise typer.BadParameter("expected --card or --description, got both", param_hint="--card")
     with connected(url, as_json) as (client, screen):
+        text = card.read_text() if card is not None else description
         classes = None if clonable is None else "all" if clonable == "all" else _listed(clonable)
-        model = client.models.change(name, description=description, archived=archived, clonable=classes)
+        model = client.models.change(name, description=text, archived=archived, clonable=classes)
         screen.show(model, lambda: _model(model))
 
 
@@ -216,12 +220,24 @@ def _version(version: "Version") -> "RenderableType":
             "size": size(version.bytes),
             "parameters": f"{version.parameters:,}" if version.parameters is not None else None,
             "macs": f"{version.macs:,}" if version.macs is not None else None,
+            "accuracy": _accuracy(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
             "added": when(version.created_at),
             "archived": when(version.archived_at) if version.archived_at else "no",
         }
     )
+
+
+def _headline(model: "Model") -> str:
+    """The first line of its card."""
+    return model.description.strip(" #\n").partition("\n")[0][:60]
+
+
+def _accuracy(version: "Version") -> str | None:
+    if version.accuracy is None:
+        return None
+    return f"{version.accuracy:.1%} of {version.accuracy_images} images of {version.accuracy_dataset}"
 
 
 def _parted(name: str) -> tuple[str, int | None]:

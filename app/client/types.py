@@ -103,6 +103,10 @@ class Version(Bound):
     fingerprint: str | None
     parameters: int | None
     macs: int | None
+    accuracy: float | None = None
+    """Share of images that it names right, once a job has measured it."""
+    accuracy_images: int | None = None
+    accuracy_dataset: str | None = None
     problem: dict[str, Any] | None
     created_at: datetime
     archived_at: datetime | None = None

@@ -1,5 +1,6 @@
 """`/models/NAME`: versions, what the newest is made of, and what was cloned from it and into it."""
 
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -8,12 +9,27 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.web.card import Card, first_line
 from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import frame, heading, markup, missing
 from app.web.modules import COLUMNS, row
 from app.web.shelving import Shelving
-from app.web.words import ago, badge, chips, count, empty, facts, problem, section, size, table
+from app.web.words import (
+    ago,
+    badge,
+    chips,
+    count,
+    empty,
+    facts,
+    link,
+    percent,
+    problem,
+    section,
+    short,
+    size,
+    table,
+)
 from app.zoo import anatomy, catalogue, models
 from app.zoo.errors import NotFound
 from app.zoo.pages import Window
@@ -26,12 +42,23 @@ LAYERS = 40
 """Layers that are drawn at most."""
 
 
+@dataclass(frozen=True)
+class View:
+    """A model's page as it is at one moment."""
+
+    model: ModelRow
+    head: Markup
+    body: Markup
+    is_settled: bool
+    """Nothing in it will change by itself."""
+
+
 @ui.page("/models/{name}")
 async def model_page(request: Request, name: str) -> Response | None:
     """One model."""
     desk = Desk.of(request)
     try:
-        title, content, settled = await desk.read(lambda session: _content(session, desk.zoo, name))
+        view = await desk.read(lambda session: look(session, desk.zoo, name))
     except NotFound as error:
         return missing(request, error, "/")
 
@@ -41,28 +68,33 @@ async def model_page(request: Request, name: str) -> Response | None:
     def put_away(session: Session, archived: bool) -> ModelRow:
         return models.change(session, name, archived=archived)
 
-    with frame(request, title, "/"):
-        shown = markup(content).classes("stack")
-        archived = await desk.read(lambda session: find(session).archived_at is not None)
-        Shelving(desk, find, put_away, "/").build(archived)
+    with frame(request, view.model.name, "/"):
+        head, body = markup(view.head), markup(view.body).classes("stack")
+        Card(desk, name).build(view.model.description)
+        Shelving(desk, find, put_away, "/").build(view.model.archived_at is not None)
 
         async def refresh() -> None:
-            _, newer, ended = await desk.read(lambda session: _content(session, desk.zoo, name))
-            shown.set_content(newer)
-            if ended:
+            newer = await desk.read(lambda session: look(session, desk.zoo, name))
+            head.set_content(newer.head)
+            body.set_content(newer.body)
+            if newer.is_settled:
                 timer.deactivate()
 
-        timer = ui.timer(REFRESH_SECONDS, refresh, active=not settled, immediate=False)
+        timer = ui.timer(REFRESH_SECONDS, refresh, active=not view.is_settled, immediate=False)
     return None
 
 
-def _content(session: Session, zoo: Zoo, name: str) -> tuple[str, Markup, bool]:
-    """Title and content of the page, and whether nothing in it will change by itself."""
+def look(session: Session, zoo: Zoo, name: str) -> View:
+    """A model with its versions and its lineage.
+
+    Raises:
+        NotFound: there is none with this name.
+    """
     model = models.get(session, name)
     versions = models.list_versions(session, name, Window(20), archived=True).data
     family = catalogue.lineage(session, model)
     newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
-    parts = [_head(model, newest)]
+    parts = []
     if newest is None:
         advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
         parts.append(empty("No versions yet", advice.format(model.name)))
@@ -74,13 +106,13 @@ def _content(session: Session, zoo: Zoo, name: str) -> tuple[str, Markup, bool]:
         parts.append(Markup('<div class="columns">{}{}</div>').format(made_of, side))
         parts.append(_lineage(model, family))
     settled = all(version.status != "validating" for version in versions)
-    return model.name, Markup("").join(parts), settled
+    return View(model, _head(model, newest), Markup("").join(parts), settled)
 
 
 def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
     archived = model.archived_at or (newest.archived_at if newest else None)
     state = badge("archived" if archived else newest.status if newest else "empty")
-    note = Markup("{} <span>{}</span>").format(state, model.description)
+    note = Markup("{} <span>{}</span>").format(state, first_line(model.description))
     links = Markup(
         '<a class="button" href="/new?source={0}">Clone from it</a>'
         '<a class="button primary" href="/new?target={0}">Give it classes</a>'
@@ -101,11 +133,22 @@ def _facts(version: VersionRow) -> Markup:
         "Parameters": f"{version.parameters:,}" if version.parameters is not None else None,
         "Multiply-adds": count(version.macs) if version.macs is not None else None,
         "File": size(version.bytes),
+        "Accuracy": _accuracy(version),
         "Licence": version.licence or "not given",
         "Fingerprint": Markup("<code>{}</code>").format(version.fingerprint) if version.fingerprint else None,
     }
     fault = problem(version.problem.get("detail", "rejected")) if version.problem else ""
     return section("Newest version", Markup("{}{}").format(fault, facts(rows)))
+
+
+def _accuracy(version: VersionRow) -> Markup | None:
+    if version.accuracy is None:
+        return None
+    return Markup("{} on {:,} images of {}, as a job measured it").format(
+        percent(version.accuracy),
+        version.accuracy_images,
+        link(f"/datasets/{version.accuracy_dataset}", short(version.accuracy_dataset or "")),
+    )
 
 
 def _versions(model: ModelRow, versions: object) -> Markup:

@@ -11,7 +11,7 @@ from app.web.desk import Desk
 from app.web.frame import button, frame, heading, markup, notify
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.receiving import add_model, read_spec
-from app.web.words import DASH, ago, badge, chips, count, link, size, title
+from app.web.words import DASH, accuracy, ago, badge, chips, count, link, size, title
 from app.zoo.catalogue import ModelLine, models
 from app.zoo.errors import ZooError
 
@@ -42,7 +42,7 @@ def _row(line: ModelLine) -> list[object]:
     model, version = line.model, line.version
     name = link(f"/models/{model.name}", model.name)
     if version is None:
-        return [name, DASH, DASH, DASH, DASH, badge("empty"), ago(model.created_at)]
+        return [name, DASH, DASH, DASH, DASH, DASH, badge("empty"), ago(model.created_at)]
     aliases = chips([alias.alias for alias in model.aliases], 3) if model.aliases else ""
     return [
         Markup("{} <span class='faint'>v{}</span> {}").format(name, version.number, aliases),
@@ -50,6 +50,7 @@ def _row(line: ModelLine) -> list[object]:
         chips(version.spec["classes"], 6),
         count(version.parameters),
         size(version.bytes),
+        accuracy(version),
         badge("archived" if model.archived_at else version.status),
         ago(version.created_at),
     ]
@@ -59,13 +60,19 @@ KIND = Kind[ModelLine](
     path="/",
     things="models",
     find=models,
-    columns=["Model", "Architecture", "Classes", "#Parameters", "#File", "State", "Added"],
+    columns=["Model", "Architecture", "Classes", "#Parameters", "#File", "#Accuracy", "State", "Added"],
     row=_row,
     nothing=Markup(
         "Choose <em>Add a model</em> and drop a safetensors file, send one with <code>pnc models push</code>, "
         "or fill the zoo with small real networks: <code>pnc gallery</code>."
     ),
-    orders={**NEWEST, "name": "By name", "large": "Largest first", "small": "Smallest first"},
+    orders={
+        **NEWEST,
+        "name": "By name",
+        "large": "Largest first",
+        "small": "Smallest first",
+        "accurate": "Most accurate first",
+    },
     hint="names, architectures, classes",
     states={
         "": "All states",

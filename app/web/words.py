@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from app.zoo.tables import VersionRow
+
 DASH = Markup('<span class="faint">—</span>')
 _SIGNS = {
     "validating": ("◌", "wait"), "queued": ("◌", "wait"), "running": ("●", "live"), "pausing": ("●", "live"),
@@ -76,6 +78,14 @@ def count(number: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share of 0..1."""
     return "—" if share is None else f"{100 * share:.1f} %"
+
+
+def accuracy(version: VersionRow) -> Markup:
+    """How well a version does by itself, with what it was measured on at hand."""
+    if version.accuracy is None:
+        return DASH
+    on = f"{version.accuracy_images:,} images of {version.accuracy_dataset}"
+    return Markup('<span title="measured by a job on {}">{}</span>').format(on, percent(version.accuracy))
 
 
 def ago(moment: datetime | None) -> Markup:

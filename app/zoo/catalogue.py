@@ -74,6 +74,7 @@ def models(session: Session, shelf: Shelf) -> Found[ModelLine]:
         "name": ModelRow.name.asc(),
         "large": VersionRow.parameters.desc().nulls_last(),
         "small": VersionRow.parameters.asc().nulls_last(),
+        "accurate": VersionRow.accuracy.desc().nulls_last(),
         "oldest": ModelRow.id.asc(),
     }
     rows, total = _part(session, query, orders.get(shelf.order, ModelRow.id.desc()), ModelRow.id, shelf)

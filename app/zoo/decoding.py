@@ -64,7 +64,7 @@ class Decoders:
             DataError: the bytes are no such image, or reading them took more than it may take.
         """
         with self._permits:
-            child = self._idle.pop() if self._idle else _Child(self._seconds, self._memory)
+            child = self._take()
             try:
                 is_image, answer = child.ask(raw, size)
             except OSError as error:
@@ -79,6 +79,15 @@ class Decoders:
             raise DataError(f"{where}: {answer.decode()}")
         channels, height, width = size
         return np.frombuffer(answer, np.uint8).reshape(channels, height, width)
+
+    def _take(self) -> "_Child":
+        """A child that is alive: one that died while it had nothing to do is no image's fault."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive():
+                return child
+            child.close()
+        return _Child(self._seconds, self._memory)
 
     def close(self) -> None:
         """End all children that are idle; one that is busy ends with this process."""
@@ -100,6 +109,10 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
             )
+
+    def is_alive(self) -> bool:
+        """Whether it may still answer."""
+        return self._process.poll() is None
 
     def ask(self, raw: bytes, size: tuple[int, int, int]) -> tuple[bool, bytearray]:
         """Whether it was an image, and its pixels, or why it was none.

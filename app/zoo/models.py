@@ -1,10 +1,10 @@
 """Models, their immutable versions, and the names that point at them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sqlalchemy import case, select
+from sqlalchemy import case, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.zoo import archive, clock, uploads
@@ -21,6 +21,19 @@ from pnc_core.manifest import build
 from pnc_core.tensorfile import read_header
 
 MAX_NUMBER = 2**31 - 1
+MAX_DESCRIPTION = 10_000
+"""Characters of a model's description, which is its card."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a version does, as somebody measured it."""
+
+    share: float
+    """Of images that it names right, 0..1."""
+    images: int
+    dataset: str
+    """Id of where the images are from."""
 
 
 def create(session: Session, *, name: str, description: str = "") -> ModelRow:
@@ -181,6 +194,19 @@ def get_version(session: Session, name: str, number: int, *, purged: bool = Fals
     version = session.scalars(query).one_or_none() if 0 < number <= MAX_NUMBER else None
     missing = f"expected a version of {model.name} from 1 to {model.last_version}, got {number}"
     return archive.found(version, missing, purged=purged)
+
+
+def note_accuracy(session: Session, version_id: str, found: Accuracy) -> None:
+    """Keep what was measured of a version, unless as many images have spoken before.
+
+    Args:
+        session: A writing session.
+        version_id: The version.
+        found: What was measured.
+    """
+    fewer = or_(VersionRow.accuracy_images.is_(None), VersionRow.accuracy_images < found.images)
+    values = {"accuracy": found.share, "accuracy_images": found.images, "accuracy_dataset": found.dataset}
+    session.execute(update(VersionRow).where(VersionRow.id == version_id, fewer).values(values))
 
 
 def put_version_away(session: Session, name: str, number: int, archived: bool) -> VersionRow:

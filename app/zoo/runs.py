@@ -1,15 +1,16 @@
 """Cloning jobs as workers see them: take one, report, end it. Every write is fenced by the lease."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.zoo import attempts, clock, events, leases, states, steps
+from app.zoo import attempts, clock, events, leases, models, states, steps
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
+from app.zoo.models import Accuracy
 from app.zoo.rules import size_of
 from app.zoo.store import key_of
 from app.zoo.tables import BundleRow, JobRow, ModuleRow, StepRow, TrialRow
@@ -154,6 +155,7 @@ def succeed(
     manifest: dict[str, Any],
     bundles: Sequence[tuple[str, str, int]],
     evidence: dict[str, Any] | None = None,
+    accuracies: Mapping[str, Accuracy] | None = None,
 ) -> ModuleRow:
     """Publish the module: its rows, the job's end and the last event in one transaction.
 
@@ -163,6 +165,7 @@ def succeed(
         manifest: What the bundle says about itself, as JSON.
         bundles: Payload, digest and bytes of each file, which are in the store already.
         evidence: What it is worth on the images that the job held out, if that is known.
+        accuracies: What the job measured of its networks, by id of their versions.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -185,6 +188,8 @@ def succeed(
     _end(session, job, "succeeded", f"cloned {', '.join(module.classes)}", {"module": module.id})
     session.add(module)
     session.flush()
+    for version_id, found in sorted((accuracies or {}).items()):  # in one order, so that two jobs never wait in a ring
+        models.note_accuracy(session, version_id, found)
     return module
 
 

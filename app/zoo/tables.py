@@ -122,6 +122,11 @@ class VersionRow(Leased, Archivable, Owned, Base):
     fingerprint: Mapped[str | None]
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
+    accuracy: Mapped[float | None]
+    """Share of images that it names right, once a job has measured it; see `app.zoo.models.note_accuracy`."""
+    accuracy_images: Mapped[int | None]
+    accuracy_dataset: Mapped[str | None]
+    """Id of the dataset that these images are from; it may be purged by now."""
     problem: Mapped[Document | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     model: Mapped[ModelRow] = relationship(lazy="selectin")

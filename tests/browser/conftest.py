@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import safetensors.torch
@@ -30,7 +31,8 @@ FLAGS = [
 PATIENCE = 120_000
 """Milliseconds; a step that needs them all has failed."""
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-WIDTHS, SCHEMES = (1280, 400), ("light", "dark")
+WIDTHS = (1280, 400)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 @dataclass

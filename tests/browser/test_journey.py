@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from app.client import Client
 from pnc_core.config import NetworkSpec
-from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit, Visitor
-from tests.browser.steps import add_files, ask_for_digits, choose, start_job, try_image
+from tests.browser.conftest import SCHEMES, SCREENSHOTS, Visit, Visitor
+from tests.browser.steps import add_files, ask_for_digits, start_job, try_image
 from tests.integration.conftest import Up
 
 
@@ -37,7 +37,9 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
     expect(page.locator("svg.curve circle").nth(4)).to_be_visible(timeout=300_000)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / "job-running-light-1280.png")
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=SCREENSHOTS / f"job-running-{scheme}-1280.png")
     expect(page.locator(".heading .badge")).to_contain_text("succeeded", timeout=300_000)
     expect(page.locator("svg.curve .chosen")).to_have_count(1)
     page.get_by_role("link", name="Open the module").click()
@@ -59,51 +61,6 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
     expect(page.locator(".heading .note")).to_contain_text("generation 4")
     assert visitor.complaints == []
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.timeout(300)
-def test_every_page_fits_its_window(visit: Visit, service: Up, brought: Path, width: int, scheme: str) -> None:
-    """Runs behind the journey, on what it has left; the pictures are for people to look at."""
-    visitor = visit(width, scheme)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for name, path in _pages(visitor).items():
-        page = visitor.open(path)
-        if name == "deployment":
-            page.locator("input[type=file]").set_input_files(brought / "seven.png")
-            expect(page.locator(".tried h3")).to_have_count(2)
-        if name == "new-job":
-            choose(page, "Source: has the classes", "digits-high")
-            page.get_by_role("checkbox", name=re.compile("^7 ")).click()
-            expect(page.get_by_text("This job would be accepted.")).to_be_visible()
-        page.wait_for_timeout(300)
-        page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
-        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert beyond <= 0, f"{name} is {beyond} pixels wider than a window of {width}"
-    assert visitor.complaints == []
-
-
-def _pages(visitor: Visitor) -> dict[str, str]:
-    def first(path: str) -> str:
-        found = visitor.open(path).locator("table.list td a").first.get_attribute("href")
-        assert found is not None
-        return found
-
-    job, module = first("/jobs"), first("/modules")
-    return {
-        "models": "/",
-        "model": "/models/digits-low",
-        "datasets": "/datasets",
-        "jobs": "/jobs",
-        "new-job": "/new?target=digits-low",
-        "job": job,
-        "modules": "/modules",
-        "module": module,
-        "deployments": "/deployments",
-        "deployment": "/deployments/digits-low",
-        "compare": f"/compare?a={job.rpartition('/')[2]}&b={job.rpartition('/')[2]}",
-    }
 
 
 def test_light_and_dark_are_kept(visit: Visit, service: Up) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.client import Client
-from tests.browser.conftest import Visit
+from tests.browser.conftest import SCHEMES, SCREENSHOTS, Visit
 from tests.integration.conftest import start_service, stop_service
 
 PAYLOAD = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
@@ -29,6 +29,11 @@ def test_a_visitor_signs_in_and_what_strangers_typed_stays_text(visit: Visit, tm
         page = visitor.page
         page.goto(service.url + "/models/odd")
         assert page.url.endswith("/sign-in")
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        for scheme in SCHEMES:
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=SCREENSHOTS / f"sign-in-{scheme}-1280.png")
+        page.emulate_media(color_scheme="light")
         page.fill("#key", secret)
         page.click("button[type=submit]")
         page.wait_for_url(service.url + "/")

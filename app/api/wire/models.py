@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from app.api.wire.shapes import Answer, Body
+from app.zoo.models import MAX_DESCRIPTION
 from app.zoo.names import NAME_PATTERN
 from pnc_core.config import NetworkSpec
 
@@ -17,15 +18,15 @@ class ModelCreate(Body):
 
     name: str = Field(pattern=NAME_PATTERN)
     """Unique name: lower-case letters, digits and `. _ -`; it does not begin like an id (`mdl_`, `ver_`)."""
-    description: str = Field("", max_length=10_000)
-    """Free text."""
+    description: str = Field("", max_length=MAX_DESCRIPTION)
+    """Its card in Markdown; the first line says what it is."""
 
 
 class ModelChange(Body):
     """What may change of a model."""
 
-    description: str | None = Field(None, max_length=10_000)
-    """New free text; left out: as it is."""
+    description: str | None = Field(None, max_length=MAX_DESCRIPTION)
+    """New card in Markdown; left out: as it is."""
     archived: bool | None = None
     """Archive or restore; left out: as it is."""
     clonable: Annotated[list[str], Field(max_length=100_000)] | Literal["all"] | None = None
@@ -63,7 +64,7 @@ class Model(Answer):
     name: str
     """Unique name."""
     description: str
-    """Free text."""
+    """Its card in Markdown; the first line says what it is."""
     last_version: int
     """Number of the newest version; 0 without any."""
     aliases: dict[str, int]
@@ -137,6 +138,12 @@ class Version(Answer):
     """How many numbers the network learns, once ready."""
     macs: int | None
     """Multiply-accumulates of one image, once ready."""
+    accuracy: float | None
+    """Share of images that it names right, once a job whose dataset has images of all its classes has measured it."""
+    accuracy_images: int | None
+    """On how many images."""
+    accuracy_dataset: str | None
+    """Id of the dataset that they are from."""
     problem: dict[str, Any] | None
     """Why it was rejected."""
     created_at: datetime

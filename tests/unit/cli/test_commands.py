@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,12 @@ def test_a_job_that_is_tried_again_is_shown_whole(run: Run) -> None:
     said = run("jobs", "retry", "job_1").stdout
     assert re.search(r"job_\w+", said)
     assert "submitted" in said
+
+
+def test_a_card_comes_from_a_file_or_from_the_command_line(run: Run, described: Described, tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("# Digits\n\nTrained on scans.\n")
+    assert run("models", "edit", "digits", "--card", "card.md").exit_code == 0
+    assert json.loads(described.sent["change_model"]) == {"description": "# Digits\n\nTrained on scans.\n"}
+    both = run("models", "edit", "digits", "--card", "card.md", "--description", "Digits")
+    assert both.exit_code == 2
+    assert "got both" in both.output

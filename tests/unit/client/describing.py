@@ -24,12 +24,15 @@ class Described(httpx.BaseTransport):
             for method, operation in item.items()
         ]
         self.called: list[str] = []
+        self.sent: dict[str, bytes] = {}
+        """Body of the last request of each operation."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()
         for method, path, operation in self._operations:
             if method == request.method and path.match(request.url.path):
                 self.called.append(operation["operationId"])
+                self.sent[operation["operationId"]] = request.content
                 return self._answer(operation, request)
         raise AssertionError(f"not in the document: {request.method} {request.url.path}")
 

@@ -9,7 +9,7 @@ import pytest
 from markupsafe import Markup
 from sqlalchemy import event
 
-from app.web import datasets, deployment, deployments, job, jobs, model, models, modules
+from app.web import card, datasets, deployment, deployments, job, jobs, model, models, modules
 from app.web.listing import Kind
 from app.web.words import table
 from app.zoo import catalogue, replicas
@@ -68,10 +68,10 @@ def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
     assert len(sent) <= 25
     assert view.parts["curve"].count("<circle") + view.parts["curve"].count("<rect") == 99  # and a star
     with counting(crowded) as sent, crowded.database.read() as session:
-        title, content, settled = model._content(session, crowded, "net-000003")
+        shown = model.look(session, crowded, "net-000003")
     assert len(sent) <= 25
-    assert (title, settled) == ("net-000003", True)
-    assert "Cloned into it" in content
+    assert (shown.model.name, shown.is_settled) == ("net-000003", True)
+    assert "Cloned into it" in shown.body
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,8 @@ def test_names_are_text_on_every_page(zoo: Zoo) -> None:
         shown = [
             *(table(k.columns, [k.row(row) for row in k.find(session, Shelf()).rows], k.things) for k in KINDS),
             *job.look(session, job_id).parts.values(),
-            model._content(session, zoo, "low")[1],
+            *(lambda page: (page.head, page.body))(model.look(session, zoo, "low")),
+            card.rendered(hostile),
             module._content(session, zoo, module_id),
             comparison._content(session, job_id, job_id),
             comparison._content(session, module_id, hostile),

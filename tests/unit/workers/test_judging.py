@@ -1,19 +1,27 @@
 """What people are shown of a module is counted on held-out images, and on all of them."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
+from app.client.parquet import write_parquet
+from app.demo import png_rows
+from app.zoo import datasets
+from app.zoo.models import Accuracy
+from app.zoo.tables import DatasetRow
+from app.zoo.zoo import Zoo
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.config import CloneConfig, Position
 from pnc_core.data import ImageSet
-from pnc_core.evaluation import evaluate
+from pnc_core.evaluation import evaluate, predict
 from pnc_core.identity import fingerprint
 from tests.unit.pnc_core import nets
+from tests.unit.zoo import seeds
 from workers import judging
-from workers.judging import judged
+from workers.judging import judged, measured
 
 OLD, NEW, EACH = "01234", ("8", "6"), 12
 CONFIG = CloneConfig(classes=NEW, validation=0.25, position=Position(target="blocks.1", source="blocks.1"))
@@ -93,3 +101,49 @@ def test_what_cannot_be_judged_does_not_fail_the_job(
     with torch.no_grad():
         next(other[0].parameters()).add_(1)
     assert judged(other, networks[1], images, CONFIG, bundle) == {}
+
+
+@pytest.fixture
+def dataset(zoo: Zoo, images: ImageSet, tmp_path: Path) -> DatasetRow:
+    """The same images, registered."""
+    path = tmp_path / "digits.parquet"
+    write_parquet(path, png_rows(images), images.classes)
+    with path.open("rb") as file, zoo.database.write() as session:
+        up = seeds.upload(session, zoo, path.read_bytes())
+        return datasets.register(session, name="digits", upload_id=up.id, contents=datasets.inspect(file))
+
+
+def test_a_network_is_measured_on_all_images_of_its_classes(
+    zoo: Zoo, networks: tuple[nets.Network, nets.Network], images: ImageSet, dataset: DatasetRow
+) -> None:
+    for network, spec in networks:
+        own = images.only(spec.classes)
+        right = int((predict(network, spec, own.images).argmax(1) == own.labels).sum())
+        assert 0 < right < len(own)
+        assert measured(zoo, dataset, (network, spec)) == Accuracy(right / len(own), 5 * EACH, dataset.id)
+
+
+def test_a_sample_is_always_the_same(
+    zoo: Zoo,
+    networks: tuple[nets.Network, nets.Network],
+    images: ImageSet,
+    dataset: DatasetRow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judging, "MOST_IMAGES", 55)
+    first, second = (measured(zoo, dataset, networks[1]) for _ in range(2))
+    assert first is not None
+    assert (first, first.images) == (second, 55)
+
+
+def test_an_accuracy_that_would_say_little_is_not_given(
+    zoo: Zoo,
+    networks: tuple[nets.Network, nets.Network],
+    images: ImageSet,
+    dataset: DatasetRow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert measured(zoo, dataset, nets.network("cnn", 8, 1, "01x", width=4)) is None
+    assert measured(zoo, dataset, nets.network("cnn", 8, 1, "0123", width=4)) is None  # 48 images
+    monkeypatch.setattr(judging, "MEASURING", 1e4)
+    assert measured(zoo, dataset, networks[0]) is None

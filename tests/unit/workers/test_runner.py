@@ -8,6 +8,7 @@ from app.zoo import events, jobs, leases, models, modules, runs, validation
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import LeaseLost, Misconfigured
 from app.zoo.leases import Lease
+from app.zoo.models import Accuracy
 from app.zoo.pages import Window
 from app.zoo.tables import JobRow, VersionRow
 from app.zoo.zoo import Zoo
@@ -81,6 +82,16 @@ def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -
     with zoo.store.open(bundles(zoo)["thin"]) as file:
         assert file.read() == BUNDLE.thin().to_bytes()
     assert list(zoo.staging.iterdir()) == []
+
+
+def test_what_was_measured_is_kept_with_the_versions(zoo: Zoo, lease: Lease) -> None:
+    with zoo.database.read() as session:
+        job = jobs.get(session, lease.id)
+        found = {job.source_version_id: Accuracy(0.75, 100, job.dataset_id)}
+    publish(zoo, lease, BUNDLE, {"accuracies": found})
+    with zoo.database.read() as session:
+        job = jobs.get(session, lease.id)
+        assert (job.target_version.accuracy, job.source_version.accuracy) == (None, 0.75)
 
 
 def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,11 +76,21 @@ def test_hostile_images_are_refused_and_the_child_goes_on(decoders: Decoders, tm
 def test_a_child_that_crashes_takes_its_image_with_it_and_nothing_else(decoders: Decoders) -> None:
     decoders.decode(encoded("PNG"), SIZE, "body")
     crashed = child_of(decoders)
-    os.kill(crashed, signal.SIGSEGV)
+    os.kill(crashed, signal.SIGSTOP)  # it is in the middle of the image when it ends
+    threading.Timer(0.3, os.kill, (crashed, signal.SIGKILL)).start()
     with pytest.raises(DataError, match="ended its process"):
         decoders.decode(encoded("PNG"), SIZE, "body")
     assert decoders.decode(encoded("PNG"), SIZE, "body").shape == SIZE
     assert child_of(decoders) != crashed
+
+
+def test_a_child_that_died_while_idle_is_no_images_fault(decoders: Decoders) -> None:
+    decoders.decode(encoded("PNG"), SIZE, "body")
+    dead = child_of(decoders)
+    os.kill(dead, signal.SIGSEGV)
+    decoders._idle[0]._process.wait()
+    assert decoders.decode(encoded("PNG"), SIZE, "body").shape == SIZE
+    assert child_of(decoders) != dead
 
 
 def test_a_child_that_does_not_answer_is_replaced(decoders: Decoders) -> None:

@@ -3,6 +3,7 @@ from sqlalchemy.orm import Session
 
 from app.zoo import models, validation
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
+from app.zoo.models import Accuracy
 from app.zoo.pages import Window
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
@@ -138,3 +139,12 @@ def test_without_a_ready_version_a_bare_name_means_one_that_may_become_it(zoo: Z
     assert lease.id == models.resolve(session, "a@2").id
     validation.reject_version(session, lease, {"code": "x", "detail": "y"})
     assert models.resolve(session, "a").number == 3
+
+
+def test_the_accuracy_is_that_on_the_most_images(zoo: Zoo, session: Session) -> None:
+    row, other = seeds.version(session, zoo, "a", value=1), seeds.version(session, zoo, "b", value=2)
+    for share, images in ((0.5, 100), (0.9, 100), (0.25, 99), (0.75, 101)):
+        models.note_accuracy(session, row.id, Accuracy(share, images, f"ds_{images}"))
+    session.expire_all()
+    assert (row.accuracy, row.accuracy_images, row.accuracy_dataset) == (0.75, 101, "ds_101")
+    assert other.accuracy is None

@@ -1,0 +1,31 @@
+"""`python -m tests.browser.pictures`: the screenshots that the documentation shows, from those of the tests."""
+
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from tests.browser.conftest import SCHEMES, SCREENSHOTS
+
+SHOWN = Path(__file__).parents[2] / "docs" / "screenshots"
+COLOURS = 128
+"""Pages are flat: more colours are not seen and double the file."""
+NARROW = ("new-job",)
+"""Pages that are shown on a narrow screen, too."""
+
+
+def main() -> None:
+    """Bring them over with fewer colours; a picture that was not taken is an error."""
+    SHOWN.mkdir(exist_ok=True)
+    wide = sorted(SCREENSHOTS.glob("*-1280.png"))
+    narrow = [SCREENSHOTS / f"{name}-{scheme}-400.png" for name in NARROW for scheme in SCHEMES]
+    if not wide:
+        raise SystemExit(f"expected screenshots in {SCREENSHOTS}, got none; run `make browser`")
+    for path in track([*wide, *narrow], "reducing", console=Console(stderr=True)):
+        name = path.name.replace("-1280", "").replace("-400", "-narrow")
+        Image.open(path).convert("RGB").quantize(COLOURS).save(SHOWN / name, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

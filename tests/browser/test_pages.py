@@ -1,0 +1,107 @@
+"""Every page of a zoo with things in it, light and dark, wide and narrow: nothing is wider than its window.
+
+Leaves a picture of each in build/screenshots, for people to look at.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from app.client import Client
+from pnc_core.config import CloneConfig
+from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit
+from tests.browser.steps import choose
+from tests.integration.conftest import Up, start_service, stop_service
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
+    """A service that `pnc gallery` has filled, with a second job to compare, and its pages by name."""
+    service = start_service(tmp_path_factory.mktemp("filled") / "data")
+    command = [sys.executable, "-m", "app.cli", "gallery", "--json", "--url", service.url]
+    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
+    with Client(service.url) as client:
+        config = CloneConfig(classes=("5", "6"), preset="fast", seed=1)
+        other = client.jobs.create("digits-low", "digits-high", made["dataset"], config).wait()
+    yield (
+        service,
+        {
+            "models": "/",
+            "model": "/models/digits-low",
+            "datasets": "/datasets",
+            "dataset": f"/datasets/{made['dataset']}",
+            "jobs": "/jobs",
+            "new-job": "/new?target=digits-low",
+            "job": f"/jobs/{made['job']}",
+            "modules": "/modules",
+            "module": f"/modules/{made['module']}",
+            "deployments": "/deployments",
+            "deployment": f"/deployments/{made['deployment']}",
+            "compare": f"/compare?a={made['job']}&b={other.id}",
+        },
+    )
+    assert stop_service(service) == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.timeout(600)
+def test_every_page_fits_its_window(
+    visit: Visit, filled: tuple[Up, dict[str, str]], brought: Path, width: int, scheme: str
+) -> None:
+    service, pages = filled
+    visitor = visit(width, scheme, service.url)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for name, path in pages.items():
+        page = visitor.open(path)
+        if name == "deployment":
+            page.locator("input[type=file]").set_input_files(brought / "seven.png")
+            expect(page.locator(".tried h3")).to_have_count(2)
+        if name == "new-job":
+            choose(page, "Source: has the classes", "digits-high")
+            page.get_by_role("checkbox", name=re.compile("^7 ")).click()
+            expect(page.get_by_text("This job would be accepted.")).to_be_visible()
+        page.wait_for_timeout(300)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert beyond <= 0, f"{name} is {beyond} pixels wider than a window of {width}"
+    assert visitor.complaints == []
+
+
+@pytest.mark.timeout(300)
+def test_models_are_told_by_their_accuracy(visit: Visit, filled: tuple[Up, dict[str, str]]) -> None:
+    service, _ = filled
+    with Client(service.url) as client:
+        accuracies = {model.name: client.models.version(model.name, 1).accuracy for model in client.models.list()}
+    assert accuracies["digits-even"] is None  # no job has looked at it
+    known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
+    visitor = visit(url=service.url)
+    page = visitor.open("/?order=accurate")
+    names = page.locator("table.list tbody td:first-child a").all_inner_texts()
+    assert names == [*sorted(known, key=lambda name: -known[name]), "digits-even"]
+    assert min(known.values()) > 0.9
+    for name, accuracy in known.items():
+        expect(page.locator("tr", has_text=name)).to_contain_text(f"{100 * accuracy:.1f} %")
+    assert visitor.complaints == []
+
+
+@pytest.mark.timeout(300)
+def test_a_card_is_written_on_the_page(visit: Visit, filled: tuple[Up, dict[str, str]]) -> None:
+    service, _ = filled
+    visitor = visit(url=service.url)
+    page = visitor.open("/models/digits-even")
+    expect(page.get_by_role("heading", name="Trained on")).to_be_visible()
+    page.get_by_role("button", name="Edit the card").click()
+    dialog = page.get_by_role("dialog", name="Edit the card")
+    dialog.get_by_label("Card").fill("Even digits\n\n## Made for\n\n- looking *around*\n")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Made for")).to_be_visible()
+    expect(page.locator(".prose li em")).to_have_text("around")
+    expect(page.locator(".heading .note")).to_contain_text("Even digits")
+    assert visitor.complaints == []
