@@ -4,6 +4,7 @@ Nothing here goes into the bundle, and nothing here can fail a job: what cannot 
 """
 
 import logging
+from math import isnan
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from pnc_core.composed import Composed, attach
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet
 from pnc_core.errors import PncError
-from pnc_core.evaluation import multiply_accumulates, predict
+from pnc_core.evaluation import direct_ensemble, multiply_accumulates, predict
 from pnc_core.evidence import module_logits, network_logits, similarity
 from pnc_core.job import prepare
 from pnc_core.lime import VARIANTS
@@ -50,14 +51,14 @@ def judged(target: Network, source: Network, images: ImageSet, config: CloneConf
         bundle: What it made, full.
 
     Returns:
-        `confusion` and `similarity`, as far as they make sense; rows are true classes.
+        `worth`, `confusion` and `similarity`, as far as they make sense; rows are true classes.
     """
     if not config.labels:
         return {}
     try:
         held = prepare(trace(*target), trace(*source), images, config, lambda progress: None, lambda: False).validation
         composed = attach(target[0], bundle)
-        return _confusion(composed, held) | _similarity(composed, source, held)
+        return _rivals(target, source, config, held) | _confusion(composed, held) | _similarity(composed, source, held)
     except PncError as error:
         log.warning("not judged: %s", error)
         return {}
@@ -79,7 +80,7 @@ def measured(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None
     """
     spec = network[1]
     try:
-        most = min(MOST_IMAGES, int(MEASURING // max(1, multiply_accumulates(*network))))
+        most = _affordable(multiply_accumulates(*network))
         available = [dataset.counts.get(name, 0) for name in spec.classes]
         if min(available) == 0 or min(most, sum(available)) < LEAST_IMAGES:
             return None
@@ -89,6 +90,29 @@ def measured(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None
         log.warning("accuracy not measured: %s", error)
         return None
     return Accuracy(float(right.double().mean()), len(images), dataset.id)
+
+
+def _rivals(target: Network, source: Network, config: CloneConfig, held: ImageSet) -> dict[str, Any]:
+    """What the target alone and the direct ensemble, the better of its two kinds, make of the held-out images."""
+    most = _affordable(2 * (multiply_accumulates(*target) + multiply_accumulates(*source)))
+    if most < LEAST_IMAGES:
+        return {}
+    used = held if len(held) <= most else held.sample(most, torch.Generator().manual_seed(0))
+    both = (direct_ensemble(target, source, config.classes, used, softmax=softmax) for softmax in (False, True))
+    best = max(both, key=lambda found: found.average)
+    alone = {"old": best.target_old, "new": 0.0, "average": best.target_old / 2}
+    ensemble = {"old": best.old, "new": best.new, "average": best.average}
+    return {"worth": {"alone": _numbers(alone), "ensemble": _numbers(ensemble)}}
+
+
+def _numbers(shares: dict[str, float]) -> dict[str, float]:
+    """Without those of sides that have no images, which JSON cannot say."""
+    return {name: round(share, 6) for name, share in shares.items() if not isnan(share)}
+
+
+def _affordable(cost: int) -> int:
+    """How many images may be looked at when one costs so many multiply-accumulates."""
+    return min(MOST_IMAGES, int(MEASURING // max(1, cost)))
 
 
 def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:

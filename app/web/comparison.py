@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from app.web.desk import Desk
-from app.web.drawing import accuracies, curve, marks
+from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup
 from app.web.words import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
+from app.web.worth import worth
 from app.zoo import jobs, modules
 from app.zoo.errors import NotFound
 from app.zoo.tables import JobRow, ModuleRow, TrialRow
@@ -71,18 +72,15 @@ def _jobs(session: Session, a: str, b: str) -> Markup:
 
 def _modules(session: Session, a: str, b: str) -> Markup:
     rows = [modules.get(session, identifier) for identifier in (a, b)]
-    worth = [
-        section(f"Worth of {name}", accuracies(module.manifest.get("validation", {})))
-        for name, module in zip(("the first", "the second"), rows, strict=True)
-    ]
-    return Markup('{}<div class="columns even">{}{}</div>').format(_table(*map(_module_facts, rows)), *worth)
+    both = [worth(module, f"Worth of {name}") for name, module in zip(("the first", "the second"), rows, strict=True)]
+    return Markup('{}<div class="columns even">{}{}</div>').format(_table(*map(_module_facts, rows)), *both)
 
 
 def _job_facts(job: JobRow) -> Rows:
     took = None
     if job.started_at and job.finished_at:
         took = duration((job.finished_at - job.started_at).total_seconds())
-    worth = job.module.manifest.get("validation", {}) if job.module else {}
+    shares = job.module.manifest.get("validation", {}) if job.module else {}
     return {
         "Job": link(f"/jobs/{job.id}", short(job.id)),
         "State": badge(job.state),
@@ -90,8 +88,8 @@ def _job_facts(job: JobRow) -> Rows:
         "From": job.source_version.ref,
         "Data": job.dataset.name,
         "Took": took,
-        "Old classes": percent(worth.get("old")),
-        "Cloned classes": percent(worth.get("new")),
+        "Old classes": percent(shares.get("old")),
+        "Cloned classes": percent(shares.get("new")),
         **_flat(job.config),
     }
 

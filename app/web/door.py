@@ -122,7 +122,7 @@ def site() -> FastAPI:
         modules,
         new_job,
     )
-    from app.web.frame import LOGO
+    from app.web.look import LOGO
 
     shell = FastAPI(openapi_url=None)
     ui.run_with(

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from app.web.words import count, percent
+from app.web.words import count
 from app.zoo.anatomy import Mask
 
 WIDE, HIGH = 640, 300
@@ -110,13 +110,6 @@ def _strip(mask: Mask) -> Markup:
     return Markup(
         '<div class="mask"><code class="name">{}</code>{}<span class="value">{} / {} · {}</span></div>'
     ).format(mask.group, picture, len(mask.kept), mask.width, f"{share:.0%}")
-
-
-def accuracies(validation: dict[str, float]) -> Markup:
-    """Accuracies on held-out images as bars."""
-    names = {"old": "target's classes", "new": "cloned classes", "average": "average"}
-    rows = [(names.get(side, side), share, percent(share)) for side, share in validation.items()]
-    return bars(rows, "Accuracy on held-out images")
 
 
 def _grid(tried: Sequence[Mark], across: Scale, up: Scale) -> list[Markup]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -11,6 +9,7 @@ from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.web.look import LOGO, THEME, chosen, style
 from app.web.words import empty, link
 
 SECTIONS = (
@@ -19,13 +18,6 @@ SECTIONS = (
     ("/jobs", "Jobs"),
     ("/modules", "Modules"),
     ("/deployments", "Deployments"),
-)
-THEME = "pnc-theme"
-"""Cookie that holds a visitor's choice of `light` or `dark`; without it the system's choice holds."""
-LOGO = Markup(
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="#0b5cad"/>'
-    '<path d="M7 8h8v8H7zM17 16h8v8h-8z" fill="#fff"/><path d="M15 12h6v4" stroke="#ffb000" stroke-width="2.5" '
-    'fill="none"/></svg>'
 )
 _TOGGLE = (
     "const d=!document.body.classList.contains('body--dark');Quasar.Dark.set(d);"
@@ -42,10 +34,9 @@ def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
         title: Of the browser's tab.
         section: Path of the part of the navigation that the page belongs to.
     """
-    chosen = request.cookies.get(THEME)
     ui.page_title(f"{title} · Model zoo")
-    ui.add_head_html(f"<style>{_style()}</style>")
-    ui.dark_mode({"dark": True, "light": False}.get(chosen or ""))
+    ui.add_head_html(style())
+    ui.dark_mode(chosen(request))
     markup(_header(section), "header")
     with ui.element("main").classes("page").props('id="content" tabindex="-1"'):
         yield
@@ -93,8 +84,3 @@ def _header(section: str) -> Markup:
         '<button type="button" class="theme" onclick="{}" aria-label="Switch between light and dark" '
         'title="Switch between light and dark">◐</button></div>'
     ).format(LOGO, links, _TOGGLE)
-
-
-@cache
-def _style() -> str:
-    return (Path(__file__).parent / "style.css").read_text()

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.web.desk import Desk
-from app.web.drawing import accuracies, curve, marks
+from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup, missing, notify
 from app.web.words import (
     ago,
@@ -32,6 +32,7 @@ from app.web.words import (
     size,
     table,
 )
+from app.web.worth import worth
 from app.zoo import jobs
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.states import TERMINAL, TRANSITIONS
@@ -204,12 +205,9 @@ def _result(job: JobRow) -> Markup:
     if module is None or module.purged_at is not None:
         return Markup("")
     sizes = " · ".join(f"{bundle.payload} {size(bundle.bytes)}" for bundle in module.bundles)
-    content = Markup('{}<p class="stage"><span>{}</span>{}</p>').format(
-        accuracies(module.manifest.get("validation", {})),
-        sizes,
-        link(f"/modules/{module.id}", "Open the module", "button primary"),
-    )
-    return section("Result", content, "Accuracy of target and module together, on images that were held out")
+    open_it = link(f"/modules/{module.id}", "Open the module", "button primary")
+    end = Markup('<p class="stage"><span>{}</span>{}</p>').format(sizes, open_it)
+    return worth(module, "Result", end)
 
 
 def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:

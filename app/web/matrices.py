@@ -33,7 +33,7 @@ def _confusion(found: dict[str, Any]) -> Markup:
         matrix(f"{title}: {_right(found[key])}", found[key], classes, classes, shares=True)
         for key, title in (("before", "The target alone"), ("after", "With the module"))
     ]
-    note = "Rows are what an image shows, columns what it is taken for; images that the job held out"
+    note = "Rows are what an image shows, columns what it is taken for; held-out images, which the head's last fit saw"
     return section("Taken for", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note)
 
 

@@ -48,7 +48,11 @@ class View:
 
     model: ModelRow
     head: Markup
-    body: Markup
+    layers: Markup
+    side: Markup
+    """The newest version, and all of them."""
+    family: Markup
+    """What was cloned into it and from it."""
     is_settled: bool
     """Nothing in it will change by itself."""
 
@@ -69,14 +73,24 @@ async def model_page(request: Request, name: str) -> Response | None:
         return models.change(session, name, archived=archived)
 
     with frame(request, view.model.name, "/"):
-        head, body = markup(view.head), markup(view.body).classes("stack")
-        Card(desk, name).build(view.model.description)
+        head = markup(view.head)
+        with ui.element("div").classes("columns"):
+            with ui.element("div").classes("stack"):
+                layers = markup(view.layers)
+                Card(desk, name).build(view.model.description)
+            side = markup(view.side).classes("stack")
+        family = markup(view.family).classes("stack")
         Shelving(desk, find, put_away, "/").build(view.model.archived_at is not None)
 
         async def refresh() -> None:
             newer = await desk.read(lambda session: look(session, desk.zoo, name))
-            head.set_content(newer.head)
-            body.set_content(newer.body)
+            for place, content in (
+                (head, newer.head),
+                (layers, newer.layers),
+                (side, newer.side),
+                (family, newer.family),
+            ):
+                place.set_content(content)
             if newer.is_settled:
                 timer.deactivate()
 
@@ -94,19 +108,14 @@ def look(session: Session, zoo: Zoo, name: str) -> View:
     versions = models.list_versions(session, name, Window(20), archived=True).data
     family = catalogue.lineage(session, model)
     newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
-    parts = []
+    settled = all(version.status != "validating" for version in versions)
     if newest is None:
         advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
-        parts.append(empty("No versions yet", advice.format(model.name)))
-    else:
-        made_of = section(
-            "Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers"
-        )
-        side = Markup('<div class="stack">{}{}</div>').format(_facts(newest), _versions(model, versions))
-        parts.append(Markup('<div class="columns">{}{}</div>').format(made_of, side))
-        parts.append(_lineage(model, family))
-    settled = all(version.status != "validating" for version in versions)
-    return View(model, _head(model, newest), Markup("").join(parts), settled)
+        nothing = section("Layers", empty("No versions yet", advice.format(model.name)))
+        return View(model, _head(model, None), nothing, Markup(""), Markup(""), settled)
+    made_of = section("Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers")
+    side = _facts(newest) + _versions(model, versions)
+    return View(model, _head(model, newest), made_of, side, _lineage(model, family), settled)
 
 
 def _head(model: ModelRow, newest: VersionRow | None) -> Markup:

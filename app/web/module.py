@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.web.desk import Desk
-from app.web.drawing import accuracies, bars, mask_strips
+from app.web.drawing import bars, mask_strips
 from app.web.frame import button, frame, heading, markup, missing, notify
 from app.web.matrices import matrices
 from app.web.shelving import Shelving
 from app.web.words import ago, badge, chips, count, empty, facts, link, model_link, problem, section, short, size, table
+from app.web.worth import worth
 from app.zoo import anatomy, catalogue, deployments, modules
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.tables import ModuleRow
@@ -96,17 +97,11 @@ def _downloads(module: ModuleRow) -> Markup:
 
 def _content(session: Session, zoo: Zoo, module_id: str) -> Markup:
     module = modules.get(session, module_id)
-    manifest = module.manifest
-    held_out = section(
-        "Worth",
-        accuracies(manifest.get("validation", {})),
-        "Accuracy on images that the job held out, all classes competing",
-    )
     kept = section(
         "Channels kept", _masks(zoo, module), "Each strip is a layer of the source; filled is what came along"
     )
     left = Markup('<div class="stack">{}{}{}{}</div>').format(
-        held_out, matrices(module.evidence or {}), kept, _served(session, module)
+        worth(module, "Worth"), matrices(module.evidence or {}), kept, _served(session, module)
     )
     right = Markup('<div class="stack">{}{}{}</div>').format(_facts(module), _sizes(module), _parameters(module))
     return Markup('<div class="columns">{}{}</div>').format(left, right)

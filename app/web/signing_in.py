@@ -7,6 +7,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from app.web.look import LOGO, chosen, style
 from app.web.words import problem
 from app.zoo import keys
 from app.zoo.errors import ZooError
@@ -16,13 +17,18 @@ from app.zoo.zoo import Zoo
 PATH, LEAVE = "/sign-in", "/sign-out"
 _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in · Model zoo</title>'
-    '<meta name="viewport" content="width=device-width"><style>body{{font:16px/1.5 system-ui;margin:12vh auto;'
-    "max-width:26rem;padding:0 1rem;color-scheme:light dark}}input,button{{font:inherit;width:100%;padding:.6rem;"
-    "box-sizing:border-box;margin-top:.5rem}}.problem{{color:#b00020}}</style></head><body><main><h1>Model zoo</h1>{}"
-    '<form method="post"><label for="key">Key</label><input id="key" name="key" type="password" autocomplete="off" '
-    'required autofocus><button type="submit">Sign in</button></form><p>Make a key with <code>pnc keys create</code>; '
-    "the browser stays signed in for half a day.</p></main></body></html>"
+    '<meta name="viewport" content="width=device-width">{style}</head><body class="{scheme}"><main class="door">'
+    '<div class="card"><div class="brand">{logo}<h1>Model zoo</h1></div>{fault}<form method="post">'
+    '<label for="key">Key</label><input id="key" name="key" type="password" autocomplete="off" required autofocus>'
+    '<button type="submit" class="button primary">Sign in</button></form><p class="hint note">Make a key with '
+    "<code>pnc keys create</code>; the browser stays signed in for half a day.</p></div></main></body></html>"
 )
+_SCHEMES = {True: "body--dark", False: "body--light", None: ""}
+
+
+def _page(request: Request, status: int = 200, fault: Markup | str = "") -> HTMLResponse:
+    scheme = _SCHEMES[chosen(request)]
+    return HTMLResponse(_PAGE.format(style=style(), logo=LOGO, scheme=scheme, fault=fault), status)
 
 
 async def answer(request: Request, zoo: Zoo) -> Response:
@@ -30,12 +36,12 @@ async def answer(request: Request, zoo: Zoo) -> Response:
     if request.url.path == LEAVE:
         return await _leave(request, zoo)
     if request.method != "POST":
-        return HTMLResponse(_PAGE.format(""))
+        return _page(request)
     given = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4).get("key", [""])[0].strip()
     try:
         secret = await anyio.to_thread.run_sync(_sign_in, zoo, given)
     except ZooError as error:
-        return HTMLResponse(_PAGE.format(problem(str(error))), 401)
+        return _page(request, 401, problem(str(error)))
     response = RedirectResponse("/", 303)
     secure = request.url.scheme == "https"
     seconds = int(SIGNED_IN.total_seconds())

@@ -24,7 +24,10 @@ def main() -> None:
         raise SystemExit(f"expected screenshots in {SCREENSHOTS}, got none; run `make browser`")
     for path in track([*wide, *narrow], "reducing", console=Console(stderr=True)):
         name = path.name.replace("-1280", "").replace("-400", "-narrow")
-        Image.open(path).convert("RGB").quantize(COLOURS).save(SHOWN / name, optimize=True)
+        picture = Image.open(path).convert("RGB")
+        # The usual median cut gives up colours of few pixels, such as the star of the chosen position.
+        few = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(SHOWN / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_every_page_fits_its_window(
             choose(page, "Source: has the classes", "digits-high")
             page.get_by_role("checkbox", name=re.compile("^7 ")).click()
             expect(page.get_by_text("This job would be accepted.")).to_be_visible()
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(1000)  # Quasar's bar of activity goes away
         page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert beyond <= 0, f"{name} is {beyond} pixels wider than a window of {width}"

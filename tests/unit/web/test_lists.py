@@ -71,7 +71,7 @@ def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
         shown = model.look(session, crowded, "net-000003")
     assert len(sent) <= 25
     assert (shown.model.name, shown.is_settled) == ("net-000003", True)
-    assert "Cloned into it" in shown.body
+    assert "Cloned into it" in shown.family
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_names_are_text_on_every_page(zoo: Zoo) -> None:
         shown = [
             *(table(k.columns, [k.row(row) for row in k.find(session, Shelf()).rows], k.things) for k in KINDS),
             *job.look(session, job_id).parts.values(),
-            *(lambda page: (page.head, page.body))(model.look(session, zoo, "low")),
+            *(lambda page: (page.head, page.layers, page.side, page.family))(model.look(session, zoo, "low")),
             card.rendered(hostile),
             module._content(session, zoo, module_id),
             comparison._content(session, job_id, job_id),

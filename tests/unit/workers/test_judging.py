@@ -16,7 +16,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.config import CloneConfig, Position
 from pnc_core.data import ImageSet
-from pnc_core.evaluation import evaluate, predict
+from pnc_core.evaluation import direct_ensemble, evaluate, predict
 from pnc_core.identity import fingerprint
 from tests.unit.pnc_core import nets
 from tests.unit.zoo import seeds
@@ -74,6 +74,18 @@ def test_the_counts_are_those_of_the_evaluation(
     assert expected.target_old == pytest.approx(old[0] / old[1])
 
 
+def test_the_rivals_are_the_target_alone_and_the_better_ensemble(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ImageSet] = []
+    real = judging._confusion
+    monkeypatch.setattr(judging, "_confusion", lambda composed, held: seen.append(held) or real(composed, held))
+    worth = judged(*networks, images, CONFIG, bundle)["worth"]
+    both = [direct_ensemble(*networks, NEW, seen[0], softmax=softmax) for softmax in (False, True)]
+    assert worth["ensemble"]["average"] == pytest.approx(max(found.average for found in both), abs=1e-6)
+    assert worth["alone"] == pytest.approx({"old": both[0].target_old, "new": 0, "average": both[0].target_old / 2})
+
+
 def test_explanations_are_compared_for_the_cloned_classes(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
 ) -> None:
@@ -89,8 +101,10 @@ def test_what_costs_too_much_or_has_no_truth_is_left_out(
 ) -> None:
     assert judged(*networks, images, dataclasses.replace(CONFIG, labels=False), bundle) == {}
     monkeypatch.setattr(judging, "EFFORT", 1.0)
-    assert set(judged(*networks, images, CONFIG, bundle)) == {"confusion"}
+    assert set(judged(*networks, images, CONFIG, bundle)) == {"worth", "confusion"}
     monkeypatch.setattr(judging, "MOST_CLASSES", 6)
+    assert set(judged(*networks, images, CONFIG, bundle)) == {"worth"}
+    monkeypatch.setattr(judging, "MEASURING", 1.0)
     assert judged(*networks, images, CONFIG, bundle) == {}
 
 
