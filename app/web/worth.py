@@ -16,7 +16,7 @@ _NOTE = (
 )
 
 
-def worth(module: ModuleRow, title: str, end: Markup = Markup("")) -> Markup:
+def worth(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
     """The module's accuracies as bars, and a table with its rivals where the job has judged them.
 
     Args:
