@@ -56,5 +56,6 @@ class Manifest(Answer):
     manifest: dict[str, Any]
     """The manifest, word for word."""
     evidence: dict[str, Any] | None
-    """Matrices over the images that the job held out: `confusion` with `classes`, `before` and `after` (counts, true
+    """On images that the job held out: `worth` with the accuracies of the target `alone` and of the direct `ensemble`
+    of both networks on `old` classes, `new` ones and on `average`; `confusion` with `classes`, `before` and `after` (counts, true
     classes by what they were taken for), `similarity` with `rows`, `columns`, `module` and `source` (mean cosines)."""
