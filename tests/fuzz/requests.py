@@ -14,6 +14,8 @@ OURS = {"not_a_server_error": "server_errors", "ignored_auth": "unauthenticated"
 # What a JSON schema cannot say: names that are taken, ids that lead nowhere, versions that are not ready. Such
 # requests fit the schema and are refused with 422 or 409, and a body that the rules let pass is not always in it.
 BESIDE = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
+# DELETE archives these: they are still found by who has their name, until a purge.
+ARCHIVED = "^/v1/(models|datasets|modules)/"
 
 
 @dataclass
@@ -65,6 +67,7 @@ def _config(secret: str, examples: int, seed: int) -> SchemathesisConfig:
             "headers": {"Authorization": f"Bearer {secret}"},
             "generation": {"max-examples": examples, "database": "none"},
             "checks": {name: {"enabled": False} for name in BESIDE},
+            "operations": [{"include-path-regex": ARCHIVED, "checks": {"use_after_free": {"enabled": False}}}],
             "phases": {"stateful": {"enabled": True}},
             "warnings": False,
         }
