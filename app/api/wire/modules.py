@@ -57,5 +57,6 @@ class Manifest(Answer):
     """The manifest, word for word."""
     evidence: dict[str, Any] | None
     """On images that the job held out: `worth` with the accuracies of the target `alone` and of the direct `ensemble`
-    of both networks on `old` classes, `new` ones and on `average`; `confusion` with `classes`, `before` and `after` (counts, true
-    classes by what they were taken for), `similarity` with `rows`, `columns`, `module` and `source` (mean cosines)."""
+    of both networks on `old` classes, `new` ones and on `average`; `confusion` with `classes`, `before` and `after`
+    (counts, true classes by what they were taken for), `similarity` with `rows`, `columns`, `module` and `source`
+    (mean cosines)."""
