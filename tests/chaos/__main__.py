@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class Chaos:
 
     def __init__(self, stack: Stack, zoo: Zoo, dataset: Dataset, console: Console) -> None:
         self.stack, self.zoo, self.dataset, self.console = stack, zoo, dataset, console
+        self.configs: Sequence[CloneConfig] = CONFIGS
         self.wanted: dict[str, set[str]] = {}
         self.leases: dict[tuple[str, int], Lease] = {}
         self._reference: list[set[str]] = []
@@ -61,7 +62,9 @@ class Chaos:
     def learn(self) -> None:
         """What undisturbed jobs come to."""
         with Client(self.stack.url) as client:
-            posted = [client.jobs.create("digits-low", "digits-high", self.dataset.id, config) for config in CONFIGS]
+            posted = [
+                client.jobs.create("digits-low", "digits-high", self.dataset.id, config) for config in self.configs
+            ]
             for job in [client.jobs.wait(job.id) for job in posted]:
                 if job.module is None:
                     raise SystemExit(f"an undisturbed job ended {job.state}: {job.problem}")
@@ -69,9 +72,11 @@ class Chaos:
 
     def submit(self) -> None:
         """One more job; the API may be down for a moment."""
-        number = len(self.wanted) % len(CONFIGS)
+        number = len(self.wanted) % len(self.configs)
         with Client(self.stack.url) as client:
-            job = _insist(lambda: client.jobs.create("digits-low", "digits-high", self.dataset.id, CONFIGS[number]))
+            job = _insist(
+                lambda: client.jobs.create("digits-low", "digits-high", self.dataset.id, self.configs[number])
+            )
         self.wanted[job.id] = self._reference[number]
 
     def open_jobs(self) -> int:
@@ -164,6 +169,8 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
         faults = Faults(chaos.stack, link, chaos.zoo.database, dice)
         kinds = kinds or list(faults.kinds)
         console.print("running undisturbed jobs, to know what must come out")
+        if given.fast:
+            chaos.configs = [replace(config, preset="fast") for config in CONFIGS]
         chaos.learn()
         done = disturb(chaos, faults, kinds, given.faults, given.jobs, given.every, dice)
         verdict = judge(chaos.zoo, chaos.wanted, chaos.leases.values())
@@ -177,6 +184,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0, help="so many at once, and faults until all have ended")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
+    parser.add_argument("--fast", action="store_true", help="only jobs of the preset fast: many, and each is short")
     parser.add_argument("--kinds", default="", help="separated by commas; none: all")
     parser.add_argument("--seed", type=int, default=0)
     found, verdict = run(parser.parse_args(), Console(stderr=True))
