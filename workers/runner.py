@@ -151,11 +151,12 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
 
 
 def _accuracies(zoo: Zoo, job: JobRow, target: Network, source: Network) -> dict[str, Accuracy]:
-    """How well both networks do on the job's dataset by themselves, by id of their versions."""
+    """How well networks do on the job's dataset by themselves, by id of their versions; none is measured twice."""
     if not jobs.config_of(job).labels:
         return {}
-    versions = {job.target_version_id: target, job.source_version_id: source}
-    found = ((version_id, measured(zoo, job.dataset, network)) for version_id, network in versions.items())
+    both = (job.target_version, target), (job.source_version, source)
+    new = ((version, network) for version, network in both if version.accuracy_dataset != job.dataset_id)
+    found = ((version.id, measured(zoo, job.dataset, network)) for version, network in new)
     return {version_id: accuracy for version_id, accuracy in found if accuracy is not None}
 
 

@@ -18,7 +18,7 @@ from pnc_core.job import Progress
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from tests.unit.workers.robbing import rob
 from tests.unit.zoo import seeds
-from workers import endings
+from workers import endings, runner
 from workers.runner import Reporter, _exit_code, _put_all, check_version, publish, run_job
 
 SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
@@ -92,6 +92,17 @@ def test_what_was_measured_is_kept_with_the_versions(zoo: Zoo, lease: Lease) -> 
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
         assert (job.target_version.accuracy, job.source_version.accuracy) == (None, 0.75)
+
+
+def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = (torch.nn.Identity(), SPEC)
+    monkeypatch.setattr(runner, "measured", lambda zoo, dataset, network: Accuracy(0.5, 99, dataset.id))
+    with zoo.database.write() as session:
+        job = jobs.get(session, lease.id)
+        assert set(runner._accuracies(zoo, job, network, network)) == {job.target_version_id, job.source_version_id}
+        models.note_accuracy(session, job.target_version_id, Accuracy(0.5, 99, job.dataset_id))
+        session.refresh(job.target_version)
+        assert set(runner._accuracies(zoo, job, network, network)) == {job.source_version_id}
 
 
 def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
