@@ -18,14 +18,7 @@ from app.zoo.leases import Lease
 TITLE = "pnc-runner"
 """What a child is called in the list of processes, before its kind and the id of its row."""
 _context = get_context("forkserver")
-
-
-def preload(module: str) -> None:
-    """What children begin with, before the first is started; it imports the runner."""
-    _context.set_forkserver_preload([module])
-
-
-preload("workers.runner")
+_context.set_forkserver_preload(["workers.runner"])
 
 
 def open_nursery() -> None:
