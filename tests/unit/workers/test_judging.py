@@ -49,6 +49,15 @@ def bundle(networks: tuple[nets.Network, nets.Network], images: ImageSet) -> Bun
     return nets.hand_made(*networks, images, CONFIG.position, NEW, "affine")
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[ImageSet]:
+    """The images that the job held out, once something was judged."""
+    images: list[ImageSet] = []
+    real = judging._confusion
+    monkeypatch.setattr(judging, "_confusion", lambda composed, held: images.append(held) or real(composed, held))
+    return images
+
+
 def test_every_held_out_image_is_in_both_confusions(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
 ) -> None:
@@ -63,11 +72,8 @@ def test_every_held_out_image_is_in_both_confusions(
 
 
 def test_the_counts_are_those_of_the_evaluation(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
 ) -> None:
-    seen: list[ImageSet] = []
-    real = judging._confusion
-    monkeypatch.setattr(judging, "_confusion", lambda composed, held: seen.append(held) or real(composed, held))
     counts = judged(*networks, images, CONFIG, bundle)["confusion"]
     expected = evaluate(attach(networks[0][0], bundle), seen[0])
     old = [sum(counts["before"][i][i] for i in range(5)), sum(map(sum, counts["before"][:5]))]
@@ -75,11 +81,8 @@ def test_the_counts_are_those_of_the_evaluation(
 
 
 def test_the_rivals_are_the_target_alone_and_the_better_ensemble(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
 ) -> None:
-    seen: list[ImageSet] = []
-    real = judging._confusion
-    monkeypatch.setattr(judging, "_confusion", lambda composed, held: seen.append(held) or real(composed, held))
     worth = judged(*networks, images, CONFIG, bundle)["worth"]
     both = [direct_ensemble(*networks, NEW, seen[0], softmax=softmax) for softmax in (False, True)]
     assert worth["ensemble"]["average"] == pytest.approx(max(found.average for found in both), abs=1e-6)
