@@ -45,4 +45,4 @@ def worth(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
 
 
 def _row(name: str, shares: Mapping[str, float], numbers: int | None) -> list[object]:
-    return [name, *(percent(shares.get(side)) for side in _SIDES), count(numbers) if numbers != 0 else "0"]
+    return [name, *(percent(shares.get(side)) for side in _SIDES), count(numbers)]

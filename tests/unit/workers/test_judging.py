@@ -143,7 +143,6 @@ def test_a_network_is_measured_on_all_images_of_its_classes(
 def test_a_sample_is_always_the_same(
     zoo: Zoo,
     networks: tuple[nets.Network, nets.Network],
-    images: ImageSet,
     dataset: DatasetRow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -156,7 +155,6 @@ def test_a_sample_is_always_the_same(
 def test_an_accuracy_that_would_say_little_is_not_given(
     zoo: Zoo,
     networks: tuple[nets.Network, nets.Network],
-    images: ImageSet,
     dataset: DatasetRow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
