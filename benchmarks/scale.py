@@ -22,14 +22,15 @@ from rich.table import Table
 from sqlalchemy import event, func, insert, select, text
 
 from app.main import create_app
-from app.zoo import clock, db, runs
+from app.zoo import db, runs
 from app.zoo.settings import Settings
-from app.zoo.tables import DatasetRow, EventRow, JobRow, ModelRow, TrialRow, VersionRow
+from app.zoo.tables import BundleRow, DatasetRow, EventRow, JobRow, ModelRow, ModuleRow, TrialRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 
 CHUNK = 5000
 SPEC = {"architecture": "cnn", "classes": ["a", "b"], "input_size": [1, 8, 8], "mean": [0.0], "std": [1.0]}
 CONFIG = {"classes": ["c"]}
+MODULE = {"target_fingerprint": "0" * 64, "classes": ["c"], "manifest": {"config": CONFIG, "target": SPEC}}
 STATES = ("queued", "succeeded", "failed", "cancelled")
 
 
@@ -63,7 +64,7 @@ def main(
 def fill(zoo: Zoo, models: int, jobs: int, events: int) -> None:
     """Rows as the service writes them, many at a time."""
     with Progress() as progress:
-        task = progress.add_task("filling", total=2 * models + jobs + events)
+        task = progress.add_task("filling", total=2 * models + 2 * jobs + 3 * (jobs // len(STATES)) + events)
         for table, rows in _rows(models, jobs, events):
             for chunk in _chunks(rows):
                 with zoo.database.write() as session:
@@ -92,8 +93,7 @@ def _rows(models: int, jobs: int, events: int) -> Iterator[tuple[Any, Iterator[d
             {
                 "id": f"job_{i:032x}",
                 "state": STATES[i % len(STATES)],
-                "target_version_id": f"ver_{i % models:032x}",
-                "source_version_id": f"ver_{(i + 1) % models:032x}",
+                **_cloned(i, models),
                 **job,
             }
             for i in range(jobs)
@@ -107,8 +107,19 @@ def _rows(models: int, jobs: int, events: int) -> Iterator[tuple[Any, Iterator[d
             for i in range(each * jobs)
         ),
     )
+    done = [i for i in range(jobs) if STATES[i % len(STATES)] == "succeeded"]
+    yield ModuleRow, ({"id": f"mod_{i:032x}", "job_id": f"job_{i:032x}", **_cloned(i, models), **MODULE} for i in done)
+    file = {"digest": digest, "bytes": 4, "key": version["key"]}
+    yield BundleRow, ({"module_id": f"mod_{i:032x}", "payload": p, **file} for i in done for p in ("full", "thin"))
     trial = {"attempt": 1, "target_position": "a", "source_position": "b", "round": 0, "score": 0.5}
     yield TrialRow, ({"id": f"trl_{i:032x}", "job_id": f"job_{i:032x}", **trial} for i in range(jobs))
+
+
+def _cloned(job: int, models: int) -> dict[str, str]:
+    return {
+        "target_version_id": f"ver_{job % models:032x}",
+        "source_version_id": f"ver_{(job + 1) % models:032x}",
+    }
 
 
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -129,7 +140,13 @@ async def ask(settings: Settings, rounds: int, jobs: int) -> list[dict[str, Any]
     middle = f"job_{jobs // 2:032x}"
     paths = ["/v1/models", "/v1/models?limit=100", "/v1/models/model-77/versions", "/v1/datasets", "/v1/modules"]
     paths += ["/v1/deployments", "/v1/cloning-jobs", "/v1/cloning-jobs?limit=100", "/v1/cloning-jobs?state=queued"]
-    paths += [f"/v1/cloning-jobs/{middle}", f"/v1/cloning-jobs/{middle}/events", f"/v1/cloning-jobs/{middle}/trials"]
+    paths += [
+        "/v1/modules?limit=100",
+        f"/v1/modules/mod_{1:032x}",
+        f"/v1/cloning-jobs/{middle}",
+        f"/v1/cloning-jobs/{middle}/events",
+        f"/v1/cloning-jobs/{middle}/trials",
+    ]
     rows = []
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8000") as client:
         for start in ("/v1/models", "/v1/cloning-jobs"):
@@ -160,7 +177,6 @@ def claims(zoo: Zoo, rounds: int) -> dict[str, Any]:
             with zoo.database.write() as session:
                 lease = runs.claim(session, f"worker-{number}")
                 assert lease is not None
-                clock.now(session)
             taken.append(time.perf_counter() - began)
         queries = counted()
     return _row("claim of a job", taken, queries)

@@ -61,7 +61,7 @@ def list_jobs(session: Reading, query: Annotated[JobsQuery, Query()]) -> Any:
 @needs("read")
 def get_job(job: Id, session: Reading) -> Any:
     """One cloning job."""
-    return wire.Job.of(jobs.get(session, job))
+    return wire.Job.of(jobs.get(session, job, *jobs.AS_SHOWN))
 
 
 @router.post(
@@ -119,18 +119,18 @@ def retry_job(job: Id, once: DoOnce) -> Response:
 @needs("read")
 def list_attempts(job: Id, session: Reading, query: ListOf) -> Any:
     """The claims of a job by workers, oldest first."""
-    return attempts.list_attempts(session, jobs.get(session, job).id, query.window())
+    return attempts.list_attempts(session, jobs.known(session, job), query.window())
 
 
 @router.get("/{job}/events", response_model=Page[wire.Event], responses=documented(404))
 @needs("read")
 def list_events(job: Id, session: Reading, query: ListOf) -> Any:
     """A job's events, oldest first."""
-    return events.list_events(session, jobs.get(session, job).id, query.window())
+    return events.list_events(session, jobs.known(session, job), query.window())
 
 
 @router.get("/{job}/trials", response_model=Page[wire.Trial], responses=documented(404))
 @needs("read")
 def list_trials(job: Id, session: Reading, query: ListOf) -> Any:
     """The positions a job tried, oldest first."""
-    return events.list_trials(session, jobs.get(session, job).id, query.window())
+    return events.list_trials(session, jobs.known(session, job), query.window())

@@ -37,7 +37,7 @@ def list_modules(session: Reading, query: Annotated[ModulesQuery, Query()]) -> A
 @needs("read")
 def get_module(module: Id, session: Reading) -> Any:
     """One module."""
-    return wire.Module.of(modules.get(session, module))
+    return wire.Module.of(modules.get(session, module, *modules.AS_SHOWN))
 
 
 @router.patch("/{module}", response_model=wire.Module, responses=documented(404))

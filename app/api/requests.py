@@ -20,7 +20,8 @@ from app.zoo.zoo import Zoo
 _GENERATION = re.compile(r'"?([0-9]{1,9})"?\Z')
 
 
-def _caller(request: Request) -> Caller:
+# What does not wait is async: FastAPI would hand a plain function to a thread, which takes longer than all of these.
+async def _caller(request: Request) -> Caller:
     """Whom the route has let in; a public one lets in anybody."""
     caller = request.scope["state"].get("caller", ANYBODY)
     assert isinstance(caller, Caller)
@@ -30,14 +31,14 @@ def _caller(request: Request) -> Caller:
 Asking = Annotated[Caller, Depends(_caller)]
 
 
-def _zoo(request: Request, caller: Asking) -> Zoo:
+async def _zoo(request: Request, caller: Asking) -> Zoo:
     """The zoo as the caller's workspace sees it."""
     zoo = request.app.state.zoo
     assert isinstance(zoo, Zoo)
     return zoo.seen_by(caller)
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     gateway = request.app.state.gateway
     assert isinstance(gateway, Gateway)
     return gateway
@@ -95,7 +96,7 @@ class ArchiveQuery(ListQuery):
 ArchivesOf = Annotated[ArchiveQuery, Query()]
 
 
-def _generation(
+async def _generation(
     if_match: Annotated[str | None, Header(description="Generation that the change builds on, e.g. `3`.")] = None,
 ) -> int | None:
     if if_match is None or if_match == "*":

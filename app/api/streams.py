@@ -37,7 +37,7 @@ def _start(
 ) -> _Start:
     """Runs before the answer begins, so that an unknown job is a problem document and not a stream."""
     with zoo.database.read() as session:
-        return _Start(jobs.get(session, job).id, last_event_id)
+        return _Start(jobs.known(session, job), last_event_id)
 
 
 @router.get(
@@ -68,6 +68,6 @@ def _news(zoo: Zoo, job_id: str, seq: int) -> tuple[list[wire.Event], wire.Job |
     """Events after number `seq`, and the job if it has ended and these are the last."""
     with zoo.database.read() as session:
         rows = events.events_after(session, job_id, seq)
-        job = jobs.get(session, job_id)
+        job = jobs.get(session, job_id, *jobs.AS_SHOWN)
         ended = job.state in states.TERMINAL and (rows[-1].seq if rows else seq) >= job.last_seq
         return [wire.Event.model_validate(row) for row in rows], wire.Job.of(job) if ended else None

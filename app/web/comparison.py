@@ -84,8 +84,8 @@ def _job_facts(job: JobRow) -> Rows:
     return {
         "Job": link(f"/jobs/{job.id}", short(job.id)),
         "State": badge(job.state),
-        "Into": job.target_version.ref,
-        "From": job.source_version.ref,
+        "Into": job.target_ref,
+        "From": job.source_ref,
         "Data": job.dataset.name,
         "Took": took,
         "Old classes": percent(shares.get("old")),
@@ -99,8 +99,8 @@ def _module_facts(module: ModuleRow) -> Rows:
     position = manifest.get("position", {})
     return {
         "Module": link(f"/modules/{module.id}", short(module.id)),
-        "Into": module.target_version.ref,
-        "From": module.source_version.ref,
+        "Into": module.target_ref,
+        "From": module.source_ref,
         "Position": " → ".join(str(position[side]) for side in ("target", "source") if side in position),
         "Kept": percent(manifest.get("kept_fraction")),
         **{f"Numbers: {part}": count(number) for part, number in manifest.get("sizes", {}).items()},

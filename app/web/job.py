@@ -246,8 +246,8 @@ def _facts(job: JobRow) -> Markup:
     took = duration((ended - begun).total_seconds()) if begun and ended else None
     rows = {
         "Classes": chips(config["classes"], 30),
-        "Into": model_link(job.target_version.ref),
-        "From": model_link(job.source_version.ref),
+        "Into": model_link(job.target_ref),
+        "From": model_link(job.source_ref),
         "Data": Markup("{} <span class='faint'>{:,} images</span>").format(job.dataset.name, job.dataset.rows),
         "Module": link(f"/modules/{job.module.id}", short(job.module.id)) if job.module else None,
         "Submitted": ago(job.created_at),

@@ -33,8 +33,8 @@ def row(job: JobRow) -> list[object]:
         link(f"/jobs/{job.id}", short(job.id)),
         done,
         chips(job.config["classes"], 5),
-        model_link(job.source_version.ref),
-        model_link(job.target_version.ref),
+        model_link(job.source_ref),
+        model_link(job.target_ref),
         link(f"/modules/{job.module.id}", "module") if job.module else "",
         ago(job.created_at),
     ]

@@ -112,8 +112,8 @@ def _facts(module: ModuleRow) -> Markup:
     head = manifest.get("head", {})
     rows = {
         "Adds": chips(module.classes, 30),
-        "Into": model_link(module.target_version.ref),
-        "From": model_link(module.source_version.ref),
+        "Into": model_link(module.target_ref),
+        "From": model_link(module.source_ref),
         "By job": link(f"/jobs/{module.job_id}", short(module.job_id)),
         "Read at": Markup("<code>{}</code> of the target").format(position["target"]) if "target" in position else None,
         "Enters at": Markup("<code>{}</code> of the source").format(position["source"])

@@ -29,8 +29,8 @@ def row(module: ModuleRow) -> list[object]:
     return [
         link(f"/modules/{module.id}", short(module.id)),
         chips(module.classes, 6),
-        model_link(module.source_version.ref),
-        model_link(module.target_version.ref),
+        model_link(module.source_ref),
+        model_link(module.target_ref),
         percent(module.manifest.get("validation", {}).get("average")),
         size(thin) if thin is not None else "—",
         ago(module.created_at),

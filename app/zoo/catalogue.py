@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session, aliased
 
 from app.zoo import states
 from app.zoo.desired import IS_WANTED
+from app.zoo.jobs import AS_SHOWN as JOB_AS_SHOWN
+from app.zoo.modules import AS_SHOWN as MODULE_AS_SHOWN
 from app.zoo.tables import (
     Archivable,
     DatasetRow,
@@ -100,7 +102,7 @@ def datasets(session: Session, shelf: Shelf) -> Found[DatasetRow]:
 
 def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
     """Jobs; found by id or by the names of both models."""
-    query = select(JobRow)
+    query = select(JobRow).options(*JOB_AS_SHOWN)
     if shelf.search:
         query = _with_models(query, JobRow.target_version_id, JobRow.source_version_id)
         query = query.where(*_words(shelf, JobRow.id, _TargetModel.name, _SourceModel.name))
@@ -115,7 +117,7 @@ def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
 
 def modules(session: Session, shelf: Shelf) -> Found[ModuleRow]:
     """Modules; found by id, class or the names of both models."""
-    query = select(ModuleRow).where(*_on_shelf(ModuleRow, shelf))
+    query = select(ModuleRow).where(*_on_shelf(ModuleRow, shelf)).options(*MODULE_AS_SHOWN)
     if shelf.search:
         query = _with_models(query, ModuleRow.target_version_id, ModuleRow.source_version_id)
         columns = (ModuleRow.id, cast(ModuleRow.classes, String), _TargetModel.name, _SourceModel.name)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, select
+from sqlalchemy import DateTime, Dialect, Integer, literal, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -34,7 +34,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The database's time of day, not the transaction's start."""
+    """The database's time of day when the statement began; an index can be searched by it."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -42,12 +42,33 @@ class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL funct
 
 @compiles(utc_now)
 def _standard(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:
-    return "clock_timestamp()"
+    return "statement_timestamp()"
 
 
 @compiles(utc_now, "sqlite")
 def _sqlite(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:
     return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+class utc_in(FunctionElement[datetime]):  # noqa: N801 - as above
+    """The database's time of day so many seconds from now."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(literal(seconds, Integer))
+
+
+@compiles(utc_in)
+def _standard_in(element: utc_in, compiler: SQLCompiler, **given: Any) -> str:
+    return f"statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **given)})"
+
+
+@compiles(utc_in, "sqlite")
+def _sqlite_in(element: utc_in, compiler: SQLCompiler, **given: Any) -> str:
+    seconds = compiler.process(element.clauses, **given)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {seconds} || ' seconds')"
 
 
 def now(session: Session) -> datetime:

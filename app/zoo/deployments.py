@@ -353,7 +353,7 @@ def _check_target(version: VersionRow, module: ModuleRow) -> None:
     if module.target_fingerprint != version.fingerprint:
         raise TargetMismatch(
             f"{module.id}: expected a target with fingerprint {module.target_fingerprint} "
-            f"({module.target_version.ref}), got {version.fingerprint} ({version.ref}); clone again for this target"
+            f"({module.target_ref}), got {version.fingerprint} ({version.ref}); clone again for this target"
         )
 
 

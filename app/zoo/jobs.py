@@ -5,14 +5,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from sqlalchemy import select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, joinedload, lazyload, undefer_group
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.zoo import archive, bell, clock, datasets, events, models, rules, states, steps, tracing, workspaces
 from app.zoo.errors import Invalid, InvalidTransition, NotFound, Problem
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
 from app.zoo.rules import Estimate
-from app.zoo.tables import DatasetRow, JobRow, VersionRow
+from app.zoo.tables import SHOWN, DatasetRow, JobRow, ModuleRow, VersionRow
 from pnc_core.config import CloneConfig
 from pnc_core.manifest import build
 
@@ -40,13 +41,8 @@ class JobRequest:
     """An attempt that takes longer ends the job; none: as long as it takes."""
 
 
-_AS_LISTED = (
-    joinedload(JobRow.target_version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True).lazyload("*"),
-    joinedload(JobRow.source_version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True).lazyload("*"),
-    joinedload(JobRow.dataset, innerjoin=True),
-    joinedload(JobRow.module).lazyload("*"),
-)
-"""A page of jobs is one query."""
+AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), joinedload(JobRow.module).load_only(ModuleRow.id).lazyload("*"))
+"""What an answer says of a job beside its own row, in one query with it."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +102,36 @@ def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Esti
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
     """Jobs, newest first, of one state or all."""
-    query = select(JobRow).options(*_AS_LISTED)
+    query = select(JobRow).options(*AS_SHOWN)
     if state is not None:
         query = query.where(JobRow.state == state)
     return page(session, query, JobRow.id, str, window)
 
 
-def get(session: Session, job_id: str) -> JobRow:
+def get(session: Session, job_id: str, *options: ORMOption) -> JobRow:
     """One job.
+
+    Args:
+        session: Where to read.
+        job_id: Its id.
+        *options: What to load with it, e.g. `AS_SHOWN`; all that hangs on it by default.
 
     Raises:
         NotFound: there is none with this id.
     """
-    job = session.get(JobRow, job_id)
+    job = session.get(JobRow, job_id, options=options)
     if job is None:
         raise NotFound(f"expected a cloning job, got none with id {job_id!r:.80}; see GET /v1/cloning-jobs")
     return job
+
+
+def known(session: Session, job_id: str) -> str:
+    """The id of a job, once it is sure that there is one.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    return get(session, job_id, lazyload("*")).id
 
 
 def cancel(session: Session, job_id: str) -> JobRow:
@@ -189,8 +199,8 @@ def retry(session: Session, job_id: str) -> JobRow:
             "submit another with POST /v1/cloning-jobs"
         )
     request = JobRequest(
-        target=job.target_version.ref,
-        source=job.source_version.ref,
+        target=job.target_ref,
+        source=job.source_ref,
         dataset=job.dataset_id,
         config=config_of(job),
         device=job.device,  # type: ignore[arg-type]
@@ -200,7 +210,7 @@ def retry(session: Session, job_id: str) -> JobRow:
 
 
 def _locked(session: Session, job_id: str) -> JobRow:
-    job = get(session, job_id)
+    job = get(session, job_id, lazyload("*"))
     session.flush()
     session.refresh(job, with_for_update=True)
     return job

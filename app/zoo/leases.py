@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, lazyload
 
 from app.zoo import clock
+from app.zoo.clock import utc_in, utc_now
 from app.zoo.errors import LeaseLost
 from app.zoo.tables import JobRow, Leased, StepRow, VersionRow
 from app.zoo.webhook_rows import DeliveryRow
@@ -22,6 +23,8 @@ from app.zoo.webhook_rows import DeliveryRow
 MAX_ATTEMPTS = 3
 FRESH = {"populate_existing": True}
 """A locked row counts as it is now, not as the session once saw it."""
+_ALONE = lazyload("*")
+"""What hangs on a row is looked up when it is asked for: most writers only want the row."""
 Row = TypeVar("Row", DeliveryRow, JobRow, StepRow, VersionRow)
 
 
@@ -40,8 +43,8 @@ class Lease:
 
 def claim(
     session: Session, table: type[Row], free: ColumnElement[bool], worker: str, seconds: int, **values: Any
-) -> Lease | None:
-    """Take the oldest free row.
+) -> tuple[Lease, Row] | None:
+    """Take the oldest free row, which is locked until the transaction ends.
 
     Args:
         session: A writing session.
@@ -58,13 +61,14 @@ def claim(
         .values(
             lease_worker=worker,
             lease_token=table.lease_token + 1,
-            lease_expires_at=clock.now(session) + timedelta(seconds=seconds),
+            lease_expires_at=utc_in(seconds),
             **values,
         )
-        .returning(table.id, table.lease_token)
+        .returning(table)
+        .options(_ALONE)
     )
-    taken = session.execute(statement).one_or_none()
-    return None if taken is None else Lease(taken[0], worker, taken[1], seconds)
+    row = session.scalars(statement, execution_options={**FRESH, "synchronize_session": False}).one_or_none()
+    return None if row is None else (Lease(row.id, worker, row.lease_token, seconds), row)
 
 
 def held(session: Session, table: type[Row], lease: Lease) -> Row:
@@ -76,9 +80,7 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     query = select(table).where(
         table.id == lease.id, table.lease_worker == lease.worker, table.lease_token == lease.token
     )
-    # What hangs on the row is looked up when it is asked for: most writers only want the row.
-    query = query.with_for_update(of=table).options(lazyload("*"))
-    row = session.scalars(query, execution_options=FRESH).one_or_none()
+    row = session.scalars(query.with_for_update(of=table).options(_ALONE), execution_options=FRESH).one_or_none()
     if row is None:
         raise LeaseLost(
             f"{lease.id}: expected the lease with token {lease.token} of {lease.worker}, got a newer one or none; "
@@ -100,7 +102,7 @@ def drop(row: Leased) -> None:
 
 def take_back(session: Session, table: type[Row]) -> Sequence[Row]:
     """End all leases that have run out and count one more attempt on each row; the rows are locked."""
-    query = select(table).where(table.lease_expires_at < clock.now(session)).with_for_update(skip_locked=True)
+    query = select(table).where(table.lease_expires_at < utc_now()).with_for_update(skip_locked=True)
     rows = session.scalars(query, execution_options=FRESH).all()
     for row in rows:
         count_attempt(row)

@@ -1,20 +1,23 @@
 """Modules: what was cloned, and their bundles."""
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer, lazyload, selectinload, undefer_group
 from sqlalchemy.orm.interfaces import ORMOption
 
 from app.zoo import archive
 from app.zoo.errors import NotFound
 from app.zoo.pages import Page, Window, page
-from app.zoo.tables import BundleRow, ModuleRow
+from app.zoo.tables import SHOWN, BundleRow, ModuleRow
+
+AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), selectinload(ModuleRow.bundles))
+"""What an answer says of a module beside its own row: its bundles and the names of its versions."""
 
 
 def list_modules(
     session: Session, window: Window, *, target_fingerprint: str | None = None, archived: bool = False
 ) -> Page[ModuleRow]:
     """Modules, newest first, for one target's fingerprint or all; archived ones only when asked for."""
-    query = select(ModuleRow).where(ModuleRow.purged_at.is_(None))
+    query = select(ModuleRow).where(ModuleRow.purged_at.is_(None)).options(*AS_SHOWN, defer(ModuleRow.manifest))
     if not archived:
         query = query.where(ModuleRow.archived_at.is_(None))
     if target_fingerprint is not None:

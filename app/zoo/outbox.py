@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, delete, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from app.zoo import clock, leases, webhooks
+from app.zoo.clock import utc_now
 from app.zoo.errors import Conflict, NotFound
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
@@ -139,15 +140,15 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str) -> DeliveryRo
 
 def is_due(session: Session) -> bool:
     """Whether there is anything to send."""
-    return session.scalar(select(exists().where(_free(session)))) is True
+    return session.scalar(select(exists().where(_free()))) is True
 
 
 def claim(session: Session, worker: str) -> tuple[Lease, Letter] | None:
     """Take the oldest message that is due, if there is one."""
-    lease = leases.claim(session, DeliveryRow, _free(session), worker, LEASE_SECONDS)
-    if lease is None:
+    claimed = leases.claim(session, DeliveryRow, _free(), worker, LEASE_SECONDS)
+    if claimed is None:
         return None
-    row = leases.held(session, DeliveryRow, lease)
+    lease, row = claimed
     hook = row.webhook
     return lease, Letter(row.id, hook.url, row.body, webhooks.secrets_of(session, hook), clock.now(session))
 
@@ -191,11 +192,11 @@ def forget_old(session: Session) -> None:
     session.execute(delete(DeliveryRow).where(DeliveryRow.since < clock.now(session) - KEPT))
 
 
-def _free(session: Session) -> ColumnElement[bool]:
+def _free() -> ColumnElement[bool]:
     other = aliased(DeliveryRow)
     is_busy = exists().where(other.webhook_id == DeliveryRow.webhook_id, other.lease_worker.is_not(None))
     listens = exists().where(WebhookRow.id == DeliveryRow.webhook_id, WebhookRow.enabled)
-    return (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= clock.now(session)) & listens & ~is_busy
+    return (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= utc_now()) & listens & ~is_busy
 
 
 def _enabled(session: Session, webhook_id: str) -> WebhookRow:

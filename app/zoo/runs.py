@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.zoo import attempts, clock, events, leases, models, states, steps
+from app.zoo.clock import utc_now
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
 from app.zoo.models import Accuracy
@@ -41,19 +42,20 @@ def claim(
         devices: Only jobs for these.
     """
     settle(session)
-    lease = leases.claim(session, JobRow, _free(session, job_id, devices), worker, seconds, state="running")
-    if lease is None:
+    news = {"state": "running", "started_at": func.coalesce(JobRow.started_at, utc_now())}
+    claimed = leases.claim(
+        session, JobRow, _free(job_id, devices), worker, seconds, **news, asked_at=None, not_before=None
+    )
+    if claimed is None:
         return None
-    job = leases.held(session, JobRow, lease)
-    job.started_at = job.started_at or clock.now(session)
-    job.asked_at = job.not_before = None
+    lease, job = claimed
     attempts.begin(session, job, worker)
     events.emit(session, job, "state", f"taken by {worker}", {"worker": worker, "attempt": job.attempts + 1})
     return lease
 
 
-def _free(session: Session, job_id: str | None, devices: Sequence[str]) -> ColumnElement[bool]:
-    rested = or_(JobRow.not_before.is_(None), JobRow.not_before < clock.now(session))
+def _free(job_id: str | None, devices: Sequence[str]) -> ColumnElement[bool]:
+    rested = or_(JobRow.not_before.is_(None), JobRow.not_before < utc_now())
     free = (JobRow.state == "queued") & JobRow.device.in_(devices) & rested
     return free if job_id is None else free & (JobRow.id == job_id)
 

@@ -70,8 +70,8 @@ def claim_own(session: Session, lease: Lease) -> tuple[Lease, str] | None:
     """
     leases.held(session, JobRow, lease)
     free = StepRow.shared & StepRow.key.is_(None) & StepRow.lease_worker.is_(None) & (StepRow.job_id == lease.id)
-    step = leases.claim(session, StepRow, free, lease.worker, lease.seconds)
-    return None if step is None else (step, session.get_one(StepRow, step.id).name)
+    claimed = leases.claim(session, StepRow, free, lease.worker, lease.seconds)
+    return None if claimed is None else (claimed[0], claimed[1].name)
 
 
 def claim_shared(session: Session, worker: str, seconds: int, step_id: str) -> Lease | None:
@@ -84,7 +84,8 @@ def claim_shared(session: Session, worker: str, seconds: int, step_id: str) -> L
         & (StepRow.attempts < MAX_HELPERS_LOST)
         & exists().where(JobRow.id == StepRow.job_id, JobRow.state == "running")
     )
-    return leases.claim(session, StepRow, free, worker, seconds)
+    claimed = leases.claim(session, StepRow, free, worker, seconds)
+    return None if claimed is None else claimed[0]
 
 
 def heartbeat(session: Session, lease: Lease) -> None:

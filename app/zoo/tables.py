@@ -15,10 +15,13 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     MetaData,
+    String,
     UniqueConstraint,
+    cast,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from app.zoo.clock import UtcDateTime, utc_now
 from app.zoo.holding import hold_named
@@ -26,6 +29,8 @@ from app.zoo.text import Text
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Document = dict[str, Any]
+SHOWN = "shown"
+"""Columns of a row that are looked up elsewhere, and only where they are shown."""
 DEFAULT = "default"
 """The workspace of everything that was made without a key."""
 
@@ -137,6 +142,14 @@ class VersionRow(Leased, Archivable, Owned, Base):
         return f"{self.model.name}@{self.number}"
 
 
+def _ref_of(version_id: Mapped[str]) -> Mapped[str]:
+    """`VersionRow.ref` of a version that a row names, without the version: two rows looked up, nothing joined."""
+    version, model = VersionRow.__table__.alias(), ModelRow.__table__.alias()
+    ref = model.c.name + "@" + cast(version.c.number, String)
+    found = select(ref).where(version.c.id == version_id, model.c.id == version.c.model_id).scalar_subquery()
+    return column_property(found, deferred=True, group=SHOWN, expire_on_flush=False)
+
+
 class AliasRow(Base):
     """A movable name of a version, such as `production`."""
 
@@ -218,6 +231,8 @@ class JobRow(Leased, Owned, Base):
     source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
     dataset: Mapped[DatasetRow] = relationship(lazy="selectin")
     module: Mapped["ModuleRow | None"] = relationship(back_populates="job", lazy="selectin", viewonly=True)
+    target_ref: Mapped[str] = _ref_of(target_version_id)
+    source_ref: Mapped[str] = _ref_of(source_version_id)
 
 
 class AttemptRow(Base):
@@ -311,6 +326,8 @@ class ModuleRow(Archivable, Owned, Base):
     target_version: Mapped[VersionRow] = relationship(foreign_keys=target_version_id, lazy="selectin")
     source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
     bundles: Mapped[list["BundleRow"]] = relationship(lazy="selectin", order_by="BundleRow.payload")
+    target_ref: Mapped[str] = _ref_of(target_version_id)
+    source_ref: Mapped[str] = _ref_of(source_version_id)
 
 
 class BundleRow(Base):

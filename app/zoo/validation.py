@@ -12,7 +12,8 @@ from app.zoo.tables import VersionRow
 def claim_validation(session: Session, worker: str, seconds: int = 60) -> Lease | None:
     """Take the oldest version that nobody is looking at."""
     free = (VersionRow.status == "validating") & VersionRow.lease_worker.is_(None)
-    return leases.claim(session, VersionRow, free, worker, seconds)
+    claimed = leases.claim(session, VersionRow, free, worker, seconds)
+    return None if claimed is None else claimed[0]
 
 
 def heartbeat_validation(session: Session, lease: Lease) -> None:

@@ -64,8 +64,8 @@ class Job(Answer):
     def of(cls, row: Any) -> "Job":
         """From a job's row."""
         own = {
-            "target": row.target_version.ref,
-            "source": row.source_version.ref,
+            "target": row.target_ref,
+            "source": row.source_ref,
             "dataset": row.dataset_id,
             "module": row.module.id if row.module else None,
         }

@@ -44,7 +44,7 @@ class Module(Answer):
     @classmethod
     def of(cls, row: Any) -> "Module":
         """From a module's row."""
-        own = {"job": row.job_id, "target": row.target_version.ref, "source": row.source_version.ref}
+        own = {"job": row.job_id, "target": row.target_ref, "source": row.source_ref}
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
