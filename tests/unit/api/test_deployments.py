@@ -5,7 +5,6 @@ from dataclasses import replace
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event
 
 from app.zoo import replicas
 from app.zoo.replicas import Observation
@@ -13,6 +12,7 @@ from app.zoo.tables import ModuleRow
 from app.zoo.zoo import Zoo
 from tests.unit.api.inprocess import FakeServing
 from tests.unit.zoo import seeds
+from tests.unit.zoo.statements import counting
 
 URL = "/v1/deployments/digits"
 
@@ -47,19 +47,12 @@ def test_attach_and_detach_are_served_at_once(http: httpx.Client, attach: str, m
 
 
 def test_a_list_takes_as_many_queries_for_one_as_for_many(http: httpx.Client, zoo: Zoo, attach: str) -> None:
-    queries = 0
-
-    def count(*_: object) -> None:
-        nonlocal queries
-        queries += 1
-
-    event.listen(zoo.database.engine, "before_cursor_execute", count)
     numbers = []
     for name in ("one", "two", "three"):
         http.put(f"/v1/deployments/{name}", json={"target": "low"})
-        queries = 0
-        assert http.get("/v1/deployments").status_code == 200
-        numbers.append(queries)
+        with counting(zoo) as sent:
+            assert http.get("/v1/deployments").status_code == 200
+        numbers.append(len(sent))
     assert len(set(numbers)) == 1
 
 

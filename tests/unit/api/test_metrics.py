@@ -1,10 +1,10 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import event
 
 from app.zoo import jobs, runs
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
+from tests.unit.zoo.statements import counting
 
 
 def _read(http: httpx.Client) -> dict[tuple[str, ...], float]:
@@ -38,7 +38,6 @@ def test_jobs_attempts_and_trials_are_counted(http: httpx.Client, zoo: Zoo) -> N
 
 
 def test_counting_takes_a_handful_of_queries(http: httpx.Client, zoo: Zoo) -> None:
-    statements: list[str] = []
-    event.listen(zoo.database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
-    http.get("/metrics")
+    with counting(zoo) as statements:
+        http.get("/metrics")
     assert 0 < len([s for s in statements if s.startswith("SELECT")]) <= 7  # one for each kind of figure, and the clock

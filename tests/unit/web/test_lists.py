@@ -1,13 +1,11 @@
 """Lists find, sort and count, with the same number of queries however much there is."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markupsafe import Markup
-from sqlalchemy import event
 
 from app.web import card, datasets, deployment, deployments, job, jobs, model, models, modules
 from app.web.listing import Kind
@@ -19,21 +17,9 @@ from app.zoo.replicas import Observation
 from app.zoo.zoo import Zoo
 from tests.unit.web.crowds import crowd
 from tests.unit.zoo import seeds
+from tests.unit.zoo.statements import counting
 
 KINDS: list[Kind[Any]] = [models.KIND, datasets.KIND, jobs.KIND, modules.KIND, deployments.KIND]
-
-
-@contextmanager
-def counting(zoo: Zoo) -> Iterator[list[str]]:
-    """The statements that the block sends."""
-    sent: list[str] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
-
-    event.listen(zoo.database.engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(zoo.database.engine, "before_cursor_execute", note)
 
 
 @pytest.fixture
