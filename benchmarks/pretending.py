@@ -1,0 +1,53 @@
+"""A worker whose jobs take a fixed time and no processor, as if a device did the work: what is left is the queue.
+
+    PNC_PRETEND_SECONDS=1 python -m benchmarks.pretending
+
+is `pnc worker` in all else: messages, claims, leases, heartbeats, a child process a job, bundles in the store.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+import torch
+
+from app.zoo.leases import Lease
+from app.zoo.zoo import Zoo
+from pnc_core.bundle import Bundle
+from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from workers import nursery, runner
+
+SECONDS = "PNC_PRETEND_SECONDS"
+_SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
+_INPUT = Position(target="input", source="input")
+_NUMBERS = 50_000
+"""Of a bundle: as large as that of a small network."""
+
+
+def pretended(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
+    """A job that waits, and then publishes numbers of its own."""
+    end = time.monotonic() + float(os.environ[SECONDS])
+    while time.monotonic() < end and not stopped():
+        time.sleep(0.02)
+    numbers = torch.randn(_NUMBERS, generator=torch.Generator().manual_seed(int(lease.id[-8:], 16)))
+    runner.publish(zoo, lease, Bundle(_manifest(), {"module.fc.weight": numbers}))
+
+
+def _manifest() -> Manifest:
+    return Manifest(
+        format=FORMAT, payload="full", classes=("7",), target=_SPEC, target_fingerprint="t", source=_SPEC,
+        source_fingerprint="s", position=_INPUT, adapter_relu=False, kept_fraction=0.5,
+        head=HeadSpec(kind="affine", grid=1, target_taps=(), module_taps=()),
+        sizes=Sizes(source=1, module=1, adapter=1, head=1), validation={}, config=CloneConfig(classes=("7",)),
+        created_by="benchmark",
+    )  # fmt: skip
+
+
+runner.KINDS["job"] = pretended  # children are forked from a process that has imported this module
+
+if __name__ == "__main__":
+    nursery.preload("benchmarks.pretending")
+    from workers.main import run
+
+    run()
