@@ -30,7 +30,7 @@ from app.zoo.settings import Settings
 from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet, augment, batches, preprocess
-from pnc_core.evaluation import direct_ensemble, evaluate, judge
+from pnc_core.evaluation import direct_ensembles, evaluate, judge
 from pnc_core.identity import fingerprint
 from pnc_core.networks import build_network
 
@@ -270,9 +270,7 @@ def _compare(material: Material, bundles: dict[str, Path]) -> dict[str, Any]:
     thin = attach(target[0], bundles["thin"], source=source[0])
     local, local_thin = evaluate(full, test), evaluate(thin, test)
     untouched = detach(full) is target[0] and fingerprint(target[0]) == digest
-    rivals = {
-        name: direct_ensemble(target, source, CLONED, test, softmax=name == "softmax") for name in ("raw", "softmax")
-    }
+    rivals = direct_ensembles(target, source, CLONED, test)
     best = max(rivals.values(), key=lambda rival: rival.average)
     return {
         "local_avg": round(local.average, 4),

@@ -70,8 +70,9 @@ def fill(zoo: Zoo, models: int, jobs: int, events: int) -> None:
                 with zoo.database.write() as session:
                     session.execute(insert(table), chunk)
                 progress.advance(task, len(chunk))
-    with zoo.database.write() as session:
-        session.execute(text("ANALYZE"))  # as the database does by itself after a while
+    # As the database does by itself after a while; else it would do so while it is asked.
+    with zoo.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE" if zoo.database.is_sqlite else "VACUUM ANALYZE"))
 
 
 def _rows(models: int, jobs: int, events: int) -> Iterator[tuple[Any, Iterator[dict[str, Any]]]]:

@@ -113,29 +113,28 @@ def locality_gain(locality: float, fine_tuned: float) -> float:
     return 1 - (1 - locality) / (1 - fine_tuned) if fine_tuned < 1 else nan
 
 
-def direct_ensemble(
+def direct_ensembles(
     target: tuple[nn.Module, NetworkSpec],
     source: tuple[nn.Module, NetworkSpec],
     classes: tuple[str, ...],
     images: ImageSet,
-    *,
-    softmax: bool,
-) -> Evaluation:
-    """The rival that needs no cloning: both whole networks side by side.
+) -> dict[str, Evaluation]:
+    """The rivals that need no cloning: both whole networks side by side.
 
     Args:
         target: Network and spec.
         source: Network and spec; it is run as a whole.
         classes: The source's classes that are added.
         images: Labelled by class name.
-        softmax: Compare each network's probabilities instead of raw logits; the source's
-            are taken over `classes` only.
+
+    Returns:
+        `raw`: logits compete; `softmax`: each network's probabilities, the source's over `classes` only.
     """
     used = images.only((*target[1].classes, *classes))
     rows = [source[1].classes.index(name) for name in classes]
     alone, own = predict(*target, used.images), predict(*source, used.images)[:, rows]
-    sides = (alone.softmax(1), own.softmax(1)) if softmax else (alone, own)
-    return judge(torch.cat(sides, dim=1), alone, used.labels)
+    kinds = {"raw": (alone, own), "softmax": (alone.softmax(1), own.softmax(1))}
+    return {kind: judge(torch.cat(sides, dim=1), alone, used.labels) for kind, sides in kinds.items()}
 
 
 def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:

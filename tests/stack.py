@@ -25,6 +25,8 @@ from tests.services import S3, Postgres, Redis, Service
 from tests.services.processes import Process, free_port
 from workers.nursery import TITLE
 
+START_SECONDS = 180
+"""A worker imports torch, for 8 s of a core; here it may have to share two cores with four workers at work."""
 # Everything happens a little faster than in production.
 QUICK = {
     "PNC_LEASE_SECONDS": "4",
@@ -79,7 +81,7 @@ class Stack:
         for process, url in fronts.items():
             process.wait_until(lambda url=url: answers(url))
         for worker in self.workers:
-            worker.wait_until(lambda worker=worker: "is ready" in said(worker))
+            worker.wait_until(lambda worker=worker: "is ready" in said(worker), START_SECONDS)
 
     def add_worker(self, *, prefix: Sequence[str] = (), **settings: str) -> Process:
         """Start one more worker and wait until it takes jobs."""
@@ -96,7 +98,7 @@ class Stack:
         """Start a worker, perhaps again."""
         before = len(said(worker))
         worker.start()
-        worker.wait_until(lambda: "is ready" in said(worker)[before:])
+        worker.wait_until(lambda: "is ready" in said(worker)[before:], START_SECONDS)
 
     def stop(self) -> None:
         """End everything but the services."""

@@ -19,7 +19,7 @@ from pnc_core.composed import Composed, attach
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet
 from pnc_core.errors import PncError
-from pnc_core.evaluation import direct_ensemble, multiply_accumulates, predict
+from pnc_core.evaluation import direct_ensembles, multiply_accumulates, predict
 from pnc_core.evidence import module_logits, network_logits, similarity
 from pnc_core.job import prepare
 from pnc_core.lime import VARIANTS
@@ -98,8 +98,8 @@ def _rivals(target: Network, source: Network, config: CloneConfig, held: ImageSe
     if most < LEAST_IMAGES:
         return {}
     used = held if len(held) <= most else held.sample(most, torch.Generator().manual_seed(0))
-    both = (direct_ensemble(target, source, config.classes, used, softmax=softmax) for softmax in (False, True))
-    best = max(both, key=lambda found: found.average)
+    both = direct_ensembles(target, source, config.classes, used)
+    best = max(both.values(), key=lambda found: found.average)
     alone = {"old": best.target_old, "new": 0.0, "average": best.target_old / 2}
     ensemble = {"old": best.old, "new": best.new, "average": best.average}
     return {"worth": {"alone": _numbers(alone), "ensemble": _numbers(ensemble)}}

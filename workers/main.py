@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import signals
 
-from app.zoo import runs, steps, tracing
+from app.zoo import tracing
 from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
@@ -50,27 +50,14 @@ def _supervisor() -> Supervisor:
 
 @app.task(name=JOB_TASK)
 def run_job(job_id: str) -> None:
-    """Take this job, if it is still to be had, and see it through."""
-    supervisor = _supervisor()
-    if _stop.is_set():
-        return
-    with supervisor.zoo.database.write() as session:
-        seconds = supervisor.zoo.settings.lease_seconds
-        lease = runs.claim(session, supervisor.name, seconds, job_id=job_id, devices=supervisor.devices)
-    if lease is not None:
-        supervisor.see_through(JOB, lease)
+    """Take this job, if it is still to be had, then what else there is."""
+    _supervisor().work(JOB, job_id)
 
 
 @app.task(name=STEP_TASK)
 def help_out(step_id: str) -> None:
-    """Take this step of somebody else's job, if it is still to be had, and see it through."""
-    supervisor = _supervisor()
-    if _stop.is_set():
-        return
-    with supervisor.zoo.database.write() as session:
-        lease = steps.claim_shared(session, supervisor.name, supervisor.zoo.settings.lease_seconds, step_id)
-    if lease is not None:
-        supervisor.see_through(STEP, lease)
+    """Take this step of somebody else's job, if it is still to be had, then what else there is."""
+    _supervisor().work(STEP, step_id)
 
 
 @signals.worker_init.connect

@@ -97,6 +97,7 @@ class Supervisor:
 
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
+        self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self.device = device_of(zoo.settings)
         nursery.preload(*(module for module in _OPENING if module in sys.modules))
@@ -109,6 +110,48 @@ class Supervisor:
     def devices(self) -> tuple[str, ...]:
         """What jobs may ask for to be run here."""
         return ("any", self.device)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could take one more row."""
+        return self._at_work < self.zoo.settings.slots
+
+    def work(self, kind: Kind, row_id: str) -> None:
+        """Take the row that a message names, then whatever else is to be had, until nothing is.
+
+        Messages only wake: a worker that waited for one between two rows would stand still for most of a second,
+        which is what reading the next one takes.
+
+        Args:
+            kind: `JOB` or `STEP`.
+            row_id: Taken first, if it is still to be had.
+        """
+        with self._lock:
+            self._at_work += 1
+        try:
+            taken = self._take(kind, row_id) or self._take_next()
+            while taken is not None and self.see_through(*taken):
+                taken = self._take_next()
+        finally:
+            with self._lock:
+                self._at_work -= 1
+
+    def _take_next(self) -> tuple[Kind, Lease] | None:
+        """The oldest job, or, when none waits, the oldest step that somebody shares."""
+        return self._take(JOB) or self._take(STEP)
+
+    def _take(self, kind: Kind, row_id: str | None = None) -> tuple[Kind, Lease] | None:
+        if self.stop.is_set():
+            return None
+        settings = self.zoo.settings
+        worker = self.name, settings.lease_seconds
+        with self.zoo.database.write() as session:
+            if kind is JOB:
+                sizes = settings.worker_sizes
+                lease = runs.claim(session, *worker, job_id=row_id, devices=self.devices, sizes=sizes)
+            else:
+                lease = steps.claim_shared(session, *worker, row_id, devices=self.devices)
+        return None if lease is None else (kind, lease)
 
     def see_through(self, kind: Kind, lease: Lease) -> bool:
         """Work on a row until it is ended or given back; False: it could not be worked on now."""

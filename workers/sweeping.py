@@ -33,8 +33,9 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                 steps.sweep(session)
                 outbox.sweep(session)
                 runs.sweep(session)
-                if zoo.database.bell is not None:
-                    bell.announce_again(session, zoo.settings.ring_again_seconds)
+                if zoo.database.bell is not None and supervisor.is_idle:
+                    seconds, sizes = zoo.settings.ring_again_seconds, zoo.settings.worker_sizes
+                    bell.announce_again(session, seconds, supervisor.devices, sizes)
             if time.monotonic() >= next_garbage:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
                 retention.purge(zoo, retention.find(zoo))

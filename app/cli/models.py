@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cards import first_line
 from app.cli import naming, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
 
@@ -65,7 +66,9 @@ def list_models(
     """All models, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.models.list(archived=archived))
-        rows = ([m.name, m.last_version, _aliases(m), when(m.created_at), _headline(m)] for m in found)
+        rows = (
+            [m.name, m.last_version, _aliases(m), when(m.created_at), first_line(m.description)[:60]] for m in found
+        )
         empty = "no models yet; send one with `pnc models push`, or fill the zoo with `pnc gallery`"
         screen.show(found, lambda: table(["model", "#versions", "aliases", "registered", "description"], rows, empty))
 
@@ -227,11 +230,6 @@ def _version(version: "Version") -> "RenderableType":
             "archived": when(version.archived_at) if version.archived_at else "no",
         }
     )
-
-
-def _headline(model: "Model") -> str:
-    """The first line of its card."""
-    return model.description.strip(" #\n").partition("\n")[0][:60]
 
 
 def _accuracy(version: "Version") -> str | None:

@@ -19,7 +19,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.curves import masking_curve, position_curve
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import DataError
-from pnc_core.evaluation import direct_ensemble, judge, multiply_accumulates, oracle, predict
+from pnc_core.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict
 from pnc_core.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
 from pnc_core.identity import fingerprint
 from pnc_core.networks import load_network
@@ -137,10 +137,7 @@ def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
     logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
     found = judge(logits, alone, used.labels)
     ceiling = oracle(logits, used.labels, len(spec.classes))
-    ensembles = {
-        name: direct_ensemble((composed.target, spec), source, cloned, used, softmax=name == "softmax")
-        for name in ("raw", "softmax")
-    }
+    ensembles = direct_ensembles((composed.target, spec), source, cloned, used)
     return {
         "images": dict(
             zip(used.classes, torch.bincount(used.labels, minlength=len(used.classes)).tolist(), strict=True)

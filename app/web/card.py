@@ -1,6 +1,5 @@
 """A model's card: what its owner says about it, in Markdown."""
 
-import re
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
@@ -8,6 +7,7 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy.orm import Session
 
+from app.cards import prose
 from app.web.desk import Desk
 from app.web.frame import button, markup, notify
 from app.web.words import empty, title
@@ -17,21 +17,13 @@ from app.zoo.models import MAX_DESCRIPTION
 
 # HTML is shown as text, links to scripts are no links; pictures, which would come from elsewhere, are left out.
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
-_HEAD_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-"""What cards of other zoos begin with: YAML for machines."""
 _BELOW = 2
 """The first heading of a card comes below the page's title and the section's."""
 
 
-def first_line(card: str) -> str:
-    """What a card says in one line: its first one that is not empty, without marks."""
-    lines = (line.strip(" #*_\t\r") for line in _HEAD_MATTER.sub("", card).split("\n"))
-    return next((line for line in lines if line), "")
-
-
 def rendered(card: str) -> Markup:
     """A card as HTML that can do nothing but be read."""
-    tokens = _MARKDOWN.parse(_HEAD_MATTER.sub("", card))
+    tokens = _MARKDOWN.parse(prose(card))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + _BELOW, 6)}"

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.web.card import Card, first_line
+from app.cards import first_line
+from app.web.card import Card
 from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import frame, heading, markup, missing

@@ -1,19 +1,20 @@
 """The doorbell: tells waiting workers that there is something to do.
 
 A row is the truth and a message only says where to look. It is sent after the commit, by whoever made the row; one
-that is lost is sent again by a sweeper, and of two that are the same the second finds the row taken. Without a
+that is lost is sent again by an idle worker, and of two that are the same the second finds the row taken. Whoever is
+told of one row goes on with whatever else there is (`workers.supervisor`), so no row waits behind messages. Without a
 broker (the embedded service) nothing is sent: there, the worker looks by itself.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from app.zoo import clock
 from app.zoo.tables import JobRow, StepRow
@@ -113,18 +114,34 @@ def announce_step(session: Session, step: StepRow, device: str) -> None:
     _announce(session, Ring(STEP_TASK, step.id, step_queue(device)))
 
 
-def announce_again(session: Session, seconds: float) -> int:
-    """Tell once more of queued jobs that nobody has taken for so long; returns how many."""
+def announce_again(
+    session: Session, seconds: float, devices: Sequence[str] = DEVICES, sizes: Sequence[str] = SIZES
+) -> bool:
+    """Tell once more of one queued job that nobody has taken for so long; returns whether there was one.
+
+    A worker that is told of one goes on with all the others, so an idle one that tells of one is enough: messages
+    that nobody needs never pile up.
+
+    Args:
+        session: A writing session.
+        seconds: How long it has waited since it was last told of.
+        devices: Only jobs for these, which somebody idle could take.
+        sizes: Only jobs of these.
+    """
     now = clock.now(session)
     waiting = select(JobRow).where(
         JobRow.state == "queued",
+        JobRow.device.in_(devices),
+        JobRow.size.in_(sizes),
         or_(JobRow.announced_at.is_(None), JobRow.announced_at < now - timedelta(seconds=seconds)),
         or_(JobRow.not_before.is_(None), JobRow.not_before < now),
     )
-    rows = session.scalars(waiting.limit(1000).with_for_update(skip_locked=True, of=JobRow)).all()
-    for job in rows:
-        announce_job(session, job)
-    return len(rows)
+    oldest = waiting.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True, of=JobRow)
+    job = session.scalars(oldest.options(lazyload("*"))).one_or_none()
+    if job is None:
+        return False
+    announce_job(session, job)
+    return True
 
 
 def queues_of(devices: Iterable[str], sizes: Iterable[str]) -> "list[Queue]":

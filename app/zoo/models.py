@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from sqlalchemy import case, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload, lazyload
+from sqlalchemy.orm.interfaces import ORMOption
 
 from app.zoo import archive, clock, uploads
 from app.zoo.errors import AlreadyExists, Invalid, NotFound
@@ -23,6 +24,9 @@ from pnc_core.tensorfile import read_header
 MAX_NUMBER = 2**31 - 1
 MAX_DESCRIPTION = 10_000
 """Characters of a model's description, which is its card."""
+_ALONE = lazyload("*")
+_NAMED = joinedload(VersionRow.model, innerjoin=True).lazyload("*")
+"""A version with its model, which it has its name from, and no more."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +68,20 @@ def list_models(session: Session, window: Window, *, archived: bool = False) -> 
     return page(session, query, ModelRow.id, str, window)
 
 
-def get(session: Session, name: str, *, purged: bool = False) -> ModelRow:
+def get(session: Session, name: str, *options: ORMOption, purged: bool = False) -> ModelRow:
     """One model by name or id.
 
     Args:
         session: A session.
         name: Its name or id.
+        *options: How to load what hangs on it.
         purged: Also one that was purged.
 
     Raises:
         NotFound: there is none.
     """
-    model = session.get(ModelRow, name) if name.startswith("mdl_") else _by_name(session, name)
+    is_id = name.startswith("mdl_")
+    model = session.get(ModelRow, name, options=options) if is_id else _by_name(session, name, *options)
     return archive.found(model, f"expected a model, got none named {name!r:.80}; see GET /v1/models", purged=purged)
 
 
@@ -171,7 +177,8 @@ def list_versions(session: Session, name: str, window: Window, *, archived: bool
     Raises:
         NotFound: there is no such model.
     """
-    query = select(VersionRow).where(VersionRow.model_id == get(session, name).id, VersionRow.purged_at.is_(None))
+    model = get(session, name, _ALONE)
+    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.purged_at.is_(None)).options(_NAMED)
     if not archived:
         query = query.where(VersionRow.archived_at.is_(None))
     return page(session, query, VersionRow.number, int, window)
@@ -189,8 +196,8 @@ def get_version(session: Session, name: str, number: int, *, purged: bool = Fals
     Raises:
         NotFound: there is no such model or version.
     """
-    model = get(session, name, purged=purged)
-    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.number == number)
+    model = get(session, name, _ALONE, purged=purged)
+    query = select(VersionRow).where(VersionRow.model_id == model.id, VersionRow.number == number).options(_NAMED)
     version = session.scalars(query).one_or_none() if 0 < number <= MAX_NUMBER else None
     missing = f"expected a version of {model.name} from 1 to {model.last_version}, got {number}"
     return archive.found(version, missing, purged=purged)
@@ -279,10 +286,9 @@ def _lists(spec: dict[str, object]) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in spec.items()}
 
 
-def _by_name(session: Session, name: str) -> ModelRow | None:
-    return session.scalars(
-        select(ModelRow).where(ModelRow.workspace == workspace_of(session), ModelRow.name == name)
-    ).one_or_none()
+def _by_name(session: Session, name: str, *options: ORMOption) -> ModelRow | None:
+    query = select(ModelRow).where(ModelRow.workspace == workspace_of(session), ModelRow.name == name)
+    return session.scalars(query.options(*options)).one_or_none()
 
 
 def _aliased(session: Session, name: str, alias: str) -> VersionRow:

@@ -19,7 +19,7 @@ from pnc_core.config import CloneConfig
 from pnc_core.manifest import build
 
 Order = Literal["continue", "cancel", "pause"]
-ANY_DEVICE = ("any", "cpu", "cuda")
+ANY_DEVICE, ANY_SIZE = ("any", "cpu", "cuda"), ("small", "large")
 _ORDERS: dict[str, Order] = {"cancelling": "cancel", "pausing": "pause"}
 _STOPPED = {"cancelling": "cancelled", "pausing": "paused"}
 """What a job that is asked to stop becomes."""
@@ -30,7 +30,13 @@ STOP_SECONDS = 180
 
 
 def claim(
-    session: Session, worker: str, seconds: int = 60, *, job_id: str | None = None, devices: Sequence[str] = ANY_DEVICE
+    session: Session,
+    worker: str,
+    seconds: int = 60,
+    *,
+    job_id: str | None = None,
+    devices: Sequence[str] = ANY_DEVICE,
+    sizes: Sequence[str] = ANY_SIZE,
 ) -> Lease | None:
     """Take a queued job, if there is one.
 
@@ -40,11 +46,12 @@ def claim(
         seconds: How long the lease lasts without a heartbeat.
         job_id: This one, not the oldest.
         devices: Only jobs for these.
+        sizes: Only jobs of these.
     """
     settle(session)
     news = {"state": "running", "started_at": func.coalesce(JobRow.started_at, utc_now())}
     claimed = leases.claim(
-        session, JobRow, _free(job_id, devices), worker, seconds, **news, asked_at=None, not_before=None
+        session, JobRow, _free(job_id, devices, sizes), worker, seconds, **news, asked_at=None, not_before=None
     )
     if claimed is None:
         return None
@@ -54,9 +61,9 @@ def claim(
     return lease
 
 
-def _free(job_id: str | None, devices: Sequence[str]) -> ColumnElement[bool]:
+def _free(job_id: str | None, devices: Sequence[str], sizes: Sequence[str]) -> ColumnElement[bool]:
     rested = or_(JobRow.not_before.is_(None), JobRow.not_before < utc_now())
-    free = (JobRow.state == "queued") & JobRow.device.in_(devices) & rested
+    free = (JobRow.state == "queued") & JobRow.device.in_(devices) & JobRow.size.in_(sizes) & rested
     return free if job_id is None else free & (JobRow.id == job_id)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
 from app.zoo import bell, leases, tracing
+from app.zoo.bell import DEVICES
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
 from app.zoo.store import Stored
@@ -74,16 +75,28 @@ def claim_own(session: Session, lease: Lease) -> tuple[Lease, str] | None:
     return None if claimed is None else (claimed[0], claimed[1].name)
 
 
-def claim_shared(session: Session, worker: str, seconds: int, step_id: str) -> Lease | None:
-    """Take a step of somebody else's job, if it is still to be had."""
+def claim_shared(
+    session: Session, worker: str, seconds: int, step_id: str | None = None, *, devices: Sequence[str] = DEVICES
+) -> Lease | None:
+    """Take a step of somebody else's job, if it is still to be had.
+
+    Args:
+        session: A writing session.
+        worker: Name of the worker, unique among those alive.
+        seconds: How long the lease lasts without a heartbeat.
+        step_id: This one, not the oldest.
+        devices: Only steps of jobs for these.
+    """
+    running = exists().where(JobRow.id == StepRow.job_id, JobRow.state == "running", JobRow.device.in_(devices))
     free = (
         StepRow.shared
         & StepRow.key.is_(None)
         & StepRow.lease_worker.is_(None)
-        & (StepRow.id == step_id)
         & (StepRow.attempts < MAX_HELPERS_LOST)
-        & exists().where(JobRow.id == StepRow.job_id, JobRow.state == "running")
+        & running
     )
+    if step_id is not None:
+        free &= StepRow.id == step_id
     claimed = leases.claim(session, StepRow, free, worker, seconds)
     return None if claimed is None else claimed[0]
 

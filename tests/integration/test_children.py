@@ -2,16 +2,12 @@
 
 import io
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 import safetensors.torch
 import torch
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app.client.parquet import write_parquet
 from app.demo import DIGITS, handwritten, png_rows
@@ -23,6 +19,7 @@ from app.zoo.settings import Settings
 from app.zoo.zoo import Zoo
 from pnc_core.config import CloneConfig
 from pnc_core.identity import fingerprint
+from tests.integration.collector import collecting
 from tests.unit.api.inprocess import InProcess
 from tests.unit.pnc_core import nets
 from tests.unit.zoo import seeds
@@ -58,57 +55,6 @@ def see_one_through(zoo: Zoo) -> None:
     Supervisor(zoo, threading.Event()).see_through(JOB, lease)
 
 
-class Collector:
-    """Takes traces as any OpenTelemetry collector does."""
-
-    def __init__(self) -> None:
-        self._requests: list[ExportTraceServiceRequest] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector._requests.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def paths(self, trace_id: str) -> set[str]:
-        """Each span of a trace with those that it lies in, and the service of it."""
-        found = {}
-        for resource in (r for request in self._requests for r in request.resource_spans):
-            (service,) = (a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
-            for span in (s for scope in resource.scope_spans for s in scope.spans):
-                if span.trace_id.hex() == trace_id:
-                    found[span.span_id.hex()] = (span.name, span.parent_span_id.hex(), service)
-
-        def path(span_id: str) -> str:
-            name, parent, _ = found[span_id]
-            return f"{path(parent)} > {name}" if parent in found else name
-
-        return {f"{service}: {path(span_id)}" for span_id, (_, _, service) in found.items()}
-
-
-@contextmanager
-def collecting() -> Iterator[Collector]:
-    collector = Collector()
-    thread = threading.Thread(target=collector.server.serve_forever)
-    thread.start()
-    try:
-        yield collector
-    finally:
-        collector.server.shutdown()
-        collector.server.server_close()
-        thread.join()
-
-
 def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +77,7 @@ def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(
     pieces = {"loading", "search", "search > screening", "search > trials", "search > trials > localization"}
     pieces |= {"insertion", "insertion > adapter", "insertion > localization", "heads", "judging", "publish"}
     wanted = {here, f"{here} > attempt", child, *(f"{child} > {piece}" for piece in pieces)}
-    assert collector.paths(job.traceparent.split("-")[1]) >= wanted
+    assert collector.paths() >= wanted
 
 
 def test_a_job_that_does_not_fit_into_memory_is_tried_twice_and_says_what_to_do(tmp_path: Path) -> None:

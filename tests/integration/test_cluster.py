@@ -12,6 +12,7 @@ import pytest
 from app.client import Client, Dataset, Job
 from app.demo import Material
 from pnc_core.config import CloneConfig
+from tests.integration.collector import Collector, collecting
 from tests.integration.conftest import QUICK, fill, wait_until
 from tests.services import Postgres, Redis
 from tests.stack import Stack
@@ -23,6 +24,12 @@ Submit = Callable[[CloneConfig], Job]
 
 
 @pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
 def shared(
     tmp_path_factory: pytest.TempPathFactory,
     redis_service: Redis,
@@ -30,13 +37,14 @@ def shared(
     postgres_template: str,
     material: Material,
     files: Path,
+    collector: Collector,
 ) -> Iterator[tuple[Stack, Dataset]]:
     """API and serving on a database of their own, with digits registered; objects lie in a directory that all see."""
     redis_service.restart()
     directory = tmp_path_factory.mktemp("stack")
     database = postgres_service.create("cluster", postgres_template)
-    store = {"PNC_STORE_URL": str(directory / "objects"), "PNC_DATABASE_URL": database}
-    stack = Stack(directory, [redis_service], store)
+    settings = {"PNC_STORE_URL": str(directory / "objects"), "PNC_DATABASE_URL": database}
+    stack = Stack(directory, [redis_service], {**settings, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
     stack.start(workers=1)
     yield stack, fill(stack.url, material, files)
     stack.stop()
@@ -104,6 +112,18 @@ def test_helpers_take_trials_and_the_bundle_is_the_same(stack: Stack, client: Cl
     assert sum(helped) >= 1, "no trial was taken by the other worker"
     rows = [[(t.target_position, t.round, t.score) for t in client.jobs.trials(job.id)] for job in (alone, together)]
     assert rows[0] == rows[1]
+
+
+def test_what_a_helper_does_is_a_part_of_the_request_s_trace(
+    stack: Stack, client: Client, submit: Submit, collector: Collector
+) -> None:
+    stack.add_worker()
+    client.jobs.wait(submit(SHARED).id)
+
+    def is_whole(path: str) -> bool:
+        return path.startswith("pnc-runner: POST /v1/cloning-jobs > attempt > job > ") and "> help > step" in path
+
+    wait_until(lambda: any(map(is_whole, collector.paths())), 20)  # they are sent every few seconds
 
 
 def _said(stack: Stack, worker: int, about: str) -> str:

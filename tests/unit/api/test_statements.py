@@ -22,6 +22,9 @@ def crowded(zoo: Zoo) -> None:
 @pytest.mark.parametrize(
     ("path", "number"),
     [
+        ("/v1/models", 3),
+        ("/v1/models/net-000003/versions", 2),
+        ("/v1/models/net-000003/versions/1", 2),
         ("/v1/cloning-jobs", 1),
         ("/v1/cloning-jobs?state=queued", 1),
         ("/v1/cloning-jobs/job_000000", 1),

@@ -9,7 +9,7 @@ from pnc_core.composed import attach
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.evaluation import (
     Evaluation,
-    direct_ensemble,
+    direct_ensembles,
     evaluate,
     locality_gain,
     multiply_accumulates,
@@ -109,7 +109,7 @@ def test_there_is_no_gain_over_a_fine_tuning_that_disturbs_nothing() -> None:
 def test_a_direct_ensemble_lays_the_logits_side_by_side() -> None:
     target, source = (_Says(2), nets.spec("cnn", 4, 1, "ab")), (_Says(4), nets.spec("cnn", 4, 1, "wxyz"))
     images = _images([0, 1, 3, 2], [0, 1, 2, 3], "abzy")
-    found = direct_ensemble(target, source, ("z", "y"), images, softmax=False)
+    found = direct_ensembles(target, source, ("z", "y"), images)["raw"]
     assert (found.old, found.new) == (1, 1)
 
 
@@ -125,8 +125,8 @@ def test_softmax_compares_probabilities_of_the_cloned_classes_only() -> None:
     target = (_Fixed(1.0, 0.0), nets.spec("cnn", 4, 1, "ab"))
     source = (_Fixed(9.0, 5.0, 4.9), nets.spec("cnn", 4, 1, "xyz"))
     images = _images([0, 0], [0, 1], "ay")
-    raw = direct_ensemble(target, source, ("y", "z"), images, softmax=False)
-    calm = direct_ensemble(target, source, ("y", "z"), images, softmax=True)
+    found = direct_ensembles(target, source, ("y", "z"), images)
+    raw, calm = found["raw"], found["softmax"]
     assert (raw.old, raw.new) == (0, 1)
     assert (calm.old, calm.new) == (1, 0)
 

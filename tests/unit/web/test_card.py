@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.web.card import first_line, rendered
+from app.cards import first_line
+from app.web.card import rendered
 
 CARD = """---
 license: mit

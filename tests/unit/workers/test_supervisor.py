@@ -1,4 +1,4 @@
-"""A worker has the last word about a row, however long its child takes to stop."""
+"""A worker has the last word about a row, however long its child takes to stop, and goes on while there is work."""
 
 import threading
 import time
@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
-from app.zoo import jobs, runs
+from app.zoo import jobs, runs, steps
 from app.zoo.leases import Lease
+from app.zoo.tables import StepRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
 from workers import nursery, supervisor
@@ -64,3 +66,65 @@ def _claimed(zoo: Zoo) -> Lease:
         lease = runs.claim(session, "worker", LEASE_SECONDS)
     assert lease is not None
     return lease
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the rows that were seen through; each ends at once."""
+    seen: list[str] = []
+
+    def see_through(self: Supervisor, kind: supervisor.Kind, lease: Lease) -> bool:
+        assert not self.is_idle
+        seen.append(lease.id)
+        return len(seen) < 10
+
+    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(Supervisor, "see_through", see_through)
+    return seen
+
+
+def test_one_message_is_enough_for_all_that_waits(zoo: Zoo, seen: list[str]) -> None:
+    with zoo.database.write() as session:
+        wanted = seeds.request(session, zoo)
+        queued = [jobs.submit(session, wanted).id for _ in range(4)]
+        jobs.get(session, queued[1]).size = "large"
+    small = zoo.settings.model_copy(update={"worker_sizes": ("small",)})
+    told = Supervisor(replace(zoo, settings=small), threading.Event())
+    told.work(JOB, queued[2])
+    assert seen == [queued[2], queued[0], queued[3]], "the one that it was told of, then the oldest of its size"
+    assert told.is_idle
+    told.work(JOB, queued[2])
+    assert len(seen) == 3
+
+
+def test_a_worker_that_is_told_of_a_taken_job_takes_another(zoo: Zoo, seen: list[str]) -> None:
+    with zoo.database.write() as session:
+        wanted = seeds.request(session, zoo)
+        queued = [jobs.submit(session, wanted).id for _ in range(2)]
+        runs.claim(session, "other", job_id=queued[0])
+    Supervisor(zoo, threading.Event()).work(JOB, queued[0])
+    assert seen == [queued[1]]
+
+
+def test_who_has_nothing_to_do_helps_with_any_shared_step(zoo: Zoo, seen: list[str]) -> None:
+    with zoo.database.write() as session:
+        jobs.submit(session, seeds.request(session, zoo))
+        lease = runs.claim(session, "leader")
+        assert lease is not None
+        steps.share(session, lease, ["insert/a/b/0", "insert/a/b/1"])
+        shared = [row.id for row in session.scalars(select(StepRow).order_by(StepRow.id))]
+    Supervisor(zoo, threading.Event()).work(JOB, lease.id)
+    assert seen == shared
+
+
+def test_trouble_and_the_end_of_the_worker_end_its_round(zoo: Zoo, seen: list[str]) -> None:
+    with zoo.database.write() as session:
+        wanted = seeds.request(session, zoo)
+        queued = [jobs.submit(session, wanted).id for _ in range(12)]
+    stop = threading.Event()
+    told = Supervisor(zoo, stop)
+    told.work(JOB, queued[0])
+    assert len(seen) == 10, "the tenth could not be worked on now"
+    stop.set()
+    told.work(JOB, queued[11])
+    assert len(seen) == 10

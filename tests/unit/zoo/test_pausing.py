@@ -140,9 +140,11 @@ def test_only_workers_with_the_device_take_a_job(session: Session, zoo: Zoo) -> 
 def test_a_job_that_nobody_takes_is_announced_again(session: Session, zoo: Zoo) -> None:
     job = seeds.queued(session, zoo)
     assert [ring.id for ring in bell.taken_rings(session)] == [job.id]
-    assert bell.announce_again(session, 60) == 0
+    assert not bell.announce_again(session, 60)
     job.announced_at = clock.now(session) - timedelta(seconds=61)
     session.flush()
-    assert bell.announce_again(session, 60) == 1
-    assert bell.announce_again(session, 60) == 0
+    assert not bell.announce_again(session, 60, devices=("cuda",)), "whoever is idle could not take it"
+    assert not bell.announce_again(session, 60, sizes=("large",))
+    assert bell.announce_again(session, 60)
+    assert not bell.announce_again(session, 60)
     assert [(ring.id, ring.queue) for ring in bell.taken_rings(session)] == [(job.id, "jobs.any.small")]
