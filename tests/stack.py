@@ -54,6 +54,8 @@ class Stack:
         for service in services:
             self.environment |= service.environment()
         self.workers: list[Process] = []
+        self._before: dict[Process, int] = {}
+        """How much a worker had said when it was last started again."""
         api, serving = free_port(), free_port()
         self.url, self._serving_url = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{serving}"
         self.environment["PNC_SERVING_URL"] = self._serving_url
@@ -81,7 +83,7 @@ class Stack:
         for process, url in fronts.items():
             process.wait_until(lambda url=url: answers(url))
         for worker in self.workers:
-            worker.wait_until(lambda worker=worker: "is ready" in said(worker), START_SECONDS)
+            worker.wait_until(lambda worker=worker: self.is_ready(worker), START_SECONDS)
 
     def add_worker(self, *, prefix: Sequence[str] = (), **settings: str) -> Process:
         """Start one more worker and wait until it takes jobs."""
@@ -94,11 +96,16 @@ class Stack:
         self.workers.append(self.process(name, "-m", "app.cli", "worker", prefix=prefix, **settings))
         return self.workers[-1]
 
-    def start_worker(self, worker: Process) -> None:
-        """Start a worker, perhaps again."""
-        before = len(said(worker))
+    def start_worker(self, worker: Process, *, wait: bool = True) -> None:
+        """Start a worker, perhaps again, and wait until it takes jobs."""
+        self._before[worker] = len(said(worker))
         worker.start()
-        worker.wait_until(lambda: "is ready" in said(worker)[before:], START_SECONDS)
+        if wait:
+            worker.wait_until(lambda: self.is_ready(worker), START_SECONDS)
+
+    def is_ready(self, worker: Process) -> bool:
+        """Whether a worker has said so since it was last started."""
+        return "is ready" in said(worker)[self._before.get(worker, 0) :]
 
     def stop(self) -> None:
         """End everything but the services."""

@@ -122,9 +122,8 @@ def disturb(
             time.sleep(dice.uniform(0, 2 * every))
             _insist(chaos.open_jobs)
             kind = kinds[done % len(kinds)]
-            progress.update(task, description=f"{kind}, {len(chaos.wanted)} jobs", advance=1)
-            faults.kinds[kind]()
-            done += 1
+            progress.update(task, description=f"{kind}, {len(chaos.wanted)} jobs", completed=done)
+            done += faults.kinds[kind]() is not False
     chaos.wait()
     return done
 
@@ -166,7 +165,7 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
     dice = random.Random(given.seed)
     kinds = given.kinds.split(",") if given.kinds else []
     with prepared(given.workers, not kinds or "link" in kinds, console) as (chaos, link):
-        faults = Faults(chaos.stack, link, chaos.zoo.database, dice)
+        faults = Faults(chaos.stack, link, chaos.zoo.database, dice, relentless=given.relentless)
         kinds = kinds or list(faults.kinds)
         console.print("running undisturbed jobs, to know what must come out")
         if given.fast:
@@ -184,6 +183,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0, help="so many at once, and faults until all have ended")
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
+    parser.add_argument("--relentless", action="store_true", help="do not wait until a killed worker is back")
     parser.add_argument("--fast", action="store_true", help="only jobs of the preset fast: many, and each is short")
     parser.add_argument("--kinds", default="", help="separated by commas; none: all")
     parser.add_argument("--seed", type=int, default=0)

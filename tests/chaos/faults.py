@@ -27,11 +27,15 @@ class Faults:
         link: The last worker's.
         database: Of the stack, to read what is queued.
         dice: Decides whom it hits.
+        relentless: A killed worker is started again and not waited for; one that is only starting is spared.
     """
 
-    def __init__(self, stack: Stack, link: Link | None, database: Database, dice: random.Random) -> None:
+    def __init__(
+        self, stack: Stack, link: Link | None, database: Database, dice: random.Random, *, relentless: bool = False
+    ) -> None:
         self._stack, self._link, self._database, self._dice = stack, link, database, dice
-        self.kinds: dict[str, Callable[[], None]] = {
+        self._relentless = relentless
+        self.kinds: dict[str, Callable[[], bool | None]] = {
             "runner": self.kill_runner,
             "worker": self.kill_worker,
             "api": lambda: self._kill(self._stack.api),
@@ -45,23 +49,28 @@ class Faults:
         if link is not None:
             self.kinds["link"] = self.cut_link
 
-    def kill_runner(self) -> None:
-        """SIGKILL of a job's process; waits a little for one."""
+    def kill_runner(self) -> bool:
+        """SIGKILL of a job's process; waits a little for one, and says whether there was one."""
         deadline = time.monotonic() + 5
         while not (found := self._stack.runners()) and time.monotonic() < deadline:
             time.sleep(0.1)
         if found:
             with suppress(psutil.NoSuchProcess):
                 self._dice.choice(found).kill()
+        return bool(found)
 
-    def kill_worker(self) -> None:
-        """SIGKILL of a worker alone: its runner must notice by itself."""
-        worker = self._dice.choice(self._stack.workers)
+    def kill_worker(self) -> bool:
+        """SIGKILL of a worker alone: its runner must notice by itself. Says whether there was one."""
+        ready = [worker for worker in self._stack.workers if self._stack.is_ready(worker)]
+        if not ready:
+            return False
+        worker = self._dice.choice(ready)
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(worker.pid)
             process.kill()
             process.wait(10)
-        self._stack.start_worker(worker)
+        self._stack.start_worker(worker, wait=not self._relentless)
+        return True
 
     def freeze_worker(self) -> None:
         """SIGSTOP of a worker and its runner, past the lease; then they wake up and believe they have it."""
