@@ -4,6 +4,8 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +65,7 @@ def fit(
     loss: Loss = cross_entropy,
     parameters: Iterable[nn.Parameter] | None = None,
     step: Callable[[int], None] = lambda images: None,
+    kept: Path | None = None,
 ) -> nn.Module:
     """Train `network` in place and return it in eval mode, frozen.
 
@@ -75,6 +78,8 @@ def fit(
         loss: What is minimised.
         parameters: What is trained; all by default.
         step: Called with the number of images after every batch.
+        kept: File that keeps where training stands after every epoch, and is gone at its end: who is stopped goes on
+            to the same network.
     """
     trained = list(network.parameters() if parameters is None else parameters)
     # Norms, biases and gates are not decayed: it would only pull them to zero.
@@ -90,7 +95,10 @@ def fit(
     )
     network.to(recipe.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for _ in range(recipe.epochs):
+    learnt = network, optimizer, schedule
+    done = _taken_up(kept, learnt, generator)
+    step(done * len(images))
+    for epoch in range(done, recipe.epochs):
         for index in batches(len(images), size, generator):
             pixels = augment(images.images[index], recipe.augment, generator)  # type: ignore[arg-type]
             x = preprocess(pixels, spec, recipe.device).contiguous(memory_format=torch.channels_last)
@@ -101,7 +109,31 @@ def fit(
             optimizer.step()
             schedule.step()
             step(len(index))
+        if kept is not None:
+            _keep(kept, learnt, generator, epoch + 1)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
     return network.eval().requires_grad_(False)
+
+
+def _keep(file: Path, learnt: tuple[Any, ...], generator: torch.Generator, epochs: int) -> None:
+    """Write where training stands, in one step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_suffix(".half")
+    state = {"learnt": [part.state_dict() for part in learnt], "generator": generator.get_state(), "epochs": epochs}
+    torch.save(state, half)
+    half.rename(file)
+
+
+def _taken_up(file: Path | None, learnt: tuple[Any, ...], generator: torch.Generator) -> int:
+    """Go back to where training stood; returns after how many epochs."""
+    if file is None or not file.is_file():
+        return 0
+    state = torch.load(file, weights_only=True)  # noqa: TID251 - tensors and numbers alone, of our own making
+    for part, was in zip(learnt, state["learnt"], strict=True):
+        part.load_state_dict(was)
+    generator.set_state(state["generator"])
+    return int(state["epochs"])
 
 
 def classifier(network: nn.Module) -> tuple[str, nn.Linear]:

@@ -49,7 +49,7 @@ def train_or_load(
     with torch.random.fork_rng():
         torch.manual_seed(int(name[:8], 16))
         network = build_network(spec).train()
-    fit(network, spec, split.train.only(classes), recipe, generator, step=step)
+    fit(network, spec, split.train.only(classes), recipe, generator, step=step, kept=path.with_suffix(".training"))
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     folder.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")
