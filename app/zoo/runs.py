@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.zoo import attempts, clock, events, leases, models, states, steps
+from app.zoo.bell import DEVICES, SIZES
 from app.zoo.clock import utc_now
 from app.zoo.ids import new_id
 from app.zoo.leases import Lease
@@ -19,7 +20,6 @@ from pnc_core.config import CloneConfig
 from pnc_core.manifest import build
 
 Order = Literal["continue", "cancel", "pause"]
-ANY_DEVICE, ANY_SIZE = ("any", "cpu", "cuda"), ("small", "large")
 _ORDERS: dict[str, Order] = {"cancelling": "cancel", "pausing": "pause"}
 _STOPPED = {"cancelling": "cancelled", "pausing": "paused"}
 """What a job that is asked to stop becomes."""
@@ -35,8 +35,8 @@ def claim(
     seconds: int = 60,
     *,
     job_id: str | None = None,
-    devices: Sequence[str] = ANY_DEVICE,
-    sizes: Sequence[str] = ANY_SIZE,
+    devices: Sequence[str] = DEVICES,
+    sizes: Sequence[str] = SIZES,
 ) -> Lease | None:
     """Take a queued job, if there is one.
 
