@@ -1,4 +1,4 @@
-"""A short form of `make chaos`."""
+"""A short form of `make chaos`: the parts that hold jobs die, each once."""
 
 import json
 import subprocess
@@ -9,7 +9,6 @@ import pytest
 KINDS = "worker,postgres,redis,freeze,runner"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_doubled_or_different_when_parts_die() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--faults", "5", "--every", "1", "--workers", "2"]
