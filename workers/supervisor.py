@@ -47,8 +47,8 @@ _OPENING = ("app.zoo.s3", "app.zoo.transfers", "psycopg", "sqlalchemy.dialects.p
 class Crashed(Protocol):
     """Says that the process of a leased row has died."""
 
-    def __call__(self, session: Session, lease: Lease, reason: str, code: str) -> None:
-        """One attempt is used."""
+    def __call__(self, session: Session, lease: Lease, reason: str, code: str, most: int) -> None:
+        """One attempt of `most` is used."""
 
 
 class Postpone(Protocol):
@@ -74,14 +74,14 @@ VERSION = Kind(
     validation.heartbeat_validation,
     validation.release_validation,
     lambda session, lease, reason: validation.release_validation(session, lease),
-    lambda session, lease, reason, code: validation.crashed_validation(session, lease, reason),
+    lambda session, lease, reason, code, most: validation.crashed_validation(session, lease, reason, most),
 )
 STEP = Kind(
     "step",
     steps.heartbeat,
     steps.release,
     lambda session, lease, reason: steps.release(session, lease),
-    lambda session, lease, reason, code: steps.crashed(session, lease),
+    lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
 JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
 _STOPPED: dict[str, Word] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
@@ -174,7 +174,8 @@ class Supervisor:
             full = endings.was_out_of_memory(code, killed)
             outcome = attempts.OUT_OF_MEMORY if full else attempts.CRASHED
             # A child that has ended its row has given up the lease, and there is nothing to say.
-            self._say(partial(kind.crashed, reason=endings.reason(code, out_of_memory=full), code=outcome), lease)
+            reason, most = endings.reason(code, out_of_memory=full), self.zoo.settings.max_attempts
+            self._say(partial(kind.crashed, reason=reason, code=outcome, most=most), lease)
         return True
 
     @contextmanager

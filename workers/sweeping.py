@@ -29,10 +29,10 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
     while not stop.is_set():
         try:
             with zoo.database.write() as session:
-                validation.sweep_validations(session)
+                validation.sweep_validations(session, zoo.settings.max_attempts)
                 steps.sweep(session)
                 outbox.sweep(session)
-                runs.sweep(session)
+                runs.sweep(session, zoo.settings.max_attempts)
                 if zoo.database.bell is not None and supervisor.is_idle:
                     seconds, sizes = zoo.settings.ring_again_seconds, zoo.settings.worker_sizes
                     bell.announce_again(session, seconds, supervisor.devices, sizes)

@@ -20,7 +20,6 @@ from app.zoo.errors import LeaseLost
 from app.zoo.tables import JobRow, Leased, StepRow, VersionRow
 from app.zoo.webhook_rows import DeliveryRow
 
-MAX_ATTEMPTS = 3
 FRESH = {"populate_existing": True}
 """A locked row counts as it is now, not as the session once saw it."""
 _ALONE = lazyload("*")

@@ -14,6 +14,7 @@ from app.zoo.ids import new_id
 from app.zoo.leases import Lease
 from app.zoo.models import Accuracy
 from app.zoo.rules import size_of
+from app.zoo.settings import MAX_ATTEMPTS
 from app.zoo.store import key_of
 from app.zoo.tables import BundleRow, JobRow, ModuleRow, StepRow, TrialRow
 from pnc_core.config import CloneConfig
@@ -261,7 +262,9 @@ def _give_back(session: Session, job: JobRow, message: str) -> None:
     _end(session, job, stopped or "queued", "stopped as asked" if stopped else message, outcome=stopped or "released")
 
 
-def crashed(session: Session, lease: Lease, reason: str, code: str = attempts.CRASHED) -> None:
+def crashed(
+    session: Session, lease: Lease, reason: str, code: str = attempts.CRASHED, most: int = MAX_ATTEMPTS
+) -> None:
     """The process that ran the job died; one attempt is used.
 
     Args:
@@ -269,20 +272,21 @@ def crashed(session: Session, lease: Lease, reason: str, code: str = attempts.CR
         lease: Of the job.
         reason: What is known of it, to follow "its process".
         code: One of those of `attempts`.
+        most: So many without any headway fail the job.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     leases.count_attempt(job)
-    _retry_or_fail(session, job, reason, code)
+    _retry_or_fail(session, job, reason, code, most)
 
 
-def sweep(session: Session) -> int:
-    """Take jobs back from dead workers; one that killed several fails. Returns how many."""
+def sweep(session: Session, most: int = MAX_ATTEMPTS) -> int:
+    """Take jobs back from dead workers; one that killed `most` of them fails. Returns how many."""
     rows = leases.take_back(session, JobRow)
     for job in rows:
-        _retry_or_fail(session, job, "its worker fell silent", attempts.SILENT)
+        _retry_or_fail(session, job, "its worker fell silent", attempts.SILENT, most)
     _end_unheard(session)
     settle(session)
     return len(rows)
@@ -296,7 +300,7 @@ def _end_unheard(session: Session) -> None:
         _end(session, job, _STOPPED[job.state], f"its worker did not stop within {STOP_SECONDS} s and has lost it")
 
 
-def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str) -> None:
+def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str, most: int) -> None:
     stopped = _STOPPED.get(job.state)
     job.fruitless += 1
     attempts.end(session, job, code, reason)
@@ -305,8 +309,8 @@ def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str) -> Non
     elif code == attempts.OUT_OF_MEMORY and attempts.count(session, job, code) > 1:
         job.problem = {"code": code, "detail": f"{_TOO_LARGE}; the last time {reason}"}
         _move(session, job, "failed", job.problem["detail"], job.problem)
-    elif job.fruitless >= leases.MAX_ATTEMPTS:
-        job.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP}; the last time {reason}"}
+    elif job.fruitless >= most:
+        job.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP.format(most)}; the last time {reason}"}
         _move(session, job, "failed", job.problem["detail"], job.problem)
     else:
         if code == attempts.OUT_OF_MEMORY:
@@ -351,7 +355,7 @@ def _move(session: Session, job: JobRow, state: str, message: str, data: dict[st
 
 
 _GAVE_UP = (
-    f"expected a worker to finish the job, got {leases.MAX_ATTEMPTS} attempts that died without getting any further; "
+    "expected a worker to finish the job, got {} attempts that died without getting any further; "
     "is it too large for the workers' memory? Submit it again with a smaller batch_size"
 )
 _TOO_LARGE = (

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
+MAX_ATTEMPTS = 3
+
 
 def _database_in(values: dict[str, Any]) -> str:
     return URL.create("sqlite", database=str(values["data_dir"] / "zoo.db")).render_as_string()
@@ -89,6 +91,9 @@ class Settings(BaseSettings):
     job_memory_bytes: int | None = Field(None, ge=2**29)
     """Memory that a job's process may allocate; more ends the attempt. None: as much as there is.
     A process that has only begun has a third of a GB."""
+    max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=1000)
+    """A job fails after so many attempts that died without getting any further, a version after so many that died.
+    Machines that may be taken away at any moment need more."""
     checkpoint_seconds: float = Field(15.0, ge=0)
     """How often a running job keeps where it stands."""
     share_seconds: float = Field(10.0, ge=0)

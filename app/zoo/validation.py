@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.zoo import leases
 from app.zoo.leases import Lease
+from app.zoo.settings import MAX_ATTEMPTS
 from app.zoo.tables import VersionRow
 
 
@@ -56,7 +57,7 @@ def release_validation(session: Session, lease: Lease) -> None:
     leases.drop(leases.held(session, VersionRow, lease))
 
 
-def crashed_validation(session: Session, lease: Lease, reason: str) -> None:
+def crashed_validation(session: Session, lease: Lease, reason: str, most: int = MAX_ATTEMPTS) -> None:
     """The process that loaded the weights died; one attempt is used.
 
     Raises:
@@ -64,24 +65,23 @@ def crashed_validation(session: Session, lease: Lease, reason: str) -> None:
     """
     row = leases.held(session, VersionRow, lease)
     leases.count_attempt(row)
-    _reject_hopeless(row, reason)
+    _reject_hopeless(row, reason, most)
 
 
-def sweep_validations(session: Session) -> int:
-    """Take versions back from dead workers; one that killed several is rejected. Returns how many."""
+def sweep_validations(session: Session, most: int = MAX_ATTEMPTS) -> int:
+    """Take versions back from dead workers; one that killed `most` of them is rejected. Returns how many."""
     rows = leases.take_back(session, VersionRow)
     for row in rows:
-        _reject_hopeless(row, "the worker fell silent")
+        _reject_hopeless(row, "the worker fell silent", most)
     return len(rows)
 
 
-def _reject_hopeless(row: VersionRow, reason: str) -> None:
-    if row.attempts >= leases.MAX_ATTEMPTS:
+def _reject_hopeless(row: VersionRow, reason: str, most: int) -> None:
+    if row.attempts >= most:
         row.status = "rejected"
-        row.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP}; the last time {reason}"}
+        row.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP.format(most)}; the last time {reason}"}
 
 
 _GAVE_UP = (
-    f"expected a worker to load the weights, got {leases.MAX_ATTEMPTS} attempts that died; "
-    "are they too large for the workers' memory?"
+    "expected a worker to load the weights, got {} attempts that died; are they too large for the workers' memory?"
 )

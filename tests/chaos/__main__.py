@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import demo
 from app.client import Client, ClientError, Dataset
 from app.zoo.leases import Lease
-from app.zoo.settings import Settings
+from app.zoo.settings import MAX_ATTEMPTS, Settings
 from app.zoo.tables import JobRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.config import CloneConfig
@@ -129,7 +129,7 @@ def disturb(
 
 
 @contextmanager
-def prepared(workers: int, linked: bool, console: Console) -> Iterator[tuple[Chaos, Link | None]]:
+def prepared(workers: int, linked: bool, attempts: int, console: Console) -> Iterator[tuple[Chaos, Link | None]]:
     """A stack with digits registered; its last worker is on a network of its own."""
     directory = Path(tempfile.mkdtemp(prefix="pnc-chaos-"))
     directory.chmod(0o755)
@@ -138,7 +138,7 @@ def prepared(workers: int, linked: bool, console: Console) -> Iterator[tuple[Cha
     try:
         for service in services:
             service.start()
-        with running(directory, workers - linked, services) as stack:
+        with running(directory, workers - linked, services, PNC_MAX_ATTEMPTS=str(attempts)) as stack:
             if linked:
                 link = Link("pnc-chaos", os.getpid() % 200 + 1, [service.port for service in services])
                 there = {k: v.replace("127.0.0.1", link.host) for k, v in stack.environment.items()}
@@ -164,7 +164,8 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
     """Prepare, disturb, judge."""
     dice = random.Random(given.seed)
     kinds = given.kinds.split(",") if given.kinds else []
-    with prepared(given.workers, not kinds or "link" in kinds, console) as (chaos, link):
+    linked = not kinds or "link" in kinds
+    with prepared(given.workers, linked, given.attempts, console) as (chaos, link):
         faults = Faults(chaos.stack, link, chaos.zoo.database, dice, relentless=given.relentless)
         kinds = kinds or list(faults.kinds)
         console.print("running undisturbed jobs, to know what must come out")
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=60, help="at least so many")
     parser.add_argument("--jobs", type=int, default=0, help="so many at once, and faults until all have ended")
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--attempts", type=int, default=MAX_ATTEMPTS, help="so many without headway fail a job")
     parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
     parser.add_argument("--relentless", action="store_true", help="do not wait until a killed worker is back")
     parser.add_argument("--fast", action="store_true", help="only jobs of the preset fast: many, and each is short")

@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.zoo import db, jobs, leases, models, runs, validation
+from app.zoo import db, jobs, models, runs, validation
 from app.zoo.db import Database
 from app.zoo.errors import LeaseLost
+from app.zoo.settings import MAX_ATTEMPTS
 from app.zoo.tables import EventRow, JobRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
@@ -126,7 +127,7 @@ def test_a_heartbeat_prolongs_the_lease(zoo: Zoo, session: Session) -> None:
 def test_the_sweeper_gives_a_job_three_attempts(zoo: Zoo, session: Session) -> None:
     job = seeds.queued(session, zoo)
     states = []
-    for _ in range(leases.MAX_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         assert runs.claim(session, "a") is not None
         seeds.expire(session, job)
         runs.sweep(session)
@@ -136,6 +137,27 @@ def test_the_sweeper_gives_a_job_three_attempts(zoo: Zoo, session: Session) -> N
     assert job.problem["code"] == "attempts_exhausted"
     assert job.finished_at is not None
     assert runs.claim(session, "a") is None
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_how_many_attempts_there_are_is_a_setting(zoo: Zoo, session: Session, most: int) -> None:
+    job = seeds.queued(session, zoo)
+    version = seeds.version(session, zoo, "bomb", status="validating")
+    for number in range(most):
+        assert (job.state, version.status) == ("queued", "validating")
+        lease = runs.claim(session, "a")
+        assert lease is not None
+        if number % 2:
+            runs.crashed(session, lease, "its process died", most=most)
+        validation.claim_validation(session, "a")
+        seeds.expire(session, version)
+        if not number % 2:
+            seeds.expire(session, job)
+        runs.sweep(session, most)
+        validation.sweep_validations(session, most)
+    assert (job.state, version.status) == ("failed", "rejected")
+    assert job.problem is not None
+    assert f"got {most} attempts" in job.problem["detail"]
 
 
 def test_a_cancelled_job_whose_worker_dies_is_cancelled(zoo: Zoo, session: Session) -> None:
@@ -157,7 +179,7 @@ def test_a_released_job_has_used_no_attempt(zoo: Zoo, session: Session) -> None:
 
 def test_a_version_that_kills_three_workers_is_rejected(zoo: Zoo, session: Session) -> None:
     version = seeds.version(session, zoo, "bomb", status="validating")
-    for _ in range(leases.MAX_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         assert validation.claim_validation(session, "a") is not None
         assert validation.claim_validation(session, "b") is None
         seeds.expire(session, version)

@@ -2,9 +2,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock, jobs, leases, runs, steps
+from app.zoo import clock, jobs, runs, steps
 from app.zoo.errors import LeaseLost
 from app.zoo.leases import Lease
+from app.zoo.settings import MAX_ATTEMPTS
 from app.zoo.tables import JobRow, StepRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
@@ -107,10 +108,10 @@ def test_a_job_that_has_ended_has_no_steps(session: Session, zoo: Zoo, lease: Le
 
 
 def test_attempts_that_get_further_do_not_count_against_the_job(session: Session, zoo: Zoo, lease: Lease) -> None:
-    for number in range(2 * leases.MAX_ATTEMPTS):
+    for number in range(2 * MAX_ATTEMPTS):
         steps.keep(session, lease, f"epoch {number}", zoo.store.put([b"x"]))
         runs.crashed(session, lease, "its process died")
         again = runs.claim(session, "leader")
         assert again is not None
         lease = again
-    assert session.get_one(JobRow, lease.id).attempts == 2 * leases.MAX_ATTEMPTS
+    assert session.get_one(JobRow, lease.id).attempts == 2 * MAX_ATTEMPTS
