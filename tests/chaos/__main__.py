@@ -27,7 +27,7 @@ from app.zoo.leases import Lease
 from app.zoo.settings import MAX_ATTEMPTS, Settings
 from app.zoo.tables import JobRow
 from app.zoo.zoo import Zoo, open_zoo
-from pnc_core.config import CloneConfig
+from pnc_core.config import CloneConfig, Position
 from tests.chaos.faults import Faults
 from tests.chaos.link import Link
 from tests.chaos.verdict import Verdict, judge
@@ -37,6 +37,8 @@ from tests.stack import Stack, running
 
 BASE = CloneConfig(classes=("7", "8", "9"), epochs=8, batch_size=64, shortlist=3, views=1, screen_images=200)
 CONFIGS = (BASE, replace(BASE, classes=("5", "7"), seed=1), replace(BASE, classes=("6",), preset="fast"))
+SHORT = {"preset": "fast", "position": Position(target="blocks.1", source="blocks.1")}
+"""What makes a job short: nothing is searched and hardly anything learned, so that the queue is what is tried."""
 PATIENCE_SECONDS = 900
 IN_FLIGHT = 2
 Result = TypeVar("Result")
@@ -169,8 +171,8 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
         faults = Faults(chaos.stack, link, chaos.zoo.database, dice, relentless=given.relentless)
         kinds = kinds or list(faults.kinds)
         console.print("running undisturbed jobs, to know what must come out")
-        if given.fast:
-            chaos.configs = [replace(config, preset="fast") for config in CONFIGS]
+        if given.short:
+            chaos.configs = [replace(config, **SHORT) for config in CONFIGS]
         chaos.learn()
         done = disturb(chaos, faults, kinds, given.faults, given.jobs, given.every, dice)
         verdict = judge(chaos.zoo, chaos.wanted, chaos.leases.values())
@@ -186,7 +188,7 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=MAX_ATTEMPTS, help="so many without headway fail a job")
     parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
     parser.add_argument("--relentless", action="store_true", help="do not wait until a killed worker is back")
-    parser.add_argument("--fast", action="store_true", help="only jobs of the preset fast: many, and each is short")
+    parser.add_argument("--short", action="store_true", help="only jobs that take seconds, where there are many")
     parser.add_argument("--kinds", default="", help="separated by commas; none: all")
     parser.add_argument("--seed", type=int, default=0)
     found, verdict = run(parser.parse_args(), Console(stderr=True))
