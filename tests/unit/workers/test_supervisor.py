@@ -60,6 +60,22 @@ def test_a_child_that_stops_late_is_not_taken_for_a_dead_worker(zoo: Zoo, monkey
     assert (job.state, job.problem["code"], job.attempts) == ("failed", "deadline_exceeded", 0)
 
 
+@pytest.mark.parametrize(("most", "state"), [(1, "failed"), (2, "queued")])
+def test_the_settings_say_how_often_a_child_may_die(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, state: str
+) -> None:
+    zoo = seeds.new_zoo(tmp_path, max_attempts=most)
+    dead = Deaf(zoo)
+    dead.kill()
+    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(nursery, "start", lambda *_: dead)
+    lease = _claimed(zoo)
+    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+    with zoo.database.read() as session:
+        assert jobs.get(session, lease.id).state == state
+    zoo.close()
+
+
 def _claimed(zoo: Zoo) -> Lease:
     with zoo.database.write() as session:
         jobs.submit(session, replace(seeds.request(session, zoo), max_seconds=1))
