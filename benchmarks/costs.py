@@ -51,6 +51,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for costs.json, costs.md, plots and the trained networks.")],
     data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
     repeats: Annotated[int, typer.Option(help="Jobs of every size.")] = 3,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     resume: Annotated[bool, typer.Option(help="Keep what costs.json has and measure the rest.")] = False,
 ) -> None:
     """Measure every size."""
@@ -62,21 +63,22 @@ def main(
     todo = [(*size, repeat) for repeat in range(repeats) for size in sizes if (*size, repeat) not in done]
     for swept, size, repeat in track(todo, "jobs", console=console):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows.append(pool.apply(measure, (swept, {**USUAL, swept: size}, repeat, data_root, out / "nets")))
+            job = swept, {**USUAL, swept: size}, repeat, precision
+            rows.append(pool.apply(measure, (*job, data_root, out / "nets")))
         write_rows(file, rows)
     console.print(f"report: {report(rows, out)}")
 
 
-def measure(swept: str, sizes: dict[str, int], repeat: int, data_root: Path, nets: Path) -> Cost:
+def measure(swept: str, sizes: dict[str, int], repeat: int, precision: str, data_root: Path, nets: Path) -> Cost:
     """One job in this process."""
     torch.set_num_threads(1)
     split = load("cifar100", data_root, 0)
-    recipe = zoo_recipe(split, "cpu", "bfloat16")
+    recipe = zoo_recipe(split, "cpu", precision)
     target, source = (train_or_load(split, classes, nets, recipe) for classes in (split.target, split.source))
     cloned = split.source[: sizes["classes"]]
     images = split.train.only((*split.target, *cloned))
     images = images.sample(min(sizes["images"], len(images)), torch.Generator().manual_seed(repeat))
-    arena = Arena(replace(split, cloned=cloned), target, source, 1.0, seed=repeat)
+    arena = Arena(replace(split, cloned=cloned), target, source, 1.0, seed=repeat, precision=precision)
     pnc_core.search.MAX_CANDIDATES = sizes["positions"]
     started, held = time.process_time(), _megabytes()
     clone(target, source, images, config_of(arena, "pnc_fast"))

@@ -39,6 +39,7 @@ def main(
     data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what heterogeneous.json has and measure the rest.")] = False,
 ) -> None:
@@ -51,7 +52,7 @@ def main(
     pairs = [(t, s) for t in ARCHITECTURES for s in ("none", *ARCHITECTURES)]
     todo = [(int(seed), *pair) for seed in seeds.split(",") for pair in pairs if (int(seed), *pair) not in done]
     for seed, target, source in track(todo, "cells", console=console):
-        cell = measure(data_root, seed, (target, source), fraction, out / "nets")
+        cell = measure(data_root, seed, (target, source), (fraction, precision), out / "nets")
         cells.append(cell)
         write_rows(file, cells)
         console.print(f"{seed} {source} -> {target}: average {cell.avg:.4f}  size {cell.size_ratio:.2f}")
@@ -61,14 +62,15 @@ def main(
     console.print(f"report: {path}")
 
 
-def measure(data_root: Path, seed: int, pair: tuple[str, str], fraction: float, nets: Path) -> Cell:
-    """One cell; a source `none` is the linear probe."""
+def measure(data_root: Path, seed: int, pair: tuple[str, str], how: tuple[float, str], nets: Path) -> Cell:
+    """One cell, by share of the images and precision; a source `none` is the linear probe."""
     split = load("cifar10", data_root, seed)
-    recipe = zoo_recipe(split, "cpu", "bfloat16")
+    fraction, precision = how
+    recipe = zoo_recipe(split, "cpu", precision)
     alone = pair[1] == "none"
     target = train_or_load(split, split.target, nets, recipe, architecture=pair[0])
     source = train_or_load(split, split.source, nets, recipe, architecture=pair[0] if alone else pair[1])
-    arena = Arena(split, target, source, fraction)
+    arena = Arena(split, target, source, fraction, precision=precision)
     if alone:
         return Cell(**asdict(compete(arena, "linear_probe", linear_probe)), target=pair[0], source=pair[1])
     record = compete(arena, "pnc_fast", lambda here: cloned(here, "pnc_fast"))

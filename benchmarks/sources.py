@@ -63,6 +63,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
     methods: Annotated[str, typer.Option(help="Which methods.")] = "modules,ensemble_softmax,lwf,memo",
+    precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what sources.json has and measure the rest.")] = False,
 ) -> None:
@@ -76,7 +77,7 @@ def main(
         for method in methods.split(","):
             if any((row.seed, row.method) == (seed, method) for row in rows):
                 continue
-            for row in measure(split, method, fraction, out / "nets"):
+            for row in measure(split, method, (fraction, precision), out / "nets"):
                 console.print(
                     f"{row.seed} {row.method:<18} {row.sources} sources: average {row.average:.4f}  "
                     f"old {row.old:.4f}  new {row.new:.4f}  locality {row.locality:.4f}  {row.seconds:.0f} s"
@@ -86,13 +87,14 @@ def main(
     console.print(f"report: {report(rows, out)}")
 
 
-def measure(split: Split, method: str, fraction: float, nets: Path) -> Iterator[Step]:
-    """One method at every step."""
-    recipe = zoo_recipe(split, "cpu", "bfloat16")
+def measure(split: Split, method: str, how: tuple[float, str], nets: Path) -> Iterator[Step]:
+    """One method at every step, by share of the images and precision."""
+    fraction, precision = how
+    recipe = zoo_recipe(split, "cpu", precision)
     target = train_or_load(split, split.target, nets, recipe)
     parts = [split.source[i * CLASSES : (i + 1) * CLASSES] for i in range(SOURCES)]
     sources = [train_or_load(split, part, nets, recipe) for part in parts]
-    arena = Arena(split, target, sources[0], fraction, sides=False)
+    arena = Arena(split, target, sources[0], fraction, precision=precision, sides=False)
     learn = {"modules": _modules, "ensemble_softmax": _ensemble, "lwf": _lwf, "memo": _memo}[method](arena, sources)
     known = split.target
     for number, part in enumerate(parts):

@@ -31,7 +31,7 @@ def two_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_sources")
 @pytest.mark.parametrize("method", ["modules", "ensemble_softmax", "lwf", "memo"])
 def test_every_method_knows_more_with_every_source(method: str, nets: Path, tmp_path: Path) -> None:
-    steps = list(sources.measure(_digits(), method, 0.5, nets))
+    steps = list(sources.measure(_digits(), method, (0.5, "float32"), nets))
     assert [step.sources for step in steps] == [1, 2]
     assert all(step.average > 0.6 for step in steps)
     assert all(step.new > 0.5 for step in steps)
@@ -41,7 +41,9 @@ def test_every_method_knows_more_with_every_source(method: str, nets: Path, tmp_
 
 def test_a_cell_of_the_grid_joins_two_architectures(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heterogeneous, "load", _digits)
-    probe, cell = (heterogeneous.measure(nets, 0, ("cnn", source), 0.3, nets) for source in ("none", "resnet20"))
+    probe, cell = (
+        heterogeneous.measure(nets, 0, ("cnn", source), (0.3, "float32"), nets) for source in ("none", "resnet20")
+    )
     assert isinstance(cell, Cell)
     assert (cell.target, cell.source, cell.method) == ("cnn", "resnet20", "pnc_fast")
     assert cell.size_ratio <= 0.6
@@ -53,7 +55,7 @@ def test_a_cost_is_of_the_size_that_was_asked_for(nets: Path, monkeypatch: pytes
     monkeypatch.setattr(costs, "load", _digits)
     monkeypatch.setattr("pnc_core.search.MAX_CANDIDATES", 32)
     rows = [
-        costs.measure("images", {"positions": 4, "classes": 2, "images": images}, 0, nets, nets)
+        costs.measure("images", {"positions": 4, "classes": 2, "images": images}, 0, "float32", nets, nets)
         for images in (200, 400)
     ]
     assert [row.images for row in rows] == [200, 400]
