@@ -7,7 +7,6 @@ its peak of memory is its own; what the process needs before the job begins is t
 """
 
 import multiprocessing
-import resource
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from app.plots import cost_curve, save
 from benchmarks.arena import Arena
 from benchmarks.cloning import config_of
 from benchmarks.data import load
-from benchmarks.paper import read_rows, write_rows
+from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.zoo import train_or_load, zoo_recipe
 from pnc_core.cloning import clone
@@ -57,7 +56,7 @@ def main(
     """Measure every size."""
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "costs.json"
-    rows = [Cost(**row) for row in read_rows(file)] if resume else []
+    rows = [Cost(**row) for row in earlier(file, resume)]
     done = {(row.swept, getattr(row, row.swept), row.repeat) for row in rows}
     sizes = [(swept, size) for swept, many in SWEEPS.items() for size in many]
     todo = [(*size, repeat) for repeat in range(repeats) for size in sizes if (*size, repeat) not in done]
@@ -80,13 +79,21 @@ def measure(swept: str, sizes: dict[str, int], repeat: int, precision: str, data
     images = images.sample(min(sizes["images"], len(images)), torch.Generator().manual_seed(repeat))
     arena = Arena(replace(split, cloned=cloned), target, source, 1.0, seed=repeat, precision=precision)
     pnc_core.search.MAX_CANDIDATES = sizes["positions"]
+    _forget_peak()
     started, held = time.process_time(), _megabytes()
     clone(target, source, images, config_of(arena, "pnc_fast"))
     return Cost(swept, **sizes, repeat=repeat, seconds=time.process_time() - started, megabytes=_megabytes() - held)
 
 
+def _forget_peak() -> None:
+    """Let the peak of this process's memory begin anew: reading the images took more than many a job does."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The peak since then."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def report(rows: list[Cost], out: Path) -> Path:

@@ -18,7 +18,7 @@ from rich.progress import track
 from benchmarks.arena import Arena, Record, compete
 from benchmarks.cloning import cloned
 from benchmarks.data import load
-from benchmarks.paper import read_rows, write_rows
+from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.rivals import linear_probe
 from benchmarks.zoo import train_or_load, zoo_recipe
@@ -47,7 +47,7 @@ def main(
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "heterogeneous.json"
-    cells = [Cell(**row) for row in read_rows(file)] if resume else []
+    cells = [Cell(**row) for row in earlier(file, resume)]
     done = {(cell.split, cell.target, cell.source) for cell in cells}
     pairs = [(t, s) for t in ARCHITECTURES for s in ("none", *ARCHITECTURES)]
     todo = [(int(seed), *pair) for seed in seeds.split(",") for pair in pairs if (int(seed), *pair) not in done]

@@ -47,9 +47,9 @@ def main(
     unknown = [name for name in chosen if name not in METHODS]
     if suite not in SUITES or unknown:
         raise typer.BadParameter(f"expected suites {list(SUITES)} and methods {list(METHODS)}, got {suite}, {unknown}")
-    out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"
-    records = [Record(**row) for row in read_rows(file)] if resume else []
+    records = [Record(**row) for row in earlier(file, resume)]
+    out.mkdir(parents=True, exist_ok=True)
     done = {(r.suite, r.split, r.method, r.fraction) for r in records}
     todo = [(int(seed), share, name) for seed in seeds.split(",") for share in fractions for name in chosen]
     todo = [row for row in todo if (suite, row[0], row[2], row[1]) not in done]
@@ -81,6 +81,7 @@ def measure(
         progress.update(task, description=f"{suite} {seed}: {name}, {share:.0%} of the images")
         if seed not in networks:
             networks = {seed: _trained(load(suite, data_root, seed), nets, machine, progress)}
+            _note_classes(nets.with_name("splits.json"), networks[seed][0])
         split, target, source = networks[seed]
         arena = Arena(split, target, source, share, device=machine[0], precision=machine[1])
         inner = progress.add_task(name, total=None)
@@ -104,6 +105,24 @@ def _trained(split: Split, nets: Path, machine: tuple[str, str], progress: Progr
         found.append(train_or_load(split, classes, nets, recipe, step=partial(progress.advance, task)))
         progress.remove_task(task)
     return split, found[0], found[1]
+
+
+def _note_classes(file: Path, split: Split) -> None:
+    """Keep which classes a split gives to whom, beside the results that name it by its number only."""
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    sides = {"target": split.target, "source": split.source, "cloned": split.cloned}
+    file.write_text(json.dumps({**known, f"{split.suite.name}-{split.seed}": sides}, indent=1) + "\n")
+
+
+def earlier(file: Path, resume: bool) -> list[dict[str, Any]]:
+    """What was measured before, for who resumes.
+
+    Raises:
+        typer.BadParameter: there is something, and it would be lost.
+    """
+    if file.is_file() and not resume:
+        raise typer.BadParameter(f"--out: expected a folder without {file.name}, got {file}; add --resume or move it")
+    return read_rows(file) if resume else []
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -62,20 +62,20 @@ def direct_ensemble(arena: Arena, *, softmax: bool) -> Answer:
     return Answer(logits, numbers(arena.source[0]), arena.both_macs, 0)
 
 
-def ensemble(arena: Arena, *, kind: str) -> Answer:
-    """Both whole networks and a head on the last features and logits of both.
+def ensemble(arena: Arena, *, kind: str, every_tap: bool = False) -> Answer:
+    """Both whole networks and a head on the logits of both and on their last features, or on all their taps.
 
     It scales and shifts the source's logits (`affine`), also lifts or lowers them by
     a linear gate (`router`), or corrects all logits linearly (`joint`).
     """
     sides = [trace(*network) for network in (arena.target, arena.source)]
-    lasts = [side.positions[-1] for side in sides]
-    readers = [Reader(side, [last.name]) for side, last in zip(sides, lasts, strict=True)]
+    taps = [[p for p in side.positions if p.name != INPUT][0 if every_tap else -1 :] for side in sides]
+    readers = [Reader(side, [p.name for p in mine]) for side, mine in zip(sides, taps, strict=True)]
 
     def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         inputs = [preprocess(pixels, side.spec, arena.device) for side in sides]
         (old, seen), (own, made) = (reader(x) for reader, x in zip(readers, inputs, strict=True))
-        features = [_pooled(seen, lasts[:1], 1), _pooled(made, lasts[1:], 1), old, own]
+        features = [_pooled(seen, taps[0], 1), _pooled(made, taps[1], 1), old, own]
         return old, own[:, arena.cloned], [torch.cat(features, 1)]
 
     head, logits = fitted_head(arena, kind, read)
@@ -278,6 +278,7 @@ RIVALS: dict[str, Callable[[Arena], Answer]] = {
     "ensemble_affine": partial(ensemble, kind="affine"),
     "ensemble_router": partial(ensemble, kind="router"),
     "ensemble_joint": partial(ensemble, kind="joint"),
+    "ensemble_taps": partial(ensemble, kind="joint", every_tap=True),
     "linear_probe": linear_probe,
     "finetune_new": finetune_new,
     "finetune": finetune,

@@ -22,7 +22,7 @@ from app.plots import cost_curve, save
 from benchmarks.arena import Arena
 from benchmarks.cloning import config_of
 from benchmarks.data import Split, load
-from benchmarks.paper import read_rows, write_rows
+from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.rivals import Memo, learn_lwf, learn_memo
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
@@ -71,7 +71,7 @@ def main(
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "sources.json"
-    rows = [Step(**row) for row in read_rows(file)] if resume else []
+    rows = [Step(**row) for row in earlier(file, resume)]
     for seed in map(int, seeds.split(",")):
         split = load("cifar100", data_root, seed)
         for method in methods.split(","):
@@ -94,7 +94,9 @@ def measure(split: Split, method: str, how: tuple[float, str], nets: Path) -> It
     target = train_or_load(split, split.target, nets, recipe)
     parts = [split.source[i * CLASSES : (i + 1) * CLASSES] for i in range(SOURCES)]
     sources = [train_or_load(split, part, nets, recipe) for part in parts]
-    arena = Arena(split, target, sources[0], fraction, precision=precision, sides=False)
+    # The images that may be learnt from are drawn once: at every step all methods have the same ones of a class.
+    drawn = replace(split, train=replace(split, cloned=split.source).sample(fraction))
+    arena = Arena(drawn, target, sources[0], 1.0, precision=precision, sides=False)
     learn = {"modules": _modules, "ensemble_softmax": _ensemble, "lwf": _lwf, "memo": _memo}[method](arena, sources)
     known = split.target
     for number, part in enumerate(parts):

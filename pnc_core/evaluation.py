@@ -145,10 +145,19 @@ def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def multiply_accumulates(network: nn.Module, spec: NetworkSpec) -> int:
-    """Multiply-accumulates of one image, as torch's own counter sees them."""
+def multiply_accumulates(network: nn.Module, spec: NetworkSpec, images: Tensor | None = None) -> int:
+    """Multiply-accumulates of one image, as torch's own counter sees them.
+
+    Args:
+        network: Target, or target with modules.
+        spec: Its spec.
+        images: uint8 (N, C, H, W). Where a shutter decides whether a module is run, the mean over these; without
+            them the answer is for a blank image.
+    """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    return count_macs(lambda: network(torch.zeros(1, *spec.input_size, device=device)))
+    if images is None:
+        return count_macs(lambda: network(torch.zeros(1, *spec.input_size, device=device)))
+    return round(count_macs(lambda: predict(network, spec, images)) / len(images))
 
 
 def _share(hits: Tensor) -> float:

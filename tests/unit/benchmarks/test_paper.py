@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,23 +51,40 @@ def test_a_table_has_mean_and_spread_over_the_splits() -> None:
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
-@pytest.mark.slow
-def test_a_run_is_written_down_taken_up_again_and_reported(tmp_path: Path) -> None:
-    common = ["--suite", "digits", "--seeds", "0", "--out", str(tmp_path)]
-    first = _run(*common, "--methods", "target_only")
+def test_cloning_beside_its_rivals_on_the_digits(tmp_path: Path) -> None:
+    started = time.process_time()
+    common = ["--suite", "digits", "--seeds", "0", "--precision", "float32", "--out", str(tmp_path)]
+    first = _run(*common, "--methods", "target_only,ensemble_softmax")
     assert "target_only" in first
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [(r["method"], r["split"], r["fraction"]) for r in results] == [("target_only", 0, 0.3)]
+    assert [r["method"] for r in results] == ["target_only", "ensemble_softmax"]
+    assert {(r["split"], r["fraction"]) for r in results} == {(0, 0.3)}
     assert results[0].keys() == set(Record.__dataclass_fields__)
     assert results[0]["old"] > 0.95
     assert results[0]["new"] == 0
-    again = _run(*common, "--methods", "target_only,ensemble_softmax", "--resume")
+    methods = "target_only,ensemble_softmax,linear_probe,lwf,pnc_fast,pnc_joint"
+    again = _run(*common, "--methods", methods, "--resume")
     assert "target_only" not in again
-    records = [Record(**row) for row in paper.read_rows(tmp_path / "results.json")]
-    assert [r.method for r in records] == ["target_only", "ensemble_softmax"]
-    assert "`ensemble_softmax`" in (tmp_path / "report.md").read_text()
+    found = {row["method"]: Record(**row) for row in paper.read_rows(tmp_path / "results.json")}
+    assert list(found) == methods.split(",")
+    for name in ("pnc_fast", "pnc_joint"):
+        assert found[name].avg > found["ensemble_softmax"].avg
+        assert found[name].avg > 0.93
+        assert found[name].size_ratio <= 0.6
+    assert found["pnc_fast"].seconds < found["lwf"].seconds
+    assert time.process_time() - started < 180
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    assert len({*splits["digits-0"]["target"], *splits["digits-0"]["cloned"]}) == 10
+    assert "`pnc_fast`" in (tmp_path / "report.md").read_text()
     assert (tmp_path / "digits-0.3.svg").stat().st_size > 1000
     assert (tmp_path / "digits-0.3.png").stat().st_size > 1000
+
+
+def test_results_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[]")
+    output = _run("--suite", "digits", "--out", str(tmp_path), "--methods", "target_only")
+    assert "--resume" in output
+    assert (tmp_path / "results.json").read_text() == "[]"
 
 
 def test_an_unknown_method_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

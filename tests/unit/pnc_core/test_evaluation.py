@@ -144,3 +144,26 @@ def test_multiply_accumulates_of_a_known_network() -> None:
     network, spec = nets.network("cnn", 8, 1, classes="ab", width=2)
     by_hand = 64 * 9 * (1 * 2 + 2 * 2) + 16 * 9 * 2 * 4 + 4 * 9 * 4 * 8 + 8 * 2
     assert multiply_accumulates(network, spec) == by_hand
+
+
+class _Shutter(nn.Module):
+    """Runs its second layer for bright images only, as a strict module does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        bright = x.mean(1) > 0
+        if bright.any():
+            self.second(x[bright])
+        return self.first(x)
+
+
+def test_multiply_accumulates_of_images_are_the_mean_over_those_that_a_module_is_run_for() -> None:
+    spec = nets.network("cnn", 2, 1, classes="ab", width=2)[1]
+    images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    images[0] = 255
+    assert multiply_accumulates(_Shutter(), spec, images) == 4 * 2 + 4 * 3 // 4
+    assert multiply_accumulates(_Shutter(), spec, images[1:]) == 4 * 2
