@@ -1,9 +1,10 @@
 """Position search without training: where to read the target and where to enter the source.
 
 For every candidate pair the ridge adapter is fitted on three quarters of a probe set, the source's whole tail is
-run behind it, and a ridge classifier on both networks' last features is scored on the last quarter. What is scored
-is the *joint accuracy of the composed network*: neither the branch's own accuracy nor the adapter's fit ranks
-positions. The best few are then tried with training, in `pnc_core.trials`.
+run behind it, and a ridge classifier on both networks' last features is judged on the last quarter. What is judged
+is the *composed network*: neither the branch's own accuracy nor the adapter's fit ranks positions. Joint accuracy is
+reported, the classifier's squared error ranks: on a few hundred images accuracies of like positions differ by chance.
+The best few are then tried with training, in `pnc_core.trials`.
 
 Source: the paper's abstract (positional search); the screen is our own choice: all
 candidates share two passes of both networks over the probe, and each adds two passes of its tail.
@@ -21,7 +22,7 @@ from pnc_core.checkpoints import State
 from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
-from pnc_core.head import Accuracy, accuracy, pool_taps
+from pnc_core.head import Accuracy, accuracy, balance, pool_taps
 from pnc_core.insert import Insertion, module_macs, stitch_all
 from pnc_core.job import Batch, Job, Progress, piece
 from pnc_core.positions import INPUT, PositionInfo, Reader
@@ -81,7 +82,7 @@ def _joinable(target: PositionInfo, source: PositionInfo) -> bool:
 
 
 def screen(job: Job) -> list[Position]:
-    """Candidates by their score without training, best first; unusable ones are left out.
+    """Candidates by their error without training, best first; unusable ones are left out.
 
     Raises:
         PositionError: none is usable.
@@ -115,8 +116,8 @@ def _screen(job: Job) -> list[Position]:
     for number, ((insertion, size, macs), (score, error, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
         trial = trial_of(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
         report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
-        found.append((score.average, -error, insertion.position))
-    return [position for _, _, position in sorted(found, key=lambda row: row[:2], reverse=True)]
+        found.append((error, insertion.position))
+    return [position for _, position in sorted(found, key=lambda row: row[0])]
 
 
 def _expected(job: Job, insertion: Insertion) -> tuple[int, int]:
@@ -134,10 +135,7 @@ def _within_budget(job: Job, size: int, macs: int) -> bool:
 def _screen_scores(
     job: Job, insertions: list[Insertion], fit: ImageSet, held: ImageSet
 ) -> list[tuple[Accuracy, float, float]]:
-    """Joint accuracy and squared error of a ridge classifier on the last of both sides, and seconds spent.
-
-    On few images many positions reach the same accuracy; the error still tells them apart.
-    """
+    """Joint accuracy and squared error of a ridge classifier on the last of both sides, and seconds spent."""
     columns = [_last_features(job, insertions, images) for images in (fit, held)]
     found = []
     for (x, labels, spent), (x_held, labels_held, spent_held) in zip(*columns, strict=True):
@@ -147,7 +145,8 @@ def _screen_scores(
         sums.add(x, F.one_hot(labels, classes).float())
         weight, bias = sums.solve(1e-2)
         answers = F.linear(x_held, weight, bias)
-        error = float(F.mse_loss(answers, F.one_hot(labels_held, classes).float()))
+        errors = (answers - F.one_hot(labels_held, classes)).square().sum(1)
+        error = float(errors @ balance(labels_held, job.old_classes).float())
         score = accuracy(answers, labels_held, job.old_classes)
         found.append((score, error, time.monotonic() - started + spent + spent_held))
     return found

@@ -3,11 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.config import CloneConfig
+from pnc_core.config import CloneConfig, Position
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
+from pnc_core.head import Accuracy
+from pnc_core.insert import Insertion, stitch
 from pnc_core.job import Job, Progress
-from pnc_core.search import MAX_CANDIDATES, candidates, screen
+from pnc_core.search import MAX_CANDIDATES, _screen_scores, candidates, probe_of, screen
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -35,16 +37,36 @@ def test_many_candidates_are_limited() -> None:
     assert len(candidates(nets.job(one, two, images, CloneConfig(classes=("c",))))) == MAX_CANDIDATES
 
 
-def test_the_screen_ranks_usable_positions_within_the_size_limit(pair: Pair) -> None:
+def test_the_screen_reports_usable_positions_within_the_size_limit(pair: Pair) -> None:
     reports: list[Progress] = []
     job = dataclasses.replace(_job(pair, max_size=0.7), report=reports.append)
     found = screen(job)
     trials = [r.data["trial"] for r in reports]
     assert all(t["round"] == 0 and t["parameters"] <= 0.7 * job.source.numbers for t in trials)
-    assert len(found) == len(trials)
-    scores = {f"{t['target_position']}->{t['source_position']}": t["score"] for t in trials}
-    ranked = [scores[str(position)] for position in found]
-    assert ranked == sorted(ranked, reverse=True)
+    assert {str(p) for p in found} == {f"{t['target_position']}->{t['source_position']}" for t in trials}
+    assert all(0 <= t["score"] <= 1 for t in trials)
+
+
+def test_positions_are_ranked_by_error_even_where_accuracy_says_otherwise(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(job: Job, insertions: list[Insertion], *_: ImageSet) -> list[tuple[Accuracy, float, float]]:
+        return [(Accuracy(0.5, 0.1 * i), float(i % 3), 0.0) for i in range(len(insertions))]
+
+    reports: list[Progress] = []
+    monkeypatch.setattr("pnc_core.search._screen_scores", scores)
+    found = screen(dataclasses.replace(_job(pair), report=reports.append))
+    tried = [f"{r.data['trial']['target_position']}->{r.data['trial']['source_position']}" for r in reports]
+    assert [str(p) for p in found] == sorted(tried, key=lambda position: tried.index(position) % 3)
+
+
+def test_the_screen_s_error_weighs_old_and_new_images_half_each(pair: Pair) -> None:
+    job = _job(pair)
+    fit, held = probe_of(job).split(0.25, job.generator("screen"))
+    insertion = stitch(job, Position(target="input", source="input"), fit)
+    twice = held.take(torch.cat([torch.arange(len(held)), torch.nonzero(held.labels < job.old_classes).flatten()]))
+    (_, error, _), (_, same, _) = (_screen_scores(job, [insertion], fit, images)[0] for images in (held, twice))
+    assert same == pytest.approx(error, rel=1e-4)
 
 
 def test_a_size_limit_that_no_position_keeps_is_refused(pair: Pair) -> None:
