@@ -123,7 +123,7 @@ def _one_seed(
         for localizer in localizers:
             if done is None or keep < 1:  # nothing is left to choose when all is kept
                 cut_job = replace(job, config=replace(job.config, keep=keep, localizer=localizer))
-                insertion = localize(cut_job, copy.deepcopy(whole))
+                insertion = localize(cut_job, copy.deepcopy(whole), bounded=False)
                 match_features(cut_job, insertion, epochs, f"keep {keep}", lambda share, loss: None)
                 done = _judged(cut_job, insertion, seen)
             yield replace(done, localizer=localizer)
