@@ -65,6 +65,9 @@ def _config(**changes) -> CloneConfig:
 def _spent(pair: Pair, bundle: Bundle) -> Cost:
     """What the module of a bundle really holds and adds to an image."""
     composed = attach(pair.target[0], bundle)
+    (module,) = composed.attached
+    if module.head.strict:
+        module.head.shutter_bias.data.fill_(torch.inf)  # or what is counted would depend on the image
     macs = (multiply_accumulates(network, pair.target[1]) for network in (composed, pair.target[0]))
     held = sum(t.numel() for name, t in bundle.tensors.items() if not name.startswith("kept."))
     sizes = bundle.manifest.sizes
