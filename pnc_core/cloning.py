@@ -14,19 +14,31 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
 
+from pnc_core.bounds import head_kinds, limits
 from pnc_core.bundle import Bundle
 from pnc_core.checkpoints import Checkpoints, State
 from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.cost import Cost
 from pnc_core.data import ImageSet
-from pnc_core.errors import ConfigError
-from pnc_core.head import CHOICE_ROWS, FittedHead, Head, HeadChoice, balanced_losses, choose_head, fit_head, shut
+from pnc_core.errors import ConfigError, PositionError
+from pnc_core.head import (
+    CHOICE_ROWS,
+    FittedHead,
+    Head,
+    HeadChoice,
+    balanced_losses,
+    choose_head,
+    fit_head,
+    seen_width,
+    shut,
+)
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, head_inputs, module_macs, seen_width
+from pnc_core.insert import Insertion, head_inputs, module_macs
 from pnc_core.job import Job, Progress, Report, Watch, piece, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.mark import Mark
-from pnc_core.memory import without_old_images
+from pnc_core.memory import kind_without_old_images, without_old_images
 from pnc_core.module import module_tensors
 from pnc_core.positions import INPUT, trace
 from pnc_core.search import Trial, probe_of, screen
@@ -34,7 +46,6 @@ from pnc_core.trials import Bench, halve
 
 JOB = "job"
 """Among a job's steps: what it was asked."""
-HEADS = ("affine", "router", "joint")
 FAST_VIEWS = 2
 """Augmented views at most that the preset `fast` fits its head on."""
 SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
@@ -84,6 +95,8 @@ def clone(
         raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
     job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
     job = replace(job, watch=watch, mark=mark)
+    if not config.old_images:
+        kind_without_old_images(job)  # refused before the search, not after it
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
         _recognise(checkpoints, config, prints, images)
@@ -216,20 +229,29 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
         return without_old_images(job, train[0], validation[0])
     rows = list(zip(grids, train, validation, strict=True))
     # The affine head reads no taps, so that one grid is enough for it.
-    choices = [HeadChoice(kind, *row) for kind in _kinds(config) for row in (rows[:1] if kind == "affine" else rows)]
-    room = config.max_size * job.source.numbers - insertion.numbers
-    fitting = [choice for choice in choices if choice.numbers <= room]
-    fitted = choose_head(fitting or choices[:1])
+    shutters = {grid: seen_width(job.target, grid) if config.locality == "strict" else 0 for grid in grids}
+    choices = [
+        HeadChoice(kind, *row, shutter=shutters[row[0]])
+        for kind in head_kinds(job)
+        for row in (rows[:1] if kind == "affine" else rows)
+    ]
+    fitted = choose_head(_fitting(job, insertion, choices))
     if config.locality == "soft":
         return fitted
     kept = next(choice for choice in choices if choice.grid == fitted.grid)
-    return shut(fitted, kept.train, kept.validation, seen_width(job.target, fitted.grid))
+    return shut(fitted, kept.train, kept.validation, kept.shutter)
 
 
-def _kinds(config: CloneConfig) -> tuple[str, ...]:
-    if config.head != "auto":
-        return (config.head,)
-    return HEADS if config.locality == "soft" else HEADS[:2]
+def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
+    """The heads with which the whole module is within its bounds: the mask has left room for the lightest."""
+    spent, most = Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
+    fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
+    if not fitting:
+        raise PositionError(
+            f"position {insertion.position}: expected a module of at most {most.numbers:,} numbers with its head, got "
+            f"{spent.numbers:,} without; raise max_size, or lower keep"
+        )
+    return fitting
 
 
 def _manifest(

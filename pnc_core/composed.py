@@ -125,6 +125,14 @@ class Composed(nn.Module):
             old: The target's logits (N, old).
             activations: By position, at least those of `reads`.
         """
+        return self.join(old, self.answers(old, activations))
+
+    def answers(self, old: Tensor, activations: dict[str, Tensor]) -> list[tuple[Tensor | None, Tensor]]:
+        """What every module says before it is scaled and joined with the others; arguments as for `answer`.
+
+        Returns:
+            Of each module in the order of attaching: correction (N, old) or None, and own logits (N, K).
+        """
         pooled: dict[tuple[tuple[str, ...], int], Tensor] = {((), 0): old[:, :0]}
         answers = []
         for module in self.attached:
@@ -133,7 +141,7 @@ class Composed(nn.Module):
             if key not in pooled:
                 pooled[key] = pool_taps([activations[n] for n in taps], [self._axes[n] for n in taps], key[1])
             answers.append(module(activations[module.manifest.position.target], pooled[key]))
-        return self.join(old, answers)
+        return answers
 
     def join(self, old: Tensor, answers: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor:
         """All logits (N, old + cloned) from the target's and every module's.

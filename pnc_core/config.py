@@ -15,6 +15,8 @@ Precision = Literal["float32", "bfloat16"]
 Localizer = Literal[
     "log-odds", "fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"
 ]
+MIN_IMAGES = 3
+"""Images that a job needs of every class: one is held out, and the screen needs two more to fit and to judge."""
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -67,9 +69,10 @@ class CloneConfig:
     position: Position | None = None
     """Fix the pair of positions instead of searching for it."""
     max_size: float = 0.6
-    """Positions whose whole module would exceed this share of the source's parameters are dropped."""
+    """Share of the source's parameters that the whole module may hold: copies, adapters and head. Less than `keep` is
+    kept where that is needed; positions where nothing fits are dropped."""
     max_macs: float | None = None
-    """Positions whose module would cost more than this share of the source's multiply-accumulates are dropped."""
+    """Share of the source's multiply-accumulates that the whole module may add to an image; as with `max_size`."""
     shortlist: int = 4
     """How many screened positions are trained; halved until one is left."""
     epochs: int = 12
@@ -87,9 +90,11 @@ class CloneConfig:
     screen_images: int = 2000
     """Images at most that the training-free screen looks at."""
     old_images: bool = True
-    """False: the job has no image of the target's own classes, and heads are fitted without."""
+    """False: the job has no image of the target's own classes, and heads are fitted without; `joint` heads, `strict`
+    locality and `refine` need some."""
     labels: bool = True
-    """False: labels are not read; the more certain of the two networks names every image."""
+    """False: labels are not read; the more certain of the two networks names every image, or the source alone where
+    there are no old images."""
     precision: Precision = "float32"
     """`bfloat16` runs the networks in bfloat16 while cloning: faster where the processor has it, other last bits."""
     validation: float = 0.25
@@ -107,6 +112,11 @@ class CloneConfig:
         _check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
         corrected = self.locality == "strict" and self.head == "joint"
         _check(not corrected, "head", "affine, router or auto where locality is strict: old answers stand", self.head)
+        blind = not self.old_images
+        learned = "where old_images is false: it is learned from images of old classes; give some, or leave it"
+        _check(not (blind and self.head == "joint"), "head", f"affine, router or auto {learned}", self.head)
+        _check(not (blind and self.locality == "strict"), "locality", f"soft {learned}", self.locality)
+        _check(not (blind and self.refine), "refine", f"0 {learned}", self.refine)
         _check(self.max_macs is None or self.max_macs > 0, "max_macs", "a share above 0, or none", self.max_macs)
         _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
         for name, low, high in _INTEGER_RANGES:

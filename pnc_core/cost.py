@@ -1,9 +1,31 @@
 """What a network's answer costs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part of a module costs."""
+
+    numbers: int
+    """Parameters and buffers."""
+    macs: int
+    """Multiply-accumulates of one image."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.numbers + other.numbers, self.macs + other.macs)
+
+    def capped(self, most: "Cost") -> "Cost":
+        """The lesser of both, number by number."""
+        return Cost(min(self.numbers, most.numbers), min(self.macs, most.macs))
+
+    def within(self, most: "Cost") -> bool:
+        """Is it above `most` in nothing?"""
+        return self.numbers <= most.numbers and self.macs <= most.macs
 
 
 def count_macs(run: Callable[[], object]) -> int:

@@ -24,6 +24,7 @@ from pnc_core.learning import match_features
 from pnc_core.positions import trace
 from pnc_core.search import Trial
 
+CONTROL: Localizer = "random"
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
 Step = Callable[[float, str], None]
 """Called with the share done, 0..1, and what was done, in a few words."""
@@ -57,7 +58,7 @@ def masking_curve(
     *,
     test: ImageSet | None = None,
     shares: Sequence[float] = SHARES,
-    localizers: Sequence[Localizer] = ("fisher", "random"),
+    localizers: Sequence[Localizer] | None = None,
     seeds: Sequence[int] = (0,),
     epochs: int = 3,
     step: Step = lambda done, message: None,
@@ -80,7 +81,7 @@ def masking_curve(
             `epochs` come from the arguments instead.
         test: Images to judge on; by default the part of `images` that a job holds out.
         shares: What to keep, each above 0 and at most 1.
-        localizers: Ways of choosing channels.
+        localizers: Ways of choosing channels, each as scored; by default the configured one beside the control.
         seeds: Of split, masks and training; the spread of a point is over them.
         epochs: Of feature matching after every cut. Without any, a tail behind a ridge adapter can be so poor
             that cutting it changes little, and the curve is flat; few are enough to compare.
@@ -97,6 +98,7 @@ def masking_curve(
     if config.position is None:
         raise ConfigError("position: expected a fixed position, got none; take the one of a bundle's manifest")
     traced = trace(*target), trace(*source)
+    localizers = localizers or tuple(dict.fromkeys((config.localizer, CONTROL)))
     total, points = len(seeds) * len(shares) * len(localizers), []
     for seed in seeds:
         job = prepare(*traced, images, replace(config, seed=seed), lambda progress: None, lambda: False)
@@ -121,7 +123,7 @@ def _one_seed(
         for localizer in localizers:
             if done is None or keep < 1:  # nothing is left to choose when all is kept
                 cut_job = replace(job, config=replace(job.config, keep=keep, localizer=localizer))
-                insertion = localize(cut_job, copy.deepcopy(whole))
+                insertion = localize(cut_job, copy.deepcopy(whole), bounded=False)
                 match_features(cut_job, insertion, epochs, f"keep {keep}", lambda share, loss: None)
                 done = _judged(cut_job, insertion, seen)
             yield replace(done, localizer=localizer)

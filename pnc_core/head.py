@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pnc_core.cost import Cost
+from pnc_core.positions import INPUT, Traced
+
 SHUT = -1e4
 """Logit of the cloned classes where a strict module is not run: finite, with probability zero."""
 SHUTTER_LOSS = 0.02
@@ -62,6 +65,21 @@ def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
     return channels * (means + (math.prod(grid) > 1))
 
 
+def seen_width(target: Traced, cells: int) -> int:
+    """How many of a head's features are the target's own; they come first."""
+    return sum(tap_width(p.channels, p.grid, cells) for p in target.positions if p.name != INPUT)
+
+
+def _rows(kind: str, old: int, new: int) -> int:
+    return {"affine": 0, "router": 1, "joint": old + new}[kind]
+
+
+def head_cost(kind: str, features: int, old: int, new: int, shutter: int = 0) -> Cost:
+    """What a head costs; arguments as for `Head`."""
+    rows, gate = _rows(kind, old, new), shutter + 1 if shutter else 0
+    return Cost(2 + rows * (features + 1) + gate, rows * features + shutter)
+
+
 class Head(nn.Module):
     """(old logits, module logits, taps) -> (old logits, new logits)."""
 
@@ -69,7 +87,7 @@ class Head(nn.Module):
         """`shutter`: how many features, the target's own, decide whether the module is run; 0: it always is."""
         super().__init__()
         self.kind, self.strict = kind, shutter > 0
-        rows = {"affine": 0, "router": 1, "joint": old + new}[kind]
+        rows = _rows(kind, old, new)
         self.scale = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
         self.weight = nn.Parameter(torch.zeros(rows, features if rows else 0))
@@ -237,26 +255,18 @@ class HeadChoice:
     grid: int
     train: HeadInputs
     validation: HeadInputs
+    shutter: int = 0
+    """How many features the shutter in front of it will read; 0: there will be none."""
 
     @property
-    def numbers(self) -> int:
-        """Numbers the head would hold."""
-        head = Head(self.kind, self.train.features.shape[1], self.train.old.shape[1], self.train.own.shape[1])
-        return sum(p.numel() for p in head.parameters())
+    def cost(self) -> Cost:
+        """What the head would cost, its shutter included."""
+        sides = self.train.old.shape[1], self.train.own.shape[1]
+        return head_cost(self.kind, self.train.features.shape[1], *sides, shutter=self.shutter)
 
 
-def with_shutter(head: Head, train: HeadInputs, validation: HeadInputs, seen: int) -> Head:
-    """The same head behind a shutter that reads the first `seen` features, the target's own.
-
-    A logistic regression of old against new; it opens for all but 2 % of the held-out new
-    images, so that accuracy is hardly touched and what stays shut costs nothing.
-
-    Args:
-        head: `affine` or `router`.
-        train: Rows that the shutter is fitted on.
-        validation: Rows that say where it opens.
-        seen: How many features are the target's.
-    """
+def _shutter(train: HeadInputs, validation: HeadInputs, seen: int) -> tuple[Tensor, Tensor]:
+    """Weight (seen,) and bias of a logistic regression of old against new on the first `seen` features."""
     old_classes = train.old.shape[1]
     sides = [_sides(rows, old_classes, seen) for rows in (train, validation)]
     fitted = min(
@@ -265,10 +275,16 @@ def with_shutter(head: Head, train: HeadInputs, validation: HeadInputs, seen: in
     )[0]
     held = sides[1].features[sides[1].labels == 1]
     found = F.linear(held, fitted.weight[0:1])[:, 0]
-    strict = Head(head.kind, train.features.shape[1], old_classes, train.own.shape[1], shutter=seen)
+    return fitted.weight[0], -torch.quantile(found[:CHOICE_ROWS], SHUTTER_LOSS)
+
+
+def _behind(shutter: tuple[Tensor, Tensor], head: Head, rows: HeadInputs) -> Head:
+    """The same head, run only where the shutter opens; `rows` have the widths of what it reads."""
+    weight, bias = shutter
+    strict = Head(head.kind, rows.features.shape[1], rows.old.shape[1], rows.own.shape[1], shutter=len(weight))
     strict.load_state_dict(head.state_dict(), strict=False)
-    strict.shutter_weight.data.copy_(fitted.weight[0])
-    strict.shutter_bias.data.copy_(-torch.quantile(found[:CHOICE_ROWS], SHUTTER_LOSS))
+    strict.shutter_weight.data.copy_(weight)
+    strict.shutter_bias.data.copy_(bias)
     return strict.requires_grad_(False)
 
 
@@ -288,6 +304,8 @@ class FittedHead:
 
     head: Head
     grid: int
+    judged: Head
+    """What the score is of: the same head before it learned from the held-out images."""
     score: Accuracy
 
 
@@ -308,7 +326,7 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
     head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head)
-    return FittedHead(head, choice.grid, score)
+    return FittedHead(head, choice.grid, best.head, score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,10 +344,21 @@ def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Tri
 
 
 def shut(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: int) -> FittedHead:
-    """A chosen head behind a shutter; see `with_shutter`."""
-    head = with_shutter(fitted.head, train, validation, seen)
-    score = accuracy(head_logits(head, validation), validation.labels, train.old.shape[1])
-    return replace(fitted, head=head, score=score)
+    """A chosen head behind a shutter that reads the first `seen` features, the target's own.
+
+    It opens for all but 2 % of the held-out new images, so that accuracy is hardly touched and
+    what stays shut costs nothing.
+
+    Args:
+        fitted: `affine` or `router`.
+        train: Rows that the shutter is fitted on.
+        validation: Rows that say where it opens, and how good what has not learned from them is.
+        seen: How many features are the target's.
+    """
+    shutter = _shutter(train, validation, seen)
+    judged, head = (_behind(shutter, part, train) for part in (fitted.judged, fitted.head))
+    score = accuracy(head_logits(judged, validation), validation.labels, train.old.shape[1])
+    return replace(fitted, head=head, judged=judged, score=score)
 
 
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
@@ -339,7 +368,12 @@ def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
 
 
 def not_worse(loss: Tensor, best: Tensor) -> bool:
-    """Is the mean loss above the best by at most one standard error of the paired difference?"""
+    """Is the mean loss above the best by at most one standard error of the paired difference?
+
+    Args:
+        loss: One number an image, (N,): views of one image are no independent evidence.
+        best: The same of the best.
+    """
     difference = loss - best
     standard_error = float(difference.std()) / math.sqrt(len(difference))
     return float(difference.mean()) <= standard_error

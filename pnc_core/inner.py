@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from pnc_core.cost import Cost
 from pnc_core.errors import PositionError
 
 RANK_SHARE = 16
@@ -31,11 +32,9 @@ class InnerAdapter(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        is_map = isinstance(layer, nn.Conv2d)
         width_in, width_out = layer.weight.shape[1], layer.weight.shape[0]
         self.stride: tuple[int, ...] | None = tuple(layer.stride) if isinstance(layer, nn.Conv2d) else None
-        rank = max(1, min(width_in, width_out) // RANK_SHARE)
-        whole = is_map and layer.weight[0, 0].numel() > 1
+        whole, rank = _is_whole(layer), _rank(width_in, width_out)
         self.bias = nn.Parameter(torch.zeros(width_out))
         self.up = nn.Parameter(torch.zeros(width_out, width_in if whole else rank))
         self.down = None if whole else nn.Parameter(_directions(rank, width_in))
@@ -47,6 +46,30 @@ class InnerAdapter(nn.Module):
             return F.linear(x, weight, self.bias)
         answer: Tensor = torch.conv2d(x, weight[:, :, None, None], self.bias, stride=self.stride)
         return answer
+
+
+def _is_whole(layer: nn.Conv2d | nn.Linear) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1
+
+
+def _rank(width_in: int, width_out: int) -> int:
+    return max(1, min(width_in, width_out) // RANK_SHARE)
+
+
+def inner_cost(layer: nn.Conv2d | nn.Linear, width_in: int, width_out: int, places: int) -> Cost:
+    """What the adapter costs beside a layer that has been cut down to these widths.
+
+    Args:
+        layer: As it is now, cut down or not.
+        width_in: Channels that it will read.
+        width_out: Channels that it will make.
+        places: How many places of one image it answers for.
+    """
+    maps = width_in * width_out
+    if _is_whole(layer):
+        return Cost(maps + width_out, maps * places)
+    rank = _rank(width_in, width_out)
+    return Cost(rank * (width_in + width_out) + width_out, maps * places + rank * maps)
 
 
 def _directions(rank: int, width: int) -> Tensor:
@@ -67,7 +90,7 @@ def insert_inner_adapters(part: fx.GraphModule, layers: Sequence[str] | None = N
     Raises:
         PositionError: a layer is not there or cannot have an adapter.
     """
-    able = {str(node.target): node for node in _adaptable(part)}
+    able = {str(node.target): node for node in adaptable(part)}
     unable = [name for name in layers or () if name not in able]
     if unable:
         raise PositionError(f"inner adapters: expected layers among {sorted(able)}, got {unable}")
@@ -93,20 +116,25 @@ def _add_beside(graph: fx.Graph, node: fx.Node, adapter: str) -> None:
     total.update_arg(0, node)
 
 
-def _adaptable(part: fx.GraphModule) -> Iterator[fx.Node]:
-    """Layers that are called once and map every place by itself, the last one left out: the head is behind it."""
+def adaptable(part: fx.GraphModule, *, grouped: bool = False) -> Iterator[fx.Node]:
+    """Layers that are called once and map every place by itself, the last one left out: the head is behind it.
+
+    Args:
+        part: A tail, cut down or not.
+        grouped: Also convolutions of separate groups, which can have an adapter once a single group is left.
+    """
     output = next(n for n in part.graph.nodes if n.op == "output")
     calls = [n for n in part.graph.nodes if n.op == "call_module"]
     targets = [n.target for n in calls]
     for node in calls:
         if targets.count(node.target) == 1 and node is not output.args[0][0]:
             layer = part.get_submodule(str(node.target))
-            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and _aligned(layer)):
+            able = isinstance(layer, nn.Conv2d) and _aligned(layer) and (grouped or layer.groups == 1)
+            if able or isinstance(layer, nn.Linear):
                 yield node
 
 
 def _aligned(layer: nn.Conv2d) -> bool:
-    """Is the centre of the kernel over the place that the stride picks, and are the channels not in groups?"""
+    """Is the centre of the kernel over the place that the stride picks?"""
     pairs = zip(layer.kernel_size, layer.padding, layer.dilation, strict=False)
-    same = not isinstance(layer.padding, str) and all(k % 2 == 1 and p == d * (k - 1) // 2 for k, p, d in pairs)
-    return same and layer.groups == 1
+    return not isinstance(layer.padding, str) and all(k % 2 == 1 and p == d * (k - 1) // 2 for k, p, d in pairs)

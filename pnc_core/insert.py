@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.adapter import Adapter, AdapterFit, input_adapter
+from pnc_core.bounds import Bounds
 from pnc_core.config import Position
 from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.extract import Tail, extract, open_tail
-from pnc_core.head import HeadInputs, pool_taps, tap_width
+from pnc_core.head import HeadInputs, pool_taps
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
-from pnc_core.positions import INPUT, Reader, Traced
+from pnc_core.positions import INPUT, Reader
 
 MAX_ROWS = 60_000
 """Rows at most that a head is fitted on: with many images fewer views are drawn."""
@@ -115,10 +116,29 @@ def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFi
 
 
 @piece("localization")
-def localize(job: Job, insertion: Insertion) -> Insertion:
-    """Keep the channels that carry the cloned classes, scored through the stitched input."""
-    kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep, job.lean(insertion.tail))
+def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Insertion:
+    """Keep the channels that carry the cloned classes, scored through the stitched input.
+
+    Args:
+        job: Images and frozen networks.
+        insertion: Stitched, with an uncut tail; left as it was.
+        bounded: Keep fewer than `keep` allows where the whole module would not be within its bounds.
+
+    Raises:
+        PositionError: nothing that is left would be.
+    """
+    hold = bounds_of(job, insertion).hold if bounded else None
+    kept = choose_channels(insertion.tail, score(job, insertion), job.config.keep, job.lean(insertion.tail), hold)
     return replace(insertion, tail=extract(insertion.tail, kept))
+
+
+def bounds_of(job: Job, insertion: Insertion) -> Bounds:
+    """What a whole module may cost that is cut from a stitched one.
+
+    Raises:
+        PositionError: none is within the bounds.
+    """
+    return Bounds(job, insertion.position, insertion.adapter, insertion.tail)
 
 
 def score(job: Job, insertion: Insertion) -> Scores:
@@ -153,16 +173,33 @@ def head_inputs_of_all(
     job: Job, insertions: Sequence[Insertion], images: ImageSet, grids: Sequence[int], views: int
 ) -> list[list[HeadInputs]]:
     """`head_inputs` of several modules for one run of the target."""
-    views = min(views, max(1, MAX_ROWS // len(images)))
-    passes: list[torch.Generator | None] = [None, *(job.generator("view", i) for i in range(views))]
     target = Reader(job.target, [p.name for p in job.target.positions])
     source = Reader(job.source, [], logits=False)
     rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
-    for generator in passes:
+    for generator in [None, *_views(job, len(images), views)]:
         for batch in job.read(images, generator, target=target, source=source):
             for mine, insertion in zip(rows, insertions, strict=True):
                 mine.append(_head_rows(job, insertion, batch, grids))
     return [_joined(mine) for mine in rows]
+
+
+def _views(job: Job, images: int, views: int) -> list[torch.Generator]:
+    """Randomness of every view that is drawn: first the order of the images, then what is done to them."""
+    return [job.generator("view", i) for i in range(min(views, max(1, MAX_ROWS // images)))]
+
+
+def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
+    """Mean over each image and its views, (images,), of one value a row of `head_inputs`.
+
+    Args:
+        job: As for `head_inputs`.
+        values: (rows,), in the order of `head_inputs`.
+        images: How many images the rows were made of.
+        views: As for `head_inputs`.
+    """
+    orders = [torch.randperm(images, generator=generator) for generator in _views(job, images, views)]
+    shown = torch.cat([torch.arange(images), *orders])
+    return values.new_zeros(images).index_add(0, shown, values) / (1 + len(orders))
 
 
 def _joined(rows: list[tuple[Tensor, ...]]) -> list[HeadInputs]:
@@ -175,11 +212,6 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
         own, made = insertion.forward(batch)
     pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
     return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
-
-
-def seen_width(target: Traced, grid: int) -> int:
-    """How many of a head's features are the target's own; they come first."""
-    return sum(tap_width(p.channels, p.grid, grid) for p in target.positions if p.name != INPUT)
 
 
 def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pnc_core.checkpoints import Checkpoints, NoCheckpoints
-from pnc_core.config import CloneConfig
+from pnc_core.config import MIN_IMAGES, CloneConfig
 from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError
 from pnc_core.extract import Tail
@@ -33,8 +33,6 @@ class Progress:
     """Numbers of the step, e.g. a trial's scores."""
 
 
-MIN_IMAGES = 3
-"""Of every class: one is held out, and the screen needs two more to fit and to judge."""
 Report = Callable[[Progress], None]
 Watch = Callable[[str], AbstractContextManager[object]]
 """Given the name of a piece of the work; the piece is done inside of what it returns, once or several times a job."""
@@ -196,14 +194,21 @@ def prepare(
 def name_images(job: Job, images: Tensor) -> ImageSet:
     """Labels for images that have none: the class that either network is surest of.
 
-    Own choice; the two softmaxes side by side are the simplest joint opinion there is.
+    Where the job has no images of old classes only the cloned ones compete. Own choice; the
+    two softmaxes side by side are the simplest joint opinion there is.
     """
     classes = (*job.target.spec.classes, *job.config.classes)
     blank = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), classes)
     readers = Reader(job.target, []), Reader(job.source, [])
     read = job.read(blank, target=readers[0], source=readers[1])
-    labels = [torch.cat([b.old.softmax(1), b.own.softmax(1)], dim=1).argmax(1).cpu() for b in read]
-    return ImageSet(images, torch.cat(labels), classes)
+    labels = torch.cat([_opinion(job, batch).argmax(1).cpu() for batch in read])
+    return ImageSet(images, labels, classes)
+
+
+def _opinion(job: Job, batch: Batch) -> Tensor:
+    """How sure the two networks are of every class, (N, N_old + K)."""
+    old = batch.old.softmax(1) if job.config.old_images else torch.full_like(batch.old, -1)
+    return torch.cat([old, batch.own.softmax(1)], dim=1)
 
 
 def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:

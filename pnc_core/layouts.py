@@ -44,6 +44,11 @@ def features(pieces: Pieces, sizes: Mapping[str, int]) -> int:
     return sum((p.width if p.group is None else sizes.get(p.group, p.width)) * p.repeat for p in pieces)
 
 
+def shrunk(count: int, side: Pieces, sizes: Mapping[str, int]) -> int:
+    """What is left of `count`, which grows with the features of a side, with `sizes[group]` channels of each group."""
+    return count * features(side, sizes) // features(side, {}) if any(p.group in sizes for p in side) else count
+
+
 def parameter_count(part: nn.Module, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> int:
     """How many numbers `part` would hold with `sizes[group]` channels left of each group.
 
@@ -52,11 +57,9 @@ def parameter_count(part: nn.Module, layouts: Mapping[str, Layout], sizes: Mappi
     counts = {name: tensor.numel() for name, tensor in part.state_dict().items()}
     for path, layout in layouts.items():
         for side, tensors in ((layout.inputs, COLUMNS), (layout.outputs, ROWS)):
-            if any(p.group in sizes for p in side):
-                whole, left = features(side, {}), features(side, sizes)
-                for name in (f"{path}.{t}" for t in tensors):
-                    if name in counts:
-                        counts[name] = counts[name] * left // whole
+            for name in (f"{path}.{t}" for t in tensors):
+                if name in counts:
+                    counts[name] = shrunk(counts[name], side, sizes)
     return sum(counts.values())
 
 

@@ -23,7 +23,7 @@ from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
 from pnc_core.head import Head, balance
-from pnc_core.insert import Insertion, localize, score, stitch, tap_features
+from pnc_core.insert import Insertion, bounds_of, localize, score, stitch, tap_features
 from pnc_core.job import Batch, Job, piece
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.masking import LearnedMask
@@ -77,8 +77,12 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Inser
         insertion: Stitched, with an uncut tail; trained in place.
         epochs: Passes over the training images.
         step: Told about every batch.
+
+    Raises:
+        PositionError: no mask leaves a module that is within its bounds.
     """
-    mask = LearnedMask(insertion.tail, score(job, insertion), job.config.keep, job.lean(insertion.tail))
+    tail, hold = insertion.tail, bounds_of(job, insertion).hold
+    mask = LearnedMask(tail, score(job, insertion), job.config.keep, job.lean(tail), hold)
     try:
         _match(job, insertion, epochs, "mask", step, mask)
     finally:

@@ -21,6 +21,8 @@ from pnc_core.layouts import COLUMNS, features
 from pnc_core.lime import VARIANTS, cell_count, surrogate, variants
 
 Scores = dict[str, Tensor]
+Hold = Callable[[dict[str, int]], bool]
+"""Given how many channels are left of each group: is the module within its other bounds?"""
 LIME_IMAGES = 16
 """Images of a batch that `lime` looks at: each costs 32 forward passes."""
 LIME_PROBES = 2
@@ -224,7 +226,9 @@ _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
 """What is averaged over images: (N, width) by group."""
 
 
-def choose_channels(tail: Tail, scores: Scores, keep: float, lean: Scores | None = None) -> dict[str, Tensor]:
+def choose_channels(
+    tail: Tail, scores: Scores, keep: float, lean: Scores | None = None, hold: Hold | None = None
+) -> dict[str, Tensor]:
     """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
 
     Args:
@@ -232,13 +236,14 @@ def choose_channels(tail: Tail, scores: Scores, keep: float, lean: Scores | None
         scores: As `score_channels` gives them.
         keep: Share of the tail's numbers that may stay, 0..1.
         lean: Added to every channel's rank, as a mark does it.
+        hold: What else a module must keep.
 
     Returns:
         int64 ascending indices of the channels to keep, by group.
     """
     if lean is None:
-        return keep_most_worthy(tail, worth(tail, scores), keep)
-    return keep_most_worthy(tail, {n: rank + lean[n] for n, rank in ranks(worth(tail, scores)).items()}, keep)
+        return keep_most_worthy(tail, worth(tail, scores), keep, hold)
+    return keep_most_worthy(tail, {n: rank + lean[n] for n, rank in ranks(worth(tail, scores)).items()}, keep, hold)
 
 
 def ranks(worths: Scores) -> Scores:
@@ -256,7 +261,7 @@ def worth(tail: Tail, scores: Scores) -> Scores:
     return {name: score / (costs[name] or 1) for name, score in scores.items()}
 
 
-def keep_most_worthy(tail: Tail, worths: Scores, keep: float) -> dict[str, Tensor]:
+def keep_most_worthy(tail: Tail, worths: Scores, keep: float, hold: Hold | None = None) -> dict[str, Tensor]:
     """The channels of highest worth whose exact cost fits the budget.
 
     The best channel of every group always stays, so that no path is cut, even where
@@ -266,11 +271,16 @@ def keep_most_worthy(tail: Tail, worths: Scores, keep: float) -> dict[str, Tenso
         tail: Opened tail.
         worths: One number a channel, by group; only their order counts.
         keep: Share of the tail's numbers that may stay, 0..1.
+        hold: What else a module must keep.
 
     Returns:
         int64 ascending indices of the channels to keep, by group.
     """
     budget = keep * tail.numbers
+
+    def fits(sizes: dict[str, int]) -> bool:
+        return tail.count(sizes) <= budget and (hold is None or hold(sizes))
+
     values, owners, channels = [], [], []
     for number, group in enumerate(tail.groups):
         value = worths[group.name].double().clone()
@@ -280,16 +290,16 @@ def keep_most_worthy(tail: Tail, worths: Scores, keep: float) -> dict[str, Tenso
         channels.append(torch.arange(group.width))
     order = torch.cat(values).argsort(descending=True, stable=True)
     owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
-    count = _largest_prefix(tail, owner, budget)
+    count = _largest_prefix(tail, owner, fits)
     return {g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)}
 
 
-def _largest_prefix(tail: Tail, owner: Tensor, budget: float) -> int:
+def _largest_prefix(tail: Tail, owner: Tensor, fits: Hold) -> int:
     """Bisect for the most channels, in order of worth, whose exact cost fits the budget."""
     low, high = len(tail.groups), len(owner)
     while low < high:
         middle = (low + high + 1) // 2
         counts = torch.bincount(owner[:middle], minlength=len(tail.groups)).tolist()
         sizes = {g.name: n for g, n in zip(tail.groups, counts, strict=True)}
-        low, high = (middle, high) if tail.count(sizes) <= budget else (low, middle - 1)
+        low, high = (middle, high) if fits(sizes) else (low, middle - 1)
     return low

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.extract import Tail
-from pnc_core.localize import Scores, keep_most_worthy, ranks, worth
+from pnc_core.localize import Hold, Scores, keep_most_worthy, ranks, worth
 
 REFRESH = 8
 """Steps between two choices of the open channels."""
@@ -24,9 +24,13 @@ REFRESH = 8
 class LearnedMask:
     """Worths of all channels of an opened tail, and the mask they make."""
 
-    def __init__(self, tail: Tail, scores: Scores, keep: float, lean: Scores | None = None) -> None:
-        """`lean` is added to the worths whenever channels are chosen, as a mark does it."""
-        self._tail, self._keep, self._steps, self._lean = tail, keep, 0, lean
+    def __init__(
+        self, tail: Tail, scores: Scores, keep: float, lean: Scores | None = None, hold: Hold | None = None
+    ) -> None:
+        """`lean` is added to the worths whenever channels are chosen, as a mark does it; `hold` says what else a
+        module must keep.
+        """
+        self._tail, self._keep, self._steps, self._lean, self._hold = tail, keep, 0, lean, hold
         self._worth = {name: nn.Parameter(value) for name, value in ranks(worth(tail, scores)).items()}
         self.open = self.kept()
         """int64 indices of the channels that are open now, by group."""
@@ -54,4 +58,4 @@ class LearnedMask:
         worths = {n: w.detach().cpu() for n, w in self._worth.items()}
         if self._lean is not None:
             worths = {n: w + self._lean[n] for n, w in worths.items()}
-        return keep_most_worthy(self._tail, worths, self._keep)
+        return keep_most_worthy(self._tail, worths, self._keep, self._hold)

@@ -10,7 +10,8 @@ between what the verdict is on new images and what it is expected to be on old o
 2 % and at most 15 % of the new images are given up: the expectation is an extrapolation.
 
 Own choice throughout. A network without batch norms remembers nothing: there, the two sides'
-logits are all there is to compare.
+logits are all there is to compare, and the most new images are given up. With an affine head the
+threshold is chosen in the same way, and there is no gate.
 """
 
 from typing import Any
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 
 from pnc_core.adapter import RidgeSums
 from pnc_core.data import batches
-from pnc_core.head import FittedHead, Head, HeadInputs, accuracy, head_logits
-from pnc_core.insert import seen_width
+from pnc_core.errors import ConfigError
+from pnc_core.head import FittedHead, Head, HeadInputs, accuracy, head_logits, seen_width
 from pnc_core.job import Job, enter
 from pnc_core.positions import Traced
 
@@ -61,6 +62,24 @@ def remembered_moments(network: Traced) -> Tensor | None:
     return torch.cat(moments).float().cpu() if moments else None
 
 
+def kind_without_old_images(job: Job) -> str:
+    """Kind of the head that is made without old images: a gate needs batch norms that remember.
+
+    Raises:
+        ConfigError: a router is asked for, and the target has none.
+    """
+    if job.config.head == "affine":
+        return "affine"
+    if remembered_moments(job.target) is not None:
+        return "router"
+    if job.config.head == "router":
+        raise ConfigError(
+            "head: expected affine or auto where old_images is false and the target has no batch norms that remember "
+            "old images, got 'router'; give images of old classes, or choose another head"
+        )
+    return "affine"
+
+
 def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> FittedHead:
     """A head from new images alone; its score is of the new side, for want of old images.
 
@@ -70,23 +89,24 @@ def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> F
         validation: Rows of held-out new images.
     """
     memory = remembered_moments(job.target)
-    kind = "affine" if memory is None else "router"
+    kind = kind_without_old_images(job)
     head = Head(kind, train.features.shape[1], train.old.shape[1], train.own.shape[1]).requires_grad_(False)
     least, most = (torch.quantile(_verdict(head, validation), share) for share in MISSED)
     threshold = most
     if memory is not None:
         own = train.first(len(job.train))
         moments = _moments(job)
-        gate = _discriminant(own, moments, memory, seen_width(job.target, 1))
-        found = own.features[:, : len(gate)] @ gate
-        head.weight[0, : len(gate)] = gate * TRUST * _verdict(head, own).std() / found.std().clamp_min(1e-6)
+        if kind == "router":
+            gate = _discriminant(own, moments, memory, seen_width(job.target, 1))
+            found = own.features[:, : len(gate)] @ gate
+            head.weight[0, : len(gate)] = gate * TRUST * _verdict(head, own).std() / found.std().clamp_min(1e-6)
         least, most = (torch.quantile(_verdict(head, validation), share) for share in MISSED)
         new = _verdict(head, own)
         old = _expected(moments, new[:, None].double(), memory)[0]
         threshold = ((new.mean() + old) / 2).float().clamp(least, most)
     head.offset.sub_(threshold)
     score = accuracy(head_logits(head, validation), validation.labels, job.old_classes)
-    return FittedHead(head, 1, score)
+    return FittedHead(head, 1, head, score)
 
 
 def _verdict(head: Head, rows: HeadInputs) -> Tensor:

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.composed import Composed
-from pnc_core.data import ImageSet
+from pnc_core.data import ImageSet, batches, preprocess
 from pnc_core.errors import DataError
-from pnc_core.evaluation import predict
+from pnc_core.evaluation import BATCH
+from pnc_core.positions import Reader
 
+Answer = tuple[Tensor | None, Tensor]
+"""A module's correction of the old logits (N, old), if any, and its own logits (N, K)."""
 WEIGHT_DECAY = 1e-3
 """On log-scale and offset: without evidence modules stay as they were calibrated."""
 
@@ -39,31 +42,54 @@ def rebalance(composed: Composed, images: ImageSet) -> Composed:
         if not len(used.only(module.manifest.classes)):
             raise DataError(f"images: expected some of {module.manifest.classes}, got none; add images of every module")
     plain = Composed(composed.target, composed.traced, composed.attached)
-    logits = predict(plain, composed.traced.spec, used.images).double()
-    owner = torch.tensor([_owner(composed, name) for name in composed.classes])
     numbers = torch.zeros(len(composed.attached), 2, dtype=torch.float64, requires_grad=True)
-    _minimise(logits, used.labels, owner, numbers)
+    _minimise(plain, *_answers(plain, used.images), used.labels, numbers)
     balance = [(float(log_scale.exp()), float(offset)) for log_scale, offset in numbers.detach().unbind()]
     return Composed(composed.target, composed.traced, composed.attached, balance)
 
 
-def _owner(composed: Composed, name: str) -> int:
-    """Index of the first module that carries the class; -1: the target has it."""
-    return next((i for i, module in enumerate(composed.attached) if name in module.manifest.classes), -1)
+def _answers(plain: Composed, images: Tensor) -> tuple[Tensor, list[Answer]]:
+    """The target's logits and every module's answer, float64, of all images."""
+    reader, spec, device = Reader(plain.traced, plain.reads), plain.traced.spec, plain.traced.device
+    rows = []
+    with torch.no_grad():
+        for index in batches(len(images), BATCH):
+            old, activations = reader(preprocess(images[index], spec, device))
+            rows.append((old, plain.answers(old, activations)))
+    modules = zip(*(answers for _, answers in rows), strict=True)
+    return _column([old for old, _ in rows]), [
+        (
+            None if parts[0][0] is None else _column([c for c, _ in parts if c is not None]),
+            _column([o for _, o in parts]),
+        )
+        for parts in modules
+    ]
 
 
-def _minimise(logits: Tensor, labels: Tensor, owner: Tensor, numbers: Tensor) -> None:
-    """Cross-entropy with the same weight for every class, by L-BFGS; `numbers` (modules, 2) is changed in place."""
-    counts = torch.bincount(labels, minlength=logits.shape[1]).double().clamp_min(1)
+def _column(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts).double().cpu()
+
+
+def _minimise(plain: Composed, old: Tensor, answers: list[Answer], labels: Tensor, numbers: Tensor) -> None:
+    """Cross-entropy of what is run, with the same weight for every class, by L-BFGS.
+
+    Args:
+        plain: Joins the modules' answers; its own balance does nothing.
+        old: The target's logits (N, old).
+        answers: Of every module.
+        labels: int64 (N,).
+        numbers: Log-scale and offset (modules, 2); changed in place.
+    """
+    counts = torch.bincount(labels, minlength=len(plain.classes)).double().clamp_min(1)
     weights = (1 / counts)[labels]
     weights = weights / weights.sum()
     optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
-    zero = torch.zeros(1, 2, dtype=torch.float64)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        log_scale, offset = torch.cat([numbers, zero])[owner].unbind(1)
-        losses = F.cross_entropy(logits * log_scale.exp() + offset, labels, reduction="none")
+        pairs = zip(answers, numbers.unbind(), strict=True)
+        scaled = [(correction, own * log_scale.exp() + offset) for (correction, own), (log_scale, offset) in pairs]
+        losses = F.cross_entropy(plain.join(old, scaled), labels, reduction="none")
         loss = (losses * weights).sum() + WEIGHT_DECAY * numbers.square().sum()
         loss.backward()
         return loss

@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.adapter import RidgeSums
+from pnc_core.bounds import limits
 from pnc_core.checkpoints import State
 from pnc_core.config import Position
+from pnc_core.cost import Cost
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.head import Accuracy, accuracy, balance, pool_taps
-from pnc_core.insert import Insertion, module_macs, stitch_all
+from pnc_core.insert import Insertion, bounds_of, module_macs, stitch_all
 from pnc_core.job import Batch, Job, Progress, piece
 from pnc_core.positions import INPUT, PositionInfo, Reader
 
@@ -101,35 +103,41 @@ def _screen(job: Job) -> list[Position]:
     fit, held = probe_of(job).split(0.25, job.generator("screen"))
     todo = candidates(job)
     usable = [one for one in stitch_all(job, todo, fit).values() if isinstance(one, Insertion)]
-    sizes = [(insertion, *_expected(job, insertion)) for insertion in usable]
-    fitting = [row for row in sizes if _within_budget(job, *row[1:])]
+    sizes = [(insertion, _expected(job, insertion)) for insertion in usable if _can_fit(job, insertion)]
+    # What has to be cut below `keep` is worth a look only where nothing else is left.
+    most = limits(job)
+    fitting = [row for row in sizes if row[1].within(most)] or [(one, cost.capped(most)) for one, cost in sizes]
     if not fitting:
         raise PositionError(
-            f"positions: expected at least one usable pair among {len(todo)}, got none whose module is at most "
+            f"positions: expected at least one usable pair among {len(todo)}, got none whose whole module is at most "
             f"{job.config.max_size} of the source's size"
             + (f" and {job.config.max_macs} of its multiply-accumulates" if job.config.max_macs else "")
-            + "; raise max_size (and max_macs), lower keep, or fix a position"
+            + " with a single channel of every group; raise max_size (and max_macs)"
         )
     stitched = time.monotonic() - started
     scores = _screen_scores(job, [row[0] for row in fitting], fit, held)
     found = []
-    for number, ((insertion, size, macs), (score, error, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
-        trial = trial_of(insertion.position, 0, score, size, macs, stitched / len(fitting) + seconds)
+    for number, ((insertion, cost), (score, error, seconds)) in enumerate(zip(fitting, scores, strict=True), 1):
+        shared = stitched / len(fitting)
+        trial = trial_of(insertion.position, 0, score, cost.numbers, cost.macs, shared + seconds)
         report_trial(job, trial, SCREEN_SHARE * number / len(fitting))
         found.append((error, insertion.position))
     return [position for _, position in sorted(found, key=lambda row: row[0])]
 
 
-def _expected(job: Job, insertion: Insertion) -> tuple[int, int]:
-    """Numbers and multiply-accumulates once the tail has been cut down to `keep`."""
+def _can_fit(job: Job, insertion: Insertion) -> bool:
+    """Can it be cut down until it is within the bounds?"""
+    try:
+        bounds_of(job, insertion)
+    except PositionError:
+        return False
+    return True
+
+
+def _expected(job: Job, insertion: Insertion) -> Cost:
+    """What it costs, about, once the tail has been cut down to `keep`."""
     keep = job.config.keep
-    return int(insertion.whole * keep) + insertion.trained_numbers, int(module_macs(job, insertion) * keep)
-
-
-def _within_budget(job: Job, size: int, macs: int) -> bool:
-    config = job.config
-    light = config.max_macs is None or macs <= config.max_macs * job.source.macs
-    return light and size <= config.max_size * job.source.numbers
+    return Cost(int(insertion.whole * keep) + insertion.trained_numbers, int(module_macs(job, insertion) * keep))
 
 
 def _screen_scores(

@@ -18,7 +18,7 @@ from pnc_core.checkpoints import State
 from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.head import Accuracy, accuracy, balanced_losses, fit_head, head_logits, not_worse
-from pnc_core.insert import Insertion, head_inputs_of_all, localize, module_macs, stitch_all
+from pnc_core.insert import Insertion, head_inputs_of_all, localize, mean_by_image, module_macs, stitch_all
 from pnc_core.job import Job, Progress
 from pnc_core.learning import match_features
 from pnc_core.search import SCREEN_SHARE, TRIAL_SHARE, Trial, probe_of, report_trial, trial_of
@@ -61,7 +61,7 @@ class Ranked:
     position: Position
     trial: Trial
     losses: Tensor
-    """Balanced cross-entropy of every held-out view."""
+    """Balanced cross-entropy of every held-out image, the mean over its views."""
 
 
 def halve(job: Job, positions: list[Position]) -> tuple[Position, int]:
@@ -162,14 +162,15 @@ class Bench:
 
 
 def judge(job: Job, running: list[Insertion], probe: ImageSet) -> list[tuple[Accuracy, Tensor]]:
-    """Joint accuracy and balanced losses with a router on globally pooled taps."""
+    """Joint accuracy of a router on globally pooled taps, and its balanced loss on every held-out image."""
     validation = job.validation.sample(job.config.screen_images, job.generator("judge"))
     found = []
     train_rows, held_rows = (head_inputs_of_all(job, running, i, (1,), TRIAL_VIEWS) for i in (probe, validation))
     for (train,), (held,) in zip(train_rows, held_rows, strict=True):
         head = fit_head("router", train)
         score = accuracy(head_logits(head, held), held.labels, job.old_classes)
-        found.append((score, balanced_losses(head, held)))
+        losses = balanced_losses(head, held)
+        found.append((score, mean_by_image(job, losses, len(validation), TRIAL_VIEWS)))
     return found
 
 

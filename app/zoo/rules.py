@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from app.zoo import archive
 from app.zoo.errors import Invalid, Problem
 from app.zoo.tables import DatasetRow, VersionRow
-from pnc_core.config import CloneConfig
+from pnc_core.config import MIN_IMAGES, CloneConfig
 
-MIN_IMAGES = 8
-"""Images that every cloned class needs, and the target's classes together."""
-MIN_OLD_CLASSES = 2
-"""How many of the target's classes must have images; one alone cannot show forgetting."""
 LARGE_MACS = 10**14
 """Jobs of more multiply-accumulates are large: about half an hour of one processor core."""
 _PASSES = 3
@@ -29,7 +25,7 @@ class Estimate:
     macs: int | None
     """Multiply-accumulates of screening and training; None while a version is validating."""
     module_parameters: int | None
-    """Largest module that `keep` and `max_size` allow; None while the source is validating."""
+    """Largest module that `max_size` allows; None while the source is validating."""
 
 
 def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> list[Problem]:
@@ -57,7 +53,7 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
     if target.macs is not None and source.macs is not None:
         learned = config.epochs + config.refine + config.shortlist if config.preset == "joint" else 1
         macs = int((old + new) * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
-    parameters = None if source.parameters is None else int(source.parameters * min(config.max_size, config.keep, 1.0))
+    parameters = None if source.parameters is None else int(source.parameters * config.max_size)
     return Estimate(old, new, macs, parameters)
 
 
@@ -129,18 +125,16 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
             yield Problem(
                 "/dataset",
                 "too_few_images",
-                f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}",
+                f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
+                "add some",
             )
-    old = {name: counts[name] for name in target.spec["classes"] if counts.get(name, 0) > 0}
-    if not config.old_images:
-        return
-    if len(old) < MIN_OLD_CLASSES or sum(old.values()) < MIN_IMAGES:
+    short = [name for name in target.spec["classes"] if counts.get(name, 0) < MIN_IMAGES]
+    if config.old_images and short:
         yield Problem(
             "/dataset",
             "too_few_old_images",
-            f"expected at least {MIN_IMAGES} images of {MIN_OLD_CLASSES} or more of the target's classes "
-            f"({_some(target.spec['classes'])}) in {dataset.id}, got {sum(old.values())} of {len(old)}; "
-            "add some, or set old_images to false if there are none",
+            f"expected at least {MIN_IMAGES} images of each of the target's {len(target.spec['classes'])} classes in "
+            f"{dataset.id}, got fewer of {_some(short)}; add some, or set old_images to false if there are none",
         )
 
 

@@ -133,7 +133,7 @@ def test_the_masking_curve_is_at_the_bundle_s_position(files: Files) -> None:
     assert done.exit_code == 0, done.output
     points = files.evidence("masking")["masking"]
     assert len(points) == 14
-    assert {p["localizer"] for p in points} == {"fisher", "random"}
+    assert {p["localizer"] for p in points} == {"log-odds", "random"}
     assert (files.root / "masking" / "masking.svg").stat().st_size > 1000
 
 

@@ -171,7 +171,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Verdict": {
         "valid": True,
         "problems": [],
-        "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 51410},
+        "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 61692},
     },
     "Event": {
         "id": f"evt_{_ID}",

@@ -99,7 +99,7 @@ class Estimate(Answer):
     macs: int | None
     """Multiply-accumulates of screening and training."""
     module_parameters: int | None
-    """Largest module that `keep` and `max_size` allow."""
+    """Largest module that `max_size` allows."""
 
 
 class Verdict(Answer):

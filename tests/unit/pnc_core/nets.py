@@ -11,9 +11,9 @@ from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
-from pnc_core.head import Accuracy, Head, tap_width
+from pnc_core.head import Accuracy, Head, seen_width, tap_width
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, seen_width, stitch
+from pnc_core.insert import Insertion, stitch
 from pnc_core.job import Job, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module import module_tensors

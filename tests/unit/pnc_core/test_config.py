@@ -57,6 +57,18 @@ def test_a_fraction_is_not_an_integer(name: str) -> None:
         CloneConfig(**{"classes": ("a",), name: 33.5 if name == "screen_images" else 2.5})
 
 
+@pytest.mark.parametrize(("name", "value"), [("head", "joint"), ("locality", "strict"), ("refine", 2)])
+def test_what_needs_old_images_is_refused_without_them(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: expected .+ old_images is false: .+, got {value!r}$"):
+        CloneConfig(**{"classes": ("a",), "old_images": False, name: value})
+    CloneConfig(**{"classes": ("a",), name: value})
+
+
+@pytest.mark.parametrize("head", ["auto", "affine", "router"])
+def test_heads_that_need_no_old_images_are_allowed_without_them(head: str) -> None:
+    CloneConfig(classes=("a",), old_images=False, head=head)
+
+
 def test_the_ends_of_the_ranges_are_allowed() -> None:
     CloneConfig(classes=("a",), keep=1, max_size=2, validation=0.05, learning_rate=1, shortlist=1, epochs=1, seed=0)
     CloneConfig(classes=("a",), validation=0.5, shortlist=64, epochs=1000, tap_grid=8, views=100, seed=2**32 - 1)

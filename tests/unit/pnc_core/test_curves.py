@@ -42,7 +42,7 @@ def test_with_everything_kept_it_is_the_uncut_tail(pair: Pair, curve: list[Maski
     head = fit_head("router", train)
     wanted = judge(head_logits(head, test), test.old, test.labels)
     numbers = whole.whole + whole.trained_numbers + sum(p.numel() for p in head.parameters())
-    for localizer in ("fisher", "random"):
+    for localizer in ("log-odds", "random"):
         point = next(p for p in curve if (p.seed, p.localizer, p.keep) == (0, localizer, 1.0))
         assert (point.old, point.new, point.locality) == (wanted.old, wanted.new, wanted.locality)
         own = test.own.argmax(1) + 5 == test.labels
@@ -51,13 +51,13 @@ def test_with_everything_kept_it_is_the_uncut_tail(pair: Pair, curve: list[Maski
 
 
 def test_there_is_a_point_for_every_seed_share_and_localizer(curve: list[MaskingPoint]) -> None:
-    expected = [(s, k, name) for s in (0, 1) for k in (1.0, 0.5, 0.1) for name in ("fisher", "random")]
+    expected = [(s, k, name) for s in (0, 1) for k in (1.0, 0.5, 0.1) for name in ("log-odds", "random")]
     assert [(p.seed, p.keep, p.localizer) for p in curve] == expected
     assert all(p.average == pytest.approx((p.old + p.new) / 2) for p in curve)
 
 
 def test_modules_get_smaller_and_in_the_end_worse(curve: list[MaskingPoint]) -> None:
-    for localizer in ("fisher", "random"):
+    for localizer in ("log-odds", "random"):
         sizes = [p.size for p in curve if (p.seed, p.localizer) == (0, localizer)]
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[-1] < 0.2 * sizes[0]
@@ -65,7 +65,17 @@ def test_modules_get_smaller_and_in_the_end_worse(curve: list[MaskingPoint]) -> 
 
 
 def test_half_of_the_tail_chosen_by_localization_is_better_than_a_random_half(curve: list[MaskingPoint]) -> None:
-    assert _mean(curve, "fisher", 0.5) > _mean(curve, "random", 0.5) + 0.05
+    assert _mean(curve, "log-odds", 0.5) > _mean(curve, "random", 0.5) + 0.05
+
+
+def test_the_configured_localizer_is_shown_beside_the_control(pair: Pair) -> None:
+    def shown(localizer: str) -> list[str]:
+        config = dataclasses.replace(CONFIG, localizer=localizer)
+        points = masking_curve(pair.target, pair.source, pair.images, config, shares=(0.5,), epochs=0)
+        return [p.localizer for p in points]
+
+    assert shown("magnitude") == ["magnitude", "random"]
+    assert shown("random") == ["random"]
 
 
 def test_points_do_not_depend_on_what_was_made_before_them(pair: Pair) -> None:

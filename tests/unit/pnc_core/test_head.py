@@ -12,6 +12,7 @@ from pnc_core.head import (
     head_logits,
     not_worse,
     pool_taps,
+    shut,
     tap_width,
 )
 
@@ -163,6 +164,27 @@ def test_a_better_head_wins_over_a_simpler_one() -> None:
     assert fitted.grid == 1
 
 
+def test_the_score_behind_a_shutter_is_of_what_has_not_seen_the_held_out_images() -> None:
+    noise = _noise(24, 0), _noise(24, 1)
+    fitted = choose_head([HeadChoice("router", 1, *noise)])
+    again = accuracy(head_logits(fitted.head, noise[1]), noise[1].labels, OLD)
+    strict = shut(fitted, *noise, seen=30)
+    assert again.average > fitted.score.average + 0.2  # refitted on them it has learned them by heart
+    assert strict.head.strict
+    assert strict.score.average <= fitted.score.average
+    assert torch.equal(strict.head.weight, fitted.head.weight)
+    assert torch.equal(strict.judged.shutter_weight, strict.head.shutter_weight)
+
+
+def _noise(count: int, seed: int) -> HeadInputs:
+    """Both sides are as sure of any image, and the taps have nothing to do with which side it is of."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % (OLD + NEW)
+    logits = torch.nn.functional.one_hot(labels, OLD + NEW).float() * 6
+    logits[labels < OLD, OLD], logits[labels >= OLD, 0] = 6, 6
+    return HeadInputs(logits[:, :OLD], logits[:, OLD:], torch.randn(count, 60, generator=generator), labels)
+
+
 def test_not_worse_allows_one_standard_error() -> None:
     best = torch.zeros(100)
     noise = torch.linspace(-1, 1, 100)
@@ -181,7 +203,7 @@ def test_accuracy_judges_both_sides_over_all_classes() -> None:
 
 def test_the_number_of_a_head_s_numbers_is_counted() -> None:
     rows = _inputs(20)
-    sizes = [HeadChoice(kind, 1, rows, rows).numbers for kind in ("affine", "router", "joint")]
+    sizes = [HeadChoice(kind, 1, rows, rows).cost.numbers for kind in ("affine", "router", "joint")]
     assert sizes == [2, 2 + FEATURES + 1, 2 + 5 * (FEATURES + 1)]
 
 

@@ -6,7 +6,7 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.extract import copied_tensors
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, head_inputs, localize, stitch
+from pnc_core.insert import Insertion, head_inputs, localize, mean_by_image, stitch
 from pnc_core.job import Job
 from pnc_core.learning import match_features
 from tests.unit.pnc_core import nets
@@ -100,3 +100,13 @@ def test_heads_see_the_images_and_then_their_views(job: Job) -> None:
     assert torch.equal(one.old, two.old)
     # Taps of 8, 8, 16 and 32 channels of the target, of 16 and 32 of the module, on grids of 2x2 or more.
     assert (one.features.shape[1], two.features.shape[1]) == (2 * 112, (4 + 1) * 112)
+
+
+def test_the_views_of_an_image_are_found_again_among_the_rows(pair: Pair) -> None:
+    config = CloneConfig(classes=("9", "7"), batch_size=16, augment="none")
+    job = nets.job(pair.target, pair.source, pair.images, config)
+    (rows,) = head_inputs(job, stitch(job, MIDDLE, job.train), job.validation, (1,), 2)
+    assert len(rows.labels) == 3 * len(job.validation)
+    for column in (rows.own[:, 0], rows.features[:, 1]):  # unchanged views: three times the same number
+        found = mean_by_image(job, column, len(job.validation), 2)
+        assert torch.allclose(found, column[: len(job.validation)], rtol=1e-4, atol=1e-5)

@@ -3,9 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from pnc_core.config import CloneConfig
+from pnc_core.config import MIN_IMAGES, CloneConfig
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError
+from pnc_core.job import name_images
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -53,6 +54,22 @@ def test_a_class_that_both_networks_have_is_refused(pair: Pair) -> None:
 def test_missing_images_are_named(pair: Pair) -> None:
     with pytest.raises(DataError, match=r"fewer of \['0', '7'\]"):
         _job(pair, pair.images.only(tuple("12345689")))
+
+
+def test_as_few_images_as_the_bound_says_are_enough(pair: Pair) -> None:
+    few = torch.cat([torch.nonzero(pair.images.labels == c).flatten()[:MIN_IMAGES] for c in range(10)])
+    assert len(_job(pair, pair.images.take(few)).validation) == 7
+    with pytest.raises(DataError, match=rf"at least {MIN_IMAGES} of every .+ got fewer of \['0'\]"):
+        _job(pair, pair.images.take(few[1:]))
+
+
+def test_without_labels_and_old_images_only_cloned_classes_are_named(pair: Pair) -> None:
+    new = pair.images.only(("9", "7"))
+    job = _job(pair, new, labels=False, old_images=False)
+    assert len(job.train) + len(job.validation) == len(new)
+    named = name_images(job, new.images)
+    assert int(named.labels.min()) == job.old_classes
+    assert float((named.labels - job.old_classes == new.labels).float().mean()) > 0.9
 
 
 def test_reading_gives_both_networks_own_answers(pair: Pair) -> None:

@@ -1,15 +1,16 @@
 import copy
+import math
 
 import pytest
 import torch
 
 from pnc_core.bundle import Bundle
-from pnc_core.composed import attach, detach
+from pnc_core.composed import Composed, attach, detach
 from pnc_core.config import NetworkSpec, Position
-from pnc_core.data import preprocess
+from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import DataError, MismatchError
 from pnc_core.evaluation import evaluate, predict
-from pnc_core.rebalance import rebalance
+from pnc_core.rebalance import WEIGHT_DECAY, rebalance
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -68,6 +69,29 @@ def test_rebalancing_mends_a_module_that_shouts(pair: Pair) -> None:
     assert after.average > before.average + 0.1
     assert after.old > 0.8
     assert mended.balance[0] != (1.0, 0.0)
+
+
+def test_a_class_of_two_modules_is_rebalanced_as_it_is_run(pair: Pair) -> None:
+    loud, fair = _module(pair, "9", offset=30.0), _module(pair, "9", _second_source(pair))
+    composed = attach(attach(pair.target[0], fair), loud)
+    mended = rebalance(composed, pair.images)
+    assert evaluate(mended, pair.test).average > evaluate(composed, pair.test).average + 0.1
+    best = _loss(mended, pair.images)
+    for module in (0, 1):
+        for change in (-0.5, 0.5):
+            balance = [list(numbers) for numbers in mended.balance]
+            balance[module][1] += change
+            moved = Composed(mended.target, mended.traced, mended.attached, [(s, o) for s, o in balance])
+            assert _loss(moved, pair.images) > best - 1e-6
+
+
+def _loss(composed: Composed, images: ImageSet) -> float:
+    """What rebalancing minimises, of the network as it is run."""
+    used = images.only(composed.classes)
+    logits = predict(composed, composed.traced.spec, used.images).double()
+    losses = torch.nn.functional.cross_entropy(logits, used.labels, reduction="none")
+    by_class = torch.stack([losses[used.labels == c].mean() for c in range(len(composed.classes))]).mean()
+    return float(by_class) + WEIGHT_DECAY * sum(math.log(s) ** 2 + o**2 for s, o in composed.balance)
 
 
 def test_the_order_inside_a_module_and_of_the_old_stays(pair: Pair) -> None:

@@ -106,6 +106,12 @@ class _Remembered(NoCheckpoints):
         return self._state if step == self._step else None
 
 
+def test_positions_are_compared_by_images_and_not_by_views(pair: Pair) -> None:
+    job = _job(pair)
+    (state,) = Bench(job).work([str(Step(1, 0, screen(job)[0]))])
+    assert state.tensors["losses"].shape == job.validation.sample(120, job.generator("judge")).labels.shape
+
+
 def test_the_second_round_goes_on_where_another_process_has_ended_the_first(pair: Pair) -> None:
     job = _job(pair, epochs=8)
     first = Step(1, 2, screen(job)[0])

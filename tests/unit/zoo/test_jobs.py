@@ -10,7 +10,7 @@ from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound
 from app.zoo.ids import new_id
 from app.zoo.tables import BundleRow, EventRow, JobRow, ModuleRow
 from app.zoo.zoo import Zoo
-from pnc_core.config import CloneConfig
+from pnc_core.config import MIN_IMAGES, CloneConfig
 from tests.unit.zoo import seeds
 
 
@@ -38,7 +38,7 @@ def test_the_estimate_counts_images_and_work(zoo: Zoo, session: Session) -> None
     problems, estimate = jobs.validate(session, request)
     assert problems == []
     assert estimate is not None
-    assert (estimate.old_images, estimate.new_images, estimate.module_parameters) == (50, 20, 500)
+    assert (estimate.old_images, estimate.new_images, estimate.module_parameters) == (50, 20, 600)
     _, longer = jobs.validate(session, replace(request, config=replace(request.config, epochs=100)))
     assert longer is not None
     assert longer.macs is not None
@@ -64,10 +64,16 @@ def test_every_reference_that_leads_nowhere_is_named(zoo: Zoo, session: Session)
 
 def test_images_of_new_and_old_classes_are_needed(zoo: Zoo, session: Session) -> None:
     request = seeds.request(session, zoo)
-    few = seeds.dataset(session, zoo, images=7)
+    few = seeds.dataset(session, zoo, images=MIN_IMAGES)
+    assert jobs.validate(session, replace(request, dataset=few.id))[0] == []
+    few.counts |= {"7": MIN_IMAGES - 1, "8": 0}
     assert _codes(session, replace(request, dataset=few.id)) == [("/dataset", "too_few_images")] * 2
-    few.counts = {"7": 100, "8": 100, "0": 100}
+    few.counts = {str(digit): 100 for digit in range(10)} | {"0": MIN_IMAGES - 1}
+    few.counts.pop("1")
     assert _codes(session, replace(request, dataset=few.id)) == [("/dataset", "too_few_old_images")]
+    (problem,), _ = jobs.validate(session, replace(request, dataset=few.id))
+    assert f"at least {MIN_IMAGES} images of each of the target's 5 classes" in problem.detail
+    assert "got fewer of 0, 1;" in problem.detail
 
 
 def test_a_version_cannot_be_cloned_into_itself(zoo: Zoo, session: Session) -> None:

@@ -1,0 +1,208 @@
+"""How large and how slow a module may become, known before its tail is cut.
+
+A layer's numbers and multiply-accumulates shrink along what it reads and along what it
+makes; one pass of the uncut tail says what each costs whole. With front adapter, calibration, inner
+adapters and the lightest head on top that is the exact cost of a finished module, so that a mask is
+only chosen among those that keep `max_size` and `max_macs`.
+
+Own choice.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pnc_core.adapter import Adapter
+from pnc_core.attention import Heads
+from pnc_core.config import Position
+from pnc_core.cost import Cost, count_macs
+from pnc_core.errors import PositionError
+from pnc_core.extract import Tail
+from pnc_core.head import head_cost, seen_width, tap_width
+from pnc_core.inner import adaptable, inner_cost
+from pnc_core.job import Job
+from pnc_core.layouts import Layout, Pieces, shrunk
+from pnc_core.memory import kind_without_old_images
+
+HEADS = ("affine", "router", "joint")
+"""From light to free."""
+Sizes = Mapping[str, int]
+"""How many channels are left of each group."""
+
+
+def limits(job: Job) -> Cost:
+    """What a whole module may cost at most."""
+    config, source = job.config, job.source
+    macs = sys.maxsize if config.max_macs is None else int(config.max_macs * source.macs)
+    return Cost(int(config.max_size * source.numbers), macs)
+
+
+def head_kinds(job: Job) -> tuple[str, ...]:
+    """The heads that a job chooses from, the lightest first."""
+    config = job.config
+    if not config.old_images:
+        return (kind_without_old_images(job),)
+    if config.head != "auto":
+        return (config.head,)
+    return HEADS if config.locality == "soft" else HEADS[:2]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Multiply-accumulates of the uncut tail that shrink with the same channels."""
+
+    macs: int
+    sides: tuple[Pieces, ...]
+
+    def left(self, sizes: Sizes) -> int:
+        count = self.macs
+        for side in self.sides:
+            count = shrunk(count, side, sizes)
+        return count
+
+
+class _Meter(fx.Interpreter):
+    """Runs an uncut tail and notes what every node costs and how many numbers it makes."""
+
+    def __init__(self, part: fx.GraphModule) -> None:
+        super().__init__(part)
+        self.macs: dict[str, int] = {}
+        self.made: dict[str, int] = {}
+        self._counter = FlopCounterMode(display=False)
+
+    def measure(self, activation: Tensor) -> "_Meter":
+        with torch.no_grad(), self._counter:
+            self.run(activation)
+        return self
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self._counter.get_total_flops()
+        answer = super().run_node(n)
+        self.macs[n.name] = (self._counter.get_total_flops() - before) // 2
+        self.made[n.name] = answer.numel() if isinstance(answer, Tensor) else 0
+        return answer
+
+
+class TailCost:
+    """What an opened tail will cost with so many channels of each group, with all that is learned inside it.
+
+    Args:
+        tail: As `open_tail` gave it.
+        shape: Of one activation at the tail's start, without the batch; None: multiply-accumulates are not
+            asked for, and are 0.
+        inner: Whether inner adapters will be put in.
+    """
+
+    def __init__(self, tail: Tail, shape: tuple[int, ...] | None, *, inner: bool) -> None:
+        self._tail = tail
+        self._meter = None if shape is None else _Meter(tail.part).measure(torch.zeros(1, *shape, device=_device(tail)))
+        self._shares = [] if self._meter is None else self._measured(self._meter)
+        self._beside = list(adaptable(tail.part, grouped=True)) if inner else []
+
+    def __call__(self, sizes: Sizes) -> Cost:
+        """Copies, calibration and inner adapters."""
+        calibration = 2 * sum(sizes[group.name] for group in self._tail.groups)
+        copies = Cost(self._tail.count(dict(sizes)) + calibration, sum(share.left(sizes) for share in self._shares))
+        whole = sum((self._adapter(node, sizes) for node in self._beside), start=copies)
+        return whole if self._meter else Cost(whole.numbers, 0)
+
+    def _measured(self, meter: _Meter) -> list[_Share]:
+        nodes = [node for node in self._tail.part.graph.nodes if meter.macs[node.name]]
+        return [share for node in nodes for share in self._shares_of(node, meter)]
+
+    def _shares_of(self, node: fx.Node, meter: _Meter) -> list[_Share]:
+        name, macs = _layer(node), meter.macs[node.name]
+        layout = self._tail.layouts.get(name)
+        if layout is None:
+            return [_Share(macs, ())]
+        whole = (layout.inputs, layout.outputs)
+        layer = self._tail.part.get_submodule(name)
+        if not isinstance(layer, Heads):
+            return [_Share(macs, whole)]
+        # Queries, keys and values are a layer's; what heads make of them goes by the number of heads alone.
+        projected = meter.made[node.name] // layer.width * layer.in_proj_weight.numel()
+        return [_Share(projected, whole), _Share(macs - projected, (layout.outputs,))]
+
+    def _adapter(self, node: fx.Node, sizes: Sizes) -> Cost:
+        layer = self._tail.part.get_submodule(str(node.target))
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        layout = self._tail.layouts.get(str(node.target), Layout())
+        width_out, width_in = layer.weight.shape[:2]
+        places = self._meter.made[node.name] // width_out if self._meter else 0
+        if shrunk(getattr(layer, "groups", 1), layout.outputs, sizes) > 1:
+            return Cost(0, 0)
+        return inner_cost(
+            layer, shrunk(width_in, layout.inputs, sizes), shrunk(width_out, layout.outputs, sizes), places
+        )
+
+
+def _device(tail: Tail) -> torch.device:
+    return next(iter(tail.gates.values())).scale.device
+
+
+def _layer(node: fx.Node) -> str:
+    """The module whose tensors a node works with."""
+    if node.op == "call_module":
+        return str(node.target)
+    owners = (str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr")
+    return next(owners, "")
+
+
+class Bounds:
+    """What the whole module at one position may cost, and what it will with so many channels of each group.
+
+    Args:
+        job: Its configuration says what is allowed, as shares of the source.
+        position: Where.
+        adapter: In front of the tail.
+        tail: Uncut.
+
+    Raises:
+        PositionError: not even one channel of every group is within the bounds.
+    """
+
+    def __init__(self, job: Job, position: Position, adapter: Adapter, tail: Tail) -> None:
+        self._job, self._tail, self._most = job, tail, limits(job)
+        self._kind, self._seen = head_kinds(job)[0], seen_width(job.target, 1)
+        config, shape = job.config, job.source.position(position.source).shape
+        inner = config.inner_adapters and config.preset == "joint"
+        self._inside = TailCost(tail, None if config.max_macs is None else shape, inner=inner)
+        phi = torch.zeros(1, *job.target.position(position.target).shape, device=job.target.device)
+        self._front = Cost(sum(p.numel() for p in adapter.parameters()), count_macs(lambda: adapter(phi)))
+        self._check(position)
+
+    def cost(self, sizes: Sizes) -> Cost:
+        """Of adapters, calibration, copies and the lightest head."""
+        return self._front + self._inside(sizes) + self._head(sizes)
+
+    def hold(self, sizes: Sizes) -> bool:
+        """Is the module within its bounds?"""
+        return self.cost(sizes).within(self._most)
+
+    def _head(self, sizes: Sizes) -> Cost:
+        job, tail = self._job, self._tail
+        infos = zip(map(job.source.position, tail.taps), tail.tap_groups, strict=True)
+        made = sum(tap_width(info.channels if g is None else sizes[g], info.grid, 1) for info, g in infos)
+        shutter = self._seen if job.config.locality == "strict" else 0
+        return head_cost(self._kind, self._seen + made, job.old_classes, len(job.cloned), shutter)
+
+    def _check(self, position: Position) -> None:
+        config, most = self._job.config, self._most
+        least = self.cost({group.name: 1 for group in self._tail.groups})
+        if least.numbers > most.numbers:
+            raise PositionError(
+                f"position {position}: expected a module of at most {most.numbers:,} numbers in all, as max_size "
+                f"{config.max_size} says, got {least.numbers:,} with a single channel of every group; raise max_size, "
+                "or take another position"
+            )
+        if least.macs > most.macs:
+            raise PositionError(
+                f"position {position}: expected a module of at most {most.macs:,} multiply-accumulates, as max_macs "
+                f"{config.max_macs} says, got {least.macs:,} with a single channel of every group; raise max_macs, "
+                "or take another position"
+            )
