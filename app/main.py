@@ -57,7 +57,7 @@ A POST with an `Idempotency-Key` can be repeated for 24 hours without being done
 TAGS = [
     {"name": "uploads", "description": "Files on their way in."},
     {"name": "models", "description": "Registered networks and their immutable versions."},
-    {"name": "datasets", "description": "Labelled images that jobs work with."},
+    {"name": "datasets", "description": "Images that jobs work with."},
     {"name": "cloning jobs", "description": "Give a target some classes of a source."},
     {"name": "modules", "description": "What was cloned, and its bundles."},
     {"name": "purges", "description": "What was archived goes for good, and its bytes with it."},

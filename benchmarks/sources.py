@@ -29,7 +29,7 @@ from benchmarks.zoo import Network, train_or_load, zoo_recipe
 from pnc_core.cloning import clone
 from pnc_core.composed import Composed, attach
 from pnc_core.evaluation import predict
-from pnc_core.rebalance import rebalance
+from pnc_core.rebalancing import rebalance
 
 SOURCES, CLASSES = 5, 10
 

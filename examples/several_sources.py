@@ -4,8 +4,7 @@ import torch
 from rich.progress import Progress
 
 from app.demo import Network, handwritten, trained
-from pnc_core import CloneConfig, attach, clone, detach, evaluate, fingerprint
-from pnc_core.rebalance import rebalance
+from pnc_core import CloneConfig, attach, clone, detach, evaluate, fingerprint, rebalance
 
 torch.set_num_threads(1)  # networks this small only wait for each other on several
 generator = torch.Generator().manual_seed(0)

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from pnc_core.cloning import clone
     from pnc_core.composed import Composed, attach, detach
     from pnc_core.config import CloneConfig, NetworkSpec, Position
+    from pnc_core.curves import masking_curve, position_curve
     from pnc_core.data import ImageSet, preprocess
     from pnc_core.evaluation import evaluate
+    from pnc_core.evidence import verify_bundle
     from pnc_core.export import to_onnx, to_program, to_pt2
     from pnc_core.identity import fingerprint
     from pnc_core.networks import architectures, build_network, load_network, load_weights
+    from pnc_core.rebalancing import rebalance
 
 _HOME = {
     "Bundle": "bundle",
@@ -37,11 +40,15 @@ _HOME = {
     "fingerprint": "identity",
     "load_network": "networks",
     "load_weights": "networks",
+    "masking_curve": "curves",
+    "position_curve": "curves",
     "preprocess": "data",
     "read_bundle": "bundle",
+    "rebalance": "rebalancing",
     "to_onnx": "export",
     "to_program": "export",
     "to_pt2": "export",
+    "verify_bundle": "evidence",
 }
 __all__ = [
     "Bundle",
@@ -59,11 +66,15 @@ __all__ = [
     "fingerprint",
     "load_network",
     "load_weights",
+    "masking_curve",
+    "position_curve",
     "preprocess",
     "read_bundle",
+    "rebalance",
     "to_onnx",
     "to_program",
     "to_pt2",
+    "verify_bundle",
 ]
 
 

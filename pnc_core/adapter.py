@@ -2,9 +2,10 @@
 
 Resize to the source's grid where it differs, then one linear map of channels
 (a 1x1 convolution; for tokens the same thing), then ReLU where the source's
-activation is never negative. It starts as the ridge regression of source
-activations on target activations, which is already a good module, and is then
-trained by feature matching.
+activation is never negative. Maps and tokens meet on the grid of the patches;
+class and register tokens are a linear map of their own. It starts as the ridge
+regression of source activations on target activations, which is already a good
+module, and is then trained by feature matching.
 
 Source: the paper's abstract (insertion through an adapter);
 the ridge start is our own choice (it ranks positions without training).
@@ -16,41 +17,71 @@ from torch.nn import functional as F
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import PositionError
+from pnc_core.manifest import Resize
 from pnc_core.positions import INPUT, PositionInfo
 
 
 class Adapter(nn.Module):
     """phi (N, *target shape) -> A(phi) (N, *source shape)."""
 
-    def __init__(self, target: PositionInfo, source: PositionInfo, *, relu: bool) -> None:
+    def __init__(self, target: PositionInfo, source: PositionInfo, *, relu: bool, resize: Resize = "cells") -> None:
         super().__init__()
-        if len(target.shape) != len(source.shape):
+        self.target_axis, self.source_axis, self.relu, self.resize = target.axis, source.axis, relu, resize
+        self.direct = target.grid == source.grid
+        """Every place of the one is the same place of the other."""
+        if not self.direct and None in (target.places, source.places):
             raise PositionError(
-                f"positions {target.name!r} -> {source.name!r}: expected both maps or both tokens, "
-                f"got shapes {target.shape} and {source.shape}; choose another pair"
+                f"positions {target.name!r} -> {source.name!r}: expected maps, tokens that are patches of a map, or "
+                f"equally many tokens, got shapes {target.shape} and {source.shape}; choose another pair"
             )
-        if len(target.shape) == 2 and target.grid != source.grid:
-            raise PositionError(f"positions: expected equally many tokens, got {target.grid} and {source.grid}")
-        self.target_axis, self.source_axis, self.grid, self.relu = target.axis, source.axis, source.grid, relu
+        self.local = self.direct or (_in_cells(target) and _in_cells(source))
+        """Do the cells that `pnc_core.lime` blocks lie at the same places of both?"""
+        self._target, self._source = target, source
         self.weight = nn.Parameter(torch.zeros(source.channels, target.channels))
         self.bias = nn.Parameter(torch.zeros(source.channels))
+        self.leading = 0 if self.direct else source.leading
+        if self.leading:
+            self.leading_weight = nn.Parameter(torch.zeros(self.leading * source.channels, target.channels))
+            self.leading_bias = nn.Parameter(torch.zeros(self.leading * source.channels))
 
     def aligned(self, phi: Tensor) -> Tensor:
-        """Channels last, on the source's grid: (N, *grid, C_t)."""
-        x = phi.movedim(self.target_axis, 1)
-        if x.ndim == 4 and tuple(x.shape[2:]) != self.grid:
-            x = _resize(x, self.grid)
-        return x.movedim(1, -1)
+        """Channels last, on the source's grid: (N, *grid, C_t), without leading tokens."""
+        x = phi.movedim(self.target_axis, -1)
+        if self.direct:
+            return x
+        rows, columns = self._target.places or ()
+        wanted = self._source.places or ()
+        if x.ndim == 3:
+            x = x[:, self._target.leading :].unflatten(1, (rows, columns))
+        if (rows, columns) != wanted:
+            x = _resize(x.movedim(-1, 1), wanted, self.resize).movedim(1, -1)
+        return x if len(self._source.grid) == 2 else x.flatten(1, 2)
+
+    def summary(self, phi: Tensor) -> Tensor:
+        """What leading tokens are made of: the mean of the target's own, or of all places, (N, C_t)."""
+        x = phi.movedim(self.target_axis, -1).flatten(1, -2)
+        return x[:, : self._target.leading or x.shape[1]].mean(1)
 
     def forward(self, phi: Tensor) -> Tensor:
         """Map channels, in the source's layout."""
-        y = F.linear(self.aligned(phi), self.weight, self.bias).movedim(-1, self.source_axis)
+        y = F.linear(self.aligned(phi), self.weight, self.bias)
+        if self.leading:
+            first = F.linear(self.summary(phi), self.leading_weight, self.leading_bias)
+            y = torch.cat([first.unflatten(1, (self.leading, -1)), y], dim=1)
+        y = y.movedim(-1, self.source_axis)
         return torch.relu(y) if self.relu else y
 
 
-def _resize(x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Average-pool to a smaller grid, repeat the nearest cell for a larger one."""
+def _in_cells(info: PositionInfo) -> bool:
+    """Maps, and squares of patches behind one class token at most."""
+    return len(info.grid) == 2 or (info.leading <= 1 and info.patches is not None and len(set(info.patches)) == 1)
+
+
+def _resize(x: Tensor, grid: tuple[int, ...], how: Resize) -> Tensor:
+    """Pixels as `preprocess` does it; cells are averaged on a smaller grid and repeated on a larger one."""
     height, width = grid
+    if how == "pixels":  # in float32: not every processor has the kernel for less
+        return F.interpolate(x.float(), (height, width), mode="bilinear", antialias=True).to(x.dtype)
     if x.shape[2] >= height and x.shape[3] >= width:
         return F.adaptive_avg_pool2d(x, (height, width))
     return F.interpolate(x, (height, width), mode="nearest")
@@ -94,14 +125,17 @@ class AdapterFit:
     def __init__(self, target: PositionInfo, source: PositionInfo) -> None:
         self._adapter = Adapter(target, source, relu=False)
         self._sums = RidgeSums(target.channels, source.channels)
+        self._leading = RidgeSums(target.channels, self._adapter.leading * source.channels)
         self._source, self._lowest = source, torch.inf
 
     def add(self, phi: Tensor, wanted: Tensor) -> None:
         """Activations of the same images: the target's (N, *shape) and the source's (N, *shape)."""
-        x, y = self._adapter.aligned(phi), wanted.movedim(self._source.axis, -1)
-        x, y = x.flatten(1, -2), y.flatten(1, -2)
+        x, y = self._adapter.aligned(phi).flatten(1, -2), wanted.movedim(self._source.axis, -1).flatten(1, -2)
+        first, places = y.split([self._adapter.leading, x.shape[1]], dim=1)
         cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
-        self._sums.add(x[:, cells].flatten(0, 1), y[:, cells].flatten(0, 1))
+        self._sums.add(x[:, cells].flatten(0, 1), places[:, cells].flatten(0, 1))
+        if self._adapter.leading:
+            self._leading.add(self._adapter.summary(phi), first.flatten(1))
         self._lowest = min(self._lowest, float(y.min()))
 
     def adapter(self) -> Adapter:
@@ -109,14 +143,29 @@ class AdapterFit:
         weight, bias = self._sums.solve()
         self._adapter.weight.data.copy_(weight)
         self._adapter.bias.data.copy_(bias)
+        if self._adapter.leading:
+            weight, bias = self._leading.solve()
+            self._adapter.leading_weight.data.copy_(weight)
+            self._adapter.leading_bias.data.copy_(bias)
         self._adapter.relu = self._lowest >= 0 and self._source.name != INPUT
         return self._adapter
 
 
+def takes_the_same_images(target: PositionInfo, source: PositionInfo) -> bool:
+    """Are both the networks' inputs, and can an image enter either? Grey ones are repeated for three channels."""
+    channels = {target.channels, source.channels}
+    return target.name == source.name == INPUT and (len(channels) == 1 or channels == {1, 3})
+
+
 def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[NetworkSpec, NetworkSpec]) -> Adapter:
-    """The exact adapter between the two networks' inputs: undo one normalisation, apply the other."""
-    adapter = Adapter(target, source, relu=False)
+    """The adapter between the two networks' inputs: undo one normalisation, apply the other.
+
+    It is exact where both take images of one size; else pixels are resized, as `preprocess` resizes them.
+    """
+    adapter = Adapter(target, source, relu=False, resize="cells" if target.grid == source.grid else "pixels")
     t_mean, t_std, s_mean, s_std = (torch.tensor(v) for v in (specs[0].mean, specs[0].std, specs[1].mean, specs[1].std))
-    adapter.weight.data.copy_(torch.diag(t_std / s_std))
-    adapter.bias.data.copy_((t_mean - s_mean) / s_std)
+    same = target.channels == source.channels
+    share = torch.eye(len(s_mean)) if same else torch.full((len(s_mean), len(t_mean)), 1 / len(t_mean))
+    adapter.weight.data.copy_(share * t_std / s_std[:, None])
+    adapter.bias.data.copy_((share @ t_mean - s_mean) / s_std)
     return adapter

@@ -269,6 +269,7 @@ def _manifest(
         source_fingerprint=source_fingerprint,
         position=insertion.position,
         adapter_relu=insertion.adapter.relu,
+        adapter_resize=insertion.adapter.resize,
         inner=tuple(tail.inner),
         kept_fraction=round(tail.numbers / insertion.whole, 6),
         head=HeadSpec(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pnc_core.adapter import Adapter, AdapterFit, input_adapter
+from pnc_core.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
 from pnc_core.bounds import Bounds
 from pnc_core.config import Position
 from pnc_core.cost import count_macs
@@ -104,7 +104,7 @@ def stitch_all(job: Job, positions: Sequence[Position], images: ImageSet) -> dic
 def _begin(job: Job, position: Position) -> tuple[Tail, Adapter | AdapterFit]:
     target, source = job.target.position(position.target), job.source.position(position.source)
     tail = open_tail(job.source, position.source, job.cloned)
-    if position.target == position.source == INPUT and target.shape == source.shape:
+    if takes_the_same_images(target, source):
         return tail, input_adapter(target, source, (job.target.spec, job.source.spec))
     return tail, AdapterFit(target, source)
 

@@ -255,7 +255,7 @@ class _LocalLoss:
         position, adapter, few = self._insertion.position, self._insertion.adapter, slice(LOCAL_IMAGES)
         own, phi = batch.source[position.source][few], batch.target[position.target][few]
         cells = cell_count(tuple(own.shape), adapter.source_axis)
-        if cells != cell_count(tuple(phi.shape), adapter.target_axis):
+        if not adapter.local or cells != cell_count(tuple(phi.shape), adapter.target_axis):
             return torch.zeros((), device=own.device)
         with torch.no_grad():
             wanted, _ = run_part(self._whole, variants(own, axis=adapter.source_axis).flatten(0, 1))

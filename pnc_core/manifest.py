@@ -16,6 +16,7 @@ from pnc_core.errors import BundleError
 
 FORMAT = "pnc-bundle/1"
 Payload = Literal["thin", "full"]
+Resize = Literal["cells", "pixels"]
 T = TypeVar("T")
 
 
@@ -74,6 +75,8 @@ class Manifest:
     """Name and version of the software."""
     inner: tuple[str, ...] = ()
     """Layers of the source that have an inner adapter beside them."""
+    adapter_resize: Resize = "cells"
+    """How the adapter comes to another grid: `cells` averages or repeats, `pixels` resizes an image bilinearly."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:

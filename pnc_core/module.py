@@ -102,6 +102,7 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
         target.position(manifest.position.target),
         traced.position(manifest.position.source),
         relu=manifest.adapter_relu,
+        resize=manifest.adapter_resize,
     )
     seen, made = _head_widths(manifest, target, traced, tail)
     sizes = len(manifest.target.classes), len(manifest.classes)

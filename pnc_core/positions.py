@@ -22,8 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pnc_core.config import NetworkSpec
 from pnc_core.cost import count_macs
 from pnc_core.errors import NetworkError, PositionError
+from pnc_core.naming import Names, position_name
 
 INPUT = "input"
+MAX_LEADING = 16
+"""Class and register tokens that may stand before the patches; networks have one to five."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class PositionInfo:
     """Which dimension of the batched tensor holds the channels."""
     depth: float
     """Share of the network's weighted layers that lie before, 0..1."""
+    patches: tuple[int, int] | None = None
+    """Of tokens: rows and columns of the patches, which come last; None if they are not known."""
 
     @property
     def channels(self) -> int:
@@ -50,6 +55,16 @@ class PositionInfo:
     def grid(self) -> tuple[int, ...]:
         """Shape without the channels: (H, W), or (tokens,)."""
         return tuple(n for i, n in enumerate(self.shape) if i != self.axis - 1)
+
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """Rows and columns of a map, or of the patches that tokens are."""
+        return self.grid if len(self.grid) == 2 else self.patches
+
+    @property
+    def leading(self) -> int:
+        """Tokens that come before the patches: class and register tokens."""
+        return 0 if self.places is None else math.prod(self.grid) - math.prod(self.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,15 +220,31 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
         lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
     )
     ends = [index[n] for n in dominators[1:]] + [len(nodes) - 1]
-    names = _Names()
+    names, patches = Names(), _patches(graph_module, shapes, axes)
     found = []
     for i, (node, end) in enumerate(zip(dominators, ends, strict=True)):
         following = dominators[i + 1] if i + 1 < len(dominators) else None
         if following is None or any(weighted[index[node] + 1 : end + 1]):
             depth = sum(weighted[: index[node] + 1]) / max(1, sum(weighted))
-            name = names.unique(_name(node, following))
-            found.append(PositionInfo(name, node.name, shapes[node.name][1:], axes[node.name], depth))
+            name = names.unique(INPUT if node.op == "placeholder" else position_name(node, following))
+            shape, axis = shapes[node.name][1:], axes[node.name]
+            found.append(PositionInfo(name, node.name, shape, axis, depth, patches.get(node.name)))
     return tuple(found)
+
+
+def _patches(
+    graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], axes: dict[str, int]
+) -> dict[str, tuple[int, int]]:
+    """Grid of the patches that tokens are: that of the last map before them, if there are about as many."""
+    found, rows, columns = {}, 0, 0
+    for node in (n for n in graph_module.graph.nodes if n.name in shapes):
+        grid = [n for i, n in enumerate(shapes[node.name]) if i not in (0, axes[node.name])]
+        if len(grid) == 2 and node.op == "call_module":  # attention holds other tensors of this rank
+            is_map = isinstance(graph_module.get_submodule(node.target), nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
+            rows, columns = grid if is_map else (rows, columns)
+        elif len(grid) == 1 and 0 <= grid[0] - rows * columns <= MAX_LEADING:
+            found[node.name] = (rows, columns)
+    return found
 
 
 def _without_global_pooling(
@@ -239,31 +270,6 @@ def is_weighted(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
     value = operator.attrgetter(str(node.target))(graph_module)
     return value.ndim if isinstance(value, nn.Parameter) else 0
-
-
-class _Names:
-    def __init__(self) -> None:
-        self._used: dict[str, int] = {}
-
-    def unique(self, name: str) -> str:
-        count = self._used[name] = self._used.get(name, 0) + 1
-        return name if count == 1 else f"{name}#{count}"
-
-
-def _name(node: fx.Node, following: fx.Node | None) -> str:
-    """The innermost container that ends at `node`, else the leaf module, else the node."""
-    if node.op == "placeholder":
-        return INPUT
-    stack = [path for path in _stack(node) if path]
-    later = set(_stack(following)) if following is not None else set()
-    ended = [path for path in stack if path not in later and path != node.target]
-    if ended:
-        return ended[-1]
-    return str(node.target) if node.op == "call_module" else node.name
-
-
-def _stack(node: fx.Node) -> list[str]:
-    return [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
 
 
 def channel_axes(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:

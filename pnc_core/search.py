@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pnc_core.adapter import RidgeSums
+from pnc_core.adapter import RidgeSums, takes_the_same_images
 from pnc_core.bounds import limits
 from pnc_core.checkpoints import State
 from pnc_core.config import Position
@@ -63,24 +63,30 @@ def probe_of(job: Job) -> ImageSet:
 
 
 def candidates(job: Job) -> list[Position]:
-    """Pairs worth screening: same kind of tensor, grids within a factor of two, like depth."""
+    """Pairs worth screening: like kinds on like grids before maps that meet tokens, and of either the likest depths."""
     pairs = [
-        (abs(t.depth - s.depth), Position(target=t.name, source=s.name))
+        (not _alike(t, s), abs(t.depth - s.depth), Position(target=t.name, source=s.name))
         for t in job.target.positions
         for s in job.source.positions
         if _joinable(t, s)
     ]
-    return [position for _, position in sorted(pairs, key=lambda pair: pair[0])[:MAX_CANDIDATES]]
+    return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:MAX_CANDIDATES]]
 
 
 def _joinable(target: PositionInfo, source: PositionInfo) -> bool:
     if INPUT in (target.name, source.name):
-        return target.name == source.name and target.shape == source.shape
-    if len(target.shape) != len(source.shape):
+        return takes_the_same_images(target, source)
+    other = len(target.shape) != len(source.shape) and target.places is not None and source.places is not None
+    return other or _alike(target, source)
+
+
+def _alike(target: PositionInfo, source: PositionInfo) -> bool:
+    """The same kind of tensor, and grids within a factor of two; images are all alike."""
+    if INPUT in (target.name, source.name) or target.grid == source.grid:
+        return len(target.shape) == len(source.shape)
+    if len(target.shape) != len(source.shape) or target.places is None or source.places is None:
         return False
-    if len(target.shape) == 2:
-        return target.grid == source.grid
-    return all(a <= 2 * b and b <= 2 * a for a, b in zip(target.grid, source.grid, strict=True))
+    return all(a <= 2 * b and b <= 2 * a for a, b in zip(target.places, source.places, strict=True))
 
 
 def screen(job: Job) -> list[Position]:

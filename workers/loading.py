@@ -59,25 +59,28 @@ def load_images(
     images, labels = [], []
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
         chosen = None if most is None else _sample(path, list(wanted) if labelled else None, most)
-        for number, label, raw in _rows(path):
+        for number, label, raw in _rows(path, labelled):
             if (label in wanted or not labelled) and (chosen is None or number in chosen):
                 images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))
-                labels.append(wanted.get(label, 0) if labelled else 0)
+                labels.append(wanted[label] if labelled else 0)
     return ImageSet(torch.stack(images), torch.tensor(labels, dtype=torch.int64), tuple(classes))
 
 
 def _sample(path: Path, labels: Sequence[int] | None, most: int) -> set[int]:
     """Numbers of at most `most` rows, of some labels or of any, drawn with a seed of its own."""
-    column = pq.read_table(path, columns=["label"])["label"].to_numpy()
-    rows = np.arange(len(column)) if labels is None else np.flatnonzero(np.isin(column, labels))
+    if labels is None:
+        rows = np.arange(pq.read_metadata(path).num_rows)
+    else:
+        rows = np.flatnonzero(np.isin(pq.read_table(path, columns=["label"])["label"].to_numpy(), labels))
     return {int(row) for row in np.random.default_rng(0).permutation(rows)[:most]}
 
 
-def _rows(path: Path) -> Iterator[tuple[int, int, bytes]]:
+def _rows(path: Path, labelled: bool) -> Iterator[tuple[int, int, bytes]]:
+    """Number, label (-1 where labels are not read, and perhaps not there) and bytes of every image."""
     file = pq.ParquetFile(path)
     number = 0
-    for batch in file.iter_batches(batch_size=ROWS, columns=["image", "label"]):
+    for batch in file.iter_batches(batch_size=ROWS, columns=["image", "label"] if labelled else ["image"]):
         for row in batch.to_pylist():
             image = row["image"] or {}
-            yield number, row["label"], image.get("bytes") or b""
+            yield number, row.get("label", -1), image.get("bytes") or b""
             number += 1

@@ -1,4 +1,4 @@
-"""`pnc datasets`: labelled images."""
+"""`pnc datasets`: images, with labels or without."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,19 +13,24 @@ if TYPE_CHECKING:
 
     from app.client import Dataset
 
-app = typer.Typer(name="datasets", help="Labelled images that jobs work with.", no_args_is_help=True)
+app = typer.Typer(name="datasets", help="Images that jobs work with.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)]
 
 
 @app.command()
 def push(
-    path: Annotated[Path, typer.Argument(help="A folder with one folder a class, or a Parquet file.", exists=True)],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with one folder a class (or with images without labels), or a Parquet file.", exists=True
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Name for people; default: the path's.")] = None,
     classes: Annotated[str | None, typer.Option(help="Class names of a Parquet file, by commas.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Send labelled images."""
+    """Send images."""
     with connected(url, as_json) as (client, screen):
         names = classes.split(",") if classes else None
         with screen.bar(f"sending {path.name}") as progress:
@@ -42,7 +47,10 @@ def list_datasets(
     """All datasets, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.datasets.list(archived=archived))
-        rows = ([d.id, d.name, f"{d.rows:,}", len(d.classes), size(d.bytes), when(d.created_at)] for d in found)
+        rows = (
+            [d.id, d.name, f"{d.rows:,}", len(d.classes) or "no labels", size(d.bytes), when(d.created_at)]
+            for d in found
+        )
         empty = "no datasets yet; send a folder of images with `pnc datasets push`"
         columns = ["dataset", "name", "#images", "#classes", "#size", "registered"]
         screen.show(found, lambda: table(columns, rows, empty))
@@ -91,7 +99,8 @@ def _dataset(dataset: "Dataset") -> "RenderableType":
             "dataset": dataset.id,
             "name": dataset.name,
             "images": f"{dataset.rows:,}",
-            "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items()),
+            "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items())
+            or "none: the images have no labels, for jobs with `--set labels=false`",
             "size": size(dataset.bytes),
             "digest": dataset.digest,
             "registered": when(dataset.created_at),

@@ -29,7 +29,7 @@ class Datasets:
         classes: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Send a Parquet file, or a directory that holds one directory of images a class.
+        """Send a Parquet file, or a directory that holds one directory of images a class, or images without labels.
 
         Args:
             path: File or directory.

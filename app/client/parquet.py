@@ -10,13 +10,13 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _GROUP = 1000
 
 
-def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequence[str]) -> int:
-    """Write labelled images; equal rows give equal bytes.
+def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequence[str] | None) -> int:
+    """Write images; equal rows give equal bytes.
 
     Args:
         path: The file to write.
         rows: Class name and image file (PNG, JPEG or WebP bytes) of each image.
-        classes: All class names; a label is a place in this list.
+        classes: All class names; a label is a place in this list. None: images without labels, whose class is not read.
 
     Returns:
         How many images were written.
@@ -28,43 +28,54 @@ def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequen
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    labels = {name: label for label, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(classes or ())}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema([("image", image), ("label", pa.int64())]).with_metadata({"huggingface": _metadata(classes)})
+    fields = [("image", image), *([("label", pa.int64())] if classes is not None else [])]
+    schema = pa.schema(fields).with_metadata({"huggingface": _metadata(classes)})
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for group in _groups(rows):
-            columns = {
-                "image": pa.array([{"bytes": content, "path": None} for _, content in group], image),
-                "label": pa.array([_label(labels, name) for name, _ in group], pa.int64()),
+            columns: dict[str, pa.Array[Any]] = {
+                "image": pa.array([{"bytes": content, "path": None} for _, content in group], image)
             }
+            if classes is not None:
+                columns["label"] = pa.array([_label(labels, name) for name, _ in group], pa.int64())
             writer.write_table(pa.table(columns, schema=schema))
             count += len(group)
     return count
 
 
-def folder_rows(root: Path) -> tuple[list[str], Iterator[tuple[str, bytes]]]:
-    """Class names and images of a directory that holds one directory a class.
+def folder_rows(root: Path) -> tuple[list[str] | None, Iterator[tuple[str, bytes]]]:
+    """Class names and images of a directory that holds one directory a class, or images without labels.
+
+    Returns:
+        Class names, and class name and bytes of each image. Images that lie in the directory itself are taken where
+        there are no others; class names are then None, and each image's is empty.
 
     Raises:
-        ValueError: there is no class directory with an image.
+        ValueError: there is no image.
     """
     files = {d.name: _images(d) for d in sorted(root.iterdir()) if d.is_dir()}
     classes = [name for name, images in files.items() if images]
-    if not classes:
-        raise ValueError(f"{root}: expected one directory a class with PNG, JPEG or WebP files, got none")
-    return classes, ((name, file.read_bytes()) for name in classes for file in files[name])
+    if classes:
+        return classes, ((name, file.read_bytes()) for name in classes for file in files[name])
+    loose = _images(root)
+    if not loose:
+        raise ValueError(
+            f"{root}: expected one directory a class with PNG, JPEG or WebP files, or such files without labels, "
+            "got none"
+        )
+    return None, (("", file.read_bytes()) for file in loose)
 
 
 def _images(directory: Path) -> list[Path]:
     return sorted(f for f in directory.iterdir() if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _metadata(classes: Sequence[str]) -> str:
-    features: dict[str, Any] = {
-        "image": {"_type": "Image"},
-        "label": {"names": list(classes), "_type": "ClassLabel"},
-    }
+def _metadata(classes: Sequence[str] | None) -> str:
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    if classes is not None:
+        features["label"] = {"names": list(classes), "_type": "ClassLabel"}
     return json.dumps({"info": {"features": features}})
 
 

@@ -125,7 +125,7 @@ class Alias(Answer):
 
 
 class Dataset(Answer):
-    """Labelled images in one Parquet file."""
+    """Images in one Parquet file; without classes they have no labels."""
 
     id: str
     name: str

@@ -1,4 +1,4 @@
-"""Labelled images from the user's disk: a directory a class, or a Parquet file of the project's form."""
+"""Images from the user's disk: a directory a class, or a Parquet file of the project's form."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,12 +13,17 @@ from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
 
 ROWS = 1024
-Row = tuple[str, str, bytes]
-"""Class name, what to call the image in messages, and the file's bytes."""
+Row = tuple[str | None, str, bytes]
+"""Class name (None: no label), what to call the image in messages, and the file's bytes."""
 
 
 def read_images(
-    path: Path, classes: Sequence[str], size: tuple[int, int, int], step: Callable[[int], None] = lambda count: None
+    path: Path,
+    classes: Sequence[str],
+    size: tuple[int, int, int],
+    step: Callable[[int], None] = lambda count: None,
+    *,
+    labelled: bool = True,
 ) -> ImageSet:
     """Read the images of some classes; those of others are skipped without decoding.
 
@@ -27,9 +32,10 @@ def read_images(
         classes: Which classes, in the order of the labels.
         size: Channels, height and width that every image is brought to.
         step: Called with the number of images after each one.
+        labelled: Without, every image is taken, and the directory or file may have no labels at all.
 
     Raises:
-        DataError: there is no image of these classes, or a file is not an image; the message names it.
+        DataError: there are no labels, or no image of these classes, or a file is not an image; the message names it.
         ValueError: the directory holds no class directory with images.
         ZooError: the file is not such a Parquet file.
         OSError: something cannot be read.
@@ -37,9 +43,14 @@ def read_images(
     labels = {name: label for label, name in enumerate(classes)}
     images, found = [], []
     for name, where, raw in _folder(path) if path.is_dir() else _parquet(path):
-        if name in labels:
+        if labelled and name is None:
+            raise DataError(
+                f"{path}: expected images with labels, got some without; put them into one directory a class, or let "
+                "the two networks name them (`pnc clone --set labels=false`)"
+            )
+        if name in labels or not labelled:
             images.append(torch.from_numpy(decode_image(raw, size, where)))
-            found.append(labels[name])
+            found.append(labels[name] if labelled and name else 0)
             step(len(found))
     if not images:
         raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the names")
@@ -47,15 +58,20 @@ def read_images(
 
 
 def _folder(root: Path) -> Iterator[Row]:
-    for number, (name, raw) in enumerate(folder_rows(root)[1]):
-        yield name, f"{root}: image {number} ({name})", raw
+    classes, rows = folder_rows(root)
+    for number, (name, raw) in enumerate(rows):
+        yield (name, f"{root}: image {number} ({name})", raw) if classes else (None, f"{root}: image {number}", raw)
 
 
 def _parquet(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         names = inspect(file).classes
-        number = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS, columns=["image", "label"]):
+        number, columns = 0, ["image", "label"] if names else ["image"]
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS, columns=columns):
             for row in batch.to_pylist():
-                yield names[row["label"]], f"{path}: row {number}", (row["image"] or {}).get("bytes") or b""
+                yield (
+                    names[row["label"]] if names else None,
+                    f"{path}: row {number}",
+                    (row["image"] or {}).get("bytes") or b"",
+                )
                 number += 1

@@ -26,7 +26,7 @@ class Material:
     source: Path
     source_spec: NetworkSpec
     data: Path
-    """A directory with one directory a class, or a Parquet file."""
+    """A directory with one directory a class, or a Parquet file; without labels if the job reads none."""
 
 
 def clone_files(
@@ -53,7 +53,7 @@ def clone_files(
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:
         task = progress.add_task("reading images", total=1.0)
-        images = read_images(material.data, classes, size)
+        images = read_images(material.data, classes, size, labelled=config.labels)
 
         def report(step: Step) -> None:
             progress.update(task, description=step.stage, completed=step.done)

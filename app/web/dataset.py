@@ -46,7 +46,7 @@ def content(row: DatasetRow) -> Markup:
     note = Markup("{} <code>{}</code> {}").format(state, row.id, ago(row.created_at))
     about = {
         "Images": f"{row.rows:,}",
-        "Classes": f"{len(row.classes):,}",
+        "Classes": f"{len(row.classes):,}" if row.classes else "none: the images have no labels",
         "File": size(row.bytes),
         "Digest": Markup("<code>{}</code>").format(row.digest),
         "Archived": ago(row.archived_at) if row.archived_at else "no",

@@ -1,4 +1,4 @@
-"""`/datasets`: labelled images, and a place to drop more."""
+"""`/datasets`: images, and a place to drop more."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ async def datasets_page(request: Request, search: str = "", order: str = "", sta
     """All datasets."""
     desk = Desk.of(request)
     with frame(request, "Datasets", "/datasets"):
-        note = "Labelled images that jobs learn from: Parquet files in the Hugging Face image layout."
+        note = "Images that jobs learn from: Parquet files in the Hugging Face image layout."
         markup(heading("Datasets", note=note))
         listing = Listing(desk, KIND, asked(search, order, state, page))
 
@@ -51,7 +51,7 @@ def _row(row: DatasetRow) -> list[object]:
     return [
         Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
         f"{row.rows:,}",
-        chips(named, 6),
+        chips(named, 6) if named else "no labels",
         size(row.bytes),
         ago(row.created_at),
     ]

@@ -1,7 +1,8 @@
-"""Datasets: labelled images in one Parquet file of the Hugging Face image layout.
+"""Datasets: images in one Parquet file of the Hugging Face image layout.
 
 Columns `image` (a struct with `bytes`) and `label` (an integer); class names
-come from the schema's metadata or from the request. Pixels are never read here.
+come from the schema's metadata or from the request. Without a column `label` the
+images have no labels, and the dataset no classes. Pixels are never read here.
 """
 
 import json
@@ -49,10 +50,12 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None) -> Contents:
     """
     try:
         parquet = pq.ParquetFile(file)
-        _check_columns(parquet.schema_arrow)
+        labelled = _check_columns(parquet.schema_arrow)
         if parquet.metadata.num_rows > MAX_ROWS:
             got = f"expected at most {MAX_ROWS} images, got {parquet.metadata.num_rows}; split the file"
             raise Invalid.at("/upload", "too_many_images", got)
+        if not labelled:
+            return _unlabelled(parquet, classes)
         names = _class_names(parquet.schema_arrow, classes)
         return Contents(parquet.metadata.num_rows, names, _count(parquet, names))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -118,18 +121,32 @@ def put_away(session: Session, dataset_id: str, archived: bool) -> DatasetRow:
     return row
 
 
-def _check_columns(schema: pa.Schema) -> None:
+def _unlabelled(parquet: pq.ParquetFile, classes: Sequence[str] | None) -> Contents:
+    if classes is not None:
+        detail = f"expected no `classes` for images without a column label, got {len(classes)}; leave them out"
+        raise Invalid.at("/classes", "no_labels", detail)
+    return Contents(parquet.metadata.num_rows, (), {})
+
+
+def _check_columns(schema: pa.Schema) -> bool:
+    """Whether there are labels."""
     found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:400]
-    expected = "expected one column image: struct<bytes: binary, path: string> and one label: int64"
+    expected = (
+        "expected one column image: struct<bytes: binary, path: string> and one label: int64, or none without labels"
+    )
     problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {found}; {_MAKER}")
-    if [schema.names.count(name) for name in ("image", "label")] != [1, 1]:
+    labels = schema.names.count("label")
+    if schema.names.count("image") != 1 or labels > 1:
         raise problem
-    image, label = schema.field("image").type, schema.field("label").type
-    if not pa.types.is_integer(label) or not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+    image = schema.field("image").type
+    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
+        raise problem
+    if labels and not pa.types.is_integer(schema.field("label").type):
         raise problem
     kind = image.field("bytes").type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise problem
+    return labels == 1
 
 
 def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, ...]:

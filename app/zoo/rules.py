@@ -52,7 +52,8 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
     macs = None
     if target.macs is not None and source.macs is not None:
         learned = config.epochs + config.refine + config.shortlist if config.preset == "joint" else 1
-        macs = int((old + new) * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
+        read = old + new if config.labels else dataset.rows
+        macs = int(read * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
     parameters = None if source.parameters is None else int(source.parameters * config.max_size)
     return Estimate(old, new, macs, parameters)
 
@@ -119,6 +120,17 @@ def _protected(source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
 def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
     counts: Mapping[str, int] = dataset.counts
     if not config.labels:  # who an image shows is only known once the networks have named it
+        if dataset.rows < MIN_IMAGES:
+            detail = f"expected at least {MIN_IMAGES} images in {dataset.id}, got {dataset.rows}; add some"
+            yield Problem("/dataset", "too_few_images", detail)
+        return
+    if not dataset.classes:
+        yield Problem(
+            "/dataset",
+            "no_labels",
+            f"expected images with labels, got {dataset.id}, which has none; set labels to false, so that the two "
+            "networks name the images, or send them in one folder a class",
+        )
         return
     for name in config.classes:
         if counts.get(name, 0) < MIN_IMAGES:

@@ -177,7 +177,7 @@ class UploadRow(Owned, Base):
 
 
 class DatasetRow(Archivable, Owned, Base):
-    """Labelled images in one Parquet file."""
+    """Images in one Parquet file."""
 
     __tablename__ = "datasets"
 
@@ -187,7 +187,7 @@ class DatasetRow(Archivable, Owned, Base):
     key: Mapped[str]
     rows: Mapped[int] = mapped_column(BigInteger)
     classes: Mapped[list[str]]
-    """Class names in the order of the labels."""
+    """Class names in the order of the labels; empty: the images have none."""
     counts: Mapped[dict[str, int]]
     """Images of each class."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())

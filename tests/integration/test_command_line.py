@@ -27,6 +27,24 @@ def pnc(*arguments: str | Path, url: str = "", code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.usefixtures("dataset")  # which brings the networks, too
+def test_images_without_labels_reach_a_job(service: Up, material: demo.Material, files: Path, tmp_path: Path) -> None:
+    url, folder = service.url, tmp_path / "loose"
+    folder.mkdir()
+    for number, image in enumerate(material.job.images[:150]):
+        (folder / f"{number}.png").write_bytes(demo.png(image))
+    pushed = pnc("datasets", "push", folder, url=url)
+    assert (pushed["rows"], pushed["classes"]) == (150, [])
+    parts = ("digits-low", "digits-high", pushed["id"], "-c", "7", "-c", "8", "--preset", "fast")
+    refused = pnc("jobs", "create", *parts, url=url, code=4)
+    assert "expected images with labels" in refused["error"]["detail"]
+    job = pnc("jobs", "create", *parts, "--set", "labels=false", "--watch", url=url)
+    assert job["state"] == "succeeded"
+    made, weights = tmp_path / "made.safetensors", (files / "digits-low.safetensors", files / "digits-high.safetensors")
+    local = ("clone", *weights, folder, "-c", "7", "-c", "8", "--preset", "fast", "--out", made)
+    assert pnc(*local, "--set", "labels=false")["classes"] == ["7", "8"]
+
+
 def test_the_whole_way(service: Up, dataset: Dataset, material: demo.Material, files: Path, tmp_path: Path) -> None:
     url = service.url
     torch.save({"state_dict": material.target[0].state_dict()}, tmp_path / "low.pth")

@@ -249,6 +249,20 @@ def test_no_image_of_the_classes_is_refused(files: Files) -> None:
         read_images(files.root / "images", ("z",), (1, 8, 8))
 
 
+def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> None:
+    loose, bare = files.root / "loose", files.root / "bare.parquet"
+    loose.mkdir()
+    (first, *_) = sorted((files.root / "images").iterdir())
+    for file in first.iterdir():
+        (loose / file.name).write_bytes(file.read_bytes())
+    pq.write_table(pq.read_table(files.root / "images.parquet").drop_columns("label"), bare)
+    for source, count in ((loose, 10), (bare, len(files.images)), (files.root / "images.parquet", len(files.images))):
+        assert len(read_images(source, ("a", "f"), (1, 8, 8), labelled=False)) == count
+    for source in (loose, bare):
+        with pytest.raises(DataError, match=r"expected images with labels, got some without; .*labels=false"):
+            read_images(source, ("a", "f"), (1, 8, 8))
+
+
 def test_another_parquet_file_is_refused(files: Files) -> None:
     pq.write_table(pa.table({"x": [1]}), files.root / "other.parquet")
     with pytest.raises(Invalid, match="image"):

@@ -18,13 +18,13 @@ class DatasetCreate(Body):
     name: str = Field(pattern=NAME_PATTERN)
     """Name for people; several datasets may share it."""
     upload: str
-    """Id of a complete upload: Parquet with columns `image` and `label`."""
+    """Id of a complete upload: Parquet with columns `image` and `label`, or `image` alone for images without labels."""
     classes: list[str] | None = Field(None, min_length=1)
     """Class names in the order of the labels; left out: those in the file's metadata."""
 
 
 class Dataset(Answer):
-    """Labelled images in one Parquet file."""
+    """Images in one Parquet file."""
 
     id: str
     """Typed id, `ds_...`."""
@@ -33,7 +33,7 @@ class Dataset(Answer):
     rows: int
     """Number of images."""
     classes: list[str]
-    """Class names in the order of the labels."""
+    """Class names in the order of the labels; empty: the images have none, and jobs need `labels: false`."""
     counts: dict[str, int]
     """Images of each class."""
     digest: str

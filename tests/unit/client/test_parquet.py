@@ -54,6 +54,13 @@ def test_a_folder_can_be_pushed(client: Client, folder: Path) -> None:
     assert (dataset.name, dataset.counts) == ("pets", {"cat": 2, "dog": 1})
 
 
+def test_images_without_class_folders_are_a_dataset_without_labels(client: Client, folder: Path) -> None:
+    dataset = client.datasets.push(folder / "cat")
+    assert (dataset.rows, dataset.classes, dataset.counts) == (2, [], {})
+    (folder / "cover.png").write_bytes(b"x")
+    assert folder_rows(folder)[0] == ["cat", "dog"]  # what lies beside class folders is none of theirs
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match="one directory a class"):

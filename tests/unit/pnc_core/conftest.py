@@ -36,13 +36,13 @@ def _split_digits() -> tuple[ImageSet, ImageSet]:
     return whole.split(0.25, torch.Generator().manual_seed(0))
 
 
-def _train(spec: NetworkSpec, images: ImageSet, epochs: int = 10, seed: int = 0) -> nn.Module:
+def _train(spec: NetworkSpec, images: ImageSet, epochs: int = 10, seed: int = 0, rate: float = 1e-2) -> nn.Module:
     torch.manual_seed(seed)
     network, own = build_network(spec).train(), images.only(spec.classes)
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(network.parameters())
     # Without a schedule the last digits of a processor would decide how good the networks become.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=epochs * -(-len(own) // 64))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(own) // 64))
     for _ in range(epochs):
         for index in torch.randperm(len(own), generator=generator).split(64):
             x = preprocess(augment(own.images[index], "shift", generator), spec)

@@ -157,6 +157,7 @@ def hand_made(
         source_fingerprint=fingerprint(source[0]),
         position=position,
         adapter_relu=opened.adapter.relu,
+        adapter_resize=opened.adapter.resize,
         inner=tuple(small.inner),
         kept_fraction=small.numbers / opened.whole,
         head=HeadSpec(kind=kind, grid=1, target_taps=taps, module_taps=small.taps, strict=shutter is not None),

@@ -17,8 +17,8 @@ def _fit(target: PositionInfo, source: PositionInfo, pairs: list[tuple[torch.Ten
     return fit.adapter()
 
 
-def _info(*shape: int, axis: int = 1, name: str = "layer") -> PositionInfo:
-    return PositionInfo(name, name, shape, axis, 0.5)
+def _info(*shape: int, axis: int = 1, name: str = "layer", patches: tuple[int, int] | None = None) -> PositionInfo:
+    return PositionInfo(name, name, shape, axis, 0.5, patches)
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -105,6 +105,40 @@ def test_tokens_meet_tokens() -> None:
     assert adapter(_random(2, 5, 3)).shape == (2, 5, 4)
 
 
+def test_a_map_becomes_tokens_on_the_grid_of_their_patches() -> None:
+    adapter = Adapter(_info(1, 4, 8), _info(8 + 2, 1, axis=2, patches=(2, 4)), relu=False)
+    adapter.weight.data, adapter.leading_weight.data = torch.ones(1, 1), torch.tensor([[1.0], [-1.0]])
+    phi = _random(3, 1, 4, 8)
+    tokens = adapter(phi)
+    assert tokens.shape == (3, 10, 1)
+    assert torch.allclose(tokens[:, 0, 0], phi.mean((1, 2, 3)))
+    assert torch.allclose(tokens[:, 1], -tokens[:, 0])
+    assert torch.allclose(tokens[:, 2 + 4 + 1, 0], phi[:, 0, 2:4, 2:4].mean((1, 2)))
+
+
+def test_tokens_become_a_map_and_leave_those_before_the_patches_out() -> None:
+    adapter = Adapter(_info(5, 1, axis=2, patches=(2, 2)), _info(1, 4, 4), relu=False)
+    adapter.weight.data = torch.ones(1, 1)
+    assert adapter(torch.arange(5.0).reshape(1, 5, 1))[0, 0].tolist() == [[1, 1, 2, 2]] * 2 + [[3, 3, 4, 4]] * 2
+
+
+def test_tokens_on_another_grid_make_their_leading_ones_of_leading_ones() -> None:
+    weight, leading = _random(4, 3, seed=1), _random(4, 3, seed=2)
+    target, source = _info(17, 3, axis=2, patches=(4, 4)), _info(5, 4, axis=2, patches=(2, 2))
+    planted = Adapter(target, source, relu=False)
+    planted.weight.data, planted.leading_weight.data = weight, leading
+    phi = _random(200, 17, 3)
+    found = _fit(target, source, [(phi, planted(phi).detach())])
+    assert torch.allclose(found.weight, weight, atol=1e-2)
+    assert torch.allclose(found.leading_weight, leading, atol=1e-2)
+    assert torch.allclose(planted(phi)[:, 0], phi[:, 0] @ leading.T, atol=1e-5)
+
+
+def test_equally_many_tokens_meet_one_by_one_wherever_their_patches_lie() -> None:
+    info = _info(5, 3, axis=2, patches=(2, 2))
+    assert set(Adapter(info, info, relu=False).state_dict()) == {"weight", "bias"}
+
+
 @pytest.mark.parametrize(
     ("target", "source"), [(_info(3, 8, 8), _info(5, 4, axis=2)), (_info(5, 4, axis=2), _info(6, 4, axis=2))]
 )
@@ -119,3 +153,17 @@ def test_the_input_adapter_undoes_one_normalisation_and_applies_the_other() -> N
     adapter = input_adapter(_info(3, 8, 8, name=INPUT), _info(3, 8, 8, name=INPUT), (one, two))
     pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     assert torch.allclose(adapter(preprocess(pixels, one)), preprocess(pixels, two), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"), [((3, 3), (8, 12)), ((3, 3), (12, 8)), ((1, 3), (8, 12)), ((3, 1), (8, 8))]
+)
+def test_the_input_adapter_brings_an_image_to_the_source_s_size_and_channels(
+    channels: tuple[int, int], size: tuple[int, int]
+) -> None:
+    one, two = (nets.spec("cnn", side, count) for side, count in zip(size, channels, strict=True))
+    two = dataclasses.replace(two, mean=(0.1, 0.2, 0.3)[: channels[1]], std=(0.5, 0.25, 0.125)[: channels[1]])
+    adapter = input_adapter(_info(*one.input_size, name=INPUT), _info(*two.input_size, name=INPUT), (one, two))
+    grey = torch.randint(0, 256, (4, 1, size[0], size[0]), dtype=torch.uint8)
+    assert torch.allclose(adapter(preprocess(grey, one)), preprocess(grey, two), atol=1e-5)
+    assert adapter.resize == ("cells" if len(set(size)) == 1 else "pixels")

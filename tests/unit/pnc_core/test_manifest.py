@@ -43,6 +43,11 @@ def test_an_unknown_field_is_refused(value: dict[str, Any]) -> None:
         _read(value)
 
 
+def test_a_manifest_from_before_images_were_resized_says_cells(value: dict[str, Any]) -> None:
+    del value["adapter_resize"]
+    assert _read(value).adapter_resize == "cells"
+
+
 @pytest.mark.parametrize("name", ["classes", "target_fingerprint", "position", "sizes", "config"])
 def test_a_missing_field_is_refused_by_name(value: dict[str, Any], name: str) -> None:
     del value[name]

@@ -28,6 +28,13 @@ def test_images_are_counted_by_the_names_in_the_file() -> None:
     assert (contents.rows, contents.classes, contents.counts) == (3, ("a", "b", "c"), {"a": 2, "b": 0, "c": 1})
 
 
+def test_images_without_a_column_of_labels_have_no_classes() -> None:
+    table = pq.read_table(io.BytesIO(seeds.parquet([0, 0, 2], ("a", "b", "c")))).drop_columns("label")
+    contents = datasets.inspect(_bytes(table))
+    assert (contents.rows, contents.classes, contents.counts) == (3, (), {})
+    assert _code(_bytes(table), ["a", "b"]) == "no_labels"
+
+
 def test_names_in_the_request_win() -> None:
     contents = datasets.inspect(io.BytesIO(seeds.parquet([0, 1], ("a", "b"))), ["x", "y"])
     assert contents.counts == {"x": 1, "y": 1}

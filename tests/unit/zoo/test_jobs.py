@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.zoo import jobs, models, rules, runs, states, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound
 from app.zoo.ids import new_id
-from app.zoo.tables import BundleRow, EventRow, JobRow, ModuleRow
+from app.zoo.tables import BundleRow, DatasetRow, EventRow, JobRow, ModuleRow
 from app.zoo.zoo import Zoo
 from pnc_core.config import MIN_IMAGES, CloneConfig
 from tests.unit.zoo import seeds
@@ -74,6 +74,20 @@ def test_images_of_new_and_old_classes_are_needed(zoo: Zoo, session: Session) ->
     (problem,), _ = jobs.validate(session, replace(request, dataset=few.id))
     assert f"at least {MIN_IMAGES} images of each of the target's 5 classes" in problem.detail
     assert "got fewer of 0, 1;" in problem.detail
+
+
+def test_images_without_labels_are_for_jobs_that_read_none(zoo: Zoo, session: Session) -> None:
+    request = seeds.request(session, zoo)
+    data = session.get_one(DatasetRow, request.dataset)
+    data.classes, data.counts = [], {}
+    assert _codes(session, request) == [("/dataset", "no_labels")]
+    unread = replace(request, config=replace(request.config, labels=False))
+    problems, estimate = jobs.validate(session, unread)
+    assert problems == []
+    assert estimate is not None
+    assert (estimate.macs or 0) > 0
+    data.rows = 7
+    assert _codes(session, unread) == [("/dataset", "too_few_images")]
 
 
 def test_a_version_cannot_be_cloned_into_itself(zoo: Zoo, session: Session) -> None:

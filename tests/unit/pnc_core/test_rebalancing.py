@@ -10,7 +10,7 @@ from pnc_core.config import NetworkSpec, Position
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import DataError, MismatchError
 from pnc_core.evaluation import evaluate, predict
-from pnc_core.rebalance import WEIGHT_DECAY, rebalance
+from pnc_core.rebalancing import WEIGHT_DECAY, rebalance
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
