@@ -190,7 +190,7 @@ def _parquets() -> Iterator[tuple[str, bytes]]:
     yield "names-long", _table([0], ("x" * 10_000,))
     yield "names-number", _table([0], (1, 2))  # type: ignore[arg-type]
     for name, columns in {
-        "no-label": {"image": pa.array([{"bytes": b"", "path": ""}])},
+        "text-image-no-label": {"image": pa.array(["cat.png"])},
         "no-image": {"label": pa.array([1])},
         "text-label": {"image": pa.array([{"bytes": b"", "path": ""}]), "label": pa.array(["0"])},
         "flat-image": {"image": pa.array([b""]), "label": pa.array([0])},

@@ -120,9 +120,10 @@ def _protected(source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
 def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
     counts: Mapping[str, int] = dataset.counts
     if not config.labels:  # who an image shows is only known once the networks have named it
-        if dataset.rows < MIN_IMAGES:
-            detail = f"expected at least {MIN_IMAGES} images in {dataset.id}, got {dataset.rows}; add some"
-            yield Problem("/dataset", "too_few_images", detail)
+        classes = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
+        if dataset.rows < MIN_IMAGES * classes:
+            detail = f"expected at least {MIN_IMAGES} images of each of {classes} classes, got {dataset.rows} images"
+            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add some")
         return
     if not dataset.classes:
         yield Problem(

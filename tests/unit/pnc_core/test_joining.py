@@ -20,8 +20,9 @@ from pnc_core.evaluation import evaluate
 from pnc_core.evidence import verify_bundle
 from pnc_core.export import to_onnx, to_program
 from pnc_core.extract import extract
+from pnc_core.head import seen_width
 from pnc_core.identity import fingerprint
-from pnc_core.insert import seen_width, stitch
+from pnc_core.insert import stitch
 from pnc_core.job import Job
 from pnc_core.learning import _LocalLoss
 from pnc_core.networks import architectures

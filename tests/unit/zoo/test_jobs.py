@@ -86,8 +86,11 @@ def test_images_without_labels_are_for_jobs_that_read_none(zoo: Zoo, session: Se
     assert problems == []
     assert estimate is not None
     assert (estimate.macs or 0) > 0
-    data.rows = 7
+    classes = len(seeds.LOW) + len(request.config.classes)
+    data.rows = MIN_IMAGES * classes - 1
     assert _codes(session, unread) == [("/dataset", "too_few_images")]
+    alone = replace(unread, config=replace(unread.config, old_images=False))
+    assert jobs.validate(session, alone)[0] == []
 
 
 def test_a_version_cannot_be_cloned_into_itself(zoo: Zoo, session: Session) -> None:
