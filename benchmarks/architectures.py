@@ -25,6 +25,7 @@ from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.files import written_whole
 from pnc_core.identity import fingerprint
 from pnc_core.networks import architectures, build_network
 from pnc_core.positions import trace
@@ -219,9 +220,8 @@ def _load(path: Path) -> dict[str, Record]:
 
 
 def _save(path: Path, records: dict[str, Record]) -> None:
-    half = path.with_suffix(".half")
-    half.write_text(json.dumps([asdict(r) for r in records.values()], indent=1) + "\n")
-    half.rename(path)
+    with written_whole(path) as half:
+        half.write_text(json.dumps([asdict(r) for r in records.values()], indent=1) + "\n")
     path.with_name("table.md").write_text(markdown(records.values()))
 
 

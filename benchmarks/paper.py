@@ -25,6 +25,7 @@ from benchmarks.data import SUITES, Split, load
 from benchmarks.report import write_report
 from benchmarks.rivals import RIVALS
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
+from pnc_core.files import written_whole
 
 METHODS: dict[str, Callable[[Arena], Answer]] = {**RIVALS, **{name: partial(cloned, method=name) for name in VARIANTS}}
 
@@ -111,7 +112,8 @@ def _note_classes(file: Path, split: Split) -> None:
     """Keep which classes a split gives to whom, beside the results that name it by its number only."""
     known = json.loads(file.read_text()) if file.is_file() else {}
     sides = {"target": split.target, "source": split.source, "cloned": split.cloned}
-    file.write_text(json.dumps({**known, f"{split.suite.name}-{split.seed}": sides}, indent=1) + "\n")
+    with written_whole(file) as half:
+        half.write_text(json.dumps({**known, f"{split.suite.name}-{split.seed}": sides}, indent=1) + "\n")
 
 
 def earlier(file: Path, resume: bool) -> list[dict[str, Any]]:
@@ -133,9 +135,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def write_rows(file: Path, rows: Sequence[Any]) -> None:
     """All records, in one step: a run that is stopped leaves a whole file."""
-    half = file.with_suffix(".half")
-    half.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    half.rename(file)
+    with written_whole(file) as half:
+        half.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def _progress(console: Console) -> Progress:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, augment, batches, preprocess
+from pnc_core.files import written_whole
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, preprocessed images, labels) -> loss."""
@@ -119,10 +120,9 @@ def fit(
 def _keep(file: Path, learnt: tuple[Any, ...], generator: torch.Generator, epochs: int) -> None:
     """Write where training stands, in one step."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(".half")
     state = {"learnt": [part.state_dict() for part in learnt], "generator": generator.get_state(), "epochs": epochs}
-    torch.save(state, half)
-    half.rename(file)
+    with written_whole(file) as half:
+        torch.save(state, half)
 
 
 def _taken_up(file: Path | None, learnt: tuple[Any, ...], generator: torch.Generator) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from benchmarks.data import Split
 from benchmarks.training import Recipe, fit
 from pnc_core.config import NetworkSpec
+from pnc_core.files import written_whole
 from pnc_core.networks import build_network
 
 Network = tuple[nn.Module, NetworkSpec]
@@ -52,9 +53,8 @@ def train_or_load(
     fit(network, spec, split.train.only(classes), recipe, generator, step=step, kept=path.with_suffix(".training"))
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     folder.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".half")
-    safetensors.torch.save_file({n: t.cpu().contiguous() for n, t in network.state_dict().items()}, half)
-    half.rename(path)
+    with written_whole(path) as half:
+        safetensors.torch.save_file({n: t.cpu().contiguous() for n, t in network.state_dict().items()}, half)
     return network, spec
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pnc_core.errors import BundleError, TensorFileError
+from pnc_core.files import written_whole
 from pnc_core.manifest import Manifest, Payload
 from pnc_core.tensorfile import read_header
 
@@ -57,9 +58,10 @@ class Bundle:
         return safetensors.torch.save(tensors, {MANIFEST_KEY: self.manifest.to_json()})
 
     def write(self, path: Path | str) -> str:
-        """Write the file and return its digest, `sha256:` and 64 hexadecimal digits."""
+        """Write the file, whole or not at all, and return its digest, `sha256:` and 64 hexadecimal digits."""
         raw = self.to_bytes()
-        Path(path).write_bytes(raw)
+        with written_whole(Path(path)) as half:
+            half.write_bytes(raw)
         return digest(raw)
 
 

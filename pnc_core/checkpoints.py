@@ -18,6 +18,7 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import Tensor
 
+from pnc_core.files import written_whole
 from pnc_core.tensorfile import read_header
 
 Work = Callable[[Sequence[str]], list["State"]]
@@ -106,9 +107,8 @@ class FolderCheckpoints:
 
     def save(self, step: str, state: State) -> None:
         """See `Checkpoints.save`; the file appears whole or not at all."""
-        half = self._path(step).with_suffix(".half")
-        half.write_bytes(state.to_bytes())
-        half.replace(self._path(step))
+        with written_whole(self._path(step)) as half:
+            half.write_bytes(state.to_bytes())
 
     def each(self, steps: Sequence[str], work: Work) -> Iterable[State]:
         """See `Checkpoints.each`; what is not there yet is worked out at once."""

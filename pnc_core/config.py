@@ -78,7 +78,8 @@ class CloneConfig:
     epochs: int = 12
     """Epochs of feature matching for the position that wins; `fast` has none."""
     refine: int = 0
-    """Epochs in which adapters and head then learn the labels together; kept only if held-out images are better off."""
+    """Epochs in which adapters and head then learn the labels together; kept only if held-out images are better off.
+    `fast` has none."""
     augment: Augmentation = "shift"
     """Views of the images to learn from: random shifts by up to an eighth, also mirrored with `shift-flip`."""
     views: int = 8

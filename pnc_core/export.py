@@ -14,6 +14,7 @@ from pnc_core.composed import Composed, without_modules
 from pnc_core.config import NetworkSpec
 from pnc_core.data import preprocess
 from pnc_core.errors import ConfigError, NetworkError
+from pnc_core.files import written_whole
 
 MAX_BATCH = 1024
 PROBES = (2, 5)
@@ -76,8 +77,7 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool =
         ) from None
     whole, images = _ready(network, spec, pixels=pixels)
     program = to_program(network, spec, pixels=pixels)
-    half = path.with_name(path.name + ".half")
-    try:
+    with written_whole(path) as half:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's exporter of torch's own functions
             torch.onnx.export(
@@ -92,14 +92,13 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool =
         session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
         answers = [torch.from_numpy(session.run(None, {"images": x.numpy()})[0]) for x in images]
         _compare(answers, whole, images, "ONNX")
-        half.rename(path)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def to_pt2(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool = False) -> None:
     """Write a program as `torch.export.save` does; see `to_program`."""
-    torch.export.save(to_program(network, spec, pixels=pixels), path)
+    program = to_program(network, spec, pixels=pixels)
+    with written_whole(path) as half, half.open("wb") as file:
+        torch.export.save(program, file)
 
 
 def _ready(network: nn.Module, spec: NetworkSpec, *, pixels: bool) -> tuple[_Whole, list[Tensor]]:

@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from pnc_core.files import written_whole
+
+
+def test_the_file_is_there_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with written_whole(path) as half:
+        half.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_is_stopped_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        _write_and_stop(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.bin"):
+        pass
+
+
+def _write_and_stop(path: Path) -> None:
+    with written_whole(path) as half:
+        half.write_bytes(b"ne")
+        raise KeyboardInterrupt
