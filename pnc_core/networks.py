@@ -152,17 +152,6 @@ def _timm(name: str, spec: NetworkSpec) -> nn.Module:
     network: nn.Module = timm.create_model(
         name, pretrained=False, num_classes=len(spec.classes), in_chans=channels, **fixed
     )
-    return _of_the_image_alone(network)
-
-
-def _of_the_image_alone(network: nn.Module) -> nn.Module:
-    """The same object with a `forward` of one argument: in a traced graph optional masks would be inputs, too."""
-    kind = type(network)
-
-    def forward(self: nn.Module, x: Tensor) -> Any:
-        return kind.forward(self, x)
-
-    network.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
     return network
 
 

@@ -8,6 +8,7 @@ Own choice: the paper searches over positions; finding them in any graph this
 way is ours.
 """
 
+import inspect
 import math
 import operator
 import threading
@@ -114,6 +115,18 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self._thread = threading.get_ident()
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """Only the images are unknown: whatever else a network may be called with has its default."""
+        defaults = [p.default for p in inspect.signature(root_fn).parameters.values()]
+        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place, default in enumerate(defaults):
+            if default is not inspect.Parameter.empty:
+                self.graph.erase_node(args[place].node)
+                args[place] = default
+        return fn, args
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -299,7 +312,7 @@ def _channel_axis(
         return 1 if rank == 4 else rank - 1
     axis, shape = axes[before.name], shapes[before.name]
     if len(shape) == rank:
-        order = _permutation(module, node)
+        order = _permutation(module, node, rank)
         return order.index(axis) if order else axis
     # A reshape: the channels are where their number still is, best at the same place.
     places = [i for i, size in enumerate(shapes[node.name]) if i > 0 and size == shape[axis]]
@@ -308,13 +321,22 @@ def _channel_axis(
     return places[-1]
 
 
-def _permutation(module: nn.Module | None, node: fx.Node) -> list[int] | None:
+def _permutation(module: nn.Module | None, node: fx.Node, rank: int) -> list[int] | None:
     if module is not None:
         return list(getattr(module, "dims", ())) or None if type(module).__name__ == "Permute" else None
-    if node.target not in (torch.permute, "permute"):
-        return None
-    dims: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
-    return [int(d) for d in (dims if isinstance(dims, Sequence) else [dims])]
+    if node.target in (torch.transpose, torch.swapaxes, "transpose", "swapaxes"):
+        one, other = _dimensions(node.args[1:], rank)
+        order = list(range(rank))
+        order[one], order[other] = other, one
+        return order
+    if node.target in (torch.permute, "permute"):
+        dims: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
+        return _dimensions(dims if isinstance(dims, Sequence) else [dims], rank)
+    return None
+
+
+def _dimensions(given: Iterable[Any], rank: int) -> list[int]:
+    return [int(d) % rank for d in given]
 
 
 def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:

@@ -78,6 +78,17 @@ def test_channels_of_a_vision_transformer_are_last_from_the_first_token_on() -> 
     } == {}
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mixer_s32_224", "cait_xxs24_224", "resmlp_12_224"])
+def test_patches_that_were_transposed_have_their_channels_last(name: str) -> None:
+    positions = _meta(f"timm/{name}", 64).positions
+    tokens = [p for p in positions if p.name != INPUT]
+    assert len(tokens) >= 17
+    assert {(p.axis, p.channels) for p in tokens} == {(2, tokens[-1].channels)}
+    side = 2 if name == "mixer_s32_224" else 4
+    assert {p.patches for p in tokens} == {(side, side)}
+    assert {p.leading for p in tokens} <= {0, 1}
+
+
 @pytest.mark.parametrize("name", nets.families())
 def test_every_family_has_positions(name: str) -> None:
     large = name in ("torchvision/inception_v3", "torchvision/maxvit_t")
@@ -189,6 +200,30 @@ def test_a_spec_with_another_number_of_classes_than_logits_is_refused() -> None:
     network, _ = nets.network("cnn", 8, 1, classes="abcd", width=4)
     with pytest.raises(NetworkError, match="classes"):
         trace(network, nets.spec("cnn", 8, 1, classes="abc"))
+
+
+class _WithChoices(nn.Module):
+    """As timm's transformers are: what may be given beside the images is looked at and passed on to every block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+        for layer in (self.first, self.second):
+            x = layer(x) * scale
+            if mask is not None:
+                x = x * mask
+        return self.fc(x.mean((2, 3)))
+
+
+def test_what_may_be_given_beside_the_images_has_its_default() -> None:
+    network, spec = _WithChoices().eval(), nets.spec("cnn", 8, 3, "abc")
+    traced = trace(network, spec)
+    assert [p.shape for p in traced.positions] == [(3, 8, 8), (4, 6, 6), (5, 4, 4)]
+    x = nets.pictures(2, spec)
+    assert torch.equal(traced.graph_module(x), network(x))
+    assert torch.equal(Reader(traced, [traced.positions[1].name])(x)[0], network(x))
 
 
 class _WithAConstant(nn.Module):
