@@ -23,8 +23,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from pnc_core.attention import Heads
+from pnc_core.axes import channel_axes
 from pnc_core.layouts import Layout, Piece, Pieces
-from pnc_core.positions import channel_axes, data_nodes
+from pnc_core.positions import data_nodes
 from pnc_core.spaces import Flow, Run, Space
 
 CARRYING_MODULES: tuple[type[nn.Module], ...] = (

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from pnc_core.attention import open_attention
+from pnc_core.axes import channel_axes
 from pnc_core.channels import ChannelGroup, Channels, Consumer, channel_groups
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.inner import InnerAdapter, insert_inner_adapters
 from pnc_core.layouts import Layout, Pieces, features, parameter_count, remove_channels
-from pnc_core.positions import Traced, channel_axes, cut, run_part, taps_behind
+from pnc_core.positions import Traced, cut, run_part, taps_behind
 
 CONSTANT = "_tensor_constant"
 """What torch.fx calls a tensor that the network's code computes from no input."""

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pnc_core.axes import channel_axes, patch_grids
 from pnc_core.config import NetworkSpec
 from pnc_core.cost import count_macs
 from pnc_core.errors import NetworkError, PositionError
 from pnc_core.naming import Names, position_name
 
 INPUT = "input"
-MAX_LEADING = 16
-"""Class and register tokens that may stand before the patches; networks have one to five."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
         lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
     )
     ends = [index[n] for n in dominators[1:]] + [len(nodes) - 1]
-    names, patches = Names(), _patches(graph_module, shapes, axes)
+    names, patches = Names(), patch_grids(graph_module, shapes, axes)
     found = []
     for i, (node, end) in enumerate(zip(dominators, ends, strict=True)):
         following = dominators[i + 1] if i + 1 < len(dominators) else None
@@ -243,21 +242,6 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
             shape, axis = shapes[node.name][1:], axes[node.name]
             found.append(PositionInfo(name, node.name, shape, axis, depth, patches.get(node.name)))
     return tuple(found)
-
-
-def _patches(
-    graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], axes: dict[str, int]
-) -> dict[str, tuple[int, int]]:
-    """Grid of the patches that tokens are: that of the last map before them, if there are about as many."""
-    found, rows, columns = {}, 0, 0
-    for node in (n for n in graph_module.graph.nodes if n.name in shapes):
-        grid = [n for i, n in enumerate(shapes[node.name]) if i not in (0, axes[node.name])]
-        if len(grid) == 2 and node.op == "call_module":  # attention holds other tensors of this rank
-            is_map = isinstance(graph_module.get_submodule(node.target), nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)
-            rows, columns = grid if is_map else (rows, columns)
-        elif len(grid) == 1 and 0 <= grid[0] - rows * columns <= MAX_LEADING:
-            found[node.name] = (rows, columns)
-    return found
 
 
 def _without_global_pooling(
@@ -283,60 +267,6 @@ def is_weighted(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
     value = operator.attrgetter(str(node.target))(graph_module)
     return value.ndim if isinstance(value, nn.Parameter) else 0
-
-
-def channel_axes(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Which dimension holds the channels, for every tensor node.
-
-    Convolutions put them first (1), linear and norm layers over the last
-    dimension put them last; permutations move them; the rest inherits.
-    """
-    axes: dict[str, int] = {}
-    for node in graph_module.graph.nodes:
-        if node.name in shapes:
-            axes[node.name] = _channel_axis(graph_module, node, shapes, axes)
-    return axes
-
-
-def _channel_axis(
-    graph_module: fx.GraphModule, node: fx.Node, shapes: dict[str, tuple[int, ...]], axes: dict[str, int]
-) -> int:
-    rank = len(shapes[node.name])
-    module = graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
-    if isinstance(module, nn.Linear | nn.LayerNorm | nn.MultiheadAttention):
-        return rank - 1
-    if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-        return 1
-    before = next((a for a in node.all_input_nodes if a.name in axes and a.op != "get_attr"), None)
-    if before is None:
-        return 1 if rank == 4 else rank - 1
-    axis, shape = axes[before.name], shapes[before.name]
-    if len(shape) == rank:
-        order = _permutation(module, node, rank)
-        return order.index(axis) if order else axis
-    # A reshape: the channels are where their number still is, best at the same place.
-    places = [i for i, size in enumerate(shapes[node.name]) if i > 0 and size == shape[axis]]
-    if axis in places or not places:
-        return axis if places else 1 if rank == 4 or axis == 1 else rank - 1
-    return places[-1]
-
-
-def _permutation(module: nn.Module | None, node: fx.Node, rank: int) -> list[int] | None:
-    if module is not None:
-        return list(getattr(module, "dims", ())) or None if type(module).__name__ == "Permute" else None
-    if node.target in (torch.transpose, torch.swapaxes, "transpose", "swapaxes"):
-        one, other = _dimensions(node.args[1:], rank)
-        order = list(range(rank))
-        order[one], order[other] = other, one
-        return order
-    if node.target in (torch.permute, "permute"):
-        dims: Any = node.args[1] if len(node.args) == 2 else node.args[1:]
-        return _dimensions(dims if isinstance(dims, Sequence) else [dims], rank)
-    return None
-
-
-def _dimensions(given: Iterable[Any], rank: int) -> list[int]:
-    return [int(d) % rank for d in given]
 
 
 def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:

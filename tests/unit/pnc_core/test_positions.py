@@ -1,5 +1,6 @@
 import copy
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -87,6 +88,36 @@ def test_patches_that_were_transposed_have_their_channels_last(name: str) -> Non
     side = 2 if name == "mixer_s32_224" else 4
     assert {p.patches for p in tokens} == {(side, side)}
     assert {p.leading for p in tokens} <= {0, 1}
+
+
+class _Tokens(nn.Module):
+    """A map becomes tokens by one way of many."""
+
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turn, self.first, self.second, self.fc = turn, nn.Conv2d(3, 4, 2), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.second(self.turn(self.first(x).flatten(2))).mean(1))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x: x.transpose(1, 2),
+        lambda x: x.transpose(-1, -2),
+        lambda x: x.transpose(dim0=2, dim1=1),
+        lambda x: torch.transpose(x, 1, 2),
+        lambda x: x.swapaxes(1, 2),
+        lambda x: torch.swapdims(x, 1, 2),
+        lambda x: x.permute(0, 2, 1),
+        lambda x: x.permute((0, 2, -2)),
+        lambda x: torch.permute(x, dims=(0, 2, 1)),
+    ],
+)
+def test_channels_follow_every_way_of_turning_a_tensor(turn: Callable[[Tensor], Tensor]) -> None:
+    positions = trace(_Tokens(turn).eval(), nets.spec("cnn", 6, 3, "abc")).positions
+    assert [(p.shape, p.axis, p.patches) for p in positions[1:]] == [((25, 4), 2, (5, 5)), ((25, 5), 2, (5, 5))]
 
 
 @pytest.mark.parametrize("name", nets.families())
