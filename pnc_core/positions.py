@@ -119,12 +119,13 @@ class _Tracer(fx.Tracer):
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Only the images are unknown: whatever else a network may be called with has its default."""
-        defaults = [p.default for p in inspect.signature(root_fn).parameters.values()]
+        parameters = inspect.signature(root_fn).parameters
         fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        for place, default in enumerate(defaults):
-            if default is not inspect.Parameter.empty:
-                self.graph.erase_node(args[place].node)
-                args[place] = default
+        for place, arg in enumerate(args):  # by name: torch.fx puts what is keyword-only before `*rest`
+            known = parameters.get(str(arg.node.target)) if isinstance(arg, fx.Proxy) else None
+            if known is not None and known.default is not inspect.Parameter.empty:
+                self.graph.erase_node(arg.node)
+                args[place] = known.default
         return fn, args
 
     def call_module(

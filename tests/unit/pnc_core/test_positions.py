@@ -240,7 +240,7 @@ class _WithChoices(nn.Module):
         super().__init__()
         self.first, self.second, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, 3)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, *rest: Tensor, scale: float = 2.0) -> Tensor:
         for layer in (self.first, self.second):
             x = layer(x) * scale
             if mask is not None:
