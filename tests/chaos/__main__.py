@@ -30,7 +30,7 @@ from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.config import CloneConfig, Position
 from tests.chaos.faults import Faults
 from tests.chaos.link import Link
-from tests.chaos.verdict import Verdict, judge
+from tests.chaos.verdict import Verdict, judge, losses
 from tests.services import S3, Postgres, Redis
 from tests.services.service import Service
 from tests.stack import Stack, running
@@ -176,6 +176,8 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
         chaos.learn()
         done = disturb(chaos, faults, kinds, given.faults, given.jobs, given.every, dice)
         verdict = judge(chaos.zoo, chaos.wanted, chaos.leases.values())
+        for line in losses(chaos.zoo, chaos.wanted):
+            console.print(line)
     return {"faults": done, "jobs": len(chaos.wanted), **asdict(verdict)}, verdict
 
 

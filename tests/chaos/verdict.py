@@ -71,6 +71,15 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
     )
 
 
+def losses(zoo: Zoo, wanted: Iterable[str]) -> list[str]:
+    """A line for every job that did not succeed: its state, its problem, and how its attempts ended."""
+    with zoo.database.read() as session:
+        lost = session.scalars(select(JobRow).where(JobRow.id.in_(wanted), JobRow.state != "succeeded")).all()
+        claims = session.scalars(select(AttemptRow).where(AttemptRow.job_id.in_([job.id for job in lost]))).all()
+    ends = {job.id: [f"{one.outcome} ({one.reason})" for one in claims if one.job_id == job.id] for job in lost}
+    return [f"{job.id} {job.state}: {job.problem}; attempts: {', '.join(ends[job.id])}" for job in lost]
+
+
 def orphans(zoo: Zoo) -> set[str]:
     """Keys of objects that no row names, after garbage was collected without grace."""
     garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
