@@ -33,7 +33,7 @@ from pnc_core.head import (
     shut,
 )
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, head_inputs, module_macs
+from pnc_core.insert import Insertion, head_inputs, last_taps, module_macs
 from pnc_core.job import Job, Progress, Report, Watch, piece, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
@@ -235,6 +235,11 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
         for kind in head_kinds(job)
         for row in (rows[:1] if kind == "affine" else rows)
     ]
+    if "joint" in head_kinds(job):
+        choices += [
+            HeadChoice("joint", g, last_taps(job, insertion, t, g), last_taps(job, insertion, v, g), last=True)
+            for g, t, v in rows
+        ]
     fitted = choose_head(_fitting(job, insertion, choices))
     if config.locality == "soft":
         return fitted
@@ -258,6 +263,7 @@ def _manifest(
     job: Job, insertion: Insertion, fitted: FittedHead, target_fingerprint: str, source_fingerprint: str
 ) -> Manifest:
     tail, head, score = insertion.tail, fitted.head, fitted.score
+    read = slice(-1, None) if fitted.last else slice(None)
     head_numbers = sum(t.numel() for t in head.state_dict().values())
     return Manifest(
         format=FORMAT,
@@ -275,8 +281,8 @@ def _manifest(
         head=HeadSpec(
             kind=head.kind,  # type: ignore[arg-type]
             grid=fitted.grid,
-            target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT),
-            module_taps=tail.taps,
+            target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT)[read],
+            module_taps=tail.taps[read],
             strict=head.strict,
         ),
         sizes=Sizes(

@@ -9,7 +9,8 @@ The old logits come from the target itself. Three heads, from light to free:
 
 Heads read *taps*: means and spreads of the activations at every position of target and module.
 The last layer's features have collapsed onto each network's own classes; the
-taps still tell old from new. Heads and taps are our own choice.
+taps still tell old from new. Where classes are many and images few a `joint` head may read the last tap of either
+side alone: it has a row a class, and learns rows of that length by heart. Heads and taps are our own choice.
 """
 
 import math
@@ -257,6 +258,8 @@ class HeadChoice:
     validation: HeadInputs
     shutter: int = 0
     """How many features the shutter in front of it will read; 0: there will be none."""
+    last: bool = False
+    """Whether the rows hold the last tap of either side alone."""
 
     @property
     def cost(self) -> Cost:
@@ -307,6 +310,8 @@ class FittedHead:
     judged: Head
     """What the score is of: the same head before it learned from the held-out images."""
     score: Accuracy
+    last: bool = False
+    """Whether it reads the last tap of either side alone."""
 
 
 def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
@@ -326,7 +331,7 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
     head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head)
-    return FittedHead(head, choice.grid, best.head, score)
+    return FittedHead(head, choice.grid, best.head, score, choice.last)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
 from pnc_core.extract import Tail, extract, open_tail
-from pnc_core.head import HeadInputs, pool_taps
+from pnc_core.head import HeadInputs, pool_taps, seen_width, tap_width
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
 from pnc_core.positions import INPUT, Reader
@@ -212,6 +212,18 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
         own, made = insertion.forward(batch)
     pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
     return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
+
+
+def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int) -> HeadInputs:
+    """The same rows with the last tap of target and module alone."""
+    seen, tail, width = job.target.positions[-1], insertion.tail, inputs.features.shape[1]
+    spans = [(seen_width(job.target, grid), tap_width(seen.channels, seen.grid, grid))]
+    if tail.taps:
+        info, group = job.source.position(tail.taps[-1]), tail.tap_groups[-1]
+        channels = info.channels if group is None else len(tail.kept[group])
+        spans.append((width, tap_width(channels, info.grid, grid)))
+    columns = torch.cat([torch.arange(end - wide, end) for end, wide in spans])
+    return replace(inputs, features=inputs.features[:, columns])
 
 
 def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:

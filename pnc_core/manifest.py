@@ -42,9 +42,9 @@ class HeadSpec:
     grid: int
     """Of every tap the means over `grid` x `grid` cells are read, and the standard deviation over all places."""
     target_taps: tuple[str, ...]
-    """Positions of the target that the head reads."""
+    """Positions of the target that the head reads: all, or the last."""
     module_taps: tuple[str, ...]
-    """Positions of the module's tail that the head reads."""
+    """Positions of the module's tail that the head reads, likewise."""
     strict: bool = False
     """Whether a shutter on the target's taps decides if the module is run at all."""
 

@@ -58,7 +58,8 @@ class ClonedModule(nn.Module):
         own, taps = run_part(part, self.adapter(phi))
         if head.kind == "affine":  # which looks at nothing but the module's own logits
             return head.answer(own.float(), seen)
-        made = pool_taps(taps, self._tap_axes, self.manifest.head.grid)
+        read = slice(len(taps) - len(self.manifest.head.module_taps), None)
+        made = pool_taps(taps[read], self._tap_axes[read], self.manifest.head.grid)
         return head.answer(own.float(), torch.cat([seen, made], dim=1))
 
 
@@ -128,15 +129,20 @@ def _rows(manifest: Manifest) -> list[int]:
 def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> tuple[int, int]:
     """How many features of target and module the head reads, from the networks and not from the file's tensors."""
     spec = manifest.head
-    seen_all = tuple(p.name for p in target.positions if p.name != INPUT)
-    if spec.module_taps != tail.taps or spec.target_taps != seen_all:
-        raise BundleError(f"manifest.head: expected the taps {seen_all} and {tail.taps}, got others")
+    every = tuple(p.name for p in target.positions if p.name != INPUT), tail.taps
+    last = every[0][-1:], every[1][-1:]
+    if (spec.target_taps, spec.module_taps) not in (every, last):
+        raise BundleError(
+            f"manifest.head: expected the taps {every[0]} and {every[1]}, or the last of both, got others"
+        )
     if not 1 <= spec.grid <= MAX_GRID:
         raise BundleError(f"manifest.head.grid: expected 1 to {MAX_GRID}, got {spec.grid}")
     seen = [(p.channels, p.grid) for p in map(target.position, spec.target_taps)]
     made = [
         (info.channels if group is None else len(tail.kept[group]), info.grid)
-        for info, group in zip(map(source.position, tail.taps), tail.tap_groups, strict=True)
+        for name, group in zip(tail.taps, tail.tap_groups, strict=True)
+        if name in spec.module_taps
+        for info in [source.position(name)]
     ]
     both = [sum(tap_width(channels, grid, spec.grid) for channels, grid in side) for side in (seen, made)]
     return both[0], both[1]

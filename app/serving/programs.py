@@ -24,7 +24,7 @@ from torch.fx.experimental.optimization import fuse
 from pnc_core.composed import Composed
 from pnc_core.data import preprocess
 from pnc_core.extract import Gate
-from pnc_core.head import Head, pool_taps
+from pnc_core.head import Head, pool_taps, tap_width
 from pnc_core.module import ClonedModule
 from pnc_core.positions import INPUT, Reader
 
@@ -151,6 +151,9 @@ class Branch:
         self.module, self.position = module, module.manifest.position.target
         self.grid = module.manifest.head.grid if head.needs_taps else None
         """Of the trunk's pooled taps that its head looks at; none: it does not."""
+        taps = map(trunk.target.traced.position, module.manifest.head.target_taps)
+        self._seen = 0 if self.grid is None else sum(tap_width(p.channels, p.grid, self.grid) for p in taps)
+        """How many of those features, the last ones, are its."""
         examples = self._inputs(trunk.example(self.grid))
         precision = trunk.mode.precision
         # A shutter looks at the batch and runs the rest only if it opens: that cannot be recorded.
@@ -176,7 +179,7 @@ class Branch:
 
     def _inputs(self, reading: Reading) -> tuple[Tensor, Tensor]:
         old = reading.old
-        seen = old.new_empty(len(old), 0) if self.grid is None else reading.pooled[self.grid]
+        seen = old.new_empty(len(old), 0) if self.grid is None else reading.pooled[self.grid][:, -self._seen :]
         return reading.activations[self.position], seen
 
 

@@ -11,7 +11,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
-from pnc_core.head import Accuracy, Head, seen_width, tap_width
+from pnc_core.head import Accuracy, Head, tap_width
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion, stitch
 from pnc_core.job import Job, prepare
@@ -115,10 +115,12 @@ def hand_made(
     *,
     inner: bool = False,
     shutter: float | None = None,
+    last: bool = False,
 ) -> Bundle:
     """A full bundle without training: ridge adapter, random half of the channels, random head.
 
-    With `inner` there are random inner adapters; with `shutter` locality is strict, at that bias.
+    With `inner` there are random inner adapters; with `shutter` locality is strict, at that bias; with `last` the head
+    reads the last taps alone.
     """
     config = CloneConfig(classes=classes, position=position, batch_size=64)
     made = job(target, source, images, config)
@@ -128,12 +130,13 @@ def hand_made(
         small = with_inner_adapters(small)
         randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
     insertion = Insertion(position, opened.adapter, small, opened.whole)
-    taps = tuple(p.name for p in made.target.positions if p.name != INPUT)
-    seen = seen_width(made.target, 1)
-    infos = [made.source.position(name) for name in small.taps]
+    read = slice(-1, None) if last else slice(None)
+    taps = [p for p in made.target.positions if p.name != INPUT][read]
+    seen = sum(tap_width(p.channels, p.grid, 1) for p in taps)
+    infos = [made.source.position(name) for name in small.taps[read]]
     cells = seen + sum(
         tap_width(len(small.kept[group]) if group else info.channels, info.grid, 1)
-        for info, group in zip(infos, small.tap_groups, strict=True)
+        for info, group in zip(infos, small.tap_groups[read], strict=True)
     )
     head = Head(kind, cells, len(target[1].classes), len(classes), shutter=seen if shutter is not None else 0)
     randomise(head.parameters())
@@ -160,7 +163,13 @@ def hand_made(
         adapter_resize=opened.adapter.resize,
         inner=tuple(small.inner),
         kept_fraction=small.numbers / opened.whole,
-        head=HeadSpec(kind=kind, grid=1, target_taps=taps, module_taps=small.taps, strict=shutter is not None),
+        head=HeadSpec(
+            kind=kind,
+            grid=1,
+            target_taps=tuple(p.name for p in taps),
+            module_taps=small.taps[read],
+            strict=shutter is not None,
+        ),
         sizes=sizes,
         validation={"old": score.old, "new": score.new, "average": score.average},
         config=config,

@@ -1,4 +1,6 @@
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ from pnc_core.data import preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.evaluation import evaluate
 from pnc_core.extract import Tail, extract, open_tail, verify
+from pnc_core.head import FittedHead, HeadChoice, HeadInputs, choose_head, head_logits
 from pnc_core.identity import fingerprint
 from pnc_core.job import Progress
 from pnc_core.positions import trace
+from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
 QUICK = CloneConfig(
@@ -106,6 +110,30 @@ def test_the_head_asked_for_is_the_one_made(pair: Pair, head: str) -> None:
     with torch.no_grad():
         same = torch.equal(attach(pair.target[0], bundle)(x)[:, :5], pair.target[0](x))
     assert same is (head != "joint")
+
+
+def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever was chosen is what is attached: the rows it was judged on are made by other code."""
+    seen: list[tuple[HeadInputs, FittedHead]] = []
+
+    def narrow(choices: Sequence[HeadChoice]) -> FittedHead:
+        (choice,) = [choice for choice in choices if choice.last and choice.grid == 1]
+        seen.append((choice.validation, choose_head([choice])))
+        return seen[-1][1]
+
+    monkeypatch.setattr("pnc_core.cloning.choose_head", narrow)
+    bundle = clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, head="joint"))
+    spec, (held, fitted) = bundle.manifest.head, seen[0]
+    assert (len(spec.target_taps), len(spec.module_taps)) == (1, 1)
+    job = nets.job(pair.target, pair.source, pair.images, bundle.manifest.config)
+    bundle.write(tmp_path / "module.safetensors")
+    with torch.no_grad():
+        found = attach(pair.target[0], tmp_path / "module.safetensors")(
+            preprocess(job.validation.images, pair.target[1])
+        )
+    assert torch.allclose(found, head_logits(fitted.head, held.first(len(found))), atol=1e-4)
 
 
 def test_progress_grows_to_one_through_the_stages(pair: Pair) -> None:

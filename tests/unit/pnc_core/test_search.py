@@ -60,6 +60,24 @@ def test_positions_are_ranked_by_error_even_where_accuracy_says_otherwise(
     assert [str(p) for p in found] == sorted(tried, key=lambda position: tried.index(position) % 3)
 
 
+def test_much_to_read_is_no_drawback_where_images_are_few(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _job(pair)
+    generator = torch.Generator().manual_seed(0)
+    classes = job.old_classes + len(job.cloned)
+
+    def rows(images: int) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+        labels = torch.arange(images) % classes
+        told = torch.nn.functional.one_hot(labels, classes) + 0.4 * torch.randn(images, classes, generator=generator)
+        noise = 0.3 * torch.randn(images, 120, generator=generator)
+        return [(torch.cat([told, noise], 1), labels, 0.0), (told[:, :3], labels, 0.0)]
+
+    parts = iter([rows(120), rows(400)])
+    monkeypatch.setattr("pnc_core.search._last_features", lambda *_: next(parts))
+    (wide, wide_error, _), (narrow, narrow_error, _) = _screen_scores(job, [], pair.images, pair.images)
+    assert wide_error < narrow_error
+    assert wide.average > narrow.average
+
+
 def test_the_screen_s_error_weighs_old_and_new_images_half_each(pair: Pair) -> None:
     job = _job(pair)
     fit, held = probe_of(job).split(0.25, job.generator("screen"))

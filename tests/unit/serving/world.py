@@ -65,7 +65,10 @@ def make(directory: Path, **settings: object) -> World:
     pictures = torch.randint(0, 256, (200, 1, 8, 8), generator=generator, dtype=torch.uint8)
     images = ImageSet(pictures, torch.arange(200) % 10, tuple("0123456789"))
     kinds = ("affine", "router", "joint")
-    bundles = tuple(nets.hand_made(target, source, images, HERE, c, k) for c, k in zip(SETS, kinds, strict=True))
+    bundles = tuple(
+        nets.hand_made(target, source, images, HERE, classes, kind, last=kind == "joint")
+        for classes, kind in zip(SETS, kinds, strict=True)
+    )
     with zoo.database.write() as session:
         for name, (net, spec) in (("low", target), ("high", source)):
             models.create(session, name=name)
