@@ -96,6 +96,11 @@ class Tail:
         """What insertion learns inside the tail, by kind and by the name of its group or layer."""
         return {"calibration": dict(self.gates), "inner": dict(self.inner)}
 
+    def tap_channels(self, source: Traced) -> list[int]:
+        """How many channels each tap of an extracted tail holds; `source` is what it was opened from."""
+        rows = zip(map(source.position, self.taps), self.tap_groups, strict=True)
+        return [info.channels if group is None else len(self.kept[group]) for info, group in rows]
+
     def forward(self, activation: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Activation at `start` -> (logits, taps)."""
         return run_part(self.part, activation)

@@ -219,9 +219,8 @@ def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int) -> 
     seen, tail, width = job.target.positions[-1], insertion.tail, inputs.features.shape[1]
     spans = [(seen_width(job.target, grid), tap_width(seen.channels, seen.grid, grid))]
     if tail.taps:
-        info, group = job.source.position(tail.taps[-1]), tail.tap_groups[-1]
-        channels = info.channels if group is None else len(tail.kept[group])
-        spans.append((width, tap_width(channels, info.grid, grid)))
+        made = tail.tap_channels(job.source)[-1]
+        spans.append((width, tap_width(made, job.source.position(tail.taps[-1]).grid, grid)))
     columns = torch.cat([torch.arange(end - wide, end) for end, wide in spans])
     return replace(inputs, features=inputs.features[:, columns])
 

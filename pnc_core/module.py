@@ -139,10 +139,9 @@ def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail)
         raise BundleError(f"manifest.head.grid: expected 1 to {MAX_GRID}, got {spec.grid}")
     seen = [(p.channels, p.grid) for p in map(target.position, spec.target_taps)]
     made = [
-        (info.channels if group is None else len(tail.kept[group]), info.grid)
-        for name, group in zip(tail.taps, tail.tap_groups, strict=True)
+        (channels, source.position(name).grid)
+        for name, channels in zip(tail.taps, tail.tap_channels(source), strict=True)
         if name in spec.module_taps
-        for info in [source.position(name)]
     ]
     both = [sum(tap_width(channels, grid, spec.grid) for channels, grid in side) for side in (seen, made)]
     return both[0], both[1]

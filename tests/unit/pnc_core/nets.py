@@ -133,11 +133,9 @@ def hand_made(
     read = slice(-1, None) if last else slice(None)
     taps = [p for p in made.target.positions if p.name != INPUT][read]
     seen = sum(tap_width(p.channels, p.grid, 1) for p in taps)
-    infos = [made.source.position(name) for name in small.taps[read]]
-    cells = seen + sum(
-        tap_width(len(small.kept[group]) if group else info.channels, info.grid, 1)
-        for info, group in zip(infos, small.tap_groups[read], strict=True)
-    )
+    channels = small.tap_channels(made.source)[read]
+    grids = [made.source.position(name).grid for name in small.taps[read]]
+    cells = seen + sum(tap_width(width, grid, 1) for width, grid in zip(channels, grids, strict=True))
     head = Head(kind, cells, len(target[1].classes), len(classes), shutter=seen if shutter is not None else 0)
     randomise(head.parameters())
     head.offset.data.fill_(offset)
