@@ -4,13 +4,14 @@ All of it is safe to do from any number of workers at once.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.zoo import bell, garbage, outbox, retention, runs, steps, validation
+from app.zoo import bell, clock, garbage, outbox, retention, runs, steps, validation
 from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
 
 log = logging.getLogger(__name__)
@@ -20,19 +21,43 @@ UNREACHABLE_SECONDS = 5.0
 """Pause after trouble that is not the row's own."""
 
 
-def sweep_now_and_then(supervisor: Supervisor) -> None:
-    """Sweep until the supervisor is stopped.
+class Contact:
+    """With the database: whether it has answered long enough, without a break, for silent workers to be dead ones.
 
-    After trouble with the database nobody is taken for dead before everybody had time to renew a lease.
+    While it does not answer nobody can renew a lease, and who finds it back first would take everybody for dead.
+
+    Args:
+        gap: Seconds between two answers that make a break.
+        settling: Seconds after a break within which everybody renews a lease.
     """
+
+    def __init__(self, gap: float, settling: float) -> None:
+        self._gap, self._settling = gap, settling
+        self._last, self._settled = math.inf, -math.inf
+
+    def answered(self) -> bool:
+        """It has, just now; says whether leases that have run out were given up."""
+        now = time.monotonic()
+        if now > self._last + self._gap:
+            self._settled = now + self._settling
+        self._last = now
+        return now >= self._settled
+
+
+def sweep_now_and_then(supervisor: Supervisor) -> None:
+    """Sweep until the supervisor is stopped."""
     zoo, stop, next_garbage = supervisor.zoo, supervisor.stop, 0.0
+    lease = zoo.settings.lease_seconds
+    contact = Contact(SWEEP_SECONDS + lease / 2, lease)  # after less than half a lease everybody still has theirs
     while not stop.is_set():
         try:
             with zoo.database.write() as session:
-                validation.sweep_validations(session, zoo.settings.max_attempts)
-                steps.sweep(session)
-                outbox.sweep(session)
-                runs.sweep(session, zoo.settings.max_attempts)
+                clock.now(session)
+                if contact.answered():
+                    validation.sweep_validations(session, zoo.settings.max_attempts)
+                    steps.sweep(session)
+                    outbox.sweep(session)
+                    runs.sweep(session, zoo.settings.max_attempts)
                 if zoo.database.bell is not None and supervisor.is_idle:
                     seconds, sizes = zoo.settings.ring_again_seconds, zoo.settings.worker_sizes
                     bell.announce_again(session, seconds, supervisor.devices, sizes)
@@ -40,9 +65,10 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
                 retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
+                contact.answered()
         except (SQLAlchemyError, OSError):
-            log.exception("cannot sweep; trying again in %s s", zoo.settings.lease_seconds)
-            stop.wait(zoo.settings.lease_seconds)
+            log.exception("cannot sweep; trying again")
+            stop.wait(UNREACHABLE_SECONDS)
         stop.wait(SWEEP_SECONDS)
 
 
