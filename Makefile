@@ -78,7 +78,7 @@ thorough: lint ## all tests there are, the slow ones, the pages and the tutorial
 lint: $(DEV) ## style, types, and who may import whom
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy --no-error-summary
+	$(BIN)/mypy --no-error-summary -n 2
 	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(DEV) ## put the code into its form

@@ -114,6 +114,7 @@ def test_helpers_take_trials_and_the_bundle_is_the_same(stack: Stack, client: Cl
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_what_a_helper_does_is_a_part_of_the_request_s_trace(
     stack: Stack, client: Client, submit: Submit, collector: Collector
 ) -> None:

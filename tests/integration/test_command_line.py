@@ -27,6 +27,7 @@ def pnc(*arguments: str | Path, url: str = "", code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dataset")  # which brings the networks, too
 def test_images_without_labels_reach_a_job(service: Up, material: demo.Material, files: Path, tmp_path: Path) -> None:
     url, folder = service.url, tmp_path / "loose"
