@@ -22,7 +22,7 @@ from pnc_core.evaluation import BATCH, judge, multiply_accumulates, predict
 from pnc_core.head import Head, HeadChoice, HeadInputs, choose_head, head_logits
 
 VIEWS, MAX_ROWS, HELD = 8, 60_000, 0.25
-"""Heads are fitted on what cloning fits its own on: views of every image, rows at most, share held out."""
+"""How heads are fitted: views of every image (no fewer than cloning's own have), rows at most, share held out."""
 
 
 @dataclass(frozen=True)

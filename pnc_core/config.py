@@ -83,7 +83,7 @@ class CloneConfig:
     augment: Augmentation = "shift"
     """Views of the images to learn from: random shifts by up to an eighth, also mirrored with `shift-flip`."""
     views: int = 8
-    """Augmented views of every image that the heads are fitted on."""
+    """Augmented views of every image that the heads are fitted on; fewer where these would be over 40,000 in all."""
     batch_size: int = 128
     """Images in one training batch."""
     learning_rate: float = 3e-3

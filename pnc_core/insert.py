@@ -25,8 +25,8 @@ from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
 from pnc_core.positions import INPUT, Reader
 
-MAX_ROWS = 60_000
-"""Rows at most that a head is fitted on: with many images fewer views are drawn."""
+MAX_ROWS = 40_000
+"""Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""
 SCORED_IMAGES = 2000
 """Images of the cloned classes that localization looks at, at most."""
 
@@ -176,16 +176,17 @@ def head_inputs_of_all(
     target = Reader(job.target, [p.name for p in job.target.positions])
     source = Reader(job.source, [], logits=False)
     rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
-    for generator in [None, *_views(job, len(images), views)]:
+    for generator in [None, *_views(job, views)]:
         for batch in job.read(images, generator, target=target, source=source):
             for mine, insertion in zip(rows, insertions, strict=True):
                 mine.append(_head_rows(job, insertion, batch, grids))
     return [_joined(mine) for mine in rows]
 
 
-def _views(job: Job, images: int, views: int) -> list[torch.Generator]:
+def _views(job: Job, views: int) -> list[torch.Generator]:
     """Randomness of every view that is drawn: first the order of the images, then what is done to them."""
-    return [job.generator("view", i) for i in range(min(views, max(1, MAX_ROWS // images)))]
+    most = max(1, MAX_ROWS // (len(job.train) + len(job.validation)))
+    return [job.generator("view", i) for i in range(min(views, most))]
 
 
 def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
@@ -197,7 +198,7 @@ def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
         images: How many images the rows were made of.
         views: As for `head_inputs`.
     """
-    orders = [torch.randperm(images, generator=generator) for generator in _views(job, images, views)]
+    orders = [torch.randperm(images, generator=generator) for generator in _views(job, views)]
     shown = torch.cat([torch.arange(images), *orders])
     return values.new_zeros(images).index_add(0, shown, values) / (1 + len(orders))
 

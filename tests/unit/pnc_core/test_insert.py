@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pnc_core import insert
 from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.extract import copied_tensors
@@ -100,6 +101,16 @@ def test_heads_see_the_images_and_then_their_views(job: Job) -> None:
     assert torch.equal(one.old, two.old)
     # Taps of 8, 8, 16 and 32 channels of the target, of 16 and 32 of the module, on grids of 2x2 or more.
     assert (one.features.shape[1], two.features.shape[1]) == (2 * 112, (4 + 1) * 112)
+
+
+@pytest.mark.parametrize(("most", "views"), [(1.0, 1), (2.9, 2), (0.3, 1), (9.0, 4)])
+def test_where_images_are_many_each_has_fewer_views_whichever_part_is_held_out(
+    job: Job, monkeypatch: pytest.MonkeyPatch, most: float, views: int
+) -> None:
+    insertion = stitch(job, MIDDLE, job.train)
+    monkeypatch.setattr(insert, "MAX_ROWS", int(most * (len(job.train) + len(job.validation))))
+    for part in (job.train, job.validation):
+        assert len(head_inputs(job, insertion, part, (1,), 4)[0].labels) == (1 + views) * len(part)
 
 
 def test_the_views_of_an_image_are_found_again_among_the_rows(pair: Pair) -> None:
