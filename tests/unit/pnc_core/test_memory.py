@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import ConfigError
 from pnc_core.evaluation import evaluate
-from pnc_core.memory import _expected, _Moments, remembered_moments
+from pnc_core.head import HeadInputs, head_logits
+from pnc_core.memory import _expected, _Moments, remembered_moments, without_old_images
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
@@ -62,3 +64,29 @@ def test_a_router_without_old_images_and_without_norms_is_refused_before_anythin
     with pytest.raises(ConfigError, match=r"head: expected affine or auto .+ got 'router'"):
         clone(target, source, images, config, report=told.append)
     assert not told
+
+
+def _rows(old: list[float], own: list[float]) -> HeadInputs:
+    """Logits of two classes a side, of which the second is always 0."""
+    columns = (torch.stack([torch.tensor(side), torch.zeros(len(side))], dim=1) for side in (old, own))
+    return HeadInputs(*columns, torch.zeros(len(old), 3), torch.full((len(old),), 2))
+
+
+def test_by_the_logits_alone_as_many_new_images_are_given_up_as_have_an_old_class_for_the_surer_answer() -> None:
+    count = 100
+    sureness = torch.linspace(1, 4, count).tolist()
+    surer = [4 - 0.1 if i in range(40, 52) else 0.5 for i in range(count)]  # the target, of twelve images in a hundred
+    raised = [s + 30 for s in surer]  # its logits are larger by a constant, which no softmax sees
+    for old in (surer, raised):
+        rows = _rows(old, sureness)
+        rows = replace(rows, old=rows.old + (30 if old is raised else 0) * torch.tensor([0.0, 1.0]))
+        job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
+        logits = head_logits(without_old_images(job, rows, rows).head, rows)
+        assert int((logits.argmax(1) < 2).sum()) == 12
+
+
+def test_a_router_without_old_images_finds_the_middle(pair: Pair) -> None:
+    config = CloneConfig(classes=("5", "6"), preset="fast", old_images=False, position=MIDDLE, views=2)
+    bundle = clone(pair.target, pair.source, pair.images.only(config.classes), config)
+    found = evaluate(attach(pair.target[0], bundle), pair.test)
+    assert min(found.old, found.new) > 0.75
