@@ -65,7 +65,6 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
                 retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
-                contact.answered()
         except (SQLAlchemyError, OSError):
             log.exception("cannot sweep; trying again")
             stop.wait(UNREACHABLE_SECONDS)

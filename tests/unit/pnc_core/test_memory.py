@@ -73,15 +73,13 @@ def _rows(old: list[float], own: list[float]) -> HeadInputs:
 
 
 def test_by_the_logits_alone_as_many_new_images_are_given_up_as_have_an_old_class_for_the_surer_answer() -> None:
-    count = 100
-    sureness = torch.linspace(1, 4, count).tolist()
-    surer = [4 - 0.1 if i in range(40, 52) else 0.5 for i in range(count)]  # the target, of twelve images in a hundred
-    raised = [s + 30 for s in surer]  # its logits are larger by a constant, which no softmax sees
-    for old in (surer, raised):
-        rows = _rows(old, sureness)
-        rows = replace(rows, old=rows.old + (30 if old is raised else 0) * torch.tensor([0.0, 1.0]))
-        job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
-        logits = head_logits(without_old_images(job, rows, rows).head, rows)
+    sureness = torch.linspace(1, 4, 100).tolist()
+    surer = [3.9 if i in range(40, 52) else 0.5 for i in range(100)]  # the target, of twelve images in a hundred
+    rows = _rows(surer, sureness)
+    job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
+    for shift in (0, 30):  # which no softmax sees
+        shifted = replace(rows, old=rows.old + shift)
+        logits = head_logits(without_old_images(job, shifted, shifted).head, shifted)
         assert int((logits.argmax(1) < 2).sum()) == 12
 
 
