@@ -2,7 +2,7 @@
 
 A layer's numbers and multiply-accumulates shrink along what it reads and along what it
 makes; one pass of the uncut tail says what each costs whole. With front adapter, calibration, inner
-adapters and the lightest head on top that is the exact cost of a finished module, so that a mask is
+adapters and a head on top that is the exact cost of a finished module, so that a mask is
 only chosen among those that keep `max_size` and `max_macs`.
 
 Own choice.
@@ -31,6 +31,9 @@ from pnc_core.memory import kind_without_old_images
 
 HEADS = ("affine", "router", "joint")
 """From light to free."""
+ROOM = 3
+"""The freest head has room made for it where it takes at most one part in so many of what a module may cost:
+there it is worth more than the channels in its place, where classes are many it is not (decision 105)."""
 Sizes = Mapping[str, int]
 """How many channels are left of each group."""
 
@@ -168,32 +171,46 @@ class Bounds:
 
     def __init__(self, job: Job, position: Position, adapter: Adapter, tail: Tail) -> None:
         self._job, self._tail, self._most = job, tail, limits(job)
-        self._kind, self._seen = head_kinds(job)[0], seen_width(job.target, 1)
+        self._seen = seen_width(job.target, 1)
         config, shape = job.config, job.source.position(position.source).shape
         inner = config.inner_adapters and config.preset == "joint"
         self._inside = TailCost(tail, None if config.max_macs is None else shape, inner=inner)
         phi = torch.zeros(1, *job.target.position(position.target).shape, device=job.target.device)
         self._front = Cost(sum(p.numel() for p in adapter.parameters()), count_macs(lambda: adapter(phi)))
+        self._kind = self._kind_with_room()
         self._check(position)
 
     def cost(self, sizes: Sizes) -> Cost:
-        """Of adapters, calibration, copies and the lightest head."""
-        return self._front + self._inside(sizes) + self._head(sizes)
+        """Of adapters, calibration, copies and the head that room is left for."""
+        return self._with(self._kind, sizes)
 
     def hold(self, sizes: Sizes) -> bool:
         """Is the module within its bounds?"""
         return self.cost(sizes).within(self._most)
 
-    def _head(self, sizes: Sizes) -> Cost:
+    def _kind_with_room(self) -> str:
+        """The freest head where that takes little, or else the lightest."""
+        kinds, whole = head_kinds(self._job), {group.name: group.width for group in self._tail.groups}
+        little = Cost(self._most.numbers // ROOM, self._most.macs // ROOM)
+        roomy = self._head(kinds[-1], whole).within(little) and self._with(kinds[-1], self._single()).within(self._most)
+        return kinds[-1] if roomy else kinds[0]
+
+    def _single(self) -> Sizes:
+        return {group.name: 1 for group in self._tail.groups}
+
+    def _with(self, kind: str, sizes: Sizes) -> Cost:
+        return self._front + self._inside(sizes) + self._head(kind, sizes)
+
+    def _head(self, kind: str, sizes: Sizes) -> Cost:
         job, tail = self._job, self._tail
         infos = zip(map(job.source.position, tail.taps), tail.tap_groups, strict=True)
         made = sum(tap_width(info.channels if g is None else sizes[g], info.grid, 1) for info, g in infos)
         shutter = self._seen if job.config.locality == "strict" else 0
-        return head_cost(self._kind, self._seen + made, job.old_classes, len(job.cloned), shutter)
+        return head_cost(kind, self._seen + made, job.old_classes, len(job.cloned), shutter)
 
     def _check(self, position: Position) -> None:
         config, most = self._job.config, self._most
-        least = self.cost({group.name: 1 for group in self._tail.groups})
+        least = self.cost(self._single())
         if least.numbers > most.numbers:
             raise PositionError(
                 f"position {position}: expected a module of at most {most.numbers:,} numbers in all, as max_size "

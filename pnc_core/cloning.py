@@ -248,7 +248,7 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
 
 
 def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
-    """The heads with which the whole module is within its bounds: the mask has left room for the lightest."""
+    """The heads with which the whole module is within its bounds: the mask has left room for one at least."""
     spent, most = Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
     fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
     if not fitting:

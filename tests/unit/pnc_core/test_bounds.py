@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pnc_core.bounds import TailCost, limits
+from pnc_core.bounds import ROOM, TailCost, limits
 from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone
 from pnc_core.composed import attach
@@ -136,3 +136,17 @@ def test_what_is_foretold_is_what_the_finished_module_costs(pair: Pair, changes:
     foretold, spent = bounds_of(job, stitch(job, MIDDLE, job.train)).cost(kept), _spent(pair, bundle)
     assert foretold.numbers == spent.numbers
     assert 0 <= foretold.macs - spent.macs <= foretold.numbers  # torch does not count a product with a vector
+
+
+@pytest.mark.parametrize(("most", "head"), [(2.0, "joint"), (0.5, "affine")])
+def test_room_is_left_for_a_head_on_all_taps_where_it_takes_little(pair: Pair, most: float, head: str) -> None:
+    bounds = {}
+    for kind in ("auto", "joint", "affine"):
+        job = nets.job(pair.target, pair.source, pair.images, _config(max_size=most, preset="fast", head=kind))
+        bounds[kind] = bounds_of(job, whole := stitch(job, MIDDLE, job.train))
+    sizes = {group.name: group.width for group in whole.tail.groups}
+    cost = {kind: bound.cost(sizes).numbers for kind, bound in bounds.items()}
+    little = cost["joint"] - cost["affine"] <= limits(job).numbers / ROOM
+    assert little == (head == "joint")
+    assert cost["auto"] == cost[head]
+    assert cost["joint"] > cost["affine"]
