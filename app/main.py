@@ -1,4 +1,4 @@
-"""The composition root of the HTTP front end: `uvicorn --factory app.main:create_app`."""
+"""The composition root of the HTTP front end: `pnc api`, or `uvicorn --factory app.main:create_app`."""
 
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""Run `pnc`, uvicorn or Python with the settings that make_secrets.py has written; what is set already wins."""
+"""Run `pnc` or Python with the settings that make_secrets.py has written; what is set already wins."""
 
 import json
 import os
@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> None:
     """Take the place of this process."""
     for name, value in json.loads(SETTINGS.read_text()).items():
         os.environ.setdefault(name, value)
-    program = arguments if arguments[:1] in (["uvicorn"], ["python"]) else ["pnc", *arguments]
+    program = arguments if arguments[:1] == ["python"] else ["pnc", *arguments]
     os.execvp(program[0], program)  # noqa: S606 - no shell
 
 

@@ -118,7 +118,8 @@ class CloneConfig:
         _check(not (blind and self.head == "joint"), "head", f"affine, router or auto {learned}", self.head)
         _check(not (blind and self.locality == "strict"), "locality", f"soft {learned}", self.locality)
         _check(not (blind and self.refine), "refine", f"0 {learned}", self.refine)
-        _check(self.max_macs is None or self.max_macs > 0, "max_macs", "a share above 0, or none", self.max_macs)
+        most_macs = "a share above 0 and at most 100, or none"
+        _check(self.max_macs is None or 0 < self.max_macs <= 100, "max_macs", most_macs, self.max_macs)
         _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
         for name, low, high in _INTEGER_RANGES:
             value = getattr(self, name)
@@ -205,4 +206,10 @@ class NetworkSpec:
             "std",
             f"{channels} finite positive numbers, one a channel",
             self.std,
+        )
+        _check(
+            all(isfinite(value) for value in self.options.values() if isinstance(value, float)),
+            "options",
+            "finite numbers",
+            self.options,
         )

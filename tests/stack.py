@@ -59,8 +59,7 @@ class Stack:
         api, serving = free_port(), free_port()
         self.url, self._serving_url = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{serving}"
         self.environment["PNC_SERVING_URL"] = self._serving_url
-        app = ["-m", "uvicorn", "--factory", "app.main:create_app", "--port", str(api), "--log-level", "warning"]
-        self.api = self.process("api", *app)
+        self.api = self.process("api", "-m", "app.cli", "api", "--port", str(api))
         self.serving = self.process("serving", "-m", "app.cli", "serve", "--port", str(serving))
 
     def process(self, name: str, *arguments: str, prefix: Sequence[str] = (), **settings: str) -> Process:

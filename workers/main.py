@@ -14,6 +14,7 @@ from celery import signals
 
 from app.zoo import tracing
 from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
+from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
@@ -65,7 +66,14 @@ def _begin(**_: Any) -> None:
     end_with_parent()
     log_to_stderr(settings, "worker")
     tracing.begin("worker")
-    _running.append(Supervisor(open_zoo(settings), _stop))
+    try:
+        _running.append(Supervisor(open_zoo(settings), _stop))
+    except Misconfigured as error:
+        # Celery swallows what a signal raises, but for this, and would go on to eat messages.
+        raise SystemExit(f"error: {error}") from None
+    except Exception:
+        log.exception("cannot begin")
+        raise SystemExit(1) from None
 
 
 @signals.worker_ready.connect

@@ -103,8 +103,10 @@ class Supervisor:
         nursery.preload(*(module for module in _OPENING if module in sys.modules))
         nursery.open_nursery()
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for name in accelerators() if self.device == "cuda" else ():
-            self._accelerators.put(name)
+        # As many places as slots: a row that waits for one after it was taken would fall silent, and lose its lease.
+        names = accelerators() or ["0"]  # CUDA counts from 0 where devices have other names, or none in /dev
+        for place in range(max(len(names), zoo.settings.slots)):
+            self._accelerators.put(names[place % len(names)])
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -161,7 +163,7 @@ class Supervisor:
     def _see_through(self, kind: Kind, lease: Lease, variables: dict[str, str]) -> bool:
         log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
         killed = endings.killed_for_memory()
-        with self._placed(variables) as environment:
+        with self._placed(kind, variables) as environment:
             child = nursery.start(kind.name, lease, environment)
             try:
                 code = self._supervise(kind, lease, child)
@@ -179,10 +181,10 @@ class Supervisor:
         return True
 
     @contextmanager
-    def _placed(self, variables: dict[str, str]) -> Iterator[dict[str, str]]:
-        """The environment of a child, which sees one accelerator at most."""
+    def _placed(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
+        """The environment of a child, which sees one accelerator at most; versions are judged beside jobs, without."""
         settings = {**self.zoo.settings.environment(), **variables}
-        if self.device == "cpu":
+        if self.device == "cpu" or kind is VERSION:
             yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()

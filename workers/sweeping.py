@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.zoo import bell, clock, garbage, outbox, retention, runs, steps, validation
 from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
 
@@ -65,7 +63,7 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
                 retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
-        except (SQLAlchemyError, OSError):
+        except Exception:  # whatever it is, a worker that no longer sweeps would look alive and leave rows to nobody
             log.exception("cannot sweep; trying again")
             stop.wait(UNREACHABLE_SECONDS)
         stop.wait(SWEEP_SECONDS)
@@ -87,7 +85,7 @@ def repeat(take: Callable[[], bool], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             pause = 0.0 if take() else POLL_SECONDS
-        except SQLAlchemyError:
-            log.exception("cannot reach the database; trying again")
+        except Exception:  # whatever it is, a worker that takes nothing more would look alive
+            log.exception("cannot take or see through a row; trying again")
             pause = UNREACHABLE_SECONDS
         stop.wait(pause)

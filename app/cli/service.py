@@ -1,5 +1,7 @@
-"""`pnc up`, `serve`, `demo` and `status`: the service itself."""
+"""`pnc up`, `api`, `serve`, `worker`, `demo` and `status`: the service itself."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +9,7 @@ import typer
 
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record
 
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; default: the user's data home.")]
 
 
@@ -16,48 +19,56 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port of the API; default 8000; 0: a free one.", min=0)] = None,
 ) -> None:
     """Run the embedded service: API, serving and one worker, until Ctrl-C."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     from app.up import UpError, up
     from app.zoo.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir.resolve() if data_dir else None}
-    try:
+    given: dict[str, Any] = {"host": host, "port": port, **_directory(data_dir)}
+    with _settings_named():
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
         up(
             settings,
             lambda url: Screen().out.print(
                 f"ready: {url}  (data: {settings.data_dir}; Ctrl-C ends it)", soft_wrap=True
             ),
         )
-    except (ValidationError, SettingsError) as error:
-        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
     except (UpError, OSError) as error:
         Screen().fail(Exit.FAILED, str(error))
     Screen().out.print("stopped")
 
 
+def api(
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8000,
+    data_dir: DataDir = None,
+) -> None:
+    """Run the API and the pages alone, until Ctrl-C; PNC_SERVING_URL says where predictions are answered."""
+    from app.asgi import run_alone
+    from app.main import create_app
+    from app.zoo.settings import Settings
+
+    with _settings_named():
+        settings = Settings(host=host, port=port, **_directory(data_dir))
+    try:
+        run_alone("api", create_app(settings), settings, host, port)
+    except (OSError, ValueError) as error:
+        Screen().fail(Exit.FAILED, str(error))
+
+
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8001,
     data_dir: DataDir = None,
 ) -> None:
     """Run the serving process alone, e.g. on a host with an accelerator, until Ctrl-C.
 
     It follows the deployments of the database that PNC_DATABASE_URL names. Give the API its address with
-    PNC_SERVING_URL.
+    PNC_SERVING_URL, and name that host in PNC_ALLOWED_HOSTS here.
     """
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     from app.zoo.settings import Settings
 
-    try:
-        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
-        settings = Settings(host=host, **given)
-    except (ValidationError, SettingsError) as error:
-        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+    with _settings_named():
+        settings = Settings(host=host, **_directory(data_dir))
     from app.asgi import run_alone
     from app.serving.main import create_serving_app
 
@@ -80,29 +91,20 @@ def worker(
 
     given = {"PNC_SLOTS": slots, "PNC_WORKER_SIZES": sizes, "PNC_DATA_DIR": data_dir and data_dir.resolve()}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    try:
+    with _settings_named():
         from workers.main import run
-    except (ValidationError, SettingsError) as error:
-        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
     run()
 
 
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     from app.up import UpError, prepare
     from app.zoo.settings import Settings
 
+    with _settings_named():
+        settings = Settings(**_directory(data_dir))
     try:
-        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
-        prepare(Settings(**given))
-    except (ValidationError, SettingsError) as error:
-        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+        prepare(settings)
     except UpError as error:
         Screen().fail(Exit.FAILED, str(error))
     Screen().out.print("the schema is up to date")
@@ -114,18 +116,14 @@ def gc(
     data_dir: DataDir = None,
 ) -> None:
     """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     from app.cleaning import clean
     from app.zoo.errors import ZooError
     from app.zoo.settings import Settings
 
+    with _settings_named():
+        settings = Settings(**_directory(data_dir))
     try:
-        given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}
-        clean(Settings(**given), hours * 3600, dry_run=dry_run, console=Screen().out)
-    except (ValidationError, SettingsError) as error:
-        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+        clean(settings, hours * 3600, dry_run=dry_run, console=Screen().out)
     except (ZooError, OSError) as error:
         Screen().fail(Exit.FAILED, str(error))
 
@@ -164,6 +162,22 @@ def gallery(
         screen.show(made, lambda: record({name.replace("_", " "): _listed(value) for name, value in made.items()}))
 
 
+@contextmanager
+def _settings_named() -> Iterator[None]:
+    """Settings that cannot be read end the command, with what is wrong with which."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    try:
+        yield
+    except (ValidationError, SettingsError) as error:
+        Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
+
+
+def _directory(data_dir: Path | None) -> dict[str, Any]:
+    return {"data_dir": data_dir.resolve()} if data_dir else {}
+
+
 def _listed(value: object) -> object:
     return ", ".join(value) if isinstance(value, list) else value
 
@@ -179,4 +193,4 @@ def _yes(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
-COMMANDS = (up, serve, worker, migrate, gc, demo, gallery, status)
+COMMANDS = (up, api, serve, worker, migrate, gc, demo, gallery, status)

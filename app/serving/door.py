@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.admission import Admission, protocol_scope
+from app.api.admission import Admission, presented, protocol_scope
 from app.api.gateway import INTERNAL, WORKSPACE
 from app.api.problems import refuse
 from app.zoo.errors import Unauthenticated, ZooError
@@ -17,7 +17,7 @@ from app.zoo.tables import DEFAULT
 from app.zoo.zoo import Zoo
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-_OURS = ("/internal/", "/metrics")
+_OURS, _NUMBERS = "/internal/", "/metrics"
 """What concerns all workspaces; numbers are open where there are no keys."""
 
 
@@ -49,15 +49,17 @@ class Door:
         await self._app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:
-        headers = Headers(scope=scope)
+        headers, keyed = Headers(scope=scope), self._settings.require_keys
         own, given = self._settings.internal_key, headers.get(INTERNAL)
+        if given is None and keyed and scope["path"] == _NUMBERS:  # as a monitor asks the API
+            given = presented(HTTPConnection(scope))
         if own is not None and given is not None:
             if not secrets.compare_digest(own.encode(), given.encode("latin-1")):
                 raise Unauthenticated(
                     f"expected the service's own secret in {INTERNAL}, got another; see PNC_INTERNAL_KEY"
                 )
             return Caller(headers.get(WORKSPACE, DEFAULT), frozenset(SCOPES))
-        if own is not None and scope["path"].startswith(_OURS[: 2 if self._settings.require_keys else 1]):
+        if own is not None and scope["path"].startswith((_OURS, _NUMBERS) if keyed else _OURS):
             raise Unauthenticated(f"expected the service's own secret in {INTERNAL}, got none; see PNC_INTERNAL_KEY")
         return await self._admission(HTTPConnection(scope), protocol_scope(scope["path"]))
 

@@ -107,9 +107,10 @@ def parse(body: bytes, header_length: str | None, size: tuple[int, int, int], ou
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     if header_length is None:
         return body, b""
-    if not (header_length.isascii() and header_length.isdigit() and int(header_length[:12]) <= len(body)):
+    few = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12
+    end = int(header_length) if few else -1
+    if not 0 <= end <= len(body):
         raise BadRequest(f"Inference-Header-Content-Length: expected 0 to {len(body)}, got {header_length!r:.40}")
-    end = int(header_length)
     return body[:end], body[end:]
 
 
@@ -134,7 +135,7 @@ def _input(inputs: Any, rest: bytes, size: tuple[int, int, int]) -> tuple[str, N
         raise BadRequest(f"inputs: expected a list of one input, {PIXELS} or {PREPROCESSED}, got {got}")
     tensor = inputs[0]
     name, datatype, shape = tensor.get("name"), tensor.get("datatype"), tensor.get("shape")
-    if name not in INPUTS:
+    if not isinstance(name, str) or name not in INPUTS:
         raise BadRequest(f"inputs: expected {PIXELS} or {PREPROCESSED}, got {name!r:.80}")
     if datatype != INPUTS[name]:
         raise BadRequest(f"{name}: expected datatype {INPUTS[name]}, got {datatype!r:.40}")
@@ -194,7 +195,7 @@ def _outputs(outputs: Any, binary: bool, names: Sequence[str]) -> tuple[Wanted, 
     found = []
     for output in outputs:
         name = output.get("name")
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise BadRequest(f"outputs: expected names among {list(names)}, got {name!r:.80}")
         parameters = _parameters(output, f"{name}.parameters")
         best = parameters.get("classification", 0)

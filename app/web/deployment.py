@@ -204,14 +204,22 @@ class _Live:
         ui.navigate.to("/deployments")
 
     def _try(self) -> None:
+        most = self._desk.zoo.settings.max_image_bytes
+
         async def take(event: Any) -> None:
-            self._image = await event.file.read()
             upload.reset()
+            if event.file.size() > most:  # whatever the browser was told
+                too_large()
+                return
+            self._image = await event.file.read()
             await self._answer(self._image)
+
+        def too_large() -> None:
+            notify(f"expected an image of at most {most:,} bytes, got a larger file", good=False)
 
         with ui.element("div").classes("drop"):
             label = "Drop an image here (PNG, JPEG or WebP), or choose one with +"
-            upload = ui.upload(label=label, auto_upload=True, on_upload=take)
+            upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
             upload.props('accept="image/png,image/jpeg,image/webp" flat')
         self._answers = markup(
             Markup('<p class="faint">The target alone and the target with its modules answer side by side.</p>')
@@ -219,9 +227,13 @@ class _Live:
 
     async def _answer(self, image: bytes) -> None:
         began = time.perf_counter()
-        alone, together = await asyncio.gather(
-            *(self._desk.classify(self._name, image, alone=alone) for alone in (True, False))
-        )
+        try:
+            alone, together = await asyncio.gather(
+                *(self._desk.classify(self._name, image, alone=alone) for alone in (True, False))
+            )
+        except ZooError as error:
+            notify(str(error), good=False)
+            return
         self._answers.set_content(_tried(image, alone, together, time.perf_counter() - began))
 
 

@@ -141,6 +141,7 @@ class Desk:
             image: A PNG, JPEG or WebP file.
             alone: The target answers without modules.
         """
+        await self.read(lambda session: None)  # sees that the visitor's key still counts
         path = f"/v1/deployments/{deployment}/predict" + ("?modules=" if alone else "")
         where = self.caller.workspace
         status, body = await self.serving.fetch("POST", path, image, "application/octet-stream", where)

@@ -37,7 +37,10 @@ async def answer(request: Request, zoo: Zoo) -> Response:
         return await _leave(request, zoo)
     if request.method != "POST":
         return _page(request)
-    given = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4).get("key", [""])[0].strip()
+    try:
+        given = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4).get("key", [""])[0].strip()
+    except ValueError:
+        return _page(request, 422, problem("expected a form with one field, key, got another"))
     try:
         secret = await anyio.to_thread.run_sync(_sign_in, zoo, given)
     except ZooError as error:

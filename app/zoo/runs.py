@@ -18,6 +18,7 @@ from app.zoo.settings import MAX_ATTEMPTS
 from app.zoo.store import key_of
 from app.zoo.tables import BundleRow, JobRow, ModuleRow, StepRow, TrialRow
 from pnc_core.config import CloneConfig
+from pnc_core.errors import ConfigError, PncError
 from pnc_core.manifest import build
 
 Order = Literal["continue", "cancel", "pause"]
@@ -329,8 +330,19 @@ def settle(session: Session) -> None:
             job.problem = {"code": "version_rejected", "detail": f"{rejected.ref} was rejected: {reason}"}
             _move(session, job, "failed", job.problem["detail"], job.problem)
         elif all(v.status == "ready" for v in versions):
-            job.size = size_of(*versions, job.dataset, build(CloneConfig, job.config, job.id))
-            states.move(session, job, "queued", "both versions are ready")
+            _queue(session, job)
+
+
+def _queue(session: Session, job: JobRow) -> None:
+    """Queue a job whose versions are ready; a row that cannot be understood fails by itself, and stops no other."""
+    try:
+        config = build(CloneConfig, job.config, job.id)
+    except PncError as error:
+        job.problem = {"code": ConfigError.code, "detail": f"{error}; submit it again"}
+        _move(session, job, "failed", job.problem["detail"], job.problem)
+    else:
+        job.size = size_of(job.target_version, job.source_version, job.dataset, config)
+        states.move(session, job, "queued", "both versions are ready")
 
 
 def _end(

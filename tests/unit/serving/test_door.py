@@ -41,6 +41,13 @@ def test_the_api_says_whom_it_has_let_in(http: tuple[httpx.Client, str]) -> None
         assert client.get(path, headers=headers).text == "red"
 
 
+def test_a_monitor_gives_the_secret_as_it_does_to_the_api(http: tuple[httpx.Client, str]) -> None:
+    client, _ = http
+    headers = {"Authorization": f"Bearer {OWN}"}
+    assert client.get("/metrics", headers=headers).status_code == 200
+    assert client.post("/internal/sync/a", headers=headers).status_code == 401
+
+
 def test_a_key_counts_for_its_own_workspace_whatever_a_header_says(http: tuple[httpx.Client, str]) -> None:
     client, secret = http
     headers = {"Authorization": f"Bearer {secret}", "X-PNC-Workspace": "red"}

@@ -56,6 +56,12 @@ def test_a_browser_gets_a_key_of_its_own_and_gives_it_back(app: FastAPI, http: h
     assert http.get("/v1/models", headers={"Cookie": f"{COOKIE}={mine}"}).status_code == 401
 
 
+def test_a_form_of_another_kind_is_refused(http: httpx.Client) -> None:
+    answer = http.post("/sign-in", data={str(i): "x" for i in range(5)}, headers=OURS)
+    assert answer.status_code == 422
+    assert "expected a form with one field" in answer.text
+
+
 @pytest.mark.parametrize("given", ["", "pnc_wrong", "<script>alert(1)</script>", "x" * 10_000])
 def test_a_wrong_key_is_refused_and_not_repeated(http: httpx.Client, given: str) -> None:
     answer = http.post("/sign-in", data={"key": given}, headers=OURS)

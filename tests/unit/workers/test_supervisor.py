@@ -144,3 +144,24 @@ def test_trouble_and_the_end_of_the_worker_end_its_round(zoo: Zoo, seen: list[st
     stop.set()
     told.work(JOB, queued[11])
     assert len(seen) == 10
+
+
+def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    settings = zoo.settings.model_copy(update={"worker_device": "cuda", "slots": 3})
+    worker = Supervisor(replace(zoo, settings=settings), threading.Event())
+
+    def start(kind: str, lease: Lease, environment: dict[str, str]) -> Deaf:
+        seen.append((kind, environment["CUDA_VISIBLE_DEVICES"]))
+        if len(seen) < 4:  # all slots are taken, and a version comes beside them
+            worker.see_through(JOB if len(seen) < 3 else supervisor.VERSION, lease)
+        ended = Deaf(zoo)
+        ended.exitcode = 0
+        return ended
+
+    monkeypatch.setattr(nursery, "start", start)
+    monkeypatch.setattr(Supervisor, "_say", lambda *_: None)
+    worker.see_through(JOB, _claimed(zoo))
+    assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]

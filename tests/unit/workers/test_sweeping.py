@@ -93,3 +93,33 @@ def test_a_break_shorter_than_the_gap_is_none(monkeypatch: pytest.MonkeyPatch) -
         clock.wait(seconds)
         answers.append(contact.answered())
     assert answers == [True, True, True, False, False, False, False, True, False, False]
+
+
+def test_whatever_goes_wrong_a_loop_goes_on() -> None:
+    stop, taken = Clock(100), []
+
+    def take() -> bool:
+        taken.append(stop.now)
+        if len(taken) == 1:
+            raise OSError("Cannot allocate memory")
+        return False
+
+    sweeping.repeat(take, stop)
+    assert taken[1] - taken[0] == sweeping.UNREACHABLE_SECONDS
+    assert len(taken) > 2
+
+
+def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, swept = Clock(60), []
+
+    def sweep(*_: object) -> None:
+        swept.append(stop.now)
+        if len(swept) == 1:
+            raise RecursionError("a row that nobody thought of")
+
+    monkeypatch.setattr(sweeping, "time", stop)
+    monkeypatch.setattr(sweeping.runs, "sweep", sweep)
+    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    sweep_now_and_then(Supervisor(zoo, stop))
+    assert swept[1] - swept[0] >= sweeping.UNREACHABLE_SECONDS
+    assert len(swept) > 2

@@ -124,6 +124,21 @@ def test_a_job_waits_for_its_versions(zoo: Zoo, session: Session) -> None:
     assert lease.id == job.id
 
 
+def test_a_row_that_cannot_be_understood_fails_and_stops_no_other(zoo: Zoo, session: Session) -> None:
+    request = seeds.request(session, zoo)
+    late = seeds.version(session, zoo, "late", seeds.HIGH, status="validating")
+    odd, good = (jobs.submit(session, replace(request, source="late")) for _ in range(2))
+    odd.config = {**odd.config, "views": -1}
+    seeds.accept(session, late, "f" * 64)
+    lease = runs.claim(session, "a")
+    assert lease is not None
+    assert lease.id == good.id
+    assert odd.state == "failed"
+    assert odd.problem is not None
+    assert odd.problem["code"] == "invalid_config"
+    assert "views: expected an integer from 1 to 100, got -1" in odd.problem["detail"]
+
+
 def test_a_job_fails_when_its_version_is_rejected(zoo: Zoo, session: Session) -> None:
     request = seeds.request(session, zoo)
     seeds.version(session, zoo, "late", seeds.HIGH, status="validating")
