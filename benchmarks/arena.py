@@ -20,9 +20,10 @@ from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, augment, batches
 from pnc_core.evaluation import BATCH, judge, multiply_accumulates, predict
 from pnc_core.head import Head, HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.insert import MAX_ROWS
 
-VIEWS, MAX_ROWS, HELD = 8, 60_000, 0.25
-"""How heads are fitted: views of every image (no fewer than cloning's own have), rows at most, share held out."""
+VIEWS, HELD = 8, 0.25
+"""How heads are fitted: views of every image at most (no fewer than cloning's own have), share held out."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,14 @@ class Arena:
         return multiply_accumulates(*self.target) + multiply_accumulates(*self.source)
 
     def recipe(self, images: ImageSet, rate: float, weight_decay: float) -> Recipe:
-        """The budget: as many images in all epochs for every rival of a suite, with 5 to 60 epochs."""
+        """The budget: as many images in all epochs for every rival of a suite."""
         suite = self.split.suite
-        epochs = min(60, max(5, round(suite.images / len(images))))
-        recipe = Recipe(epochs, rate, augment=suite.augment, device=self.device, precision=self.precision)
+        recipe = Recipe(self.epochs(images), rate, augment=suite.augment, device=self.device, precision=self.precision)
         return replace(recipe, weight_decay=weight_decay)
+
+    def epochs(self, images: ImageSet, share: float = 1.0) -> int:
+        """In how many epochs that share of the suite's budget of images is seen; 5 to 60 for whoever learns."""
+        return min(60, max(5, round(share * self.split.suite.images / len(images))))
 
     def recipe_anew(self, images: ImageSet) -> Recipe:
         """The budget of a new network, which needs more than one that goes on: the images that the target has seen."""
@@ -200,6 +204,7 @@ Read = Callable[[Tensor], tuple[Tensor, Tensor, list[Tensor]]]
 
 def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tuple[Head, Callable[[], Tensor]]:
     """The head whose form and strength do best on held-out images, fitted on all, and what it says of test images."""
+    views = min(views, max(1, MAX_ROWS // len(arena.images)))  # the bound of cloning's heads
     parts = arena.images.split(HELD, arena.generator("held"))
     train, held = (_rows(arena, part, read, views) for part in parts)
     forms = enumerate(zip(train, held, strict=True))
@@ -209,7 +214,6 @@ def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tupl
 
 def _rows(arena: Arena, images: ImageSet, read: Read, views: int) -> list[HeadInputs]:
     """What heads read of the images and of augmented views of them, once for every form of features."""
-    views = min(views, max(1, MAX_ROWS // len(images)))
     fast = arena.precision == "bfloat16" and views > 0  # test images, which have no views, are read in float32
     rows = []
     for view in range(views + 1):

@@ -41,7 +41,7 @@ def config_of(arena: Arena, method: str) -> CloneConfig:
     """The configuration of one variant."""
     suite = arena.split.suite
     # The images that rivals see, halved: an image costs two networks here, and heads see it on their own.
-    epochs = max(5, round(suite.images / 2 / len(learned_from(arena, method))))
+    epochs = arena.epochs(learned_from(arena, method), 0.5)
     config = CloneConfig(
         classes=arena.split.cloned,
         augment=suite.augment,  # type: ignore[arg-type]

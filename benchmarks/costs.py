@@ -37,8 +37,11 @@ class Cost:
 
     swept: str
     positions: int
+    """As many pairs could be screened at most."""
     classes: int
     images: int
+    screened: int
+    """As many pairs were."""
     repeat: int
     seconds: float
     """Processor time."""
@@ -79,10 +82,13 @@ def measure(swept: str, sizes: dict[str, int], repeat: int, precision: str, data
     images = images.sample(min(sizes["images"], len(images)), torch.Generator().manual_seed(repeat))
     arena = Arena(replace(split, cloned=cloned), target, source, 1.0, seed=repeat, precision=precision)
     pnc_core.search.MAX_CANDIDATES = sizes["positions"]
+    config, trials = config_of(arena, "pnc_fast"), []
     _forget_peak()
     started, held = time.process_time(), _megabytes()
-    clone(target, source, images, config_of(arena, "pnc_fast"))
-    return Cost(swept, **sizes, repeat=repeat, seconds=time.process_time() - started, megabytes=_megabytes() - held)
+    clone(target, source, images, config, report=lambda progress: trials.append("trial" in progress.data))
+    seconds, megabytes = time.process_time() - started, _megabytes() - held
+    screened = sum(trials) - 1  # the last one reported is the finished module
+    return Cost(swept, **sizes, screened=screened, repeat=repeat, seconds=seconds, megabytes=megabytes)
 
 
 def _forget_peak() -> None:
@@ -101,9 +107,10 @@ def report(rows: list[Cost], out: Path) -> Path:
     parts = []
     for swept in SWEEPS:
         records = [asdict(row) for row in rows if row.swept == swept]
+        x = "screened" if swept == "positions" else swept
         for y, label in (("seconds", "processor time (s)"), ("megabytes", "memory (MB)")):
-            save(cost_curve(records, x=swept, y=y, x_label=swept, y_label=label), out / f"costs-{swept}-{y}")
-        parts.append(markdown(records, (swept,), (), ("seconds", "megabytes")))
+            save(cost_curve(records, x=x, y=y, x_label=swept, y_label=label), out / f"costs-{swept}-{y}")
+        parts.append(markdown(records, (x,), (), ("seconds", "megabytes"), each="jobs"))
     path = out / "costs.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path

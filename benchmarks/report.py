@@ -45,7 +45,12 @@ def table(records: Sequence[Record]) -> str:
 
 
 def markdown(
-    records: Sequence[Mapping[str, Any]], keys: tuple[str, ...], shares: tuple[str, ...], numbers: tuple[str, ...]
+    records: Sequence[Mapping[str, Any]],
+    keys: tuple[str, ...],
+    shares: tuple[str, ...],
+    numbers: tuple[str, ...],
+    *,
+    each: str = "splits",
 ) -> str:
     """A markdown table, one line for every value of `keys`: mean and standard deviation.
 
@@ -54,11 +59,12 @@ def markdown(
         keys: Fields that name a line.
         shares: Fields that are 0..1, shown in percent.
         numbers: Fields that are shown as they are.
+        each: What the records of a line are.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         lines[tuple(record[key] for key in keys)].append(record)
-    columns = (*keys, *shares, *numbers, "splits")
+    columns = (*keys, *shares, *numbers, each)
     text = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for line, rows in lines.items():
         cells = [_percent([row[name] for row in rows]) for name in shares]

@@ -174,7 +174,8 @@ def ewc(arena: Arena) -> Answer:
             moved = moved + (stiffness[name] * (parameter[:rows] - start[name]).square()).sum()
         return F.cross_entropy(logits[:, arena.old :], labels - arena.old) + moved / 2
 
-    return replace(_tuned(arena, "ewc", arena.new_images, loss, GENTLE), images_used=len(arena.images))
+    learnt = _tuned(arena, "ewc", arena.new_images, loss, GENTLE)
+    return replace(learnt, images_used=learnt.images_used + len(images))
 
 
 def memo(arena: Arena) -> Answer:

@@ -17,6 +17,7 @@ import torch
 import typer
 from rich.console import Console
 from torch import Tensor
+from torch.nn import functional as F
 
 from app.plots import cost_curve, save
 from benchmarks.arena import Arena
@@ -29,7 +30,7 @@ from benchmarks.zoo import Network, train_or_load, zoo_recipe
 from pnc_core.cloning import clone
 from pnc_core.composed import Composed, attach
 from pnc_core.evaluation import predict
-from pnc_core.rebalancing import rebalance
+from pnc_core.rebalancing import WEIGHT_DECAY, rebalance
 
 SOURCES, CLASSES = 5, 10
 
@@ -62,7 +63,9 @@ def main(
     data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
-    methods: Annotated[str, typer.Option(help="Which methods.")] = "modules,ensemble_softmax,lwf,memo",
+    methods: Annotated[
+        str, typer.Option(help="Which methods.")
+    ] = "modules,ensemble_softmax,ensemble_balanced,lwf,memo",
     precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what sources.json has and measure the rest.")] = False,
@@ -74,7 +77,7 @@ def main(
     rows = [Step(**row) for row in earlier(file, resume)]
     for seed in map(int, seeds.split(",")):
         split = load("cifar100", data_root, seed)
-        for method in methods.split(","):
+        for method in methods.split(",") if methods else METHODS:
             if any((row.seed, row.method) == (seed, method) for row in rows):
                 continue
             for row in measure(split, method, (fraction, precision), out / "nets"):
@@ -97,7 +100,7 @@ def measure(split: Split, method: str, how: tuple[float, str], nets: Path) -> It
     # The images that may be learnt from are drawn once: at every step all methods have the same ones of a class.
     drawn = replace(split, train=replace(split, cloned=split.source).sample(fraction))
     arena = Arena(drawn, target, sources[0], 1.0, precision=precision, sides=False)
-    learn = {"modules": _modules, "ensemble_softmax": _ensemble, "lwf": _lwf, "memo": _memo}[method](arena, sources)
+    learn = METHODS[method](arena, sources)
     known = split.target
     for number, part in enumerate(parts):
         started = time.process_time()
@@ -161,6 +164,35 @@ def _ensemble(arena: Arena, sources: list[Network]) -> Learn:
     return learn
 
 
+def _balanced(arena: Arena, sources: list[Network]) -> Learn:
+    """The whole sources beside the target; a scale and an offset for each, as modules get, from the same images."""
+
+    def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+        networks = [arena.target, *sources[: number + 1]]
+        images = _at(arena, arena.target, sources[number], known, part).images
+        logits = [predict(*network, images.images).double() for network in networks]
+        weights = (1 / torch.bincount(images.labels).double())[images.labels]
+        numbers = torch.zeros(len(networks), 2, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
+
+        def joined(logits: list[Tensor]) -> Tensor:
+            scaled = zip(logits, numbers, strict=True)
+            return torch.cat([one * log_scale.exp() + offset for one, (log_scale, offset) in scaled], 1)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            losses = F.cross_entropy(joined(logits), images.labels, reduction="none")
+            loss = (losses * weights).sum() / weights.sum() + WEIGHT_DECAY * numbers.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        numbers.requires_grad_(False)
+        return lambda images: joined([predict(*network, images).double() for network in networks])
+
+    return learn
+
+
 def _lwf(arena: Arena, sources: list[Network]) -> Learn:
     state = arena.target
 
@@ -183,6 +215,15 @@ def _memo(arena: Arena, sources: list[Network]) -> Learn:
         return lambda images: predict(network, here.spec, images)
 
     return learn
+
+
+METHODS: dict[str, Callable[[Arena, list[Network]], Learn]] = {
+    "modules": _modules,
+    "ensemble_softmax": _ensemble,
+    "ensemble_balanced": _balanced,
+    "lwf": _lwf,
+    "memo": _memo,
+}
 
 
 def report(rows: list[Step], out: Path) -> Path:

@@ -53,8 +53,13 @@ class Bundle:
         return self if payload == "full" else self.thin()
 
     def to_bytes(self) -> bytes:
-        """The file's bytes: the same for equal contents."""
+        """The file's bytes: the same for equal contents.
+
+        Raises:
+            BundleError: a number is not finite, so that nobody would read it.
+        """
         tensors = {n: t.detach().cpu().contiguous() for n, t in sorted(self.tensors.items())}
+        _check_finite(tensors)
         return safetensors.torch.save(tensors, {MANIFEST_KEY: self.manifest.to_json()})
 
     def write(self, path: Path | str) -> str:
@@ -85,7 +90,11 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"bundle: expected the metadata key {MANIFEST_KEY!r} and no other, got {got}")
     manifest = Manifest.from_json(header.metadata[MANIFEST_KEY])
     tensors = safetensors.torch.load_file(Path(path))
+    _check_finite(tensors)
+    return Bundle(manifest, tensors)
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"bundle: tensor {name!r}: expected finite numbers, got inf or nan")
-    return Bundle(manifest, tensors)

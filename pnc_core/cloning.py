@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
 from torch import nn
 
 from pnc_core.bounds import head_kinds, limits
@@ -52,6 +53,7 @@ SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
 """How much of a job is done when a stage begins, for progress."""
 
 
+@torch.enable_grad()
 def clone(
     target: tuple[nn.Module, NetworkSpec],
     source: tuple[nn.Module, NetworkSpec],
@@ -129,6 +131,7 @@ def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str,
         )
 
 
+@torch.enable_grad()
 def work_out(
     target: tuple[nn.Module, NetworkSpec],
     source: tuple[nn.Module, NetworkSpec],

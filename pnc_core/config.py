@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Integral, Real
 from typing import ClassVar, Literal, get_args
 
 from pnc_core.errors import ConfigError
@@ -106,6 +107,9 @@ class CloneConfig:
     def __post_init__(self) -> None:
         _check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
+        for name in ("keep", "max_size", "max_macs", "learning_rate", "validation"):
+            if isinstance(value := getattr(self, name), Real):  # NumPy's, for one, cannot be written into a bundle
+                object.__setattr__(self, name, float(value))
         _check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
         _check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
@@ -154,6 +158,15 @@ def _check(ok: bool, name: str, expected: str, got: object) -> None:
         raise ConfigError(f"{name}: expected {expected}, got {got!r}")
 
 
+_PLAIN: dict[str, tuple[type, type, str]] = {
+    "classes": (str, str, "names"),
+    "input_size": (Integral, int, "whole numbers"),
+    "mean": (Real, float, "numbers"),
+    "std": (Real, float, "numbers"),
+}
+"""What a network's fields hold, and as what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """Everything but the weights that is needed to rebuild a network and feed it.
@@ -178,8 +191,10 @@ class NetworkSpec:
     """Options of the architecture, e.g. `{"width": 32}`."""
 
     def __post_init__(self) -> None:
-        for name in ("classes", "input_size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, (kind, plain, expected) in _PLAIN.items():
+            given = tuple(getattr(self, name))
+            _check(all(isinstance(value, kind) for value in given), name, expected, given)
+            object.__setattr__(self, name, tuple(map(plain, given)))
         channels = self.input_size[0] if len(self.input_size) == 3 else 0
         _check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)

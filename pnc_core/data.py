@@ -55,6 +55,8 @@ class ImageSet:
     def split(self, share: float, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
         """Two parts, `1 - share` and `share` of every class that has images, at least one image of each in both.
 
+        Of three images or more the first part has two at least.
+
         Raises:
             DataError: a class has a single image.
         """
@@ -64,7 +66,8 @@ class ImageSet:
             if len(members) == 1:
                 raise DataError(f"class {name!r}: expected at least 2 images, got {len(members)}; add images of it")
             members = members[torch.randperm(len(members), generator=generator)]
-            held = min(len(members) - 1, max(1, round(share * len(members)))) if len(members) else 0
+            most = max(1, len(members) - 2)
+            held = min(most, max(1, round(share * len(members)))) if len(members) else 0
             first.append(members[held:])
             second.append(members[:held])
         return self.take(torch.cat(first).sort().values), self.take(torch.cat(second).sort().values)

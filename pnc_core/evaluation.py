@@ -14,6 +14,7 @@ from pnc_core.composed import Composed
 from pnc_core.config import NetworkSpec
 from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet, batches, preprocess
+from pnc_core.errors import DataError
 from pnc_core.head import Accuracy, accuracy
 
 BATCH = 256
@@ -50,9 +51,14 @@ def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
     Args:
         composed: Target with modules; not changed.
         images: Labelled by class name; classes the network lacks are left out.
+
+    Raises:
+        DataError: no image is of a class that the network has.
     """
     spec = composed.traced.spec
     used = images.only(composed.classes)
+    if not len(used):
+        raise DataError(f"images: expected some of {composed.classes}, got none, but of {images.classes}")
     logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
     return judge(logits, alone, used.labels)
 

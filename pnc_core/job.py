@@ -13,11 +13,12 @@ from torch import Tensor
 from pnc_core.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.config import MIN_IMAGES, CloneConfig
 from pnc_core.data import ImageSet, augment, batches, preprocess
-from pnc_core.errors import Cancelled, ConfigError, DataError
+from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.extract import Tail
 from pnc_core.localize import Scores
 from pnc_core.mark import Mark
 from pnc_core.positions import Reader, Traced
+from pnc_core.tensorfile import MAX_NAME, is_plain
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Progress:
     """One report of a running job."""
 
     stage: str
-    """`screening`, `inserting` or `calibrating`."""
+    """`screening`, `inserting`, `refining` or `calibrating`."""
     done: float
     """Share of the whole job that is done, 0..1."""
     message: str
@@ -173,6 +174,7 @@ def prepare(
         DataError: images of a class are missing.
     """
     _check_classes(target.spec.classes, source.spec.classes, config.classes)
+    _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
     used = images.only(job_classes) if config.labels else name_images(job, images.images)
@@ -194,21 +196,32 @@ def prepare(
 def name_images(job: Job, images: Tensor) -> ImageSet:
     """Labels for images that have none: the class that either network is surest of.
 
-    Where the job has no images of old classes only the cloned ones compete. Own choice; the
+    Sure among all the classes that a network has: among cloned ones alone a single one would always be
+    certain. Where the job has no images of old classes only the cloned ones compete. Own choice; the
     two softmaxes side by side are the simplest joint opinion there is.
     """
-    classes = (*job.target.spec.classes, *job.config.classes)
-    blank = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), classes)
     readers = Reader(job.target, []), Reader(job.source, [])
-    read = job.read(blank, target=readers[0], source=readers[1])
-    labels = torch.cat([_opinion(job, batch).argmax(1).cpu() for batch in read])
-    return ImageSet(images, labels, classes)
+    labels = []
+    for index in batches(len(images), job.config.batch_size):
+        job.checkpoint()
+        with torch.no_grad(), job.autocast():
+            old, own = (
+                reader(enter(images[index], network))[0].float().softmax(1).cpu()
+                for reader, network in zip(readers, (job.target, job.source), strict=True)
+            )
+        old = old if job.config.old_images else torch.full_like(old, -1)
+        labels.append(torch.cat([old, own[:, list(job.cloned)]], dim=1).argmax(1))
+    return ImageSet(images, torch.cat(labels), (*job.target.spec.classes, *job.config.classes))
 
 
-def _opinion(job: Job, batch: Batch) -> Tensor:
-    """How sure the two networks are of every class, (N, N_old + K)."""
-    old = batch.old.softmax(1) if job.config.old_images else torch.full_like(batch.old, -1)
-    return torch.cat([old, batch.own.softmax(1)], dim=1)
+def _check_names(source: Traced) -> None:
+    """A bundle names tensors after the source's modules, and is only read where names are plain."""
+    odd = [name for name, _ in source.graph_module.named_modules() if name and not is_plain(name)]
+    if odd:
+        raise NetworkError(
+            f"source: expected modules named with up to {MAX_NAME} letters, digits and `_ . - /`, got {odd[0]!r}; "
+            "rename it"
+        )
 
 
 def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:

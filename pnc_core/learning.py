@@ -236,7 +236,7 @@ def _mismatch(insertion: Insertion, batch: Batch) -> Tensor:
 
 def _relative_error(got: Tensor, wanted: Tensor) -> Tensor:
     wanted = wanted.float()
-    return (got.float() - wanted).square().mean() / wanted.var().clamp_min(1e-8)
+    return (got.float() - wanted).square().mean() / wanted.var(correction=0).clamp_min(1e-8)
 
 
 class _LocalLoss:

@@ -185,6 +185,8 @@ def _convert_union(choices: tuple[Any, ...], value: object, where: str) -> Any:
     for choice in choices:
         if choice in (int, float, bool, str, types.NoneType) and type(value) is choice:
             return _finite(value, where) if isinstance(value, float) else value
+    if float in choices and type(value) is int:
+        return _finite(value, where)
     for choice in choices:
         if is_dataclass(choice) and isinstance(value, dict):
             return build(choice, value, where)  # type: ignore[arg-type]

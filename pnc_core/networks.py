@@ -238,7 +238,7 @@ def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     return network
 
 
-def load_network(spec: NetworkSpec, path: Path) -> nn.Module:
+def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
     """Build a network and give it the weights of a safetensors file, in eval mode.
 
     Names and shapes are compared on the meta device before the network is allocated.
@@ -248,7 +248,7 @@ def load_network(spec: NetworkSpec, path: Path) -> nn.Module:
         WeightsMismatch: the weights are not this architecture's.
         NetworkError: the spec cannot be built.
     """
-    read_header(path)
+    read_header(Path(path))
     state = safetensors.torch.load_file(path)
     check_weights(build_network(spec, device="meta"), state)
     return load_weights(build_network(spec), state)

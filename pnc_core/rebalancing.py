@@ -35,12 +35,12 @@ def rebalance(composed: Composed, images: ImageSet) -> Composed:
         A composed network of the same target and modules, with its own balance.
 
     Raises:
-        DataError: there are no images of a module's classes.
+        DataError: there are no images of a module's classes, or of the target's.
     """
     used = images.only(composed.classes)
-    for module in composed.attached:
-        if not len(used.only(module.manifest.classes)):
-            raise DataError(f"images: expected some of {module.manifest.classes}, got none; add images of every module")
+    for classes in (composed.traced.spec.classes, *(module.manifest.classes for module in composed.attached)):
+        if not len(used.only(classes)):
+            raise DataError(f"images: expected some of {classes}, got none; add images of the target and every module")
     plain = Composed(composed.target, composed.traced, composed.attached)
     numbers = torch.zeros(len(composed.attached), 2, dtype=torch.float64, requires_grad=True)
     _minimise(plain, *_answers(plain, used.images), used.labels, numbers)

@@ -26,6 +26,8 @@ DTYPE_BYTES = {
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,256}\Z")
+MAX_NAME = 200
+"""Characters of a module's name; what a file calls its tensors is longer."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Header:
     def parameters(self) -> int:
         """How many numbers the file holds."""
         return sum(math.prod(t.shape) for t in self.tensors.values())
+
+
+def is_plain(name: str) -> bool:
+    """Whether a module of this name can be written to a file that `read_header` takes."""
+    return len(name) <= MAX_NAME and _NAME.match(name) is not None
 
 
 def read_header(source: Path | BinaryIO) -> Header:

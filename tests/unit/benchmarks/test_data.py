@@ -50,8 +50,7 @@ def test_every_step_of_a_line_of_sources_sees_the_same_images_of_a_class(
     monkeypatch.setattr(sources, "SOURCES", 2)
     monkeypatch.setattr(sources, "CLASSES", 2)
     monkeypatch.setattr(sources, "train_or_load", untrained)
-    monkeypatch.setattr(sources, "_modules", remember)
-    monkeypatch.setattr(sources, "_lwf", remember)
+    monkeypatch.setitem(sources.METHODS, method, remember)
     split = load("digits", None, 0)
     list(sources.measure(split, method, (0.3, "float32"), None))  # type: ignore[arg-type]
     for name in split.source[:4]:

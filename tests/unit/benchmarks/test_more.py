@@ -29,7 +29,7 @@ def two_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_sources")
-@pytest.mark.parametrize("method", ["modules", "ensemble_softmax", "lwf", "memo"])
+@pytest.mark.parametrize("method", sources.METHODS)
 def test_every_method_knows_more_with_every_source(method: str, nets: Path, tmp_path: Path) -> None:
     steps = list(sources.measure(_digits(), method, (0.5, "float32"), nets))
     assert [step.sources for step in steps] == [1, 2]

@@ -8,7 +8,7 @@ import safetensors
 import torch
 
 from pnc_core.bundle import Bundle, digest, read_bundle
-from pnc_core.errors import BundleError, PncError
+from pnc_core.errors import BundleError
 from pnc_core.manifest import Manifest
 
 
@@ -114,7 +114,10 @@ def test_a_number_that_is_not_finite_is_refused_by_name(
 ) -> None:
     tensors = {**by_hand["router"].tensors, "adapter.bias": by_hand["router"].tensors["adapter.bias"].clone()}
     tensors["adapter.bias"][1] = value
-    path = tmp_path / "module.safetensors"
-    Bundle(by_hand["router"].manifest, tensors).write(path)
-    with pytest.raises(PncError, match=r"'adapter\.bias'"):
+    path, odd = tmp_path / "module.safetensors", Bundle(by_hand["router"].manifest, tensors)
+    with pytest.raises(BundleError, match=r"'adapter\.bias'"):
+        odd.write(path)
+    assert not path.exists()
+    path.write_bytes(safetensors.torch.save(dict(tensors), {"pnc": odd.manifest.to_json()}))
+    with pytest.raises(BundleError, match=r"'adapter\.bias'"):
         read_bundle(path)

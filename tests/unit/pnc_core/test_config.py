@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
 from pnc_core.config import CloneConfig, NetworkSpec, Position
@@ -119,4 +121,21 @@ def test_an_impossible_network_spec_is_refused(name: str, value: object) -> None
 @pytest.mark.parametrize(("name", "value"), [("mean", (math.nan,)), ("mean", (math.inf,)), ("std", (math.inf,))])
 def test_a_normalisation_that_is_not_finite_is_refused(name: str, value: tuple[float]) -> None:
     with pytest.raises(ConfigError, match=name):
+        NetworkSpec(**{**SPEC, name: value})
+
+
+def test_numbers_of_other_libraries_become_plain_ones() -> None:
+    config = CloneConfig(classes=("a",), keep=np.float32(0.5), max_macs=1, max_size=1)
+    assert [type(value) for value in (config.keep, config.max_macs, config.max_size)] == [float] * 3
+    spec = NetworkSpec(**{**SPEC, "input_size": np.array([1, 8, 8]), "mean": (np.float32(0.5),), "std": (1,)})
+    assert json.loads(json.dumps(dataclasses.asdict(spec)))["mean"] == [0.5]
+    assert {type(value) for value in (*spec.input_size, *spec.std)} == {int, float}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("input_size", (1, 8.5, 8)), ("mean", ("a",)), ("classes", ("a", 1)), ("options", {"width": math.nan})],
+)
+def test_a_network_of_other_things_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: expected"):
         NetworkSpec(**{**SPEC, name: value})

@@ -57,6 +57,12 @@ def test_a_split_leaves_at_least_one_image_of_a_class_on_either_side(share: floa
     assert set(first.labels.tolist()) == set(second.labels.tolist()) == {0, 1, 2}
 
 
+def test_a_split_leaves_two_of_three_images_to_be_split_again() -> None:
+    first, second = _set([0, 0, 0, 1, 1, 1, 1]).split(0.5, _seeded())
+    assert torch.bincount(first.labels).tolist() == [2, 2]
+    assert torch.bincount(second.labels).tolist() == [1, 2]
+
+
 def test_a_split_of_a_class_with_one_image_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"class 'b': expected at least 2 images, got 1"):
         _set([0, 0, 1], "ab").split(0.5, _seeded())

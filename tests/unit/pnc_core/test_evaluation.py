@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.data import ImageSet, preprocess
+from pnc_core.errors import DataError
 from pnc_core.evaluation import (
     Evaluation,
     direct_ensembles,
@@ -69,6 +70,8 @@ def test_locality_and_leak_of_a_network_made_by_hand() -> None:
 def test_images_of_other_classes_are_left_out() -> None:
     images = _images([0, 1, 3], [1, 2, 4], "xabcd")
     assert evaluate(_Composed("abc", "d"), images).average == 1
+    with pytest.raises(DataError, match=r"expected some of .+ got none, but of \('x', 'y'\)"):
+        evaluate(_Composed("abc", "d"), _images([0, 1], [0, 1], "xy"))
 
 
 def test_the_oracle_lets_only_classes_of_the_image_s_own_side_compete() -> None:

@@ -7,11 +7,12 @@ from pnc_core.cloning import clone, plain_head
 from pnc_core.composed import attach
 from pnc_core.config import CloneConfig, Position
 from pnc_core.data import preprocess
+from pnc_core.errors import NetworkError
 from pnc_core.evaluation import evaluate
 from pnc_core.extract import copied_tensors, verify
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
-from pnc_core.job import Job, Progress
+from pnc_core.job import Job, Progress, name_images
 from pnc_core.learning import insert, refine
 from pnc_core.search import probe_of
 from tests.unit.pnc_core import nets
@@ -147,3 +148,25 @@ def test_without_labels_the_surer_network_names_the_images(pair: Pair) -> None:
     bundle, same = (clone(pair.target, pair.source, images, config) for images in (pair.images, scrambled))
     assert bundle.to_bytes() == same.to_bytes()
     assert evaluate(attach(pair.target[0], bundle), pair.test).average > 0.5
+
+
+def test_a_single_class_can_be_told_without_labels(pair: Pair) -> None:
+    images = pair.images.only(tuple("012347"))
+    job = nets.job(pair.target, pair.source, images, dataclasses.replace(CONFIG, classes=("7",)))
+    assert float((name_images(job, images.images).labels == images.labels).float().mean()) > 0.8
+
+
+def test_a_last_batch_of_one_image_spoils_nothing(pair: Pair) -> None:
+    images = pair.images.only(tuple("012347"))
+    job = nets.job(pair.target, pair.source, images, dataclasses.replace(CONFIG, classes=("7",)))
+    config = dataclasses.replace(job.config, batch_size=next(n for n in range(20, 80) if len(job.train) % n == 1))
+    with torch.no_grad():  # which whoever serves is in; learning is not hindered by it
+        bundle = clone(pair.target, pair.source, images, config)
+    assert all(torch.isfinite(tensor).all() for tensor in bundle.tensors.values())
+
+
+def test_a_source_whose_tensors_cannot_be_named_is_refused_at_once(pair: Pair) -> None:
+    source = torch.nn.Sequential()
+    source.add_module("the whole", pair.source[0])
+    with pytest.raises(NetworkError, match="got 'the whole'; rename it"):
+        clone(pair.target, (source.eval(), pair.source[1]), pair.images, CONFIG)

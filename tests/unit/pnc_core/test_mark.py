@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ def test_coins_are_counted_exactly() -> None:
     assert at_least(10, 10) == 2**-10
     assert at_least(2, 3) == 0.5
     assert at_least(1100, 2000) == pytest.approx(bdtrc(1099, 2000, 0.5), rel=1e-6)
+    began = time.process_time()
+    assert at_least(12_200, 24_000) == pytest.approx(bdtrc(12_199, 24_000, 0.5), rel=1e-6)
+    assert time.process_time() - began < 5  # as many channels as ResNet-152 has
 
 
 def test_a_key_of_another_size_and_checkpoints_are_refused(pair: Pair, quick: CloneConfig, tmp_path: Path) -> None:

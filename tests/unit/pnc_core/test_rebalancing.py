@@ -113,3 +113,5 @@ def test_images_of_every_module_are_needed(pair: Pair) -> None:
     composed = attach(attach(pair.target[0], _module(pair, "9")), _module(pair, "7"))
     with pytest.raises(DataError, match="got none"):
         rebalance(composed, pair.images.only(tuple("012349")))
+    with pytest.raises(DataError, match=r"'0', '1'.+ got none"):
+        rebalance(composed, pair.images.only(("9", "7")))

@@ -1,13 +1,19 @@
 """Pages ask for a key once, and keep it where scripts and other sites cannot reach."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.web.desk import Desk
+from app.zoo import keys
+from app.zoo.errors import Unauthenticated
 from app.zoo.keys import COOKIE
 from app.zoo.settings import Settings
 from tests.unit.api.inprocess import InProcess
@@ -79,3 +85,27 @@ def test_another_site_can_sign_nobody_in(app: FastAPI, http: httpx.Client) -> No
 def test_a_key_that_may_not_read_sees_no_page(app: FastAPI, http: httpx.Client) -> None:
     _, secret = new_key(app.state.zoo, ["write"])
     assert http.get("/models/a", headers={"Cookie": f"{COOKIE}={secret}"}).status_code == 403
+
+
+class Answering:
+    """A serving process that always answers."""
+
+    asked = 0
+
+    async def fetch(self, *_: object) -> tuple[int, bytes]:
+        self.asked += 1
+        return 200, b"{}"
+
+
+def test_an_open_page_asks_nothing_more_once_its_key_is_revoked(app: FastAPI) -> None:
+    key_id, secret = new_key(app.state.zoo, ["read"])
+    with app.state.zoo.database.write() as session:
+        caller = keys.authenticate(session, secret)
+    serving: Any = Answering()
+    desk = Desk(app.state.zoo, serving).seen_by(caller, "")
+    assert anyio.run(functools.partial(desk.classify, "digits", b"", alone=True))["status"] == 200
+    with app.state.zoo.seen_by(caller).database.write() as session:
+        keys.revoke(session, key_id)
+    with pytest.raises(Unauthenticated):
+        anyio.run(functools.partial(desk.classify, "digits", b"", alone=True))
+    assert serving.asked == 1
