@@ -53,11 +53,12 @@ def linear_probe(arena: Arena) -> Answer:
 
 
 def direct_ensemble(arena: Arena, *, softmax: bool) -> Answer:
-    """Both whole networks; logits, or the probabilities of either's classes, side by side."""
+    """Both whole networks; logits, or the probabilities among all classes that either has, side by side."""
 
     def logits() -> Tensor:
-        sides = arena.alone, predict(*arena.source, arena.test.images)[:, arena.cloned]
-        return torch.cat([side.softmax(1) if softmax else side for side in sides], 1)
+        old, own = arena.alone, predict(*arena.source, arena.test.images)
+        old, own = (old.softmax(1), own.softmax(1)) if softmax else (old, own)
+        return torch.cat([old, own[:, arena.cloned]], 1)
 
     return Answer(logits, numbers(arena.source[0]), arena.both_macs, 0)
 

@@ -134,12 +134,13 @@ def direct_ensembles(
         images: Labelled by class name.
 
     Returns:
-        `raw`: logits compete; `softmax`: each network's probabilities, the source's over `classes` only.
+        `raw`: logits compete; `softmax`: each network's probabilities among all the classes that it has, since among
+        `classes` alone a single one would always be certain.
     """
     used = images.only((*target[1].classes, *classes))
     rows = [source[1].classes.index(name) for name in classes]
-    alone, own = predict(*target, used.images), predict(*source, used.images)[:, rows]
-    kinds = {"raw": (alone, own), "softmax": (alone.softmax(1), own.softmax(1))}
+    alone, whole = predict(*target, used.images), predict(*source, used.images)
+    kinds = {"raw": (alone, whole[:, rows]), "softmax": (alone.softmax(1), whole.softmax(1)[:, rows])}
     return {kind: judge(torch.cat(sides, dim=1), alone, used.labels) for kind, sides in kinds.items()}
 
 

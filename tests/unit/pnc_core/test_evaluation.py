@@ -116,7 +116,7 @@ def test_a_direct_ensemble_lays_the_logits_side_by_side() -> None:
     assert (found.old, found.new) == (1, 1)
 
 
-def test_softmax_compares_probabilities_of_the_cloned_classes_only() -> None:
+def test_softmax_compares_probabilities_among_all_classes_of_either() -> None:
     class _Fixed(nn.Module):
         def __init__(self, *logits: float) -> None:
             super().__init__()
@@ -132,6 +132,8 @@ def test_softmax_compares_probabilities_of_the_cloned_classes_only() -> None:
     raw, calm = found["raw"], found["softmax"]
     assert (raw.old, raw.new) == (0, 1)
     assert (calm.old, calm.new) == (1, 0)
+    single = direct_ensembles(target, source, ("y",), images)["softmax"]
+    assert (single.old, single.new) == (1, 0)
 
 
 def test_predictions_are_the_network_s_own(pair: Pair, by_hand: dict[str, Bundle]) -> None:
