@@ -3,28 +3,27 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record
 
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
+if TYPE_CHECKING:
+    from app.zoo.settings import Settings
+
+ApiHost = Annotated[str | None, typer.Option(help="Address to listen on; default: PNC_HOST, or else loopback.")]
+ApiPort = Annotated[
+    int | None, typer.Option(help="Port of the API; 0: a free one; default: PNC_PORT, or else 8000.", min=0)
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; default: the user's data home.")]
 
 
-def up(
-    data_dir: DataDir = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default: loopback.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API; default 8000; 0: a free one.", min=0)] = None,
-) -> None:
+def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> None:
     """Run the embedded service: API, serving and one worker, until Ctrl-C."""
     from app.up import UpError, up
-    from app.zoo.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, **_directory(data_dir)}
-    with _settings_named():
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = _settings(host=host, port=port, data_dir=data_dir)
     try:
         up(
             settings,
@@ -37,26 +36,20 @@ def up(
     Screen().out.print("stopped")
 
 
-def api(
-    host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8000,
-    data_dir: DataDir = None,
-) -> None:
+def api(host: ApiHost = None, port: ApiPort = None, data_dir: DataDir = None) -> None:
     """Run the API and the pages alone, until Ctrl-C; PNC_SERVING_URL says where predictions are answered."""
     from app.asgi import run_alone
     from app.main import create_app
-    from app.zoo.settings import Settings
 
-    with _settings_named():
-        settings = Settings(host=host, port=port, **_directory(data_dir))
+    settings = _settings(host=host, port=port, data_dir=data_dir)
     try:
-        run_alone("api", create_app(settings), settings, host, port)
+        run_alone("api", create_app(settings), settings, settings.host, settings.port)
     except (OSError, ValueError) as error:
         Screen().fail(Exit.FAILED, str(error))
 
 
 def serve(
-    host: Host = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8001,
     data_dir: DataDir = None,
 ) -> None:
@@ -65,10 +58,7 @@ def serve(
     It follows the deployments of the database that PNC_DATABASE_URL names. Give the API its address with
     PNC_SERVING_URL, and name that host in PNC_ALLOWED_HOSTS here.
     """
-    from app.zoo.settings import Settings
-
-    with _settings_named():
-        settings = Settings(host=host, **_directory(data_dir))
+    settings = _settings(host=host, data_dir=data_dir)
     from app.asgi import run_alone
     from app.serving.main import create_serving_app
 
@@ -99,12 +89,9 @@ def worker(
 def migrate(data_dir: DataDir = None) -> None:
     """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
     from app.up import UpError, prepare
-    from app.zoo.settings import Settings
 
-    with _settings_named():
-        settings = Settings(**_directory(data_dir))
     try:
-        prepare(settings)
+        prepare(_settings(data_dir=data_dir))
     except UpError as error:
         Screen().fail(Exit.FAILED, str(error))
     Screen().out.print("the schema is up to date")
@@ -118,12 +105,9 @@ def gc(
     """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
     from app.cleaning import clean
     from app.zoo.errors import ZooError
-    from app.zoo.settings import Settings
 
-    with _settings_named():
-        settings = Settings(**_directory(data_dir))
     try:
-        clean(settings, hours * 3600, dry_run=dry_run, console=Screen().out)
+        clean(_settings(data_dir=data_dir), hours * 3600, dry_run=dry_run, console=Screen().out)
     except (ZooError, OSError) as error:
         Screen().fail(Exit.FAILED, str(error))
 
@@ -174,8 +158,13 @@ def _settings_named() -> Iterator[None]:
         Screen().fail(Exit.FAILED, f"settings (PNC_* variables and options): {error}")
 
 
-def _directory(data_dir: Path | None) -> dict[str, Any]:
-    return {"data_dir": data_dir.resolve()} if data_dir else {}
+def _settings(*, data_dir: Path | None, **given: Any) -> "Settings":
+    """The settings of the environment, with what was given on the command line."""
+    from app.zoo.settings import Settings
+
+    given["data_dir"] = data_dir and data_dir.resolve()
+    with _settings_named():
+        return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _listed(value: object) -> object:

@@ -57,6 +57,11 @@ def test_every_setting_is_one(page: Path) -> None:
     assert set(VARIABLE.findall(page.read_text())) <= known
 
 
+def test_every_setting_is_on_a_page() -> None:
+    said = " ".join(page.read_text() for page in PAGES)
+    assert [name for name in Settings.model_fields if f"PNC_{name.upper()}" not in said] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_script_that_is_named_exists(page: Path) -> None:
     for line in lines(page):
