@@ -47,7 +47,7 @@ def to_program(network: nn.Module, spec: NetworkSpec, *, pixels: bool = False) -
         pixels: The program takes uint8 pixels and scales them itself; else preprocessed float32.
 
     Raises:
-        NetworkError: it cannot be exported, or the export answers otherwise.
+        NetworkError: it is in train mode, cannot be exported, or the export answers otherwise.
     """
     whole, images = _ready(network, spec, pixels=pixels)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
@@ -67,7 +67,7 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool =
 
     Raises:
         ConfigError: the extra `onnx` is not installed.
-        NetworkError: it cannot be exported, or the file answers otherwise; nothing is left behind.
+        NetworkError: it is in train mode, cannot be exported, or the file answers otherwise; nothing is left behind.
     """
     try:
         import onnxruntime
@@ -103,6 +103,8 @@ def to_pt2(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool = 
 
 def _ready(network: nn.Module, spec: NetworkSpec, *, pixels: bool) -> tuple[_Whole, list[Tensor]]:
     composed = network if isinstance(network, Composed) else without_modules(network, spec)
+    if any(part.training for part in (*composed.modules(), *composed.target.modules())):
+        raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() on target and modules")
     generator = torch.Generator().manual_seed(0)
     shapes = [(count, *spec.input_size) for count in PROBES]
     noise = [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]

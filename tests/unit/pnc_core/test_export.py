@@ -66,6 +66,18 @@ def test_an_onnx_file_answers_as_the_network_does(
         assert torch.allclose(torch.from_numpy(got), network(x), atol=1e-4)
 
 
+def test_train_mode_is_refused_and_left_as_it_is(pair: Pair, by_hand: dict[str, Bundle]) -> None:
+    composed = attach(pair.target[0], by_hand["affine"])
+    for part in (pair.target[0].blocks[1], composed.clones[0].head):
+        part.train()
+        try:
+            with pytest.raises(NetworkError, match=r"expected eval mode everywhere, got train mode; call \.eval\(\)"):
+                to_program(composed, pair.target[1])
+            assert part.training
+        finally:
+            part.eval()
+
+
 def test_an_export_that_answers_otherwise_is_not_handed_out(
     pair: Pair, by_hand: dict[str, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
