@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from pnc_core.adapter import Adapter
 from pnc_core.bundle import MODULE_PREFIX, Bundle
-from pnc_core.errors import BundleError, PositionError, SourceMismatch
+from pnc_core.errors import BundleError, PositionError, SourceMismatch, UnknownArchitecture
 from pnc_core.extract import Tail, copied_tensors, extract, open_tail, with_inner_adapters
 from pnc_core.head import SHUT, Head, pool_taps, tap_width
 from pnc_core.identity import fingerprint
@@ -86,16 +86,15 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
     Args:
         bundle: Thin or full.
         target: The traced target, whose fingerprint the caller has checked.
-        source: The source network: needed for a thin bundle, ignored for a full one.
+        source: The source network: needed for a thin bundle; of a full one only where its architecture is unknown.
 
     Raises:
         BundleError: tensors are missing, unexpected or of another shape.
-        SourceMismatch: a thin bundle came without its source, or with another one.
+        SourceMismatch: a thin bundle came without its source, or a source was needed and is another one.
+        UnknownArchitecture: a full bundle of an unknown architecture came without its source.
     """
     manifest = bundle.manifest
-    full = manifest.payload == "full"
-    network = build_network(manifest.source, device="meta") if full else _checked_source(manifest, source)
-    traced = trace(network, manifest.source)
+    traced = trace(_source_network(manifest, source), manifest.source)
     opened = open_tail(traced, manifest.position.source, _rows(manifest))
     tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
     tail = _with_inner(tail, manifest.inner)
@@ -147,6 +146,20 @@ def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail)
     return both[0], both[1]
 
 
+def _source_network(manifest: Manifest, source: nn.Module | None) -> nn.Module:
+    """What the tail is cut from: a full bundle brings its tensors, so that the architecture is enough."""
+    if manifest.payload == "thin":
+        return _checked_source(manifest, source)
+    try:
+        return build_network(manifest.source, device="meta")
+    except UnknownArchitecture as error:
+        if source is None:
+            raise UnknownArchitecture(
+                f"{error}; or pass the source network {manifest.source_fingerprint} itself, source=..."
+            ) from None
+        return _checked_source(manifest, source)
+
+
 def _checked_source(manifest: Manifest, source: nn.Module | None) -> nn.Module:
     if source is None:
         raise SourceMismatch(
@@ -155,7 +168,10 @@ def _checked_source(manifest: Manifest, source: nn.Module | None) -> nn.Module:
         )
     got = fingerprint(source)
     if got != manifest.source_fingerprint:
-        raise SourceMismatch(f"thin bundle: expected the source {manifest.source_fingerprint}, got {got}")
+        raise SourceMismatch(
+            f"{manifest.payload} bundle: expected the source {manifest.source_fingerprint}, got {got}; "
+            "pass the network it was cloned from"
+        )
     return source
 
 

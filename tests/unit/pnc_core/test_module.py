@@ -5,7 +5,7 @@ import torch
 
 from pnc_core.bundle import Bundle
 from pnc_core.config import Position
-from pnc_core.errors import BundleError, MismatchError, PositionError
+from pnc_core.errors import BundleError, MismatchError, PositionError, UnknownArchitecture
 from pnc_core.identity import fingerprint
 from pnc_core.manifest import Manifest
 from pnc_core.module import ClonedModule, load_module
@@ -92,6 +92,29 @@ def test_a_thin_bundle_needs_its_own_source(pair: Pair, by_hand: dict[str, Bundl
     module = _load(pair, thin, pair.source[0])
     full = _load(pair, by_hand["router"])
     assert fingerprint(module) == fingerprint(full)
+
+
+def test_a_full_bundle_of_an_unknown_architecture_needs_its_own_source(
+    pair: Pair, by_hand: dict[str, Bundle], fingerprints: tuple[str, str]
+) -> None:
+    full = by_hand["router"]
+    own = _told(full, source=dataclasses.replace(full.manifest.source, architecture="own", options={}))
+    with pytest.raises(UnknownArchitecture, match=rf"got 'own'; or pass the source network {fingerprints[1]} itself"):
+        _load(pair, own)
+    with pytest.raises(MismatchError, match=r"^full bundle: expected the source sha256:"):
+        _load(pair, own, pair.target[0])
+    module = _load(pair, own, pair.source[0])
+    assert fingerprint(module) == fingerprint(_load(pair, full))
+    for tensor in module.state_dict().values():
+        tensor.zero_()
+    assert fingerprint(pair.source[0]) == fingerprints[1]
+
+
+def test_a_full_bundle_of_a_known_architecture_does_not_look_at_the_source(
+    pair: Pair, by_hand: dict[str, Bundle]
+) -> None:
+    module = _load(pair, by_hand["router"], pair.target[0])
+    assert fingerprint(module) == fingerprint(_load(pair, by_hand["router"]))
 
 
 def test_the_source_of_a_thin_bundle_is_copied_not_shared(
