@@ -140,7 +140,7 @@ class _Reader:
         name = str(node.target)
         module = self.graph_module.get_submodule(name)
         # Called more than once, or its tensors are also read on their own.
-        if (self.called.count(name) > 1 or name in self.owners) and any(True for _ in module.parameters()):
+        if (self.called.count(name) > 1 or name in self.owners) and [*module.parameters(), *module.buffers()]:
             return None
         if isinstance(module, nn.Conv2d) and module.groups == 1:
             return self._layer(node, (module.in_channels, 1), (module.out_channels, 1))

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -125,6 +127,30 @@ def test_behind_a_grouped_convolution_channels_go_group_by_group() -> None:
     assert channels.layouts["stem"].outputs == (Piece("stem", 3, 2),)
     assert channels.layouts["grouped"].outputs == (Piece("stem", 3, 4),)
     assert {c.module: c.pieces for c in stem.consumers} == {n: (Piece("stem", 3, 4),) for n in ("one", "two")}
+
+
+class _Chain(nn.Module):
+    """Three convolutions and what is done behind the first two."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 5, 1)
+        self.between, self.fc = between, nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.three(self.between(self.two(self.between(self.one(x))))).flatten(1))
+
+
+def _free(between: Callable[[Tensor], Tensor]) -> set[str]:
+    traced = trace(_Chain(between).eval(), nets.spec("cnn", 2, 1))
+    output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
+    return {g.name for g in channel_groups(traced.graph_module, traced.shapes, output.args[0]).groups}
+
+
+def test_what_has_parameters_or_buffers_and_is_called_twice_keeps_its_channels() -> None:
+    assert _free(nn.ReLU()) == {"one", "two", "three"}
+    assert _free(nn.BatchNorm2d(4)) == {"three"}
+    assert _free(nn.BatchNorm2d(4, affine=False)) == {"three"}
 
 
 def test_a_concatenation_is_read_piece_by_piece() -> None:
