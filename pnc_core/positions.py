@@ -12,7 +12,8 @@ import inspect
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +142,22 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
+@contextmanager
+def _as_it_was(network: nn.Module) -> Iterator[None]:
+    """In the end modules have the attributes they had: tracing leaves constants there, and a network's own code keeps
+    what it was traced with.
+    """
+    holders = [h for m in network.modules() for h in (vars(m), *vars(m).values()) if isinstance(h, dict)]
+    before = [(holder, dict(holder)) for holder in holders]
+    try:
+        yield
+    finally:
+        for holder, old in before:
+            for name in holder.keys() - old.keys():
+                del holder[name]
+            holder.update(old)
+
+
 def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """Trace a network and find its positions. Nothing of the network is changed.
 
@@ -153,17 +170,13 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
-    own = set(vars(network))
     try:
-        with _TRACING:
+        with _TRACING, _as_it_was(network):
             graph = (tracer := _Tracer()).trace(network)
-        graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
-        shapes = _shapes(graph_module, spec)
+            graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
+            shapes = _shapes(graph_module, spec)
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
-    finally:  # tensors that the network makes in passing, which torch.fx leaves on it and has copied
-        for name in set(vars(network)) - own:
-            delattr(network, name)
     _check_logits(graph_module, shapes, spec)
     return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)
 

@@ -1,11 +1,15 @@
 import copy
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
+from pnc_core.config import NetworkSpec
 from pnc_core.errors import NetworkError, PositionError
 from pnc_core.identity import fingerprint
 from pnc_core.networks import build_network
@@ -204,6 +208,22 @@ def test_tracing_and_reading_leave_the_network_as_it_was() -> None:
     assert network._forward_hooks == hooks
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "norm",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, parametrizations.weight_norm, parametrizations.spectral_norm],
+)
+@torch.no_grad()
+def test_weights_that_are_made_anew_every_time_are_the_network_s(norm: Callable[[nn.Module], nn.Module]) -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+    norm(network.fc).eval()
+    x = nets.pictures(2, spec)
+    before = network(x)
+    traced = trace(network, spec)
+    assert type(network.fc.weight) is Tensor
+    assert torch.equal(Reader(traced, [])(x)[0], before)
+
+
 class _Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -273,6 +293,68 @@ def test_what_a_network_makes_in_passing_is_not_left_on_it() -> None:
     traced = trace(network, spec)
     assert set(vars(network)) == names
     assert torch.equal(traced.graph_module(x), network(x))
+
+
+class _Keeping(nn.Module):
+    """Keeps what it has seen, in an attribute and in a dictionary."""
+
+    def __init__(self, *, branches: bool) -> None:
+        super().__init__()
+        self.body, self.fc, self.branches = (
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)),
+            nn.Linear(5, 3),
+            branches,
+        )
+        self.last: Tensor | None = None
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last = self.body(x)
+        self.body.means = self.seen["means"] = means = x.mean((2, 3))
+        return self.fc(-means if self.branches and means.sum() > 0 else means)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+@torch.no_grad()
+def test_what_a_network_keeps_is_what_it_kept_before(branches: bool) -> None:
+    network, spec = _Keeping(branches=branches).eval(), nets.spec("cnn", 8, 3, "abc")
+    _try_to_trace(network, spec)
+    assert (network.last, network.seen, hasattr(network.body, "means")) == (None, {}, False)
+    network(nets.pictures(2, spec))
+    last, seen, means = network.last, dict(network.seen), network.body.means
+    _try_to_trace(network, spec)
+    assert network.last is last
+    assert network.body.means is means
+    assert network.seen == seen
+
+
+def _try_to_trace(network: _Keeping, spec: NetworkSpec) -> None:
+    with pytest.raises(NetworkError) if network.branches else nullcontext():
+        trace(network, spec)
+
+
+def test_several_threads_trace_one_network_that_makes_constants() -> None:
+    network, spec = _WithAConstant().eval(), nets.spec("cnn", 8, 3, "abc")
+    names, failed, interval = set(vars(network)), [], sys.getswitchinterval()
+
+    def run() -> None:
+        try:
+            for _ in range(10):
+                trace(network, spec)
+        except NetworkError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed
+    assert set(vars(network)) == names
 
 
 @pytest.mark.parametrize("width", ["0_5", "1_0", "2_0"])
