@@ -134,12 +134,24 @@ class _Tracer(fx.Tracer):
     ) -> Any:
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
+        name = self.path_of_module(m)
+        if not self.is_leaf_module(m, name):
+            _check_hooks(m, name)
         return super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread:
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _check_hooks(module: nn.Module, name: str) -> None:
+    """Of what is traced through no hook would run later, and a hook would see no tensors now."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise NetworkError(
+            f"network: expected forward hooks on single layers of torch.nn alone, got some on "
+            f"{name or 'the network itself'}; remove them"
+        )
 
 
 @contextmanager
@@ -166,15 +178,18 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
         spec: Its input size is used to learn the shapes.
 
     Raises:
-        NetworkError: the network is in train mode or cannot be traced.
+        NetworkError: the network is in train mode, has forward hooks where it is traced through, or cannot be traced.
     """
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
+    _check_hooks(network, "")
     try:
         with _TRACING, _as_it_was(network):
             graph = (tracer := _Tracer()).trace(network)
             graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
             shapes = _shapes(graph_module, spec)
+    except NetworkError:
+        raise
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
     _check_logits(graph_module, shapes, spec)

@@ -208,6 +208,31 @@ def test_tracing_and_reading_leave_the_network_as_it_was() -> None:
     assert network._forward_hooks == hooks
 
 
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize(
+    ("path", "told"), [("", "the network itself"), ("blocks", "blocks"), ("blocks.1", r"blocks\.1")]
+)
+def test_hooks_on_what_is_traced_through_are_refused(register: str, path: str, told: str) -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+    seen: list[object] = []
+    getattr(network.get_submodule(path), register)(lambda *values: seen.append(values))
+    with pytest.raises(NetworkError, match=f"^network: expected forward hooks on .* alone, got some on {told}; remove"):
+        trace(network, spec)
+    assert not seen
+
+
+@torch.no_grad()
+def test_hooks_on_layers_stay() -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+    x = nets.pictures(2, spec)
+    plain = network(x)
+    network.fc.register_forward_hook(lambda module, given, made: made + 1)
+    network.fc.register_forward_pre_hook(lambda module, given: (given[0] * 2,))
+    logits = Reader(trace(network, spec), [])(x)[0]
+    assert torch.equal(logits, network(x))
+    assert not torch.equal(logits, plain)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "norm",
