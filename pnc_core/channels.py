@@ -34,7 +34,7 @@ CARRYING_MODULES: tuple[type[nn.Module], ...] = (
 )  # fmt: skip
 CARRYING_FUNCTIONS: set[Callable[..., object] | str] = {
     F.relu, F.relu6, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.dropout, F.max_pool2d, F.avg_pool2d,
-    F.adaptive_avg_pool2d, torch.relu, torch.sigmoid, torch.tanh, "relu", "sigmoid", "contiguous",
+    F.adaptive_avg_pool2d, torch.relu, torch.sigmoid, torch.tanh, "relu", "sigmoid", "contiguous", "clone",
 }  # fmt: skip
 CARRYING_NAMES = {"StochasticDepth", "stochastic_depth"}
 """Of torchvision, which is not imported here: nothing happens in eval mode."""

@@ -76,7 +76,9 @@ class Traced:
     spec: NetworkSpec
     positions: tuple[PositionInfo, ...]
     shapes: dict[str, tuple[int, ...]]
-    """Batched shape (N = 2) of every tensor node."""
+    """Batched shape (N = 2) of every tensor node, and of the copies that `cut` may make."""
+    changed: frozenset[str]
+    """Tensor nodes that something behind them changes in place."""
 
     @property
     def device(self) -> torch.device:
@@ -187,36 +189,45 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
         with _TRACING, _as_it_was(network):
             graph = (tracer := _Tracer()).trace(network)
             graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
-            shapes = _shapes(graph_module, spec)
+            shapes, changed = _shapes(graph_module, spec)
     except NetworkError:
         raise
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
     _check_logits(graph_module, shapes, spec)
-    return Traced(graph_module, spec, _positions(graph_module, shapes), shapes)
+    positions = _positions(graph_module, shapes)
+    return Traced(graph_module, spec, positions, shapes | {_copy(n): shapes[n] for n in changed}, changed)
 
 
 class _ShapeReader(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor."""
+    """Runs a graph and notes the shape of every tensor, and which are changed later."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self._made: dict[str, tuple[Tensor, int]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
+            if not value.is_inference():  # a parameter, perhaps; no activation is
+                self._made[n.name] = value, value._version
         return value
 
+    @property
+    def changed(self) -> frozenset[str]:
+        """torch counts the changes of a tensor, those through its views included."""
+        return frozenset(name for name, (value, version) in self._made.items() if value._version != version)
 
-def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Batched shape (N = 2) of every tensor node; fake tensors cost neither time nor memory."""
+
+def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
+    """Batched shape (N = 2) of every tensor node, and those changed in place; fake tensors cost no time or memory."""
     device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
     reader = _ShapeReader(graph_module)
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
-    return reader.shapes
+    return reader.shapes, reader.changed
 
 
 def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], spec: NetworkSpec) -> None:
@@ -301,6 +312,9 @@ def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
 def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:
     """The part of a network behind a position, which also hands out activations.
 
+    What the network changes in place, directly or through a view, is changed in a copy: the caller's tensor stays as
+    it is, and what a tap hands out does not depend on what else is asked for.
+
     Args:
         traced: The network; its modules are shared, not copied, and not changed.
         start: Position that becomes the input; `input` keeps the whole network.
@@ -317,15 +331,27 @@ def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True)
     tapped = [_node(traced, traced.position(name).node) for name in taps]
     output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
     needed = _ancestors([*([output] if logits else []), *tapped], begin)
+    spared = {n for n in (begin, *tapped) if n.name in traced.changed and not needed.isdisjoint(n.users)}
     graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
+    made: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
+    read = {begin: _copied(graph, made[begin]) if begin in spared else made[begin]}
     for node in traced.graph_module.graph.nodes:
         if node in needed and node is not begin and node is not output:
             if node.op == "placeholder":
                 raise PositionError(f"taps: expected positions behind {start!r}, got {list(taps)}")
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output((copies[output.args[0]] if logits else None, tuple(copies[n] for n in tapped)))
+            made[node] = graph.node_copy(node, read.__getitem__)
+            read[node] = _copied(graph, made[node]) if node in spared else made[node]
+    graph.output((read[output.args[0]] if logits else None, tuple(made[n] for n in tapped)))
     return fx.GraphModule(traced.graph_module, graph)
+
+
+def _copy(name: str) -> str:
+    """Name of the node that copies the node `name`."""
+    return f"{name}_copy"
+
+
+def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.create_node("call_method", "clone", (node,), name=_copy(node.name))
 
 
 def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:

@@ -6,6 +6,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pnc_core.channels import Channels, channel_groups
+from pnc_core.extract import open_tail
 from pnc_core.layouts import Piece, kept_features, parameter_count, remove_channels
 from pnc_core.networks import build_network
 from pnc_core.positions import trace
@@ -147,10 +148,39 @@ def _free(between: Callable[[Tensor], Tensor]) -> set[str]:
     return {g.name for g in channel_groups(traced.graph_module, traced.shapes, output.args[0]).groups}
 
 
+def test_a_copy_carries_channels() -> None:
+    assert _free(lambda x: x.clone()) == {"one", "two", "three"}
+
+
 def test_what_has_parameters_or_buffers_and_is_called_twice_keeps_its_channels() -> None:
     assert _free(nn.ReLU()) == {"one", "two", "three"}
     assert _free(nn.BatchNorm2d(4)) == {"three"}
     assert _free(nn.BatchNorm2d(4, affine=False)) == {"three"}
+
+
+class _Adding(nn.Module):
+    """Adds to an activation that a layer has read, in place or not."""
+
+    def __init__(self, add: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.one, self.two, self.three = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 5, 1)
+        self.add, self.fc = add, nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        return self.fc(self.three(self.add(x, self.two(x))).flatten(1))
+
+
+def test_what_is_changed_in_place_can_be_pruned_as_what_is_not() -> None:
+    plain, changed = (
+        open_tail(trace(_Adding(add).eval(), nets.spec("cnn", 2, 1)), "input", [0, 1], residual=True)
+        for add in (lambda x, y: x.add(y), lambda x, y: x.add_(y))
+    )
+    assert any(node.target == "clone" for node in changed.part.graph.nodes)
+    assert {g.name: g.producers for g in plain.groups} == {"one": ("one", "two"), "three": ("three",)}
+    for ours, theirs in zip(changed.groups, plain.groups, strict=True):
+        assert (ours.name, ours.producers, ours.residual) == (theirs.name, theirs.producers, theirs.residual)
+    assert changed.tap_groups == plain.tap_groups
 
 
 def test_a_concatenation_is_read_piece_by_piece() -> None:

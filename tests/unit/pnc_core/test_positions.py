@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from pnc_core.config import NetworkSpec
@@ -167,6 +168,57 @@ def test_a_cut_hands_out_the_activations_behind_it() -> None:
     assert behind == ["layer1.2", "layer2.0", "layer2.1", "layer2.2", "layer3.0", "layer3.1", "layer3.2"]
     _, taps = run_part(cut(traced, "layer1.1", behind), activations["layer1.1"])
     assert all(torch.equal(tap, activations[name]) for name, tap in zip(behind, taps, strict=True))
+
+
+class _InPlace(nn.Module):
+    """Changes the images and then an activation once layers have read them."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+        self.first, self.second, self.third = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 5, 1)
+        self.fc = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x) + self.change(x).mean(1, keepdim=True)
+        x = self.second(x) + self.change(x)
+        return self.fc(self.third(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.SiLU(inplace=True),
+        lambda x: F.relu(x, inplace=True),
+        lambda x: torch.relu_(x),
+        lambda x: x.mul_(2),
+        lambda x: x.flatten(1).neg_().view_as(x),
+        lambda x: F.dropout(x, training=False).neg_(),
+    ],
+)
+@torch.no_grad()
+def test_what_is_read_is_not_changed_afterwards(change: Callable[[Tensor], Tensor]) -> None:
+    network, spec = _InPlace(change).eval(), nets.spec("cnn", 4, 3, "abc")
+    traced, x = trace(network, spec), nets.pictures(2, spec)
+    names, before = [p.name for p in traced.positions], x.clone()
+    logits, activations = Reader(traced, names)(x)
+    assert torch.equal(logits, network(before.clone()))
+    assert torch.equal(activations[INPUT], before)
+    assert len(names) == 4
+    for name in names[1:]:
+        assert torch.equal(Reader(traced, [name], logits=False)(x)[1][name], activations[name]), name
+    for name in names:
+        phi = activations[name].clone()
+        assert torch.equal(run_part(cut(traced, name, []), phi)[0], logits), name
+        assert torch.equal(phi, activations[name]), name
+
+
+def test_only_what_would_be_changed_is_copied() -> None:
+    traced = trace(_InPlace(lambda x: x.neg_()).eval(), nets.spec("cnn", 4, 3, "abc"))
+    names = [p.name for p in traced.positions]
+    copies = [[n.name for n in cut(traced, INPUT, taps).graph.nodes if n.target == "clone"] for taps in ([], names[1:])]
+    assert copies == [["x_copy"], ["x_copy", "add_copy"]]
+    assert not [n for n in cut(traced, names[1], names[1:2], logits=False).graph.nodes if n.target == "clone"]
 
 
 def test_a_tap_before_the_cut_is_refused() -> None:
