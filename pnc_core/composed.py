@@ -192,7 +192,7 @@ def attach(
     Args:
         target: The network the bundle was made for, in eval mode, or a `Composed` of it.
         bundle: A bundle or the path of its file.
-        source: The source network, for a thin bundle.
+        source: The source network, for a thin bundle, or for a full one of an architecture that is not known here.
         spec: The target's own spec. The fingerprint covers weights only; who takes bundles
             from strangers gives the spec, so that the manifest's must be the same.
 
@@ -203,7 +203,7 @@ def attach(
         BundleError: the file is not a well-formed bundle.
         MismatchError: the bundle is for another target or source, or a class is there already,
             in the target or from the same source.
-        NetworkError: the target is in train mode.
+        NetworkError: the target is in train mode, or the source's architecture is unknown and the source was not given.
         PositionError: the manifest names a position that is not there.
     """
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)

@@ -62,7 +62,7 @@ def to_program(network: nn.Module, spec: NetworkSpec, *, pixels: bool = False) -
     return program
 
 
-def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool = False) -> None:
+def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path | str, *, pixels: bool = False) -> None:
     """Write an ONNX file, input `images`, output `logits`; see `to_program`.
 
     Raises:
@@ -77,7 +77,7 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool =
         ) from None
     whole, images = _ready(network, spec, pixels=pixels)
     program = to_program(network, spec, pixels=pixels)
-    with written_whole(path) as half:
+    with written_whole(Path(path)) as half:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's exporter of torch's own functions
             torch.onnx.export(
@@ -94,10 +94,10 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool =
         _compare(answers, whole, images, "ONNX")
 
 
-def to_pt2(network: nn.Module, spec: NetworkSpec, path: Path, *, pixels: bool = False) -> None:
+def to_pt2(network: nn.Module, spec: NetworkSpec, path: Path | str, *, pixels: bool = False) -> None:
     """Write a program as `torch.export.save` does; see `to_program`."""
     program = to_program(network, spec, pixels=pixels)
-    with written_whole(path) as half, half.open("wb") as file:
+    with written_whole(Path(path)) as half, half.open("wb") as file:
         torch.export.save(program, file)
 
 

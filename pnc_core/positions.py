@@ -195,6 +195,7 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
     _check_logits(graph_module, shapes, spec)
+    _check_dtype(network)
     positions = _positions(graph_module, shapes)
     return Traced(graph_module, spec, positions, shapes | {_copy(n): shapes[n] for n in changed}, changed)
 
@@ -208,7 +209,14 @@ class _ShapeReader(fx.Interpreter):
         self._made: dict[str, tuple[Tensor, int]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        lost = not n.users and n.op not in ("placeholder", "output")
+        before = self.changed if lost else frozenset()
         value = super().run_node(n)
+        if lost and any(arg.name in self.changed - before for arg in n.all_input_nodes):
+            raise NetworkError(
+                f"network: expected what is changed in place to be read off its result, got {n.name!r}, whose result "
+                "nothing reads; write x = f(x) in place of f(x)"
+            )
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
             if not value.is_inference():  # a parameter, perhaps; no activation is
@@ -228,6 +236,14 @@ def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, 
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
     return reader.shapes, reader.changed
+
+
+def _check_dtype(network: nn.Module) -> None:
+    other = next(
+        (t.dtype for t in network.state_dict().values() if t.is_floating_point() and t.dtype != torch.float32), None
+    )
+    if other is not None:
+        raise NetworkError(f"network: expected float32 weights, got {other}; call .float() first")
 
 
 def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], spec: NetworkSpec) -> None:
@@ -317,7 +333,7 @@ def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True)
 
     Args:
         traced: The network; its modules are shared, not copied, and not changed.
-        start: Position that becomes the input; `input` keeps the whole network.
+        start: Position that becomes the input; `input` keeps the whole network, whether it is a position or not.
         taps: Positions behind `start` whose activations are wanted.
         logits: Without them nothing behind the last tap is computed.
 
@@ -327,7 +343,8 @@ def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True)
     Raises:
         PositionError: a name is not a position, or a tap lies before `start`.
     """
-    begin = _node(traced, traced.position(start).node)
+    image = next(n for n in traced.graph_module.graph.nodes if n.op == "placeholder")
+    begin = image if start == INPUT else _node(traced, traced.position(start).node)
     tapped = [_node(traced, traced.position(name).node) for name in taps]
     output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
     needed = _ancestors([*([output] if logits else []), *tapped], begin)

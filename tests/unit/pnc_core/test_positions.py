@@ -221,6 +221,40 @@ def test_only_what_would_be_changed_is_copied() -> None:
     assert not [n for n in cut(traced, names[1], names[1:2], logits=False).graph.nodes if n.target == "clone"]
 
 
+class _Odd(nn.Module):
+    """Treats the image first, and may forget what it got."""
+
+    def __init__(self, *, forgets: bool = False) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Linear(4, 3)
+        self.forgets = forgets
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.first(x - 0.5))
+        x + 1  # noqa: B018 - nothing reads it, and nothing is changed
+        if self.forgets:
+            torch.sigmoid_(x)
+        return self.fc(self.second(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_treats_the_image_first_is_read_from_the_image_on() -> None:
+    network, spec = _Odd().eval(), nets.spec("cnn", 8, 1, "abc")
+    traced, x = trace(network, spec), torch.rand(2, 1, 8, 8)
+    assert INPUT not in [p.name for p in traced.positions]
+    assert torch.equal(Reader(traced, [traced.positions[-1].name])(x)[0], network(x))
+
+
+def test_a_change_whose_result_nobody_reads_is_refused() -> None:
+    with pytest.raises(NetworkError, match="'sigmoid_', whose result nothing reads; write x = f"):
+        trace(_Odd(forgets=True).eval(), nets.spec("cnn", 8, 1, "abc"))
+
+
+def test_other_numbers_than_float32_are_refused() -> None:
+    spec = nets.spec("cnn", 8, 1, "abc")
+    with pytest.raises(NetworkError, match=r"expected float32 weights, got torch\.float16; call \.float"):
+        trace(build_network(spec).half(), spec)
+
+
 def test_a_tap_before_the_cut_is_refused() -> None:
     with pytest.raises(PositionError, match=r"behind 'layer2\.0'"):
         cut(_meta("resnet20"), "layer2.0", ["layer1.0"])
