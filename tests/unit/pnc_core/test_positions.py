@@ -231,7 +231,7 @@ class _Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu_(self.first(x - 0.5))
-        x + 1  # noqa: B018 - nothing reads it, and nothing is changed
+        x + 1
         if self.forgets:
             torch.sigmoid_(x)
         return self.fc(self.second(x).mean((2, 3)))  # type: ignore[no-any-return]
