@@ -1,8 +1,13 @@
 """The `pnc` command. What a command needs is imported inside it, so that help is instant."""
 
+import io
+import sys
+
 import typer
+from rich.markup import escape
 
 from app.cli import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli.screen import Exit, Screen, what_to_install
 
 app = typer.Typer(
     name="pnc",
@@ -21,4 +26,10 @@ for command in (*cloning.COMMANDS, *service.COMMANDS, *files.COMMANDS, *access.C
 
 def main() -> None:
     """Entry point of the `pnc` command."""
-    app()
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # Windows would write a pipe in a code page without most class names
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        Screen().notes.print(f"[red]error:[/red] {escape(what_to_install(error))}", soft_wrap=True)
+        sys.exit(Exit.FAILED)

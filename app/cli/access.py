@@ -33,8 +33,11 @@ def login(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with failures(screen):
         from app import client as package
         from app.cli import credentials
+        from pnc_core.errors import ConfigError
 
         key = typer.prompt("Key", hide_input=True, err=True).strip()
+        if not (key and key.isascii() and key.isprintable()):
+            raise ConfigError("key: expected one as `pnc keys create` shows it, got nothing or other characters")
         with package.Client(url, key=key) as client:
             mine = client.keys.workspace()
         file = credentials.keep(url, key)

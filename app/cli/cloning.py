@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
-from app.cli.screen import AsJson, Screen, failures, record, size
+from app.cli.screen import AsJson, Screen, check_out, failures, record, size
 
 Payload = Literal["thin", "full"]
 Spec = Annotated[
@@ -38,6 +38,7 @@ def clone(
     screen = Screen(as_json)
     with failures(screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        check_out(out, target, source, data)
         from app.local.cloning import Material, clone_files
         from app.local.marking import read_mark
         from app.local.specs import given_spec

@@ -13,12 +13,20 @@ def path() -> Path:
 
 
 def find(url: str) -> str | None:
-    """The key for a service, if there is one; the environment's goes before it."""
-    return os.environ.get("PNC_KEY") or _read().get(_address(url))
+    """The key for a service, if there is one; the environment's goes before it.
+
+    Raises:
+        ValueError: the file of keys is damaged.
+    """
+    return os.environ.get("PNC_KEY", "").strip() or _read().get(_address(url))
 
 
 def keep(url: str, key: str | None) -> Path:
-    """Keep a key for a service, or forget it; returns the file."""
+    """Keep a key for a service, or forget it; returns the file.
+
+    Raises:
+        ValueError: the file of keys is damaged; it is left as it is, since nobody can give its other keys again.
+    """
     kept = {address: secret for address, secret in _read().items() if address != _address(url)}
     if key is not None:
         kept[_address(url)] = key
@@ -34,10 +42,14 @@ def keep(url: str, key: str | None) -> Path:
 
 def _read() -> dict[str, str]:
     try:
-        kept = json.loads(path().read_text())
-    except (OSError, ValueError):
+        kept = json.loads(path().read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return {str(a): str(s) for a, s in kept.items()} if isinstance(kept, dict) else {}
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise ValueError(f"{path()}: expected the keys that `pnc login` keeps, got other text; mend it or put it away")
+    return {str(address): str(secret) for address, secret in kept.items()}
 
 
 def _address(url: str) -> str:

@@ -31,7 +31,11 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Send images."""
+    from pnc_core.errors import ConfigError
+
     with connected(url, as_json) as (client, screen):
+        if classes and path.is_dir():
+            raise ConfigError(f"--classes: expected a Parquet file, got a folder, which names its own: {path}")
         names = classes.split(",") if classes else None
         with screen.bar(f"sending {path.name}") as progress:
             dataset = client.datasets.push(path, name=name, classes=names, progress=progress)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.screen import AsJson, Exit, Screen, failures
+from app.cli.screen import AsJson, Exit, Screen, check_out, failures
 
 
 def inspect(
@@ -39,6 +39,7 @@ def export(
     except ModuleNotFoundError as error:
         Screen().fail(Exit.FAILED, f"{error}; install what is missing with: pip install 'pnc-zoo[onnx]'")
     try:
+        check_out(out, bundle, target)
         read = read_bundle(bundle)
         spec = read.manifest.target
         composed = attach(load_network(spec, target), read)

@@ -120,7 +120,7 @@ def edit(
     if card is not None and description is not None:
         raise typer.BadParameter("expected --card or --description, got both", param_hint="--card")
     with connected(url, as_json) as (client, screen):
-        text = card.read_text() if card is not None else description
+        text = card.read_text(encoding="utf-8") if card is not None else description
         classes = None if clonable is None else "all" if clonable == "all" else _listed(clonable)
         model = client.models.change(name, description=text, archived=archived, clonable=classes)
         screen.show(model, lambda: _model(model))

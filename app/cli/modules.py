@@ -79,7 +79,7 @@ def verify(
         from pnc_core.provenance import verify_bundle_file
 
         # Who made the file is asked first: nothing else in it is worth reading otherwise.
-        signed = verify_bundle_file(bundle, signature.read_text(), trust or ()) if signature else None
+        signed = verify_bundle_file(bundle, signature.read_text(encoding="utf-8"), trust or ()) if signature else None
         proved = {**verify_file(bundle, source, target), "signed_by": signed and signed.key}
         screen.show(proved, lambda: record({name.replace("_", " "): value for name, value in proved.items()}))
 
@@ -143,7 +143,7 @@ def sign(
         made = sign_module(client, module, key)
         client.signatures.put(module, made.to_text())
         if out is not None:
-            out.write_text(made.to_text())
+            out.write_text(made.to_text(), encoding="utf-8")
         screen.show({"module": module, "key": made.key}, lambda: f"signed {module} with {made.key}")
 
 
@@ -158,7 +158,7 @@ def signature(
     with connected(url, as_json) as (client, screen):
         found = client.signatures.get(module)
         if out is not None:
-            out.write_text(found.text)
+            out.write_text(found.text, encoding="utf-8")
         screen.show(found, lambda: record({"module": module, "key": found.key, "statement": found.text}))
 
 

@@ -46,7 +46,7 @@ def _read(file: Path) -> dict[str, Any]:
     from pnc_core.errors import ConfigError
 
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file}: expected JSON, got text that does not parse ({error})") from None
     if not isinstance(value, dict):

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console, RenderableType
 
     from app.client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_OF_CORE = ("cryptography", "numpy", "safetensors", "torch", "torchvision")
 UNBROKEN = 1000
 """Characters of a line where nobody looks at it on a terminal."""
 Url = Annotated[str, typer.Option("--url", envvar="PNC_URL", help="Where the service listens.")]
@@ -108,6 +111,20 @@ class Screen:
             yield lambda done, size: progress.update(task, completed=done, total=size)
 
 
+def check_out(out: "Path", *read: "Path") -> None:
+    """See, before any work, that a file can be written, and is none of those that are read.
+
+    Raises:
+        ConfigError: it cannot, or is.
+    """
+    from pnc_core.errors import ConfigError
+
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out: expected a file in a directory that is there, got {out}; make {out.parent} first")
+    if out.exists() and any(out.samefile(path) for path in read):
+        raise ConfigError(f"--out: expected another file than those that are read, got {out}; choose another name")
+
+
 @contextmanager
 def failures(screen: Screen) -> Iterator[None]:
     """Let the errors of the block end the command with their code and message."""
@@ -128,7 +145,9 @@ def failures(screen: Screen) -> Iterator[None]:
         screen.fail(Exit.NOT_SUCCEEDED, str(error))
     except ConfigError as error:
         screen.fail(Exit.USAGE, str(error), {"code": error.code})
-    except (ClientError, PncError, OSError, ValueError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        screen.fail(Exit.FAILED, what_to_install(error), {"code": type(error).__name__})
+    except (ClientError, PncError, OSError, ValueError) as error:
         screen.fail(Exit.FAILED, str(error), {"code": getattr(error, "code", type(error).__name__)})
     except KeyboardInterrupt:
         screen.fail(Exit.INTERRUPTED, "interrupted")
@@ -143,6 +162,12 @@ def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
     screen = Screen(as_json)
     with failures(screen), Client(url, key=credentials.find(url)) as client:
         yield client, screen
+
+
+def what_to_install(error: ModuleNotFoundError) -> str:
+    """What to say where a package is missing: the command line comes without what only some commands need."""
+    extra = "core" if (error.name or "").partition(".")[0] in _OF_CORE else "server"
+    return f"{error}; install what this command needs with: pip install 'pnc-zoo[{extra}]'"
 
 
 def plain(text: object) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from app.client.parquet import folder_rows
 from app.zoo.datasets import inspect
+from app.zoo.errors import ZooError
 from app.zoo.images import decode_image
 from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
@@ -35,9 +36,9 @@ def read_images(
         labelled: Without, every image is taken, and the directory or file may have no labels at all.
 
     Raises:
-        DataError: there are no labels, or no image of these classes, or a file is not an image; the message names it.
+        DataError: there are no labels, or no image of these classes, or a file is not an image or not such a Parquet
+            file; the message names it.
         ValueError: the directory holds no class directory with images.
-        ZooError: the file is not such a Parquet file.
         OSError: something cannot be read.
     """
     labels = {name: label for label, name in enumerate(classes)}
@@ -65,7 +66,10 @@ def _folder(root: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        names = inspect(file).classes
+        try:
+            names = inspect(file).classes
+        except ZooError as error:
+            raise DataError(f"{path}: {error}") from None
         number, columns = 0, ["image", "label"] if names else ["image"]
         for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS, columns=columns):
             for row in batch.to_pylist():

@@ -28,7 +28,7 @@ def read_mark(path: Path) -> Mark:
         ConfigError: it holds something else.
     """
     try:
-        return Mark(bytes.fromhex(path.read_text()))
+        return Mark(bytes.fromhex(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ConfigError(
             f"{path}: expected {2 * KEY_BYTES} hexadecimal digits, got something else ({error})"

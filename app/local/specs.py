@@ -38,7 +38,7 @@ def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[s
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: expected JSON, got text that does not parse ({error})") from None
     if not isinstance(value, dict):

@@ -76,3 +76,25 @@ def test_a_bundle_that_nobody_trusted_has_signed_is_not_verified(
     assert run(*asked).exit_code == 2
     done = run(*asked, "--trust", "ed25519:" + "0" * 64)
     assert (done.exit_code, "signature by one of" in done.stderr) == (1, True)
+
+
+def test_a_damaged_file_of_keys_loses_none_of_them(run: Run, kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text('{"http://a": "pnc_a",}')
+    for words in (("logout", "--url", "http://c"), ("models", "list", "--url", "http://a")):
+        done = run(*words)
+        assert done.exit_code == 1
+        assert "mend it or put it away" in done.stderr
+    assert kept.read_text() == '{"http://a": "pnc_a",}'
+
+
+@pytest.mark.parametrize("key", [" ", "pnc_\x07", "pnc_ü"])
+def test_what_cannot_be_a_key_is_not_kept(kept: Path, key: str) -> None:
+    done = CliRunner().invoke(pnc, ["login", "--url", "http://zoo"], input=f"{key}\n\n\n")
+    assert done.exit_code != 0
+    assert not kept.exists()
+
+
+def test_a_variable_with_an_end_of_line_is_a_key_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PNC_KEY", "pnc_mine\r\n")
+    assert credentials.find("http://zoo") == "pnc_mine"

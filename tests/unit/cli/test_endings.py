@@ -1,6 +1,8 @@
 """How commands end: codes, messages, and what a terminal is spared."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -121,3 +123,41 @@ def test_trials_are_plotted_by_size_and_score() -> None:
     assert lines[0].startswith(" 0.950 │")
     assert lines[9].startswith(" 0.100 │○")
     assert "b[red]" in captured.get()
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [("cryptography", ["keys", "pair", "mine"], "core"), ("sqlalchemy", ["up", "--port", "0"], "server")],
+)
+def test_a_missing_package_is_named_with_what_brings_it(
+    tmp_path: Path, package: str, words: list[str], extra: str
+) -> None:
+    program = f"import sys\nsys.modules[{package!r}] = None\nfrom app.cli import main\nmain()"
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert f"pip install 'pnc-zoo[{extra}]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "told"), [("nowhere/m.safetensors", "make nowhere first"), ("low.safetensors", "choose another name")]
+)
+def test_where_a_bundle_goes_is_looked_at_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, out: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("low.safetensors", "high.safetensors"):
+        Path(name).write_bytes(b"weights")
+    Path("images").mkdir()
+    done = CliRunner().invoke(pnc, ["clone", "low.safetensors", "high.safetensors", "images", "-c", "2", "--out", out])
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert Path("low.safetensors").read_bytes() == b"weights"
+
+
+def test_classes_beside_a_folder_are_refused(run: Run, tmp_path: Path) -> None:
+    done = run("datasets", "push", str(tmp_path), "--classes", "a,b")
+    assert done.exit_code == 2
+    assert "got a folder, which names its own" in done.stderr

@@ -1,13 +1,16 @@
 """Files that torch saved become safetensors on the user's machine, and code in them is not run."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.local.weights import as_safetensors, read_pickled
+from app.local.pickled import read_pickled
+from app.local.weights import as_safetensors
 from pnc_core.errors import TensorFileError
 
 STATE = {"conv.weight": torch.arange(6.0).reshape(2, 3).t(), "conv.bias": torch.zeros(2)}
@@ -69,3 +72,13 @@ def test_safetensors_stay_where_they_are(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     with as_safetensors(path) as file:
         assert file == path
+
+
+def test_safetensors_are_sent_without_torch() -> None:
+    program = (
+        "import sys\nfor name in ('torch', 'safetensors', 'numpy'): sys.modules[name] = None\n"
+        "from pathlib import Path\nfrom app.local.weights import as_safetensors\n"
+        "with as_safetensors(Path('a.safetensors')) as file: print(file)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("a.safetensors", 0), done.stderr
