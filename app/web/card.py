@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.cards import prose
 from app.web.desk import Desk
-from app.web.frame import button, markup, notify
+from app.web.frame import button, markup, tell
 from app.web.words import empty, title
 from app.zoo import models
 from app.zoo.errors import ZooError
@@ -76,6 +76,6 @@ class Card:
         try:
             await self.desk.write(work)
         except ZooError as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         ui.navigate.reload()

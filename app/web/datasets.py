@@ -8,7 +8,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from app.web.desk import Desk
-from app.web.frame import frame, heading, markup, notify
+from app.web.frame import frame, heading, markup, notify, tell
 from app.web.listing import NEWEST, SHELVES, Kind, Listing, asked
 from app.web.receiving import add_dataset
 from app.web.words import ago, chips, link, short, size
@@ -34,7 +34,7 @@ async def datasets_page(request: Request, search: str = "", order: str = "", sta
             try:
                 await add_dataset(desk, name, file)
             except (ZooError, OSError) as error:
-                notify(str(error), good=False)
+                tell(error)
                 return
             notify(f"{name} is registered")
             upload.reset()

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from app.web.deployments import state
 from app.web.desk import Desk
 from app.web.drawing import bars
-from app.web.frame import button, frame, heading, markup, missing, notify
+from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.load import Load
 from app.web.words import ago, badge, chips, empty, link, model_link, percent, problem, section, short, title
 from app.zoo import deployments, replicas
@@ -31,6 +31,7 @@ from app.zoo.tables import DeploymentRow, ModuleRow, RevisionRow
 REFRESH_SECONDS = 2.0
 MODULES, REVISIONS = 50, 20
 """How many of the newest are shown."""
+_GONE = "It answers no more, and what it served before cannot come back; its model and modules stay."
 _TOP = 5
 """Classes of an answer that are shown."""
 
@@ -92,7 +93,7 @@ class _Live:
         with ui.element("div").classes("bench"):
             self._head = markup(Markup(""))
             with ui.element("div").classes("actions"):
-                button("Stop serving", on_click=self._delete, kind="danger")
+                button("Stop serving …", on_click=self._ask, kind="danger")
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 with ui.element("section").classes("card"):
@@ -184,16 +185,25 @@ class _Live:
         self._busy = True
         try:
             refusal = await self._desk.roll_out(work)
+            if refusal is not None:
+                notify(refusal, good=False)
         except ZooError as error:
-            refusal = str(error)
+            tell(error)
         finally:
             self._busy = False
-        if refusal is not None:
-            notify(refusal, good=False)
         self._view = await self._desk.read(lambda session: look(session, self._name))
         self._draw()
         if self._image is not None:
             await self._answer(self._image)
+
+    def _ask(self) -> None:
+        with ui.dialog() as dialog, ui.element("div").classes("card stack tight").props('role="dialog"') as card:
+            card.props(f'aria-label="Stop serving {self._name}"')
+            markup(title(f"Stop serving {self._name}?", _GONE))
+            with ui.element("div").classes("actions"):
+                button("Stop for good", on_click=self._delete, kind="danger")
+                button("Close", on_click=dialog.close)
+        dialog.open()
 
     async def _delete(self) -> None:
         def work(session: Session) -> int:
@@ -232,7 +242,7 @@ class _Live:
                 *(self._desk.classify(self._name, image, alone=alone) for alone in (True, False))
             )
         except ZooError as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         self._answers.set_content(_tried(image, alone, together, time.perf_counter() - began))
 

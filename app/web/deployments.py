@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from app.web.choosing import model_choice
 from app.web.desk import Desk
-from app.web.frame import button, frame, heading, markup, notify
+from app.web.frame import button, frame, heading, markup, notify, tell
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.words import ago, badge, link, model_link
 from app.zoo import deployments as zoo
@@ -35,7 +35,8 @@ async def _serving(desk: Desk) -> None:
         try:
             refusal = await desk.roll_out(lambda session: zoo.put(session, name.value or "", target.value or ""))
         except ZooError as error:
-            refusal = str(error)
+            tell(error)
+            return
         if refusal is None:
             ui.navigate.to(f"/deployments/{name.value}")
         else:

@@ -145,9 +145,18 @@ class Desk:
         path = f"/v1/deployments/{deployment}/predict" + ("?modules=" if alone else "")
         where = self.caller.workspace
         status, body = await self.serving.fetch("POST", path, image, "application/octet-stream", where)
-        document: dict[str, Any] = json.loads(body)
-        return {**document, "status": status}
+        return {**_document(body), "status": status}
 
     def _in(self, opened: Callable[[], Any], work: Callable[[Session], T]) -> T:
         with opened() as session:
             return work(session)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """An answer of the serving process; one that is no JSON object becomes a problem document."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    detail = "expected a JSON object of the serving process, got something else; try again in a moment"
+    return document if isinstance(document, dict) else {"code": "bad_answer", "detail": detail}

@@ -1,5 +1,6 @@
 """The pages as one route of the service's application, which catches no path of the API."""
 
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -102,6 +103,11 @@ def _turn_away(error: ZooError) -> ASGIApp:
     return away
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """NiceGUI logs whatever a handler raises; what was raised on purpose the visitor is told, and that is enough."""
+    return not isinstance(record.msg, ZooError)
+
+
 @cache
 def site() -> FastAPI:
     """The pages' own application; a process has one, since NiceGUI keeps one."""
@@ -124,6 +130,7 @@ def site() -> FastAPI:
     )
     from app.web.look import LOGO
 
+    logging.getLogger("nicegui").addFilter(_is_news)
     shell = FastAPI(openapi_url=None)
     ui.run_with(
         shell,

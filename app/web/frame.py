@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.web.look import LOGO, THEME, chosen, style
+from app.web.signing_in import PATH
 from app.web.words import empty, link
+from app.zoo.errors import Unauthenticated, ZooError
 
 SECTIONS = (
     ("/", "Models"),
@@ -19,6 +21,7 @@ SECTIONS = (
     ("/modules", "Modules"),
     ("/deployments", "Deployments"),
 )
+_FELL = "expected the service to do this, got an error of its own; try again, or look into the service's log"
 _TOGGLE = (
     "const d=!document.body.classList.contains('body--dark');Quasar.Dark.set(d);"
     f"document.cookie='{THEME}='+(d?'dark':'light')+';path=/;max-age=31536000;samesite=strict'"
@@ -27,7 +30,7 @@ _TOGGLE = (
 
 @contextmanager
 def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
-    """Everything around a page's own content.
+    """Everything around a page's own content; what its timers and handlers raise is told to its visitor.
 
     Args:
         request: The visitor's.
@@ -37,6 +40,7 @@ def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
     ui.page_title(f"{title} · Model zoo")
     ui.add_head_html(style())
     ui.dark_mode(chosen(request))
+    ui.on_exception(_fell)
     markup(_header(section), "header")
     with ui.element("main").classes("page").props('id="content" tabindex="-1"'):
         yield
@@ -70,6 +74,22 @@ def missing(request: Request, error: Exception, section: str) -> Response:
 def notify(text: str, *, good: bool = True) -> None:
     """Tell the visitor what happened; text only."""
     ui.notify(text, type="positive" if good else "negative", position="bottom", multi_line=True, close_button="Close")
+
+
+def tell(error: Exception) -> None:
+    """Tell the visitor what went wrong; whose key has ended is led to where one signs in."""
+    if not isinstance(error, Unauthenticated):
+        notify(str(error), good=False)
+        return
+    for element in ui.context.client.elements.values():
+        if isinstance(element, ui.timer):
+            element.deactivate()
+    ui.navigate.to(PATH)
+
+
+def _fell(error: Exception) -> None:
+    """What a timer or a handler let through; NiceGUI logs it, and calls this as the page that it belongs to."""
+    tell(error if isinstance(error, ZooError) else RuntimeError(_FELL))
 
 
 def _header(section: str) -> Markup:

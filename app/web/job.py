@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.web.desk import Desk
 from app.web.drawing import curve, marks
-from app.web.frame import button, frame, heading, markup, missing, notify
+from app.web.frame import button, frame, heading, markup, missing, tell
 from app.web.words import (
     ago,
     badge,
@@ -120,7 +120,7 @@ class _Live:
             try:
                 row: JobRow = await self._desk.write(lambda session: getattr(jobs, verb)(session, self._job), "jobs")
             except ZooError as error:
-                notify(str(error), good=False)
+                tell(error)
                 return
             if row.id != self._job:
                 ui.navigate.to(f"/jobs/{row.id}")

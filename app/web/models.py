@@ -8,9 +8,9 @@ from nicegui import ui
 from starlette.requests import Request
 
 from app.web.desk import Desk
-from app.web.frame import button, frame, heading, markup, notify
+from app.web.frame import button, frame, heading, markup, notify, tell
 from app.web.listing import NEWEST, Kind, Listing, asked
-from app.web.receiving import add_model, read_spec
+from app.web.receiving import add_model, read_spec, text_of
 from app.web.words import DASH, accuracy, ago, badge, chips, count, link, size, title
 from app.zoo.catalogue import ModelLine, models
 from app.zoo.errors import ZooError
@@ -99,7 +99,7 @@ def _adding(desk: Desk, listing: Listing[ModelLine]) -> ui.dialog:
             files = event.files  # type: ignore[attr-defined]
             weights = [f for f in files if f.name.endswith(".safetensors")]
             for file in (f for f in files if f.name.endswith(".json")):
-                spec.set_value(await file.text())
+                spec.set_value(await text_of(file))
             if not weights:
                 if not any(f.name.endswith(".json") for f in files):
                     notify("expected a .safetensors file; convert a .pth file with `pnc models push`", good=False)
@@ -112,7 +112,7 @@ def _adding(desk: Desk, listing: Listing[ModelLine]) -> ui.dialog:
             try:
                 ref = await add_model(desk, name.value, read_spec(spec.value or ""), weights[0], licence.value)
             except (ZooError, OSError) as error:
-                notify(str(error), good=False)
+                tell(error)
                 return
             dialog.close()
             for field in (name, spec):

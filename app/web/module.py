@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.web.desk import Desk
 from app.web.drawing import bars, mask_strips
-from app.web.frame import button, frame, heading, markup, missing, notify
+from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.matrices import matrices
 from app.web.shelving import Shelving
 from app.web.words import ago, badge, chips, count, empty, facts, link, model_link, problem, section, short, size, table
@@ -70,7 +70,8 @@ async def _serve(desk: Desk, module: ModuleRow) -> None:
         place = name
         refusal = await desk.roll_out(lambda session: deployments.attach(session, place, module.id))
     except ZooError as error:
-        refusal = str(error)
+        tell(error)
+        return
     if refusal is None:
         ui.navigate.to(f"/deployments/{name}")
     else:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from app.web.choosing import dataset_choice, model_choice
 from app.web.desk import Desk
-from app.web.frame import button, frame, heading, markup, notify
+from app.web.frame import button, frame, heading, markup, tell
 from app.web.words import count, empty, facts, problem, section, title
 from app.zoo import datasets, jobs, models
 from app.zoo.errors import NotFound, ZooError
@@ -191,7 +191,7 @@ class _Form:
             wanted = request
             job = await self._desk.write(lambda session: jobs.submit(session, wanted).id, "jobs")
         except (ZooError, ConfigError, ValueError) as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         ui.navigate.to(f"/jobs/{job}")
 

@@ -30,6 +30,23 @@ def read_spec(text: str) -> NetworkSpec:
         raise Invalid.at("/spec", "invalid_spec", f"expected the JSON of a network, got: {error}") from None
 
 
+async def text_of(file: Any) -> str:
+    """What a dropped description says.
+
+    Args:
+        file: NiceGUI's `FileUpload`.
+
+    Raises:
+        Invalid: it is no text.
+    """
+    content: bytes = await file.read()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        detail = f"expected the JSON of a network in UTF-8, got other bytes ({error.reason}); save it as UTF-8"
+        raise Invalid.at("/spec", "invalid_spec", detail) from None
+
+
 async def receive(desk: Desk, file: Any) -> str:
     """Keep a dropped file as a complete upload.
 

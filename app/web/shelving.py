@@ -8,7 +8,7 @@ from nicegui import ui
 from sqlalchemy.orm import Session
 
 from app.web.desk import Desk
-from app.web.frame import button, markup, notify
+from app.web.frame import button, markup, tell
 from app.web.words import facts, problem, size, title
 from app.zoo import purges
 from app.zoo.errors import ZooError
@@ -48,7 +48,7 @@ class Shelving:
         try:
             await self.desk.write(lambda session: self.put_away(session, archived))
         except ZooError as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         ui.navigate.reload()
 
@@ -56,7 +56,7 @@ class Shelving:
         try:
             planned = await self.desk.work(lambda zoo: purges.plan(zoo, self.find))
         except (ZooError, OSError) as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         with ui.dialog() as dialog, ui.element("div").classes("card stack tight").props('role="dialog"') as card:
             card.props(f'aria-label="Purge {planned.name}"')
@@ -71,7 +71,7 @@ class Shelving:
         try:
             await self.desk.work(lambda zoo: purges.purge(zoo, self.find), "admin")
         except (ZooError, OSError) as error:
-            notify(str(error), good=False)
+            tell(error)
             return
         ui.navigate.to(self.home)
 

@@ -1,0 +1,152 @@
+"""What timers and handlers of a page raise is told to the visitor of that page."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from nicegui import Client, core, ui
+from nicegui.page import page
+from starlette.requests import Request
+
+from app.web import deployment, receiving
+from app.web.desk import Desk
+from app.web.door import site
+from app.web.frame import button, frame
+from app.zoo import deployments
+from app.zoo.errors import Forbidden, Invalid, Unauthenticated
+from app.zoo.keys import Caller
+from app.zoo.tables import DEFAULT
+from app.zoo.zoo import Zoo
+from tests.unit.zoo import seeds
+
+ENDED = Unauthenticated("expected a key in force, got one that has ended; sign in again")
+REFUSED = Forbidden("expected a key with the scope 'deploy', got one without")
+Build = Callable[[], Awaitable[Any]]
+
+
+class Answering:
+    """A serving process that always says the same."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.answer = status, body
+
+    async def sync(self, deployment: str, generation: int) -> Any:
+        raise AssertionError
+
+    async def fetch(self, *_: object, **__: object) -> tuple[int, bytes]:
+        return self.answer
+
+
+def visit(monkeypatch: pytest.MonkeyPatch, build: Build, act: Callable[[Client], Awaitable[None]]) -> list[Any]:
+    """Build a page that no browser is connected to, act on it; what would have been sent: kind and text."""
+
+    async def run() -> list[Any]:
+        monkeypatch.setattr(core, "loop", asyncio.get_running_loop())
+        request = Request({"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []})
+        with Client(page(""), request=request) as client, frame(request, "Page"):
+            await build()
+        await act(client)
+        for _ in range(100):  # handlers that wait run as tasks of their own
+            await asyncio.sleep(0.005)
+            if client.outbox.messages:
+                break
+        sent = [(kind, data.get("message", data.get("path"))) for _, kind, data in client.outbox.messages]
+        client.delete()
+        return sent
+
+    site()
+    return anyio.run(run)
+
+
+def raising(error: Exception) -> Callable[[], Awaitable[None]]:
+    async def work() -> None:
+        raise error
+
+    return work
+
+
+async def ring(client: Client) -> None:
+    """Let the page's timers run once."""
+    for timer in [element for element in client.elements.values() if isinstance(element, ui.timer)]:
+        await timer._invoke_callback()
+
+
+def clicking(text: str) -> Callable[[Client], Awaitable[None]]:
+    async def click(client: Client) -> None:
+        (found,) = [e for e in client.elements.values() if isinstance(e, ui.button) and e.text == text]
+        client.handle_event({"id": found.id, "listener_id": next(iter(found._event_listeners)), "args": []})
+
+    return click
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (REFUSED, "notify", str(REFUSED)),
+        (ZeroDivisionError("secret"), "notify", "the service's log"),
+        (ENDED, "open", "/sign-in"),
+    ],
+    ids=["refused", "unexpected", "ended"],
+)
+@pytest.mark.parametrize("by", ["timer", "button"])
+def test_what_a_page_raises_reaches_its_visitor(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    kind: str,
+    text: str,
+    by: str,
+) -> None:
+    timers = []
+
+    async def build() -> None:
+        timers.append(ui.timer(60, raising(error) if by == "timer" else lambda: None, immediate=False))
+        button("Go", on_click=raising(error))
+
+    with caplog.at_level(logging.ERROR, "nicegui"):
+        ((sent, said),) = visit(monkeypatch, build, ring if by == "timer" else clicking("Go"))
+    assert (sent, text in said, "secret" in said) == (kind, True, False)
+    assert timers[0].active == (error is not ENDED)
+    assert bool(caplog.records) == isinstance(error, ZeroDivisionError)
+
+
+def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.MonkeyPatch, zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        seeds.module(session, zoo)
+        deployments.put(session, "digits", "low")
+
+    desk = Desk(zoo, Answering(503, b""), Caller(DEFAULT, frozenset({"read"})))
+
+    async def build() -> None:
+        view = await desk.read(lambda session: deployment.look(session, "digits"))
+        await deployment._Live(desk, "digits", view).build()
+
+    async def act(client: Client) -> None:
+        await clicking("Stop serving …")(client)
+        assert not client.outbox.messages
+        await clicking("Stop for good")(client)
+
+    ((kind, text),) = visit(monkeypatch, build, act)
+    assert kind == "notify"
+    assert "'deploy'" in text
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"\xff\xfe", b"[1]"])
+def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: bytes) -> None:
+    desk = Desk(zoo, Answering(502, body))
+    answer = anyio.run(functools.partial(desk.classify, "digits", b"", alone=True))
+    assert (answer["status"], answer["code"]) == (502, "bad_answer")
+    assert "expected a JSON object" in answer["detail"]
+
+
+def test_a_description_in_another_encoding_is_told(zoo: Zoo) -> None:
+    class Dropped:
+        async def read(self) -> bytes:
+            return '{"classes": ["ä"]}'.encode("utf-16")
+
+    with pytest.raises(Invalid, match="in UTF-8, got other bytes"):
+        anyio.run(receiving.text_of, Dropped())
