@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from app.trials import newest
+
 Record = Mapping[str, Any]
 WIDTH, HEIGHT, MARGIN = 420, 200, 44
 """Pixels of the curve, and of the room for its labels."""
@@ -59,7 +61,9 @@ def module_card(module: Record, manifest: Record | None) -> str:
 
 
 def curve(trials: Sequence[Record]) -> str:
-    """Size and score of every trial as an SVG picture; the best one is a star."""
+    """Size and score of every trial, the newest of each round, as an SVG picture; the best one is a star."""
+    trials = newest(trials, lambda trial, name: trial.get(name))
+    positions = {(trial["target_position"], trial["source_position"]) for trial in trials}
     sizes = [trial["parameters"] or 0 for trial in trials]
     across, up = _scale(sizes, MARGIN, WIDTH - 12), _scale([t["score"] for t in trials], HEIGHT - MARGIN, 14)
     best = max(trials, key=lambda trial: (trial["round"], trial["score"]))
@@ -71,7 +75,7 @@ def curve(trials: Sequence[Record]) -> str:
         _label(MARGIN - 6, up(high) + 4, "end", f"{high:.2f}"),
         _label(MARGIN - 6, up(low) + 4, "end", f"{low:.2f}" if high > low else ""),
     ]
-    title = f"{len(trials)} positions tried; best score {best['score']:.3f}"
+    title = f"{len(positions)} positions tried; best score {best['score']:.3f}"
     frame = f'<path d="M{MARGIN} 8V{HEIGHT - 30}H{WIDTH - 8}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
     return (
         f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '

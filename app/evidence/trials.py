@@ -5,13 +5,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from app.trials import newest
 from pnc_core.search import Trial
 
 _NEEDED = {"target_position", "source_position", "round", "score", "parameters", "seconds"}
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """The trials of a job's last attempt.
+    """The trials of all of a job's attempts, the newest of each pair of positions in each round.
 
     Args:
         path: JSON: a list of trials, or the answer of GET /v1/cloning-jobs/{job}/trials.
@@ -23,8 +24,7 @@ def read_trials(path: Path) -> list[Trial]:
     try:
         value = json.loads(path.read_bytes())
         rows = value["data"] if isinstance(value, dict) else value
-        last = max((row.get("attempt", 1) for row in rows), default=1)
-        trials = [_trial(row) for row in rows if row.get("attempt", 1) == last]
+        trials = [_trial(row) for row in newest(rows, dict.get)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise ValueError(f"{path}: expected a JSON list of trials, got something else ({kind}: {error})") from None

@@ -6,20 +6,21 @@ from typing import Any
 
 from markupsafe import Markup
 from nicegui import ui
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from app.web.desk import Desk
 from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup
+from app.web.job import tried
 from app.web.words import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
 from app.web.worth import worth
 from app.zoo import jobs, modules
 from app.zoo.errors import NotFound
-from app.zoo.tables import JobRow, ModuleRow, TrialRow
+from app.zoo.tables import JobRow, ModuleRow
 
 Rows = dict[str, object]
+_BOTH = ("the first", "the second")
 
 
 @ui.page("/compare")
@@ -56,15 +57,11 @@ def _content(session: Session, a: str, b: str) -> Markup:
 
 def _jobs(session: Session, a: str, b: str) -> Markup:
     rows = [jobs.get(session, identifier) for identifier in (a, b)]
-    tried = [
-        list(session.scalars(select(TrialRow).where(TrialRow.job_id == job.id).order_by(TrialRow.id).limit(400)))
-        for job in rows
-    ]
     curves = [
         section(
             f"Positions of {name}", curve(marks(t), ended=job.state == "succeeded") if t else empty("None tried", "")
         )
-        for name, job, t in zip(("the first", "the second"), rows, tried, strict=True)
+        for name, job, t in ((name, job, tried(session, job)) for name, job in zip(_BOTH, rows, strict=True))
     ]
     facts = [_job_facts(job) for job in rows]
     return Markup('{}<div class="columns even">{}{}</div>').format(_table(*facts), *curves)
@@ -72,7 +69,7 @@ def _jobs(session: Session, a: str, b: str) -> Markup:
 
 def _modules(session: Session, a: str, b: str) -> Markup:
     rows = [modules.get(session, identifier) for identifier in (a, b)]
-    both = [worth(module, f"Worth of {name}") for name, module in zip(("the first", "the second"), rows, strict=True)]
+    both = [worth(module, f"Worth of {name}") for name, module in zip(_BOTH, rows, strict=True)]
     return Markup('{}<div class="columns even">{}{}</div>').format(_table(*map(_module_facts, rows)), *both)
 
 

@@ -59,7 +59,8 @@ def curve(tried: Sequence[Mark], *, ended: bool) -> Markup:
     best = max(tried, key=lambda m: (m.round, m.score))
     parts = [*_grid(tried, across, up), *_joints(tried, across, up)]
     parts += [_mark(m, across(m.size), up(m.score), chosen=ended and m is best) for m in tried]
-    text = f"{len(tried)} positions tried, scores from {min(m.score for m in tried):.3f} to {best.score:.3f}"
+    positions = {m.key for m in tried}
+    text = f"{len(positions)} positions tried, scores from {min(m.score for m in tried):.3f} to {best.score:.3f}"
     picture = Markup(
         '<svg class="curve" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="xMidYMid meet">{}</svg>'
     ).format(text, WIDE, HIGH, Markup("").join(parts))

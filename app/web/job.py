@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.trials import newest
 from app.web.desk import Desk
 from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup, missing, tell
@@ -158,9 +159,8 @@ def look(session: Session, job_id: str) -> View:
         NotFound: there is none with this id.
     """
     job = jobs.get(session, job_id)
-    newest = select(EventRow).where(EventRow.job_id == job.id).order_by(EventRow.seq.desc()).limit(EVENTS)
-    tried = select(TrialRow).where(TrialRow.job_id == job.id).order_by(TrialRow.id.desc()).limit(TRIALS)
-    trials, events = list(session.scalars(tried))[::-1], list(session.scalars(newest))
+    newest_first = select(EventRow).where(EventRow.job_id == job.id).order_by(EventRow.seq.desc()).limit(EVENTS)
+    trials, events = tried(session, job), list(session.scalars(newest_first))
     parts = {
         "head": _head(job),
         "links": _links(job),
@@ -172,6 +172,12 @@ def look(session: Session, job_id: str) -> View:
         "events": _events(events),
     }
     return View(f"Job {', '.join(job.config['classes'][:4])}", job.state, parts, verbs(job.state))
+
+
+def tried(session: Session, job: JobRow) -> list[TrialRow]:
+    """The newest trials of a job's attempts together, oldest first."""
+    rows = select(TrialRow).where(TrialRow.job_id == job.id).order_by(TrialRow.id.desc()).limit(TRIALS)
+    return newest(list(session.scalars(rows))[::-1], getattr)
 
 
 def _head(job: JobRow) -> Markup:

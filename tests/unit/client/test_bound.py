@@ -12,7 +12,7 @@ from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
 
 TRIALS = [
-    {"target_position": "<a>", "source_position": "b", "round": r, "score": s, "parameters": p}
+    {"target_position": "<a>", "source_position": f"b{p}", "round": r, "score": s, "parameters": p}
     for r, s, p in ((0, 0.5, 100), (0, 0.7, 300), (1, 0.9, 200))
 ]
 
@@ -74,6 +74,15 @@ def test_the_curve_is_a_picture_of_all_trials() -> None:
     assert circles[0][0] < float(star.attrib["x"]) < circles[1][0]  # by size
     assert circles[0][1] > circles[1][1] > float(star.attrib["y"])  # by score, upwards
     assert picture.attrib["aria-label"] == "3 positions tried; best score 0.900"
+
+
+def test_what_is_tried_again_is_drawn_once() -> None:
+    again = {**TRIALS[0], "attempt": 2, "score": 0.6}
+    picture = ElementTree.fromstring(notebook.curve([{**trial, "attempt": 1} for trial in TRIALS] + [again]))
+    assert len(list(picture.iter("circle"))) == 2
+    assert "<a> → b100: 0.600" in "".join(picture.itertext())
+    assert "0.500" not in "".join(picture.itertext())
+    assert (picture.attrib["aria-label"]).startswith("3 positions tried")
 
 
 @pytest.mark.parametrize("trials", [TRIALS[:1], TRIALS[:2], [{**TRIALS[0], "parameters": None}]])

@@ -82,11 +82,14 @@ def _jobs(session: Session, models: int, jobs: int, states: tuple[str, ...]) -> 
             for p in ("thin", "full")
         ],
     )
-    trial = {"attempt": 1, "target_position": "a", "source_position": "b", "score": 0.5, "parameters": 10}
+    trial = {"attempt": 1, "target_position": "a", "score": 0.5, "parameters": 10}
     session.execute(
         insert(TrialRow),
         [
-            {**trial, "id": f"trl_{i:06}", "job_id": rows[0]["id"], "round": i % 3, "created_at": NOW}
+            {
+                **trial, "id": f"trl_{i:06}", "job_id": rows[0]["id"], "source_position": f"b{i // 3}", "round": i % 3,
+                "created_at": NOW,
+            }
             for i in range(100)
         ],
-    )
+    )  # fmt: skip

@@ -38,6 +38,10 @@ def test_the_curve_has_every_trial_and_the_chosen_one() -> None:
     assert [j.count("L") for j in joints] == [2]
 
 
+def test_a_position_of_several_rounds_is_counted_once() -> None:
+    assert 'aria-label="2 positions tried' in drawing.curve(MARKS, ended=True)
+
+
 def test_nothing_is_chosen_while_the_job_runs() -> None:
     assert 'class="chosen"' not in drawing.curve(MARKS, ended=False)
 
