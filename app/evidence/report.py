@@ -24,13 +24,13 @@ def draw(found: dict[str, Any], out: Path) -> list[Path]:
 
 
 def plain(value: Any) -> Any:
-    """Rounded, and null for what is not a number, as JSON has none."""
+    """Rounded to six significant digits, so that a small p-value stays one, and null for what is not a number."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
+        return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
 

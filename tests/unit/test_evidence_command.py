@@ -18,12 +18,13 @@ import app as app_package
 from app.cli import app
 from app.client.parquet import write_parquet
 from app.evidence.images import read_images
-from app.evidence.report import plain
+from app.evidence.report import _left_out, plain
 from app.evidence.trials import read_trials
 from app.zoo.errors import Invalid
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.config import Position
+from pnc_core.curves import position_curve
 from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
 from pnc_core.evaluation import evaluate
@@ -152,11 +153,15 @@ def test_a_job_s_trials_become_the_position_curve(files: Files) -> None:
     assert (files.root / "positions" / "positions.png").stat().st_size > 1000
 
 
-def test_trials_of_the_service_s_answer_are_those_of_the_last_attempt(tmp_path: Path) -> None:
+def test_trials_of_the_service_s_answer_are_the_newest_of_all_attempts(tmp_path: Path) -> None:
     path = tmp_path / "trials.json"
-    rows = [{**row, "attempt": attempt, "id": "trl_1", "macs": None} for attempt in (1, 2) for row in TRIALS[:attempt]]
+    first = [{**row, "attempt": 1} for row in (*TRIALS, {**TRIALS[0], "round": 1, "score": 0.5})]
+    resumed = {**TRIALS[0], "round": 1, "attempt": 2, "score": 0.7}  # what was screened is not reported again
+    rows = [{**row, "id": f"trl_{number}", "macs": None} for number, row in enumerate((*first, resumed))]
     path.write_text(json.dumps({"data": rows, "has_more": False, "next_cursor": None}))
-    assert [trial.target_position for trial in read_trials(path)] == ["blocks.0", "blocks.1"]
+    found = [(trial.target_position, trial.round, trial.score) for trial in read_trials(path)]
+    assert found == [("blocks.0", 0, 0.9), ("blocks.1", 0, 0.95), ("blocks.0", 1, 0.7)]
+    assert [point.screened for point in position_curve(read_trials(path))] == [0.9, 0.95]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "[{}]", "3", '{"data": [{"round": 1}]}', "\x00\xff"])
@@ -271,3 +276,11 @@ def test_another_parquet_file_is_refused(files: Files) -> None:
 
 def test_what_is_no_number_becomes_null() -> None:
     assert plain({"a": (float("nan"), 1 / 3, 2), "b": "nan"}) == {"a": [None, 0.333333, 2], "b": "nan"}
+
+
+def test_a_small_p_value_is_not_rounded_to_nothing() -> None:
+    assert plain({"p": 2**-40, "none": 0.0}) == {"p": 9.09495e-13, "none": 0.0}
+    reading = {"accuracy": 0.5, "spread": 0.1}
+    sides = dict.fromkeys(("target", "together", "module", "slices", "random", "source"), reading)
+    rows = _left_out(plain({**sides, "chance": 0.5, "added": 0.1, "p_added": 2**-40}))
+    assert rows["added by the module"] == "+0.1000 (p = 9.1e-13)"
