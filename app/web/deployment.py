@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 from nicegui import ui
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +19,21 @@ from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.load import Load
-from app.web.words import ago, badge, chips, empty, link, model_link, percent, problem, section, short, title
+from app.web.words import (
+    ago,
+    badge,
+    chips,
+    command,
+    empty,
+    link,
+    model_link,
+    more,
+    percent,
+    problem,
+    section,
+    short,
+    title,
+)
 from app.zoo import deployments, replicas
 from app.zoo.deployments import Change
 from app.zoo.errors import NotFound, ZooError
@@ -44,7 +58,11 @@ class View:
     wanted: RevisionRow
     modules: list[ModuleRow]
     """The newest that fit its target."""
+    more_modules: int
+    """How many others fit it."""
     revisions: list[RevisionRow]
+    more_revisions: int
+    """How many came before these."""
     replicas: dict[str, Observation | None]
     """Serving processes that are alive, and what each says."""
 
@@ -70,14 +88,20 @@ def look(session: Session, name: str) -> View:
     """
     row = deployments.get(session, name)
     wanted = deployments.revision(session, row)
-    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
-    fitting = select(ModuleRow).where(fits, ModuleRow.archived_at.is_(None))
-    found = list(session.scalars(fitting.order_by(ModuleRow.id.desc()).limit(MODULES)))
     attached = [a.module for a in wanted.attachments]
-    known = {module.id for module in attached}
-    revisions = deployments.list_revisions(session, name, Window(REVISIONS)).data
-    fresh = (module for module in found if module.id not in known)
-    return View(row, wanted, [*attached, *fresh], list(revisions), replicas.observations(session, name))
+    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
+    fresh = fits & ModuleRow.archived_at.is_(None) & ModuleRow.id.not_in([module.id for module in attached])
+    found = list(session.scalars(select(ModuleRow).where(fresh).order_by(ModuleRow.id.desc()).limit(MODULES)))
+    more_modules = _count(session, ModuleRow, fresh) - MODULES if len(found) == MODULES else 0
+    newest = deployments.list_revisions(session, name, Window(REVISIONS))
+    mine = RevisionRow.deployment_id == row.id
+    more_revisions = _count(session, RevisionRow, mine) - REVISIONS if newest.has_more else 0
+    said = replicas.observations(session, name)
+    return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, said)
+
+
+def _count(session: Session, table: type[ModuleRow | RevisionRow], which: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(table).where(which)) or 0
 
 
 class _Live:
@@ -141,10 +165,12 @@ class _Live:
                 markup(empty("No module fits this target yet", _clone_one(self._view)))
             for module in self._view.modules:
                 self._switch(module, module.id in attached)
+            markup(_more_modules(self._view))
         self._revisions.clear()
         with self._revisions:
             for revision in self._view.revisions:
                 self._revision(revision)
+            markup(more(self._view.more_revisions, command("pnc deployments revisions", self._name)))
 
     def _switch(self, module: ModuleRow, is_attached: bool) -> None:
         with ui.element("div").classes("switchrow"):
@@ -282,6 +308,14 @@ def _said(observation: Observation | None, wanted: int) -> Markup:
         return badge("changing")
     here = "failed" if observation.problem else "served" if observation.generation == wanted else "changing"
     return Markup('<span class="faint">generation {}</span> {}').format(observation.generation, badge(here))
+
+
+def _more_modules(view: View) -> Markup:
+    fingerprint, name = view.wanted.version.fingerprint or "", view.row.name
+    where = Markup("{}; attach one with {}").format(
+        command("pnc modules list --fingerprint", fingerprint), command("pnc deployments attach", name, "MODULE")
+    )
+    return more(view.more_modules, where)
 
 
 def _clone_one(view: View) -> Markup:

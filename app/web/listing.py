@@ -109,17 +109,11 @@ class Listing(Generic[T]):
         await self.refresh()
 
     async def _read(self) -> tuple[Markup, int]:
-        kind, shelf = self._kind, self._shelf
-
-        def work(session: Session) -> tuple[Markup, int]:
-            found = kind.find(session, shelf)
-            if found.rows:
-                return table(kind.columns, [kind.row(row) for row in found.rows], kind.things), found.total
-            if shelf.search or shelf.state:
-                return empty(f"No {kind.things} like that", "Search for something else, or show all."), found.total
-            return empty(f"No {kind.things} yet", kind.nothing), found.total
-
-        return await self._desk.read(work)
+        asked_for = self._shelf
+        content, total, shelf = await self._desk.read(lambda session: part(session, self._kind, asked_for))
+        if self._shelf is asked_for:  # the visitor has turned no page meanwhile
+            self._shelf = shelf
+        return content, total
 
     def _show(self, content: Markup, total: int) -> None:
         shelf = self._shelf
@@ -130,6 +124,19 @@ class Listing(Generic[T]):
         self._range.set_text(_range(shelf.start, last, total, self._kind.things))
         self._back.set_visibility(shelf.start > 0)
         self._next.set_visibility(last < total)
+
+
+def part(session: Session, kind: Kind[T], shelf: Shelf) -> tuple[Markup, int, Shelf]:
+    """Rows of a list, how long it is, and the part that is shown: the last one for whoever asks for what is behind."""
+    found = kind.find(session, shelf)
+    if not found.rows and shelf.start:
+        shelf = replace(shelf, start=max(found.total - 1, 0) // shelf.count * shelf.count)
+        found = kind.find(session, shelf)
+    if found.rows:
+        return table(kind.columns, [kind.row(row) for row in found.rows], kind.things), found.total, shelf
+    if shelf.search or shelf.state:
+        return empty(f"No {kind.things} like that", "Search for something else, or show all."), found.total, shelf
+    return empty(f"No {kind.things} yet", kind.nothing), found.total, shelf
 
 
 def _range(start: int, last: int, total: int, things: str) -> str:

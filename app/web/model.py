@@ -1,5 +1,6 @@
 """`/models/NAME`: versions, what the newest is made of, and what was cloned from it and into it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -20,10 +21,12 @@ from app.web.words import (
     ago,
     badge,
     chips,
+    command,
     count,
     empty,
     facts,
     link,
+    more,
     percent,
     problem,
     section,
@@ -39,8 +42,8 @@ from app.zoo.zoo import Zoo
 from pnc_core.errors import TensorFileError
 
 REFRESH_SECONDS = 2.0
-LAYERS = 40
-"""Layers that are drawn at most."""
+LAYERS, VERSIONS, FAMILY = 40, 20, 50
+"""Layers, versions and modules that are shown at most."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,9 @@ def look(session: Session, zoo: Zoo, name: str) -> View:
         NotFound: there is none with this name.
     """
     model = models.get(session, name)
-    versions = models.list_versions(session, name, Window(20), archived=True).data
-    family = catalogue.lineage(session, model)
+    versions = models.list_versions(session, name, Window(VERSIONS), archived=True).data
+    rest = models.count_versions(session, model) - len(versions)
+    family = catalogue.lineage(session, model, FAMILY + 1)
     newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
     settled = all(version.status != "validating" for version in versions)
     if newest is None:
@@ -115,7 +119,7 @@ def look(session: Session, zoo: Zoo, name: str) -> View:
         nothing = section("Layers", empty("No versions yet", advice.format(model.name)))
         return View(model, _head(model, None), nothing, Markup(""), Markup(""), settled)
     made_of = section("Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers")
-    side = _facts(newest) + _versions(model, versions)
+    side = _facts(newest) + _versions(model, versions, rest)
     return View(model, _head(model, newest), made_of, side, _lineage(model, family), settled)
 
 
@@ -161,7 +165,7 @@ def _accuracy(version: VersionRow) -> Markup | None:
     )
 
 
-def _versions(model: ModelRow, versions: object) -> Markup:
+def _versions(model: ModelRow, versions: Sequence[VersionRow], rest: int) -> Markup:
     aliases: dict[int, list[str]] = {}
     for alias in model.aliases:
         aliases.setdefault(alias.version.number, []).append(alias.alias)
@@ -172,10 +176,11 @@ def _versions(model: ModelRow, versions: object) -> Markup:
             chips(aliases.get(v.number, []), 4),
             ago(v.created_at),
         ]
-        for v in versions  # type: ignore[attr-defined]
+        for v in versions
     )
     hint = "pnc models alias points a movable name at a version"
-    return section("Versions", table(["Version", "State", "Aliases", "Added"], rows, "Versions"), hint)
+    listed = table(["Version", "State", "Aliases", "Added"], rows, "Versions")
+    return section("Versions", listed + more(rest, command("pnc models show", model.name)), hint)
 
 
 def _layers(zoo: Zoo, version: VersionRow) -> Markup:
@@ -193,20 +198,27 @@ def _layers(zoo: Zoo, version: VersionRow) -> Markup:
         for layer in layers[:LAYERS]
     ]
     rest = len(layers) - LAYERS
-    more = Markup('<p class="faint">and {} more layers</p>').format(rest) if rest > 0 else ""
-    return Markup("{}{}").format(bars(rows, "Numbers of each layer"), more)
+    others = Markup('<p class="faint">and {} more layers</p>').format(rest) if rest > 0 else ""
+    return Markup("{}{}").format(bars(rows, "Numbers of each layer"), others)
 
 
 def _lineage(model: ModelRow, family: list[ModuleRow]) -> Markup:
-    into = [m for m in family if m.target_version.model_id == model.id]
-    out = [m for m in family if m.source_version.model_id == model.id]
+    into = [m for m in family[:FAMILY] if m.target_version.model_id == model.id]
+    out = [m for m in family[:FAMILY] if m.source_version.model_id == model.id]
+    others = Markup("")
+    if len(family) > FAMILY:
+        older = link(f"/modules?search={quote(model.name)}", "the list of modules")
+        others = Markup('<p class="faint">These are the newest {}; {} has all.</p>').format(FAMILY, older)
     sides = (
         ("Cloned into it", into, "Modules that give this model classes of others"),
         ("Cloned from it", out, "Modules that carry classes of this model elsewhere"),
     )
-    return Markup("").join(
-        section(title, table(COLUMNS, [row(m) for m in rows], title) if rows else _none(model), hint)
-        for title, rows, hint in sides
+    return (
+        Markup("").join(
+            section(title, table(COLUMNS, [row(m) for m in rows], title) if rows else _none(model), hint)
+            for title, rows, hint in sides
+        )
+        + others
     )
 
 

@@ -55,24 +55,22 @@ def short(identifier: str) -> Markup:
 
 def size(count: int) -> str:
     """Bytes for people."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} GB"
+    return _scaled(float(count), ("B", "kB", "MB", "GB", "TB"))
 
 
 def count(number: float | None) -> str:
     """A large number for people: 102,821 as 103 k."""
-    if number is None:
-        return "—"
-    amount = float(number)
-    for unit in ("", " k", " M", " G", " T"):
-        if abs(amount) < 1000:
-            return f"{amount:.3g}{unit}"
+    return "—" if number is None else _scaled(float(number), ("", "k", "M", "G", "T", "P")).rstrip()
+
+
+def _scaled(amount: float, units: Sequence[str]) -> str:
+    """Three digits of an amount, in the unit that keeps them below 1000."""
+    *smaller, largest = units
+    for unit in smaller:
+        if abs(amount) < 999.5:  # from there on three digits say 1000
+            return f"{amount:.3g} {unit}"
         amount /= 1000
-    return f"{amount:.3g} P"
+    return f"{amount:.3g} {largest}" if abs(amount) < 999.5 else f"{amount:,.0f} {largest}"
 
 
 def percent(share: float | None) -> str:
@@ -148,6 +146,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str
 def empty(title: str, advice: object) -> Markup:
     """What stands where there is nothing yet, and what to do about it."""
     return Markup('<div class="empty"><strong>{}</strong><p>{}</p></div>').format(title, advice)
+
+
+def more(rest: int, where: object) -> Markup:
+    """How many rows are left out, and where they are; nothing if none are."""
+    return Markup('<p class="faint rest">and {:,} more: {}</p>').format(rest, where) if rest > 0 else Markup("")
+
+
+def command(*words: str) -> Markup:
+    """A command to type."""
+    return Markup("<code>{}</code>").format(" ".join(words))
 
 
 def problem(text: str) -> Markup:

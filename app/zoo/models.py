@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload, lazyload
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -182,6 +182,12 @@ def list_versions(session: Session, name: str, window: Window, *, archived: bool
     if not archived:
         query = query.where(VersionRow.archived_at.is_(None))
     return page(session, query, VersionRow.number, int, window)
+
+
+def count_versions(session: Session, model: ModelRow) -> int:
+    """How many versions a model has, archived ones too."""
+    there = VersionRow.model_id == model.id, VersionRow.purged_at.is_(None)
+    return session.scalar(select(func.count()).select_from(VersionRow).where(*there)) or 0
 
 
 def get_version(session: Session, name: str, number: int, *, purged: bool = False) -> VersionRow:

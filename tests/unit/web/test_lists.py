@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 from markupsafe import Markup
+from sqlalchemy import insert, text, update
 
-from app.web import card, datasets, deployment, deployments, job, jobs, model, models, modules
+from app.web import card, datasets, deployment, deployments, job, jobs, listing, model, models, modules
 from app.web.listing import Kind
 from app.web.words import table
 from app.zoo import catalogue, replicas
 from app.zoo import deployments as zoo_deployments
 from app.zoo.catalogue import Shelf
 from app.zoo.replicas import Observation
+from app.zoo.tables import ModuleRow, RevisionRow, VersionRow
 from app.zoo.zoo import Zoo
-from tests.unit.web.crowds import crowd
+from tests.unit.web.crowds import NOW, crowd
 from tests.unit.zoo import seeds
 from tests.unit.zoo.statements import counting
 
@@ -79,6 +81,34 @@ def test_orders_and_pages(crowded: Zoo) -> None:
     assert names(count=2, order="name") == names(count=2, order="small") == ["net-000000", "net-000001"]
     assert names(count=1, order="large") == ["net-000299"]
     assert names(start=10_000) == []
+
+
+def test_who_asks_for_a_page_behind_the_last_one_gets_the_last(crowded: Zoo) -> None:
+    with crowded.database.read() as session:
+        content, total, shelf = listing.part(session, models.KIND, listing.asked("", "", "", 99))
+        nothing, none, first = listing.part(session, models.KIND, listing.asked("nothing", "", "", 99))
+    assert (total, shelf.start) == (300, 275)
+    assert "net-000024" in content
+    assert (none, first.start) == (0, 0)
+    assert "No models like that" in nothing
+
+
+def test_pages_say_how_many_rows_they_leave_out(crowded: Zoo) -> None:
+    with crowded.database.write() as session:
+        served = zoo_deployments.get(session, "served-00")
+        wanted = zoo_deployments.revision(session, served)
+        fits = wanted.version.fingerprint
+        session.execute(update(ModuleRow).values(target_fingerprint=fits))
+        old = [{"deployment_id": served.id, "generation": n, "version_id": wanted.version_id} for n in range(-24, 0)]
+        session.execute(insert(RevisionRow), [{**row, "refused": False, "created_at": NOW} for row in old])
+        session.execute(update(VersionRow).values(model_id="mdl_000000", number=text("rowid")))
+    with crowded.database.read() as session:
+        view = deployment.look(session, "served-00")
+        side = model.look(session, crowded, "net-000000").side
+    assert (len(view.modules), view.more_modules) == (50, 70)
+    assert f"and 70 more: <code>pnc modules list --fingerprint {fits}</code>" in deployment._more_modules(view)
+    assert (len(view.revisions), view.more_revisions) == (20, 5)
+    assert "and 280 more: <code>pnc models show net-000000</code>" in side
 
 
 def test_jobs_by_state(crowded: Zoo) -> None:

@@ -81,13 +81,28 @@ def test_what_is_no_safetensors_file_is_said_to_be_none(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "text"), [(0, "0"), (999, "999"), (102_821, "103 k"), (1_810_000, "1.81 M"), (None, "—"), (3e9, "3 G")]
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (102_821, "103 k"),
+        (1_810_000, "1.81 M"),
+        (None, "—"),
+        (3e9, "3 G"),
+        (999_499, "999 k"),
+        (999_700, "1 M"),
+        (999.6, "1 k"),
+        (999.9e15, "1,000 P"),
+    ],
 )
 def test_large_numbers_are_short(number: float | None, text: str) -> None:
     assert words.count(number) == text
 
 
-@pytest.mark.parametrize(("bytes_", "text"), [(12, "12 B"), (37_400, "37.4 kB"), (8 * 1024**3, "8.59 GB")])
+@pytest.mark.parametrize(
+    ("bytes_", "text"),
+    [(12, "12 B"), (37_400, "37.4 kB"), (8 * 1024**3, "8.59 GB"), (999_999, "1 MB"), (5 * 10**15, "5,000 TB")],
+)
 def test_sizes(bytes_: int, text: str) -> None:
     assert words.size(bytes_) == text
 
