@@ -50,7 +50,7 @@ def visit(monkeypatch: pytest.MonkeyPatch, build: Build, act: Callable[[Client],
         with Client(page(""), request=request) as client, frame(request, "Page"):
             await build()
         await act(client)
-        for _ in range(100):  # handlers that wait run as tasks of their own
+        for _ in range(2000):  # handlers that wait run as tasks of their own
             await asyncio.sleep(0.005)
             if client.outbox.messages:
                 break
