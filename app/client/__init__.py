@@ -4,7 +4,7 @@ Needs httpx and nothing of the server; only making a dataset needs pyarrow.
 """
 
 from app.client.client import Client
-from app.client.errors import ApiError, ClientError, DamagedDownload, ServiceUnreachable, VersionRejected
+from app.client.errors import ApiError, ClientError, DamagedDownload, InvalidName, ServiceUnreachable, VersionRejected
 from app.client.types import (
     Alias,
     Attempt,
@@ -33,6 +33,7 @@ __all__ = [
     "Delivery",
     "Deployment",
     "Event",
+    "InvalidName",
     "Job",
     "Model",
     "Module",

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.parquet import folder_rows, write_parquet
 from app.client.purges import Purge, purge
 from app.client.types import Dataset
@@ -53,15 +53,15 @@ class Datasets:
 
     def get(self, dataset_id: str) -> Dataset:
         """One dataset."""
-        return self._http.get(Dataset, f"/v1/datasets/{dataset_id}")
+        return self._http.get(Dataset, path_of("datasets", dataset_id))
 
     def archive(self, dataset_id: str) -> None:
         """Archive a dataset."""
-        self._http.request("DELETE", f"/v1/datasets/{dataset_id}")
+        self._http.request("DELETE", path_of("datasets", dataset_id))
 
     def change(self, dataset_id: str, *, archived: bool) -> Dataset:
         """Archive or restore a dataset."""
-        answer = self._http.request("PATCH", f"/v1/datasets/{dataset_id}", json={"archived": archived})
+        answer = self._http.request("PATCH", path_of("datasets", dataset_id), json={"archived": archived})
         return self._http.read(Dataset, answer.json())
 
     def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
@@ -70,7 +70,7 @@ class Datasets:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, f"/v1/datasets/{dataset_id}", dry_run=dry_run)
+        return purge(self._http, path_of("datasets", dataset_id), dry_run=dry_run)
 
     def _push_folder(self, root: Path, name: str, progress: Progress | None) -> Dataset:
         classes, rows = folder_rows(root)

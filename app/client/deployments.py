@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.types import Deployment, Prediction, Replica, Revision
 
 POLL_SECONDS = 0.2
@@ -18,7 +18,7 @@ class Deployments:
 
     def create(self, name: str, target: str) -> Deployment:
         """Serve a version under a name; the same version again changes nothing."""
-        return self._put(f"/v1/deployments/{name}", json={"target": target})
+        return self._put(path_of("deployments", name), json={"target": target})
 
     def list(self) -> Iterator[Deployment]:
         """All deployments, newest first."""
@@ -26,11 +26,11 @@ class Deployments:
 
     def get(self, name: str) -> Deployment:
         """One deployment: what is wanted and what is served."""
-        return self._http.get(Deployment, f"/v1/deployments/{name}")
+        return self._http.get(Deployment, path_of("deployments", name))
 
     def delete(self, name: str, *, if_match: int | None = None) -> None:
         """Serve it no more; see `attach`."""
-        self._http.request("DELETE", f"/v1/deployments/{name}", headers=_condition(if_match))
+        self._http.request("DELETE", path_of("deployments", name), headers=_condition(if_match))
 
     def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Attach a module; one that is attached already changes nothing.
@@ -43,29 +43,29 @@ class Deployments:
         Raises:
             ApiError: the module does not fit, or the generation has passed.
         """
-        return self._put(f"/v1/deployments/{name}/modules/{module_id}", if_match=if_match)
+        return self._put(path_of("deployments", name, "modules", module_id), if_match=if_match)
 
     def detach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Detach a module; see `attach`."""
-        path = f"/v1/deployments/{name}/modules/{module_id}"
+        path = path_of("deployments", name, "modules", module_id)
         return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)).json())
 
     def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
         """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
-        path = f"/v1/deployments/{name}/modules"
+        path = path_of("deployments", name, "modules")
         return self._put(path, json={"modules": [*module_ids]}, if_match=if_match)
 
     def replicas(self, name: str) -> Iterator[Replica]:
         """What every living serving process says about a deployment."""
-        return self._http.pages(Replica, f"/v1/deployments/{name}/replicas")
+        return self._http.pages(Replica, path_of("deployments", name, "replicas"))
 
     def revisions(self, name: str) -> Iterator[Revision]:
         """Everything that the deployment was to serve, newest first."""
-        return self._http.pages(Revision, f"/v1/deployments/{name}/revisions")
+        return self._http.pages(Revision, path_of("deployments", name, "revisions"))
 
     def rollback(self, name: str, generation: int, *, if_match: int | None = None) -> Deployment:
         """Want again what an earlier generation was; this makes a new generation."""
-        path, headers = f"/v1/deployments/{name}/rollback", _condition(if_match)
+        path, headers = path_of("deployments", name, "rollback"), _condition(if_match)
         answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
         return self._http.read(Deployment, answer.json())
 
@@ -102,7 +102,7 @@ class Deployments:
             ApiError: it is not an image, or the serving process is away.
         """
         content = image.read_bytes() if isinstance(image, Path) else image
-        path, headers = f"/v1/deployments/{name}/predict", {"Content-Type": _media_type(content)}
+        path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
         params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
         answer = self._http.request("POST", path, content=content, params=params, headers=headers)
         return self._http.read(Prediction, answer.json())

@@ -3,6 +3,7 @@
 ClientError                everything raised on purpose
 ├── ApiError               the service answered with a problem document
 ├── ServiceUnreachable     it did not answer, again and again
+├── InvalidName            a name or an id that cannot be one
 ├── VersionRejected        a worker could not use the weights
 └── DamagedDownload        a file is not the one that was announced
 """
@@ -36,6 +37,10 @@ class ApiError(ClientError):
 
 class ServiceUnreachable(ClientError):
     """The service did not answer, again and again."""
+
+
+class InvalidName(ClientError):
+    """A name or an id that cannot be one, and would lead to something else."""
 
 
 class VersionRejected(ClientError):

@@ -4,12 +4,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from app.client.errors import ApiError, ServiceUnreachable
+from app.client.errors import ApiError, InvalidName, ServiceUnreachable
 
 T = TypeVar("T", bound=BaseModel)
 LONGEST_WAIT = 10.0
@@ -111,6 +112,19 @@ class Http:
             return error.response
         except httpx.TransportError as error:
             raise unreachable(self.client, error) from None
+
+
+def path_of(*parts: str | int) -> str:
+    """The path below `/v1` of what a caller names; every part is quoted and stays one.
+
+    Raises:
+        InvalidName: a part would lead elsewhere: an empty one, `.`, `..`, or one with a slash.
+    """
+    for part in map(str, parts):
+        # Servers take a path apart when it is unquoted again, so a slash cannot be saved by quoting it.
+        if part in ("", ".", "..") or "/" in part:
+            raise InvalidName(f"expected a name or an id, got {part!r}; take one from the service's lists")
+    return "/v1/" + "/".join(quote(str(part), safe="@") for part in parts)
 
 
 def unreachable(client: httpx.Client, error: Exception) -> ServiceUnreachable:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.streams import follow
 from app.client.types import Attempt, Event, Job, Trial, Verdict
 from pnc_core.config import CloneConfig
@@ -52,7 +52,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        return self._http.get(Job, f"{_PATH}/{job_id}")
+        return self._http.get(Job, path_of("cloning-jobs", job_id))
 
     def list(self, *, state: str | None = None) -> Iterator[Job]:
         """All jobs, newest first, of one state or all."""
@@ -60,23 +60,23 @@ class Jobs:
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job; a running one ends as soon as its worker notices."""
-        return self._http.post(Job, f"{_PATH}/{job_id}/cancel")
+        return self._http.post(Job, path_of("cloning-jobs", job_id, "cancel"))
 
     def pause(self, job_id: str) -> Job:
         """Pause a job; a running one stops at its next checkpoint."""
-        return self._http.post(Job, f"{_PATH}/{job_id}/pause")
+        return self._http.post(Job, path_of("cloning-jobs", job_id, "pause"))
 
     def resume(self, job_id: str) -> Job:
         """Let a paused job go on."""
-        return self._http.post(Job, f"{_PATH}/{job_id}/resume")
+        return self._http.post(Job, path_of("cloning-jobs", job_id, "resume"))
 
     def retry(self, job_id: str) -> Job:
         """Submit a failed or cancelled job anew; the answer is the new job."""
-        return self._http.post(Job, f"{_PATH}/{job_id}/retry")
+        return self._http.post(Job, path_of("cloning-jobs", job_id, "retry"))
 
     def attempts(self, job_id: str) -> Iterator[Attempt]:
         """The claims of a job by workers, oldest first."""
-        return self._http.pages(Attempt, f"{_PATH}/{job_id}/attempts")
+        return self._http.pages(Attempt, path_of("cloning-jobs", job_id, "attempts"))
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
         """A job's events as they happen, until it has ended; a broken stream is gone on with.
@@ -85,15 +85,15 @@ class Jobs:
             job_id: The job.
             after: Number of the last event that is known already.
         """
-        return follow(self._http, f"{_PATH}/{job_id}/events/stream", after)
+        return follow(self._http, path_of("cloning-jobs", job_id, "events", "stream"), after)
 
     def history(self, job_id: str) -> Iterator[Event]:
         """What has happened to a job so far, oldest first."""
-        return self._http.pages(Event, f"{_PATH}/{job_id}/events")
+        return self._http.pages(Event, path_of("cloning-jobs", job_id, "events"))
 
     def trials(self, job_id: str) -> Iterator[Trial]:
         """The positions a job has tried, oldest first."""
-        return self._http.pages(Trial, f"{_PATH}/{job_id}/trials")
+        return self._http.pages(Trial, path_of("cloning-jobs", job_id, "trials"))
 
     def wait(
         self, job_id: str, on_event: Callable[[Event], object] | None = None, *, progress: Progress | None = None

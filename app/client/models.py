@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from app.client.errors import ApiError, VersionRejected
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.purges import Purge, purge
 from app.client.types import Alias, Model, Version
 from app.client.uploads import Progress, Uploads
@@ -32,7 +32,7 @@ class Models:
 
     def get(self, name: str) -> Model:
         """One model by name or id."""
-        return self._http.get(Model, f"/v1/models/{name}")
+        return self._http.get(Model, path_of("models", name))
 
     def change(
         self,
@@ -45,11 +45,11 @@ class Models:
         """Change a model's description, archive or restore it, or say which classes may be cloned: some, or `all`."""
         body = {"description": description, "archived": archived, "clonable": clonable}
         changes = {key: value for key, value in body.items() if value is not None}
-        return self._http.read(Model, self._http.request("PATCH", f"/v1/models/{name}", json=changes).json())
+        return self._http.read(Model, self._http.request("PATCH", path_of("models", name), json=changes).json())
 
     def archive(self, name: str) -> None:
         """Archive a model."""
-        self._http.request("DELETE", f"/v1/models/{name}")
+        self._http.request("DELETE", path_of("models", name))
 
     def purge(self, name: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived model with all its versions for good; a dry run only tells what would go.
@@ -57,7 +57,7 @@ class Models:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, f"/v1/models/{name}", dry_run=dry_run)
+        return purge(self._http, path_of("models", name), dry_run=dry_run)
 
     def push(
         self,
@@ -88,28 +88,28 @@ class Models:
         self._ensure(name, description)
         upload = self._uploads.push(weights, progress)
         body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
-        return self._http.post(Version, f"/v1/models/{name}/versions", body)
+        return self._http.post(Version, path_of("models", name, "versions"), body)
 
     def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:
         """All versions of a model, newest first."""
-        return self._http.pages(Version, f"/v1/models/{name}/versions", archived=archived)
+        return self._http.pages(Version, path_of("models", name, "versions"), archived=archived)
 
     def version(self, name: str, number: int) -> Version:
         """One version."""
-        return self._http.get(Version, f"/v1/models/{name}/versions/{number}")
+        return self._http.get(Version, path_of("models", name, "versions", number))
 
     def archive_version(self, name: str, number: int) -> None:
         """Archive a version."""
-        self._http.request("DELETE", f"/v1/models/{name}/versions/{number}")
+        self._http.request("DELETE", path_of("models", name, "versions", number))
 
     def change_version(self, name: str, number: int, *, archived: bool) -> Version:
         """Archive or restore a version."""
-        answer = self._http.request("PATCH", f"/v1/models/{name}/versions/{number}", json={"archived": archived})
+        answer = self._http.request("PATCH", path_of("models", name, "versions", number), json={"archived": archived})
         return self._http.read(Version, answer.json())
 
     def purge_version(self, name: str, number: int, *, dry_run: bool = False) -> Purge:
         """Remove an archived version for good; see `purge`."""
-        return purge(self._http, f"/v1/models/{name}/versions/{number}", dry_run=dry_run)
+        return purge(self._http, path_of("models", name, "versions", number), dry_run=dry_run)
 
     def wait(self, name: str, number: int, timeout: float = 300.0) -> Version:
         """Wait until a worker has tried a version.
@@ -131,12 +131,12 @@ class Models:
 
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
-        answer = self._http.request("PUT", f"/v1/models/{name}/aliases/{alias}", json={"version": number})
+        answer = self._http.request("PUT", path_of("models", name, "aliases", alias), json={"version": number})
         return self._http.read(Alias, answer.json())
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""
-        self._http.request("DELETE", f"/v1/models/{name}/aliases/{alias}")
+        self._http.request("DELETE", path_of("models", name, "aliases", alias))
 
     def _ensure(self, name: str, description: str) -> None:
         try:

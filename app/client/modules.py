@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from app.client.errors import DamagedDownload
-from app.client.http import Http, checked, unreachable
+from app.client.http import Http, checked, path_of, unreachable
 from app.client.purges import Purge, purge
 from app.client.types import Module
 from app.client.uploads import Progress
@@ -26,15 +26,15 @@ class Modules:
 
     def get(self, module_id: str) -> Module:
         """One module."""
-        return self._http.get(Module, f"/v1/modules/{module_id}")
+        return self._http.get(Module, path_of("modules", module_id))
 
     def archive(self, module_id: str) -> None:
         """Archive a module."""
-        self._http.request("DELETE", f"/v1/modules/{module_id}")
+        self._http.request("DELETE", path_of("modules", module_id))
 
     def change(self, module_id: str, *, archived: bool) -> Module:
         """Archive or restore a module."""
-        answer = self._http.request("PATCH", f"/v1/modules/{module_id}", json={"archived": archived})
+        answer = self._http.request("PATCH", path_of("modules", module_id), json={"archived": archived})
         return self._http.read(Module, answer.json())
 
     def purge(self, module_id: str, *, dry_run: bool = False) -> Purge:
@@ -43,16 +43,16 @@ class Modules:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, f"/v1/modules/{module_id}", dry_run=dry_run)
+        return purge(self._http, path_of("modules", module_id), dry_run=dry_run)
 
     def manifest(self, module_id: str) -> dict[str, Any]:
         """What the module's bundle says about itself."""
-        answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
+        answer = self._http.request("GET", path_of("modules", module_id, "manifest")).json()
         return dict(answer["manifest"])
 
     def evidence(self, module_id: str) -> dict[str, Any] | None:
         """What the module is worth on images that its job held out: confusion before and after, and similarity."""
-        answer = self._http.request("GET", f"/v1/modules/{module_id}/manifest").json()
+        answer = self._http.request("GET", path_of("modules", module_id, "manifest")).json()
         return None if answer["evidence"] is None else dict(answer["evidence"])
 
     def download(self, module_id: str, payload: str, path: Path, *, progress: Progress | None = None) -> Path:
@@ -82,7 +82,7 @@ class Modules:
 
     def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
         """From the service, or from its object store, to which it then leads."""
-        hasher, client, url = hashlib.sha256(), self._http.client, f"/v1/modules/{module_id}/bundle"
+        hasher, client, url = hashlib.sha256(), self._http.client, path_of("modules", module_id, "bundle")
         try:
             answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
             with answer as response, part.open("wb") as file:

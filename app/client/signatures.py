@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.types import Answer
 
 
@@ -40,13 +40,13 @@ class Signatures:
 
     def distrust(self, name: str) -> None:
         """Believe a key no more."""
-        self._http.request("DELETE", f"/v1/trusted-keys/{name}")
+        self._http.request("DELETE", path_of("trusted-keys", name))
 
     def put(self, module_id: str, text: str) -> Signature:
         """Keep a signature of a module."""
-        answer = self._http.request("PUT", f"/v1/modules/{module_id}/signature", json={"signature": text})
+        answer = self._http.request("PUT", path_of("modules", module_id, "signature"), json={"signature": text})
         return self._http.read(Signature, answer.json())
 
     def get(self, module_id: str) -> Signature:
         """The signature of a module."""
-        return self._http.get(Signature, f"/v1/modules/{module_id}/signature")
+        return self._http.get(Signature, path_of("modules", module_id, "signature"))

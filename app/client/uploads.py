@@ -9,7 +9,7 @@ from typing import BinaryIO
 import httpx
 
 from app.client.errors import ApiError, ClientError, ServiceUnreachable
-from app.client.http import Http, checked, unreachable
+from app.client.http import Http, checked, path_of, unreachable
 from app.client.types import Upload
 
 Progress = Callable[[int, int], None]
@@ -45,11 +45,11 @@ class Uploads:
                 return upload
             send = self._send if upload.parts is None else self._send_parts
             send(file, upload, progress or _silent)
-        return self._http.post(Upload, f"/v1/uploads/{upload.id}/complete")
+        return self._http.post(Upload, path_of("uploads", upload.id, "complete"))
 
     def get(self, upload_id: str) -> Upload:
         """One upload."""
-        return self._http.get(Upload, f"/v1/uploads/{upload_id}")
+        return self._http.get(Upload, path_of("uploads", upload_id))
 
     def _announced(self, size: int, digest: str, resume: str | None) -> Upload:
         if resume is None:
@@ -69,7 +69,7 @@ class Uploads:
                 body = _chunks(file, offset, upload.bytes - offset, partial(_tell, progress, offset, upload.bytes))
                 headers = {"Content-Type": "application/octet-stream"}
                 params = {"offset": offset}
-                url = f"/v1/uploads/{upload.id}/content"
+                url = path_of("uploads", upload.id, "content")
                 checked(self._http.client.put(url, content=body, params=params, headers=headers))
                 return
             except httpx.TransportError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from app.client.http import Http
+from app.client.http import Http, path_of
 from app.client.types import Answer
 
 _PATH = "/v1/webhooks"
@@ -80,7 +80,7 @@ class Webhooks:
 
     def get(self, webhook_id: str) -> Webhook:
         """One webhook."""
-        return self._http.get(Webhook, f"{_PATH}/{webhook_id}")
+        return self._http.get(Webhook, path_of("webhooks", webhook_id))
 
     def change(
         self,
@@ -93,24 +93,25 @@ class Webhooks:
         """Change what is given; what waited while it was disabled is sent once it is enabled again."""
         body = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
         changes = {key: value for key, value in body.items() if value is not None}
-        return self._http.read(Webhook, self._http.request("PATCH", f"{_PATH}/{webhook_id}", json=changes).json())
+        answer = self._http.request("PATCH", path_of("webhooks", webhook_id), json=changes)
+        return self._http.read(Webhook, answer.json())
 
     def delete(self, webhook_id: str) -> None:
         """Tell it nothing more, and forget what was sent."""
-        self._http.request("DELETE", f"{_PATH}/{webhook_id}")
+        self._http.request("DELETE", path_of("webhooks", webhook_id))
 
     def rotate(self, webhook_id: str) -> WebhookSecret:
         """Give it another secret; for a day messages are signed with both."""
-        return self._http.post(WebhookSecret, f"{_PATH}/{webhook_id}/rotate")
+        return self._http.post(WebhookSecret, path_of("webhooks", webhook_id, "rotate"))
 
     def test(self, webhook_id: str) -> Delivery:
         """Send it a message that says nothing but that messages arrive; see `deliveries` for what came of it."""
-        return self._http.post(Delivery, f"{_PATH}/{webhook_id}/test")
+        return self._http.post(Delivery, path_of("webhooks", webhook_id, "test"))
 
     def deliveries(self, webhook_id: str, *, state: str | None = None) -> Iterator[Delivery]:
         """What was and will be sent to it, newest first, in one state or all."""
-        return self._http.pages(Delivery, f"{_PATH}/{webhook_id}/deliveries", state=state)
+        return self._http.pages(Delivery, path_of("webhooks", webhook_id, "deliveries"), state=state)
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
         """Send a message once more, with its old id and body."""
-        return self._http.post(Delivery, f"{_PATH}/{webhook_id}/deliveries/{delivery_id}/redeliver")
+        return self._http.post(Delivery, path_of("webhooks", webhook_id, "deliveries", delivery_id, "redeliver"))
