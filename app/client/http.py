@@ -1,5 +1,6 @@
 """Requests: retries that are safe, pages as iterators, problem documents as exceptions."""
 
+import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -8,21 +9,32 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from app.client.errors import ApiError, InvalidName, ServiceUnreachable
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 LONGEST_WAIT = 10.0
+"""Seconds; who says that it takes longer is believed, and not asked again."""
 _BUSY = frozenset({429, 502, 503, 504})
 
 
-class _Busy(Exception):
-    """An answer that asks to come back later."""
+class Busy(ApiError):
+    """An answer that asks to come back soon.
 
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(response.status_code)
-        self.response = response
+    Args:
+        status: HTTP status.
+        problem: The problem document.
+        seconds: When to come back, if it says so.
+    """
+
+    def __init__(self, status: int, problem: dict[str, Any], seconds: float | None) -> None:
+        super().__init__(status, problem)
+        self.seconds = seconds
+
+
+PASSING = (Busy, httpx.TransportError)
+"""Failures after which another attempt may succeed."""
 
 
 class Http:
@@ -73,12 +85,10 @@ class Http:
         query = {key: value for key, value in (params or {}).items() if value is not None}
 
         def send() -> httpx.Response:
-            response = self.client.request(method, path, json=json, content=content, params=query, headers=all_headers)
-            if response.status_code in _BUSY:
-                raise _Busy(response)
-            return response
+            options = {"json": json, "content": content, "params": query, "headers": all_headers}
+            return checked(self.client.request(method, path, **options))
 
-        return checked(self._repeat(send))
+        return self.repeat(send)
 
     def get(self, kind: type[T], path: str, **params: Any) -> T:
         """GET one object."""
@@ -98,20 +108,37 @@ class Http:
             if not page["has_more"]:
                 return
 
-    def _repeat(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        retrying = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=_pause,
-            retry=retry_if_exception_type((_Busy, httpx.TransportError)),
-            sleep=self.sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(send)
-        except _Busy as error:
-            return error.response
-        except httpx.TransportError as error:
-            raise unreachable(self.client, error) from None
+    def repeat(self, send: Callable[[], R]) -> R:
+        """What `send` returns, tried again while the service is busy or away.
+
+        Raises:
+            ApiError: the service answered with a problem document.
+            ServiceUnreachable: it did not answer.
+        """
+        failures = 0
+        while True:
+            try:
+                return send()
+            except PASSING as error:
+                failures += 1
+                self.pause(error, failures)
+
+    def pause(self, error: Busy | httpx.TransportError, failures: int) -> None:
+        """Wait before another attempt: what Retry-After says, else a growing time with some chance in it.
+
+        Args:
+            error: Why the last attempt failed.
+            failures: How many have failed in a row.
+
+        Raises:
+            ApiError: there were enough, and the service was busy.
+            ServiceUnreachable: there were enough, and it did not answer.
+        """
+        if failures >= self.attempts:
+            raise (error if isinstance(error, Busy) else unreachable(self.client, error)) from None
+        asked = error.seconds if isinstance(error, Busy) else None
+        longest = min(LONGEST_WAIT, 0.1 * 2 ** min(failures, 10))
+        self.sleep(random.uniform(0, longest) if asked is None else asked)  # noqa: S311 - not all clients at once
 
 
 def path_of(*parts: str | int) -> str:
@@ -136,7 +163,8 @@ def checked(response: httpx.Response) -> httpx.Response:
     """The answer itself, when it is no error; its body is read.
 
     Raises:
-        ApiError: it is a problem document.
+        Busy: it asks to come back soon.
+        ApiError: it is another problem document.
     """
     if response.is_success or response.status_code == 304:
         return response
@@ -145,13 +173,9 @@ def checked(response: httpx.Response) -> httpx.Response:
         problem = response.json()
     except ValueError:
         problem = None
-    raise ApiError(response.status_code, problem if isinstance(problem, dict) else {"detail": response.text[:200]})
-
-
-def _pause(state: RetryCallState) -> float:
-    """What Retry-After says, else a growing time with some chance in it."""
-    error = state.outcome.exception() if state.outcome else None
-    after = error.response.headers.get("retry-after", "") if isinstance(error, _Busy) else ""
-    if after.isdigit():
-        return min(float(after), LONGEST_WAIT)
-    return wait_random_exponential(multiplier=0.2, max=LONGEST_WAIT)(state)
+    status, document = response.status_code, problem if isinstance(problem, dict) else {"detail": response.text[:200]}
+    after = response.headers.get("retry-after", "")
+    seconds = float(after) if after.isdecimal() else None
+    if status in _BUSY and (seconds is None or seconds <= LONGEST_WAIT):
+        raise Busy(status, document, seconds)
+    raise ApiError(status, document)

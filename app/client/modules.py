@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from app.client.errors import DamagedDownload
-from app.client.http import Http, checked, path_of, unreachable
+from app.client.http import Http, checked, path_of
 from app.client.purges import Purge, purge
 from app.client.types import Module
 from app.client.uploads import Progress
@@ -73,7 +72,8 @@ class Modules:
         wanted, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
         part = path.with_name(path.name + ".part")
         try:
-            digest = self._fetch(module_id, payload, part, lambda come: progress(come, size) if progress else None)
+            come = partial(_tell, progress, size)
+            digest = self._http.repeat(lambda: self._fetch(module_id, payload, part, come))
             if digest != wanted:
                 raise DamagedDownload(f"{module_id}: expected SHA-256 {wanted}, got {digest}; download it again")
             return part.replace(path)
@@ -83,13 +83,15 @@ class Modules:
     def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
         """From the service, or from its object store, to which it then leads."""
         hasher, client, url = hashlib.sha256(), self._http.client, path_of("modules", module_id, "bundle")
-        try:
-            answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
-            with answer as response, part.open("wb") as file:
-                for chunk in checked(response).iter_bytes():
-                    hasher.update(chunk)
-                    file.write(chunk)
-                    come(file.tell())
-        except httpx.TransportError as error:
-            raise unreachable(self._http.client, error) from None
+        answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
+        with answer as response, part.open("wb") as file:
+            for chunk in checked(response).iter_bytes():
+                hasher.update(chunk)
+                file.write(chunk)
+                come(file.tell())
         return hasher.hexdigest()
+
+
+def _tell(progress: Progress | None, size: int, come: int) -> None:
+    if progress is not None:
+        progress(come, size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from app.client.http import Http, checked, unreachable
+from app.client.http import PASSING, Http, checked
 from app.client.types import Event
 
 READ_SECONDS = 60.0
@@ -43,7 +43,7 @@ def follow(http: Http, path: str, after: int = 0) -> Iterator[Event]:
     """Events of a job after number `after`, until its last.
 
     Raises:
-        ApiError: there is no such job.
+        ApiError: there is no such job, or the service was busy again and again.
         ServiceUnreachable: the connection broke again and again without any news.
     """
     failures = 0
@@ -55,11 +55,9 @@ def follow(http: Http, path: str, after: int = 0) -> Iterator[Event]:
                 event = Event.model_validate(json.loads(message.data))
                 after, failures = event.seq, 0
                 yield event
-        except httpx.TransportError as error:
+        except PASSING as error:
             failures += 1
-            if failures >= http.attempts:
-                raise unreachable(http.client, error) from None
-            http.sleep(0.2 * 2**failures)
+            http.pause(error, failures)
 
 
 def _messages(http: Http, path: str, after: int) -> Iterator[Message]:

@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
 from app.client.errors import ApiError, ClientError, ServiceUnreachable
-from app.client.http import Http, checked, path_of, unreachable
+from app.client.http import Http, checked, path_of
 from app.client.types import Upload
 
 Progress = Callable[[int, int], None]
@@ -63,19 +64,15 @@ class Uploads:
 
     def _send(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
         """Send the bytes through the service, going on where it has them after a break."""
-        offset = upload.received
-        for attempt in range(self._http.attempts):
-            try:
-                body = _chunks(file, offset, upload.bytes - offset, partial(_tell, progress, offset, upload.bytes))
-                headers = {"Content-Type": "application/octet-stream"}
-                params = {"offset": offset}
-                url = path_of("uploads", upload.id, "content")
-                checked(self._http.client.put(url, content=body, params=params, headers=headers))
-                return
-            except httpx.TransportError as error:
-                if attempt + 1 == self._http.attempts:
-                    raise unreachable(self._http.client, error) from None
-                offset = self.get(upload.id).received
+        offsets = chain([upload.received], (self.get(upload.id).received for _ in count()))
+        url, headers = path_of("uploads", upload.id, "content"), {"Content-Type": "application/octet-stream"}
+
+        def send() -> None:
+            offset = next(offsets)
+            body = _chunks(file, offset, upload.bytes - offset, partial(_tell, progress, offset, upload.bytes))
+            checked(self._http.client.put(url, content=body, params={"offset": offset}, headers=headers))
+
+        self._http.repeat(send)
 
     def _send_parts(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
         """Send what is missing to the object store; after a break, or when a URL has expired, ask what that is now."""

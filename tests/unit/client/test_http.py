@@ -1,10 +1,16 @@
 """What a request is made of, and what is done when it fails."""
 
+import hashlib
+from pathlib import Path
+
+import httpx
 import pytest
 
 from app.client import ApiError, Client, InvalidName
 from app.client.http import path_of
+from app.zoo.zoo import Zoo
 from tests.unit.client.breaking import Breaking
+from tests.unit.zoo import seeds
 
 
 @pytest.mark.parametrize("name", ["digits#3", "digits?archived=true", "digits%2F", "digits;x"])
@@ -25,3 +31,44 @@ def test_a_name_that_leads_elsewhere_is_not_sent(client: Client, line: Breaking,
 def test_a_path_keeps_what_names_may_hold() -> None:
     assert path_of("models", "a.b_c-1", "versions", 3) == "/v1/models/a.b_c-1/versions/3"
     assert path_of("models", "a@1 +é") == "/v1/models/a@1%20%2B%C3%A9"
+
+
+def test_a_refusal_that_lasts_is_told_at_once(client: Client, line: Breaking) -> None:
+    line.plan.append(httpx.Response(429, headers={"Retry-After": "60"}, json={"code": "too_many_requests"}))
+    with pytest.raises(ApiError, match="too_many_requests"):
+        client.models.get("a")
+    assert (len(line.requests), line.pauses) == (1, [])
+
+
+def test_a_stream_waits_for_a_busy_service(client: Client, line: Breaking, zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        job = seeds.module(session, zoo).job_id
+    line.plan.extend(["cut", _busy(), "before"])
+    numbers = [event.seq for event in client.jobs.events(job)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert (len(line.requests), line.pauses[1]) == (4, 3)
+    line.plan.extend([_busy() for _ in range(4)])
+    with pytest.raises(ApiError, match="database_unavailable"):
+        list(client.jobs.events(job))
+
+
+def test_an_upload_waits_for_a_busy_service(client: Client, line: Breaking, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(250)))
+    line.plan.extend(["none", _busy()])
+    assert client.uploads.push(file).status == "complete"
+    assert line.pauses == [3]
+
+
+def test_a_download_is_begun_again(client: Client, line: Breaking, zoo: Zoo, tmp_path: Path) -> None:
+    with zoo.database.write() as session:
+        module = seeds.module(session, zoo).id
+    line.plan.extend(["none", _busy(), "cut"])
+    bundle = client.modules.download(module, "full", tmp_path / "bundle")
+    (full,) = (b for b in client.modules.get(module).bundles if b.payload == "full")
+    assert hashlib.sha256(bundle.read_bytes()).hexdigest() == full.digest
+    assert line.pauses[0] == 3
+
+
+def _busy() -> httpx.Response:
+    return httpx.Response(503, headers={"Retry-After": "3"}, json={"code": "database_unavailable"})
