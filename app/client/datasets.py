@@ -57,7 +57,7 @@ class Datasets:
 
     def archive(self, dataset_id: str) -> None:
         """Archive a dataset."""
-        self._http.request("DELETE", path_of("datasets", dataset_id))
+        self._http.delete(path_of("datasets", dataset_id))
 
     def change(self, dataset_id: str, *, archived: bool) -> Dataset:
         """Archive or restore a dataset."""

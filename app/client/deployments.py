@@ -30,7 +30,7 @@ class Deployments:
 
     def delete(self, name: str, *, if_match: int | None = None) -> None:
         """Serve it no more; see `attach`."""
-        self._http.request("DELETE", path_of("deployments", name), headers=_condition(if_match))
+        self._http.delete(path_of("deployments", name), _condition(if_match))
 
     def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Attach a module; one that is attached already changes nothing.
@@ -42,6 +42,7 @@ class Deployments:
 
         Raises:
             ApiError: the module does not fit, or the generation has passed.
+            ServiceUnreachable: it did not answer; where the message says so, the change may have been made.
         """
         return self._put(path_of("deployments", name, "modules", module_id), if_match=if_match)
 

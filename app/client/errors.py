@@ -27,6 +27,7 @@ class ApiError(ClientError):
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         self.status = status
+        self.problem = problem
         self.code = str(problem.get("code", "unknown"))
         self.title = str(problem.get("title", ""))
         self.detail = str(problem.get("detail", ""))

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from app.client.errors import ApiError, InvalidName, ServiceUnreachable
+from app.client.errors import ApiError, ClientError, InvalidName, ServiceUnreachable
 
 T = TypeVar("T", bound=BaseModel)
 R = TypeVar("R")
@@ -33,8 +33,13 @@ class Busy(ApiError):
         self.seconds = seconds
 
 
+class _Gone(ApiError):
+    """There is no such thing, perhaps since an attempt before has removed it."""
+
+
 PASSING = (Busy, httpx.TransportError)
 """Failures after which another attempt may succeed."""
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
 class Http:
@@ -77,18 +82,27 @@ class Http:
 
         Raises:
             ApiError: the service answered with a problem document.
-            ServiceUnreachable: it did not answer.
+            ServiceUnreachable: it did not answer, or its answer to a change that builds on a generation was lost.
         """
         all_headers = {key: value for key, value in (headers or {}).items() if value}
         if method == "POST":
             all_headers.setdefault("Idempotency-Key", uuid.uuid4().hex)
         query = {key: value for key, value in (params or {}).items() if value is not None}
+        lost: list[Exception] = []
 
         def send() -> httpx.Response:
             options = {"json": json, "content": content, "params": query, "headers": all_headers}
-            return checked(self.client.request(method, path, **options))
+            try:
+                return checked(self.client.request(method, path, **options))
+            except PASSING as error:
+                if _may_be_done(error):
+                    lost.append(error)
+                raise
 
-        return self.repeat(send)
+        try:
+            return self.repeat(send)
+        except ApiError as error:
+            raise (_told(error, f"{method} {path}", lost[-1]) if lost else error) from None
 
     def get(self, kind: type[T], path: str, **params: Any) -> T:
         """GET one object."""
@@ -97,6 +111,13 @@ class Http:
     def post(self, kind: type[T], path: str, json: Any = None) -> T:
         """POST and read an object."""
         return self.read(kind, self.request("POST", path, json=json).json())
+
+    def delete(self, path: str, headers: Mapping[str, str] | None = None) -> None:
+        """DELETE; that it is gone already is no error where an attempt before may have taken it away."""
+        try:
+            self.request("DELETE", path, headers=headers)
+        except _Gone:
+            return
 
     def pages(self, kind: type[T], path: str, **params: Any) -> Iterator[T]:
         """All items of a list, page by page as they are needed."""
@@ -157,6 +178,23 @@ def path_of(*parts: str | int) -> str:
 def unreachable(client: httpx.Client, error: Exception) -> ServiceUnreachable:
     """The error that says where nobody answered."""
     return ServiceUnreachable(f"expected the service at {client.base_url}, got {error!r}; is it running? Try `pnc up`")
+
+
+def _may_be_done(error: Busy | httpx.TransportError) -> bool:
+    """Whether the service may have done what it was asked for, though no answer says so."""
+    return not isinstance(error, _NEVER_SENT) and not (isinstance(error, Busy) and error.status == 429)
+
+
+def _told(error: ApiError, asked: str, lost: Exception) -> ClientError:
+    """What a refusal means when an attempt before may have been done already."""
+    if error.status == 404:
+        return _Gone(error.status, error.problem)
+    if error.status != 412:
+        return error
+    return ServiceUnreachable(
+        f"expected an answer to {asked}, got {lost!r}; the generation has passed since, so the change may have been "
+        "made: look, and repeat it if it was not"
+    )
 
 
 def checked(response: httpx.Response) -> httpx.Response:

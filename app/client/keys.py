@@ -99,7 +99,7 @@ class Keys:
 
     def revoke(self, key_id: str) -> None:
         """End a key at once."""
-        self._http.request("DELETE", path_of("keys", key_id))
+        self._http.delete(path_of("keys", key_id))
 
     def workspace(self) -> Workspace:
         """One's own workspace, and what one's key may do there."""

@@ -49,7 +49,7 @@ class Models:
 
     def archive(self, name: str) -> None:
         """Archive a model."""
-        self._http.request("DELETE", path_of("models", name))
+        self._http.delete(path_of("models", name))
 
     def purge(self, name: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived model with all its versions for good; a dry run only tells what would go.
@@ -100,7 +100,7 @@ class Models:
 
     def archive_version(self, name: str, number: int) -> None:
         """Archive a version."""
-        self._http.request("DELETE", path_of("models", name, "versions", number))
+        self._http.delete(path_of("models", name, "versions", number))
 
     def change_version(self, name: str, number: int, *, archived: bool) -> Version:
         """Archive or restore a version."""
@@ -136,7 +136,7 @@ class Models:
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""
-        self._http.request("DELETE", path_of("models", name, "aliases", alias))
+        self._http.delete(path_of("models", name, "aliases", alias))
 
     def _ensure(self, name: str, description: str) -> None:
         try:

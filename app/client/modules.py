@@ -29,7 +29,7 @@ class Modules:
 
     def archive(self, module_id: str) -> None:
         """Archive a module."""
-        self._http.request("DELETE", path_of("modules", module_id))
+        self._http.delete(path_of("modules", module_id))
 
     def change(self, module_id: str, *, archived: bool) -> Module:
         """Archive or restore a module."""

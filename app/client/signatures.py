@@ -40,7 +40,7 @@ class Signatures:
 
     def distrust(self, name: str) -> None:
         """Believe a key no more."""
-        self._http.request("DELETE", path_of("trusted-keys", name))
+        self._http.delete(path_of("trusted-keys", name))
 
     def put(self, module_id: str, text: str) -> Signature:
         """Keep a signature of a module."""

@@ -98,7 +98,7 @@ class Webhooks:
 
     def delete(self, webhook_id: str) -> None:
         """Tell it nothing more, and forget what was sent."""
-        self._http.request("DELETE", path_of("webhooks", webhook_id))
+        self._http.delete(path_of("webhooks", webhook_id))
 
     def rotate(self, webhook_id: str) -> WebhookSecret:
         """Give it another secret; for a day messages are signed with both."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.client import ApiError, Client, InvalidName
+from app.client import ApiError, Client, InvalidName, ServiceUnreachable
 from app.client.http import path_of
 from app.zoo.zoo import Zoo
 from tests.unit.client.breaking import Breaking
@@ -68,6 +68,40 @@ def test_a_download_is_begun_again(client: Client, line: Breaking, zoo: Zoo, tmp
     (full,) = (b for b in client.modules.get(module).bundles if b.payload == "full")
     assert hashlib.sha256(bundle.read_bytes()).hexdigest() == full.digest
     assert line.pauses[0] == 3
+
+
+@pytest.fixture
+def served(client: Client, line: Breaking, zoo: Zoo) -> str:
+    """A module that fits the deployment `digits`, of generation 1."""
+    with zoo.database.write() as session:
+        module = seeds.module(session, zoo).id
+    client.deployments.create("digits", "low")
+    line.requests.clear()
+    return module
+
+
+def test_a_lost_answer_to_a_change_is_no_refusal(client: Client, line: Breaking, served: str) -> None:
+    line.plan.append("before")  # never sent: safe to send again
+    assert client.deployments.attach("digits", served, if_match=1).generation == 2
+    line.plan.append("after")
+    with pytest.raises(ServiceUnreachable, match="may have been made"):
+        client.deployments.detach("digits", served, if_match=2)
+    assert client.deployments.get("digits").desired.modules == []
+    with pytest.raises(ApiError, match="412"):
+        client.deployments.attach("digits", served, if_match=2)
+
+
+@pytest.mark.usefixtures("served")
+def test_what_a_lost_attempt_has_deleted_is_deleted(client: Client, line: Breaking) -> None:
+    line.plan.append("after")
+    client.deployments.delete("digits", if_match=1)
+    assert [request.method for request in line.requests] == ["DELETE", "DELETE"]
+    line.plan.append("before")  # not this client's doing
+    with pytest.raises(ApiError, match="not_found"):
+        client.deployments.delete("digits")
+    line.plan.append("after")  # the module's name is wrong, whatever happened
+    with pytest.raises(ApiError, match="not_found"):
+        client.deployments.detach("digits", "mod_x")
 
 
 def _busy() -> httpx.Response:
