@@ -9,6 +9,7 @@ import httpx
 
 from app.client.datasets import Datasets
 from app.client.deployments import Deployments
+from app.client.errors import ServiceUnreachable
 from app.client.http import Http
 from app.client.jobs import Jobs
 from app.client.keys import Keys, bearer
@@ -38,6 +39,9 @@ class Client:
         attempts: How often a request is sent at most.
         transport: In place of the network, for tests.
         sleep: Waits some seconds, in place of `time.sleep`.
+
+    Raises:
+        ServiceUnreachable: `url` is no address.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        auth = bearer(key, httpx.URL(url))
+        auth = bearer(key, _address(url))
         self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport, auth=auth)
         http = Http(self._client, attempts, sleep, self)
         self._http = http
@@ -96,3 +100,15 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError("it lacks http:// or a host")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ServiceUnreachable(
+            f"expected an address such as {DEFAULT_URL}, got {url!r:.80} ({error}); write it like that one"
+        ) from None
+    return address

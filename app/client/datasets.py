@@ -62,7 +62,7 @@ class Datasets:
     def change(self, dataset_id: str, *, archived: bool) -> Dataset:
         """Archive or restore a dataset."""
         answer = self._http.request("PATCH", path_of("datasets", dataset_id), json={"archived": archived})
-        return self._http.read(Dataset, answer.json())
+        return self._http.read(Dataset, answer)
 
     def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived dataset for good; a dry run only tells what would go.

@@ -49,7 +49,7 @@ class Deployments:
     def detach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
         """Detach a module; see `attach`."""
         path = path_of("deployments", name, "modules", module_id)
-        return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)).json())
+        return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)))
 
     def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
         """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
@@ -68,7 +68,7 @@ class Deployments:
         """Want again what an earlier generation was; this makes a new generation."""
         path, headers = path_of("deployments", name, "rollback"), _condition(if_match)
         answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
-        return self._http.read(Deployment, answer.json())
+        return self._http.read(Deployment, answer)
 
     def wait(self, name: str, timeout: float = 60.0) -> Deployment:
         """Wait until the serving process has worked on the newest generation.
@@ -106,11 +106,11 @@ class Deployments:
         path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
         params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
         answer = self._http.request("POST", path, content=content, params=params, headers=headers)
-        return self._http.read(Prediction, answer.json())
+        return self._http.read(Prediction, answer)
 
     def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
         answer = self._http.request("PUT", path, json=json, headers=_condition(if_match))
-        return self._http.read(Deployment, answer.json())
+        return self._http.read(Deployment, answer)
 
 
 def _condition(if_match: int | None) -> dict[str, str]:

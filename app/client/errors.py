@@ -2,13 +2,15 @@
 
 ClientError                everything raised on purpose
 ├── ApiError               the service answered with a problem document
-├── ServiceUnreachable     it did not answer, again and again
+├── ServiceUnreachable     it did not answer, again and again, or something else did
 ├── InvalidName            a name or an id that cannot be one
 ├── VersionRejected        a worker could not use the weights
 └── DamagedDownload        a file is not the one that was announced
 """
 
 from typing import Any
+
+from pydantic import ValidationError
 
 from app.client.types import Fault
 
@@ -32,12 +34,12 @@ class ApiError(ClientError):
         self.title = str(problem.get("title", ""))
         self.detail = str(problem.get("detail", ""))
         self.request_id = str(problem.get("request_id", ""))
-        self.errors = [Fault.model_validate(fault) for fault in problem.get("errors") or []]
+        self.errors = _faults(problem.get("errors"))
         super().__init__(f"{status} {self.code}: {self.detail} (request {self.request_id or 'without id'})")
 
 
 class ServiceUnreachable(ClientError):
-    """The service did not answer, again and again."""
+    """The service did not answer, again and again, or something else did in its place."""
 
 
 class InvalidName(ClientError):
@@ -50,3 +52,11 @@ class VersionRejected(ClientError):
 
 class DamagedDownload(ClientError):
     """A file is not the one that was announced."""
+
+
+def _faults(errors: object) -> list[Fault]:
+    """The faults of a problem document; what another server calls errors is none of them."""
+    try:
+        return [Fault.model_validate(fault) for fault in errors] if isinstance(errors, list) else []
+    except ValidationError:
+        return []

@@ -4,6 +4,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -64,9 +65,14 @@ class Http:
         self.sleep = sleep
         self.owner = owner
 
-    def read(self, kind: type[T], data: object) -> T:
-        """An answer as an object that knows the client it came from."""
-        return kind.model_validate(data, context=self.owner)
+    def read(self, kind: type[T], answer: httpx.Response) -> T:
+        """An answer as an object that knows the client it came from.
+
+        Raises:
+            ServiceUnreachable: it is no answer of the service's.
+        """
+        with self._reading(answer):
+            return kind.model_validate(answer.json(), context=self.owner)
 
     def request(
         self,
@@ -106,11 +112,11 @@ class Http:
 
     def get(self, kind: type[T], path: str, **params: Any) -> T:
         """GET one object."""
-        return self.read(kind, self.request("GET", path, params=params).json())
+        return self.read(kind, self.request("GET", path, params=params))
 
     def post(self, kind: type[T], path: str, json: Any = None) -> T:
         """POST and read an object."""
-        return self.read(kind, self.request("POST", path, json=json).json())
+        return self.read(kind, self.request("POST", path, json=json))
 
     def delete(self, path: str, headers: Mapping[str, str] | None = None) -> None:
         """DELETE; that it is gone already is no error where an attempt before may have taken it away."""
@@ -121,13 +127,14 @@ class Http:
 
     def pages(self, kind: type[T], path: str, **params: Any) -> Iterator[T]:
         """All items of a list, page by page as they are needed."""
-        after: str | None = None
-        while True:
-            page = self.request("GET", path, params={"limit": 100, **params, "after": after}).json()
-            yield from (self.read(kind, item) for item in page["data"])
-            after = page["next_cursor"]
-            if not page["has_more"]:
-                return
+        after, more = None, True
+        while more:
+            answer = self.request("GET", path, params={"limit": 100, **params, "after": after})
+            with self._reading(answer):
+                page = answer.json()
+                items = [kind.model_validate(item, context=self.owner) for item in page["data"]]
+                after, more = page["next_cursor"], page["has_more"]
+            yield from items
 
     def repeat(self, send: Callable[[], R]) -> R:
         """What `send` returns, tried again while the service is busy or away.
@@ -160,6 +167,17 @@ class Http:
         asked = error.seconds if isinstance(error, Busy) else None
         longest = min(LONGEST_WAIT, 0.1 * 2 ** min(failures, 10))
         self.sleep(random.uniform(0, longest) if asked is None else asked)  # noqa: S311 - not all clients at once
+
+    @contextmanager
+    def _reading(self, answer: httpx.Response) -> Iterator[None]:
+        """What cannot be read, be it no JSON or JSON of another kind, was not said by the service."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServiceUnreachable(
+                f"expected the service at {self.client.base_url}, got {answer.text!r:.80}; is the address right, and "
+                "has the service this client's version?"
+            ) from error
 
 
 def path_of(*parts: str | int) -> str:

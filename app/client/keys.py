@@ -112,7 +112,7 @@ class Keys:
         body = {"require_signature": require_signature, "retention_days": retention_days}
         changes = {key: value for key, value in body.items() if value is not None}
         answer = self._http.request("PATCH", "/v1/workspace", json=changes)
-        return self._http.read(Workspace, answer.json())
+        return self._http.read(Workspace, answer)
 
     def audit(self, *, key: str | None = None) -> Iterator[AuditEntry]:
         """What was done in the workspace, newest first; with one key or all."""

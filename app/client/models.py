@@ -45,7 +45,7 @@ class Models:
         """Change a model's description, archive or restore it, or say which classes may be cloned: some, or `all`."""
         body = {"description": description, "archived": archived, "clonable": clonable}
         changes = {key: value for key, value in body.items() if value is not None}
-        return self._http.read(Model, self._http.request("PATCH", path_of("models", name), json=changes).json())
+        return self._http.read(Model, self._http.request("PATCH", path_of("models", name), json=changes))
 
     def archive(self, name: str) -> None:
         """Archive a model."""
@@ -105,7 +105,7 @@ class Models:
     def change_version(self, name: str, number: int, *, archived: bool) -> Version:
         """Archive or restore a version."""
         answer = self._http.request("PATCH", path_of("models", name, "versions", number), json={"archived": archived})
-        return self._http.read(Version, answer.json())
+        return self._http.read(Version, answer)
 
     def purge_version(self, name: str, number: int, *, dry_run: bool = False) -> Purge:
         """Remove an archived version for good; see `purge`."""
@@ -132,7 +132,7 @@ class Models:
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
         answer = self._http.request("PUT", path_of("models", name, "aliases", alias), json={"version": number})
-        return self._http.read(Alias, answer.json())
+        return self._http.read(Alias, answer)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""

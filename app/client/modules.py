@@ -9,8 +9,13 @@ from typing import Any
 from app.client.errors import DamagedDownload
 from app.client.http import Http, checked, path_of
 from app.client.purges import Purge, purge
-from app.client.types import Module
+from app.client.types import Answer, Module
 from app.client.uploads import Progress
+
+
+class _Described(Answer):
+    manifest: dict[str, Any]
+    evidence: dict[str, Any] | None
 
 
 class Modules:
@@ -34,7 +39,7 @@ class Modules:
     def change(self, module_id: str, *, archived: bool) -> Module:
         """Archive or restore a module."""
         answer = self._http.request("PATCH", path_of("modules", module_id), json={"archived": archived})
-        return self._http.read(Module, answer.json())
+        return self._http.read(Module, answer)
 
     def purge(self, module_id: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived module for good; a dry run only tells what would go.
@@ -46,13 +51,11 @@ class Modules:
 
     def manifest(self, module_id: str) -> dict[str, Any]:
         """What the module's bundle says about itself."""
-        answer = self._http.request("GET", path_of("modules", module_id, "manifest")).json()
-        return dict(answer["manifest"])
+        return self._described(module_id).manifest
 
     def evidence(self, module_id: str) -> dict[str, Any] | None:
         """What the module is worth on images that its job held out: confusion before and after, and similarity."""
-        answer = self._http.request("GET", path_of("modules", module_id, "manifest")).json()
-        return None if answer["evidence"] is None else dict(answer["evidence"])
+        return self._described(module_id).evidence
 
     def download(self, module_id: str, payload: str, path: Path, *, progress: Progress | None = None) -> Path:
         """Download a bundle and check its digest; the file appears whole or not at all.
@@ -79,6 +82,9 @@ class Modules:
             return part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def _described(self, module_id: str) -> _Described:
+        return self._http.get(_Described, path_of("modules", module_id, "manifest"))
 
     def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
         """From the service, or from its object store, to which it then leads."""

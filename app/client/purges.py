@@ -32,4 +32,4 @@ class Purge(Answer):
 
 def purge(http: Http, path: str, *, dry_run: bool) -> Purge:
     """Remove what lies at a path for good, or only ask what would go."""
-    return http.read(Purge, http.request("GET" if dry_run else "POST", f"{path}/purge").json())
+    return http.read(Purge, http.request("GET" if dry_run else "POST", f"{path}/purge"))

@@ -45,7 +45,7 @@ class Signatures:
     def put(self, module_id: str, text: str) -> Signature:
         """Keep a signature of a module."""
         answer = self._http.request("PUT", path_of("modules", module_id, "signature"), json={"signature": text})
-        return self._http.read(Signature, answer.json())
+        return self._http.read(Signature, answer)
 
     def get(self, module_id: str) -> Signature:
         """The signature of a module."""

@@ -94,7 +94,7 @@ class Webhooks:
         body = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
         changes = {key: value for key, value in body.items() if value is not None}
         answer = self._http.request("PATCH", path_of("webhooks", webhook_id), json=changes)
-        return self._http.read(Webhook, answer.json())
+        return self._http.read(Webhook, answer)
 
     def delete(self, webhook_id: str) -> None:
         """Tell it nothing more, and forget what was sent."""

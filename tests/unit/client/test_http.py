@@ -104,5 +104,27 @@ def test_what_a_lost_attempt_has_deleted_is_deleted(client: Client, line: Breaki
         client.deployments.detach("digits", "mod_x")
 
 
+@pytest.mark.parametrize("url", ["http://localhost:abc", "http://[::1", "localhost:8000", "http://", "http://xn--"])
+def test_what_is_no_address_is_told(url: str) -> None:
+    with pytest.raises(ServiceUnreachable, match="expected an address"):
+        Client(url)
+
+
+@pytest.mark.parametrize("text", ["<h1>It works!</h1>", "[1]", '{"data": 3}', '{"items": []}', "null", '"ok"'])
+def test_another_server_at_the_address_is_told(text: str) -> None:
+    other = httpx.MockTransport(lambda _: httpx.Response(200, text=text))
+    with Client("http://localhost:8000", transport=other) as client:
+        for ask in (client.alive, lambda: list(client.models.list()), lambda: client.modules.manifest("mod_1")):
+            with pytest.raises(ServiceUnreachable, match="is the address right"):
+                ask()
+
+
+@pytest.mark.parametrize("errors", [["x"], {"a": 1}, 3, [{"message": "x"}]])
+def test_another_servers_refusal_is_an_error_of_the_client(client: Client, line: Breaking, errors: object) -> None:
+    line.plan.append(httpx.Response(404, json={"detail": "nothing here", "errors": errors}))
+    with pytest.raises(ApiError, match="nothing here"):
+        client.models.get("a")
+
+
 def _busy() -> httpx.Response:
     return httpx.Response(503, headers={"Retry-After": "3"}, json={"code": "database_unavailable"})
