@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-_GROUP = 1000
+_GROUP, _GROUP_BYTES = 1000, 32 * 2**20
+"""Images, and bytes of images, after which a group is written: no more is held in memory at once."""
 
 
 def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequence[str] | None) -> int:
@@ -32,15 +32,17 @@ def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequen
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = [("image", image), *([("label", pa.int64())] if classes is not None else [])]
     schema = pa.schema(fields).with_metadata({"huggingface": _metadata(classes)})
+
+    def columns(group: Sequence[tuple[str, bytes]]) -> dict[str, "pa.Array[Any]"]:
+        images = pa.array([{"bytes": content, "path": None} for _, content in group], image)
+        if classes is None:
+            return {"image": images}
+        return {"image": images, "label": pa.array([_label(labels, name) for name, _ in group], pa.int64())}
+
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for group in _groups(rows):
-            columns: dict[str, pa.Array[Any]] = {
-                "image": pa.array([{"bytes": content, "path": None} for _, content in group], image)
-            }
-            if classes is not None:
-                columns["label"] = pa.array([_label(labels, name) for name, _ in group], pa.int64())
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(pa.table(columns(group), schema=schema))
             count += len(group)
     return count
 
@@ -55,7 +57,7 @@ def folder_rows(root: Path) -> tuple[list[str] | None, Iterator[tuple[str, bytes
     Raises:
         ValueError: there is no image.
     """
-    files = {d.name: _images(d) for d in sorted(root.iterdir()) if d.is_dir()}
+    files = {d.name: _images(d) for d in sorted(root.iterdir()) if d.is_dir() and not _is_litter(d)}
     classes = [name for name, images in files.items() if images]
     if classes:
         return classes, ((name, file.read_bytes()) for name in classes for file in files[name])
@@ -69,7 +71,13 @@ def folder_rows(root: Path) -> tuple[list[str] | None, Iterator[tuple[str, bytes
 
 
 def _images(directory: Path) -> list[Path]:
-    return sorted(f for f in directory.iterdir() if f.is_file() and f.suffix.lower() in IMAGE_SUFFIXES)
+    files = (f for f in directory.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not _is_litter(f))
+    return sorted(f for f in files if f.is_file())
+
+
+def _is_litter(path: Path) -> bool:
+    """Whether a system left it there, such as `._cat.png` and `__MACOSX` in an archive made on a Mac."""
+    return path.name.startswith(".") or path.name == "__MACOSX"
 
 
 def _metadata(classes: Sequence[str] | None) -> str:
@@ -86,6 +94,14 @@ def _label(labels: dict[str, int], name: str) -> int:
 
 
 def _groups(rows: Iterable[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:
-    remaining = iter(rows)
-    while group := list(islice(remaining, _GROUP)):
+    group: list[tuple[str, bytes]] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row[1])
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group.clear()  # whoever has written it has it still, and would keep its images beside the next ones
+            size = 0
+    if group:
         yield group

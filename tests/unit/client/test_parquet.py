@@ -1,6 +1,8 @@
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from app.client import Client
@@ -25,6 +27,26 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     assert len({hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in ("a", "b")}) == 1
 
 
+def test_large_images_are_written_a_few_at_a_time(tmp_path: Path) -> None:
+    held: list[int] = []
+    alive: set[int] = set()
+
+    class Image(bytes):
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    def rows() -> Iterator[tuple[str, bytes]]:
+        for _ in range(40):
+            image = Image(4 * 2**20)
+            alive.add(id(image))
+            held.append(len(alive))
+            yield "cat", image
+
+    assert write_parquet(tmp_path / "x", rows(), ["cat"]) == 40
+    assert max(held) <= 10  # 32 MiB, and what is in passing
+    assert pq.read_metadata(tmp_path / "x").num_row_groups == 5
+
+
 def test_a_class_that_is_not_listed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'dog'"):
         write_parquet(tmp_path / "x", ROWS, ["cat"])
@@ -47,6 +69,15 @@ def test_a_folder_of_class_folders_is_a_dataset(folder: Path) -> None:
     classes, rows = folder_rows(folder)
     assert classes == ["cat", "dog"]
     assert list(rows) == [("cat", b"1"), ("cat", b"2"), ("dog", b"3")]
+
+
+def test_what_a_system_leaves_behind_is_no_image(folder: Path) -> None:
+    for name in (".thumbnails/1.png", "__MACOSX/1.png", "cat/._1.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    classes, rows = folder_rows(folder)
+    assert classes == ["cat", "dog"]
+    assert len(list(rows)) == 3
 
 
 def test_a_folder_can_be_pushed(client: Client, folder: Path) -> None:
