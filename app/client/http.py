@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from app.client.errors import ApiError, ClientError, InvalidName, ServiceUnreachable
 
@@ -143,16 +144,20 @@ class Http:
             ApiError: the service answered with a problem document.
             ServiceUnreachable: it did not answer.
         """
-        failures = 0
-        while True:
-            try:
-                return send()
-            except PASSING as error:
-                failures += 1
-                self.pause(error, failures)
+        again = Retrying(
+            retry=retry_if_exception_type(PASSING),
+            stop=stop_after_attempt(self.attempts),
+            wait=lambda state: _seconds(state.outcome.exception() if state.outcome else None, state.attempt_number),
+            sleep=self.sleep,
+            reraise=True,
+        )
+        try:
+            return again(send)
+        except httpx.TransportError as error:
+            raise unreachable(self.client, error) from None
 
     def pause(self, error: Busy | httpx.TransportError, failures: int) -> None:
-        """Wait before another attempt: what Retry-After says, else a growing time with some chance in it.
+        """Wait before another attempt, as `repeat` does, for who counts failures since the last success.
 
         Args:
             error: Why the last attempt failed.
@@ -164,9 +169,7 @@ class Http:
         """
         if failures >= self.attempts:
             raise (error if isinstance(error, Busy) else unreachable(self.client, error)) from None
-        asked = error.seconds if isinstance(error, Busy) else None
-        longest = min(LONGEST_WAIT, 0.1 * 2 ** min(failures, 10))
-        self.sleep(random.uniform(0, longest) if asked is None else asked)  # noqa: S311 - not all clients at once
+        self.sleep(_seconds(error, failures))
 
     @contextmanager
     def _reading(self, answer: httpx.Response) -> Iterator[None]:
@@ -178,6 +181,13 @@ class Http:
                 f"expected the service at {self.client.base_url}, got {answer.text!r:.80}; is the address right, and "
                 "has the service this client's version?"
             ) from error
+
+
+def _seconds(error: BaseException | None, failures: int) -> float:
+    """What Retry-After says, else a growing time with some chance in it: not all clients come back at once."""
+    if isinstance(error, Busy) and error.seconds is not None:
+        return error.seconds
+    return random.uniform(0, min(LONGEST_WAIT, 0.1 * 2 ** min(failures, 10)))  # noqa: S311
 
 
 def path_of(*parts: str | int) -> str:
