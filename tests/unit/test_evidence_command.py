@@ -20,7 +20,6 @@ from app.client.parquet import write_parquet
 from app.evidence.images import read_images
 from app.evidence.report import _left_out, plain
 from app.evidence.trials import read_trials
-from app.zoo.errors import Invalid
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach
 from pnc_core.config import Position
@@ -270,7 +269,7 @@ def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> N
 
 def test_another_parquet_file_is_refused(files: Files) -> None:
     pq.write_table(pa.table({"x": [1]}), files.root / "other.parquet")
-    with pytest.raises(Invalid, match="image"):
+    with pytest.raises(DataError, match=r"other\.parquet: expected one column image"):
         read_images(files.root / "other.parquet", ("a",), (1, 8, 8))
 
 
