@@ -17,7 +17,6 @@ import torch
 import typer
 from rich.console import Console
 from torch import Tensor
-from torch.nn import functional as F
 
 from app.plots import cost_curve, save
 from benchmarks.arena import Arena
@@ -30,7 +29,7 @@ from benchmarks.zoo import Network, train_or_load, zoo_recipe
 from pnc_core.cloning import clone
 from pnc_core.composed import Composed, attach
 from pnc_core.evaluation import predict
-from pnc_core.rebalancing import WEIGHT_DECAY, rebalance
+from pnc_core.rebalancing import Answer, fit_balance, rebalance
 
 SOURCES, CLASSES = 5, 10
 
@@ -165,30 +164,26 @@ def _ensemble(arena: Arena, sources: list[Network]) -> Learn:
 
 
 def _balanced(arena: Arena, sources: list[Network]) -> Learn:
-    """The whole sources beside the target; a scale and an offset for each, as modules get, from the same images."""
+    """The whole sources beside the target, with the scale and offset that modules get, from the same images."""
+
+    def joined(old: Tensor, answers: list[Answer]) -> Tensor:
+        return torch.cat([old, *(own for _, own in answers)], 1)
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
-        networks = [arena.target, *sources[: number + 1]]
         images = _at(arena, arena.target, sources[number], known, part).images
-        logits = [predict(*network, images.images).double() for network in networks]
-        weights = (1 / torch.bincount(images.labels).double())[images.labels]
-        numbers = torch.zeros(len(networks), 2, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
 
-        def joined(logits: list[Tensor]) -> Tensor:
-            scaled = zip(logits, numbers, strict=True)
-            return torch.cat([one * log_scale.exp() + offset for one, (log_scale, offset) in scaled], 1)
+        def answers(pixels: Tensor) -> tuple[Tensor, list[Answer]]:
+            own = [predict(*source, pixels).double() for source in sources[: number + 1]]
+            return predict(*arena.target, pixels).double(), [(None, logits) for logits in own]
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            losses = F.cross_entropy(joined(logits), images.labels, reduction="none")
-            loss = (losses * weights).sum() / weights.sum() + WEIGHT_DECAY * numbers.square().sum()
-            loss.backward()
-            return loss
+        balance = fit_balance(joined, *answers(images.images), images.labels)
 
-        optimizer.step(closure)
-        numbers.requires_grad_(False)
-        return lambda images: joined([predict(*network, images).double() for network in networks])
+        def answer(pixels: Tensor) -> Tensor:
+            old, found = answers(pixels)
+            pairs = zip(found, balance, strict=True)
+            return joined(old, [(None, own * scale + offset) for (_, own), (scale, offset) in pairs])
+
+        return answer
 
     return learn
 

@@ -8,6 +8,8 @@ them, so that bundles stay as they are, and attaching or detaching starts anew.
 Own choice; a scale and an offset keep the order inside every module.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,9 +44,7 @@ def rebalance(composed: Composed, images: ImageSet) -> Composed:
         if not len(used.only(classes)):
             raise DataError(f"images: expected some of {classes}, got none; add images of the target and every module")
     plain = Composed(composed.target, composed.traced, composed.attached)
-    numbers = torch.zeros(len(composed.attached), 2, dtype=torch.float64, requires_grad=True)
-    _minimise(plain, *_answers(plain, used.images), used.labels, numbers)
-    balance = [(float(log_scale.exp()), float(offset)) for log_scale, offset in numbers.detach().unbind()]
+    balance = fit_balance(plain.join, *_answers(plain, used.images), used.labels)
     return Composed(composed.target, composed.traced, composed.attached, balance)
 
 
@@ -70,18 +70,19 @@ def _column(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts).double().cpu()
 
 
-def _minimise(plain: Composed, old: Tensor, answers: list[Answer], labels: Tensor, numbers: Tensor) -> None:
-    """Cross-entropy of what is run, with the same weight for every class, by L-BFGS.
+def fit_balance(
+    join: Callable[[Tensor, list[Answer]], Tensor], old: Tensor, answers: list[Answer], labels: Tensor
+) -> list[tuple[float, float]]:
+    """Scale and offset of every answer, by cross-entropy with the same weight for every class and L-BFGS.
 
     Args:
-        plain: Joins the modules' answers; its own balance does nothing.
-        old: The target's logits (N, old).
-        answers: Of every module.
+        join: The target's logits and the answers -> logits of all classes (N, classes).
+        old: The target's logits (N, old), float64.
+        answers: Of every module, float64.
         labels: int64 (N,).
-        numbers: Log-scale and offset (modules, 2); changed in place.
     """
-    counts = torch.bincount(labels, minlength=len(plain.classes)).double().clamp_min(1)
-    weights = (1 / counts)[labels]
+    numbers = torch.zeros(len(answers), 2, dtype=torch.float64, requires_grad=True)
+    weights = (1 / torch.bincount(labels).double())[labels]
     weights = weights / weights.sum()
     optimizer = torch.optim.LBFGS([numbers], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -89,9 +90,10 @@ def _minimise(plain: Composed, old: Tensor, answers: list[Answer], labels: Tenso
         optimizer.zero_grad()
         pairs = zip(answers, numbers.unbind(), strict=True)
         scaled = [(correction, own * log_scale.exp() + offset) for (correction, own), (log_scale, offset) in pairs]
-        losses = F.cross_entropy(plain.join(old, scaled), labels, reduction="none")
+        losses = F.cross_entropy(join(old, scaled), labels, reduction="none")
         loss = (losses * weights).sum() + WEIGHT_DECAY * numbers.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
+    return [(float(log_scale.exp()), float(offset)) for log_scale, offset in numbers.detach().unbind()]
