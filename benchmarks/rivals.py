@@ -26,7 +26,8 @@ from pnc_core.data import ImageSet, preprocess
 from pnc_core.evaluation import multiply_accumulates, predict
 from pnc_core.head import pool_taps
 from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, PositionInfo, Reader, cut, trace
+from pnc_core.positions import INPUT, PositionInfo, trace
+from pnc_core.reading import Reader, cut
 
 # Nothing is learnt, or only a head on frozen networks.
 

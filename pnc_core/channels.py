@@ -96,7 +96,7 @@ def channel_groups(
     """Find the channel groups of a graph.
 
     Args:
-        graph_module: A traced network or a tail made by `positions.cut`.
+        graph_module: A traced network or a tail made by `reading.cut`.
         shapes: Batched shape of every tensor node, by name.
         logits: The node whose last dimension is the classes.
         axes: Channel dimension of every tensor node; of a tail, as they are in the whole

@@ -19,7 +19,8 @@ from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.head import Head, pool_taps
 from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
-from pnc_core.positions import Reader, Traced, trace
+from pnc_core.positions import Traced, trace
+from pnc_core.reading import Reader
 
 
 @dataclass(frozen=True)

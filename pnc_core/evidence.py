@@ -23,7 +23,8 @@ from pnc_core.identity import fingerprint
 from pnc_core.lime import local_representation
 from pnc_core.manifest import Manifest
 from pnc_core.module import ClonedModule
-from pnc_core.positions import Reader, Traced, run_part, trace
+from pnc_core.positions import Traced, trace
+from pnc_core.reading import Reader, run_part
 
 KEPT_PREFIX = "kept."
 Logits = Callable[[Tensor], Tensor]

@@ -23,7 +23,8 @@ from pnc_core.channels import ChannelGroup, Channels, Consumer, channel_groups
 from pnc_core.errors import MismatchError, PositionError
 from pnc_core.inner import InnerAdapter, insert_inner_adapters
 from pnc_core.layouts import Layout, Pieces, features, parameter_count, remove_channels
-from pnc_core.positions import Traced, cut, run_part, taps_behind
+from pnc_core.positions import Traced
+from pnc_core.reading import cut, run_part, taps_behind
 
 CONSTANT = "_tensor_constant"
 """What torch.fx calls a tensor that the network's code computes from no input."""

@@ -23,7 +23,8 @@ from pnc_core.extract import Tail, extract, open_tail
 from pnc_core.head import HeadInputs, pool_taps, seen_width, tap_width
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
-from pnc_core.positions import INPUT, Reader
+from pnc_core.positions import INPUT
+from pnc_core.reading import Reader
 
 MAX_ROWS = 40_000
 """Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""

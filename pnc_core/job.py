@@ -17,7 +17,8 @@ from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.extract import Tail
 from pnc_core.localize import Scores
 from pnc_core.mark import Mark
-from pnc_core.positions import Reader, Traced
+from pnc_core.positions import Traced
+from pnc_core.reading import Reader
 from pnc_core.tensorfile import MAX_NAME, is_plain
 
 

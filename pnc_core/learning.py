@@ -27,7 +27,7 @@ from pnc_core.insert import Insertion, bounds_of, localize, score, stitch, tap_f
 from pnc_core.job import Batch, Job, piece
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.masking import LearnedMask
-from pnc_core.positions import Reader, cut, run_part
+from pnc_core.reading import Reader, cut, run_part
 
 MASK_SHARE = 0.4
 """Share of the epochs in which the mask is learned; in the rest it is frozen."""

@@ -14,7 +14,8 @@ from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.manifest import Manifest
 from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, Traced, run_part, trace
+from pnc_core.positions import INPUT, Traced, trace
+from pnc_core.reading import run_part
 
 MAX_GRID = 8
 """Widest grid of taps; `CloneConfig.tap_grid` has the same bound."""

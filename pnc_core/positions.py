@@ -1,4 +1,4 @@
-"""Where data flows through one tensor, and networks cut there.
+"""Where data flow through one tensor alone: the positions of a network.
 
 A *position* is a node of the traced graph through which all data flow (a
 single-tensor dominator) and which stands directly before a weighted layer, so
@@ -12,7 +12,7 @@ import inspect
 import math
 import operator
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -197,7 +197,7 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     _check_logits(graph_module, shapes, spec)
     _check_dtype(network)
     positions = _positions(graph_module, shapes)
-    return Traced(graph_module, spec, positions, shapes | {_copy(n): shapes[n] for n in changed}, changed)
+    return Traced(graph_module, spec, positions, shapes | {copy_name(n): shapes[n] for n in changed}, changed)
 
 
 class _ShapeReader(fx.Interpreter):
@@ -325,99 +325,6 @@ def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
     return value.ndim if isinstance(value, nn.Parameter) else 0
 
 
-def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:
-    """The part of a network behind a position, which also hands out activations.
-
-    What the network changes in place, directly or through a view, is changed in a copy: the caller's tensor stays as
-    it is, and what a tap hands out does not depend on what else is asked for.
-
-    Args:
-        traced: The network; its modules are shared, not copied, and not changed.
-        start: Position that becomes the input; `input` keeps the whole network, whether it is a position or not.
-        taps: Positions behind `start` whose activations are wanted.
-        logits: Without them nothing behind the last tap is computed.
-
-    Returns:
-        A graph module: activation at `start` -> (logits or None, tuple of the taps' activations).
-
-    Raises:
-        PositionError: a name is not a position, or a tap lies before `start`.
-    """
-    image = next(n for n in traced.graph_module.graph.nodes if n.op == "placeholder")
-    begin = image if start == INPUT else _node(traced, traced.position(start).node)
-    tapped = [_node(traced, traced.position(name).node) for name in taps]
-    output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
-    needed = _ancestors([*([output] if logits else []), *tapped], begin)
-    spared = {n for n in (begin, *tapped) if n.name in traced.changed and not needed.isdisjoint(n.users)}
-    graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
-    read = {begin: _copied(graph, made[begin]) if begin in spared else made[begin]}
-    for node in traced.graph_module.graph.nodes:
-        if node in needed and node is not begin and node is not output:
-            if node.op == "placeholder":
-                raise PositionError(f"taps: expected positions behind {start!r}, got {list(taps)}")
-            made[node] = graph.node_copy(node, read.__getitem__)
-            read[node] = _copied(graph, made[node]) if node in spared else made[node]
-    graph.output((read[output.args[0]] if logits else None, tuple(made[n] for n in tapped)))
-    return fx.GraphModule(traced.graph_module, graph)
-
-
-def _copy(name: str) -> str:
-    """Name of the node that copies the node `name`."""
+def copy_name(name: str) -> str:
+    """Name of the node with which a graph copies what its node `name` makes."""
     return f"{name}_copy"
-
-
-def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    return graph.create_node("call_method", "clone", (node,), name=_copy(node.name))
-
-
-def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    todo = list(roots)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo.extend([] if node is stop else node.all_input_nodes)
-    return found
-
-
-def _node(traced: Traced, name: str) -> fx.Node:
-    nodes: Iterable[fx.Node] = traced.graph_module.graph.nodes
-    return next(n for n in nodes if n.name == name)
-
-
-class Reader:
-    """Runs a whole network and hands out its logits and the activations at some positions.
-
-    The network's own modules are called in the network's own order, so the logits
-    equal the network's bit for bit. What nobody asked for is not computed.
-    """
-
-    def __init__(self, traced: Traced, names: Sequence[str], *, logits: bool = True) -> None:
-        self._taps = [name for name in dict.fromkeys(names) if name != INPUT]
-        self._logits = logits
-        self.part = cut(traced, INPUT, self._taps, logits=self._logits) if self._taps or self._logits else None
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Preprocessed images (N, C, H, W) -> logits (N, classes) or (N, 0), activations by position."""
-        if self.part is None:
-            return x.new_empty(len(x), 0), {INPUT: x}
-        logits, activations = self.part(x)
-        found = {INPUT: x, **dict(zip(self._taps, activations, strict=True))}
-        return (logits if self._logits else x.new_empty(len(x), 0)), found
-
-
-def run_part(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Call a graph module made by `cut`: activation -> (logits, taps)."""
-    logits, taps = part(x)
-    return logits, taps
-
-
-def taps_behind(traced: Traced, start: str) -> list[str]:
-    """Names of the positions behind `start`, in order (`start` itself is left out).
-
-    Raises:
-        PositionError: `start` is not a position.
-    """
-    return [p.name for p in traced.positions[traced.positions.index(traced.position(start)) + 1 :]]

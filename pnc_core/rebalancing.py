@@ -18,7 +18,7 @@ from pnc_core.composed import Composed
 from pnc_core.data import ImageSet, batches, preprocess
 from pnc_core.errors import DataError
 from pnc_core.evaluation import BATCH
-from pnc_core.positions import Reader
+from pnc_core.reading import Reader
 
 Answer = tuple[Tensor | None, Tensor]
 """A module's correction of the old logits (N, old), if any, and its own logits (N, K)."""

@@ -26,7 +26,8 @@ from pnc_core.errors import DataError
 from pnc_core.extract import Tail, open_tail
 from pnc_core.head import pool_taps
 from pnc_core.module import load_module
-from pnc_core.positions import INPUT, Reader, run_part, trace
+from pnc_core.positions import INPUT, trace
+from pnc_core.reading import Reader, run_part
 
 FOLDS = 5
 """Every image is judged once, by a probe that learned from the other folds."""

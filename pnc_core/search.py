@@ -27,7 +27,8 @@ from pnc_core.errors import PositionError
 from pnc_core.head import Accuracy, accuracy, balance, pool_taps
 from pnc_core.insert import Insertion, bounds_of, module_macs, stitch_all
 from pnc_core.job import Batch, Job, Progress, piece
-from pnc_core.positions import INPUT, PositionInfo, Reader
+from pnc_core.positions import INPUT, PositionInfo
+from pnc_core.reading import Reader
 
 MAX_CANDIDATES = 32
 """Pairs that are screened at most: those whose depths agree best."""

@@ -26,7 +26,8 @@ from pnc_core.data import preprocess
 from pnc_core.extract import Gate
 from pnc_core.head import Head, pool_taps, tap_width
 from pnc_core.module import ClonedModule
-from pnc_core.positions import INPUT, Reader
+from pnc_core.positions import INPUT
+from pnc_core.reading import Reader
 
 log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}

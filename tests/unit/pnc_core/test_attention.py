@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.extract import copied_tensors, extract, open_tail, verify
-from pnc_core.positions import Traced, cut, run_part, trace
+from pnc_core.positions import Traced, trace
+from pnc_core.reading import cut, run_part
 from tests.unit.pnc_core import nets
 
 

@@ -8,7 +8,8 @@ from pnc_core.extract import Tail, copied_tensors, extract, open_tail, verify
 from pnc_core.identity import fingerprint
 from pnc_core.layouts import kept_features
 from pnc_core.networks import build_network
-from pnc_core.positions import cut, run_part, trace
+from pnc_core.positions import trace
+from pnc_core.reading import cut, run_part
 from tests.unit.pnc_core import nets
 
 ARCHITECTURES = [

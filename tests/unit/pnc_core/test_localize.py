@@ -15,7 +15,8 @@ from pnc_core.errors import ConfigError
 from pnc_core.extract import Tail, extract, open_tail
 from pnc_core.lime import VARIANTS, local_mismatch, surrogate, variants
 from pnc_core.localize import choose_channels, score_channels
-from pnc_core.positions import Reader, trace
+from pnc_core.positions import trace
+from pnc_core.reading import Reader
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import _split_digits, _train
 

@@ -14,7 +14,8 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import NetworkError, PositionError
 from pnc_core.identity import fingerprint
 from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, Reader, Traced, cut, run_part, taps_behind, trace
+from pnc_core.positions import INPUT, Traced, trace
+from pnc_core.reading import Reader, cut, run_part, taps_behind
 from tests.unit.pnc_core import nets
 
 
