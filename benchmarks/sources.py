@@ -62,9 +62,7 @@ def main(
     data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
-    methods: Annotated[
-        str, typer.Option(help="Which methods.")
-    ] = "modules,ensemble_softmax,ensemble_balanced,lwf,memo",
+    methods: Annotated[str, typer.Option(help="Which methods; all if empty.")] = "",
     precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what sources.json has and measure the rest.")] = False,

@@ -108,7 +108,7 @@ class CloneConfig:
         _check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
         for name in ("keep", "max_size", "max_macs", "learning_rate", "validation"):
-            if isinstance(value := getattr(self, name), Real):  # NumPy's, for one, cannot be written into a bundle
+            if isinstance(value := getattr(self, name), Real):
                 object.__setattr__(self, name, float(value))
         _check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
@@ -167,6 +167,13 @@ _PLAIN: dict[str, tuple[type, type, str]] = {
 """What a network's fields hold, and as what."""
 
 
+def _plain(value: object) -> object:
+    """Numbers of other libraries as Python's own, which can be written into a bundle."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """Everything but the weights that is needed to rebuild a network and feed it.
@@ -195,6 +202,7 @@ class NetworkSpec:
             given = tuple(getattr(self, name))
             _check(all(isinstance(value, kind) for value in given), name, expected, given)
             object.__setattr__(self, name, tuple(map(plain, given)))
+        object.__setattr__(self, "options", {name: _plain(value) for name, value in self.options.items()})
         channels = self.input_size[0] if len(self.input_size) == 3 else 0
         _check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
         _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)

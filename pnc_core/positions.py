@@ -163,9 +163,12 @@ def _as_it_was(network: nn.Module) -> Iterator[None]:
     """
     holders = [h for m in network.modules() for h in (vars(m), *vars(m).values()) if isinstance(h, dict)]
     before = [(holder, dict(holder)) for holder in holders]
+    lists = [(kept, [*kept]) for holder in holders for kept in holder.values() if isinstance(kept, list)]
     try:
         yield
     finally:
+        for kept, items in lists:
+            kept[:] = items
         for holder, old in before:
             for name in holder.keys() - old.keys():
                 del holder[name]
@@ -185,6 +188,7 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
     _check_hooks(network, "")
+    _check_dtype(network)
     try:
         with _TRACING, _as_it_was(network):
             graph = (tracer := _Tracer()).trace(network)
@@ -195,7 +199,6 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     except Exception as error:  # tracing runs the network's own code: anything may come out
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
     _check_logits(graph_module, shapes, spec)
-    _check_dtype(network)
     positions = _positions(graph_module, shapes)
     return Traced(graph_module, spec, positions, shapes | {copy_name(n): shapes[n] for n in changed}, changed)
 
@@ -206,17 +209,17 @@ class _ShapeReader(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.unread: list[str] = []
+        """Nodes that change a tensor in place, and whose results have no say in the logits."""
         self._made: dict[str, tuple[Tensor, int]] = {}
+        self._read = ancestors([n for n in graph_module.graph.nodes if n.op == "output"])
 
     def run_node(self, n: fx.Node) -> Any:
-        lost = not n.users and n.op not in ("placeholder", "output")
+        lost = n not in self._read
         before = self.changed if lost else frozenset()
         value = super().run_node(n)
         if lost and any(arg.name in self.changed - before for arg in n.all_input_nodes):
-            raise NetworkError(
-                f"network: expected what is changed in place to be read off its result, got {n.name!r}, whose result "
-                "nothing reads; write x = f(x) in place of f(x)"
-            )
+            self.unread.append(n.name)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
             if not value.is_inference():  # a parameter, perhaps; no activation is
@@ -235,7 +238,24 @@ def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, 
     reader = _ShapeReader(graph_module)
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
+    if reader.unread:
+        raise NetworkError(
+            "network: expected what is changed in place to be read off its result, got "
+            f"{reader.unread[0]!r}, whose result nothing reads; write x = f(x) in place of f(x)"
+        )
     return reader.shapes, reader.changed
+
+
+def ancestors(roots: list[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
+    """The nodes and all that they are made of; what `stop` is made of is left out."""
+    found: set[fx.Node] = set()
+    todo = list(roots)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend([] if node is stop else node.all_input_nodes)
+    return found
 
 
 def _check_dtype(network: nn.Module) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, fx
 
 from pnc_core.errors import PositionError
-from pnc_core.positions import INPUT, Traced, copy_name
+from pnc_core.positions import INPUT, Traced, ancestors, copy_name
 
 
 def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:
@@ -30,7 +30,7 @@ def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True)
     begin = image if start == INPUT else _node(traced, traced.position(start).node)
     tapped = [_node(traced, traced.position(name).node) for name in taps]
     output = next(n for n in traced.graph_module.graph.nodes if n.op == "output")
-    needed = _ancestors([*([output] if logits else []), *tapped], begin)
+    needed = ancestors([*([output] if logits else []), *tapped], begin)
     spared = {n for n in (begin, *tapped) if n.name in traced.changed and not needed.isdisjoint(n.users)}
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {begin: graph.placeholder(begin.name)}
@@ -47,17 +47,6 @@ def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True)
 
 def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.create_node("call_method", "clone", (node,), name=copy_name(node.name))
-
-
-def _ancestors(roots: list[fx.Node], stop: fx.Node) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    todo = list(roots)
-    while todo:
-        node = todo.pop()
-        if node not in found:
-            found.add(node)
-            todo.extend([] if node is stop else node.all_input_nodes)
-    return found
 
 
 def _node(traced: Traced, name: str) -> fx.Node:

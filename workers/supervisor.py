@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.zoo import attempts, runs, steps, validation
-from app.zoo.errors import LeaseLost
+from app.zoo.errors import LeaseLost, Misconfigured
 from app.zoo.leases import Lease
 from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
@@ -83,6 +83,7 @@ STEP = Kind(
     lambda session, lease, reason: steps.release(session, lease),
     lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
 _STOPPED: dict[str, Word] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
 
@@ -104,7 +105,7 @@ class Supervisor:
         nursery.open_nursery()
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
         # As many places as slots: a row that waits for one after it was taken would fall silent, and lose its lease.
-        names = accelerators() or ["0"]  # CUDA counts from 0 where devices have other names, or none in /dev
+        names = accelerators() or ["0"]  # there may be some that have no such name in /dev: CUDA counts from 0
         for place in range(max(len(names), zoo.settings.slots)):
             self._accelerators.put(names[place % len(names)])
 
@@ -185,11 +186,11 @@ class Supervisor:
         """The environment of a child, which sees one accelerator at most; versions are judged beside jobs, without."""
         settings = {**self.zoo.settings.environment(), **variables}
         if self.device == "cpu" or kind is VERSION:
-            yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": "", "PNC_WORKER_DEVICE": "cpu"})
+            yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()
         try:
-            yield child_environment({**settings, "CUDA_VISIBLE_DEVICES": name, "PNC_WORKER_DEVICE": "cuda"})
+            yield child_environment({**settings, _VISIBLE: name, "PNC_WORKER_DEVICE": "cuda"})
         finally:
             self._accelerators.put(name)
 
@@ -271,7 +272,15 @@ def _about(lease: Lease) -> dict[str, str]:
 
 
 def device_of(settings: Settings) -> str:
-    """`cpu` or `cuda`."""
+    """`cpu` or `cuda`.
+
+    Raises:
+        Misconfigured: CUDA is asked for where every device is hidden.
+    """
+    if settings.worker_device == "cuda" and _VISIBLE in os.environ and not accelerators():
+        raise Misconfigured(
+            f"PNC_WORKER_DEVICE: expected a device in {_VISIBLE}, got cuda with none; name one there, or unset it"
+        )
     if settings.worker_device != "auto":
         return settings.worker_device
     return "cuda" if accelerators() else "cpu"
@@ -279,7 +288,7 @@ def device_of(settings: Settings) -> str:
 
 def accelerators() -> list[str]:
     """Numbers of the NVIDIA devices that this process may use, without loading CUDA."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    given = os.environ.get(_VISIBLE)
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
     found = Path("/dev").glob("nvidia[0-9]*")

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from pnc_core.files import written_whole
+
 
 def path() -> Path:
     """Where they lie."""
@@ -32,11 +34,9 @@ def keep(url: str, key: str | None) -> Path:
         kept[_address(url)] = key
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    half = file.with_suffix(".half")
-    half.unlink(missing_ok=True)
-    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+    new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with written_whole(file) as half, os.fdopen(os.open(half, new, 0o600), "w") as stream:
         json.dump(kept, stream)
-    half.replace(file)
     return file
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.screen import AsJson, Exit, Screen, check_out, failures
+from app.cli.screen import AsJson, Screen, check_out, failures
 
 
 def inspect(
@@ -30,24 +30,20 @@ def export(
     pixels: Annotated[bool, typer.Option(help="Take uint8 pixels and scale them inside.")] = False,
 ) -> None:
     """Write a target with a module attached as one ONNX or torch.export file, checked against the network."""
-    from pnc_core.errors import PncError
-
-    if out.suffix not in (".onnx", ".pt2"):
-        Screen().fail(Exit.FAILED, f"--out: expected a file name ending in .onnx or .pt2, got {out.name!r}")
-    try:
+    screen = Screen()
+    with failures(screen):
         from pnc_core import attach, load_network, read_bundle, to_onnx, to_pt2
-    except ModuleNotFoundError as error:
-        Screen().fail(Exit.FAILED, f"{error}; install what is missing with: pip install 'pnc-zoo[onnx]'")
-    try:
+        from pnc_core.errors import ConfigError
+
+        if out.suffix not in (".onnx", ".pt2"):
+            raise ConfigError(f"--out: expected a file name ending in .onnx or .pt2, got {out.name!r}")
         check_out(out, bundle, target)
         read = read_bundle(bundle)
         spec = read.manifest.target
         composed = attach(load_network(spec, target), read)
         write = to_onnx if out.suffix == ".onnx" else to_pt2
         write(composed, spec, out, pixels=pixels)
-    except (PncError, OSError) as error:
-        Screen().fail(Exit.FAILED, str(error))
-    Screen().out.print(f"{out}: {len(composed.classes)} classes: {', '.join(composed.classes)}")
+        screen.out.print(f"{out}: {len(composed.classes)} classes: {', '.join(composed.classes)}")
 
 
 def evidence(
@@ -63,19 +59,14 @@ def evidence(
     epochs: Annotated[int, typer.Option(help="Epochs of feature matching after every cut.", min=0, max=1000)] = 3,
 ) -> None:
     """Verify a bundle and show what it is worth, with numbers and pictures. Needs images it has not seen."""
-    try:
+    screen = Screen()
+    with failures(screen):
         from app.evidence import Request, run
-        from app.zoo.errors import ZooError
-        from pnc_core.errors import PncError
-    except ModuleNotFoundError as error:
-        Screen().fail(Exit.FAILED, f"{error}; install what is missing with: pip install 'pnc-zoo[server,plots]'")
-    request = Request(
-        bundle=bundle, target=target, source=source, data=data, out=out, trials=trials, seeds=seeds, epochs=epochs
-    )
-    try:
-        run(request, Screen().out)
-    except (PncError, ZooError, OSError, ValueError) as error:
-        Screen().fail(Exit.FAILED, str(error))
+
+        request = Request(
+            bundle=bundle, target=target, source=source, data=data, out=out, trials=trials, seeds=seeds, epochs=epochs
+        )
+        run(request, screen.out)
 
 
 COMMANDS = (inspect, export, evidence)

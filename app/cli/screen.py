@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from app.client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-_OF_CORE = ("cryptography", "numpy", "safetensors", "torch", "torchvision")
+_EXTRAS = {
+    **dict.fromkeys(("cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
+    **dict.fromkeys(("boto3", "botocore", "celery", "psycopg", "redis"), "cluster"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    "matplotlib": "server,plots",
+    "sklearn": "demo",
+}
+"""Which extra brings a package; `server` brings the others."""
 UNBROKEN = 1000
 """Characters of a line where nobody looks at it on a terminal."""
 Url = Annotated[str, typer.Option("--url", envvar="PNC_URL", help="Where the service listens.")]
@@ -166,7 +173,7 @@ def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
 
 def what_to_install(error: ModuleNotFoundError) -> str:
     """What to say where a package is missing: the command line comes without what only some commands need."""
-    extra = "core" if (error.name or "").partition(".")[0] in _OF_CORE else "server"
+    extra = _EXTRAS.get((error.name or "").partition(".")[0], "server")
     return f"{error}; install what this command needs with: pip install 'pnc-zoo[{extra}]'"
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.screen import Screen, plain
+from app.trials import newest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -51,6 +52,7 @@ def watch_job(job: "Job", screen: Screen) -> "Job":
 
 def trials_view(trials: Sequence[Record]) -> "RenderableType":
     """A plot of size against score, and a table of the best trials."""
+    trials = newest(trials, dict.get)
     if not trials:
         return Text("no position tried yet")
     return Group(_plot(trials), _table(trials))

@@ -11,6 +11,7 @@ from app.client.http import Http, checked, path_of
 from app.client.purges import Purge, purge
 from app.client.types import Answer, Module
 from app.client.uploads import Progress
+from pnc_core.files import written_whole
 
 
 class _Described(Answer):
@@ -73,15 +74,12 @@ class Modules:
         """
         bundle = next((b for b in self.get(module_id).bundles if b.payload == payload), None)
         wanted, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
-        part = path.with_name(path.name + ".part")
-        try:
+        with written_whole(path) as part:
             come = partial(_tell, progress, size)
             digest = self._http.repeat(lambda: self._fetch(module_id, payload, part, come))
             if digest != wanted:
                 raise DamagedDownload(f"{module_id}: expected SHA-256 {wanted}, got {digest}; download it again")
-            return part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        return path
 
     def _described(self, module_id: str) -> _Described:
         return self._http.get(_Described, path_of("modules", module_id, "manifest"))

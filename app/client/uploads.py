@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,15 +63,22 @@ class Uploads:
 
     def _send(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
         """Send the bytes through the service, going on where it has them after a break."""
-        offsets = chain([upload.received], (self.get(upload.id).received for _ in count()))
+        offset: int | None = upload.received
         url, headers = path_of("uploads", upload.id, "content"), {"Content-Type": "application/octet-stream"}
 
         def send() -> None:
-            offset = next(offsets)
-            body = _chunks(file, offset, upload.bytes - offset, partial(_tell, progress, offset, upload.bytes))
-            checked(self._http.client.put(url, content=body, params={"offset": offset}, headers=headers))
+            nonlocal offset
+            begin = self._received(upload.id) if offset is None else offset
+            offset = None
+            body = _chunks(file, begin, upload.bytes - begin, partial(_tell, progress, begin, upload.bytes))
+            checked(self._http.client.put(url, content=body, params={"offset": begin}, headers=headers))
 
         self._http.repeat(send)
+
+    def _received(self, upload_id: str) -> int:
+        """Asked once: who sends is repeated as a whole."""
+        answer = self._http.client.get(path_of("uploads", upload_id))
+        return self._http.read(Upload, checked(answer)).received
 
     def _send_parts(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
         """Send what is missing to the object store; after a break, or when a URL has expired, ask what that is now."""

@@ -16,7 +16,6 @@ def run(request: Request, console: Console) -> None:
 
     Raises:
         PncError: the files do not belong together, are damaged, or images are missing.
-        ZooError: the Parquet file is not one of ours.
         OSError: a file cannot be read or written.
         ValueError: the directory of images or the file of trials is not one.
     """

@@ -91,7 +91,8 @@ def test_a_damaged_file_of_keys_loses_none_of_them(run: Run, kept: Path) -> None
 @pytest.mark.parametrize("key", [" ", "pnc_\x07", "pnc_ü"])
 def test_what_cannot_be_a_key_is_not_kept(kept: Path, key: str) -> None:
     done = CliRunner().invoke(pnc, ["login", "--url", "http://zoo"], input=f"{key}\n\n\n")
-    assert done.exit_code != 0
+    assert done.exit_code == 2
+    assert "key: expected one as" in done.stderr
     assert not kept.exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from app.cli import app as pnc
@@ -109,10 +110,8 @@ def test_names_cannot_steer_the_terminal() -> None:
 
 
 def test_trials_are_plotted_by_size_and_score() -> None:
-    from rich.console import Console
-
     trials = [
-        {"round": r, "target_position": "a", "source_position": "b[red]", "score": s, "parameters": p}
+        {"round": r, "target_position": f"a{p}", "source_position": "b[red]", "score": s, "parameters": p}
         for r, s, p in ((0, 0.1, 10), (0, 0.9, 1000), (1, 0.95, 500))
     ]
     console = Console(width=100)
@@ -125,9 +124,26 @@ def test_trials_are_plotted_by_size_and_score() -> None:
     assert "b[red]" in captured.get()
 
 
+def test_of_a_job_that_went_on_the_last_attempt_s_trials_count() -> None:
+    trials = [
+        {"round": 1, "target_position": "a", "source_position": "b", "score": s, "parameters": 10, "attempt": attempt}
+        for attempt, s in ((1, 0.9), (2, 0.7))
+    ]
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(trials_view(trials))
+    assert "0.700" in captured.get()
+    assert "0.900" not in captured.get()
+
+
 @pytest.mark.parametrize(
     ("package", "words", "extra"),
-    [("cryptography", ["keys", "pair", "mine"], "core"), ("sqlalchemy", ["up", "--port", "0"], "server")],
+    [
+        ("cryptography", ["keys", "pair", "mine"], "core"),
+        ("sqlalchemy", ["up", "--port", "0"], "server"),
+        ("celery", ["worker"], "cluster"),
+        ("sklearn", ["demo"], "demo"),
+    ],
 )
 def test_a_missing_package_is_named_with_what_brings_it(
     tmp_path: Path, package: str, words: list[str], extra: str

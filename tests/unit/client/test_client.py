@@ -218,3 +218,18 @@ def test_a_damaged_download_leaves_no_file(client: Client, line: Breaking, zoo: 
     assert [p.name for p in tmp_path.iterdir()] == ["zoo"]
     with pytest.raises(ApiError, match="not_found"):
         client.modules.download("mod_x", "full", tmp_path / "bundle")
+
+
+def test_a_download_that_ends_inside_another_does_it_no_harm(client: Client, zoo: Zoo, tmp_path: Path) -> None:
+    with zoo.database.write() as session:
+        module, path = seeds.module(session, zoo).id, tmp_path / "bundle"
+    inner: list[bytes] = []
+
+    def again(_: int, __: int) -> None:
+        if not inner:
+            inner.append(b"")
+            inner.append(client.modules.download(module, "full", path).read_bytes())
+
+    client.modules.download(module, "full", path, progress=again)
+    assert path.read_bytes() == inner[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "zoo"]

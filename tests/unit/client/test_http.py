@@ -60,6 +60,15 @@ def test_an_upload_waits_for_a_busy_service(client: Client, line: Breaking, tmp_
     assert line.pauses == [3]
 
 
+def test_an_upload_to_a_service_that_stays_busy_is_given_up(client: Client, line: Breaking, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(range(250)))
+    line.plan.extend(["none", *[_busy() for _ in range(4)]])
+    with pytest.raises(ApiError, match="database_unavailable"):
+        client.uploads.push(file)
+    assert [request.method for request in line.requests] == ["POST", "PUT", "GET", "GET", "GET"]
+
+
 def test_a_download_is_begun_again(client: Client, line: Breaking, zoo: Zoo, tmp_path: Path) -> None:
     with zoo.database.write() as session:
         module = seeds.module(session, zoo).id

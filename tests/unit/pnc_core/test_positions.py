@@ -246,14 +246,30 @@ def test_a_network_that_treats_the_image_first_is_read_from_the_image_on() -> No
 
 
 def test_a_change_whose_result_nobody_reads_is_refused() -> None:
-    with pytest.raises(NetworkError, match="'sigmoid_', whose result nothing reads; write x = f"):
+    wanted = r"'sigmoid_', whose result nothing reads; write x = f\(x\) in place of f\(x\)$"
+    with pytest.raises(NetworkError, match=wanted):
         trace(_Odd(forgets=True).eval(), nets.spec("cnn", 8, 1, "abc"))
+
+
+class _Glances(_Odd):
+    """What it does with the changed tensor comes to nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        torch.neg_(x).mean()
+        return self.fc(self.second(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_change_whose_result_has_no_say_is_refused() -> None:
+    with pytest.raises(NetworkError, match="'neg_', whose result nothing reads"):
+        trace(_Glances().eval(), nets.spec("cnn", 8, 1, "abc"))
 
 
 def test_other_numbers_than_float32_are_refused() -> None:
     spec = nets.spec("cnn", 8, 1, "abc")
-    with pytest.raises(NetworkError, match=r"expected float32 weights, got torch\.float16; call \.float"):
-        trace(build_network(spec).half(), spec)
+    for network in (build_network(spec), _Odd()):  # without and with a bias beside its convolutions
+        with pytest.raises(NetworkError, match=r"expected float32 weights, got torch\.float16; call \.float"):
+            trace(network.eval().half(), spec)
 
 
 def test_a_tap_before_the_cut_is_refused() -> None:
@@ -408,7 +424,7 @@ def test_what_a_network_makes_in_passing_is_not_left_on_it() -> None:
 
 
 class _Keeping(nn.Module):
-    """Keeps what it has seen, in an attribute and in a dictionary."""
+    """Keeps what it has seen, in an attribute, in a dictionary and in a list."""
 
     def __init__(self, *, branches: bool) -> None:
         super().__init__()
@@ -419,9 +435,11 @@ class _Keeping(nn.Module):
         )
         self.last: Tensor | None = None
         self.seen: dict[str, Tensor] = {}
+        self.all: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.last = self.body(x)
+        self.all.append(x)
         self.body.means = self.seen["means"] = means = x.mean((2, 3))
         return self.fc(-means if self.branches and means.sum() > 0 else means)
 
@@ -431,13 +449,14 @@ class _Keeping(nn.Module):
 def test_what_a_network_keeps_is_what_it_kept_before(branches: bool) -> None:
     network, spec = _Keeping(branches=branches).eval(), nets.spec("cnn", 8, 3, "abc")
     _try_to_trace(network, spec)
-    assert (network.last, network.seen, hasattr(network.body, "means")) == (None, {}, False)
+    assert (network.last, network.seen, network.all, hasattr(network.body, "means")) == (None, {}, [], False)
     network(nets.pictures(2, spec))
     last, seen, means = network.last, dict(network.seen), network.body.means
     _try_to_trace(network, spec)
     assert network.last is last
     assert network.body.means is means
     assert network.seen == seen
+    assert (len(network.all), network.all[0]) == (1, last)
 
 
 def _try_to_trace(network: _Keeping, spec: NetworkSpec) -> None:

@@ -10,12 +10,13 @@ import pytest
 from sqlalchemy import select
 
 from app.zoo import jobs, runs, steps
+from app.zoo.errors import Misconfigured
 from app.zoo.leases import Lease
 from app.zoo.tables import StepRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
 from workers import nursery, supervisor
-from workers.supervisor import JOB, Supervisor
+from workers.supervisor import JOB, Supervisor, device_of
 
 LEASE_SECONDS = 2
 
@@ -165,3 +166,11 @@ def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.
     monkeypatch.setattr(Supervisor, "_say", lambda *_: None)
     worker.see_through(JOB, _claimed(zoo))
     assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]
+
+
+@pytest.mark.parametrize("hidden", ["", " , "])
+def test_a_device_that_is_hidden_is_not_used(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    with pytest.raises(Misconfigured, match="PNC_WORKER_DEVICE: expected a device in CUDA_VISIBLE_DEVICES"):
+        device_of(zoo.settings.model_copy(update={"worker_device": "cuda"}))
+    assert device_of(zoo.settings) == "cpu"
