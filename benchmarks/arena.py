@@ -20,7 +20,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, augment, batches
 from pnc_core.evaluation import BATCH, judge, multiply_accumulates, predict
 from pnc_core.head import Head, HeadChoice, HeadInputs, choose_head, head_logits
-from pnc_core.insert import MAX_ROWS
+from pnc_core.insert import views_of
 
 VIEWS, HELD = 8, 0.25
 """How heads are fitted: views of every image at most (no fewer than cloning's own have), share held out."""
@@ -204,7 +204,7 @@ Read = Callable[[Tensor], tuple[Tensor, Tensor, list[Tensor]]]
 
 def fitted_head(arena: Arena, kind: str, read: Read, views: int = VIEWS) -> tuple[Head, Callable[[], Tensor]]:
     """The head whose form and strength do best on held-out images, fitted on all, and what it says of test images."""
-    views = min(views, max(1, MAX_ROWS // len(arena.images)))  # the bound of cloning's heads
+    views = views_of(len(arena.images), views)  # the bound of cloning's heads
     parts = arena.images.split(HELD, arena.generator("held"))
     train, held = (_rows(arena, part, read, views) for part in parts)
     forms = enumerate(zip(train, held, strict=True))

@@ -9,7 +9,7 @@ Own choice.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from pnc_core.cost import Cost, count_macs
 from pnc_core.errors import PositionError
 from pnc_core.extract import Tail
 from pnc_core.head import head_cost, seen_width, tap_width
-from pnc_core.inner import adaptable, inner_cost
+from pnc_core.inner import adaptable, inner_cost, is_whole, readout
 from pnc_core.job import Job
 from pnc_core.layouts import Layout, Pieces, shrunk
 from pnc_core.memory import kind_without_old_images
@@ -98,14 +98,14 @@ class TailCost:
         tail: As `open_tail` gave it.
         shape: Of one activation at the tail's start, without the batch; None: multiply-accumulates are not
             asked for, and are 0.
-        inner: Whether inner adapters will be put in.
+        beside: Layers that inner adapters will be put beside.
     """
 
-    def __init__(self, tail: Tail, shape: tuple[int, ...] | None, *, inner: bool) -> None:
+    def __init__(self, tail: Tail, shape: tuple[int, ...] | None, beside: Iterable[fx.Node] = ()) -> None:
         self._tail = tail
         self._meter = None if shape is None else _Meter(tail.part).measure(torch.zeros(1, *shape, device=_device(tail)))
         self._shares = [] if self._meter is None else self._measured(self._meter)
-        self._beside = list(adaptable(tail.part, grouped=True)) if inner else []
+        self._beside = list(beside)
 
     def __call__(self, sizes: Sizes) -> Cost:
         """Copies, calibration and inner adapters."""
@@ -139,9 +139,8 @@ class TailCost:
         places = self._meter.made[node.name] // width_out if self._meter else 0
         if shrunk(getattr(layer, "groups", 1), layout.outputs, sizes) > 1:
             return Cost(0, 0)
-        return inner_cost(
-            layer, shrunk(width_in, layout.inputs, sizes), shrunk(width_out, layout.outputs, sizes), places
-        )
+        widths = shrunk(width_in, layout.inputs, sizes), shrunk(width_out, layout.outputs, sizes)
+        return inner_cost(*widths, places, whole=is_whole(self._tail.part, node))
 
 
 def _device(tail: Tail) -> torch.device:
@@ -173,8 +172,9 @@ class Bounds:
         self._job, self._tail, self._most = job, tail, limits(job)
         self._seen = seen_width(job.target, 1)
         config, shape = job.config, job.source.position(position.source).shape
-        inner = config.inner_adapters and config.preset == "joint"
-        self._inside = TailCost(tail, None if config.max_macs is None else shape, inner=inner)
+        trained = adaptable(tail.part, grouped=True) if config.inner_adapters and config.preset == "joint" else ()
+        mended = readout(tail.part) if config.mends else ()
+        self._inside = TailCost(tail, None if config.max_macs is None else shape, (*trained, *mended))
         phi = torch.zeros(1, *job.target.position(position.target).shape, device=job.target.device)
         self._front = Cost(sum(p.numel() for p in adapter.parameters()), count_macs(lambda: adapter(phi)))
         self._kind = self._kind_with_room()

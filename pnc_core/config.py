@@ -131,6 +131,13 @@ class CloneConfig:
         for name, choices in _CHOICES.items():
             _check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
 
+    @property
+    def mends(self) -> bool:
+        """Whether the layer of the logits gets an adapter in closed form: where nothing is learned, and where no head
+        learns from old images what the module's logits lack.
+        """
+        return self.inner_adapters and (self.preset == "fast" or not self.old_images)
+
 
 _CHOICES = {
     "head": get_args(HeadKind),

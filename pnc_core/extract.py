@@ -287,7 +287,7 @@ def with_inner_adapters(tail: Tail, layers: Sequence[str] | None = None) -> Tail
     Raises:
         PositionError: a layer cannot have an adapter.
     """
-    return replace(tail, inner=insert_inner_adapters(tail.part, layers))
+    return replace(tail, inner={**tail.inner, **insert_inner_adapters(tail.part, layers)})
 
 
 def copied_tensors(tail: Tail) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 A copied layer was made for the source's own activations and for all of its
 channels. An adapter beside it mends what the front adapter missed and what the
 removed channels carried, while the layer itself stays bit for bit the
-source's. It starts at zero, so that inserting it changes nothing.
+source's. It starts at zero, so that inserting it changes nothing. Most are
+trained; the one beside the layer that makes the logits has a closed form (`insert.mend`).
 
 Own choice; parallel residual adapters are known (Rebuffi et al., "Efficient
 parametrization of multi-domain deep neural networks", CVPR 2018).
@@ -27,14 +28,14 @@ class InnerAdapter(nn.Module):
     """x -> U D x + b, one linear map of channels at every place the layer answers for.
 
     Beside a convolution larger than 1x1 the map is whole (D is the identity and left out): that is
-    1 / k^2 of the layer. Elsewhere its rank is limited.
+    1 / k^2 of the layer. So it is beside the layer that makes the logits. Elsewhere its rank is limited.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, *, whole: bool) -> None:
         super().__init__()
         width_in, width_out = layer.weight.shape[1], layer.weight.shape[0]
         self.stride: tuple[int, ...] | None = tuple(layer.stride) if isinstance(layer, nn.Conv2d) else None
-        whole, rank = _is_whole(layer), _rank(width_in, width_out)
+        rank = _rank(width_in, width_out)
         self.bias = nn.Parameter(torch.zeros(width_out))
         self.up = nn.Parameter(torch.zeros(width_out, width_in if whole else rank))
         self.down = None if whole else nn.Parameter(_directions(rank, width_in))
@@ -48,25 +49,27 @@ class InnerAdapter(nn.Module):
         return answer
 
 
-def _is_whole(layer: nn.Conv2d | nn.Linear) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1
+def is_whole(part: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the adapter beside a layer is a whole map."""
+    layer = part.get_submodule(str(node.target))
+    return node in readout(part) or (isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1)
 
 
 def _rank(width_in: int, width_out: int) -> int:
     return max(1, min(width_in, width_out) // RANK_SHARE)
 
 
-def inner_cost(layer: nn.Conv2d | nn.Linear, width_in: int, width_out: int, places: int) -> Cost:
-    """What the adapter costs beside a layer that has been cut down to these widths.
+def inner_cost(width_in: int, width_out: int, places: int, *, whole: bool) -> Cost:
+    """What the adapter costs beside a layer.
 
     Args:
-        layer: As it is now, cut down or not.
-        width_in: Channels that it will read.
-        width_out: Channels that it will make.
+        width_in: Channels that the layer reads.
+        width_out: Channels that it makes.
         places: How many places of one image it answers for.
+        whole: As `is_whole` says.
     """
     maps = width_in * width_out
-    if _is_whole(layer):
+    if whole:
         return Cost(maps + width_out, maps * places)
     rank = _rank(width_in, width_out)
     return Cost(rank * (width_in + width_out) + width_out, maps * places + rank * maps)
@@ -82,7 +85,7 @@ def insert_inner_adapters(part: fx.GraphModule, layers: Sequence[str] | None = N
 
     Args:
         part: A tail, already cut down.
-        layers: Dotted names; None: every layer that can have one.
+        layers: Dotted names; None: all that can have one and are trained, that is, all but the one of the logits.
 
     Returns:
         The adapters by layer, in the graph's order.
@@ -90,7 +93,7 @@ def insert_inner_adapters(part: fx.GraphModule, layers: Sequence[str] | None = N
     Raises:
         PositionError: a layer is not there or cannot have an adapter.
     """
-    able = {str(node.target): node for node in adaptable(part)}
+    able = {str(node.target): node for node in (*adaptable(part), *(readout(part) if layers else ()))}
     unable = [name for name in layers or () if name not in able]
     if unable:
         raise PositionError(f"inner adapters: expected layers among {sorted(able)}, got {unable}")
@@ -100,7 +103,7 @@ def insert_inner_adapters(part: fx.GraphModule, layers: Sequence[str] | None = N
             continue
         layer = part.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        adapters[name] = InnerAdapter(layer).to(layer.weight.device)
+        adapters[name] = InnerAdapter(layer, whole=is_whole(part, node)).to(layer.weight.device)
         part.add_submodule(f"inner_{i}", adapters[name])
         _add_beside(part.graph, node, f"inner_{i}")
     part.recompile()
@@ -132,6 +135,14 @@ def adaptable(part: fx.GraphModule, *, grouped: bool = False) -> Iterator[fx.Nod
             able = isinstance(layer, nn.Conv2d) and _aligned(layer) and (grouped or layer.groups == 1)
             if able or isinstance(layer, nn.Linear):
                 yield node
+
+
+def readout(part: fx.GraphModule) -> tuple[fx.Node, ...]:
+    """The linear layer that makes the logits, if one does and is called once."""
+    output = next(n for n in part.graph.nodes if n.op == "output")
+    node = output.args[0][0]
+    once = node.op == "call_module" and sum(n.target == node.target for n in part.graph.nodes) == 1
+    return (node,) if once and isinstance(part.get_submodule(str(node.target)), nn.Linear) else ()
 
 
 def _aligned(layer: nn.Conv2d) -> bool:

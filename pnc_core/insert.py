@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pnc_core.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
+from pnc_core.adapter import Adapter, AdapterFit, RidgeSums, input_adapter, takes_the_same_images
 from pnc_core.bounds import Bounds
 from pnc_core.config import Position
 from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
-from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
 from pnc_core.head import HeadInputs, pool_taps, seen_width, tap_width
+from pnc_core.inner import readout
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
 from pnc_core.positions import INPUT
@@ -30,6 +31,8 @@ MAX_ROWS = 40_000
 """Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""
 SCORED_IMAGES = 2000
 """Images of the cloned classes that localization looks at, at most."""
+MENDED_IMAGES, MEND_RIDGE = 2000, 1e-2
+"""Images that the last layer is mended on, at most; with a strong ridge it stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,40 @@ def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Inserti
     return replace(insertion, tail=extract(insertion.tail, kept))
 
 
+@piece("adapter")
+def mend(job: Job, insertion: Insertion) -> Insertion:
+    """Draw the logits of a cut tail back to the source's own, in closed form.
+
+    The layer that makes them was made for all channels. The inner adapter beside it is the ridge
+    regression of what they lack on what that layer reads. A tail without such a layer is left as it is.
+
+    Source: own choice (decision 108).
+
+    Args:
+        job: Images and frozen networks.
+        insertion: Cut down, with its other inner adapters; its graph is changed in place.
+    """
+    layers = [str(node.target) for node in readout(insertion.tail.part)]
+    if not layers:
+        return insertion
+    mended = replace(insertion, tail=with_inner_adapters(insertion.tail, layers))
+    adapter = mended.tail.inner[layers[0]]
+    sums = RidgeSums(adapter.up.shape[1], adapter.up.shape[0])
+    target = Reader(job.target, [insertion.position.target], logits=False)
+    source = Reader(job.source, [])
+    read: list[Tensor] = []
+    with adapter.register_forward_pre_hook(lambda _, args: read.append(args[0])):
+        images = job.train.sample(MENDED_IMAGES, job.generator("mend", insertion.position))
+        for batch in job.read(images, target=target, source=source):
+            with torch.no_grad(), job.autocast():
+                own, _ = mended.forward(batch)
+            sums.add(read.pop().float(), batch.own - own.float())
+    up, bias = sums.solve(MEND_RIDGE)
+    adapter.up.data.copy_(up)
+    adapter.bias.data.copy_(bias)
+    return mended
+
+
 def bounds_of(job: Job, insertion: Insertion) -> Bounds:
     """What a whole module may cost that is cut from a stitched one.
 
@@ -186,8 +223,12 @@ def head_inputs_of_all(
 
 def _views(job: Job, views: int) -> list[torch.Generator]:
     """Randomness of every view that is drawn: first the order of the images, then what is done to them."""
-    most = max(1, MAX_ROWS // (len(job.train) + len(job.validation)))
-    return [job.generator("view", i) for i in range(min(views, most))]
+    return [job.generator("view", i) for i in range(views_of(len(job.train) + len(job.validation), views))]
+
+
+def views_of(images: int, views: int) -> int:
+    """How many of the wanted views of every image are drawn: at least one, or none if none is wanted."""
+    return min(views, max(1, MAX_ROWS // images))
 
 
 def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:

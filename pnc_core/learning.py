@@ -23,7 +23,7 @@ from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
 from pnc_core.head import Head, balance
-from pnc_core.insert import Insertion, bounds_of, localize, score, stitch, tap_features
+from pnc_core.insert import Insertion, bounds_of, localize, mend, score, stitch, tap_features
 from pnc_core.job import Batch, Job, piece
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.masking import LearnedMask
@@ -51,9 +51,13 @@ def insert(job: Job, position: Position, probe: ImageSet, step: Step) -> Inserti
         probe: Images that the ridge adapter is fitted on.
         step: Told about the progress of learning.
     """
-    insertion, config = stitch(job, position, probe), job.config
-    if config.preset == "fast":
-        return localize(job, insertion)
+    insertion = stitch(job, position, probe)
+    insertion = localize(job, insertion) if job.config.preset == "fast" else _learned(job, insertion, step)
+    return mend(job, insertion) if job.config.mends else insertion
+
+
+def _learned(job: Job, insertion: Insertion, step: Step) -> Insertion:
+    config = job.config
     masking = round(MASK_SHARE * config.epochs) if config.masking == "learned" else 0
     if masking:
         insertion = learn_mask(job, insertion, masking, lambda done, loss: step(done * masking / config.epochs, loss))

@@ -10,6 +10,7 @@ from pnc_core.cost import Cost, count_macs
 from pnc_core.errors import PositionError
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.extract import Tail, extract, with_inner_adapters
+from pnc_core.inner import adaptable, readout
 from pnc_core.insert import bounds_of, localize, stitch
 from pnc_core.job import Progress
 from pnc_core.search import screen
@@ -46,15 +47,17 @@ def _learned(tail: Tail) -> int:
 @pytest.mark.parametrize(("name", "size", "start"), TAILS)
 def test_the_cost_of_a_tail_is_known_exactly_before_it_is_cut(name: str, size: int, start: int) -> None:
     tail, _, _, x = nets.opened(name, size, start)
-    for share, inner in ((0.4, False), (0.4, True), (0.0, True)):
+    able, last = list(adaptable(tail.part, grouped=True)), readout(tail.part)
+    for share, beside in ((0.4, ()), (0.4, able), (0.0, able), (0.4, last)):
         kept = nets.some_channels(tail, share)
         small = extract(tail, kept)
-        small = with_inner_adapters(small) if inner else small
+        if beside:
+            small = with_inner_adapters(small, None if beside is able else [str(node.target) for node in last])
         sizes = {group: len(indices) for group, indices in kept.items()}
-        found = TailCost(tail, tuple(x.shape[1:]), inner=inner)(sizes)
+        found = TailCost(tail, tuple(x.shape[1:]), beside)(sizes)
         assert found.numbers == small.numbers + _learned(small)
         assert found.macs == count_macs(lambda made=small: made.forward(x[:1]))
-        assert TailCost(tail, None, inner=inner)(sizes) == Cost(found.numbers, 0)
+        assert TailCost(tail, None, beside)(sizes) == Cost(found.numbers, 0)
 
 
 def _config(**changes) -> CloneConfig:

@@ -1,4 +1,5 @@
-import dataclasses
+import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.data import preprocess
 from pnc_core.errors import NetworkError
 from pnc_core.evaluation import evaluate
-from pnc_core.extract import copied_tensors, verify
+from pnc_core.extract import Tail, copied_tensors, verify
 from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.job import Job, Progress, name_images
@@ -23,7 +24,7 @@ CONFIG = CloneConfig(classes=("9", "7"), batch_size=64, keep=0.4, views=1, epoch
 
 
 def _job(pair: Pair, **changes) -> Job:
-    return nets.job(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, **changes))
+    return nets.job(pair.target, pair.source, pair.images, replace(CONFIG, **changes))
 
 
 def _insert(job: Job) -> tuple[Insertion, list[tuple[float, float]]]:
@@ -38,8 +39,9 @@ def _mismatch(job: Job, insertion: Insertion) -> float:
         return float((insertion.forward(batch)[0] - batch.own).square().mean())
 
 
-def test_learning_brings_the_module_closer_to_the_source_than_closed_form(pair: Pair) -> None:
-    fast, joint = (_insert(_job(pair, preset=preset, epochs=15)) for preset in ("fast", "joint"))
+def test_learning_brings_the_module_closer_to_the_source_than_it_began(pair: Pair) -> None:
+    fast = _insert(_job(pair, preset="fast", inner_adapters=False))
+    joint = _insert(_job(pair, epochs=15))
     assert not fast[1]
     shares = [share for share, _ in joint[1]]
     assert shares == sorted(shares)
@@ -55,6 +57,21 @@ def test_the_copies_stay_slices_of_the_source_and_the_budget_holds(pair: Pair) -
     assert insertion.tail.inner
 
 
+@pytest.mark.parametrize("classes", [("9",), ("9", "7"), ("5", "6", "7", "8", "9")])
+def test_a_fast_module_is_drawn_back_to_the_source_s_own_logits(pair: Pair, classes: tuple[str, ...]) -> None:
+    made = {on: _job(pair, preset="fast", inner_adapters=on, classes=classes, keep=0.3) for on in (False, True)}
+    plain, mended = (_insert(job)[0] for job in made.values())
+    assert list(mended.tail.inner) == ["fc"]
+    verify(mended.tail, made[True].source, made[True].cloned)
+    assert _mismatch(made[True], mended) < 0.5 * _mismatch(made[False], plain)
+
+
+def test_where_nothing_is_cut_nothing_is_mended(pair: Pair) -> None:
+    job = _job(pair, preset="fast", keep=1.0, max_size=2.0)
+    tail = insert(job, Position(target="input", source="input"), probe_of(job), lambda share, loss: None).tail
+    assert all(float(p.detach().abs().max()) < 1e-4 for p in tail.inner["fc"].parameters())
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 10])
 def test_very_few_steps_are_enough_to_learn_something(pair: Pair, steps: int) -> None:
     job = _job(pair, masking="scored", epochs=steps, batch_size=65536)
@@ -63,9 +80,26 @@ def test_very_few_steps_are_enough_to_learn_something(pair: Pair, steps: int) ->
     assert all(torch.isfinite(p).all() for p in insertion.parameters())
 
 
-def test_inner_adapters_can_be_left_out(pair: Pair) -> None:
-    insertion, _ = _insert(_job(pair, inner_adapters=False))
-    assert not insertion.tail.inner
+@pytest.mark.parametrize("changes", [{}, {"preset": "fast"}, {"old_images": False}])
+def test_inner_adapters_can_be_left_out(pair: Pair, changes: dict[str, object]) -> None:
+    with_some, without = (_insert(_job(pair, inner_adapters=on, **changes))[0] for on in (True, False))
+    assert with_some.tail.inner
+    assert not without.tail.inner
+
+
+def test_without_old_images_what_is_learned_is_mended_too(pair: Pair) -> None:
+    jobs = [_job(pair, old_images=old) for old in (True, False)]
+    trained, mended = (_insert(job)[0] for job in jobs)
+    assert [*mended.tail.inner] == [*trained.tail.inner, "fc"]
+    assert _mismatch(jobs[1], mended) < _mismatch(jobs[1], replace(mended, tail=_without(mended.tail, "fc")))
+
+
+def _without(tail: Tail, layer: str) -> Tail:
+    """A copy whose adapter beside that layer adds nothing."""
+    bare = copy.deepcopy(tail)
+    for p in bare.inner[layer].parameters():
+        p.data.zero_()
+    return bare
 
 
 def test_a_learned_mask_is_not_the_scored_one(pair: Pair) -> None:
@@ -91,7 +125,7 @@ def test_refining_learns_on_a_copy_and_only_what_is_learned(pair: Pair) -> None:
 
 def test_refining_is_dropped_or_kept_by_the_held_out_loss(pair: Pair) -> None:
     reports: list[Progress] = []
-    clone(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, refine=1), report=reports.append)
+    clone(pair.target, pair.source, pair.images, replace(CONFIG, refine=1), report=reports.append)
     (verdict,) = [r.message for r in reports if r.message.startswith("held-out loss")]
     before, after = (float(word.rstrip(",:")) for word in verdict.split() if word[0].isdigit())
     assert verdict.endswith("kept") is (after < before)
@@ -101,12 +135,12 @@ def test_refining_is_dropped_or_kept_by_the_held_out_loss(pair: Pair) -> None:
 
 def test_both_networks_stay_what_they_were(pair: Pair) -> None:
     before = fingerprint(pair.target[0]), fingerprint(pair.source[0])
-    clone(pair.target, pair.source, pair.images, dataclasses.replace(CONFIG, refine=1, precision="bfloat16"))
+    clone(pair.target, pair.source, pair.images, replace(CONFIG, refine=1, precision="bfloat16"))
     assert (fingerprint(pair.target[0]), fingerprint(pair.source[0])) == before
 
 
 def test_strict_locality_hands_the_old_answer_on_where_the_module_is_not_run(pair: Pair) -> None:
-    config = dataclasses.replace(CONFIG, locality="strict")
+    config = replace(CONFIG, locality="strict")
     bundle = clone(pair.target, pair.source, pair.images, config)
     composed = attach(pair.target[0], bundle)
     images = pair.test.only(composed.classes)
@@ -134,7 +168,7 @@ def test_a_module_that_is_never_run_costs_nothing_and_answers_all_the_same(pair:
 
 def test_without_old_images_the_target_s_memory_stands_in(pair: Pair) -> None:
     new = pair.images.only(("9", "7"))
-    config = dataclasses.replace(CONFIG, old_images=False)
+    config = replace(CONFIG, old_images=False)
     bundle = clone(pair.target, pair.source, new, config)
     assert bundle.manifest.validation.keys() == {"new", "average"}
     found = evaluate(attach(pair.target[0], bundle), pair.test)
@@ -143,8 +177,8 @@ def test_without_old_images_the_target_s_memory_stands_in(pair: Pair) -> None:
 
 
 def test_without_labels_the_surer_network_names_the_images(pair: Pair) -> None:
-    config = dataclasses.replace(CONFIG, labels=False)
-    scrambled = dataclasses.replace(pair.images, labels=pair.images.labels.flip(0))
+    config = replace(CONFIG, labels=False)
+    scrambled = replace(pair.images, labels=pair.images.labels.flip(0))
     bundle, same = (clone(pair.target, pair.source, images, config) for images in (pair.images, scrambled))
     assert bundle.to_bytes() == same.to_bytes()
     assert evaluate(attach(pair.target[0], bundle), pair.test).average > 0.5
@@ -152,14 +186,14 @@ def test_without_labels_the_surer_network_names_the_images(pair: Pair) -> None:
 
 def test_a_single_class_can_be_told_without_labels(pair: Pair) -> None:
     images = pair.images.only(tuple("012347"))
-    job = nets.job(pair.target, pair.source, images, dataclasses.replace(CONFIG, classes=("7",)))
+    job = nets.job(pair.target, pair.source, images, replace(CONFIG, classes=("7",)))
     assert float((name_images(job, images.images).labels == images.labels).float().mean()) > 0.8
 
 
 def test_a_last_batch_of_one_image_spoils_nothing(pair: Pair) -> None:
     images = pair.images.only(tuple("012347"))
-    job = nets.job(pair.target, pair.source, images, dataclasses.replace(CONFIG, classes=("7",)))
-    config = dataclasses.replace(job.config, batch_size=next(n for n in range(20, 80) if len(job.train) % n == 1))
+    job = nets.job(pair.target, pair.source, images, replace(CONFIG, classes=("7",)))
+    config = replace(job.config, batch_size=next(n for n in range(20, 80) if len(job.train) % n == 1))
     with torch.no_grad():  # which whoever serves is in; learning is not hindered by it
         bundle = clone(pair.target, pair.source, images, config)
     assert all(torch.isfinite(tensor).all() for tensor in bundle.tensors.values())
