@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 from nicegui import ui
-from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,7 +33,7 @@ from app.web.words import (
     short,
     title,
 )
-from app.zoo import deployments, replicas
+from app.zoo import catalogue, deployments, replicas
 from app.zoo.deployments import Change
 from app.zoo.errors import NotFound, ZooError
 from app.zoo.isolation import qualified
@@ -89,19 +88,11 @@ def look(session: Session, name: str) -> View:
     row = deployments.get(session, name)
     wanted = deployments.revision(session, row)
     attached = [a.module for a in wanted.attachments]
-    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
-    fresh = fits & ModuleRow.archived_at.is_(None) & ModuleRow.id.not_in([module.id for module in attached])
-    found = list(session.scalars(select(ModuleRow).where(fresh).order_by(ModuleRow.id.desc()).limit(MODULES)))
-    more_modules = _count(session, ModuleRow, fresh) - MODULES if len(found) == MODULES else 0
+    found, more_modules = catalogue.fitting(session, wanted, MODULES)
     newest = deployments.list_revisions(session, name, Window(REVISIONS))
-    mine = RevisionRow.deployment_id == row.id
-    more_revisions = _count(session, RevisionRow, mine) - REVISIONS if newest.has_more else 0
+    more_revisions = deployments.count_revisions(session, row) - REVISIONS if newest.has_more else 0
     said = replicas.observations(session, name)
     return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, said)
-
-
-def _count(session: Session, table: type[ModuleRow | RevisionRow], which: ColumnElement[bool]) -> int:
-    return session.scalar(select(func.count()).select_from(table).where(which)) or 0
 
 
 class _Live:

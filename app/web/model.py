@@ -109,8 +109,9 @@ def look(session: Session, zoo: Zoo, name: str) -> View:
         NotFound: there is none with this name.
     """
     model = models.get(session, name)
-    versions = models.list_versions(session, name, Window(VERSIONS), archived=True).data
-    rest = models.count_versions(session, model) - len(versions)
+    newest_first = models.list_versions(session, name, Window(VERSIONS), archived=True)
+    versions = newest_first.data
+    rest = models.count_versions(session, model) - VERSIONS if newest_first.has_more else 0
     family = catalogue.lineage(session, model, FAMILY + 1)
     newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
     settled = all(version.status != "validating" for version in versions)

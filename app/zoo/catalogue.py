@@ -149,6 +149,17 @@ def lineage(session: Session, model: ModelRow, most: int = 50) -> list[ModuleRow
     return list(session.scalars(select(ModuleRow).where(either, there).order_by(ModuleRow.id.desc()).limit(most)))
 
 
+def fitting(session: Session, wanted: RevisionRow, most: int) -> tuple[list[ModuleRow], int]:
+    """The newest modules that could be attached to what a revision serves, and how many more there are."""
+    attached = [a.module_id for a in wanted.attachments]
+    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
+    there = fits & ModuleRow.archived_at.is_(None) & ModuleRow.id.not_in(attached)
+    found = list(session.scalars(select(ModuleRow).where(there).order_by(ModuleRow.id.desc()).limit(most)))
+    if len(found) < most:
+        return found, 0
+    return found, (session.scalar(select(func.count()).select_from(ModuleRow).where(there)) or 0) - most
+
+
 def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[DeploymentRow, RevisionRow]]:
     """Deployments that serve the network with this fingerprint."""
     query = (

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, lazyload, selectinload
 
 from app.zoo import archive, clock, leases, models, modules, outbox, signatures
@@ -201,6 +201,12 @@ def list_revisions(session: Session, name: str, window: Window) -> Page[Revision
     """
     query = select(RevisionRow).where(RevisionRow.deployment_id == get(session, name).id)
     return page(session, query, RevisionRow.generation, int, window)
+
+
+def count_revisions(session: Session, row: DeploymentRow) -> int:
+    """How many generations a deployment has had."""
+    mine = RevisionRow.deployment_id == row.id
+    return session.scalar(select(func.count()).select_from(RevisionRow).where(mine)) or 0
 
 
 def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
