@@ -101,4 +101,4 @@ def test_the_command_writes_either_kind(pair: Pair, by_hand: dict[str, Bundle], 
     run = torch.export.load(tmp_path / "whole.pt2").module()
     assert run(pair.test.images[:3]).shape == (3, 6)
     refused = CliRunner().invoke(app, [*common, str(tmp_path / "whole.txt")])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
