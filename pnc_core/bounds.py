@@ -105,13 +105,13 @@ class TailCost:
         self._tail = tail
         self._meter = None if shape is None else _Meter(tail.part).measure(torch.zeros(1, *shape, device=_device(tail)))
         self._shares = [] if self._meter is None else self._measured(self._meter)
-        self._beside = list(beside)
+        self._beside = [(node, is_whole(tail.part, node)) for node in beside]
 
     def __call__(self, sizes: Sizes) -> Cost:
         """Copies, calibration and inner adapters."""
         calibration = 2 * sum(sizes[group.name] for group in self._tail.groups)
         copies = Cost(self._tail.count(dict(sizes)) + calibration, sum(share.left(sizes) for share in self._shares))
-        whole = sum((self._adapter(node, sizes) for node in self._beside), start=copies)
+        whole = sum((self._adapter(*row, sizes) for row in self._beside), start=copies)
         return whole if self._meter else Cost(whole.numbers, 0)
 
     def _measured(self, meter: _Meter) -> list[_Share]:
@@ -131,7 +131,7 @@ class TailCost:
         projected = meter.made[node.name] // layer.width * layer.in_proj_weight.numel()
         return [_Share(projected, whole), _Share(macs - projected, (layout.outputs,))]
 
-    def _adapter(self, node: fx.Node, sizes: Sizes) -> Cost:
+    def _adapter(self, node: fx.Node, whole: bool, sizes: Sizes) -> Cost:
         layer = self._tail.part.get_submodule(str(node.target))
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         layout = self._tail.layouts.get(str(node.target), Layout())
@@ -140,7 +140,7 @@ class TailCost:
         if shrunk(getattr(layer, "groups", 1), layout.outputs, sizes) > 1:
             return Cost(0, 0)
         widths = shrunk(width_in, layout.inputs, sizes), shrunk(width_out, layout.outputs, sizes)
-        return inner_cost(*widths, places, whole=is_whole(self._tail.part, node))
+        return inner_cost(*widths, places, whole=whole)
 
 
 def _device(tail: Tail) -> torch.device:

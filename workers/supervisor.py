@@ -83,8 +83,8 @@ STEP = Kind(
     lambda session, lease, reason: steps.release(session, lease),
     lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _STOPPED: dict[str, Word] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
 
 

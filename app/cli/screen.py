@@ -24,7 +24,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _EXTRAS = {
     **dict.fromkeys(("cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
     **dict.fromkeys(("boto3", "botocore", "celery", "psycopg", "redis"), "cluster"),
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
     "matplotlib": "server,plots",
     "sklearn": "demo",
 }
