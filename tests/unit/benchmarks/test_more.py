@@ -42,7 +42,7 @@ def test_every_method_knows_more_with_every_source(method: str, nets: Path, tmp_
 def test_a_cell_of_the_grid_joins_two_architectures(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heterogeneous, "load", _digits)
     probe, cell = (
-        heterogeneous.measure(nets, 0, ("cnn", source), (0.3, "float32"), nets) for source in ("none", "resnet20")
+        heterogeneous.measure(nets, 0, ("cnn", source), (0.3, 12, "float32"), nets) for source in ("none", "resnet20")
     )
     assert isinstance(cell, Cell)
     assert (cell.target, cell.source, cell.method) == ("cnn", "resnet20", "pnc_fast")
