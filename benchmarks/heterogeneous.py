@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from app.plots import margin_grid, save
 from benchmarks.arena import Arena, Record, compete
 from benchmarks.cloning import cloned
 from benchmarks.data import load
@@ -24,6 +25,8 @@ from benchmarks.rivals import linear_probe
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
 
 ARCHITECTURES = ("resnet20", "vgg", "mobilenetv2", "cnn")
+PROBE = "probe"
+"""What stands in the reports for a source when there is none."""
 SLOW_IN_BFLOAT16 = {"mobilenetv2"}
 """Depthwise convolutions: on a processor float32 trains them 1.5 times as fast."""
 
@@ -61,10 +64,20 @@ def main(
         cells.append(cell)
         write_rows(file, cells)
         console.print(f"{seed} {source} -> {target}: average {cell.avg:.4f}  size {cell.size_ratio:.2f}")
+    console.print(f"report: {report(cells, out)}")
+
+
+def report(cells: list[Cell], out: Path) -> Path:
+    """Write `heterogeneous.md` and a picture of what every pair gains over the probe."""
+    order = {name: place for place, name in enumerate(("none", *ARCHITECTURES))}
+    cells = sorted(cells, key=lambda cell: (order[cell.target], order[cell.source], cell.split))
+    records = [{**asdict(cell), "source": cell.source if order[cell.source] else PROBE} for cell in cells]
+    sides = "target | linear probe, or source"
+    save(margin_grid(records, row="target", column="source", value="avg", alone=PROBE, labels=sides), out / "grid")
+    shares = "avg", "old", "new", "locality"
     path = out / "heterogeneous.md"
-    records = [asdict(cell) for cell in cells]
-    path.write_text(markdown(records, ("target", "source"), ("avg", "old", "new"), ("size_ratio", "seconds")) + "\n")
-    console.print(f"report: {path}")
+    path.write_text(markdown(records, ("target", "source"), shares, ("size_ratio", "seconds")) + "\n")
+    return path
 
 
 def measure(data_root: Path, seed: int, pair: tuple[str, str], how: tuple[float, int, str], nets: Path) -> Cell:

@@ -11,6 +11,15 @@ from app.plots.costs import cost_curve
 from app.plots.drawing import save
 from app.plots.masking import masking_curve
 from app.plots.matrix import similarity_matrix
+from app.plots.pairs import margin_grid
 from app.plots.positions import position_curve
 
-__all__ = ["accuracy_bars", "cost_curve", "masking_curve", "position_curve", "save", "similarity_matrix"]
+__all__ = [
+    "accuracy_bars",
+    "cost_curve",
+    "margin_grid",
+    "masking_curve",
+    "position_curve",
+    "save",
+    "similarity_matrix",
+]

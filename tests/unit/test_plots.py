@@ -66,6 +66,16 @@ COSTS = [
     for how, factor in (("screened", 1.5), ("trained", 4.0))
     for noise in (0.0, 0.5)
 ]
+GRID = [
+    {"target": target, "source": source, "avg": average + noise}
+    for target, own in (("cnn", 0.7), ("vgg", 0.8))
+    for source, average in (("none", own), ("cnn", 0.75), ("vgg", 0.82))
+    for noise in (-0.01, 0.01)
+]
+
+
+def _grid() -> Figure:
+    return plots.margin_grid(GRID, row="target", column="source", value="avg", alone="none", labels="target | source")
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -73,6 +83,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "masking": lambda: plots.masking_curve(_masking()),
     "positions": lambda: plots.position_curve(POSITIONS, 1000),
     "accuracy": lambda: plots.accuracy_bars(METHODS, ["cloned module"]),
+    "grid": _grid,
     "costs": lambda: plots.cost_curve(COSTS, x="positions", series="how", x_label="positions", logarithmic=True),
 }
 
@@ -244,6 +255,13 @@ def test_repeated_measurements_are_gathered_by_x() -> None:
     found = line("a", [(2, 10), (1, 4), (2, 20)])
     assert (found.x, found.y) == ([1, 2], [4, 15])
     assert found.spread == [0, pytest.approx(50**0.5)]
+
+
+def test_the_grid_says_what_every_pair_has_and_what_it_gains() -> None:
+    axes = _grid().axes[0]
+    assert _texts(axes) == ["70.0", "75.0\n(+5.0)", "82.0\n(+12.0)", "80.0", "75.0\n(−5.0)", "82.0\n(+2.0)"]
+    assert (_ticks(axes, "x"), _ticks(axes, "y")) == (["none", "cnn", "vgg"], ["cnn", "vgg"])
+    assert axes.images[0].get_array().tolist() == [pytest.approx([0, 5, 12]), pytest.approx([0, -5, 2])]
 
 
 def test_series_differ_without_colours() -> None:

@@ -39,7 +39,9 @@ def test_every_method_knows_more_with_every_source(method: str, nets: Path, tmp_
     assert (tmp_path / "sources.svg").is_file()
 
 
-def test_a_cell_of_the_grid_joins_two_architectures(nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_of_the_grid_joins_two_architectures(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(heterogeneous, "load", _digits)
     probe, cell = (
         heterogeneous.measure(nets, 0, ("cnn", source), (0.3, 12, "float32"), nets) for source in ("none", "resnet20")
@@ -49,6 +51,9 @@ def test_a_cell_of_the_grid_joins_two_architectures(nets: Path, monkeypatch: pyt
     assert cell.size_ratio <= 0.6
     assert probe.method == "linear_probe"
     assert min(cell.avg, probe.avg) > 0.9
+    table = heterogeneous.report([probe, cell], tmp_path).read_text().splitlines()
+    assert [line.split(" | ")[:2] for line in table[2:]] == [["| cnn", "probe"], ["| cnn", "resnet20"]]
+    assert (tmp_path / "grid.svg").is_file()
 
 
 def test_a_cost_is_of_the_size_that_was_asked_for(nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

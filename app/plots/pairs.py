@@ -1,0 +1,48 @@
+"""A number for every pair of a row and a column, and how far it lies above the row's own."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from app.plots.drawing import INK, PAPER, WIDTH, Record, new_figure, styled
+
+ROW = 0.5
+"""Inches of a row."""
+
+
+@styled
+def margin_grid(records: Sequence[Record], *, row: str, column: str, value: str, alone: str, labels: str) -> Figure:
+    """Means of repeated measurements by row and column; colours say what they are above the row's first value.
+
+    Args:
+        records: At least one for every pair, and one for every row that stands for itself.
+        row: Field that names the rows.
+        column: Field that names the columns.
+        value: Field of the number, a share 0..1, written in percent.
+        alone: The column that every row is compared with, which is drawn first and without a colour.
+        labels: What rows and columns are, as `rows | columns`.
+    """
+    rows = list(dict.fromkeys(str(r[row]) for r in records))
+    columns = [alone, *(c for c in dict.fromkeys(str(r[column]) for r in records) if c != alone)]
+    means = [[100 * fmean(r[value] for r in records if (r[row], r[column]) == (a, b)) for b in columns] for a in rows]
+    margins = [[mean - line[0] for mean in line] for line in means]
+    most = max(1.0, *(abs(m) for line in margins for m in line))
+    figure = new_figure(0.9 + ROW * len(rows), WIDTH)
+    axes = figure.subplots()
+    image = axes.imshow(margins, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
+    axes.axvline(0.5, color=PAPER, linewidth=3)
+    for i, line in enumerate(means):
+        for j, mean in enumerate(line):
+            strong = abs(margins[i][j]) > 0.6 * most
+            text = f"{mean:.1f}" if not j else f"{mean:.1f}\n({margins[i][j]:+.1f})".replace("-", "−")
+            axes.text(j, i, text, ha="center", va="center", color=PAPER if strong else INK, fontsize=8)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(range(len(columns)), columns, fontsize=7)
+    axes.set_yticks(range(len(rows)), rows)
+    row_label, column_label = labels.split(" | ")
+    axes.set_ylabel(row_label)
+    axes.set_xlabel(column_label)
+    figure.colorbar(image, ax=axes, pad=0.02, aspect=15).set_label(f"points above {alone}")
+    return figure
