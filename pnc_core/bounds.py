@@ -172,9 +172,9 @@ class Bounds:
         self._job, self._tail, self._most = job, tail, limits(job)
         self._seen = seen_width(job.target, 1)
         config, shape = job.config, job.source.position(position.source).shape
-        trained = adaptable(tail.part, grouped=True) if config.inner_adapters and config.preset == "joint" else ()
+        inside = adaptable(tail.part, grouped=True) if config.inner_adapters else ()
         mended = readout(tail.part) if config.mends else ()
-        self._inside = TailCost(tail, None if config.max_macs is None else shape, (*trained, *mended))
+        self._inside = TailCost(tail, None if config.max_macs is None else shape, (*inside, *mended))
         phi = torch.zeros(1, *job.target.position(position.target).shape, device=job.target.device)
         self._front = Cost(sum(p.numel() for p in adapter.parameters()), count_macs(lambda: adapter(phi)))
         self._kind = self._kind_with_room()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 
 import torch
 from torch import nn
@@ -24,17 +25,20 @@ from pnc_core.data import ImageSet
 from pnc_core.errors import ConfigError, PositionError
 from pnc_core.head import (
     CHOICE_ROWS,
+    LAST,
     FittedHead,
     Head,
     HeadChoice,
+    Reach,
     balanced_losses,
     choose_head,
     fit_head,
+    head_cost,
     seen_width,
     shut,
 )
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, head_inputs, last_taps, module_macs
+from pnc_core.insert import Insertion, head_inputs, last_taps, module_macs, tap_widths
 from pnc_core.job import Job, Progress, Report, Watch, piece, prepare
 from pnc_core.learning import insert, refine
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
@@ -240,14 +244,32 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     ]
     if "joint" in head_kinds(job):
         choices += [
-            HeadChoice("joint", g, last_taps(job, insertion, t, g), last_taps(job, insertion, v, g), last=True)
+            HeadChoice("joint", g, *(last_taps(job, insertion, part, g, reach) for part in (t, v)), reach=reach)
             for g, t, v in rows
+            for reach in _reaches(job, insertion, g)
         ]
     fitted = choose_head(_fitting(job, insertion, choices))
     if config.locality == "soft":
         return fitted
     kept = next(choice for choice in choices if choice.grid == fitted.grid)
     return shut(fitted, kept.train, kept.validation, kept.shutter)
+
+
+def _reaches(job: Job, insertion: Insertion, grid: int) -> list[Reach]:
+    """The last tap of either side; where all are too many, also as many of the target's as fit with the module's last.
+
+    The target's are worth more than the module's: the fewer channels are left the less the module's earlier taps say.
+    """
+    spent, most = Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
+    seen, made = tap_widths(job, insertion, grid)
+
+    def fits(*widths: int) -> bool:
+        return (spent + head_cost("joint", sum(widths), job.old_classes, len(job.cloned))).within(most)
+
+    if fits(*seen, *made):
+        return [LAST]
+    longer = (count for count in range(len(seen), 1, -1) if fits(*seen[-count:], *made[-1:]))
+    return [LAST, *(Reach(count, 1) for count in islice(longer, 1))]
 
 
 def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
@@ -266,7 +288,7 @@ def _manifest(
     job: Job, insertion: Insertion, fitted: FittedHead, target_fingerprint: str, source_fingerprint: str
 ) -> Manifest:
     tail, head, score = insertion.tail, fitted.head, fitted.score
-    read = slice(-1, None) if fitted.last else slice(None)
+    reach = fitted.reach or Reach(len(job.target.positions), len(tail.taps))
     head_numbers = sum(t.numel() for t in head.state_dict().values())
     return Manifest(
         format=FORMAT,
@@ -284,8 +306,8 @@ def _manifest(
         head=HeadSpec(
             kind=head.kind,  # type: ignore[arg-type]
             grid=fitted.grid,
-            target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT)[read],
-            module_taps=tail.taps[read],
+            target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT)[-reach.target :],
+            module_taps=tail.taps[-reach.module :],
             strict=head.strict,
         ),
         sizes=Sizes(

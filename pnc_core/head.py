@@ -249,6 +249,18 @@ def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Reach:
+    """How far back from the end a head reads."""
+
+    target: int
+    """How many taps of the target."""
+    module: int
+
+
+LAST = Reach(1, 1)
+
+
+@dataclass(frozen=True)
 class HeadChoice:
     """A kind of head with what it is fitted and judged on."""
 
@@ -258,8 +270,8 @@ class HeadChoice:
     validation: HeadInputs
     shutter: int = 0
     """How many features the shutter in front of it will read; 0: there will be none."""
-    last: bool = False
-    """Whether the rows hold the last tap of either side alone."""
+    reach: Reach | None = None
+    """Which taps the rows hold; None: all."""
 
     @property
     def cost(self) -> Cost:
@@ -310,8 +322,8 @@ class FittedHead:
     judged: Head
     """What the score is of: the same head before it learned from the held-out images."""
     score: Accuracy
-    last: bool = False
-    """Whether it reads the last tap of either side alone."""
+    reach: Reach | None = None
+    """Which taps it reads; None: all."""
 
 
 def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
@@ -331,7 +343,7 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
     head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head)
-    return FittedHead(head, choice.grid, best.head, score, choice.last)
+    return FittedHead(head, choice.grid, best.head, score, choice.reach)
 
 
 @dataclass(frozen=True, eq=False)

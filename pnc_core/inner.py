@@ -3,8 +3,8 @@
 A copied layer was made for the source's own activations and for all of its
 channels. An adapter beside it mends what the front adapter missed and what the
 removed channels carried, while the layer itself stays bit for bit the
-source's. It starts at zero, so that inserting it changes nothing. Most are
-trained; the one beside the layer that makes the logits has a closed form (`insert.mend`).
+source's. It starts at zero, so that inserting it changes nothing. It is trained, or has a
+closed form (`pnc_core.mending`).
 
 Own choice; parallel residual adapters are known (Rebuffi et al., "Efficient
 parametrization of multi-domain deep neural networks", CVPR 2018).
@@ -39,6 +39,30 @@ class InnerAdapter(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width_out))
         self.up = nn.Parameter(torch.zeros(width_out, width_in if whole else rank))
         self.down = None if whole else nn.Parameter(_directions(rank, width_in))
+
+    def reads(self, x: Tensor) -> Tensor:
+        """What of its layer's input it looks at: (N, C_in, H / stride, W / stride), or all of (..., C_in)."""
+        return x if self.stride is None else x[:, :, :: self.stride[0], :: self.stride[1]]
+
+    def become(self, weight: Tensor, bias: Tensor, rows: Tensor) -> None:
+        """Answer as W x + b does, or, where the rank is limited, as nearly as it allows on average.
+
+        Args:
+            weight: W (C_out, C_in).
+            bias: b (C_out,).
+            rows: Values of x (rows, C_in) to be near on.
+        """
+        if self.down is not None:
+            mean = rows.mean(0)
+            answers = ((rows - mean) @ weight.T).double()
+            _, directions = torch.linalg.eigh(answers.T @ answers)  # the largest ones come last
+            best = directions[:, -len(self.down) :].float()
+            self.down.data.copy_(best.T @ weight)
+            self.up.data.copy_(best)
+            bias = bias + (weight - best @ self.down.data) @ mean
+        else:
+            self.up.data.copy_(weight)
+        self.bias.data.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride), or (..., C_in) -> (..., C_out)."""

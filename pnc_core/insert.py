@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pnc_core.adapter import Adapter, AdapterFit, RidgeSums, input_adapter, takes_the_same_images
+from pnc_core.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
 from pnc_core.bounds import Bounds
 from pnc_core.config import Position
 from pnc_core.cost import count_macs
 from pnc_core.data import ImageSet
 from pnc_core.errors import PositionError
-from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
-from pnc_core.head import HeadInputs, pool_taps, seen_width, tap_width
-from pnc_core.inner import readout
+from pnc_core.extract import Tail, extract, open_tail
+from pnc_core.head import HeadInputs, Reach, pool_taps, tap_width
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
 from pnc_core.positions import INPUT
@@ -31,8 +30,6 @@ MAX_ROWS = 40_000
 """Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""
 SCORED_IMAGES = 2000
 """Images of the cloned classes that localization looks at, at most."""
-MENDED_IMAGES, MEND_RIDGE = 2000, 1e-2
-"""Images that the last layer is mended on, at most; with a strong ridge it stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -136,40 +133,6 @@ def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Inserti
     return replace(insertion, tail=extract(insertion.tail, kept))
 
 
-@piece("adapter")
-def mend(job: Job, insertion: Insertion) -> Insertion:
-    """Draw the logits of a cut tail back to the source's own, in closed form.
-
-    The layer that makes them was made for all channels. The inner adapter beside it is the ridge
-    regression of what they lack on what that layer reads. A tail without such a layer is left as it is.
-
-    Source: own choice (decision 108).
-
-    Args:
-        job: Images and frozen networks.
-        insertion: Cut down, with its other inner adapters; its graph is changed in place.
-    """
-    layers = [str(node.target) for node in readout(insertion.tail.part)]
-    if not layers:
-        return insertion
-    mended = replace(insertion, tail=with_inner_adapters(insertion.tail, layers))
-    adapter = mended.tail.inner[layers[0]]
-    sums = RidgeSums(adapter.up.shape[1], adapter.up.shape[0])
-    target = Reader(job.target, [insertion.position.target], logits=False)
-    source = Reader(job.source, [])
-    read: list[Tensor] = []
-    with adapter.register_forward_pre_hook(lambda _, args: read.append(args[0])):
-        images = job.train.sample(MENDED_IMAGES, job.generator("mend", insertion.position))
-        for batch in job.read(images, target=target, source=source):
-            with torch.no_grad(), job.autocast():
-                own, _ = mended.forward(batch)
-            sums.add(read.pop().float(), batch.own - own.float())
-    up, bias = sums.solve(MEND_RIDGE)
-    adapter.up.data.copy_(up)
-    adapter.bias.data.copy_(bias)
-    return mended
-
-
 def bounds_of(job: Job, insertion: Insertion) -> Bounds:
     """What a whole module may cost that is cut from a stitched one.
 
@@ -257,15 +220,21 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
     return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
 
 
-def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int) -> HeadInputs:
-    """The same rows with the last tap of target and module alone."""
-    seen, tail, width = job.target.positions[-1], insertion.tail, inputs.features.shape[1]
-    spans = [(seen_width(job.target, grid), tap_width(seen.channels, seen.grid, grid))]
-    if tail.taps:
-        made = tail.tap_channels(job.source)[-1]
-        spans.append((width, tap_width(made, job.source.position(tail.taps[-1]).grid, grid)))
-    columns = torch.cat([torch.arange(end - wide, end) for end, wide in spans])
-    return replace(inputs, features=inputs.features[:, columns])
+def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:
+    """How many features every tap of the target and of the module has, in the order of `head_inputs`."""
+    tail, infos = insertion.tail, [p for p in job.target.positions if p.name != INPUT]
+    made = zip(tail.tap_channels(job.source), map(job.source.position, tail.taps), strict=True)
+    seen = [tap_width(p.channels, p.grid, grid) for p in infos]
+    return seen, [tap_width(channels, p.grid, grid) for channels, p in made]
+
+
+def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, reach: Reach) -> HeadInputs:
+    """The same rows with the last taps of target and module alone."""
+    seen, made = tap_widths(job, insertion, grid)
+    widths = [*seen, *made]
+    read = [*range(len(seen))[-reach.target :], *range(len(seen), len(widths))[-reach.module :]]
+    columns = torch.arange(sum(widths)).split(widths)
+    return replace(inputs, features=inputs.features[:, torch.cat([columns[tap] for tap in read])])
 
 
 def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:

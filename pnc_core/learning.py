@@ -23,10 +23,11 @@ from pnc_core.config import Position
 from pnc_core.data import ImageSet
 from pnc_core.extract import extract, with_inner_adapters
 from pnc_core.head import Head, balance
-from pnc_core.insert import Insertion, bounds_of, localize, mend, score, stitch, tap_features
+from pnc_core.insert import Insertion, bounds_of, localize, score, stitch, tap_features
 from pnc_core.job import Batch, Job, piece
 from pnc_core.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.masking import LearnedMask
+from pnc_core.mending import mend_layers, mend_logits
 from pnc_core.reading import Reader, cut, run_part
 
 MASK_SHARE = 0.4
@@ -52,8 +53,13 @@ def insert(job: Job, position: Position, probe: ImageSet, step: Step) -> Inserti
         step: Told about the progress of learning.
     """
     insertion = stitch(job, position, probe)
-    insertion = localize(job, insertion) if job.config.preset == "fast" else _learned(job, insertion, step)
-    return mend(job, insertion) if job.config.mends else insertion
+    insertion = _solved(job, insertion) if job.config.preset == "fast" else _learned(job, insertion, step)
+    return mend_logits(job, insertion) if job.config.mends else insertion
+
+
+def _solved(job: Job, insertion: Insertion) -> Insertion:
+    cut_down = localize(job, insertion)
+    return mend_layers(job, cut_down, insertion.tail) if job.config.inner_adapters else cut_down
 
 
 def _learned(job: Job, insertion: Insertion, step: Step) -> Insertion:

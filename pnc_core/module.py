@@ -130,11 +130,9 @@ def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail)
     """How many features of target and module the head reads, from the networks and not from the file's tensors."""
     spec = manifest.head
     every = tuple(p.name for p in target.positions if p.name != INPUT), tail.taps
-    last = every[0][-1:], every[1][-1:]
-    if (spec.target_taps, spec.module_taps) not in (every, last):
-        raise BundleError(
-            f"manifest.head: expected the taps {every[0]} and {every[1]}, or the last of both, got others"
-        )
+    for got, taps in zip((spec.target_taps, spec.module_taps), every, strict=True):
+        if got != (taps[-len(got) :] if got else taps):
+            raise BundleError(f"manifest.head: expected the taps {taps}, or the last of them, got {got}")
     if not 1 <= spec.grid <= MAX_GRID:
         raise BundleError(f"manifest.head.grid: expected 1 to {MAX_GRID}, got {spec.grid}")
     seen = [(p.channels, p.grid) for p in map(target.position, spec.target_taps)]

@@ -1,20 +1,23 @@
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from pnc_core.bundle import Bundle, digest
-from pnc_core.cloning import clone
+from pnc_core.cloning import _reaches, clone
 from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, Position
+from pnc_core.cost import Cost
 from pnc_core.data import preprocess
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.evaluation import evaluate
 from pnc_core.extract import Tail, extract, open_tail, verify
-from pnc_core.head import FittedHead, HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.head import LAST, FittedHead, HeadChoice, HeadInputs, Reach, choose_head, head_cost, head_logits
 from pnc_core.identity import fingerprint
+from pnc_core.insert import localize, stitch, tap_widths
 from pnc_core.job import Progress
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
@@ -112,21 +115,23 @@ def test_the_head_asked_for_is_the_one_made(pair: Pair, head: str) -> None:
     assert same is (head != "joint")
 
 
+@pytest.mark.parametrize("reach", [LAST, Reach(3, 1)])
 def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reach: Reach
 ) -> None:
     """Whatever was chosen is what is attached: the rows it was judged on are made by other code."""
     seen: list[tuple[HeadInputs, FittedHead]] = []
 
     def narrow(choices: Sequence[HeadChoice]) -> FittedHead:
-        (choice,) = [choice for choice in choices if choice.last and choice.grid == 1]
+        (choice,) = [choice for choice in choices if choice.reach == reach and choice.grid == 1]
         seen.append((choice.validation, choose_head([choice])))
         return seen[-1][1]
 
     monkeypatch.setattr("pnc_core.cloning.choose_head", narrow)
+    monkeypatch.setattr("pnc_core.cloning._reaches", lambda *_: [reach])
     bundle = clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, head="joint"))
     spec, (held, fitted) = bundle.manifest.head, seen[0]
-    assert (len(spec.target_taps), len(spec.module_taps)) == (1, 1)
+    assert (len(spec.target_taps), len(spec.module_taps)) == (reach.target, reach.module)
     job = nets.job(pair.target, pair.source, pair.images, bundle.manifest.config)
     bundle.write(tmp_path / "module.safetensors")
     with torch.no_grad():
@@ -134,6 +139,26 @@ def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
             preprocess(job.validation.images, pair.target[1])
         )
     assert torch.allclose(found, head_logits(fitted.head, held.first(len(found))), atol=1e-4)
+
+
+def test_where_not_all_taps_fit_a_head_may_read_as_many_of_the_target_s_as_do(pair: Pair) -> None:
+    job = nets.job(pair.target, pair.source, pair.images, QUICK)
+    insertion = localize(job, stitch(job, Position(target="blocks.1", source="blocks.1"), job.train))
+    seen, made = tap_widths(job, insertion, 1)
+    spent = Cost(insertion.numbers, 0)
+
+    def offered(*widths: int) -> list[Reach]:
+        """Where a head of just these widths fits, to the number."""
+        whole = spent + head_cost("joint", sum(widths), 5, 1)
+        share = (whole.numbers + 0.5) / job.source.numbers
+        return _reaches(replace(job, config=dataclasses.replace(QUICK, max_size=share)), insertion, 1)
+
+    assert len(made) > 1
+    assert offered(*seen, *made) == [LAST]
+    assert offered(*seen, made[-1]) == [LAST, Reach(len(seen), 1)]
+    assert offered(*seen[1:], made[-1]) == [LAST, Reach(len(seen) - 1, 1)]
+    assert offered(*seen[-2:], made[-1]) == [LAST, Reach(2, 1)]
+    assert offered(seen[-1], made[-1]) == [LAST]
 
 
 def test_progress_grows_to_one_through_the_stages(pair: Pair) -> None:
