@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 
@@ -243,8 +244,9 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
         for row in (rows[:1] if kind == "affine" else rows)
     ]
     if "joint" in head_kinds(job):
+        shortened = partial(last_taps, job, insertion)
         choices += [
-            HeadChoice("joint", g, *(last_taps(job, insertion, part, g, reach) for part in (t, v)), reach=reach)
+            HeadChoice("joint", g, shortened(t, g, reach), shortened(v, g, reach), reach=reach)
             for g, t, v in rows
             for reach in _reaches(job, insertion, g)
         ]
