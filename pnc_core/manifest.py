@@ -42,7 +42,7 @@ class HeadSpec:
     grid: int
     """Of every tap the means over `grid` x `grid` cells are read, and the standard deviation over all places."""
     target_taps: tuple[str, ...]
-    """Positions of the target that the head reads: all, or the last."""
+    """Positions of the target that the head reads: all, or the last few."""
     module_taps: tuple[str, ...]
     """Positions of the module's tail that the head reads, likewise."""
     strict: bool = False
