@@ -72,8 +72,8 @@ def report(cells: list[Cell], out: Path) -> Path:
     order = {name: place for place, name in enumerate(("none", *ARCHITECTURES))}
     cells = sorted(cells, key=lambda cell: (order[cell.target], order[cell.source], cell.split))
     records = [{**asdict(cell), "source": cell.source if order[cell.source] else PROBE} for cell in cells]
-    sides = "target | linear probe, or source"
-    save(margin_grid(records, row="target", column="source", value="avg", alone=PROBE, labels=sides), out / "grid")
+    labels = {"row_label": "target", "column_label": "linear probe, or source"}
+    save(margin_grid(records, row="target", column="source", value="avg", alone=PROBE, **labels), out / "grid")
     shares = "avg", "old", "new", "locality"
     path = out / "heterogeneous.md"
     path.write_text(markdown(records, ("target", "source"), shares, ("size_ratio", "seconds")) + "\n")

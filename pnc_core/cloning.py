@@ -257,12 +257,17 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     return shut(fitted, kept.train, kept.validation, kept.shutter)
 
 
+def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:
+    """What a module takes without its head, and what it may take with it."""
+    return Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
+
+
 def _reaches(job: Job, insertion: Insertion, grid: int) -> list[Reach]:
     """The last tap of either side; where all are too many, also as many of the target's as fit with the module's last.
 
     The target's are worth more than the module's: the fewer channels are left the less the module's earlier taps say.
     """
-    spent, most = Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
+    spent, most = _room(job, insertion)
     seen, made = tap_widths(job, insertion, grid)
 
     def fits(*widths: int) -> bool:
@@ -276,7 +281,7 @@ def _reaches(job: Job, insertion: Insertion, grid: int) -> list[Reach]:
 
 def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
     """The heads with which the whole module is within its bounds: the mask has left room for one at least."""
-    spent, most = Cost(insertion.numbers, module_macs(job, insertion)), limits(job)
+    spent, most = _room(job, insertion)
     fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
     if not fitting:
         raise PositionError(

@@ -41,6 +41,8 @@ def mend_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion:
         whole: The same tail before it was cut, which runs on the source's own activation.
     """
     mended = replace(insertion, tail=with_inner_adapters(insertion.tail))
+    if not mended.tail.inner:
+        return mended
     phi, psi = _both(job, insertion)
     with torch.no_grad(), job.autocast():
         wanted = _made_by(whole, psi, mended.tail)
@@ -105,12 +107,10 @@ class _Fit:
 
 def _rows(layer: nn.Module, x: Tensor) -> Tensor:
     """Up to `CELLS` places of every image of what a layer reads or makes: float32 (rows, channels)."""
-    x = (x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x).float()
-    if x.ndim == 2:
-        return x
-    places = x.flatten(1, -2)
+    x = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
+    places = x.reshape(len(x), -1, x.shape[-1])
     cells = torch.linspace(0, places.shape[1] - 1, min(CELLS, places.shape[1])).long().to(x.device)
-    return places[:, cells].flatten(0, 1)
+    return places[:, cells].flatten(0, 1).float()  # a copy, whatever is done to `x` in place afterwards
 
 
 @piece("adapter")

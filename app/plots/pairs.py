@@ -12,7 +12,9 @@ ROW = 0.5
 
 
 @styled
-def margin_grid(records: Sequence[Record], *, row: str, column: str, value: str, alone: str, labels: str) -> Figure:
+def margin_grid(
+    records: Sequence[Record], *, row: str, column: str, value: str, alone: str, row_label: str, column_label: str
+) -> Figure:
     """Means of repeated measurements by row and column; colours say what they are above the row's first value.
 
     Args:
@@ -21,7 +23,8 @@ def margin_grid(records: Sequence[Record], *, row: str, column: str, value: str,
         column: Field that names the columns.
         value: Field of the number, a share 0..1, written in percent.
         alone: The column that every row is compared with, which is drawn first and without a colour.
-        labels: What rows and columns are, as `rows | columns`.
+        row_label: What rows are.
+        column_label: What columns are.
     """
     rows = list(dict.fromkeys(str(r[row]) for r in records))
     columns = [alone, *(c for c in dict.fromkeys(str(r[column]) for r in records) if c != alone)]
@@ -41,7 +44,6 @@ def margin_grid(records: Sequence[Record], *, row: str, column: str, value: str,
     axes.tick_params(length=0)
     axes.set_xticks(range(len(columns)), columns, fontsize=7)
     axes.set_yticks(range(len(rows)), rows)
-    row_label, column_label = labels.split(" | ")
     axes.set_ylabel(row_label)
     axes.set_xlabel(column_label)
     figure.colorbar(image, ax=axes, pad=0.02, aspect=15).set_label(f"points above {alone}")

@@ -75,7 +75,9 @@ GRID = [
 
 
 def _grid() -> Figure:
-    return plots.margin_grid(GRID, row="target", column="source", value="avg", alone="none", labels="target | source")
+    return plots.margin_grid(
+        GRID, row="target", column="source", value="avg", alone="none", row_label="target", column_label="source"
+    )
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

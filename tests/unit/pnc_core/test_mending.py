@@ -57,6 +57,14 @@ def test_a_cut_tail_is_drawn_back_to_the_uncut_one_on_images_it_has_not_seen(arc
     assert _error(job, whole, mended) < 0.8 * before
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (4, 5, 6), (4, 2, 3, 6)])
+def test_rows_stay_what_they_were_whatever_is_done_in_place_afterwards(shape: tuple[int, ...]) -> None:
+    answer = torch.randn(shape)
+    rows, before = mending._rows(nn.Linear(3, 6), answer), answer.clone()
+    answer.relu_()
+    assert torch.equal(rows, before.reshape(-1, 6))
+
+
 def test_large_activations_are_mended_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     job = _job("resnet20", 16)
     whole, cut = _cut(job)
