@@ -221,7 +221,9 @@ METHODS: dict[str, Callable[[Arena, list[Network]], Learn]] = {
 
 def report(rows: list[Step], out: Path) -> Path:
     """Write `sources.md` and a curve of the average over the number of sources."""
-    records = [{**asdict(row), "percent": 100 * row.average} for row in rows]
+    order = {method: place for place, method in enumerate(METHODS)}
+    rows = sorted(rows, key=lambda row: (order[row.method], row.sources, row.seed))
+    records = [{**asdict(row), "percent": 100 * row.average, "seconds": round(row.seconds, 1)} for row in rows]
     figure = cost_curve(
         records,
         x="sources",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from app.plots.drawing import Record, draw_lines, line, new_figure, styled
 from app.plots.labels import name_lines
@@ -45,6 +45,7 @@ def cost_curve(
             axis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(True)

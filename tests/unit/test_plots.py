@@ -244,6 +244,14 @@ def test_costs_have_a_line_a_series_and_labels_with_units() -> None:
     assert sorted(_texts(axes)) == ["screened", "trained"]
 
 
+def test_what_is_counted_has_whole_numbers_along_its_axis() -> None:
+    figure = plots.cost_curve([{"positions": n, "seconds": n} for n in (1, 2, 3)], x="positions", x_label="positions")
+    figure.draw_without_rendering()
+    ticks = _ticks(figure.axes[0], "x")
+    assert {"1", "2", "3"} <= set(ticks)
+    assert all(tick.isdigit() for tick in ticks)
+
+
 def test_logarithmic_axes_have_plain_numbers() -> None:
     figure = plots.cost_curve(COSTS, x="positions", x_label="positions", logarithmic=True)
     figure.draw_without_rendering()
