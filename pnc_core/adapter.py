@@ -115,6 +115,12 @@ CELLS = 64
 """Grid cells of an image that the ridge regression looks at, at most: neighbours say much the same."""
 
 
+def some_places(x: Tensor) -> Tensor:
+    """Up to `CELLS` places of every image, in a copy: (N, places, C) -> (rows, C)."""
+    cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
+    return x[:, cells].flatten(0, 1)
+
+
 class AdapterFit:
     """Gathers the ridge regression of one adapter, batch by batch.
 
@@ -132,8 +138,7 @@ class AdapterFit:
         """Activations of the same images: the target's (N, *shape) and the source's (N, *shape)."""
         x, y = self._adapter.aligned(phi).flatten(1, -2), wanted.movedim(self._source.axis, -1).flatten(1, -2)
         first, places = y.split([self._adapter.leading, x.shape[1]], dim=1)
-        cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
-        self._sums.add(x[:, cells].flatten(0, 1), places[:, cells].flatten(0, 1))
+        self._sums.add(some_places(x), some_places(places))
         if self._adapter.leading:
             self._leading.add(self._adapter.summary(phi), first.flatten(1))
         self._lowest = min(self._lowest, float(y.min()))

@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pnc_core.adapter import CELLS, RidgeSums
+from pnc_core.adapter import RidgeSums, some_places
 from pnc_core.extract import Tail, with_inner_adapters
 from pnc_core.inner import InnerAdapter, readout
 from pnc_core.insert import Insertion
@@ -106,11 +106,9 @@ class _Fit:
 
 
 def _rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """Up to `CELLS` places of every image of what a layer reads or makes: float32 (rows, channels)."""
+    """Some places of what a layer reads or makes, whatever is done to it in place afterwards: float32 (rows, C)."""
     x = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
-    places = x.reshape(len(x), -1, x.shape[-1])
-    cells = torch.linspace(0, places.shape[1] - 1, min(CELLS, places.shape[1])).long().to(x.device)
-    return places[:, cells].flatten(0, 1).float()  # a copy, whatever is done to `x` in place afterwards
+    return some_places(x.reshape(len(x), -1, x.shape[-1])).float()
 
 
 @piece("adapter")
