@@ -10,6 +10,7 @@ seen so far. What is judged at a step are all classes seen so far, every class a
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,13 @@ from benchmarks.report import markdown
 from benchmarks.rivals import Memo, learn_lwf, learn_memo
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
 from pnc_core.cloning import clone
-from pnc_core.composed import Composed, attach
-from pnc_core.evaluation import predict
-from pnc_core.rebalancing import Answer, fit_balance, rebalance
+from pnc_core.composed import Composed, attach, every_tap
+from pnc_core.data import batches, preprocess
+from pnc_core.evaluation import BATCH, predict
+from pnc_core.head import pool_taps
+from pnc_core.positions import Traced, trace
+from pnc_core.reading import Reader
+from pnc_core.rebalancing import Answer, CommonHead, Rows, fit_balance, rebalance
 
 SOURCES, CLASSES = 5, 10
 
@@ -138,7 +143,7 @@ def _at(arena: Arena, network: Network, source: Network, known: tuple[str, ...],
     return replace(arena, split=split, target=network, source=source)
 
 
-def _modules(arena: Arena, sources: list[Network]) -> Learn:
+def _modules(arena: Arena, sources: list[Network], *, head: CommonHead) -> Learn:
     target, base = arena.target, arena.split.target
     composed: Composed | None = None
 
@@ -147,7 +152,9 @@ def _modules(arena: Arena, sources: list[Network]) -> Learn:
         here = _at(arena, target, sources[number], base, part)
         bundle = clone(target, sources[number], here.images, config_of(here, "pnc_fast"))
         composed = attach(composed or target[0], bundle)
-        balanced = rebalance(composed, _at(arena, target, sources[number], known, part).images)
+        images = _at(arena, target, sources[number], known, part).images
+        augmentation = arena.split.suite.augment if head == "joint" else "none"
+        balanced = rebalance(composed, images, head=head, augmentation=augmentation)  # type: ignore[arg-type]
         return lambda images: predict(balanced, target[1], images)
 
     return learn
@@ -161,29 +168,54 @@ def _ensemble(arena: Arena, sources: list[Network]) -> Learn:
     return learn
 
 
-def _balanced(arena: Arena, sources: list[Network]) -> Learn:
-    """The whole sources beside the target, with the scale and offset that modules get, from the same images."""
-
-    def joined(old: Tensor, answers: list[Answer]) -> Tensor:
-        return torch.cat([old, *(own for _, own in answers)], 1)
+def _balanced(arena: Arena, sources: list[Network], *, head: CommonHead) -> Learn:
+    """The whole sources beside the target, with what modules get from the same images: a scale and an offset each,
+    or a correction of all logits as well, which here reads the sources' last taps besides.
+    """
+    networks = [trace(*network) for network in (arena.target, *sources)]
+    taps = [every_tap(traced)[-1 if place else 0 :] if head == "joint" else () for place, traced in enumerate(networks)]
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         images = _at(arena, arena.target, sources[number], known, part).images
-
-        def answers(pixels: Tensor) -> tuple[Tensor, list[Answer]]:
-            own = [predict(*source, pixels).double() for source in sources[: number + 1]]
-            return predict(*arena.target, pixels).double(), [(None, logits) for logits in own]
-
-        balance = fit_balance(joined, *answers(images.images), images.labels)
+        beside = list(zip(networks, taps, strict=True))[: number + 2]
+        views = [images.images, *([arena.view(images.images, arena.generator("balance"))] if head == "joint" else [])]
+        sides = [_said(*network, torch.cat(views)) for network in beside]
+        balance, common = fit_balance(_side_by_side, _rows(sides, images.labels.repeat(len(views))))
 
         def answer(pixels: Tensor) -> Tensor:
-            old, found = answers(pixels)
-            pairs = zip(found, balance, strict=True)
-            return joined(old, [(None, own * scale + offset) for (_, own), (scale, offset) in pairs])
+            rows = _rows([_said(*network, pixels) for network in beside], images.labels)
+            pairs = zip(rows.answers, balance, strict=True)
+            joined = _side_by_side(rows.old, [(None, own * scale + offset) for (_, own), (scale, offset) in pairs])
+            if common is None or rows.features is None:
+                return joined
+            parts = joined.float().split((len(arena.split.target), joined.shape[1] - len(arena.split.target)), dim=1)
+            return torch.cat(common(*parts, rows.features), 1)
 
         return answer
 
     return learn
+
+
+def _said(traced: Traced, taps: tuple[str, ...], pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and pooled taps of uint8 images."""
+    reader, axes = Reader(traced, taps), [traced.position(name).axis for name in taps]
+    logits, features = [], []
+    with torch.no_grad():
+        for index in batches(len(pixels), BATCH):
+            said, seen = reader(preprocess(pixels[index], traced.spec))
+            logits.append(said)
+            features.append(pool_taps([seen[name] for name in taps], axes, 1) if taps else said[:, :0])
+    return torch.cat(logits), torch.cat(features)
+
+
+def _rows(sides: list[tuple[Tensor, Tensor]], labels: Tensor) -> Rows:
+    old, *own = (logits.double() for logits, _ in sides)
+    features = torch.cat([features for _, features in sides], 1)
+    return Rows(old, [(None, logits) for logits in own], labels, features if features.shape[1] else None)
+
+
+def _side_by_side(old: Tensor, answers: list[Answer]) -> Tensor:
+    return torch.cat([old, *(own for _, own in answers)], 1)
 
 
 def _lwf(arena: Arena, sources: list[Network]) -> Learn:
@@ -211,9 +243,11 @@ def _memo(arena: Arena, sources: list[Network]) -> Learn:
 
 
 METHODS: dict[str, Callable[[Arena, list[Network]], Learn]] = {
-    "modules": _modules,
+    "modules": partial(_modules, head="affine"),
+    "modules_joint": partial(_modules, head="joint"),
     "ensemble_softmax": _ensemble,
-    "ensemble_balanced": _balanced,
+    "ensemble_balanced": partial(_balanced, head="affine"),
+    "ensemble_joint": partial(_balanced, head="joint"),
     "lwf": _lwf,
     "memo": _memo,
 }

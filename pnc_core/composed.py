@@ -19,7 +19,7 @@ from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.head import Head, pool_taps
 from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
-from pnc_core.positions import Traced, trace
+from pnc_core.positions import INPUT, Traced, trace
 from pnc_core.reading import Reader
 
 
@@ -46,14 +46,17 @@ class Composed(nn.Module):
         traced: Traced,
         modules: Sequence[ClonedModule],
         balance: Sequence[tuple[float, float]] | None = None,
+        common: Head | None = None,
     ) -> None:
-        """`balance`: scale and offset of each module's logits, for modules that have to live together."""
+        """`balance`: scale and offset of each module's logits, for modules that have to live together; `common`:
+        a `joint` head for all of them that reads every tap of the target, in place of their own corrections.
+        """
         super().__init__()
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
-        self.clones = nn.ModuleList(modules)
+        self.clones, self.common = nn.ModuleList(modules), common
         self._axes = {p.name: p.axis for p in traced.positions}
         names = (n for m in modules for n in (m.manifest.position.target, *_taps(m)))
-        reads = tuple(dict.fromkeys(names))
+        reads = tuple(dict.fromkeys((*names, *(every_tap(traced) if common is not None else ()))))
         # Past nn.Module's registration: what is not registered is not touched.
         self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
         self.__dict__["_reader"] = None
@@ -99,7 +102,7 @@ class Composed(nn.Module):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Positions of the target whose activations the modules need."""
+        """Positions of the target whose activations the modules, and a head that all share, need."""
         return self._parts.reads
 
     @property
@@ -126,7 +129,18 @@ class Composed(nn.Module):
             old: The target's logits (N, old).
             activations: By position, at least those of `reads`.
         """
-        return self.join(old, self.answers(old, activations))
+        answers = self.answers(old, activations)
+        common: Head | None = self.common
+        if common is None:
+            return self.join(old, answers)
+        joined = self.join(old, [(None, own) for _, own in answers])
+        sides = joined.split((old.shape[1], joined.shape[1] - old.shape[1]), dim=1)
+        return torch.cat(common(*sides, self.pooled(activations)), dim=1)
+
+    def pooled(self, activations: dict[str, Tensor]) -> Tensor:
+        """Means and spreads of all the target's taps, (N, D): what a head that all modules share reads."""
+        names = every_tap(self.traced)
+        return pool_taps([activations[n] for n in names], [self._axes[n] for n in names], 1)
 
     def answers(self, old: Tensor, activations: dict[str, Tensor]) -> list[tuple[Tensor | None, Tensor]]:
         """What every module says before it is scaled and joined with the others; arguments as for `answer`.
@@ -163,6 +177,11 @@ class Composed(nn.Module):
         new = [_mean(columns[name]) for name in self.classes[old.shape[1] :]]
         corrected = old + sum(corrections[1:], corrections[0]) if corrections else old
         return torch.cat([corrected, torch.stack(new, dim=1)], dim=1) if new else corrected
+
+
+def every_tap(traced: Traced) -> tuple[str, ...]:
+    """Names of all positions whose activations can be pooled, in order."""
+    return tuple(p.name for p in traced.positions if p.name != INPUT)
 
 
 def _taps(module: ClonedModule) -> tuple[str, ...]:
