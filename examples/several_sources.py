@@ -28,5 +28,6 @@ composed = attach(attach(target[0], modules[0]), modules[1])
 print("classes:   ", " ".join(composed.classes))
 print("as they are", f"{evaluate(composed, test).average:.3f}")
 print("in balance ", f"{evaluate(rebalance(composed, few), test).average:.3f}")
+print("one head   ", f"{evaluate(rebalance(composed, few, head='joint', augmentation='shift'), test).average:.3f}")
 assert detach(composed) is target[0]
 assert fingerprint(target[0]) == before

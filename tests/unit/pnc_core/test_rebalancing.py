@@ -8,8 +8,11 @@ from pnc_core.bundle import Bundle
 from pnc_core.composed import Composed, attach, detach
 from pnc_core.config import NetworkSpec, Position
 from pnc_core.data import ImageSet, preprocess
-from pnc_core.errors import DataError, MismatchError
+from pnc_core.errors import ConfigError, DataError, MismatchError
 from pnc_core.evaluation import evaluate, predict
+from pnc_core.export import to_program
+from pnc_core.head import Head, pool_taps
+from pnc_core.identity import fingerprint
 from pnc_core.rebalancing import WEIGHT_DECAY, rebalance
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
@@ -85,13 +88,13 @@ def test_a_class_of_two_modules_is_rebalanced_as_it_is_run(pair: Pair) -> None:
             assert _loss(moved, pair.images) > best - 1e-6
 
 
-def _loss(composed: Composed, images: ImageSet) -> float:
-    """What rebalancing minimises, of the network as it is run."""
+def _loss(composed: Composed, images: ImageSet, weights: float = 0.0) -> float:
+    """What rebalancing minimises, of the network as it is run; `weights`: the sum of squares of a common head's."""
     used = images.only(composed.classes)
     logits = predict(composed, composed.traced.spec, used.images).double()
     losses = torch.nn.functional.cross_entropy(logits, used.labels, reduction="none")
     by_class = torch.stack([losses[used.labels == c].mean() for c in range(len(composed.classes))]).mean()
-    return float(by_class) + WEIGHT_DECAY * sum(math.log(s) ** 2 + o**2 for s, o in composed.balance)
+    return float(by_class) + WEIGHT_DECAY * (weights + sum(math.log(s) ** 2 + o**2 for s, o in composed.balance))
 
 
 def test_the_order_inside_a_module_and_of_the_old_stays(pair: Pair) -> None:
@@ -115,3 +118,90 @@ def test_images_of_every_module_are_needed(pair: Pair) -> None:
         rebalance(composed, pair.images.only(tuple("012349")))
     with pytest.raises(DataError, match=r"'0', '1'.+ got none"):
         rebalance(composed, pair.images.only(("9", "7")))
+
+
+@pytest.fixture(scope="module")
+def strangers(pair: Pair) -> Composed:
+    """Two modules that know nothing of each other, each with a correction of the old logits."""
+    bundles = (nets.hand_made(pair.target, pair.source, pair.images, MIDDLE, (c,), "joint") for c in ("9", "7"))
+    return attach(attach(pair.target[0], next(bundles)), next(bundles))
+
+
+@pytest.fixture(scope="module")
+def shared(strangers: Composed, pair: Pair) -> Composed:
+    return rebalance(strangers, pair.images, head="joint")
+
+
+def test_a_common_head_tells_more_than_scales_and_offsets(strangers: Composed, shared: Composed, pair: Pair) -> None:
+    plain = rebalance(strangers, pair.images)
+    assert plain.common is None
+    assert evaluate(shared, pair.test).average > evaluate(plain, pair.test).average + 0.05
+
+
+def test_a_common_head_stands_in_for_the_modules_own_corrections(shared: Composed, pair: Pair) -> None:
+    x = preprocess(pair.test.images[:16], pair.target[1])
+    head = shared.common
+    assert isinstance(head, Head)
+    with torch.no_grad():
+        old, activations = shared._read(x)
+        own = [own * s + o for (_, own), (s, o) in zip(shared.answers(old, activations), shared.balance, strict=True)]
+        taps = [p for p in shared.traced.positions if p.name != "input"]
+        features = pool_taps([activations[p.name] for p in taps], [p.axis for p in taps], 1)
+        expected = torch.cat([pair.target[0](x), *own], 1) + features @ head.weight.T + head.bias
+        assert torch.allclose(shared(x), expected, atol=1e-4)
+
+
+def test_what_a_common_head_learned_is_the_minimum(shared: Composed, pair: Pair) -> None:
+    with torch.no_grad():
+        _, activations = shared._read(preprocess(pair.images.only(shared.classes).images, pair.target[1]))
+        spread = shared.pooled(activations).double().std(0).clamp_min(1e-6)
+
+    def loss(network: Composed) -> float:
+        standardised = network.common.weight.double() * spread  # type: ignore[union-attr, operator]
+        return _loss(network, pair.images, float(standardised.square().sum()))
+
+    best, generator = loss(shared), torch.Generator().manual_seed(0)
+    for _ in range(4):
+        moved = copy.deepcopy(shared.common)
+        assert isinstance(moved, Head)
+        step = torch.randn(moved.weight.shape, generator=generator, dtype=torch.float64)
+        moved.weight.data.add_((0.01 * step / spread).float())
+        assert loss(Composed(shared.target, shared.traced, shared.attached, shared.balance, moved)) > best
+
+
+def test_views_are_learned_from_too_and_drawn_by_the_seed(strangers: Composed, pair: Pair) -> None:
+    few = pair.images.sample(60, torch.Generator().manual_seed(1))
+    one, again, other = (
+        rebalance(strangers, few, head="joint", augmentation="shift", seed=seed).common for seed in (0, 0, 1)
+    )
+    assert torch.equal(one.weight, again.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.allclose(one.weight, other.weight)  # type: ignore[union-attr, arg-type]
+
+
+def test_a_common_head_goes_with_the_set_of_modules(shared: Composed, pair: Pair) -> None:
+    before = fingerprint(pair.target[0])
+    one = detach(shared, ["7"])
+    assert isinstance(one, Composed)
+    assert (one.common, one.balance) == (None, ((1.0, 0.0),))
+    assert detach(shared) is pair.target[0]
+    assert fingerprint(pair.target[0]) == before
+
+
+def test_a_common_head_is_exported_with_the_rest(shared: Composed, pair: Pair) -> None:
+    x = preprocess(pair.test.images[:7], pair.target[1])
+    with torch.no_grad():
+        assert torch.allclose(to_program(shared, pair.target[1]).module()(x), shared(x), atol=1e-4)
+
+
+def test_old_answers_of_strict_modules_are_not_corrected(pair: Pair) -> None:
+    strict = nets.hand_made(pair.target, pair.source, pair.images, MIDDLE, ("9",), "router", shutter=0.0)
+    composed = attach(pair.target[0], strict)
+    with pytest.raises(MismatchError, match="affine beside modules of strict locality"):
+        rebalance(composed, pair.images, head="joint")
+    assert rebalance(composed, pair.images).common is None
+
+
+@pytest.mark.parametrize("wrong", [{"head": "router"}, {"augmentation": "flip"}])
+def test_what_is_not_known_is_refused(strangers: Composed, pair: Pair, wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="expected one of"):
+        rebalance(strangers, pair.images, **wrong)  # type: ignore[arg-type]
