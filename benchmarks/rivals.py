@@ -11,7 +11,7 @@ References:
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -26,7 +26,7 @@ from pnc_core.data import ImageSet, preprocess
 from pnc_core.evaluation import multiply_accumulates, predict
 from pnc_core.head import pool_taps
 from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, PositionInfo, trace
+from pnc_core.positions import PositionInfo, trace
 from pnc_core.reading import Reader, cut
 
 # Nothing is learnt, or only a head on frozen networks.
@@ -41,7 +41,7 @@ def target_only(arena: Arena) -> Answer:
 def linear_probe(arena: Arena) -> Answer:
     """The target alone; a linear classifier on its last features or on all its taps, whichever is better."""
     traced = trace(*arena.target)
-    taps = [p for p in traced.positions if p.name != INPUT]
+    taps = traced.taps
     reader = Reader(traced, [p.name for p in taps])
 
     def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -72,7 +72,7 @@ def ensemble(arena: Arena, *, kind: str, every_tap: bool = False) -> Answer:
     a linear gate (`router`), or corrects all logits linearly (`joint`).
     """
     sides = [trace(*network) for network in (arena.target, arena.source)]
-    taps = [[p for p in side.positions if p.name != INPUT][0 if every_tap else -1 :] for side in sides]
+    taps = [side.taps[0 if every_tap else -1 :] for side in sides]
     readers = [Reader(side, [p.name for p in mine]) for side, mine in zip(sides, taps, strict=True)]
 
     def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -86,7 +86,7 @@ def ensemble(arena: Arena, *, kind: str, every_tap: bool = False) -> Answer:
     return Answer(logits, numbers(arena.source[0]) + size, arena.both_macs + size, len(arena.images))
 
 
-def _pooled(seen: dict[str, Tensor], taps: list[PositionInfo], grid: int) -> Tensor:
+def _pooled(seen: dict[str, Tensor], taps: Sequence[PositionInfo], grid: int) -> Tensor:
     return pool_taps([seen[p.name] for p in taps], [p.axis for p in taps], grid)
 
 

@@ -28,11 +28,11 @@ from benchmarks.report import markdown
 from benchmarks.rivals import Memo, learn_lwf, learn_memo
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
 from pnc_core.cloning import clone
-from pnc_core.composed import Composed, attach, every_tap
+from pnc_core.composed import Composed, attach
 from pnc_core.data import batches, preprocess
 from pnc_core.evaluation import BATCH, predict
 from pnc_core.head import pool_taps
-from pnc_core.positions import Traced, trace
+from pnc_core.positions import PositionInfo, Traced, trace
 from pnc_core.reading import Reader
 from pnc_core.rebalancing import Answer, CommonHead, Rows, fit_balance, rebalance
 
@@ -173,7 +173,7 @@ def _balanced(arena: Arena, sources: list[Network], *, head: CommonHead) -> Lear
     or a correction of all logits as well, which here reads the sources' last taps besides.
     """
     networks = [trace(*network) for network in (arena.target, *sources)]
-    taps = [every_tap(traced)[-1 if place else 0 :] if head == "joint" else () for place, traced in enumerate(networks)]
+    taps = [side.taps[-1 if place else 0 :] if head == "joint" else () for place, side in enumerate(networks)]
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         images = _at(arena, arena.target, sources[number], known, part).images
@@ -196,15 +196,15 @@ def _balanced(arena: Arena, sources: list[Network], *, head: CommonHead) -> Lear
     return learn
 
 
-def _said(traced: Traced, taps: tuple[str, ...], pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _said(traced: Traced, taps: tuple[PositionInfo, ...], pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and pooled taps of uint8 images."""
-    reader, axes = Reader(traced, taps), [traced.position(name).axis for name in taps]
+    reader, axes = Reader(traced, [p.name for p in taps]), [p.axis for p in taps]
     logits, features = [], []
     with torch.no_grad():
         for index in batches(len(pixels), BATCH):
             said, seen = reader(preprocess(pixels[index], traced.spec))
             logits.append(said)
-            features.append(pool_taps([seen[name] for name in taps], axes, 1) if taps else said[:, :0])
+            features.append(pool_taps([seen[p.name] for p in taps], axes, 1) if taps else said[:, :0])
     return torch.cat(logits), torch.cat(features)
 
 

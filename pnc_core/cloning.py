@@ -46,7 +46,7 @@ from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.mark import Mark
 from pnc_core.memory import kind_without_old_images, without_old_images
 from pnc_core.module import module_tensors
-from pnc_core.positions import INPUT, trace
+from pnc_core.positions import trace
 from pnc_core.search import Trial, probe_of, screen
 from pnc_core.trials import Bench, halve
 
@@ -313,7 +313,7 @@ def _manifest(
         head=HeadSpec(
             kind=head.kind,  # type: ignore[arg-type]
             grid=fitted.grid,
-            target_taps=tuple(p.name for p in job.target.positions if p.name != INPUT)[-reach.target :],
+            target_taps=tuple(p.name for p in job.target.taps[-reach.target :]),
             module_taps=tail.taps[-reach.module :],
             strict=head.strict,
         ),

@@ -19,7 +19,7 @@ from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.head import Head, pool_taps
 from pnc_core.identity import fingerprint
 from pnc_core.module import ClonedModule, load_module
-from pnc_core.positions import INPUT, Traced, trace
+from pnc_core.positions import Traced, trace
 from pnc_core.reading import Reader
 
 
@@ -56,7 +56,7 @@ class Composed(nn.Module):
         self.clones, self.common = nn.ModuleList(modules), common
         self._axes = {p.name: p.axis for p in traced.positions}
         names = (n for m in modules for n in (m.manifest.position.target, *_taps(m)))
-        reads = tuple(dict.fromkeys((*names, *(every_tap(traced) if common is not None else ()))))
+        reads = tuple(dict.fromkeys((*names, *(p.name for p in traced.taps if common is not None))))
         # Past nn.Module's registration: what is not registered is not touched.
         self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
         self.__dict__["_reader"] = None
@@ -139,8 +139,8 @@ class Composed(nn.Module):
 
     def pooled(self, activations: dict[str, Tensor]) -> Tensor:
         """Means and spreads of all the target's taps, (N, D): what a head that all modules share reads."""
-        names = every_tap(self.traced)
-        return pool_taps([activations[n] for n in names], [self._axes[n] for n in names], 1)
+        taps = self.traced.taps
+        return pool_taps([activations[p.name] for p in taps], [p.axis for p in taps], 1)
 
     def answers(self, old: Tensor, activations: dict[str, Tensor]) -> list[tuple[Tensor | None, Tensor]]:
         """What every module says before it is scaled and joined with the others; arguments as for `answer`.
@@ -177,11 +177,6 @@ class Composed(nn.Module):
         new = [_mean(columns[name]) for name in self.classes[old.shape[1] :]]
         corrected = old + sum(corrections[1:], corrections[0]) if corrections else old
         return torch.cat([corrected, torch.stack(new, dim=1)], dim=1) if new else corrected
-
-
-def every_tap(traced: Traced) -> tuple[str, ...]:
-    """Names of all positions whose activations can be pooled, in order."""
-    return tuple(p.name for p in traced.positions if p.name != INPUT)
 
 
 def _taps(module: ClonedModule) -> tuple[str, ...]:

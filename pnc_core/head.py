@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pnc_core.cost import Cost
-from pnc_core.positions import INPUT, Traced
+from pnc_core.positions import Traced
 
 SHUT = -1e4
 """Logit of the cloned classes where a strict module is not run: finite, with probability zero."""
@@ -68,7 +68,7 @@ def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
 
 def seen_width(target: Traced, cells: int) -> int:
     """How many of a head's features are the target's own; they come first."""
-    return sum(tap_width(p.channels, p.grid, cells) for p in target.positions if p.name != INPUT)
+    return sum(tap_width(p.channels, p.grid, cells) for p in target.taps)
 
 
 def _rows(kind: str, old: int, new: int) -> int:

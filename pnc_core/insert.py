@@ -23,7 +23,6 @@ from pnc_core.extract import Tail, extract, open_tail
 from pnc_core.head import HeadInputs, Reach, pool_taps, tap_width
 from pnc_core.job import Batch, Job, piece
 from pnc_core.localize import Scores, choose_channels, score_channels
-from pnc_core.positions import INPUT
 from pnc_core.reading import Reader
 
 MAX_ROWS = 40_000
@@ -222,9 +221,9 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
 
 def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:
     """How many features every tap of the target and of the module has, in the order of `head_inputs`."""
-    tail, infos = insertion.tail, [p for p in job.target.positions if p.name != INPUT]
+    tail = insertion.tail
     made = zip(tail.tap_channels(job.source), map(job.source.position, tail.taps), strict=True)
-    seen = [tap_width(p.channels, p.grid, grid) for p in infos]
+    seen = [tap_width(p.channels, p.grid, grid) for p in job.target.taps]
     return seen, [tap_width(channels, p.grid, grid) for channels, p in made]
 
 
@@ -239,7 +238,6 @@ def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, rea
 
 def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:
     """Pooled taps of target and module, float32 (N, D): what a head reads."""
-    infos = [p for p in job.target.positions if p.name != INPUT]
-    taps = [*(batch.target[p.name] for p in infos), *made]
-    axes = [*(p.axis for p in infos), *insertion.tail.tap_axes]
+    taps = [*(batch.target[p.name] for p in job.target.taps), *made]
+    axes = [*(p.axis for p in job.target.taps), *insertion.tail.tap_axes]
     return pool_taps(taps, axes, grid)

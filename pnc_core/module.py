@@ -14,7 +14,7 @@ from pnc_core.identity import fingerprint
 from pnc_core.insert import Insertion
 from pnc_core.manifest import Manifest
 from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, Traced, trace
+from pnc_core.positions import Traced, trace
 from pnc_core.reading import run_part
 
 MAX_GRID = 8
@@ -129,7 +129,7 @@ def _rows(manifest: Manifest) -> list[int]:
 def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> tuple[int, int]:
     """How many features of target and module the head reads, from the networks and not from the file's tensors."""
     spec = manifest.head
-    every = tuple(p.name for p in target.positions if p.name != INPUT), tail.taps
+    every = tuple(p.name for p in target.taps), tail.taps
     for got, taps in zip((spec.target_taps, spec.module_taps), every, strict=True):
         if got != (taps[-len(got) :] if got else taps):
             raise BundleError(f"manifest.head: expected the taps {taps}, or the last of them, got {got}")

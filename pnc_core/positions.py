@@ -86,6 +86,11 @@ class Traced:
         return next((p.device for p in self.graph_module.parameters()), torch.device("cpu"))
 
     @property
+    def taps(self) -> tuple[PositionInfo, ...]:
+        """The positions whose activations heads pool: all but the image itself."""
+        return tuple(p for p in self.positions if p.name != INPUT)
+
+    @property
     def numbers(self) -> int:
         """Parameters and buffers of the whole network."""
         return sum(t.numel() for t in self.graph_module.state_dict().values())

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pnc_core.composed import Composed, every_tap
+from pnc_core.composed import Composed
 from pnc_core.config import Augmentation
 from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.errors import ConfigError, DataError, MismatchError
@@ -98,7 +98,7 @@ def rebalance(
 
 def _rows(plain: Composed, images: Tensor, labels: Tensor, *, corrects: bool) -> Rows:
     """What target and modules say of the images, float64, and what a common head that corrects them reads."""
-    names = every_tap(plain.traced) if corrects else ()
+    names = [p.name for p in plain.traced.taps if corrects]
     reader = Reader(plain.traced, (*plain.reads, *names))
     spec, device = plain.traced.spec, plain.traced.device
     said = []

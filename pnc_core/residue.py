@@ -26,7 +26,7 @@ from pnc_core.errors import DataError
 from pnc_core.extract import Tail, open_tail
 from pnc_core.head import pool_taps
 from pnc_core.module import load_module
-from pnc_core.positions import INPUT, trace
+from pnc_core.positions import trace
 from pnc_core.reading import Reader, run_part
 
 FOLDS = 5
@@ -149,7 +149,7 @@ def _views(
     opened = open_tail(whole, position.source, [source[1].classes.index(c) for c in classes])
     own = {group.name: bundle.tensors[f"kept.{group.name}"].long() for group in opened.groups}
     masks = {"slices": own, **{f"random {i}": _drawn(opened, own, generator) for i in range(DRAWS)}}
-    seen = [p for p in traced.positions if p.name != INPUT]
+    seen = traced.taps
     read_target = Reader(traced, [p.name for p in seen])
     read_source = Reader(whole, opened.taps)
     for rows in batches(len(images), BATCH):

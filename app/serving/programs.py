@@ -89,7 +89,7 @@ class Trunk:
     def __init__(self, target: Composed, mode: Mode) -> None:
         self.target, self.mode = target, mode
         self._spec, self._device = target.traced.spec, target.traced.device
-        self._taps = [p for p in target.traced.positions if p.name != INPUT]
+        self._taps = target.traced.taps
         image = torch.randn(EXAMPLES, *self._spec.input_size, generator=torch.Generator().manual_seed(0))
         self._example = image.to(self._device)
         self._logits = self._ready_to_read(())

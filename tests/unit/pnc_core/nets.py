@@ -18,7 +18,7 @@ from pnc_core.job import Job, prepare
 from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module import module_tensors
 from pnc_core.networks import architectures, build_network
-from pnc_core.positions import INPUT, trace
+from pnc_core.positions import trace
 
 Network = tuple[nn.Module, NetworkSpec]
 
@@ -131,7 +131,7 @@ def hand_made(
         randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
     insertion = Insertion(position, opened.adapter, small, opened.whole)
     read = slice(-1, None) if last else slice(None)
-    taps = [p for p in made.target.positions if p.name != INPUT][read]
+    taps = made.target.taps[read]
     seen = sum(tap_width(p.channels, p.grid, 1) for p in taps)
     channels = small.tap_channels(made.source)[read]
     grids = [made.source.position(name).grid for name in small.taps[read]]
