@@ -107,3 +107,42 @@ def test_what_cannot_be_had_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable, match="apt-get install --no-install-recommends a-package"):
         find("no-such-program", ["a-package"])
+
+
+_APT = """#!/bin/sh
+# Like apt-get, it refuses to run beside another; it is refused once by somebody else's.
+[ -e "$0.refused" ] || { touch "$0.refused"; echo "E: Could not get lock /var/lib/apt/lists/lock." >&2; exit 100; }
+mkdir "$0.lock" || { echo "E: this is the second at a time" >&2; exit 100; }
+sleep 0.3
+echo "$*" >> "$0.log"
+case "$*" in *install*) printf '#!/bin/sh\n' > "${0%/*}/a-program"; chmod +x "${0%/*}/a-program";; esac
+rmdir "$0.lock"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs")
+def test_processes_that_miss_the_same_program_install_it_once(directory: Path) -> None:
+    apt = directory / "apt-get"
+    apt.write_text(_APT)
+    apt.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", "TMPDIR": str(directory)}
+    code = "from tests.services.programs import find; print(find('a-program', ['a-package']))"
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert {(each.communicate()[0].strip(), each.returncode) for each in both} == {(str(directory / "a-program"), 0)}
+    did = (directory / "apt-get.log").read_text().splitlines()
+    assert [[word for word in line.split() if word in {"update", "install", "a-package"}] for line in did] == [
+        ["update"],
+        ["install", "a-package"],
+    ]
+
+
+def test_what_apt_says_is_passed_on(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apt = directory / "apt-get"
+    apt.write_text("#!/bin/sh\necho 'E: Unable to locate package' >&2; exit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    with pytest.raises(Unavailable, match="no-such-program, got none, and apt fails: E: Unable to locate package"):
+        find("no-such-program", ["a-package"])

@@ -3,8 +3,12 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import FileLock
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 POSTGRES = Path("/usr/lib/postgresql")
 """Where Debian keeps programs of PostgreSQL, a directory a version."""
@@ -26,8 +30,12 @@ def find(program: str, packages: Sequence[str]) -> str:
     """
     path = _look(program)
     if path is None:
-        _install(program, packages)
-        path = _look(program)
+        # Test processes that start together miss the same programs, and apt serves one at a time.
+        with FileLock(Path(tempfile.gettempdir(), f"pnc-apt-{os.geteuid()}.lock")):
+            path = _look(program)
+            if path is None:
+                _install(program, packages)
+                path = _look(program)
     if path is None:
         raise Unavailable(f"expected {' '.join(packages)} to bring the program {program}, got none; install it by hand")
     return path
@@ -45,11 +53,27 @@ def _install(program: str, packages: Sequence[str]) -> None:
     advice = f"install it: apt-get install --no-install-recommends {' '.join(packages)}"
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise Unavailable(f"expected the program {program}, got none, and only root can install it with apt; {advice}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", *packages]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Unavailable(
-                f"expected the program {program}, got none, and apt fails: {done.stderr[-400:]}; {advice}"
-            )
+    try:
+        _apt([*apt, "update"])
+        _apt([*apt, "install", "--no-install-recommends", *packages])
+    except AptError as error:
+        raise Unavailable(f"expected the program {program}, got none, and apt fails: {error}; {advice}") from error
+
+
+class AptError(Exception):
+    """apt ends with an error; the message is the end of what it says."""
+
+
+class AptBusyError(AptError):
+    """Somebody else's apt is at work, such as the system's own updates."""
+
+
+# `DPkg::Lock::Timeout` waits for dpkg alone, not for the lists and the archives.
+@retry(retry=retry_if_exception_type(AptBusyError), wait=wait_fixed(2), stop=stop_after_delay(300), reraise=True)
+def _apt(command: Sequence[str]) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        kind = AptBusyError if "Could not get lock" in done.stderr else AptError
+        raise kind(done.stderr[-400:])
