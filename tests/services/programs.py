@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 POSTGRES = Path("/usr/lib/postgresql")
 """Where Debian keeps programs of PostgreSQL, a directory a version."""
@@ -32,10 +32,9 @@ def find(program: str, packages: Sequence[str]) -> str:
     if path is None:
         # Test processes that start together miss the same programs, and apt serves one at a time.
         with FileLock(Path(tempfile.gettempdir(), f"pnc-apt-{os.geteuid()}.lock")):
-            path = _look(program)
-            if path is None:
+            if _look(program) is None:
                 _install(program, packages)
-                path = _look(program)
+        path = _look(program)
     if path is None:
         raise Unavailable(f"expected {' '.join(packages)} to bring the program {program}, got none; install it by hand")
     return path
@@ -54,26 +53,25 @@ def _install(program: str, packages: Sequence[str]) -> None:
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         raise Unavailable(f"expected the program {program}, got none, and only root can install it with apt; {advice}")
     apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    try:
-        _apt([*apt, "update"])
-        _apt([*apt, "install", "--no-install-recommends", *packages])
-    except AptError as error:
-        raise Unavailable(f"expected the program {program}, got none, and apt fails: {error}; {advice}") from error
+    for command in ([*apt, "update"], [*apt, "install", "--no-install-recommends", *packages]):
+        done = _apt(command)
+        if done.returncode:
+            raise Unavailable(
+                f"expected the program {program}, got none, and apt fails: {done.stderr[-400:]}; {advice}"
+            )
 
 
-class AptError(Exception):
-    """apt ends with an error; the message is the end of what it says."""
+def _locked_out(done: subprocess.CompletedProcess[str]) -> bool:
+    return done.returncode != 0 and "Could not get lock" in done.stderr
 
 
-class AptBusyError(AptError):
-    """Somebody else's apt is at work, such as the system's own updates."""
-
-
-# `DPkg::Lock::Timeout` waits for dpkg alone, not for the lists and the archives.
-@retry(retry=retry_if_exception_type(AptBusyError), wait=wait_fixed(2), stop=stop_after_delay(300), reraise=True)
-def _apt(command: Sequence[str]) -> None:
+# Somebody else's apt may be at work; `DPkg::Lock::Timeout` waits for dpkg alone, not for the lists and the archives.
+@retry(
+    retry=retry_if_result(_locked_out),
+    wait=wait_fixed(2),
+    stop=stop_after_delay(300),
+    retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+)
+def _apt(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        kind = AptBusyError if "Could not get lock" in done.stderr else AptError
-        raise kind(done.stderr[-400:])
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
