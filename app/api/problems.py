@@ -31,7 +31,9 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.TooMany, 429),
     (errors.LeaseLost, 409),
     (errors.StoreUnavailable, 503),
+    (errors.NotLoaded, 503),
 )
+_PASSING = (errors.StoreUnavailable, errors.NotLoaded)
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -102,7 +104,7 @@ def _hints(error: errors.ZooError) -> dict[str, str] | None:
         return {"WWW-Authenticate": 'Bearer realm="pnc"'}
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(error.seconds)}
-    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable) else None
+    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, _PASSING) else None
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

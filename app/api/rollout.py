@@ -48,7 +48,8 @@ def roll_out(
     if wait is None:
         return _describe(zoo, name, served=verdict is not None and verdict.applied)
     others = _await_all(zoo, name, generation)
-    problems = [o.problem for o in others.values() if o is not None and o.generation == generation and o.problem]
+    there = [o for o in others.values() if o is not None and o.generation == generation and not o.waits]
+    problems = [o.problem for o in there if o.problem]
     if problems:
         detail = f"a replica does not serve generation {generation}; others may: {problems[0].get('detail')}"
         return respond(request.scope, 409, str(problems[0].get("code", "refused")), detail)
@@ -67,7 +68,9 @@ def _await_all(zoo: Zoo, name: str, generation: int) -> dict[str, Observation | 
 
 
 def _all_observe(found: dict[str, Observation | None], generation: int) -> bool:
-    return bool(found) and all(one is not None and one.generation >= generation for one in found.values())
+    return bool(found) and all(
+        one is not None and one.generation >= generation and not one.waits for one in found.values()
+    )
 
 
 def announce(gateway: Gateway, name: str, generation: int) -> Verdict:

@@ -106,6 +106,7 @@ async def sync(deployment: str, generation: int, request: Request) -> Any:
     """Bring a deployment to the wanted state now; a refusal of `generation` says why it stays as it was."""
     registry = Host.of(request).registry
     await run_in_threadpool(registry.sync, deployment)
+    registry.check_loaded(deployment, generation)
     refusal = registry.refusal(deployment, generation)
     if refusal is not None:
         return respond(request.scope, 409, refusal.code, refusal.detail)
@@ -118,7 +119,7 @@ def healthz() -> dict[str, str]:
 
 
 def readyz(request: Request) -> Response:
-    """Everything wanted is served or refused."""
+    """Everything wanted is served or refused, or waits for what is away."""
     if Host.of(request).registry.settled():
         return Response('{"status": "ready"}', media_type="application/json")
     detail = "expected every deployment at its wanted generation, got some that are still loading; ask again"

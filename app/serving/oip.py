@@ -28,7 +28,7 @@ from app.serving.engine import Overloaded, TooLate
 from app.serving.snapshot import Choice
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
 from app.zoo import deployments
-from app.zoo.errors import NotFound, ZooError
+from app.zoo.errors import NotFound, NotLoaded, ZooError
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("logits", "probabilities")
@@ -54,6 +54,8 @@ def answer_error(error: Exception) -> Response:
         return _error(400, str(error))
     if isinstance(error, NotFound):
         return _error(404, str(error))
+    if isinstance(error, NotLoaded):
+        return _error(503, str(error), {"Retry-After": "1"})
     if isinstance(error, ZooError):
         return _error(400, str(error))
     if isinstance(error, Overloaded):
@@ -193,6 +195,7 @@ def _change(request: Request, name: str, work: Callable[..., deployments.Change]
     with registry.zoo.seen_by(caller_of(request)).database.write() as session:
         generation = work(session, deployment, module).deployment.generation
     registry.sync(place(request, deployment))
+    registry.check_loaded(place(request, deployment), generation)
     refusal = registry.refusal(place(request, deployment), generation)
     return _json({}) if refusal is None else _error(400, refusal.detail)
 

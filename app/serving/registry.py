@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 
 from app.serving import metrics
 from app.serving.engine import Engine
+from app.serving.passing import is_passing, seen_through
 from app.serving.programs import Branch, Mode, Trunk, put_together
+from app.serving.reports import Report, Reports
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.zoo import deployments, desired, replicas, signatures
+from app.zoo import desired, replicas, signatures
 from app.zoo.desired import DesiredDeployment, DesiredModule
-from app.zoo.errors import NotFound, ZooError
+from app.zoo.errors import NotFound, NotLoaded, ZooError
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
@@ -32,7 +34,7 @@ from pnc_core.errors import PncError
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
-"""A refused generation that is still wanted is tried again after this time."""
+"""A refused generation that is still wanted is tried again after this time; sooner where the reason passes by itself."""
 KEPT_GENERATIONS = 4
 """Generations of a deployment that can be asked for by number."""
 READ_AHEAD = 8
@@ -48,10 +50,12 @@ class Refusal:
     detail: str
     until: float
     """When to try again, on the monotonic clock."""
+    waits: int = 0
+    """How often it was put off for a passing reason; 0: it is refused."""
 
     def document(self) -> dict[str, Any]:
         """As the zoo's row keeps it."""
-        return {"code": self.code, "detail": self.detail}
+        return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
 
 
 class ModuleCache:
@@ -116,6 +120,9 @@ class Registry:
         self._unfit: set[tuple[str, str]] = set()
         """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
+        self._reports = Reports(zoo, self.replica, self._report)
+        self._trouble = ""
+        """Why the wanted state cannot be followed, so that it is said once."""
         self._changing = threading.Lock()
         self._loading = threading.Lock()
         """Not held while something that is loaded already is attached or detached."""
@@ -130,8 +137,14 @@ class Registry:
         """Stop following."""
         self._stop.set()
         self._thread.join()
-        with self.zoo.database.write() as session:
-            replicas.leave(session, self.replica)
+        try:
+            self._reports.catch_up()
+            with self.zoo.database.write() as session:
+                replicas.leave(session, self.replica)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("ended without a word: %s", _line(error))  # it falls silent, and is soon taken for dead
 
     def names(self, workspace: str) -> list[str]:
         """Of all that is served for a workspace."""
@@ -143,10 +156,13 @@ class Registry:
 
         Raises:
             NotFound: nothing is.
+            NotLoaded: nothing is yet, for a passing reason.
         """
         snapshot = self._snapshots.get(name)
         if snapshot is None:
             refusal = self._refusals.get(name)
+            if refusal is not None and refusal.waits:
+                raise NotLoaded(refusal.detail)
             why = f"; {refusal.detail}" if refusal else "; make it with PUT /v1/deployments/<name>"
             raise NotFound(f"expected a served deployment, got none named {name!r:.80}{why}")
         if generation is None or generation == snapshot.generation:
@@ -175,10 +191,20 @@ class Registry:
     def refusal(self, name: str, generation: int) -> Refusal | None:
         """Why a generation is not served, if it was refused; also when it is no longer wanted."""
         refusal = self._refusals.get(name)
-        return refusal if refusal is not None and refusal.generation == generation else None
+        return refusal if refusal is not None and (refusal.generation, refusal.waits) == (generation, 0) else None
+
+    def check_loaded(self, name: str, generation: int) -> None:
+        """See that a generation does not wait for a passing reason to pass.
+
+        Raises:
+            NotLoaded: it does.
+        """
+        refusal = self._refusals.get(name)
+        if refusal is not None and refusal.generation == generation and refusal.waits:
+            raise NotLoaded(refusal.detail)
 
     def settled(self) -> bool:
-        """Is every wanted generation served or refused?"""
+        """Is every wanted generation served or refused, or waits for what is away?"""
         with self.zoo.database.read() as session:
             wanted = desired.deployments(session)
         return all(self._is_settled(d) for d in wanted)
@@ -199,20 +225,25 @@ class Registry:
         started = time.monotonic()
         try:
             snapshot = self._built(wanted)
-        except (PncError, ZooError) as error:
-            self._refuse(wanted, error.code, str(error))
         except Exception as error:
-            log.exception("%s: cannot serve generation %d", wanted.name, wanted.generation)
+            self._decline(wanted, seen_through(self.zoo.store, error))
+            return
+        self._publish(snapshot)
+        metrics.SWAP_SECONDS.observe(time.monotonic() - started)
+        self._reports.tell(Report(wanted.name, wanted.version_id, wanted.generation))
+        about = {"deployment": wanted.name, "generation": wanted.generation}
+        log.info("serving it, with %d modules", len(wanted.modules), extra=about)
+
+    def _decline(self, wanted: DesiredDeployment, error: Exception) -> None:
+        """Refuse a generation for what is wrong with it, or put it off for what passes by itself."""
+        if is_passing(error):
+            self._put_off(wanted, error)
+        elif isinstance(error, (PncError, ZooError)):
+            self._refuse(wanted, error.code, str(error))
+        else:
+            log.error("%s: cannot serve generation %d", wanted.name, wanted.generation, exc_info=error)
             detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
             self._refuse(wanted, "internal_error", detail)
-        else:
-            self._publish(snapshot)
-            metrics.SWAP_SECONDS.observe(time.monotonic() - started)
-            with self.zoo.database.write() as session:
-                deployments.observe(session, wanted.name, wanted.generation)
-                self._report(session)
-            about = {"deployment": wanted.name, "generation": wanted.generation}
-            log.info("serving it, with %d modules", len(wanted.modules), extra=about)
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot:
         with self.zoo.database.read() as session:
@@ -260,18 +291,34 @@ class Registry:
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
         self._snapshots[name] = snapshot
+        put_off = self._refusals.get(name)
+        if put_off is not None and put_off.generation == snapshot.generation:
+            del self._refusals[name]
         if before is not None:
             before.use.replace()
             self._earlier[name] = (before, *self._earlier.get(name, ()))[: KEPT_GENERATIONS - 1]
 
     def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
-        refusal = Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS)
+        self._note(wanted, Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS))
+
+    def _put_off(self, wanted: DesiredDeployment, error: Exception) -> None:
+        before = self._refusals.get(wanted.name)
+        waits = before.waits + 1 if before is not None and before.generation == wanted.generation else 1
+        until = time.monotonic() + min(RETRY_SECONDS, POLL_SECONDS * 2 ** min(waits, 10))
+        detail = (
+            f"expected to load generation {wanted.generation}, got for now: {_line(error)}; "
+            "it stays wanted and is tried again"
+        )
+        self._note(wanted, Refusal(wanted.generation, NotLoaded.code, detail, until, waits))
+
+    def _note(self, wanted: DesiredDeployment, refusal: Refusal) -> None:
         self._refusals[wanted.name] = refusal
         about = {"deployment": wanted.name, "generation": wanted.generation}
-        log.warning("refused (%s): %s", code, detail, extra=about)
-        with self.zoo.database.write() as session:
-            deployments.refuse(session, wanted.name, wanted.generation, refusal.document())
-            self._report(session)
+        if refusal.waits < 2:  # what is tried again and again is said once
+            word = "put off" if refusal.waits else "refused"
+            log.warning("%s (%s): %s", word, refusal.code, refusal.detail, extra=about)
+        told = Report(wanted.name, wanted.version_id, wanted.generation, refusal.document(), passes=refusal.waits > 0)
+        self._reports.tell(told)
 
     def _report(self, session: Session) -> None:
         observed = {name: Observation(snapshot.generation) for name, snapshot in list(self._snapshots.items())}
@@ -302,15 +349,33 @@ class Registry:
                 try:
                     self._loaded(deployment, trunk, module)
                 except (PncError, ZooError) as error:
+                    if is_passing(seen_through(self.zoo.store, error)):
+                        raise
                     self._unfit.add(key)
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
+    def follow(self) -> None:
+        """Go once through all that has to be done; what is away for a moment is said in one line, and once."""
+        try:
+            self.sync()
+            self._reports.catch_up()
+            self._beat()
+            self._read_ahead()
+        except Exception as error:
+            if not is_passing(seen_through(self.zoo.store, error)):
+                log.exception("cannot follow the wanted state; trying again")
+            elif self._trouble != type(error).__name__:
+                self._trouble = type(error).__name__
+                log.warning("cannot follow the wanted state for now, and trying again: %s", _line(error))
+        else:
+            self._trouble = ""
+
     def _poll(self) -> None:
         while not self._stop.is_set():
-            try:
-                self.sync()
-                self._beat()
-                self._read_ahead()
-            except Exception:
-                log.exception("cannot follow the wanted state; trying again")
+            self.follow()
             self._stop.wait(POLL_SECONDS)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

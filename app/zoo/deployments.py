@@ -281,6 +281,24 @@ def refuse(session: Session, name: str, generation: int, problem: dict[str, Any]
         revert(session, name, generation)
 
 
+def postpone(session: Session, name: str, generation: int, problem: dict[str, Any]) -> None:
+    """Report from the serving process: it cannot serve this generation yet, and goes on trying.
+
+    Nothing is taken back, and nobody is told. A generation that was never served still counts as
+    not worked on: it may yet be refused.
+    """
+    query = select(DeploymentRow).where(_named(session, name), DeploymentRow.deleted_at.is_(None))
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is not None and row.observed_generation == generation:
+        row.observed_problem, row.observed_at = problem, clock.now(session)
+
+
+def was_wanted(session: Session, name: str, generation: int, version_id: str) -> bool:
+    """Whether a deployment had this target at this generation."""
+    query = select(RevisionRow.version_id).join(DeploymentRow, RevisionRow.deployment_id == DeploymentRow.id)
+    return session.scalar(query.where(_named(session, name), RevisionRow.generation == generation)) == version_id
+
+
 def _named(session: Session, name: str) -> ColumnElement[bool]:
     workspace, bare = parted(name, workspace_of(session))
     return (DeploymentRow.workspace == workspace) & (DeploymentRow.name == bare)

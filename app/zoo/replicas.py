@@ -32,6 +32,11 @@ class Observation:
     problem: dict[str, Any] | None = None
     """Why it does not serve it."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether it goes on trying, since the reason is a passing one."""
+        return bool(self.problem and self.problem.get("passes"))
+
 
 def report(session: Session, replica: str, observed: Mapping[str, Observation]) -> None:
     """A replica is alive and serves this, by deployment name; rows of silent ones go."""
