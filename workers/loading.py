@@ -1,23 +1,29 @@
 """From objects in the store to networks and images in memory."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from app.zoo.images import decode_image
 from app.zoo.models import spec_of
+from app.zoo.parquet import Batch, ImageTable, Unreadable
 from app.zoo.store import verified_file
 from app.zoo.tables import DatasetRow, VersionRow
 from app.zoo.zoo import Zoo
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet
+from pnc_core.errors import DataError
 from pnc_core.networks import load_network
 
-ROWS = 1024
+Rows = NDArray[np.int64]
 
 
 def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]:
@@ -53,34 +59,84 @@ def load_images(
 
     Raises:
         ZooError: the object is gone, or its bytes have changed.
-        DataError: a row holds no image; the message names it.
+        DataError: the file cannot be read, its images are too many, or a row holds no image; the message names it.
+        MemoryError: the images cannot fit into this machine.
     """
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
-    images, labels = [], []
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
-        chosen = None if most is None else _sample(path, list(wanted) if labelled else None, most)
-        for number, label, raw in _rows(path, labelled):
-            if (label in wanted or not labelled) and (chosen is None or number in chosen):
-                images.append(torch.from_numpy(decode_image(raw, size, f"row {number}")))
-                labels.append(wanted[label] if labelled else 0)
-    return ImageSet(torch.stack(images), torch.tensor(labels, dtype=torch.int64), tuple(classes))
+        try:
+            table = ImageTable(path)
+            rows, labels = _chosen(table, wanted if labelled else None, most)
+            _check_size(dataset, len(rows), size, zoo.settings.max_pixel_bytes)
+            pixels = _decoded(table, rows, size)
+        except Unreadable as error:
+            raise DataError(f"dataset {dataset.id} ({dataset.name}): {error}; register the images again") from None
+    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(classes))
 
 
-def _sample(path: Path, labels: Sequence[int] | None, most: int) -> set[int]:
-    """Numbers of at most `most` rows, of some labels or of any, drawn with a seed of its own."""
-    if labels is None:
-        rows = np.arange(pq.read_metadata(path).num_rows)
+def _chosen(table: ImageTable, wanted: dict[int, int] | None, most: int | None) -> tuple[Rows, Rows]:
+    """Numbers of the rows with some labels (None: of all) in order, and their new labels.
+
+    At most `most` of them, drawn with a seed of its own.
+    """
+    if wanted is None:
+        rows = np.arange(table.rows)
+        labels = np.zeros_like(rows)
     else:
-        rows = np.flatnonzero(np.isin(pq.read_table(path, columns=["label"])["label"].to_numpy(), labels))
-    return {int(row) for row in np.random.default_rng(0).permutation(rows)[:most]}
+        found = [_with_labels(batch, [*wanted]) for batch in table.batches(images=False)]
+        rows = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in found)])
+        old = np.concatenate([np.empty(0, np.int64), *(labels for _, labels in found)])
+        labels = np.array([wanted[label] for label in old.tolist()], np.int64)
+    if most is None:
+        return rows, labels
+    places = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+    return rows[places], labels[places]
 
 
-def _rows(path: Path, labelled: bool) -> Iterator[tuple[int, int, bytes]]:
-    """Number, label (-1 where labels are not read, and perhaps not there) and bytes of every image."""
-    file = pq.ParquetFile(path)
-    number = 0
-    for batch in file.iter_batches(batch_size=ROWS, columns=["image", "label"] if labelled else ["image"]):
-        for row in batch.to_pylist():
-            image = row["image"] or {}
-            yield number, row.get("label", -1), image.get("bytes") or b""
-            number += 1
+def _with_labels(batch: Batch, wanted: list[int]) -> tuple[Rows, Rows]:
+    labels = _integers(batch.labels)
+    places = np.flatnonzero(np.isin(labels, wanted))
+    return batch.first + places, labels[places]
+
+
+def _integers(column: "pa.Array[Any] | None") -> Rows:
+    """-1 where there is none."""
+    return np.asarray(pc.fill_null(pc.cast(column, pa.int64(), safe=False), -1))
+
+
+def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], most: int) -> None:
+    needed = count * int(np.prod(size))
+    got = f"{count} images of {' x '.join(map(str, size))}, which are {needed} bytes"
+    if needed > most:
+        raise DataError(
+            f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {most} bytes, got {got}; "
+            "register fewer images, or raise PNC_MAX_PIXEL_BYTES"
+        )
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise MemoryError(f"dataset {dataset.id}: expected images that fit into {there} bytes of memory, got {got}")
+
+
+def _decoded(table: ImageTable, rows: Rows, size: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Pixels of some rows; equal files are decoded once."""
+    pixels = np.empty((len(rows), *size), np.uint8)
+    known: dict[bytes, int] = {}
+    done = 0
+    for batch in table.batches(labels=False):
+        if done == len(rows):
+            break
+        indices = _integers(batch.indices)
+        here: dict[int, int] = {}
+        while done < len(rows) and rows[done] < batch.first + len(indices):
+            index = int(indices[rows[done] - batch.first])
+            place = here.get(index)
+            if place is None:
+                raw = batch.values[index].as_py() if batch.values is not None and index >= 0 else b""
+                place = known.setdefault(blake2b(raw or b"", digest_size=16).digest(), done)
+                here[index] = place
+                if place == done:
+                    pixels[done] = decode_image(raw or b"", size, f"row {rows[done]}")
+            if place != done:
+                pixels[done] = pixels[place]
+            done += 1
+    return pixels

@@ -64,4 +64,4 @@ def _inspect(zoo: Zoo, body: wire.DatasetCreate) -> Contents:
     with zoo.database.read() as session:
         _, key = uploads.completed(session, body.upload)
     with zoo.store.open(key) as file:
-        return apart.inspect(file, body.classes, zoo.staging)
+        return apart.inspect(file, body.classes, zoo.staging, zoo.settings.max_dataset_bytes)

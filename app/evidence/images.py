@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from app.client.parquet import folder_rows
 from app.zoo.datasets import inspect
 from app.zoo.errors import ZooError
 from app.zoo.images import decode_image
+from app.zoo.parquet import ImageTable, Unreadable
 from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
 
-ROWS = 1024
 Row = tuple[str | None, str, bytes]
 """Class name (None: no label), what to call the image in messages, and the file's bytes."""
 
@@ -68,14 +67,10 @@ def _parquet(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         try:
             names = inspect(file).classes
-        except ZooError as error:
+            for batch in ImageTable(file).batches(labels=bool(names)):
+                labels = batch.labels.to_pylist() if batch.labels is not None else None
+                for number, index in enumerate(batch.indices.to_pylist() if batch.indices is not None else ()):
+                    raw = batch.values[index].as_py() if batch.values is not None and index is not None else None
+                    yield names[labels[number]] if labels else None, f"{path}: row {batch.first + number}", raw or b""
+        except (ZooError, Unreadable) as error:
             raise DataError(f"{path}: {error}") from None
-        number, columns = 0, ["image", "label"] if names else ["image"]
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS, columns=columns):
-            for row in batch.to_pylist():
-                yield (
-                    names[row["label"]] if names else None,
-                    f"{path}: row {number}",
-                    (row["image"] or {}).get("bytes") or b"",
-                )
-                number += 1

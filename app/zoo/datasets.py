@@ -2,7 +2,8 @@
 
 Columns `image` (a struct with `bytes`) and `label` (an integer); class names
 come from the schema's metadata or from the request. Without a column `label` the
-images have no labels, and the dataset no classes. Pixels are never read here.
+images have no labels, and the dataset no classes. Every row group is read once, so that what
+cannot be read is refused here and not in a job; pixels are never looked at.
 """
 
 import json
@@ -12,7 +13,6 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from app.zoo.errors import Invalid
 from app.zoo.ids import new_id
 from app.zoo.names import MAX_CLASS_NAME, check_name, is_class_name
 from app.zoo.pages import Page, Window, page
+from app.zoo.parquet import ImageTable, Unreadable, value_type
 from app.zoo.tables import DatasetRow
 
 MAX_CLASSES = 100_000
@@ -38,27 +39,28 @@ class Contents:
     counts: dict[str, int]
 
 
-def inspect(file: BinaryIO, classes: Sequence[str] | None = None) -> Contents:
+def inspect(file: BinaryIO, classes: Sequence[str] | None = None, most_bytes: int | None = None) -> Contents:
     """Check columns and labels and count images a class; call it outside any transaction.
 
     Args:
         file: The Parquet file.
         classes: Class names in the order of the labels, instead of those in the file.
+        most_bytes: So many bytes of images at most, unpacked; None: any number.
 
     Raises:
         Invalid: not Parquet, other columns, no or odd class names, too many images, or labels without a name.
     """
     try:
-        parquet = pq.ParquetFile(file)
-        labelled = _check_columns(parquet.schema_arrow)
-        if parquet.metadata.num_rows > MAX_ROWS:
-            got = f"expected at most {MAX_ROWS} images, got {parquet.metadata.num_rows}; split the file"
+        table = ImageTable(file)
+        labelled = _check_columns(table)
+        if table.rows > MAX_ROWS:
+            got = f"expected at most {MAX_ROWS} images, got {table.rows}; split the file"
             raise Invalid.at("/upload", "too_many_images", got)
         if not labelled:
-            return _unlabelled(parquet, classes)
-        names = _class_names(parquet.schema_arrow, classes)
-        return Contents(parquet.metadata.num_rows, names, _count(parquet, names))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            _check_unlabelled(classes)
+        names = _class_names(table.schema, classes) if labelled else ()
+        return Contents(table.rows, names, _count(table, names, most_bytes))
+    except (Unreadable, UnicodeDecodeError) as error:
         raise Invalid.at(
             "/upload", "invalid_parquet", f"expected a Parquet file, got one that fails: {error}; {_MAKER}"
         ) from None
@@ -121,20 +123,19 @@ def put_away(session: Session, dataset_id: str, archived: bool) -> DatasetRow:
     return row
 
 
-def _unlabelled(parquet: pq.ParquetFile, classes: Sequence[str] | None) -> Contents:
+def _check_unlabelled(classes: Sequence[str] | None) -> None:
     if classes is not None:
         detail = f"expected no `classes` for images without a column label, got {len(classes)}; leave them out"
         raise Invalid.at("/classes", "no_labels", detail)
-    return Contents(parquet.metadata.num_rows, (), {})
 
 
-def _check_columns(schema: pa.Schema) -> bool:
+def _check_columns(table: ImageTable) -> bool:
     """Whether there are labels."""
-    found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:400]
+    schema = table.schema
     expected = (
         "expected one column image: struct<bytes: binary, path: string> and one label: int64, or none without labels"
     )
-    problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {found}; {_MAKER}")
+    problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {table.columns}; {_MAKER}")
     labels = schema.names.count("label")
     if schema.names.count("image") != 1 or labels > 1:
         raise problem
@@ -143,8 +144,8 @@ def _check_columns(schema: pa.Schema) -> bool:
         raise problem
     if labels and not pa.types.is_integer(schema.field("label").type):
         raise problem
-    kind = image.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    kind = value_type(image.field("bytes").type)
+    if not any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
         raise problem
     return labels == 1
 
@@ -183,18 +184,25 @@ def _names_in_schema(schema: pa.Schema) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _count(parquet: pq.ParquetFile, names: tuple[str, ...]) -> dict[str, int]:
+def _count(table: ImageTable, names: tuple[str, ...], most_bytes: int | None) -> dict[str, int]:
+    """Images of each class; labels are read first, which is cheap."""
     totals = [0] * len(names)
-    for batch in parquet.iter_batches(columns=["label"]):
-        for label, count in _tally(batch.column(0)):
+    for batch in table.batches(images=False) if names else ():
+        for label, count in _tally(batch.labels):
             if label is None or not 0 <= label < len(names):
                 detail = f"expected labels from 0 to {len(names) - 1}, got {label} in {count} rows; name every class"
                 raise Invalid.at("/upload", "invalid_labels", detail)
             totals[label] += count
+    unpacked = 0
+    for batch in table.batches(labels=False):
+        unpacked += batch.new_bytes
+        if most_bytes is not None and unpacked > most_bytes:
+            detail = f"expected at most {most_bytes} bytes of images, unpacked, got more; split the file"
+            raise Invalid.at("/upload", "too_many_bytes", f"{detail}, or raise PNC_MAX_DATASET_BYTES")
     return dict(zip(names, totals, strict=True))
 
 
-def _tally(labels: "pa.Array[Any]") -> Iterator[tuple[int | None, int]]:
+def _tally(labels: "pa.Array[Any] | None") -> Iterator[tuple[int | None, int]]:
     """Each label and how often it occurs, counted without an object a row."""
     tally = pc.value_counts(labels)
     yield from zip(tally.field("values").to_pylist(), tally.field("counts").to_pylist(), strict=True)

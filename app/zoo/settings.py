@@ -114,6 +114,10 @@ class Settings(BaseSettings):
     """How much the processes say on standard error."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
     """Largest file that can be uploaded."""
+    max_dataset_bytes: int = Field(64 * 1024**3, gt=0)
+    """Bytes that a dataset's images may take once they are unpacked; equal ones of a small row group count once."""
+    max_pixel_bytes: int = Field(64 * 1024**3, gt=0)
+    """Bytes that the decoded images of a job may take; they lie in memory at once."""
     max_image_bytes: int = Field(20 * 1024**2, gt=0)
     """Largest image that a prediction accepts."""
     max_body_bytes: int = Field(4 * 1024**2, gt=0)

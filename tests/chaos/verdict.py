@@ -28,6 +28,8 @@ class Verdict:
     """Writes with a lease that was lost and that went through all the same."""
     digest_mismatches: int
     """Bundles that are not what an undisturbed job makes."""
+    taken_away: int = 0
+    """Deployments that nobody has deleted and that are gone, or are not served again."""
 
     @property
     def clean(self) -> bool:

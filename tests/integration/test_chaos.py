@@ -1,4 +1,4 @@
-"""A short form of `make chaos`: the parts that hold jobs die, each once."""
+"""A short form of `make chaos`: the parts that hold jobs die, each once, and the report of a deployment is lost."""
 
 import json
 import subprocess
@@ -6,19 +6,19 @@ import sys
 
 import pytest
 
-KINDS = "worker,postgres,redis,freeze,runner"
+KINDS = "worker,postgres,redis,freeze,runner,unreported"
 ATTEMPTS = 4
 """One more than there are faults that use one (worker, freeze, runner): all may hit one job before it gets anywhere."""
 
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_doubled_or_different_when_parts_die() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--faults", "5", "--every", "1", "--workers", "2"]
+    command = [sys.executable, "-m", "tests.chaos", "--faults", "6", "--every", "1", "--workers", "2"]
     command += ["--kinds", KINDS, "--attempts", str(ATTEMPTS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     assert last.startswith("CHAOS "), done.stderr[-3000:]
     found = json.loads(last.removeprefix("CHAOS "))
-    assert found.pop("faults") == 5
+    assert found.pop("faults") == 6
     assert found.pop("jobs") >= 2
     assert set(found.values()) == {0}, done.stderr[-3000:]

@@ -110,7 +110,7 @@ def test_a_dataset_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: 
     with path.open("rb") as file:
         done = subprocess.run(
             [sys.executable, "-c", program, str(file.fileno())],
-            input=b"null",
+            input=b"[null, null]",
             capture_output=True,
             pass_fds=[file.fileno()],
             timeout=60,
