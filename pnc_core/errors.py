@@ -19,6 +19,9 @@ Every message says what was expected, what was got and what to do. `code` is
 stable and machine-readable; the HTTP API repeats it.
 """
 
+import errno
+import os
+
 
 class PncError(Exception):
     """Base of all errors the library raises on purpose."""
@@ -102,3 +105,16 @@ class Cancelled(PncError):
     """The caller's cancel callback asked to stop."""
 
     code = "cancelled"
+
+
+_NO_MEMORY = ("can't allocate memory", os.strerror(errno.ENOMEM).lower())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a device: nothing need be wrong with what was worked on.
+
+    Torch's allocator for processors has no error of its own, and the kernel's refusal may come as any error.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error).lower() for words in _NO_MEMORY)

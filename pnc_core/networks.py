@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pnc_core.config import NetworkSpec
-from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch
+from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch, is_out_of_memory
 from pnc_core.tensorfile import read_header
 from pnc_core.vision import timm_package, torchvision_models
 
@@ -213,7 +213,7 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     except TypeError as error:
         raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None
     except (AssertionError, ValueError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, ConfigError) or is_out_of_memory(error):
             raise
         raise NetworkError(
             f"{spec.architecture}: expected one that builds on {device!r} for input_size {spec.input_size}, got {error}"

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pnc_core.axes import channel_axes, patch_grids
 from pnc_core.config import NetworkSpec
 from pnc_core.cost import count_macs
-from pnc_core.errors import NetworkError, PositionError
+from pnc_core.errors import NetworkError, PositionError, is_out_of_memory
 from pnc_core.naming import Names, position_name
 
 INPUT = "input"
@@ -202,6 +202,8 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     except NetworkError:
         raise
     except Exception as error:  # tracing runs the network's own code: anything may come out
+        if is_out_of_memory(error):
+            raise
         raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
     _check_logits(graph_module, shapes, spec)
     positions = _positions(graph_module, shapes)

@@ -1,12 +1,13 @@
 """Waiting out a database or store that is away for a moment."""
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from app.zoo.errors import Misconfigured
 
 PATIENCE_SECONDS = 60
-UNREACHABLE = (DBAPIError, Misconfigured, OSError)
+UNREACHABLE = (DBAPIError, Misconfigured, OSError, PoolTimeout)
 """What is worth another try: nothing about the row itself is wrong."""
 
 patient = retry(

@@ -4,7 +4,6 @@ No broker and no Celery in here. What this module imports is imported once, befo
 it may start a thread or touch an accelerator while it is imported.
 """
 
-import errno
 import logging
 import os
 import resource
@@ -31,14 +30,14 @@ from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.models import Accuracy
 from app.zoo.settings import Settings
-from app.zoo.store import key_of
+from app.zoo.store import key_of, seen_through
 from app.zoo.tables import JobRow, StepRow, VersionRow
 from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone, work_out
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.data import ImageSet
-from pnc_core.errors import Cancelled, PncError
+from pnc_core.errors import Cancelled, PncError, is_out_of_memory
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.identity import fingerprint
 from pnc_core.job import Progress, Watch
@@ -56,7 +55,6 @@ tracing.load()
 log = logging.getLogger(__name__)
 OOM_SCORE = 500
 """Where memory runs out, the kernel shall end the job and not who watches it, whose score is 0."""
-_NO_MEMORY = ("can't allocate memory", os.strerror(errno.ENOMEM).lower())
 REPORT_SECONDS = 0.5
 """Plain progress is written at most this often; trials always are."""
 REASONS = (PncError, Invalid, NotFound)
@@ -72,6 +70,7 @@ def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: 
     try:
         facts = _facts(zoo, version)
     except REASONS as error:
+        _check_passing(zoo, error)
         with zoo.database.write() as session:
             validation.reject_version(session, lease, problem(error))
         return
@@ -106,6 +105,7 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
         checkpoints.flush()
         return
     except REASONS as error:
+        _check_passing(zoo, error)
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
@@ -134,6 +134,17 @@ def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
             steps.crashed(session, lease)
         return
     checkpoints.finish(lease, state)
+
+
+def _check_passing(zoo: Zoo, error: Exception) -> None:
+    """See that an error is the row's own before the row ends with it.
+
+    Raises:
+        StoreUnavailable: the whole store is gone, and not one object of it.
+    """
+    seen = seen_through(zoo.store, error)
+    if seen is not error:
+        raise seen from None
 
 
 def _watch(job_id: str, lease: Lease) -> Watch:
@@ -304,10 +315,8 @@ def _work(kind: str, lease: Lease, settings: Settings, stopped: Callable[[], boo
 
 def _exit_code(error: Exception) -> int | None:
     """What to tell the supervisor; None: nothing is known of this error."""
-    # torch's allocator for processors has no error of its own, and the kernel's refusal may come as any OSError:
-    # taken for a store that is away, it would be tried again for ever.
-    said = str(error).lower()
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY):
+    # The kernel's refusal may come as any OSError: taken for a store that is away, it would be tried again for ever.
+    if is_out_of_memory(error):
         return endings.OUT_OF_MEMORY
     return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 

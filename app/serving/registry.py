@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.serving import metrics
 from app.serving.engine import Engine
-from app.serving.passing import is_passing, seen_through
+from app.serving.passing import is_passing
 from app.serving.programs import Branch, Mode, Trunk, put_together
 from app.serving.reports import Report, Reports
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
@@ -27,7 +27,7 @@ from app.zoo.errors import NotFound, NotLoaded, ZooError
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
-from app.zoo.store import verified_file
+from app.zoo.store import seen_through, verified_file
 from app.zoo.zoo import Zoo
 from pnc_core.errors import PncError
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from app.zoo.errors import DigestMismatch, NotFound, Problem
+from app.zoo.errors import DigestMismatch, NotFound, Problem, StoreUnavailable
 
 CHUNK = 1024 * 1024
 """Bytes that are read and hashed at once."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_FUTURE = -3600.0
+"""An age that every object has, however clocks differ."""
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
 
 
@@ -117,6 +119,25 @@ def is_key(text: str) -> bool:
 def lost(key: str) -> NotFound:
     """The error that an object is not there."""
     return NotFound(f"expected the object {key}, got none; the store has lost it, upload it again")
+
+
+def seen_through(store: Store, error: Exception) -> Exception:
+    """The error itself, or what it really means.
+
+    A store that holds nothing at all has not lost one object: a disk that is not mounted looks like that.
+
+    Args:
+        store: Where an object was looked for.
+        error: What came of it.
+    """
+    if not isinstance(error, NotFound):
+        return error
+    try:
+        if next(iter(store.older_than(_FUTURE)), None) is not None:
+            return error
+    except OSError as away:
+        return away
+    return StoreUnavailable(f"expected objects in the object store, got an empty one; is it the right one? ({error})")
 
 
 def copy_hashed(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, int]:
