@@ -34,7 +34,7 @@ from pnc_core.errors import PncError
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
-"""A refused generation that is still wanted is tried again after this time; sooner where the reason passes by itself."""
+"""A refused generation that is still wanted is tried again after this time, one that was put off sooner."""
 KEPT_GENERATIONS = 4
 """Generations of a deployment that can be asked for by number."""
 READ_AHEAD = 8

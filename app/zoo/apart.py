@@ -29,9 +29,7 @@ MEMORY = 2 * 1024**3
 _NEEDED = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
-def inspect(
-    file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_bytes: int | None = None
-) -> Contents:
+def inspect(file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_bytes: int | None = None) -> Contents:
     """Check a Parquet file and count its images; see `datasets.inspect`.
 
     Args:

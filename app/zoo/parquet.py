@@ -131,7 +131,9 @@ class ImageTable:
         with _blamed(f"{self._where(group)}, column {_BYTES}"):
             row_group = self._plain.metadata.row_group(group)
             parts = (row_group.column(number) for number in range(row_group.num_columns))
-            size = max((int(part.total_uncompressed_size) for part in parts if part.path_in_schema == _BYTES), default=0)
+            size = max(
+                (int(part.total_uncompressed_size) for part in parts if part.path_in_schema == _BYTES), default=0
+            )
         if size <= BATCH_BYTES:
             return True, SMALL_ROWS
         return False, max(1, min(LARGE_ROWS, BATCH_BYTES * max(1, row_group.num_rows) // size))

@@ -175,9 +175,7 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
             chaos.configs = [replace(config, **SHORT) for config in CONFIGS]
         chaos.learn()
         done = disturb(chaos, faults, kinds, given.faults, given.jobs, given.every, dice)
-        verdict = replace(
-            judge(chaos.zoo, chaos.wanted, chaos.leases.values()), taken_away=len(faults.taken_away)
-        )
+        verdict = replace(judge(chaos.zoo, chaos.wanted, chaos.leases.values()), taken_away=len(faults.taken_away))
         for line in losses(chaos.zoo, chaos.wanted):
             console.print(line)
     return {"faults": done, "jobs": len(chaos.wanted), **asdict(verdict)}, verdict

@@ -16,8 +16,13 @@ import torch
 from app.client import ApiError, Client, Dataset, VersionRejected
 from app.client.parquet import write_parquet
 from app.demo import DIGITS, Material, png
+from app.zoo import datasets
+from app.zoo.datasets import Contents
+from app.zoo.settings import Settings
+from app.zoo.zoo import open_zoo
 from pnc_core import CloneConfig, NetworkSpec
 from tests.integration.conftest import Up
+from tests.unit.zoo import parquets, seeds
 
 CONFIG = CloneConfig(classes=("7", "8"))
 
@@ -180,6 +185,34 @@ def test_a_row_that_is_no_image_fails_the_job_and_names_the_row(
     assert job.problem["code"] == "invalid_data"
     assert f"row {place}" in job.problem["detail"]
     assert "expected" in job.problem["detail"]
+
+
+def test_parquet_that_cannot_be_read_is_refused_with_row_group_and_column(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "broken.parquet"
+    path.write_bytes(parquets.broken_page("image.bytes", DIGITS))
+    with pytest.raises(ApiError) as refused:
+        client.datasets.push(path)
+    assert (refused.value.status, refused.value.errors[0].code) == (422, "invalid_parquet")
+    assert "row group 1 of 3, column image.bytes" in refused.value.detail
+
+
+def test_a_dataset_that_nobody_can_read_ends_its_job_once(service: Up, client: Client, dataset: Dataset) -> None:
+    """As one does that was registered before files were read whole."""
+    content = parquets.broken_page("image.bytes", DIGITS)
+    zoo = open_zoo(Settings(data_dir=service.data_dir))
+    with zoo.database.write() as session:
+        upload = seeds.upload(session, zoo, content)
+        contents = Contents(90, DIGITS, dict.fromkeys(DIGITS, 9))
+        broken = datasets.register(session, name="broken", upload_id=upload.id, contents=contents).id
+    zoo.close()
+    job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", broken, CONFIG).id)
+    assert (job.state, job.attempts) == ("failed", 0)
+    assert job.problem is not None
+    assert job.problem["code"] == "invalid_data"
+    for part in (broken, "row group 1 of 3", "column image.bytes"):
+        assert part in job.problem["detail"]
+    states = [e.state for e in client.jobs.events(job.id) if e.type == "state"]
+    assert states == ["queued", "running", "failed"]
 
 
 def test_a_prediction_of_something_that_is_no_image_is_refused(

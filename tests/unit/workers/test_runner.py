@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import stop_after_attempt
 
 from app.zoo import events, jobs, leases, models, modules, runs, validation
 from app.zoo.directory import DirectoryStore
-from app.zoo.errors import LeaseLost, Misconfigured
+from app.zoo.errors import LeaseLost, Misconfigured, StoreUnavailable
 from app.zoo.leases import Lease
 from app.zoo.models import Accuracy
 from app.zoo.pages import Window
@@ -218,6 +219,7 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), endings.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
         (OSError(12, "Cannot allocate memory"), endings.OUT_OF_MEMORY),
+        (PoolTimeout("QueuePool limit reached"), endings.UNREACHABLE),
         (OSError(28, "No space left on device"), endings.UNREACHABLE),
         (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
         (ValueError("a defect of ours"), None),
@@ -225,3 +227,21 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
 )
 def test_the_supervisor_is_told_why_a_process_ends(error: Exception, code: int | None) -> None:
     assert _exit_code(error) == code
+
+
+def test_a_store_that_is_gone_as_a_whole_ends_nothing(zoo: Zoo, lease: Lease) -> None:
+    """A disk that is not mounted looks like an empty directory; one object that is lost is another matter."""
+    with zoo.database.write() as session:
+        seeds.version(session, zoo, "unchecked", status="validating", value=9)
+        unchecked = validation.claim_validation(session, "worker")
+    assert unchecked is not None
+    root = zoo.settings.data_dir / "objects"
+    away = root.rename(root.with_name("elsewhere"))
+    root.mkdir()
+    for work in (lambda: run_job(zoo, lease, lambda: False), lambda: check_version(zoo, unchecked)):
+        with pytest.raises(StoreUnavailable, match="empty one") as failed:
+            work()
+        assert _exit_code(failed.value) == endings.UNREACHABLE
+    assert state(zoo, lease) == "running"
+    root.rmdir()
+    away.rename(root)

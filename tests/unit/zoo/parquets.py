@@ -52,10 +52,10 @@ def bomb(rows: int = 600) -> bytes:
     return repeated(rows, [picture(MEGAPIXEL)])
 
 
-def broken_page(column: str) -> bytes:
+def broken_page(column: str, classes: tuple[str, ...] = ("a", "b")) -> bytes:
     """Three row groups, and noise in the middle of a compressed page of the second one."""
     images = pa.array([picture(40, shade) for shade in range(90)], pa.binary())
-    raw = bytearray(written(table(images), row_group_size=30, compression="zstd", use_dictionary=False))
+    raw = bytearray(written(table(images, classes), row_group_size=30, compression="zstd", use_dictionary=False))
     chunk = pq.read_metadata(io.BytesIO(raw)).row_group(1).column({"image.bytes": 0, "label": 2}[column])
     end = chunk.data_page_offset + chunk.total_compressed_size
     raw[end - 30 : end] = b"\xff" * 30

@@ -18,9 +18,7 @@ from tests.unit.zoo import parquets
 MB = 1024**2
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [pytest.param(c, s, id=n) for n, c, s in parquets.unreadable()]
-)
+@pytest.mark.parametrize(("content", "said"), [pytest.param(c, s, id=n) for n, c, s in parquets.unreadable()])
 def test_what_cannot_be_read_is_refused_with_row_group_and_column(content: bytes, said: str) -> None:
     with pytest.raises(Invalid) as refused:
         datasets.inspect(io.BytesIO(content))
