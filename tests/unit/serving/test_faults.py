@@ -1,4 +1,4 @@
-"""Faults that pass by themselves take nothing away: what was served is served again, and what is wanted stays wanted."""
+"""Faults that pass by themselves take nothing away: what was served is served again, what is wanted stays wanted."""
 
 import errno
 import time

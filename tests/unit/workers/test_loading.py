@@ -93,7 +93,7 @@ def test_too_many_pixels_are_refused_before_one_is_decoded(
 ) -> None:
     zoo = seeds.new_zoo(tmp_path, max_pixel_bytes=90 * 192 - 1)
     dataset = registered(zoo, mixed())
-    with pytest.raises(DataError, match="17280 bytes.*PNC_MAX_PIXEL_BYTES"):
+    with pytest.raises(DataError, match=r"17280 bytes.*PNC_MAX_PIXEL_BYTES"):
         load_images(zoo, dataset, ("a", "b"), SIZE)
     assert decoded == []
     real = loading.os.sysconf

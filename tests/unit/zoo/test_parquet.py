@@ -28,7 +28,7 @@ def test_what_cannot_be_read_is_refused_with_row_group_and_column(content: bytes
 
 
 def test_a_child_of_little_memory_refuses_it_in_the_same_words(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="row group 1 of 3, column image.bytes"):
+    with pytest.raises(Invalid, match=r"row group 1 of 3, column image\.bytes"):
         apart.inspect(io.BytesIO(parquets.broken_page("image.bytes")), None, tmp_path)
 
 
