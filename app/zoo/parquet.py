@@ -122,7 +122,7 @@ class ImageTable:
                     return
                 # By its name: a column `label.more` beside `label` is read as well.
                 column = batch.column(batch.schema.names.index(name.partition(".")[0]))
-                read = column.flatten()[0] if pa.types.is_struct(column.type) else column
+                read = column.flatten()[0] if isinstance(column, pa.StructArray) else column
                 read.validate()
             yield read
 
