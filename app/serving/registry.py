@@ -135,7 +135,7 @@ class Registry:
 
     def names(self, workspace: str) -> list[str]:
         """Of all that is served for a workspace."""
-        served = (parted(name) for name in self._snapshots)
+        served = (parted(name) for name in list(self._snapshots))  # another thread may add to it meanwhile
         return sorted(bare for owner, bare in served if owner == workspace)
 
     def get(self, name: str, generation: int | None = None) -> Snapshot:

@@ -93,13 +93,16 @@ def completed(
         session: A writing session, if the upload is to be kept.
         upload_id: The upload.
         pointer: Where the request names it.
-        keep: Nobody removes it until the transaction ends, in which another row comes to name its object.
+        keep: Nobody removes it until the transaction ends, in which another row comes to name its object; from then
+            on it counts as used.
 
     Raises:
         Invalid: there is none with this id, or it is not complete.
     """
-    row = session.get(UploadRow, upload_id, with_for_update={"read": True} if keep else None)
+    row = session.get(UploadRow, upload_id, with_for_update={"key_share": True} if keep else None)
     if row is None or row.key is None:
         got = "none with this id" if row is None else "an open one"
         raise Invalid.at(pointer, "upload_not_complete", f"expected a complete upload, got {got}: {upload_id!r:.80}")
+    if keep:
+        row.used_at = row.used_at or clock.now(session)
     return row, row.key

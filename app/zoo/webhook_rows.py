@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.zoo.clock import utc_now
@@ -42,6 +42,13 @@ class DeliveryRow(Owned, Leased, Base):
         CheckConstraint(f"state IN ({', '.join(repr(s) for s in DELIVERY_STATES)})", name="state"),
         Index(None, "state", "due_at"),
         Index(None, "webhook_id", "id"),
+        Index(None, "webhook_id", "state", "due_at"),
+        Index(
+            "ix_webhook_deliveries_leased",
+            "webhook_id",
+            postgresql_where=text("lease_worker IS NOT NULL"),
+            sqlite_where=text("lease_worker IS NOT NULL"),
+        ),
     )
 
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
@@ -51,7 +58,7 @@ class DeliveryRow(Owned, Leased, Base):
     state: Mapped[str] = mapped_column(default="waiting")
     due_at: Mapped[datetime] = mapped_column(default=utc_now())
     """Not to be tried before."""
-    since: Mapped[datetime] = mapped_column(default=utc_now())
+    since: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
     """When it was written, or asked for again."""
     tries: Mapped[int] = mapped_column(default=0)
     """How often an answer was waited for."""
