@@ -24,7 +24,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import holding, jobs, rules, runs, steps, tracing, validation
+from app.zoo import holding, jobs, rules, runs, steps, tracing, troubles, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
@@ -309,6 +309,8 @@ def _exit_code(error: Exception) -> int | None:
     said = str(error).lower()
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY):
         return endings.OUT_OF_MEMORY
+    if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in said:
+        return endings.NO_SPACE
     return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 
 

@@ -29,7 +29,7 @@ from app.serving.engine import Overloaded, TooLate
 from app.serving.snapshot import Choice, Snapshot
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
 from app.zoo import deployments
-from app.zoo.errors import NotFound, ZooError
+from app.zoo.errors import NoSpace, NotFound, StoreUnavailable, ZooError
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("logits", "probabilities")
@@ -55,6 +55,8 @@ def answer_error(error: Exception) -> Response:
         return _error(400, str(error))
     if isinstance(error, NotFound):
         return _error(404, str(error))
+    if isinstance(error, StoreUnavailable):
+        return _error(507 if isinstance(error, NoSpace) else 503, str(error), {"Retry-After": "2"})
     if isinstance(error, ZooError):
         return _error(400, str(error))
     if isinstance(error, Overloaded):

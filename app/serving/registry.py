@@ -26,10 +26,12 @@ from app.zoo.ids import new_id
 from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
 from app.zoo.store import verified_file
+from app.zoo.troubles import Complaints
 from app.zoo.zoo import Zoo
 from pnc_core.errors import PncError
 
 log = logging.getLogger(__name__)
+_complain = Complaints(log)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time."""
@@ -311,6 +313,6 @@ class Registry:
                 self.sync()
                 self._beat()
                 self._read_ahead()
-            except Exception:
-                log.exception("cannot follow the wanted state; trying again")
+            except Exception as error:
+                _complain("cannot follow the wanted state; trying again", error)
             self._stop.wait(POLL_SECONDS)

@@ -21,6 +21,7 @@
     │   └── QuotaExceeded         more than the workspace may have
     ├── LeaseLost                 another worker, or the sweeper, has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses
+    │   └── NoSpace               there is no room left to write to
     └── Misconfigured             a setting leads nowhere
 
 Every message says what was expected, what was got and what to do. `code` is
@@ -197,6 +198,12 @@ class StoreUnavailable(ZooError, OSError):
     """The object store does not answer, or refuses; the same may work in a moment."""
 
     code = "store_unavailable"
+
+
+class NoSpace(StoreUnavailable):
+    """There is no room left to write to: on a disk, in a quota, or in a bucket."""
+
+    code = "insufficient_storage"
 
 
 class Misconfigured(ZooError, ValueError):

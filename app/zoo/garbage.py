@@ -147,7 +147,7 @@ def _remove_object(zoo: Zoo, key: str, seconds: float) -> bool:
 
 
 def take(zoo: Zoo, key: str) -> bool:
-    """Remove at once an object that a row has just given up, unless another row names it.
+    """Remove at once an object that a row has just given up, unless another row names it, of whichever workspace.
 
     Returns:
         Whether there is nothing left to do; else somebody holds the object, or the store does not

@@ -144,18 +144,22 @@ def is_due(session: Session) -> bool:
 
 
 def claim(session: Session, worker: str) -> tuple[Lease, Letter] | None:
-    """Take the oldest message of the webhook that has waited longest, if one is due.
-
-    The webhook's row is locked until the transaction ends: of two workers that look at the same moment the second
-    passes it over. The message is then looked for by a statement of its own, which sees what the first has committed.
-    """
-    hook_id = session.scalar(_waiting_hooks().limit(1).with_for_update(skip_locked=True, key_share=True, of=WebhookRow))
-    claimed = None if hook_id is None else leases.claim(session, DeliveryRow, _free(hook_id), worker, LEASE_SECONDS)
+    """Take the oldest message of the webhook that has waited longest, if one is due."""
+    claimed = _claimed(session, worker)
     if claimed is None:
         return None
     lease, row = claimed
     hook = row.webhook
     return lease, Letter(row.id, hook.url, row.body, webhooks.secrets_of(session, hook), clock.now(session))
+
+
+def _claimed(session: Session, worker: str) -> tuple[Lease, DeliveryRow] | None:
+    """The webhook's row is locked until the transaction ends: who looks at the same moment passes it over.
+
+    The message is then looked for by a statement of its own, which sees what others have committed meanwhile.
+    """
+    hook_id = session.scalar(_waiting_hooks().limit(1).with_for_update(skip_locked=True, key_share=True, of=WebhookRow))
+    return None if hook_id is None else leases.claim(session, DeliveryRow, _free(hook_id), worker, LEASE_SECONDS)
 
 
 def settle(session: Session, lease: Lease, answer: Answer, patience: Patience) -> None:
