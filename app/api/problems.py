@@ -33,6 +33,7 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.LeaseLost, 409),
     (errors.NoSpace, 507),
     (errors.StoreUnavailable, 503),
+    (errors.Misconfigured, 503),
 )
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
@@ -86,8 +87,8 @@ def respond(
 
 async def _zoo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ZooError)
-    if isinstance(error, errors.StoreUnavailable):
-        _complain("the store cannot be used", error)
+    if isinstance(error, errors.StoreUnavailable | errors.Misconfigured):
+        _complain("a request cannot be answered", error)
     return refuse(request.scope, error)
 
 

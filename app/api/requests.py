@@ -118,6 +118,8 @@ class Reply:
     """An answer, or its JSON text."""
     status: int = 201
     location: str | None = None
+    is_secret: bool = False
+    """Whether it shows a secret, and is encrypted where it is kept for a repeated request."""
 
     @property
     def text(self) -> str:
@@ -144,11 +146,10 @@ class Once:
                 return _response(work(session))
             known = idempotency.recall(session, self.key, self.request_digest)
             if known is not None:
-                return _response(Reply(known.body, known.status, known.location))
+                return _response(Reply(idempotency.body_of(session, known), known.status, known.location))
             reply = work(session)
-            idempotency.remember(
-                session, self.key, self.request_digest, status=reply.status, location=reply.location, body=reply.text
-            )
+            kept = {"status": reply.status, "location": reply.location, "body": reply.text}
+            idempotency.remember(session, self.key, self.request_digest, is_secret=reply.is_secret, **kept)
             return _response(reply)
 
 

@@ -1,6 +1,7 @@
 """Objects as files of one directory: the store of the embedded service."""
 
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 from app.zoo import troubles
 from app.zoo.errors import StoreUnavailable
+from app.zoo.permissions import INCOMING, OTHERS, is_shared
 from app.zoo.store import Stored, checked_key, copy_hashed, key_of, lost, mismatch
 
 SETTING = "PNC_STORE_URL"
@@ -24,8 +26,10 @@ class DirectoryStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._incoming = root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
+        self._incoming = root / INCOMING
+        root.mkdir(parents=True, exist_ok=True)
+        self._is_shared = is_shared(root)
+        self._make(self._incoming)
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
         """See `Store.put`; the object appears whole or not at all."""
@@ -111,6 +115,15 @@ class DirectoryStore:
         """
         return self.root / checked_key(key)
 
+    def _make(self, directory: Path) -> None:
+        """A directory of the store; where its root is open to a group, so is all that lies in it."""
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            return
+        if self._is_shared:
+            directory.chmod(stat.S_IMODE(self.root.stat().st_mode) & ~OTHERS)
+
     def _stat(self, key: str) -> os.stat_result | None:
         path = self.path(key)
         with self._used():
@@ -134,8 +147,8 @@ class DirectoryStore:
         if target.exists():  # same digest, same bytes: objects never change
             target.touch()  # but it was put now, and is not garbage
             return
-        target.parent.mkdir(exist_ok=True)
-        incoming.chmod(0o444)
+        self._make(target.parent)
+        incoming.chmod(0o440 if self._is_shared else 0o400)
         incoming.replace(target)
         _sync_directory(target.parent)
 

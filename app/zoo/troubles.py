@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from app.zoo.errors import NoSpace, StoreUnavailable, ZooError
+from app.zoo.errors import Misconfigured, NoSpace, StoreUnavailable, ZooError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room is left: on the disk, in the user's quota, or below the limit of a file."""
@@ -77,7 +77,7 @@ def reason(error: BaseException) -> str | None:
     if isinstance(error, DBAPIError):
         return full_database(error) or _away_database(error)
     if isinstance(error, ZooError):
-        return str(error) if isinstance(error, OSError) else None
+        return str(error) if isinstance(error, OSError | Misconfigured) else None
     if isinstance(error, OSError) and (error.errno in FULL or error.errno in _AWAY):
         return f"{_strerror(error)}{f': {error.filename}' if error.filename else ''}"
     return None

@@ -22,10 +22,10 @@ class WebhookRow(Owned, Base):
     events: Mapped[list[str]]
     """Types of events that it wants; none: all."""
     enabled: Mapped[bool] = mapped_column(default=True)
-    secret: Mapped[str]
-    """Signs every message, so it cannot be kept as a digest."""
-    old_secret: Mapped[str | None]
-    """Signs beside the new one for a while after a rotation."""
+    sealed: Mapped[str] = mapped_column("secret")
+    """Its secret, encrypted: it signs every message, so it cannot be kept as a digest."""
+    sealed_old: Mapped[str | None] = mapped_column("old_secret")
+    """The one before, which signs beside the new one for a while after a rotation."""
     old_secret_until: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
     """First failure since the last success."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.zoo import permissions
 from app.zoo.bell import CeleryBell
 from app.zoo.db import Database, parse_url
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import Misconfigured
 from app.zoo.inbox import Inbox
 from app.zoo.keys import Caller
+from app.zoo.sealing import sealer_of
 from app.zoo.settings import Settings
 from app.zoo.staging import Staging
 from app.zoo.store import Store
@@ -46,6 +48,7 @@ def open_zoo(settings: Settings) -> Zoo:
     Raises:
         Misconfigured: a setting leads nowhere; the message names it.
     """
+    permissions.begin(settings)
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
     try:
@@ -53,6 +56,13 @@ def open_zoo(settings: Settings) -> Zoo:
     except Misconfigured:
         store.close()
         raise
+    try:
+        database.sealer = sealer_of(settings, make=database.is_sqlite)
+    except Misconfigured:
+        database.close()
+        store.close()
+        raise
+    permissions.mend(settings)
     database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
     return Zoo(settings, database, store, inbox, staging)
 

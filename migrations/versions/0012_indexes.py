@@ -44,8 +44,8 @@ def upgrade() -> None:
         sqlite_where=LEASED,
     )
     op.create_index("ix_uploads_unused", "uploads", ["completed_at"], postgresql_where=UNUSED, sqlite_where=UNUSED)
-    used = " OR ".join(f"key IN (SELECT key FROM {table})" for table in ("bundles", "datasets", "model_versions"))
-    op.execute(f"UPDATE uploads SET used_at = completed_at WHERE {used}")  # noqa: S608 - our own words
+    for table in ("bundles", "datasets", "model_versions"):
+        op.execute(f"UPDATE uploads SET used_at = completed_at WHERE key IN (SELECT key FROM {table})")  # noqa: S608
 
 
 def downgrade() -> None:

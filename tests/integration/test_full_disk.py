@@ -1,4 +1,4 @@
-"""A disk that is full, and a store that has gone: told at once with the reason and in one line, and over when mended."""
+"""A disk that is full, and a store that has gone: told at once with the reason, in one line, and over when mended."""
 
 import hashlib
 import os
@@ -41,13 +41,49 @@ class Small:
         os.truncate(self.log, 0)
         return text
 
-    def ready(http: httpx.Client) -> bool:
+    def staged(self) -> list[str]:
+        return [p.name for p in (self.up.data_dir / "uploads").iterdir() if p.name.startswith("up_")]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    folder = tmp_path_factory.mktemp("small")
+    with small_disk(folder / "disk", 8) as disk:
+        with (folder / "log").open("a") as log, _stderr_to(log):
+            service = start_service(disk / "data")
+        yield Small(service, disk, folder / "log")
+        assert stop_service(service) == 0
+
+
+@contextmanager
+def _stderr_to(log: IO[str]) -> Iterator[None]:
+    """Processes that begin within the block write there."""
+    before = os.dup(2)
+    os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@pytest.fixture
+def http(small: Small) -> Iterator[httpx.Client]:
+    small.said()
+    with httpx.Client(base_url=small.up.url, timeout=60, trust_env=False) as client:
+        yield client
+
+
+def announce(http: httpx.Client, content: bytes) -> str:
+    body = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return str(http.post("/v1/uploads", json=body).raise_for_status().headers["location"])
+
+
+def ready(http: httpx.Client) -> bool:
     return http.get("/readyz").status_code == 200
 
 
-def test_an_upload_that_does_not_fit_is_507_and_leaves_nothing(
-    small: Small, http: httpx.Client
-) -> None:
+def test_an_upload_that_does_not_fit_is_507_and_leaves_nothing(small: Small, http: httpx.Client) -> None:
     large, little = bytes(12 * MEGABYTE), bytes(1000)
     where = announce(http, large)
     answer = http.put(f"{where}/content", content=large)
@@ -100,9 +136,7 @@ def test_a_full_disk_is_told_of_with_its_reason_and_is_over_when_there_is_room(
     assert http.post("/v1/models", json={"name": "after"}).status_code == 201
 
 
-def test_a_store_that_was_moved_away_is_not_ready_and_takes_nothing(
-    small: Small, http: httpx.Client
-) -> None:
+def test_a_store_that_was_moved_away_is_not_ready_and_takes_nothing(small: Small, http: httpx.Client) -> None:
     content = b"some bytes"
     where = announce(http, content)
     assert http.put(f"{where}/content", content=content).status_code == 204
