@@ -39,7 +39,6 @@ from app.api.wire.examples import add_examples
 from app.api.wire.problems import ProblemDocument, documented
 from app.zoo import tracing
 from app.zoo.settings import Settings
-from app.zoo.writability import Writability
 from app.zoo.zoo import open_zoo
 
 if TYPE_CHECKING:
@@ -111,7 +110,6 @@ def create_app(
         telemetry=_telemetry(tracing.begin("api")),
     )
     app.state.zoo = open_zoo(settings)
-    app.state.writability = Writability(app.state.zoo)
     app.state.admission = Admission(settings, app.state.zoo)
     app.state.gateway = Gateway(settings, serving_transport)
     app.state.pages = None

@@ -12,7 +12,6 @@ from app.api.scopes import PUBLIC, ScopedRoute, needs
 from app.api.wire.problems import documented
 from app.zoo import db, troubles
 from app.zoo.store import key_of
-from app.zoo.writability import Writability
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -34,14 +33,14 @@ def healthz() -> Any:
 @needs(PUBLIC)
 def readyz(request: Request, zoo: OpenZoo) -> Any:
     """Database, data directory and object store can be read and written."""
-    reason = _not_ready(zoo, request.app.state.writability)
+    reason = _not_ready(zoo)
     return Health(status="ready") if reason is None else _unready(request, reason)
 
 
-def _not_ready(zoo: OpenZoo, writability: Writability) -> str | None:
+def _not_ready(zoo: OpenZoo) -> str | None:
     try:
         zoo.store.size(key_of("0" * 64))
-        return db.outdated(zoo.database) or writability.problem()
+        return db.outdated(zoo.database) or zoo.writability.problem()
     except Exception as error:  # whatever it is, the answer is the same: not ready, and why
         return f"expected database and store to answer, got {troubles.reason(error) or type(error).__name__}"
 

@@ -2,27 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.zoo import troubles
-from app.zoo.errors import Misconfigured
-from app.zoo.zoo import Zoo
+from app.zoo.store import Store
 
 SECONDS = 3.0
 """How long an answer counts."""
 
 
 class Writability:
-    """Writes a few bytes to the data directory, beside the database's file and to the store, at most every few seconds.
+    """Writes a few bytes to directories and to the store, at most every few seconds.
 
     Args:
-        zoo: The open zoo.
+        places: Directories, and the settings that name them.
+        store: The object store.
         clock: Seconds that only go forward, for tests.
     """
 
-    def __init__(self, zoo: Zoo, clock: Callable[[], float] = time.monotonic) -> None:
-        self._zoo, self._clock = zoo, clock
+    def __init__(
+        self, places: Sequence[tuple[str, Path]], store: Store, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._places, self._store, self._clock = places, store, clock
         self._lock = threading.Lock()
         self._known: tuple[float, str | None] | None = None
 
@@ -34,15 +36,11 @@ class Writability:
             return self._known[1]
 
     def _look(self) -> str | None:
-        places: list[tuple[str, Path]] = [("PNC_DATA_DIR", self._zoo.staging)]
-        database = self._zoo.database.engine.url.database
-        if self._zoo.database.is_sqlite and database:
-            places.append(("PNC_DATABASE_URL", Path(database).parent))
         try:
-            for setting, directory in places:
+            for setting, directory in self._places:
                 with troubles.of_directory(directory, setting):
                     troubles.try_to_write(directory)
-            self._zoo.store.check_writable()
-        except (OSError, Misconfigured) as error:
+            self._store.check_writable()
+        except OSError as error:
             return str(error)
         return None

@@ -18,6 +18,7 @@ from app.zoo.sealing import sealer_of
 from app.zoo.settings import Settings
 from app.zoo.staging import Staging
 from app.zoo.store import Store
+from app.zoo.writability import Writability
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Zoo:
     """Takes the bytes of uploads."""
     staging: Path
     """Directory for files in the making, those of unfinished uploads among them."""
+    writability: Writability
+    """Whether database, store and staging can be written."""
 
     def seen_by(self, caller: Caller) -> "Zoo":
         """The same zoo as one caller may see it."""
@@ -64,7 +67,14 @@ def open_zoo(settings: Settings) -> Zoo:
         raise
     permissions.mend(settings)
     database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
-    return Zoo(settings, database, store, inbox, staging)
+    return Zoo(settings, database, store, inbox, staging, Writability(_places(database, staging), store))
+
+
+def _places(database: Database, staging: Path) -> list[tuple[str, Path]]:
+    """Directories that must be written to, and the settings that name them."""
+    file = database.engine.url.database if database.is_sqlite else None
+    beside = [("PNC_DATABASE_URL", Path(file).parent)] if file and file != ":memory:" else []
+    return [("PNC_DATA_DIR", staging), *beside]
 
 
 def _open_database(url: str) -> Database:
