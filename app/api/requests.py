@@ -148,8 +148,15 @@ class Once:
             if known is not None:
                 return _response(Reply(idempotency.body_of(session, known), known.status, known.location))
             reply = work(session)
-            kept = {"status": reply.status, "location": reply.location, "body": reply.text}
-            idempotency.remember(session, self.key, self.request_digest, is_secret=reply.is_secret, **kept)
+            idempotency.remember(
+                session,
+                self.key,
+                self.request_digest,
+                status=reply.status,
+                location=reply.location,
+                body=reply.text,
+                is_secret=reply.is_secret,
+            )
             return _response(reply)
 
 

@@ -31,8 +31,9 @@ def create_webhook(body: wire.WebhookCreate, once: DoOnce) -> Response:
     private = once.zoo.settings.webhook_private
 
     def work(session: Any) -> Reply:
-        given = {"url": body.url, "events": body.events, "description": body.description, "private": private}
-        row, secret = webhooks.create(session, **given)
+        row, secret = webhooks.create(
+            session, url=body.url, events=body.events, description=body.description, private=private
+        )
         return Reply(_with_secret(row, secret), location=f"/v1/webhooks/{row.id}", is_secret=True)
 
     return once(work)

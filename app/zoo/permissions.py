@@ -60,7 +60,7 @@ def store_directory(settings: Settings) -> Path | None:
 
 
 def is_shared(directory: Path) -> bool:
-    """Whether somebody has opened a directory to its group on purpose: no version of the service has ever done so."""
+    """Whether a directory is open to its group, as one is that several users share on purpose."""
     with suppress(OSError):
         return bool(directory.stat().st_mode & stat.S_IWGRP)
     return False

@@ -52,6 +52,7 @@ def open_zoo(settings: Settings) -> Zoo:
         Misconfigured: a setting leads nowhere; the message names it.
     """
     permissions.begin(settings)
+    permissions.mend(settings)
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
     try:
@@ -65,7 +66,6 @@ def open_zoo(settings: Settings) -> Zoo:
         database.close()
         store.close()
         raise
-    permissions.mend(settings)
     database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
     return Zoo(settings, database, store, inbox, staging, Writability(_places(database, staging), store))
 
