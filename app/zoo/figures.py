@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -48,7 +48,7 @@ def count(session: Session) -> Figures:
     )
     messages = select(DeliveryRow.state, func.count(), func.min(DeliveryRow.due_at)).group_by(DeliveryRow.state)
     told = {state: (number, due) for state, number, due in session.execute(messages)}
-    ended, trials, seconds = recent(session)
+    ended, trials, seconds = recent(session, now)
     return Figures(
         jobs=dict(session.execute(by_state).all()),
         versions=dict(session.execute(by_status).all()),
@@ -61,9 +61,9 @@ def count(session: Session) -> Figures:
     )
 
 
-def recent(session: Session) -> tuple[dict[str, int], int, float]:
+def recent(session: Session, now: datetime) -> tuple[dict[str, int], int, float]:
     """Attempts of the last hour by outcome, its trials, and their seconds together."""
-    since = clock.now(session) - timedelta(seconds=RECENT_SECONDS)
+    since = now - timedelta(seconds=RECENT_SECONDS)
     ended = select(AttemptRow.outcome, func.count()).where(AttemptRow.ended_at > since).group_by(AttemptRow.outcome)
     # Ids begin with the time: no index on a time of its own is needed.
     first = f"trl_{int((time.time() - RECENT_SECONDS) * 1000):012x}"

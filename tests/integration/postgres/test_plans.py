@@ -237,7 +237,7 @@ HOT: dict[str, Act] = {
     "submitting": reading(_submit),
     "uploads": writing(_upload),
     "keys": writing(_keys),
-    "attempts and trials of the last hour": reading(figures.recent),
+    "attempts and trials of the last hour": reading(lambda session: figures.recent(session, clock.now(session))),
 }
 
 
