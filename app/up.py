@@ -24,9 +24,11 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.admission import check_exposure
+from app.zoo import permissions
 from app.zoo.db import migrate
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import child_environment
+from app.zoo.secrets_at_rest import seal_all
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 
@@ -101,6 +103,7 @@ def running(settings: Settings) -> Iterator["Service"]:
     """
     with ExitStack() as stack:
         settings = _with_own_key(settings)
+        permissions.begin(settings)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_only_one(settings.data_dir))
         door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
@@ -214,14 +217,26 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UpError(f"expected {host}:{port} to be free, got {error.strerror}; choose another with --port") from None
 
 
-def prepare(settings: Settings) -> None:
-    """Open everything once here, where a message is still seen, and bring the schema up to date."""
+def prepare(settings: Settings, *, forget_secrets: bool = False) -> None:
+    """Open everything once here, where a message is still seen, and bring schema, permissions and secrets up to date.
+
+    Args:
+        settings: Of the whole service.
+        forget_secrets: Replace secrets that no key decrypts.
+
+    Raises:
+        UpError: one of these is not possible.
+    """
+    permissions.mend(settings, deep=True)
     try:
         zoo = open_zoo(settings)
     except Misconfigured as error:
         raise UpError(str(error)) from None
     try:
         migrate(zoo.database)
+        seal_all(zoo, forget=forget_secrets)
+    except Misconfigured as error:
+        raise UpError(str(error)) from None
     except SQLAlchemyError as error:
         raise UpError(f"expected a database that can be brought up to date, got: {error}") from None
     finally:

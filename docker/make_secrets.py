@@ -14,8 +14,9 @@ BUCKET = "pnc"
 def main(directory: Path) -> None:
     """Write what is missing; passwords that are there stay."""
     directory.mkdir(parents=True, exist_ok=True)
-    postgres, redis, key, secret, internal = (
-        _kept(directory / name) for name in ("postgres", "redis", "store-key", "store-secret", "internal-key")
+    postgres, redis, key, secret, internal, sealing = (
+        _kept(directory / name)
+        for name in ("postgres", "redis", "store-key", "store-secret", "internal-key", "secret-key")
     )
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identity = {"name": "pnc", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}
@@ -28,6 +29,7 @@ def main(directory: Path) -> None:
         "PNC_STORE_ENDPOINT": "http://store:8333",
         "PNC_STORE_PUBLIC_ENDPOINT": "http://127.0.0.1:8333",
         "PNC_INTERNAL_KEY": internal,
+        "PNC_SECRET_KEY": f"{sealing}=",
         "PNC_PUBLISHED_ON_LOOPBACK": "true",
         "PNC_DATA_DIR": "/data",
         "PNC_LOG_FORMAT": "json",

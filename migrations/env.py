@@ -6,7 +6,10 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import JSON, Connection
 
-from app.zoo import access  # noqa: F401 - its tables
+from app.zoo import (
+    access,  # noqa: F401 - its tables
+    permissions,
+)
 from app.zoo.clock import UtcDateTime
 from app.zoo.db import Database, writing_schema
 from app.zoo.settings import Settings
@@ -38,6 +41,7 @@ def _run(connection: Connection) -> None:
 def _run_on_settings_database() -> None:
     settings = Settings()
     if settings.database_url.startswith("sqlite"):
+        permissions.begin(settings)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database_url)
     with writing_schema(database) as connection:

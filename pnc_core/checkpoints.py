@@ -94,7 +94,7 @@ class FolderCheckpoints:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def load(self, step: str) -> State | None:
         """See `Checkpoints.load`."""
@@ -108,6 +108,7 @@ class FolderCheckpoints:
     def save(self, step: str, state: State) -> None:
         """See `Checkpoints.save`; the file appears whole or not at all."""
         with written_whole(self._path(step)) as half:
+            half.touch(0o600)  # weights, which are their owner's alone
             half.write_bytes(state.to_bytes())
 
     def each(self, steps: Sequence[str], work: Work) -> Iterable[State]:

@@ -21,11 +21,13 @@ from app.zoo.addresses import Address, check_url, choose
 from app.zoo.errors import Invalid, LeaseLost
 from app.zoo.leases import Lease
 from app.zoo.outbox import Answer, Letter, Patience
+from app.zoo.troubles import Complaints
 from app.zoo.zoo import Zoo
 from workers.supervisor import Supervisor
 from workers.sweeping import repeat
 
 log = logging.getLogger(__name__)
+_complain = Complaints(log)
 SLOTS = 4
 """Receivers that are told at once; one that hangs fills one."""
 SECONDS = 10.0
@@ -71,8 +73,8 @@ def _see_through(zoo: Zoo, lease: Lease, letter: Letter) -> None:
             outbox.settle(session, lease, answer, patience)
     except LeaseLost as error:
         log.warning("%s", error)
-    except SQLAlchemyError:
-        log.exception("%s: what came of it cannot be kept; it will be sent again", letter.id)
+    except SQLAlchemyError as error:
+        _complain(f"{letter.id}: what came of it cannot be kept; it will be sent again", error)
     else:
         log.info("%s: %s", letter.id, answer.error or "delivered")
 

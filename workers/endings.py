@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-UNREACHABLE, OUT_OF_MEMORY = 75, 76
-"""Exit codes: database, store or broker cannot be reached (try again later); memory ran out."""
+UNREACHABLE, OUT_OF_MEMORY, NO_SPACE = 75, 76, 77
+"""Exit codes: database, store or broker cannot be reached (try again later); memory ran out; a disk is full (later)."""
+PASSING = {
+    UNREACHABLE: "database or store could not be reached",
+    NO_SPACE: "no room is left where its worker writes (PNC_DATA_DIR, the store or the database); free some space",
+}
+"""Why a row is given back for a while, by exit code; no attempt is used."""
 _OWN, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 

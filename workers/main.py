@@ -17,6 +17,7 @@ from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
+from app.zoo.secrets_at_rest import seal_where_ready
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 from workers.delivering import deliver_webhooks
@@ -67,7 +68,9 @@ def _begin(**_: Any) -> None:
     log_to_stderr(settings, "worker")
     tracing.begin("worker")
     try:
-        _running.append(Supervisor(open_zoo(settings), _stop))
+        zoo = open_zoo(settings)
+        seal_where_ready(zoo)
+        _running.append(Supervisor(zoo, _stop))
     except Misconfigured as error:
         # Celery swallows what a signal raises, but for this, and would go on to eat messages.
         raise SystemExit(f"error: {error}") from None

@@ -23,7 +23,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import holding, jobs, rules, runs, steps, tracing, validation
+from app.zoo import holding, jobs, rules, runs, steps, tracing, troubles, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
@@ -318,6 +318,8 @@ def _exit_code(error: Exception) -> int | None:
     # The kernel's refusal may come as any OSError: taken for a store that is away, it would be tried again for ever.
     if is_out_of_memory(error):
         return endings.OUT_OF_MEMORY
+    if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in said:
+        return endings.NO_SPACE
     return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 
 

@@ -29,10 +29,12 @@ from app.zoo.leases import Lease
 from app.zoo.lifeline import child_environment
 from app.zoo.settings import Settings
 from app.zoo.tables import JobRow
+from app.zoo.troubles import Complaints
 from app.zoo.zoo import Zoo
 from workers import endings, nursery, tracks
 
 log = logging.getLogger(__name__)
+_complain = Complaints(log)
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 5.0
 """How long a child may take to stop when asked; then it is killed."""
@@ -170,8 +172,8 @@ class Supervisor:
                 code = self._supervise(kind, lease, child)
             finally:
                 _kill(child)
-        if code == endings.UNREACHABLE:
-            self._say(partial(kind.postpone, reason="database or store could not be reached"), lease)
+        if code in endings.PASSING:
+            self._say(partial(kind.postpone, reason=endings.PASSING[code]), lease)
             return False
         if code is not None:
             full = endings.was_out_of_memory(code, killed)
@@ -229,8 +231,8 @@ class Supervisor:
         try:
             with self.zoo.database.read() as session:
                 return session.scalar(select(JobRow.max_seconds).where(JobRow.id == lease.id))
-        except SQLAlchemyError:
-            log.exception("%s: its time limit is not known", lease.id)
+        except SQLAlchemyError as error:
+            _complain(f"{lease.id}: its time limit is not known", error)
             return None
 
     def _stop(self, kind: Kind, lease: Lease, child: BaseProcess, last: Word) -> None:
@@ -250,8 +252,8 @@ class Supervisor:
                 return kind.heartbeat(session, lease)
         except LeaseLost:
             return "lost"
-        except SQLAlchemyError:
-            log.exception("%s %s: no heartbeat; trying again while the lease lasts", kind.name, lease.id)
+        except SQLAlchemyError as error:
+            _complain(f"{kind.name} {lease.id}: no heartbeat; trying again while the lease lasts", error)
             return None
 
     def _say(self, what: Word, lease: Lease) -> None:
@@ -261,8 +263,8 @@ class Supervisor:
                 what(session, lease)
         except LeaseLost:
             log.debug("%s: ended by its own process", lease.id)
-        except SQLAlchemyError:
-            log.exception("%s: cannot be given back; its lease will run out", lease.id)
+        except SQLAlchemyError as error:
+            _complain(f"{lease.id}: cannot be given back; its lease will run out", error)
         else:
             log.info("%s: given back or ended", lease.id, extra=_about(lease))
 

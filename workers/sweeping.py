@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 from app.zoo import bell, clock, garbage, outbox, retention, runs, steps, validation
+from app.zoo.troubles import Complaints
 from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
 
-log = logging.getLogger(__name__)
+_complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
 GARBAGE_SECONDS = 3600.0
 UNREACHABLE_SECONDS = 5.0
@@ -32,6 +33,10 @@ class Contact:
     def __init__(self, gap: float, settling: float) -> None:
         self._gap, self._settling = gap, settling
         self._last, self._settled = math.inf, -math.inf
+
+    def broke(self) -> None:
+        """It has not taken what was written, as when its disk is full: leases cannot have been renewed either."""
+        self._last = -math.inf
 
     def answered(self) -> bool:
         """It has, just now; says whether leases that have run out were given up."""
@@ -63,8 +68,9 @@ def sweep_now_and_then(supervisor: Supervisor) -> None:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
                 retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
-        except Exception:  # whatever it is, a worker that no longer sweeps would look alive and leave rows to nobody
-            log.exception("cannot sweep; trying again")
+        except Exception as error:  # whatever it is, a worker that no longer sweeps would leave rows to nobody
+            contact.broke()
+            _complain("cannot sweep; trying again", error)
             stop.wait(UNREACHABLE_SECONDS)
         stop.wait(SWEEP_SECONDS)
 
@@ -85,7 +91,7 @@ def repeat(take: Callable[[], bool], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             pause = 0.0 if take() else POLL_SECONDS
-        except Exception:  # whatever it is, a worker that takes nothing more would look alive
-            log.exception("cannot take or see through a row; trying again")
+        except Exception as error:  # whatever it is, a worker that takes nothing more would look alive
+            _complain("cannot take or see through a row; trying again", error)
             pause = UNREACHABLE_SECONDS
         stop.wait(pause)

@@ -9,9 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.zoo import tracing
 from app.zoo.leases import Lease
 from app.zoo.tables import AttemptRow, JobRow, StepRow
+from app.zoo.troubles import Complaints
 from app.zoo.zoo import Zoo
 
-log = logging.getLogger(__name__)
+_complain = Complaints(logging.getLogger(__name__))
 
 
 @contextmanager
@@ -43,8 +44,8 @@ def _row(zoo: Zoo, lease: Lease) -> JobRow | StepRow | None:
     try:
         with zoo.database.read() as session:
             return session.get(JobRow, lease.id) or session.get(StepRow, lease.id)
-    except SQLAlchemyError:
-        log.exception("%s: its trace is not known", lease.id)
+    except SQLAlchemyError as error:
+        _complain(f"{lease.id}: its trace is not known", error)
         return None
 
 
@@ -54,6 +55,6 @@ def _outcome(zoo: Zoo, lease: Lease) -> str | None:
         with zoo.database.read() as session:
             row = session.get(AttemptRow, (lease.id, lease.token))
             return None if row is None else row.outcome
-    except SQLAlchemyError:
-        log.exception("%s: its outcome is not known", lease.id)
+    except SQLAlchemyError as error:
+        _complain(f"{lease.id}: its outcome is not known", error)
         return None

@@ -5,6 +5,8 @@ and brings its verdict back while the caller waits.
 """
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +72,18 @@ class Gateway:
         path = raw.decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
         answer = await self._send(request.method, path, await request.body(), headers)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        content = b"".join([part async for part in answer.aiter_raw()])
+        async with self._reading(answer):
+            content = b"".join([part async for part in answer.aiter_raw()])
         return Response(content, answer.status_code, passed)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
         """Announce a change of what is wanted, and ask what becomes of this generation."""
         try:
             answer = await self._send("POST", f"/internal/sync/{deployment}?generation={generation}", b"", {})
+            async with self._reading(answer):
+                await answer.aread()
         except Unreachable:
             return Verdict(applied=False)
-        await answer.aread()
         if answer.status_code in (409, 422):
             return Verdict(applied=False, refusal=_document(answer))
         return Verdict(applied=answer.status_code == 200)
@@ -91,9 +95,10 @@ class Gateway:
         headers = {WORKSPACE: workspace, **({"Content-Type": media_type} if media_type else {})}
         try:
             answer = await self._send(method, path, content, headers)
+            async with self._reading(answer):
+                return answer.status_code, await answer.aread()
         except Unreachable as error:
             return 503, json.dumps({"status": 503, "code": "serving_unreachable", "detail": str(error)}).encode()
-        return answer.status_code, await answer.aread()
 
     async def _send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
         if self.url is None:
@@ -106,6 +111,23 @@ class Gateway:
         except httpx.TransportError as error:
             detail = f"expected the serving process at {self.url}, got {type(error).__name__}; try again in a moment"
             raise Unreachable(detail) from None
+
+    @asynccontextmanager
+    async def _reading(self, answer: httpx.Response) -> AsyncIterator[None]:
+        """Around the reading of an answer's body, which can break off after the head of the answer has come.
+
+        Raises:
+            Unreachable: it has, or the body is not what the head says.
+        """
+        try:
+            yield
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise Unreachable(
+                f"expected the whole answer of the serving process at {self.url}, got {type(error).__name__}; "
+                "a change may have been made: look at it, or send the same request again in a moment"
+            ) from None
+        finally:
+            await answer.aclose()
 
 
 def _document(answer: httpx.Response) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from app.api.problems import respond
 from app.api.requests import OpenZoo
 from app.api.scopes import PUBLIC, ScopedRoute, needs
 from app.api.wire.problems import documented
-from app.zoo import db
+from app.zoo import db, troubles
 from app.zoo.store import key_of
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
@@ -32,7 +32,7 @@ def healthz() -> Any:
 @router.get("/readyz", response_model=Health, responses=documented(503))
 @needs(PUBLIC)
 def readyz(request: Request, zoo: OpenZoo) -> Any:
-    """Database and object store can be used."""
+    """Database, data directory and object store can be read and written."""
     reason = _not_ready(zoo)
     return Health(status="ready") if reason is None else _unready(request, reason)
 
@@ -40,9 +40,9 @@ def readyz(request: Request, zoo: OpenZoo) -> Any:
 def _not_ready(zoo: OpenZoo) -> str | None:
     try:
         zoo.store.size(key_of("0" * 64))
-        return db.outdated(zoo.database)
+        return db.outdated(zoo.database) or zoo.writability.problem()
     except Exception as error:  # whatever it is, the answer is the same: not ready, and why
-        return f"expected database and store to answer, got {type(error).__name__}"
+        return f"expected database and store to answer, got {troubles.reason(error) or type(error).__name__}"
 
 
 def _unready(request: Request, reason: str) -> Response:

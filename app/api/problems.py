@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.heads import is_answered
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
-from app.zoo import errors
+from app.zoo import errors, troubles
 
 log = logging.getLogger(__name__)
+_complain = troubles.Complaints(log)
 
 # The first class that fits decides, so a subclass comes before its parent.
 _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
@@ -30,8 +31,10 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.StaleRevision, 412),
     (errors.TooMany, 429),
     (errors.LeaseLost, 409),
+    (errors.NoSpace, 507),
     (errors.StoreUnavailable, 503),
     (errors.NotLoaded, 503),
+    (errors.Misconfigured, 503),
 )
 _PASSING = (errors.StoreUnavailable, errors.NotLoaded)
 RETRY_SECONDS = 2
@@ -48,6 +51,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(IntegrityError, _race_lost)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
+    app.add_exception_handler(OSError, _system_refuses)
     app.add_middleware(LastResort)
 
 
@@ -85,6 +89,8 @@ def respond(
 
 async def _zoo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.ZooError)
+    if isinstance(error, errors.StoreUnavailable | errors.Misconfigured):
+        _complain("a request cannot be answered", error)
     return refuse(request.scope, error)
 
 
@@ -104,7 +110,8 @@ def _hints(error: errors.ZooError) -> dict[str, str] | None:
         return {"WWW-Authenticate": 'Bearer realm="pnc"'}
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(error.seconds)}
-    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, _PASSING) else None
+    is_passing = isinstance(error, _PASSING) and not isinstance(error, errors.NoSpace)
+    return {"Retry-After": str(RETRY_SECONDS)} if is_passing else None
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -160,10 +167,34 @@ async def _race_lost(request: Request, error: Exception) -> Response:
 
 
 async def _database_away(request: Request, error: Exception) -> Response:
-    """The database is away, or somebody holds a lock for too long; the same request may work in a moment."""
-    log.warning("the database does not answer: %s", error)
-    detail = "expected the database to answer, got no answer in time; send the same request again"
+    """The database is away, full or broken, or somebody holds a lock for too long."""
+    full, broken = troubles.full_database(error), troubles.broken_database(error)
+    if full is not None:
+        return _no_space(request.scope, error, full)
+    _complain("the database cannot be used", error)
+    got = "got no answer in time; send the same request again"
+    if broken is not None:
+        got = "got one whose file cannot be read or written; bring PNC_DATABASE_URL's file or directory back"
+    detail = f"expected the database to answer, {got}"
     return respond(request.scope, 503, "database_unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+async def _system_refuses(request: Request, error: Exception) -> Response:
+    """A disk is full, or a directory is not what it should be; any other error of the system is one of ours."""
+    why = troubles.reason(error)
+    if why is None:
+        _log(request.scope, error)
+        return _server_error(request.scope)
+    if troubles.is_full(error):
+        return _no_space(request.scope, error, why)
+    _complain("the file system cannot be used", error)
+    detail = f"expected files that can be read and written, got: {why}; bring the directory back"
+    return respond(request.scope, 503, "store_unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def _no_space(scope: Any, error: Exception, why: str) -> Response:
+    _complain("no room is left", error)
+    return refuse(scope, errors.NoSpace(f"expected room for what is written, got: {why}; free some space"))
 
 
 class LastResort:

@@ -118,6 +118,8 @@ class Reply:
     """An answer, or its JSON text."""
     status: int = 201
     location: str | None = None
+    is_secret: bool = False
+    """Whether it shows a secret, and is encrypted where it is kept for a repeated request."""
 
     @property
     def text(self) -> str:
@@ -144,10 +146,16 @@ class Once:
                 return _response(work(session))
             known = idempotency.recall(session, self.key, self.request_digest)
             if known is not None:
-                return _response(Reply(known.body, known.status, known.location))
+                return _response(Reply(idempotency.body_of(session, known), known.status, known.location))
             reply = work(session)
             idempotency.remember(
-                session, self.key, self.request_digest, status=reply.status, location=reply.location, body=reply.text
+                session,
+                self.key,
+                self.request_digest,
+                status=reply.status,
+                location=reply.location,
+                body=reply.text,
+                is_secret=reply.is_secret,
             )
             return _response(reply)
 

@@ -9,8 +9,8 @@ from app.api.requests import DoOnce, OpenZoo, Reply
 from app.api.scopes import ScopedRoute, needs
 from app.api.wire import uploads as wire
 from app.api.wire.problems import documented
-from app.zoo import uploads
-from app.zoo.errors import Invalid, StoreUnavailable
+from app.zoo import garbage, uploads
+from app.zoo.errors import Invalid, NotFound, StoreUnavailable
 from app.zoo.store import Stored
 from app.zoo.tables import UploadRow
 from app.zoo.zoo import Zoo
@@ -46,7 +46,7 @@ def get_upload(upload: Id, zoo: OpenZoo) -> Any:
     return _shown(zoo, _read(zoo, upload))
 
 
-@router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413), openapi_extra=_BYTES)
+@router.put("/{upload}/content", status_code=204, responses=documented(404, 409, 413, 507), openapi_extra=_BYTES)
 @needs("write")
 async def put_content(
     upload: Id,
@@ -57,9 +57,10 @@ async def put_content(
     """Send the bytes, all at once or from where a broken transfer ended."""
     row = await run_in_threadpool(_read, zoo, upload)
     await zoo.inbox.write(row, offset, request.stream())
+    await run_in_threadpool(_check_kept, zoo, row)
 
 
-@router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404))
+@router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404, 507))
 @needs("write")
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
@@ -74,6 +75,30 @@ def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     response = once(work)
     zoo.inbox.discard(row)
     return response
+
+
+@router.delete("/{upload}", status_code=204, responses=documented(404))
+@needs("write")
+def delete_upload(upload: Id, zoo: OpenZoo) -> None:
+    """Forget an upload and what has arrived of it; a version or dataset that was made of it stays as it is."""
+    with zoo.database.write() as session:
+        row = uploads.delete(session, upload)
+    zoo.inbox.forget(row)
+    if row.key is not None:
+        garbage.take(zoo, row.key)
+
+
+def _check_kept(zoo: Zoo, row: UploadRow) -> None:
+    """See that an upload was not deleted while its bytes came; if it was, nobody else would remove them soon.
+
+    Raises:
+        NotFound: it was.
+    """
+    try:
+        _read(zoo, row.id)
+    except NotFound:
+        zoo.inbox.forget(row)
+        raise
 
 
 def _stored(zoo: Zoo, row: UploadRow) -> Stored | None:

@@ -10,6 +10,7 @@ from app.api.wire import webhooks as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
 from app.zoo import outbox, webhooks
+from app.zoo.webhook_rows import WebhookRow
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 Id = Annotated[str, Path(description="Id of a webhook.", examples=["whk_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
@@ -30,8 +31,10 @@ def create_webhook(body: wire.WebhookCreate, once: DoOnce) -> Response:
     private = once.zoo.settings.webhook_private
 
     def work(session: Any) -> Reply:
-        row = webhooks.create(session, url=body.url, events=body.events, description=body.description, private=private)
-        return Reply(wire.WebhookSecret.model_validate(row), location=f"/v1/webhooks/{row.id}")
+        row, secret = webhooks.create(
+            session, url=body.url, events=body.events, description=body.description, private=private
+        )
+        return Reply(_with_secret(row, secret), location=f"/v1/webhooks/{row.id}", is_secret=True)
 
     return once(work)
 
@@ -70,7 +73,7 @@ def delete_webhook(webhook: Id, zoo: OpenZoo) -> None:
 @needs("admin")
 def rotate_webhook(webhook: Id, once: DoOnce) -> Response:
     """Give it another secret; for a day messages are signed with both."""
-    return once(lambda session: Reply(wire.WebhookSecret.model_validate(webhooks.rotate(session, webhook)), 200))
+    return once(lambda session: Reply(_with_secret(*webhooks.rotate(session, webhook)), 200, is_secret=True))
 
 
 @router.post("/{webhook}/test", response_model=wire.Delivery, status_code=202, responses=documented(404, 409))
@@ -97,3 +100,7 @@ def list_deliveries(webhook: Id, session: Reading, query: Annotated[DeliveriesQu
 def redeliver(webhook: Id, delivery: DeliveryId, once: DoOnce) -> Response:
     """Send a message once more, with its old id and body."""
     return once(lambda session: Reply(wire.Delivery.model_validate(outbox.redeliver(session, webhook, delivery)), 202))
+
+
+def _with_secret(row: WebhookRow, secret: str) -> wire.WebhookSecret:
+    return wire.WebhookSecret(**wire.Webhook.model_validate(row).model_dump(), secret=secret)

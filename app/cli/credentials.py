@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from pnc_core.files import written_whole
@@ -34,14 +35,26 @@ def keep(url: str, key: str | None) -> Path:
         kept[_address(url)] = key
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _close(file.parent)
     new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with written_whole(file) as half, os.fdopen(os.open(half, new, 0o600), "w") as stream:
         json.dump(kept, stream)
     return file
 
 
+def _close(file: Path) -> bool:
+    """Take permissions of others away, as after a careless copy; says whether there were any."""
+    found = file.stat()
+    if os.name != "posix" or found.st_uid != os.geteuid() or not found.st_mode & 0o077:
+        return False
+    file.chmod(found.st_mode & 0o700)
+    return True
+
+
 def _read() -> dict[str, str]:
     try:
+        if _close(path()):
+            sys.stderr.write(f"warning: other users could read the keys in {path()}; now they cannot\n")
         kept = json.loads(path().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}

@@ -40,10 +40,13 @@ def api(host: ApiHost = None, port: ApiPort = None, data_dir: DataDir = None) ->
     """Run the API and the pages alone, until Ctrl-C; PNC_SERVING_URL says where predictions are answered."""
     from app.asgi import run_alone
     from app.main import create_app
+    from app.zoo.secrets_at_rest import seal_where_ready
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
     try:
-        run_alone("api", create_app(settings), settings, settings.host, settings.port)
+        service = create_app(settings)
+        seal_where_ready(service.state.zoo)
+        run_alone("api", service, settings, settings.host, settings.port)
     except (OSError, ValueError) as error:
         Screen().fail(Exit.FAILED, str(error))
 
@@ -86,12 +89,17 @@ def worker(
     run()
 
 
-def migrate(data_dir: DataDir = None) -> None:
+def migrate(
+    forget_secrets: Annotated[
+        bool, typer.Option("--forget-secrets", help="Replace webhooks' secrets that no key decrypts, and disable them.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
     """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
     from app.up import UpError, prepare
 
     try:
-        prepare(_settings(data_dir=data_dir))
+        prepare(_settings(data_dir=data_dir), forget_secrets=forget_secrets)
     except UpError as error:
         Screen().fail(Exit.FAILED, str(error))
     Screen().out.print("the schema is up to date")

@@ -51,6 +51,10 @@ class Uploads:
         """One upload."""
         return self._http.get(Upload, path_of("uploads", upload_id))
 
+    def delete(self, upload_id: str) -> None:
+        """Forget an upload and what has arrived of it; a version or dataset that was made of it stays."""
+        self._http.delete(path_of("uploads", upload_id))
+
     def _announced(self, size: int, digest: str, resume: str | None) -> Upload:
         if resume is None:
             return self._http.post(Upload, "/v1/uploads", {"bytes": size, "sha256": digest})

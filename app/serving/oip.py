@@ -9,6 +9,7 @@ import gzip
 import logging
 import zlib
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -25,10 +26,10 @@ from starlette.routing import Route
 from app.serving.answering import Host, chosen_ids, logits
 from app.serving.door import caller_of, place
 from app.serving.engine import Overloaded, TooLate
-from app.serving.snapshot import Choice
+from app.serving.snapshot import Choice, Snapshot
 from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
 from app.zoo import deployments
-from app.zoo.errors import NotFound, NotLoaded, ZooError
+from app.zoo.errors import NoSpace, NotFound, NotLoaded, StoreUnavailable, ZooError
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("logits", "probabilities")
@@ -56,6 +57,8 @@ def answer_error(error: Exception) -> Response:
         return _error(404, str(error))
     if isinstance(error, NotLoaded):
         return _error(503, str(error), {"Retry-After": "1"})
+    if isinstance(error, StoreUnavailable):
+        return _error(507 if isinstance(error, NoSpace) else 503, str(error), {"Retry-After": "2"})
     if isinstance(error, ZooError):
         return _error(400, str(error))
     if isinstance(error, Overloaded):
@@ -85,8 +88,7 @@ async def ready(request: Request) -> Response:
 async def statistics(request: Request) -> Response:
     """How many requests were answered; everything else is at /metrics."""
     named = request.path_params.get("name")
-    names = [named] if named is not None else Host.of(request).registry.names(caller_of(request).workspace)
-    rows = [(one, _choice(request, one).snapshot) for one in names]
+    rows = _served(request) if named is None else [(named, _choice(request, named).snapshot)]
     found = [
         {
             "name": one,
@@ -164,12 +166,20 @@ async def infer(request: Request) -> Response:
 
 async def index(request: Request) -> Response:
     """Everything that is served, and every module that is attached, as a bare list."""
-    registry, rows = Host.of(request).registry, []
-    for name in registry.names(caller_of(request).workspace):
-        snapshot = registry.get(place(request, name))
+    rows = []
+    for name, snapshot in _served(request):
         models = (name, *(f"{name}+{module.id}" for module in snapshot.modules))
         rows += [{"name": one, "version": str(snapshot.generation), "state": "READY", "reason": ""} for one in models]
     return _json(rows)
+
+
+def _served(request: Request) -> list[tuple[str, Snapshot]]:
+    """All that is served for the caller's workspace, by name; what goes meanwhile is left out."""
+    registry, found = Host.of(request).registry, []
+    for name in registry.names(caller_of(request).workspace):
+        with suppress(NotFound):
+            found.append((name, registry.get(place(request, name))))
+    return found
 
 
 async def load(request: Request) -> Response:

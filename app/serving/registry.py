@@ -28,10 +28,12 @@ from app.zoo.ids import new_id
 from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
 from app.zoo.store import seen_through, verified_file
+from app.zoo.troubles import Complaints
 from app.zoo.zoo import Zoo
 from pnc_core.errors import PncError
 
 log = logging.getLogger(__name__)
+_complain = Complaints(log)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time, one that was put off sooner."""
@@ -121,7 +123,6 @@ class Registry:
         """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._reports = Reports(zoo, self.replica, self._report)
-        self._trouble = ""
         """Why the wanted state cannot be followed, so that it is said once."""
         self._changing = threading.Lock()
         self._loading = threading.Lock()
@@ -148,7 +149,7 @@ class Registry:
 
     def names(self, workspace: str) -> list[str]:
         """Of all that is served for a workspace."""
-        served = (parted(name) for name in self._snapshots)
+        served = (parted(name) for name in list(self._snapshots))  # another thread may add to it meanwhile
         return sorted(bare for owner, bare in served if owner == workspace)
 
     def get(self, name: str, generation: int | None = None) -> Snapshot:
@@ -355,20 +356,14 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Go once through all that has to be done; what is away for a moment is said in one line, and once."""
+        """Do every task once: change what is served, write reports, beat and read ahead. Errors are logged."""
         try:
             self.sync()
             self._reports.catch_up()
             self._beat()
             self._read_ahead()
         except Exception as error:
-            if not is_passing(seen_through(self.zoo.store, error)):
-                log.exception("cannot follow the wanted state; trying again")
-            elif self._trouble != type(error).__name__:
-                self._trouble = type(error).__name__
-                log.warning("cannot follow the wanted state for now, and trying again: %s", _line(error))
-        else:
-            self._trouble = ""
+            _complain("cannot follow the wanted state; trying again", seen_through(self.zoo.store, error))
 
     def _poll(self) -> None:
         while not self._stop.is_set():

@@ -40,7 +40,7 @@ class KeyRow(Owned, Base):
     hint: Mapped[str]
     """The secret's first characters, by which its owner knows it again."""
     scopes: Mapped[list[str]]
-    parent_id: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("keys.id"), index=True)
     """The key that somebody signed in with, to whose browser this one belongs."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     expires_at: Mapped[datetime | None]
@@ -54,7 +54,7 @@ class AuditRow(Owned, Base):
     __table_args__ = (Index(None, "workspace", "id"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(default=utc_now())
+    at: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
     key_id: Mapped[str | None]
     who: Mapped[str]
     """Name of the key."""

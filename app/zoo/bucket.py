@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.response import StreamingBody
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from app.zoo.errors import Misconfigured, StoreUnavailable
+from app.zoo.errors import Misconfigured, NoSpace, StoreUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -22,6 +22,8 @@ TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
 """Answers to a conditional put: somebody else was first."""
 NO_UPLOAD = ("NoSuchUpload", "NoSuchKey")
 """Answers about an upload that another process has ended; radosgw gives the second while it is ending."""
+FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "StorageFull", "507")
+"""Answers of servers that have no room left."""
 READS = 5
 """How often reading goes on where it broke before it is given up."""
 _BUFFER = 1024 * 1024
@@ -66,11 +68,17 @@ class Bucket:
         """Turn what boto3 raises into an error of the zoo.
 
         Raises:
+            NoSpace: the bucket is full.
             StoreUnavailable: the server does not answer, or refuses.
         """
         try:
             yield
         except (BotoCoreError, Boto3Error, ClientError) as error:
+            if isinstance(error, ClientError) and code_of(error) in FULL:
+                detail = (
+                    f"expected room in the object store at {self.endpoint}, got: {error}; free some, or raise the quota"
+                )
+                raise NoSpace(detail) from error
             detail = f"expected the object store at {self.endpoint} to do its work, got: {error}; try again in a moment"
             raise StoreUnavailable(detail) from error
 

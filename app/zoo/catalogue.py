@@ -107,7 +107,7 @@ def jobs(session: Session, shelf: Shelf) -> Found[JobRow]:
         query = _with_models(query, JobRow.target_version_id, JobRow.source_version_id)
         query = query.where(*_words(shelf, JobRow.id, _TargetModel.name, _SourceModel.name))
     if shelf.state == "live":
-        query = query.where(JobRow.state.not_in(states.TERMINAL))
+        query = query.where(JobRow.state.in_(states.LIVE))
     elif shelf.state:
         query = query.where(JobRow.state == shelf.state)
     order = JobRow.id.asc() if shelf.order == "oldest" else JobRow.id.desc()

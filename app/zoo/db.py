@@ -24,10 +24,11 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random
 
-from app.zoo import keys
+from app.zoo import keys, sealing
 from app.zoo.bell import Bell, taken_rings
 from app.zoo.isolation import ZooSession, confine
 from app.zoo.keys import Caller
+from app.zoo.sealing import Sealer
 from app.zoo.text import without_nul
 
 BUSY_SECONDS = 30
@@ -57,6 +58,8 @@ class Database:
         """Whose workspace sessions belong to; none: they belong to no workspace and see all."""
         self.bell: Bell | None = None
         """Sends what a transaction has announced, once it is committed; none: nobody waits for it."""
+        self.sealer: Sealer | None = None
+        """Encrypts secrets; none: there are none, or this process has no key for them."""
         consistent = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._readers = self.engine.execution_options(**consistent)
         self._writers = self.engine.execution_options(**{_WRITE: True})
@@ -97,6 +100,7 @@ class Database:
 
     def _admit(self, session: Session) -> None:
         """Asked again for every session: a key may be revoked while a page or a stream is open."""
+        sealing.lend(session, self.sealer)
         if self.caller is None:
             return
         confine(session, self.caller.workspace)

@@ -21,6 +21,7 @@
     │   └── QuotaExceeded         more than the workspace may have
     ├── LeaseLost                 another worker, or the sweeper, has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses
+    │   └── NoSpace               there is no room left to write to
     ├── NotLoaded                 it is wanted, and is not served yet
     └── Misconfigured             a setting leads nowhere
 
@@ -200,6 +201,10 @@ class StoreUnavailable(ZooError, OSError):
     code = "store_unavailable"
 
 
+class NoSpace(StoreUnavailable):
+    """There is no room left to write to: on a disk, in a quota, or in a bucket."""
+
+    code = "insufficient_storage"
 class NotLoaded(ZooError):
     """It is wanted, and is not served yet; the same may work in a moment."""
 

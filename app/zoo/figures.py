@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -39,7 +39,6 @@ class Figures:
 def count(session: Session) -> Figures:
     """Count with a handful of queries, whatever the zoo holds."""
     now = clock.now(session)
-    recently = now - timedelta(seconds=RECENT_SECONDS)
     by_state = select(JobRow.state, func.count()).group_by(JobRow.state)
     by_status = select(VersionRow.status, func.count()).group_by(VersionRow.status)
     oldest = (
@@ -47,19 +46,26 @@ def count(session: Session) -> Figures:
         .where(JobRow.state == "queued")
         .group_by(JobRow.device, JobRow.size)
     )
-    ended = select(AttemptRow.outcome, func.count()).where(AttemptRow.ended_at > recently).group_by(AttemptRow.outcome)
     messages = select(DeliveryRow.state, func.count(), func.min(DeliveryRow.due_at)).group_by(DeliveryRow.state)
     told = {state: (number, due) for state, number, due in session.execute(messages)}
-    # Ids begin with the time: no index on a time of its own is needed.
-    since = f"trl_{int((time.time() - RECENT_SECONDS) * 1000):012x}"
-    trials, seconds = session.execute(select(func.count(), func.sum(TrialRow.seconds)).where(TrialRow.id > since)).one()
+    ended, trials, seconds = recent(session, now)
     return Figures(
         jobs=dict(session.execute(by_state).all()),
         versions=dict(session.execute(by_status).all()),
         oldest={(device, size): (now - first).total_seconds() for device, size, first in session.execute(oldest)},
-        ended={outcome or "": number for outcome, number in session.execute(ended)},
+        ended=ended,
         deliveries={state: number for state, (number, _) in told.items()},
         overdue=max(0.0, (now - told["waiting"][1]).total_seconds()) if "waiting" in told else 0.0,
         trials=trials,
-        trial_seconds=seconds or 0.0,
+        trial_seconds=seconds,
     )
+
+
+def recent(session: Session, now: datetime) -> tuple[dict[str, int], int, float]:
+    """Attempts of the last hour by outcome, its trials, and their seconds together."""
+    since = now - timedelta(seconds=RECENT_SECONDS)
+    ended = select(AttemptRow.outcome, func.count()).where(AttemptRow.ended_at > since).group_by(AttemptRow.outcome)
+    # Ids begin with the time: no index on a time of its own is needed.
+    first = f"trl_{int((time.time() - RECENT_SECONDS) * 1000):012x}"
+    trials, seconds = session.execute(select(func.count(), func.sum(TrialRow.seconds)).where(TrialRow.id > first)).one()
+    return {outcome or "": number for outcome, number in session.execute(ended)}, trials, seconds or 0.0

@@ -98,7 +98,8 @@ def _abandoned(session: Session, seconds: float) -> ColumnElement[bool]:
     """Uploads that were begun and not completed, or completed and not used by anything."""
     now = clock.now(session)
     used = or_(*(select(table.key).where(table.key == UploadRow.key).exists() for table in _USERS))
-    unused = and_(UploadRow.completed_at < now - timedelta(seconds=UNUSED_SECONDS), ~used)
+    old = UploadRow.completed_at < now - timedelta(seconds=UNUSED_SECONDS)
+    unused = and_(UploadRow.used_at.is_(None), old, ~used)
     return or_(and_(UploadRow.key.is_(None), UploadRow.created_at < now - timedelta(seconds=seconds)), unused)
 
 
@@ -146,7 +147,7 @@ def _remove_object(zoo: Zoo, key: str, seconds: float) -> bool:
 
 
 def take(zoo: Zoo, key: str) -> bool:
-    """Remove at once an object that a row has just given up, unless another row names it.
+    """Remove at once an object that a row has just given up, unless another row names it, of whichever workspace.
 
     Returns:
         Whether there is nothing left to do; else somebody holds the object, or the store does not

@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from app.zoo import clock
+from app.zoo import clock, sealing
 from app.zoo.errors import Invalid, KeyReused, Problem
 from app.zoo.isolation import workspace_of
 from app.zoo.tables import IdempotencyRow
@@ -37,8 +37,28 @@ def recall(session: Session, key: str, request_digest: str) -> IdempotencyRow | 
     return row
 
 
-def remember(session: Session, key: str, request_digest: str, *, status: int, location: str | None, body: str) -> None:
-    """Keep an answer for a day."""
+def body_of(session: Session, row: IdempotencyRow) -> str:
+    """The answer's body as it was sent.
+
+    Raises:
+        Misconfigured: it is encrypted, and no key decrypts it.
+    """
+    return sealing.of(session).open(row.body) if sealing.is_sealed(row.body) else row.body
+
+
+def remember(
+    session: Session,
+    key: str,
+    request_digest: str,
+    *,
+    status: int,
+    location: str | None,
+    body: str,
+    is_secret: bool = False,
+) -> None:
+    """Keep an answer for a day, one that shows a secret encrypted."""
+    if is_secret:
+        body = sealing.of(session).seal(body)
     session.add(IdempotencyRow(key=key, request_digest=request_digest, status=status, location=location, body=body))
 
 

@@ -42,6 +42,7 @@ class Inbox(Protocol):
         Raises:
             Conflict: the upload is complete, `offset` is not what has arrived, or they must go elsewhere.
             TooLarge: more bytes come than were announced; those up to there are kept.
+            NoSpace: there is no room for them; all that has arrived of this upload is removed.
         """
 
     def store_content(self, upload: UploadRow) -> Stored | None:
@@ -57,6 +58,9 @@ class Inbox(Protocol):
 
     def discard(self, upload: UploadRow) -> None:
         """Remove the bytes of an upload that is complete; call it after the commit."""
+
+    def forget(self, upload: UploadRow) -> None:
+        """Remove what has arrived of an upload that was deleted; call it after the commit."""
 
 
 def incomplete(upload: UploadRow, received: int) -> Invalid:

@@ -73,7 +73,7 @@ def _checked(row: VersionRow) -> Iterator[Problem]:
 
 
 def _jobs(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iterator[Problem]:
-    query = select(JobRow.id).where(JobRow.state.not_in(states.TERMINAL), where)
+    query = select(JobRow.id).where(JobRow.state.in_(states.LIVE), where)
     names = _some(session, query.order_by(JobRow.id))
     if names:
         detail = f"expected no job that needs {name_of(row)}, got {names}; cancel it, or wait for its end"

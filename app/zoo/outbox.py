@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.zoo import clock, leases, webhooks
@@ -140,17 +140,26 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str) -> DeliveryRo
 
 def is_due(session: Session) -> bool:
     """Whether there is anything to send."""
-    return session.scalar(select(exists().where(_free()))) is True
+    return session.scalar(_waiting_hooks().limit(1)) is not None
 
 
 def claim(session: Session, worker: str) -> tuple[Lease, Letter] | None:
-    """Take the oldest message that is due, if there is one."""
-    claimed = leases.claim(session, DeliveryRow, _free(), worker, LEASE_SECONDS)
+    """Take the oldest message of the webhook that has waited longest, if one is due."""
+    claimed = _claimed(session, worker)
     if claimed is None:
         return None
     lease, row = claimed
     hook = row.webhook
     return lease, Letter(row.id, hook.url, row.body, webhooks.secrets_of(session, hook), clock.now(session))
+
+
+def _claimed(session: Session, worker: str) -> tuple[Lease, DeliveryRow] | None:
+    """The webhook's row is locked until the transaction ends: who looks at the same moment passes it over.
+
+    The message is then looked for by a statement of its own, which sees what others have committed meanwhile.
+    """
+    hook_id = session.scalar(_waiting_hooks().limit(1).with_for_update(skip_locked=True, key_share=True, of=WebhookRow))
+    return None if hook_id is None else leases.claim(session, DeliveryRow, _free(hook_id), worker, LEASE_SECONDS)
 
 
 def settle(session: Session, lease: Lease, answer: Answer, patience: Patience) -> None:
@@ -192,11 +201,25 @@ def forget_old(session: Session) -> None:
     session.execute(delete(DeliveryRow).where(DeliveryRow.since < clock.now(session) - KEPT))
 
 
-def _free() -> ColumnElement[bool]:
+def _waiting_hooks() -> Select[str]:
+    """Ids of webhooks that have something due and that nothing is being sent to, the longest waiting first."""
+    due_at = select(func.min(DeliveryRow.due_at)).where(
+        DeliveryRow.webhook_id == WebhookRow.id, DeliveryRow.state == "waiting"
+    )
+    first = due_at.correlate(WebhookRow).scalar_subquery()
+    due = WebhookRow.enabled & (first <= utc_now()) & ~_is_busy(WebhookRow.id)
+    return select(WebhookRow.id).where(due).order_by(first, WebhookRow.id)
+
+
+def _free(hook_id: str) -> ColumnElement[bool]:
+    """Messages of one webhook that are due, while nothing is being sent to it."""
+    is_due = (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= utc_now())
+    return (DeliveryRow.webhook_id == hook_id) & is_due & ~_is_busy(DeliveryRow.webhook_id)
+
+
+def _is_busy(webhook_id: Any) -> ColumnElement[bool]:
     other = aliased(DeliveryRow)
-    is_busy = exists().where(other.webhook_id == DeliveryRow.webhook_id, other.lease_worker.is_not(None))
-    listens = exists().where(WebhookRow.id == DeliveryRow.webhook_id, WebhookRow.enabled)
-    return (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= utc_now()) & listens & ~is_busy
+    return exists().where(other.webhook_id == webhook_id, other.lease_worker.is_not(None))
 
 
 def _enabled(session: Session, webhook_id: str) -> WebhookRow:

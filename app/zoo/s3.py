@@ -124,6 +124,10 @@ class S3Store:
                 if not is_ended(error) and code_of(error) not in GONE:
                     raise
 
+    def check_writable(self) -> None:
+        """See `Store.check_writable`."""
+        self.size(key_of("0" * 64))
+
     def close(self) -> None:
         """See `Store.close`."""
         self.bucket.close()

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     """Says that only this machine reaches the service though it listens elsewhere, as in a container."""
     internal_key: str | None = Field(None, min_length=32, repr=False)
     """What the API proves itself with to serving processes, and a monitor to `/metrics`; needed with keys."""
+    secret_key: str | None = Field(None, repr=False)
+    """Encrypts secrets that the database must keep readable: 32 random bytes in URL-safe base64, the same on all
+    machines. Several with commas: the first encrypts, all of them decrypt."""
+    secret_key_file: Path | None = None
+    """A file of such keys, one a line; none: `secret.key` in the data directory, made there for SQLite."""
+    file_access: Literal["owner", "group"] = "owner"
+    """Who may use the files of the data directory and of a store in a directory: its user, or the group too."""
     serving_url: str | None = None
     """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
     serving_timeout: float = Field(30.0, gt=0)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import anyio
 
-from app.zoo.errors import Conflict, DigestMismatch, TooLarge
+from app.zoo import troubles
+from app.zoo.errors import Conflict, DigestMismatch, NoSpace, TooLarge
 from app.zoo.inbox import incomplete
 from app.zoo.store import Store, Stored
 from app.zoo.tables import UploadRow
@@ -41,6 +42,14 @@ class Staging:
         have = self.received(upload)
         if offset not in (0, have):
             raise Conflict(f"{upload.id}: expected bytes from offset {have}, got {offset}; go on at {have}")
+        try:
+            with troubles.of_directory(self._directory, "PNC_DATA_DIR"):
+                return await self._write(upload, offset, chunks)
+        except NoSpace:  # what has arrived is of no use while the rest has no room, and others may need its room
+            self.discard(upload)
+            raise
+
+    async def _write(self, upload: UploadRow, offset: int, chunks: AsyncIterable[bytes]) -> int:
         async with await anyio.open_file(self._path(upload), "r+b" if offset else "wb", buffering=_BUFFER) as file:
             await file.seek(offset)
             async for chunk in chunks:
@@ -66,6 +75,10 @@ class Staging:
     def discard(self, upload: UploadRow) -> None:
         """See `Inbox.discard`."""
         self._path(upload).unlink(missing_ok=True)
+
+    def forget(self, upload: UploadRow) -> None:
+        """See `Inbox.forget`."""
+        self.discard(upload)
 
     def _path(self, upload: UploadRow) -> Path:
         return self._directory / upload.id

@@ -27,6 +27,8 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "cancelled": frozenset(),
 }
 TERMINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
+LIVE = frozenset(TRANSITIONS) - TERMINAL
+"""An index finds these among many jobs that have ended; "none of the others" no index can find."""
 
 
 def move(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:

@@ -36,7 +36,7 @@ class Stored:
 class Store(Protocol):
     """The verbs of an object store.
 
-    All of them raise `StoreUnavailable`, or another `OSError`, when it does not answer or refuses.
+    All of them raise `StoreUnavailable`, or another `OSError`, when it does not answer or refuses; `NoSpace` is one.
     """
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
@@ -84,6 +84,9 @@ class Store(Protocol):
 
     def discard(self, name: str) -> None:
         """Remove what such a transfer has brought so far; it may be gone already."""
+
+    def check_writable(self) -> None:
+        """See that objects can be put; a bucket only says whether it answers, since each put there costs money."""
 
     def close(self) -> None:
         """Close connections."""

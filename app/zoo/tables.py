@@ -19,6 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
     cast,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
@@ -74,7 +75,7 @@ class Archivable:
     """Columns of a row that people can put away, and then remove for good; see `app.zoo.archive`."""
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    archived_at: Mapped[datetime | None]
+    archived_at: Mapped[datetime | None] = mapped_column(index=True)
     purged_at: Mapped[datetime | None]
     """From then on the row only says what there was: what it held is gone."""
 
@@ -123,7 +124,7 @@ class VersionRow(Leased, Archivable, Owned, Base):
     licence: Mapped[str] = mapped_column(default="")
     digest: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    key: Mapped[str]
+    key: Mapped[str] = mapped_column(index=True)
     fingerprint: Mapped[str | None]
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
@@ -157,7 +158,7 @@ class AliasRow(Base):
 
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
     alias: Mapped[str] = mapped_column(primary_key=True)
-    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
     updated_at: Mapped[datetime] = mapped_column(default=utc_now(), onupdate=utc_now())
     version: Mapped[VersionRow] = relationship(lazy="selectin")
 
@@ -166,14 +167,24 @@ class UploadRow(Owned, Base):
     """A file on its way in: announced, then complete."""
 
     __tablename__ = "uploads"
+    __table_args__ = (
+        Index(
+            "ix_uploads_unused",
+            "completed_at",
+            postgresql_where=text("used_at IS NULL"),
+            sqlite_where=text("used_at IS NULL"),
+        ),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str]
-    key: Mapped[str | None]
+    key: Mapped[str | None] = mapped_column(index=True)
     """Where the object lies, once complete."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     completed_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
+    """When something was first made of it: from then on that holds the object, and the upload is not garbage."""
 
 
 class DatasetRow(Archivable, Owned, Base):
@@ -184,7 +195,7 @@ class DatasetRow(Archivable, Owned, Base):
     name: Mapped[str]
     digest: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    key: Mapped[str]
+    key: Mapped[str] = mapped_column(index=True)
     rows: Mapped[int] = mapped_column(BigInteger)
     classes: Mapped[list[str]]
     """Class names in the order of the labels; empty: the images have none."""
@@ -200,9 +211,9 @@ class JobRow(Leased, Owned, Base):
     __table_args__ = (_one_of("state", JOB_STATES), Index(None, "state", "id"))
 
     state: Mapped[str]
-    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     config: Mapped[Document]
     device: Mapped[str] = mapped_column(default="any", server_default="any")
     """Kind of worker that may take it."""
@@ -245,7 +256,7 @@ class AttemptRow(Base):
     """The claim's fencing token."""
     worker: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(default=utc_now())
-    ended_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
     outcome: Mapped[str | None]
     """How it ended; None while it runs."""
     reason: Mapped[str] = mapped_column(default="")
@@ -314,9 +325,9 @@ class ModuleRow(Archivable, Owned, Base):
     __tablename__ = "modules"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
-    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    target_fingerprint: Mapped[str]
+    target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    source_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
+    target_fingerprint: Mapped[str] = mapped_column(index=True)
     classes: Mapped[list[str]]
     manifest: Mapped[Document]
     evidence: Mapped[Document | None] = mapped_column(deferred=True)
@@ -340,7 +351,7 @@ class BundleRow(Base):
     payload: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
-    key: Mapped[str]
+    key: Mapped[str] = mapped_column(index=True)
 
 
 class DeploymentRow(Owned, Base):
@@ -359,7 +370,7 @@ class DeploymentRow(Owned, Base):
     """Why that revision is not served."""
     observed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
-    deleted_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
 class RevisionRow(Base):
@@ -369,7 +380,7 @@ class RevisionRow(Base):
 
     deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), primary_key=True)
     generation: Mapped[int] = mapped_column(primary_key=True)
-    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), index=True)
     refused: Mapped[bool] = mapped_column(default=False)
     """The serving process would not have it."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())

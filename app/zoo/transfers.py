@@ -80,6 +80,14 @@ class Transfers:
         """See `Inbox.discard`."""
         self._store.discard(_name(upload))
 
+    def forget(self, upload: UploadRow) -> None:
+        """See `Inbox.forget`; parts that were not put together wait under an id of their own."""
+        with self._bucket.trouble():
+            upload_id = self._multipart(upload).find()
+        if upload_id is not None:
+            self._store.discard(f"{_name(upload)}?uploadId={upload_id}")
+        self.discard(upload)
+
     def _assemble(self, upload: UploadRow) -> None:
         """Make an object of the parts, unless an earlier attempt has, or another one does meanwhile.
 

@@ -54,7 +54,7 @@ def get(session: Session, upload_id: str) -> UploadRow:
     """
     row = session.get(UploadRow, upload_id)
     if row is None:
-        raise NotFound(f"expected an upload, got none with id {upload_id!r:.80}; announce it with POST /v1/uploads")
+        raise _unknown(upload_id)
     return row
 
 
@@ -64,10 +64,26 @@ def complete(session: Session, upload_id: str, stored: Stored | None) -> UploadR
     Raises:
         NotFound: there is none with this id.
     """
-    row = get(session, upload_id)
+    row = session.get(UploadRow, upload_id, with_for_update=True)  # nobody deletes it meanwhile
+    if row is None:
+        raise _unknown(upload_id)
     if row.key is None and stored is not None:
         row.key = stored.key
         row.completed_at = clock.now(session)
+    return row
+
+
+def delete(session: Session, upload_id: str) -> UploadRow:
+    """Forget an upload, complete or not; what was made of it keeps its object. Its bytes are the caller's to remove.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    row = session.get(UploadRow, upload_id, with_for_update=True)
+    if row is None:
+        raise _unknown(upload_id)
+    session.delete(row)
+    session.flush()
     return row
 
 
@@ -93,13 +109,20 @@ def completed(
         session: A writing session, if the upload is to be kept.
         upload_id: The upload.
         pointer: Where the request names it.
-        keep: Nobody removes it until the transaction ends, in which another row comes to name its object.
+        keep: Nobody removes it until the transaction ends, in which another row comes to name its object; from then
+            on it counts as used.
 
     Raises:
         Invalid: there is none with this id, or it is not complete.
     """
-    row = session.get(UploadRow, upload_id, with_for_update={"read": True} if keep else None)
+    row = session.get(UploadRow, upload_id, with_for_update={"key_share": True} if keep else None)
     if row is None or row.key is None:
         got = "none with this id" if row is None else "an open one"
         raise Invalid.at(pointer, "upload_not_complete", f"expected a complete upload, got {got}: {upload_id!r:.80}")
+    if keep:
+        row.used_at = row.used_at or clock.now(session)
     return row, row.key
+
+
+def _unknown(upload_id: str) -> NotFound:
+    return NotFound(f"expected an upload, got none with id {upload_id!r:.80}; announce it with POST /v1/uploads")

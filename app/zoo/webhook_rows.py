@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.zoo.clock import utc_now
@@ -22,10 +22,10 @@ class WebhookRow(Owned, Base):
     events: Mapped[list[str]]
     """Types of events that it wants; none: all."""
     enabled: Mapped[bool] = mapped_column(default=True)
-    secret: Mapped[str]
-    """Signs every message, so it cannot be kept as a digest."""
-    old_secret: Mapped[str | None]
-    """Signs beside the new one for a while after a rotation."""
+    sealed: Mapped[str] = mapped_column("secret")
+    """Its secret, encrypted: it signs every message, so it cannot be kept as a digest."""
+    sealed_old: Mapped[str | None] = mapped_column("old_secret")
+    """The one before, which signs beside the new one for a while after a rotation."""
     old_secret_until: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
     """First failure since the last success."""
@@ -42,6 +42,13 @@ class DeliveryRow(Owned, Leased, Base):
         CheckConstraint(f"state IN ({', '.join(repr(s) for s in DELIVERY_STATES)})", name="state"),
         Index(None, "state", "due_at"),
         Index(None, "webhook_id", "id"),
+        Index(None, "webhook_id", "state", "due_at"),
+        Index(
+            "ix_webhook_deliveries_leased",
+            "webhook_id",
+            postgresql_where=text("lease_worker IS NOT NULL"),
+            sqlite_where=text("lease_worker IS NOT NULL"),
+        ),
     )
 
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
@@ -51,7 +58,7 @@ class DeliveryRow(Owned, Leased, Base):
     state: Mapped[str] = mapped_column(default="waiting")
     due_at: Mapped[datetime] = mapped_column(default=utc_now())
     """Not to be tried before."""
-    since: Mapped[datetime] = mapped_column(default=utc_now())
+    since: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
     """When it was written, or asked for again."""
     tries: Mapped[int] = mapped_column(default=0)
     """How often an answer was waited for."""

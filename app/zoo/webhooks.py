@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.zoo import clock
+from app.zoo import clock, sealing
 from app.zoo.addresses import check_url
 from app.zoo.errors import Conflict, Invalid, NotFound
 from app.zoo.ids import new_id
@@ -30,8 +30,8 @@ OLD_SECRET = timedelta(hours=24)
 
 def create(
     session: Session, *, url: str, events: Sequence[str] = (), description: str = "", private: bool = False
-) -> WebhookRow:
-    """Tell an address of changes from now on; the row's secret is to be shown this once.
+) -> tuple[WebhookRow, str]:
+    """Tell an address of changes from now on; with its secret, which is to be shown this once.
 
     Args:
         session: A writing session.
@@ -43,17 +43,18 @@ def create(
     Raises:
         Invalid: the URL or an event is not one.
         Conflict: there are too many webhooks.
+        Misconfigured: there is no key to encrypt its secret with.
     """
     check_url(url, private=private)
     _check_events(events)
     if (session.scalar(select(func.count(WebhookRow.id))) or 0) >= MOST:
         raise Conflict(f"expected at most {MOST} webhooks, got one more; delete one with DELETE /v1/webhooks/<id>")
-    row = WebhookRow(
-        id=new_id("whk"), url=url, description=description, events=sorted(set(events)), secret=_new_secret()
-    )
+    secret = new_secret()
+    sealed = sealing.of(session).seal(secret)
+    row = WebhookRow(id=new_id("whk"), url=url, description=description, events=sorted(set(events)), sealed=sealed)
     session.add(row)
     session.flush()
-    return row
+    return row, secret
 
 
 def list_webhooks(session: Session, window: Window) -> Page[WebhookRow]:
@@ -110,26 +111,33 @@ def delete(session: Session, webhook_id: str) -> None:
     session.delete(row)
 
 
-def rotate(session: Session, webhook_id: str) -> WebhookRow:
+def rotate(session: Session, webhook_id: str) -> tuple[WebhookRow, str]:
     """Give it another secret, to be shown this once; the one before signs too for a day.
 
     Raises:
         NotFound: there is none with this id.
+        Misconfigured: there is no key to encrypt it with.
     """
-    row = get(session, webhook_id)
-    row.old_secret, row.old_secret_until = row.secret, clock.now(session) + OLD_SECRET
-    row.secret = _new_secret()
+    row, secret = get(session, webhook_id), new_secret()
+    row.sealed_old, row.old_secret_until = row.sealed, clock.now(session) + OLD_SECRET
+    row.sealed = sealing.of(session).seal(secret)
     session.flush()
-    return row
+    return row, secret
 
 
 def secrets_of(session: Session, row: WebhookRow) -> tuple[str, ...]:
-    """What signs a message now, the newest first."""
+    """What signs a message now, the newest first.
+
+    Raises:
+        Misconfigured: no key decrypts it.
+    """
     is_kept = row.old_secret_until is not None and row.old_secret_until > clock.now(session)
-    return (row.secret, row.old_secret) if is_kept and row.old_secret else (row.secret,)
+    kept = (row.sealed, row.sealed_old) if is_kept and row.sealed_old else (row.sealed,)
+    return tuple(sealing.of(session).open(text) for text in kept)
 
 
-def _new_secret() -> str:
+def new_secret() -> str:
+    """One as Standard Webhooks has them: 32 random bytes."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 

@@ -80,7 +80,7 @@ def stored_bytes(session: Session) -> int:
 
 def live_jobs(session: Session) -> int:
     """Jobs of the session's workspace that have not ended."""
-    query = select(func.count()).select_from(JobRow).where(JobRow.state.not_in(states.TERMINAL))
+    query = select(func.count()).select_from(JobRow).where(JobRow.state.in_(states.LIVE))
     return session.scalar(query) or 0
 
 

@@ -7,15 +7,18 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.zoo import permissions
 from app.zoo.bell import CeleryBell
 from app.zoo.db import Database, parse_url
 from app.zoo.directory import DirectoryStore
 from app.zoo.errors import Misconfigured
 from app.zoo.inbox import Inbox
 from app.zoo.keys import Caller
+from app.zoo.sealing import sealer_of
 from app.zoo.settings import Settings
 from app.zoo.staging import Staging
 from app.zoo.store import Store
+from app.zoo.writability import Writability
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Zoo:
     """Takes the bytes of uploads."""
     staging: Path
     """Directory for files in the making, those of unfinished uploads among them."""
+    writability: Writability
+    """Whether database, store and staging can be written."""
 
     def seen_by(self, caller: Caller) -> "Zoo":
         """The same zoo as one caller may see it."""
@@ -46,6 +51,8 @@ def open_zoo(settings: Settings) -> Zoo:
     Raises:
         Misconfigured: a setting leads nowhere; the message names it.
     """
+    permissions.begin(settings)
+    permissions.mend(settings)
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
     try:
@@ -53,8 +60,21 @@ def open_zoo(settings: Settings) -> Zoo:
     except Misconfigured:
         store.close()
         raise
+    try:
+        database.sealer = sealer_of(settings, make=database.is_sqlite)
+    except Misconfigured:
+        database.close()
+        store.close()
+        raise
     database.bell = CeleryBell(settings.broker_url) if settings.broker_url else None
-    return Zoo(settings, database, store, inbox, staging)
+    return Zoo(settings, database, store, inbox, staging, Writability(_places(database, staging), store))
+
+
+def _places(database: Database, staging: Path) -> list[tuple[str, Path]]:
+    """Directories that must be written to, and the settings that name them."""
+    file = database.engine.url.database if database.is_sqlite else None
+    beside = [("PNC_DATABASE_URL", Path(file).parent)] if file and file != ":memory:" else []
+    return [("PNC_DATA_DIR", staging), *beside]
 
 
 def _open_database(url: str) -> Database:

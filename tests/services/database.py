@@ -14,6 +14,8 @@ from tests.services.programs import find
 from tests.services.service import HOST, Service, running
 
 USER, PASSWORD = "pnc", "not-secret"
+SECRET_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+"""Encrypts secrets in its rows, on every machine that a test plays."""
 _SYSTEM_USER = "postgres"
 """PostgreSQL refuses to run as root."""
 
@@ -29,7 +31,7 @@ class Postgres(Service):
 
     def environment(self) -> dict[str, str]:
         """See `Service.environment`."""
-        return {"PNC_DATABASE_URL": self.url()}
+        return {"PNC_DATABASE_URL": self.url(), "PNC_SECRET_KEY": SECRET_KEY}
 
     def create(self, database: str, template: str = "template0") -> str:
         """Make a database, empty or a copy of another that nobody uses; returns its URL."""

@@ -69,4 +69,5 @@ _MEANINGS = {
     422: "The request makes no sense",
     429: "Too many requests, or more than the workspace may have; come again after Retry-After seconds",
     503: "A part of the service does not answer; try again after Retry-After seconds",
+    507: "No room is left where the service writes",
 }

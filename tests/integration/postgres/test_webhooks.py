@@ -20,7 +20,7 @@ URL = "https://hooks.example/pnc"
 
 def test_a_webhook_that_goes_at_the_same_moment_fails_no_job(zoo: Zoo) -> None:
     with zoo.database.write() as session:
-        going, staying = (webhooks.create(session, url=URL, events=["job.cancelled"]) for _ in range(2))
+        going, staying = (webhooks.create(session, url=URL, events=["job.cancelled"])[0] for _ in range(2))
         job = seeds.queued(session, zoo)
     ended = threading.Event()
 

@@ -356,3 +356,23 @@ def test_bundles_are_downloaded_from_the_store(client: Client, line: Line, app: 
     zoo.store.delete(f"{wanted.digest[:2]}/{wanted.digest[2:]}")
     assert client._client.get(url).status_code == 404
     assert line.bytes > before
+
+
+def test_a_deleted_upload_leaves_neither_parts_nor_object(
+    app: FastAPI, line: Line, client: Client, large: Path
+) -> None:
+    zoo: Zoo = app.state.zoo
+    content = large.read_bytes()
+    with zoo.database.write() as session:
+        digest = hashlib.sha256(content).hexdigest()
+        half = uploads.declare(session, uploads.draft(bytes=len(content), sha256=digest, limit=len(content)))
+    first = client.uploads.get(half.id).parts
+    assert first is not None
+    httpx.put(first[0].url, content=content[:PART]).raise_for_status()
+    assert list(zoo.store.unfinished(-1000))
+    client.uploads.delete(half.id)
+    assert list(zoo.store.unfinished(-1000)) == []
+    whole = client.uploads.push(large)
+    assert list(zoo.store.older_than(-1000))
+    client.uploads.delete(whole.id)
+    assert list(zoo.store.older_than(-1000)) == list(zoo.store.unfinished(-1000)) == []

@@ -43,6 +43,7 @@ ODD = "\ud800"
         ("GET", "/v1/uploads/up_none", None, 404, "not_found"),
         ("PUT", "/v1/uploads/up_none/content", None, 404, "not_found"),
         ("POST", "/v1/uploads/up_none/complete", None, 404, "not_found"),
+        ("DELETE", "/v1/uploads/up_none", None, 404, "not_found"),
         ("POST", "/v1/datasets", {"name": "a", "upload": "up_none"}, 422, "invalid"),
         ("GET", "/v1/datasets/ds_none", None, 404, "not_found"),
         ("POST", "/v1/cloning-jobs", {}, 422, "invalid"),

@@ -50,8 +50,24 @@ def test_no_secret_is_in_any_answer_log_line_or_row(app: FastAPI, caplog: pytest
         assert not [text for text in said if hidden in text]
 
 
+def test_a_webhook_s_secret_is_in_no_row_and_a_repeated_request_still_shows_it(app: FastAPI) -> None:
+    _, secret = new_key(app.state.zoo, ["admin"])
+    body, once = {"url": "https://hooks.example/pnc"}, {"Idempotency-Key": "k"}
+    with client_of(app, secret) as client:
+        made = client.post("/v1/webhooks", json=body, headers=once)
+        assert client.post("/v1/webhooks", json=body, headers=once).json() == made.json()
+        path = f"/v1/webhooks/{made.json()['id']}/rotate"
+        rotated = client.post(path, headers={"Idempotency-Key": "r"}).json()["secret"]
+        assert client.post(path, headers={"Idempotency-Key": "r"}).json()["secret"] == rotated
+    with app.state.zoo.database.read() as session:
+        rows = [str(row) for table in Base.metadata.sorted_tables for row in session.execute(select(table))]
+    for hidden in (made.json()["secret"], rotated):
+        assert hidden.startswith("whsec_")
+        assert not [row for row in rows if hidden in row]
+
+
 def test_settings_do_not_show_their_secret(tmp_path: Path) -> None:
-    assert OWN not in repr(Settings(data_dir=tmp_path, internal_key=OWN))
+    assert OWN not in repr(Settings(data_dir=tmp_path, internal_key=OWN, secret_key=OWN))
     with pytest.raises(ValueError, match="internal_key") as refused:
         Settings(data_dir=tmp_path, internal_key="short secret")
     assert "short secret" not in str(refused.value)

@@ -48,7 +48,7 @@ def theirs(app: FastAPI) -> dict[str, Any]:
     key_id, _ = new_key(zoo, ["admin"], "red")
     red = zoo.seen_by(Caller("red", frozenset(SCOPES)))
     with red.database.write() as session:
-        hook = webhooks.create(session, url="https://hooks.example/pnc")
+        hook, _ = webhooks.create(session, url="https://hooks.example/pnc")
         module = seeds.module(session, red)
         deployments.put(session, "digits", "low")
         deployments.attach(session, "digits", module.id)

@@ -19,6 +19,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "put_content": lambda client, file: client.uploads.push(file),
     "complete_upload": lambda client, file: client.uploads.push(file),
     "get_upload": lambda client, _: client.uploads.get("up_1"),
+    "delete_upload": lambda client, _: client.uploads.delete("up_1"),
     "create_model": lambda client, _: client.models.create("a"),
     "list_models": lambda client, _: list(client.models.list()),
     "get_model": lambda client, _: client.models.get("a"),

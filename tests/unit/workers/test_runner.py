@@ -1,13 +1,16 @@
 """Publishing: all or nothing, and only by whoever holds the lease."""
 
+import sqlite3
+
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import stop_after_attempt
 
 from app.zoo import events, jobs, leases, models, modules, runs, validation
 from app.zoo.directory import DirectoryStore
-from app.zoo.errors import LeaseLost, Misconfigured, StoreUnavailable
+from app.zoo.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
 from app.zoo.leases import Lease
 from app.zoo.models import Accuracy
 from app.zoo.pages import Window
@@ -220,7 +223,12 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
         (OSError(12, "Cannot allocate memory"), endings.OUT_OF_MEMORY),
         (PoolTimeout("QueuePool limit reached"), endings.UNREACHABLE),
-        (OSError(28, "No space left on device"), endings.UNREACHABLE),
+        (OSError(28, "No space left on device"), endings.NO_SPACE),
+        (OSError(122, "Disk quota exceeded"), endings.NO_SPACE),
+        (NoSpace("PNC_STORE_URL: expected room"), endings.NO_SPACE),
+        (OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")), endings.NO_SPACE),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), endings.NO_SPACE),
+        (OSError(30, "Read-only file system"), endings.UNREACHABLE),
         (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
         (ValueError("a defect of ours"), None),
     ],

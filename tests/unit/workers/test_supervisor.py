@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app.zoo import jobs, runs, steps
+from app.zoo import events, jobs, runs, steps
 from app.zoo.errors import Misconfigured
 from app.zoo.leases import Lease
 from app.zoo.tables import StepRow
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
-from workers import nursery, supervisor
+from workers import endings, nursery, supervisor
 from workers.supervisor import JOB, Supervisor, device_of
 
 LEASE_SECONDS = 2
@@ -75,6 +75,19 @@ def test_the_settings_say_how_often_a_child_may_die(
     with zoo.database.read() as session:
         assert jobs.get(session, lease.id).state == state
     zoo.close()
+
+
+def test_a_job_that_has_no_room_is_given_back_with_that_reason(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Deaf(zoo)
+    ended.exitcode = endings.NO_SPACE
+    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(nursery, "start", lambda *_: ended)
+    lease = _claimed(zoo)
+    assert Supervisor(zoo, threading.Event()).see_through(JOB, lease) is False
+    with zoo.database.read() as session:
+        job = jobs.get(session, lease.id)
+        assert (job.state, job.attempts, job.fruitless) == ("queued", 0, 0)
+        assert "no room is left" in events.events_after(session, job.id, 0)[-1].message
 
 
 def _claimed(zoo: Zoo) -> Lease:

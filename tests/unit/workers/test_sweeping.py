@@ -95,6 +95,21 @@ def test_a_break_shorter_than_the_gap_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert answers == [True, True, True, False, False, False, False, True, False, False]
 
 
+def test_a_database_that_takes_nothing_gives_everybody_time_to_renew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its disk was full: it answered all the while, and no lease could be renewed."""
+    clock = Clock(1000)
+    monkeypatch.setattr(sweeping, "time", clock)
+    contact = Contact(gap=3, settling=10)
+    assert contact.answered()
+    clock.wait(1)
+    contact.broke()
+    answers = []
+    for seconds in (1, 3, 3, 3, 3):
+        clock.wait(seconds)
+        answers.append(contact.answered())
+    assert answers == [False, False, False, False, True]
+
+
 def test_whatever_goes_wrong_a_loop_goes_on() -> None:
     stop, taken = Clock(100), []
 

@@ -21,6 +21,8 @@ from app.zoo.zoo import Zoo, open_zoo
 from pnc_core.config import CloneConfig, NetworkSpec
 
 DATABASE = "zoo.db"
+SECRET_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+"""Encrypts what webhooks are signed with."""
 LOW, HIGH = ("0", "1", "2", "3", "4"), ("5", "6", "7", "8", "9")
 
 
@@ -44,6 +46,7 @@ def lay_database(directory: Path) -> None:
 def new_zoo(directory: Path, **settings: object) -> Zoo:
     if "database_url" not in settings:
         lay_database(directory)
+    settings.setdefault("secret_key", SECRET_KEY)
     zoo = open_zoo(Settings(data_dir=directory, **settings))  # type: ignore[arg-type]
     if "database_url" in settings:
         db.migrate(zoo.database)

@@ -66,7 +66,7 @@ def test_everything_made_belongs_to_the_workspace(two: tuple[Zoo, Zoo, str]) -> 
 def test_a_webhook_is_told_of_its_own_workspace_alone_by_sessions_of_none(two: tuple[Zoo, Zoo, str], zoo: Zoo) -> None:
     red, blue, _ = two
     with blue.database.write() as session:
-        mine = webhooks.create(session, url="https://hooks.example/blue").id
+        mine = webhooks.create(session, url="https://hooks.example/blue")[0].id
     with zoo.database.write() as session:
         deployments.observe(session, "red/digits", deployments.get(session, "red/digits").generation)
     with red.database.read() as session:

@@ -1,6 +1,6 @@
 """Databases of released revisions, with rows in all tables, come up to date with everything in them.
 
-`released/0001.sql` holds rows as the code of revision 0001 wrote them, in SQL that both databases read.
+`released/N.sql` holds rows as the code of revision N wrote them, in SQL that both databases read.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,15 @@ from alembic import command
 from sqlalchemy import MetaData, func, select
 from sqlalchemy.orm import Session
 
-from app.zoo import db, desired, jobs, models
+from app.zoo import db, desired, jobs, models, webhooks
 from app.zoo.db import Database
 from app.zoo.pages import Window
-from app.zoo.tables import Base, EventRow, TrialRow
+from app.zoo.secrets_at_rest import seal_all
+from app.zoo.settings import Settings
+from app.zoo.tables import Base, DatasetRow, EventRow, IdempotencyRow, TrialRow, UploadRow, VersionRow
+from app.zoo.webhook_rows import WebhookRow
+from app.zoo.zoo import open_zoo
+from tests.unit.zoo import seeds
 
 RELEASED = sorted((Path(__file__).parent / "released").glob("*.sql"))
 
@@ -51,6 +56,31 @@ def test_no_row_is_lost_and_every_row_can_be_read(upgraded: tuple[Database, dict
             rows = session.scalars(select(mapper.class_)).all()
             assert len(rows) >= counts.get(str(mapper.local_table), 0)
             assert all(getattr(row, column.key) is not ... for row in rows for column in mapper.column_attrs)
+
+
+def test_secrets_that_were_readable_are_sealed_and_sign_as_before(
+    upgraded: tuple[Database, dict[str, int]], tmp_path: Path
+) -> None:
+    database = upgraded[0]
+    url = database.engine.url.render_as_string(hide_password=False)
+    zoo = open_zoo(Settings(data_dir=tmp_path / "data", database_url=url, secret_key=seeds.SECRET_KEY))
+    seal_all(zoo)
+    with zoo.database.read() as session:
+        for row in session.scalars(select(WebhookRow)):
+            assert row.sealed.startswith("sealed:")
+            assert webhooks.secrets_of(session, row) == (
+                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                "whsec_c29tZSBvdGhlciBzZWNyZXQgb2xkZXI=",
+            )
+        assert not [body for body in session.scalars(select(IdempotencyRow.body)) if "whsec_" in body]
+    zoo.close()
+
+
+def test_uploads_that_something_was_made_of_count_as_used(upgraded: tuple[Database, dict[str, int]]) -> None:
+    with upgraded[0].read() as session:
+        keys = set(session.scalars(select(VersionRow.key).union(select(DatasetRow.key))))
+        for row in session.scalars(select(UploadRow)):
+            assert (row.used_at is not None) == (row.key in keys)
 
 
 def test_what_was_registered_is_still_served_and_told(upgraded: tuple[Database, dict[str, int]]) -> None:

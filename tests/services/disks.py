@@ -1,0 +1,54 @@
+"""A real file system of a few megabytes, which fills up as any other does."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
+    """A file system in memory for the length of a block.
+
+    Args:
+        directory: Where it is mounted; made when missing.
+        megabytes: How much fits on it.
+
+    Raises:
+        RuntimeError: this user may not mount one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    kind = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(directory)]
+    done = subprocess.run(kind, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"expected to mount a small file system, got: {done.stderr.strip()}; run the tests as root")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def filled(directory: Path, leave: int = 0) -> Iterator[None]:
+    """Fill the rest of a disk for the length of a block.
+
+    Args:
+        directory: On that disk.
+        leave: Bytes that stay free.
+    """
+    filler = directory / "filler"
+    free = os.statvfs(directory)
+    with filler.open("wb", buffering=0) as file:
+        try:
+            left = free.f_bavail * free.f_frsize - leave
+            while left > 0:
+                left -= file.write(bytes(min(left, 64 * 1024)))
+            while leave == 0:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
