@@ -4,6 +4,7 @@ No broker and no Celery in here. What this module imports is imported once, befo
 it may start a thread or touch an accelerator while it is imported.
 """
 
+import errno
 import logging
 import os
 import resource
@@ -318,7 +319,7 @@ def _exit_code(error: Exception) -> int | None:
     # The kernel's refusal may come as any OSError: taken for a store that is away, it would be tried again for ever.
     if is_out_of_memory(error):
         return endings.OUT_OF_MEMORY
-    if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in said:
+    if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in str(error).lower():
         return endings.NO_SPACE
     return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 

@@ -123,7 +123,6 @@ class Registry:
         """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._reports = Reports(zoo, self.replica, self._report)
-        """Why the wanted state cannot be followed, so that it is said once."""
         self._changing = threading.Lock()
         self._loading = threading.Lock()
         """Not held while something that is loaded already is attached or detached."""
