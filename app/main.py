@@ -104,7 +104,7 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        responses=documented(401, 403, 422, 429, 503),
+        responses=documented(400, 401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
         telemetry=_telemetry(tracing.begin("api")),

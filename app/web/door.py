@@ -55,7 +55,7 @@ class Pages(BaseRoute):
         """Whether a path begins as one of the pages' does; all others are the API's."""
         if scope["type"] not in ("http", "websocket"):
             return Match.NONE, {}
-        first = scope["path"].lstrip("/").partition("/")[0]
+        first = scope["path"].removeprefix("/").partition("/")[0]
         return (Match.FULL, {}) if first in _FIRST or first in _OWN else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
