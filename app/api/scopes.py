@@ -18,8 +18,8 @@ from app.zoo.keys import SCOPES, Caller
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 PUBLIC = "public"
 """Needs no key: health, and what describes the API."""
-DESCRIBING = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
-"""FastAPI's own routes."""
+DESCRIBING = "/openapi.json"
+"""FastAPI's own route."""
 _NEEDS = "__pnc_needs__"
 
 
@@ -92,7 +92,7 @@ def check_routes(app: FastAPI, pages: object) -> None:
     for context in iter_route_contexts(app.routes):
         route = context.original_route
         path = getattr(route, "path", "")
-        if not isinstance(route, ScopedRoute) and route is not pages and path not in DESCRIBING:
+        if not isinstance(route, ScopedRoute) and route is not pages and path != DESCRIBING:
             raise Misconfigured(f"{path or route!r}: expected a route that asks for keys, got {type(route).__name__}")
 
 

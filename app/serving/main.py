@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from app.api.guard import Guard
+from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install, respond
 from app.serving import images, oip
@@ -53,6 +54,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Heads)
     install(app)
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Hardened)
     return app
 
 
