@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from app.api import (
     datasets,
     deployments,
+    describing,
     health,
     inference,
     jobs,
@@ -32,6 +33,7 @@ from app.api import (
 from app.api.admission import Admission
 from app.api.gateway import Gateway
 from app.api.guard import Guard
+from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install
 from app.api.scopes import PUBLIC, check_routes, scopes
@@ -83,6 +85,7 @@ _ROUTERS = (
     webhooks,
     health,
     metrics,
+    describing,
 )
 
 
@@ -104,9 +107,12 @@ def create_app(
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
-        responses=documented(401, 403, 422, 429, 503),
+        responses=documented(400, 401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        openapi_url=describing.DOCUMENT,
+        docs_url=None,
+        redoc_url=None,
         telemetry=_telemetry(tracing.begin("api")),
     )
     app.state.zoo = open_zoo(settings)
@@ -121,6 +127,7 @@ def create_app(
     app.add_middleware(Heads)
     install(app)
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Hardened)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

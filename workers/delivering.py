@@ -103,7 +103,7 @@ async def _send(letter: Letter, private: bool) -> Answer:
     url = httpx.URL(check_url(letter.url, private=private))
     with anyio.fail_after(SECONDS):
         address = await _resolve(url, private)
-        async with httpx.AsyncClient(trust_env=False, timeout=SECONDS) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=SECONDS, follow_redirects=False) as client:
             request = client.build_request(
                 "POST",
                 url.copy_with(host=str(address)),

@@ -122,11 +122,6 @@ class Pace:
             raise TooMany(f"expected at most {per_minute} requests a minute, got more; come again in {wait} s", wait)
 
 
-def protocol_scope(path: str) -> str:
-    """What a call of the inference protocol needs: loading and unloading change what is served."""
-    return "deploy" if path.rstrip("/").endswith(("/load", "/unload")) else "read"
-
-
 def presented(connection: HTTPConnection) -> str | None:
     """The key that a request brings: a program's in the header, a browser's in its cookie."""
     header = connection.headers.get("authorization")

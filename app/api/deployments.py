@@ -183,4 +183,4 @@ async def predict(
     """Classify an image: the body is a PNG, JPEG or WebP file as it is."""
     del modules, generation  # the serving process reads them
     check_name(deployment, "path:deployment")
-    return await pass_on(request, gateway)
+    return await pass_on(request, gateway, "v1", "deployments", deployment, "predict")

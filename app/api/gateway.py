@@ -9,19 +9,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.paths import join
 from app.zoo.settings import Settings
-from app.zoo.tables import DEFAULT
 
 RETRY_SECONDS = 5
 INTERNAL = "X-PNC-Internal"
 """Header with which the API proves that it has let somebody in."""
 WORKSPACE = "X-PNC-Workspace"
-"""Header that says whom; it counts only beside the proof, or where there are no keys."""
+"""Header that says whom; it counts only beside the proof. What has it is asked for somebody, never for the service."""
+_QUERY = "%!$&'()*+,;=:@/?"
+"""What stays as it is in a query; anything else, `#` too, is encoded."""
 _SENT_ON = ("content-type", "content-encoding", "accept-encoding", "inference-header-content-length")
 _PASSED_ON = ("content-type", "content-encoding", "inference-header-content-length", "retry-after")
 
@@ -51,35 +54,44 @@ class Gateway:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = settings.serving_url
         self._own = {INTERNAL: settings.internal_key} if settings.internal_key else {}
-        self._client = httpx.AsyncClient(
-            base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport, trust_env=False
-        )
+        self._url = httpx.URL(settings.serving_url) if settings.serving_url else None
+        self._client = httpx.AsyncClient(timeout=settings.serving_timeout, transport=transport, trust_env=False)
 
     async def close(self) -> None:
         """Close connections."""
         await self._client.aclose()
 
-    async def forward(self, request: Request) -> Response:
-        """Pass a request on as it is, and its answer back, errors included.
+    async def forward(self, request: Request, *parts: str) -> Response:
+        """Pass a request on, and its answer back, errors included.
+
+        Args:
+            request: Whose method, query and body are passed on as they are; its path never is.
+            parts: Of the path to send it to, decoded.
 
         Raises:
             Unreachable: the serving process does not answer.
+            Invalid: a part would lead elsewhere.
         """
         headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
         headers["X-Request-ID"] = request.scope["state"]["request_id"]
         headers[WORKSPACE] = request.scope["state"]["caller"].workspace
-        raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
-        path = raw.decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
-        answer = await self._send(request.method, path, await request.body(), headers)
+        query: bytes = request.scope.get("query_string", b"")
+        answer = await self._send(request.method, join(*parts), query, await request.body(), headers)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
         async with self._reading(answer):
             content = b"".join([part async for part in answer.aiter_raw()])
         return Response(content, answer.status_code, passed)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
-        """Announce a change of what is wanted, and ask what becomes of this generation."""
+        """Announce a change of what is wanted, and ask what becomes of this generation.
+
+        Args:
+            deployment: Its name among those of all workspaces.
+            generation: Of the change.
+        """
         try:
-            answer = await self._send("POST", f"/internal/sync/{deployment}?generation={generation}", b"", {})
+            path, query = join("internal", "sync", *deployment.split("/")), f"generation={generation}".encode()
+            answer = await self._send("POST", path, query, b"", {})
             async with self._reading(answer):
                 await answer.aread()
         except Unreachable:
@@ -89,23 +101,49 @@ class Gateway:
         return Verdict(applied=answer.status_code == 200)
 
     async def fetch(
-        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = DEFAULT
+        self,
+        method: str,
+        *parts: str,
+        query: str = "",
+        content: bytes = b"",
+        media_type: str = "",
+        workspace: str | None = None,
     ) -> tuple[int, bytes]:
-        """Status and body of the serving process's answer; 503 and a problem when there is none."""
-        headers = {WORKSPACE: workspace, **({"Content-Type": media_type} if media_type else {})}
+        """Ask the serving process.
+
+        Args:
+            method: Of HTTP.
+            parts: Of the path, decoded.
+            query: Encoded.
+            content: Body.
+            media_type: Of the body.
+            workspace: For which the service asks; None: for itself.
+
+        Returns:
+            Status and body of the answer; 503 and a problem when there is none.
+
+        Raises:
+            Invalid: a part would lead elsewhere.
+        """
+        headers = {WORKSPACE: workspace} if workspace is not None else {}
+        headers |= {"Content-Type": media_type} if media_type else {}
         try:
-            answer = await self._send(method, path, content, headers)
+            answer = await self._send(method, join(*parts), query.encode(), content, headers)
             async with self._reading(answer):
                 return answer.status_code, await answer.aread()
         except Unreachable as error:
             return 503, json.dumps({"status": 503, "code": "serving_unreachable", "detail": str(error)}).encode()
 
-    async def _send(self, method: str, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
-        if self.url is None:
+    async def _send(
+        self, method: str, path: str, query: bytes, content: bytes, headers: dict[str, str]
+    ) -> httpx.Response:
+        if self._url is None:
             raise Unreachable("expected PNC_SERVING_URL, got none; start the service with `pnc up`")
+        target = self._url.path.rstrip("/") + path + ("?" + quote(query, safe=_QUERY) if query else "")
+        url = self._url.copy_with(raw_path=target.encode("ascii"))
         try:
             request = self._client.build_request(
-                method, path, content=content, headers=httpx.Headers({**headers, **self._own}, "latin-1")
+                method, url, content=content, headers=httpx.Headers({**headers, **self._own}, "latin-1")
             )
             return await self._client.send(request, stream=True)
         except httpx.TransportError as error:

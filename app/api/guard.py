@@ -1,4 +1,4 @@
-"""What every request passes first: an id, Host and Origin, and a limit on its body.
+"""What every request passes first: an id, the spelling of its path, Host and Origin, and a limit on its body.
 
 The embedded service has no keys and listens on loopback. A page in the user's
 browser must not reach it: Host must name this machine (against DNS rebinding),
@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
+from app.api import paths
 from app.api.problems import respond
 from app.zoo.ids import new_id
 from app.zoo.settings import Settings
@@ -24,6 +27,9 @@ _SOCKET = "/_nicegui_ws/"
 """Where the pages' websocket lies, and its polling, whose reads another site's page may not do either."""
 _DROPPED = "/_nicegui/client/"
 """Where the pages receive files."""
+_UPLOADED = re.compile(r"/v1/uploads/[^/]+/content\Z")
+_ASKED = re.compile(r"/v1/deployments/[^/]+/predict\Z|/v2/models/[^/]+(/versions/[^/]+)?/infer\Z")
+"""Where images and tensors come."""
 
 
 class Guard:
@@ -52,7 +58,9 @@ class Guard:
         request_id = given if _REQUEST_ID.match(given) else new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
         limit = self._body_limit(scope["path"])
-        refusal = _unstorable(scope) or self._refusal(scope["method"], scope["path"], headers, limit)
+        refusal = (
+            _misspelt(scope) or _unstorable(scope) or self._refusal(scope["method"], scope["path"], headers, limit)
+        )
         if refusal is not None:
             await respond(scope, *refusal)(scope, receive, send)
             return
@@ -60,8 +68,9 @@ class Guard:
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A websocket may be written to by whoever opened it, so it is judged as a write."""
-        if self._refusal("POST", scope["path"], Headers(scope=scope), None) is not None:
-            await send({"type": "websocket.close", "code": 1008})
+        refusal = _misspelt(scope) or self._refusal("POST", scope["path"], Headers(scope=scope), None)
+        if refusal is not None:
+            await _turn_away(scope, receive, send, respond(scope, *refusal))
             return
         await self._app(scope, receive, send)
 
@@ -83,13 +92,25 @@ class Guard:
 
     def _body_limit(self, path: str) -> int | None:
         """Bytes that a body may have; uploads count for themselves."""
-        if path.startswith("/v1/uploads/") and path.endswith("/content"):
+        if _UPLOADED.match(path):
             return None
         if path.startswith(_DROPPED):
             return self._settings.max_upload_bytes
-        return (
-            self._settings.max_image_bytes if path.endswith(("/predict", "/infer")) else self._settings.max_body_bytes
-        )
+        return self._settings.max_image_bytes if _ASKED.match(path) else self._settings.max_body_bytes
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:
+    """Refuse a websocket before it is open: with an answer, where the server can send one."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await WebSocket(scope, receive, send).send_denial_response(answer)
+    else:
+        await send({"type": "websocket.close", "code": 1008})
+
+
+def _misspelt(scope: Scope) -> tuple[int, str, str] | None:
+    """Status, code and detail when the path is not in its one spelling."""
+    detail = paths.fault(scope)
+    return None if detail is None else (400, paths.CODE, detail)
 
 
 def _unstorable(scope: Scope) -> tuple[int, str, str] | None:

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_OF_THE_API = ("/v1/", "/v2", "/healthz", "/readyz", "/metrics")
+_OF_THE_API = ("/v1/", "/v2", "/healthz", "/readyz", "/metrics", "/docs", "/redoc")
 _APART = ("/bundle", "/stream")
 """Ends of paths: one that answers HEAD by itself, since its body is large, and one whose body never ends."""
 

@@ -5,30 +5,47 @@ from fastapi.responses import JSONResponse
 
 from app.api.gateway import RETRY_SECONDS, Gateway, Unreachable
 from app.api.problems import respond
+from app.api.protocol import CALLS
 from app.api.requests import OpenGateway
 from app.api.scopes import ScopedRoute, needs
 
-router = APIRouter(prefix="/v2", include_in_schema=False, route_class=ScopedRoute)
+router = APIRouter(include_in_schema=False, route_class=ScopedRoute)
 """Not in the schema: the protocol is specified elsewhere, and its clients do not read it here."""
 
 
-@router.api_route("", methods=["GET"])
-@router.api_route("/{path:path}", methods=["GET", "POST"])
 @needs("read")
-async def protocol(request: Request, gateway: OpenGateway, path: str = "") -> Response:
-    """Any call of the protocol."""
-    del path  # it is passed on as it came
+async def ask(request: Request, gateway: OpenGateway) -> Response:
+    """A call of the protocol that changes nothing."""
+    return await _call(request, gateway)
+
+
+@needs("deploy")
+async def change(request: Request, gateway: OpenGateway) -> Response:
+    """A call of the protocol that changes what is served."""
+    return await _call(request, gateway)
+
+
+for _one in CALLS:
+    _endpoint = {"read": ask, "deploy": change}[_one.scope]
+    router.add_api_route(_one.path, _endpoint, methods=[_one.method], name=_one.name)
+
+
+async def _call(request: Request, gateway: Gateway) -> Response:
+    """Send the call on: with the path of its route, filled with what was matched, and nothing else of its own path."""
+    template: str = request.scope["route"].path
+    given: dict[str, str] = request.path_params
+    parts = (given[part[1:-1]] if part.startswith("{") else part for part in template[1:].split("/"))
     try:
-        return await gateway.forward(request)
+        return await gateway.forward(request, *parts)
     except Unreachable as error:  # in the protocol's own form
         headers = {"Retry-After": str(RETRY_SECONDS)}
         return JSONResponse({"error": str(error)}, 503, headers)
 
 
-async def pass_on(request: Request, gateway: Gateway) -> Response:
-    """Hand a request to the serving process; if that is away, say so and when to come again."""
+async def pass_on(request: Request, gateway: Gateway, *parts: str) -> Response:
+    """Hand a request to the serving process, at the path of these parts; if that is away, say when to come again."""
     try:
-        return await gateway.forward(request)
+        return await gateway.forward(request, *parts)
     except Unreachable as error:
         headers = {"Retry-After": str(RETRY_SECONDS)}
         return respond(request.scope, 503, "serving_unreachable", str(error), headers=headers)

@@ -14,6 +14,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.heads import is_answered
+from app.api.protocol import speaks
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
 from app.zoo import errors, troubles
 
@@ -97,7 +98,7 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
 def refuse(scope: Any, error: errors.ZooError) -> Response:
     """What an error of the zoo answers, in the form of the API or of the inference protocol."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-    if scope["path"].startswith("/v2"):
+    if speaks(scope["path"]):
         return JSONResponse({"error": str(error)}, status, _hints(error))
     problems = error.problems if isinstance(error, errors.Invalid | errors.InUse) else []
     faults = [Fault.model_validate(problem) for problem in problems]
@@ -135,6 +136,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     }
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     detail = texts.get(status, str(error.detail)) if error.detail == HTTPStatus(status).phrase else str(error.detail)
+    if speaks(request.url.path):
+        return JSONResponse({"error": detail}, status, headers)
     return respond(request.scope, status, code, detail, headers=headers)
 
 

@@ -4,22 +4,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from app.api.admission import OPERATOR, protocol_scope
-from app.zoo import audit
+from app.api.admission import OPERATOR
+from app.api.noting import FAILED, note
 from app.zoo.errors import Forbidden, Misconfigured, ZooError
 from app.zoo.keys import SCOPES, Caller
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 PUBLIC = "public"
 """Needs no key: health, and what describes the API."""
-DESCRIBING = frozenset({"/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
-"""FastAPI's own routes."""
+DESCRIBING = "/openapi.json"
+"""FastAPI's own route."""
 _NEEDS = "__pnc_needs__"
-_FAILED = "internal_error"
 
 
 def needs(scope: str) -> Callable[[Endpoint], Endpoint]:
@@ -48,13 +49,12 @@ class ScopedRoute(APIRoute):
             return handler
 
         async def checked(request: Request) -> Response:
-            needed = scope_of(request, scope)
             try:
-                caller: Caller = await request.app.state.admission(request, needed)
+                caller: Caller = await request.app.state.admission(request, scope)
             except Forbidden as error:
-                await run_in_threadpool(_note, request, self.name, error.code)
+                await run_in_threadpool(note, request.app.state.zoo, request, self.name, error.code)
                 raise
-            if caller.key_id is None or needed == "read":
+            if caller.key_id is None or scope == "read":
                 return await handler(request)
             return await _noted(request, self.name, handler)
 
@@ -79,12 +79,6 @@ def scopes(app: FastAPI) -> dict[str, str]:
     return {route.name: declared(route) for route in routes if isinstance(route, ScopedRoute)}
 
 
-def scope_of(request: Request, scope: str) -> str:
-    """What this very request needs: the inference protocol's one route reads or changes."""
-    path = request.url.path
-    return protocol_scope(path) if path.startswith("/v2/") else scope
-
-
 def check_routes(app: FastAPI, pages: object) -> None:
     """See that nothing but routes that say what they need can be reached.
 
@@ -98,7 +92,7 @@ def check_routes(app: FastAPI, pages: object) -> None:
     for context in iter_route_contexts(app.routes):
         route = context.original_route
         path = getattr(route, "path", "")
-        if not isinstance(route, ScopedRoute) and route is not pages and path not in DESCRIBING:
+        if not isinstance(route, ScopedRoute) and route is not pages and path != DESCRIBING:
             raise Misconfigured(f"{path or route!r}: expected a route that asks for keys, got {type(route).__name__}")
 
 
@@ -106,7 +100,7 @@ async def _noted(
     request: Request, action: str, handler: Callable[[Request], Coroutine[Any, Any, Response]]
 ) -> Response:
     """Let a request that changes something do its work, and note who asked and what became of it."""
-    outcome = _FAILED
+    outcome = FAILED
     try:
         response = await handler(request)
         outcome = str(response.status_code)
@@ -114,22 +108,11 @@ async def _noted(
     except ZooError as error:
         outcome = error.code
         raise
+    except RequestValidationError:
+        outcome = "invalid"
+        raise
+    except HTTPException as error:
+        outcome = str(error.status_code)
+        raise
     finally:
-        await run_in_threadpool(_note, request, action, outcome)
-
-
-def _note(request: Request, action: str, outcome: str) -> None:
-    caller: Caller | None = request.scope["state"].get("caller")
-    if caller is None or caller.key_id is None:
-        return
-    with request.app.state.zoo.database.write() as session:
-        audit.note(
-            session,
-            caller,
-            action=action,
-            method=request.method,
-            path=request.url.path,
-            address=request.client.host if request.client else "",
-            outcome=outcome,
-            request_id=request.scope.get("state", {}).get("request_id", ""),
-        )
+        await run_in_threadpool(note, request.app.state.zoo, request, action, outcome)

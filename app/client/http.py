@@ -194,11 +194,11 @@ def path_of(*parts: str | int) -> str:
     """The path below `/v1` of what a caller names; every part is quoted and stays one.
 
     Raises:
-        InvalidName: a part would lead elsewhere: an empty one, `.`, `..`, or one with a slash.
+        InvalidName: a part would lead elsewhere: an empty one, `.`, `..`, or one with a slash, backslash or percent.
     """
     for part in map(str, parts):
-        # Servers take a path apart when it is unquoted again, so a slash cannot be saved by quoting it.
-        if part in ("", ".", "..") or "/" in part:
+        # Servers take a path apart when it is unquoted again, so quoting saves none of these; the service refuses them.
+        if part in ("", ".", "..") or any(character in part for character in "/\\%"):
             raise InvalidName(f"expected a name or an id, got {part!r}; take one from the service's lists")
     return "/v1/" + "/".join(quote(str(part), safe="@") for part in parts)
 

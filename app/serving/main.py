@@ -10,15 +10,15 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from app.api.guard import Guard
+from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install, respond
 from app.serving import images, oip
 from app.serving.answering import Host
-from app.serving.door import Door
+from app.serving.door import Door, check_routes
 from app.serving.engine import Engine, Limits
 from app.serving.programs import Mode
 from app.serving.registry import Registry
@@ -49,11 +49,12 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/metrics")(numbers)
+    check_routes(app)
     app.add_middleware(Door, settings=settings, zoo=app.state.host.registry.zoo)
     app.add_middleware(Heads)
     install(app)
-    _speak_protocol(app)
     app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Hardened)
     return app
 
 
@@ -87,19 +88,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(host.engine.close)
     host.decoders.close()
     host.registry.zoo.close()
-
-
-def _speak_protocol(app: FastAPI) -> None:
-    """Paths under /v2 that do not exist are answered in the protocol's form, too."""
-    problem: Any = app.exception_handlers[HTTPException]
-
-    async def handle(request: Request, error: Exception) -> Response:
-        answer: Response = (
-            oip.answer_error(error) if request.url.path.startswith("/v2") else await problem(request, error)
-        )
-        return answer
-
-    app.add_exception_handler(HTTPException, handle)
 
 
 async def sync(deployment: str, generation: int, request: Request) -> Any:

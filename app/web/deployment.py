@@ -142,7 +142,7 @@ class _Live:
             self._draw()
 
     async def _read_load(self) -> None:
-        status, body = await self._desk.serving.fetch("GET", "/metrics")
+        status, body = await self._desk.serving.fetch("GET", "metrics")
         self._load.read(body.decode() if status == 200 else "", time.monotonic())
         self._numbers.set_content(self._load.tiles())
 

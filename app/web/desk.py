@@ -15,7 +15,6 @@ from app.zoo.deployments import Change
 from app.zoo.errors import Forbidden
 from app.zoo.isolation import qualified
 from app.zoo.keys import ANYBODY, Caller
-from app.zoo.tables import DEFAULT
 from app.zoo.zoo import Zoo
 
 T = TypeVar("T")
@@ -38,9 +37,15 @@ class Serving(Protocol):
         """Announce a change, and ask what becomes of it."""
 
     async def fetch(
-        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = DEFAULT
+        self,
+        method: str,
+        *parts: str,
+        query: str = "",
+        content: bytes = b"",
+        media_type: str = "",
+        workspace: str | None = None,
     ) -> tuple[int, bytes]:
-        """Status and body of an answer; 503 when it does not answer."""
+        """Status and body of the answer at the path of these parts; 503 when there is none."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,14 @@ class Desk:
             alone: The target answers without modules.
         """
         await self.read(lambda session: None)  # sees that the visitor's key still counts
-        path = f"/v1/deployments/{deployment}/predict" + ("?modules=" if alone else "")
-        where = self.caller.workspace
-        status, body = await self.serving.fetch("POST", path, image, "application/octet-stream", where)
+        status, body = await self.serving.fetch(
+            "POST",
+            *("v1", "deployments", deployment, "predict"),
+            query="modules=" if alone else "",
+            content=image,
+            media_type="application/octet-stream",
+            workspace=self.caller.workspace,
+        )
         return {**_document(body), "status": status}
 
     def _in(self, opened: Callable[[], Any], work: Callable[[Session], T]) -> T:

@@ -4,12 +4,13 @@ from urllib.parse import parse_qs
 
 import anyio.to_thread
 from markupsafe import Markup
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.web.look import LOGO, chosen, style
 from app.web.words import problem
-from app.zoo import keys
+from app.zoo import audit, keys
 from app.zoo.errors import ZooError
 from app.zoo.keys import COOKIE, SIGNED_IN, Caller
 from app.zoo.zoo import Zoo
@@ -42,7 +43,7 @@ async def answer(request: Request, zoo: Zoo) -> Response:
     except ValueError:
         return _page(request, 422, problem("expected a form with one field, key, got another"))
     try:
-        secret = await anyio.to_thread.run_sync(_sign_in, zoo, given)
+        secret = await anyio.to_thread.run_sync(_sign_in, request, zoo, given)
     except ZooError as error:
         return _page(request, 401, problem(str(error)))
     response = RedirectResponse("/", 303)
@@ -52,28 +53,45 @@ async def answer(request: Request, zoo: Zoo) -> Response:
     return response
 
 
-def _sign_in(zoo: Zoo, given: str) -> str:
+def _sign_in(request: Request, zoo: Zoo, given: str) -> str:
     with zoo.database.read() as session:
         caller = keys.authenticate(session, given)
     with zoo.seen_by(caller).database.write() as session:
-        return keys.sign_in(session, caller)[1]
+        secret = keys.sign_in(session, caller)[1]
+        _note(session, request, caller, "sign_in")
+        return secret
+
+
+def _note(session: Session, request: Request, caller: Caller, action: str) -> None:
+    """A browser's key has been made or revoked, which is in the audit log as every change is."""
+    audit.note(
+        session,
+        caller,
+        action=action,
+        method=request.method,
+        path=request.scope["path"],
+        address=request.client.host if request.client else "",
+        outcome="303",
+        request_id=request.scope.get("state", {}).get("request_id", ""),
+    )
 
 
 async def _leave(request: Request, zoo: Zoo) -> Response:
     """A link of another site must not sign anybody out: the cookie does not come along from there."""
     secret = request.cookies.get(COOKIE)
     if secret is not None:
-        await anyio.to_thread.run_sync(_sign_out, zoo, secret)
+        await anyio.to_thread.run_sync(_sign_out, request, zoo, secret)
     response = RedirectResponse(PATH, 303)
     response.delete_cookie(COOKIE)
     return response
 
 
-def _sign_out(zoo: Zoo, secret: str) -> None:
+def _sign_out(request: Request, zoo: Zoo, secret: str) -> None:
     try:
         with zoo.database.read() as session:
             caller: Caller = keys.authenticate(session, secret)
         with zoo.seen_by(caller).database.write() as session:
             keys.revoke(session, caller.key_id or "")
+            _note(session, request, caller, "sign_out")
     except ZooError:  # it has ended already
         return

@@ -13,7 +13,16 @@ from app.zoo.errors import Invalid
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_URL = 2000
 PRIVATE = "expected an address in the public internet, got {got}; to allow this one set PNC_WEBHOOK_PRIVATE=true"
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given out for the public internet; loopback, mapped IPv4, `fec0::/10`, `5f00::/16` and others lie
+beyond it."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Behind it a network without IPv4 sees all of IPv4; `64:ff9b:1::/48` is the same for one's own network, not public."""
+_BESIDE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+"""Kept for protocols, tunnels (Teredo, 6to4) and examples; some versions of Python call some of them global."""
 
 
 def check_url(url: str, *, private: bool) -> str:
@@ -32,7 +41,8 @@ def check_url(url: str, *, private: bool) -> str:
         raise _invalid("invalid_url", detail)
     host = parts.hostname or ""
     literal = _literal(host)
-    is_hidden = host == "localhost" or host.endswith(".localhost") or (literal is not None and not is_public(literal))
+    named = f".{host.rstrip('.')}".endswith(".localhost")
+    is_hidden = named or (literal is not None and not is_public(literal))
     if is_hidden and not private:
         raise _invalid("private_address", PRIVATE.format(got=host))
     return url
@@ -56,18 +66,15 @@ def choose(resolved: Sequence[str], *, private: bool) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, also the one that it may carry inside."""
-    inner = _inside(address)
-    return address.is_global and not address.is_multicast and (inner is None or is_public(inner))
+    """Whether an address is one of the public internet.
 
-
-def _inside(address: Address) -> Address | None:
-    """The IPv4 address that some kinds of IPv6 addresses lead to."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return None
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+    Of the kinds of IPv6 addresses that carry one of IPv4, only that of a public translator can be; the others lead
+    through tunnels, or back to this machine, and no receiver needs them.
+    """
+    if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    is_kept = any(address in network for network in _BESIDE) or address.is_multicast or address.is_reserved
+    return address.is_global and not is_kept and (address.version == 4 or address in _UNICAST)
 
 
 def _split(url: str) -> SplitResult:

@@ -59,6 +59,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _MEANINGS = {
+    400: "The path is not spelled as this document has it",
     401: "No key, or none that is in force",
     403: "The key lacks the scope, or Host or Origin is not this service's",
     404: "No such thing",

@@ -1,5 +1,6 @@
 """The real application without a socket, and a stand-in for the serving process."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
@@ -35,6 +36,14 @@ class InProcess(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         request.read()
         return self._portal.call(self._handle, request)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that the application runs on."""
+
+        async def running() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
+
+        return self._portal.call(running)
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         copy = httpx.Request(request.method, request.url, headers=request.headers, content=request.content)

@@ -124,7 +124,7 @@ def test_an_image_over_the_limit_is_not_passed_on(http: httpx.Client, serving: F
     assert serving.requests == []
 
 
-@pytest.mark.parametrize("name", ["..%2Finternal", "UPPER", "a%20b"])
+@pytest.mark.parametrize("name", ["UPPER", "a%20b", "a%3Fb", "a%23b"])
 def test_names_that_are_none_reach_nobody(http: httpx.Client, serving: FakeServing, name: str) -> None:
     assert http.post(f"/v1/deployments/{name}/predict", content=b"x").status_code in (404, 422)
     assert serving.requests == []

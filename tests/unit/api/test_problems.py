@@ -20,7 +20,7 @@ ODD = "\ud800"
     ("method", "path", "body", "status", "code"),
     [
         ("GET", "/nowhere", None, 404, "not_found"),
-        ("GET", "/v1/models/", None, 404, "not_found"),
+        ("GET", "/v1/models/", None, 400, "invalid_path"),
         ("GET", "/v1/models/none", None, 404, "not_found"),
         ("GET", "/v1/models/none/versions", None, 404, "not_found"),
         ("GET", "/v1/models/none/versions/1", None, 404, "not_found"),
@@ -203,9 +203,9 @@ def test_an_error_of_our_own_is_logged_once_with_its_request(
     def broken(odd: str) -> None:
         raise RuntimeError(odd)
 
-    assert http.get("/broken/a%0Ab", headers={"X-Request-ID": "mine-1"}).status_code == 500
+    assert http.get("/broken/a%E2%80%A8b", headers={"X-Request-ID": "mine-1"}).status_code == 500
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
-    assert record.getMessage() == r"request mine-1 failed: GET '/broken/a\nb'"
+    assert record.getMessage() == r"request mine-1 failed: GET '/broken/a\u2028b'"
     assert record.exc_info is not None
     assert record.exc_info[0] is RuntimeError
 

@@ -13,7 +13,7 @@ from tests.unit.client.breaking import Breaking
 from tests.unit.zoo import seeds
 
 
-@pytest.mark.parametrize("name", ["digits#3", "digits?archived=true", "digits%2F", "digits;x"])
+@pytest.mark.parametrize("name", ["digits#3", "digits?archived=true", "digits;x"])
 def test_a_name_with_a_mark_in_it_is_no_other_resource(client: Client, name: str) -> None:
     client.models.create("digits")
     with pytest.raises(ApiError, match="not_found"):
@@ -21,7 +21,7 @@ def test_a_name_with_a_mark_in_it_is_no_other_resource(client: Client, name: str
     assert [model.name for model in client.models.list()] == ["digits"]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "x/../digits", "digits/versions/1"])
+@pytest.mark.parametrize("name", ["", ".", "..", "x/../digits", "digits/versions/1", "digits%2F", "digits\\1"])
 def test_a_name_that_leads_elsewhere_is_not_sent(client: Client, line: Breaking, name: str) -> None:
     with pytest.raises(InvalidName, match="expected a name or an id"):
         client.models.archive(name)

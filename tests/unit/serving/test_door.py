@@ -37,8 +37,18 @@ def http(tmp_path: Path) -> Iterator[tuple[httpx.Client, str]]:
 def test_the_api_says_whom_it_has_let_in(http: tuple[httpx.Client, str]) -> None:
     client, _ = http
     headers = {"X-PNC-Internal": OWN, "X-PNC-Workspace": "red"}
-    for path in ("/v2/models/a", "/internal/sync/a", "/metrics", "/v1/deployments/a/predict"):
+    for path in ("/v2/models/a", "/v1/deployments/a/predict"):
         assert client.get(path, headers=headers).text == "red"
+
+
+@pytest.mark.parametrize("path", ["/internal/sync/a", "/internal/sync/red/a", "/metrics"])
+def test_what_the_api_passes_on_for_somebody_is_never_a_request_of_its_own(
+    http: tuple[httpx.Client, str], path: str
+) -> None:
+    client, _ = http
+    assert client.get(path, headers={"X-PNC-Internal": OWN}).text == "default"
+    answer = client.get(path, headers={"X-PNC-Internal": OWN, "X-PNC-Workspace": "red"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
 def test_a_monitor_gives_the_secret_as_it_does_to_the_api(http: tuple[httpx.Client, str]) -> None:

@@ -23,9 +23,7 @@ class NoServing:
     async def sync(self, deployment: str, generation: int) -> Any:
         raise AssertionError
 
-    async def fetch(
-        self, method: str, path: str, content: bytes = b"", media_type: str = "", workspace: str = ""
-    ) -> tuple[int, bytes]:
+    async def fetch(self, *_: object, **__: object) -> tuple[int, bytes]:
         raise AssertionError
 
 

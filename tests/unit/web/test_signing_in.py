@@ -9,10 +9,12 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import select
 
 from app.main import create_app
 from app.web.desk import Desk
 from app.zoo import keys
+from app.zoo.access import AuditRow
 from app.zoo.errors import Unauthenticated
 from app.zoo.keys import COOKIE
 from app.zoo.settings import Settings
@@ -37,6 +39,19 @@ def http(app: FastAPI) -> Iterator[httpx.Client]:
     """A browser."""
     with InProcess(app) as transport, httpx.Client(base_url="http://localhost:8000", transport=transport) as client:
         yield client
+
+
+def test_signing_in_and_out_is_told(app: FastAPI, http: httpx.Client) -> None:
+    _, secret = new_key(app.state.zoo, ["read"])
+    http.post("/sign-in", data={"key": secret}, headers=OURS)
+    http.get("/sign-out")
+    http.post("/sign-in", data={"key": "pnc_wrong"}, headers=OURS)
+    with app.state.zoo.database.read() as session:
+        rows = session.scalars(select(AuditRow).order_by(AuditRow.id)).all()
+        assert [(row.action, row.path, row.outcome) for row in rows] == [
+            ("sign_in", "/sign-in", "303"),
+            ("sign_out", "/sign-out", "303"),
+        ]
 
 
 def test_a_visitor_without_a_key_is_sent_to_the_sign_in(http: httpx.Client) -> None:
@@ -92,7 +107,7 @@ class Answering:
 
     asked = 0
 
-    async def fetch(self, *_: object) -> tuple[int, bytes]:
+    async def fetch(self, *_: object, **__: object) -> tuple[int, bytes]:
         self.asked += 1
         return 200, b"{}"
 
