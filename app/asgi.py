@@ -1,5 +1,6 @@
 """Run an ASGI app the way all processes of the service do."""
 
+import resource
 import socket
 import sys
 
@@ -10,6 +11,9 @@ from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
+
+OPEN_FILES = 65_536
+"""Files and connections that a process asks the system for; many systems allow 1,024 unless somebody asks."""
 
 
 def run_inherited(process: str, factory: str, fd: int) -> None:
@@ -22,6 +26,7 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
     """
     end_with_parent()
     log_to_stderr(Settings(), process)
+    _allow_files()
     config = uvicorn.Config(
         factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
     )
@@ -42,7 +47,16 @@ def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: i
         port: Port.
     """
     log_to_stderr(settings, process)
+    _allow_files()
     config = uvicorn.Config(
         app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on"
     )
     uvicorn.Server(config).run()
+
+
+def _allow_files() -> None:
+    """Take as many open files as the system lets a process have without asking its administrator."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

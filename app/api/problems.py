@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,6 +45,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
+    app.add_exception_handler(ClientDisconnect, _gone)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
     app.add_middleware(LastResort)
@@ -103,6 +105,12 @@ def _hints(error: errors.ZooError) -> dict[str, str] | None:
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(error.seconds)}
     return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable) else None
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client has left in the middle of its body; nobody hears the answer."""
+    _log_gone(request.scope)
+    return respond(request.scope, 400, "aborted", "expected the whole body, got an end before; send it again")
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -190,10 +198,25 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http":
                 raise
+            if _has_left(error):
+                _log_gone(scope)
+                return
             _log(scope, None if begun else error)
             if begun:
                 raise
             await _server_error(scope)(scope, receive, send)
+
+
+def _has_left(error: BaseException | None) -> bool:
+    """Whether an error comes of a client that went away, whatever was made of that on the way here."""
+    while error is not None and not isinstance(error, ClientDisconnect):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _log_gone(scope: Scope) -> None:
+    request_id = scope.get("state", {}).get("request_id", "")
+    log.info("request %s was aborted by its client: %s %r", request_id, scope["method"], scope["path"])
 
 
 def _log(scope: Scope, error: Exception | None) -> None:
