@@ -3,6 +3,7 @@
 import resource
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,6 +13,8 @@ from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 
+SOCKET: dict[str, Any] = {"ws_max_size": 2 * 1024**2, "ws_per_message_deflate": False}
+"""Largest message of a page's websocket, and no packing: to pack and unpack large ones would hold the event loop."""
 OPEN_FILES = 65_536
 """Files and connections that a process asks the system for; many systems allow 1,024 unless somebody asks."""
 
@@ -28,7 +31,13 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
     log_to_stderr(Settings(), process)
     _allow_files()
     config = uvicorn.Config(
-        factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
+        factory,
+        factory=True,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+        **SOCKET,
     )
     try:
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
@@ -49,7 +58,7 @@ def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: i
     log_to_stderr(settings, process)
     _allow_files()
     config = uvicorn.Config(
-        app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on"
+        app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on", **SOCKET
     )
     uvicorn.Server(config).run()
 

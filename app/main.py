@@ -156,6 +156,7 @@ def _add_pages(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await run_in_threadpool(app.openapi)  # takes most of a second, and is asked for by any request of a wrong method
     async with app.state.pages.running() if app.state.pages else nullcontext():
         yield
     await run_in_threadpool(app.state.watch.close)

@@ -5,8 +5,10 @@ pool is left to short reads. What may take long has a pool of its own: only requ
 All pools together hold fewer connections than the database gives a process (`app.zoo.db`).
 """
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -14,6 +16,7 @@ from anyio.lowlevel import RunVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 class Pool:
@@ -43,10 +46,30 @@ class Pool:
             return limiter
 
 
-CHANGES = Pool("changes", 12)
+def on(pool: Pool) -> Callable[[Work], Work]:
+    """Let a route's plain function run on a pool's threads; an `async` one, and one that has a pool, stays as it is."""
+
+    def moved(work: Work) -> Work:
+        if inspect.iscoroutinefunction(work):
+            return work
+
+        @functools.wraps(work)
+        async def working(*args: Any, **kwargs: Any) -> Any:
+            return await pool.run(work, *args, **kwargs)
+
+        return cast(Work, working)
+
+    return moved
+
+
+READS = Pool("reads", 24)
+"""Requests that hold a session: fewer than FastAPI has threads, or they could all wait for one another's."""
+CHANGES = Pool("changes", 10)
 """Requests that write rows: each may wait for a lock."""
+ROLLOUTS = Pool("roll-outs", 10)
+"""Requests that wait for serving processes."""
 LONG = Pool("long", 4)
-"""Requests that take seconds by nature: they hash a file, open a dataset, or wait for serving processes."""
+"""Requests that take seconds by nature: they hash a file, open a dataset, or remove many objects."""
 PAGES = Pool("pages", 4)
 """Reads and drawings of web pages, which refresh themselves."""
 STREAMS = Pool("streams", 2)

@@ -212,8 +212,8 @@ def compared(folder: Path, streams: int, rounds: int) -> Found:
         timed([idle, url], 5)
         before = process.memory_info().rss
         with crowd(url, lease.id, long, streams):
-            alone, beside = timed([idle, url], rounds)
-            return Found(alone, beside, before, process.memory_info().rss)
+            quiet, beside = timed([idle, url], rounds)
+            return Found(quiet, beside, before, process.memory_info().rss)
 
 
 def allow_files(number: int) -> None:

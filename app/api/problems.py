@@ -1,7 +1,9 @@
 """Errors become problem documents here, and nowhere else in the API."""
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
+from reprlib import Repr
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.bodies import Unreadable
 from app.api.heads import is_answered
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
 from app.zoo import errors
@@ -35,7 +38,13 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
 )
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
+MOST_FAULTS = 100
+"""Mistakes of a request that are told."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_BRIEF = Repr()
+_BRIEF.maxlevel = 4
+_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = 50
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 400
 _CODES = {413: "too_large", 416: "range_not_satisfiable"}
 
 
@@ -43,6 +52,7 @@ def install(app: FastAPI) -> None:
     """Let every error of `app` be answered with a problem document."""
     app.add_exception_handler(errors.ZooError, _zoo_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Unreadable, _unreadable)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -115,7 +125,17 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in error.errors()]
+    return _faulty(request, error.errors())
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unreadable)
+    return _faulty(request, error.errors)
+
+
+def _faulty(request: Request, found: Sequence[Any]) -> Response:
+    """What is wrong with a request; the first mistakes are enough to begin with."""
+    faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in found[:MOST_FAULTS]]
     detail = "; ".join(f"{f.pointer}: {f.detail}" if f.pointer else f.detail for f in faults[:5])
     return respond(request.scope, 422, "invalid", detail, faults)
 
@@ -245,10 +265,15 @@ def _detail(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return _object(f"text that fails at character {error['loc'][-1]} ({error['ctx']['error']})")
     if error["loc"] == ("body",) and error["type"] != "value_error":
-        return _object("none" if error["type"] == "missing" else f"{error.get('input')!r:.80}")
+        return _object("none" if error["type"] == "missing" else _shown(error.get("input")))
     if error["type"] in ("missing", "value_error"):
         return message
-    return f"{message}, got {error.get('input')!r:.80}"
+    return f"{message}, got {_shown(error.get('input'))}"
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what came, without writing all of it out."""
+    return f"{_BRIEF.repr(value):.80}"
 
 
 def _object(got: str) -> str:
