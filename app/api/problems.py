@@ -52,7 +52,7 @@ def install(app: FastAPI) -> None:
     """Let every error of `app` be answered with a problem document."""
     app.add_exception_handler(errors.ZooError, _zoo_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(Unreadable, _unreadable)
+    app.add_exception_handler(Unreadable, _large_body_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -128,7 +128,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return _faulty(request, error.errors())
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
+async def _large_body_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, Unreadable)
     return _faulty(request, error.errors)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,12 +43,13 @@ class _Counted:
 @lru_cache(2)
 def _counted(text: str) -> _Counted:
     """The counters of all deployments; read once for all pages that show one of them."""
-    answered: Counter[str] = Counter()
+    answered: dict[str, float] = {}
     seconds = batches = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "pnc_requests_total":
-                answered[sample.labels.get("deployment", "")] += sample.value
+                name = sample.labels.get("deployment", "")
+                answered[name] = answered.get(name, 0.0) + sample.value
             elif sample.name in _SUMS:
                 seconds += sample.value
             elif sample.name == "pnc_compute_seconds_count":
