@@ -1,7 +1,9 @@
 """Run an ASGI app the way all processes of the service do."""
 
+import resource
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -10,6 +12,11 @@ from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
+
+SOCKET: dict[str, Any] = {"ws_max_size": 2 * 1024**2, "ws_per_message_deflate": False}
+"""Largest message of a page's websocket, and no packing: to pack and unpack large ones would hold the event loop."""
+OPEN_FILES = 65_536
+"""Files and connections that a process asks the system for; many systems allow 1,024 unless somebody asks."""
 
 
 def run_inherited(process: str, factory: str, fd: int) -> None:
@@ -22,8 +29,15 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
     """
     end_with_parent()
     log_to_stderr(Settings(), process)
+    _allow_files()
     config = uvicorn.Config(
-        factory, factory=True, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on"
+        factory,
+        factory=True,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        lifespan="on",
+        **SOCKET,
     )
     try:
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
@@ -42,7 +56,16 @@ def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: i
         port: Port.
     """
     log_to_stderr(settings, process)
+    _allow_files()
     config = uvicorn.Config(
-        app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on"
+        app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on", **SOCKET
     )
     uvicorn.Server(config).run()
+
+
+def _allow_files() -> None:
+    """Take as many open files as the system lets a process have without asking its administrator."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -118,6 +118,8 @@ def create_app(
     app.state.zoo = open_zoo(settings)
     app.state.admission = Admission(settings, app.state.zoo)
     app.state.gateway = Gateway(settings, serving_transport)
+    app.state.watch = streams.open_watch(app.state.zoo, settings)
+    app.state.readiness = health.open_readiness(app.state.zoo)
     app.state.pages = None
     for module in _ROUTERS:
         app.include_router(module.router)
@@ -161,8 +163,10 @@ def _add_pages(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await run_in_threadpool(app.openapi)  # takes most of a second, and is asked for by any request of a wrong method
     async with app.state.pages.running() if app.state.pages else nullcontext():
         yield
+    await run_in_threadpool(app.state.watch.close)
     await app.state.gateway.close()
     app.state.zoo.close()
     await run_in_threadpool(tracing.end)
@@ -197,9 +201,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document["components"]["schemas"].update(problem["$defs"])
         add_examples(document["components"]["schemas"])
         _add_security(app, document)
-        # FastAPI writes OpenAPI 3.2's `itemSchema` into a 3.1 document.
-        stream = document["paths"]["/v1/cloning-jobs/{job}/events/stream"]["get"]["responses"]["200"]["content"]
-        stream["text/event-stream"].pop("itemSchema", None)
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -9,6 +9,7 @@ from app.api.scopes import ScopedRoute, needs
 from app.api.wire import datasets as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Archiving, Page
+from app.threads import LONG, on
 from app.zoo import apart, datasets, uploads
 from app.zoo.datasets import Contents
 from app.zoo.zoo import Zoo
@@ -19,6 +20,7 @@ Id = Annotated[str, Path(description="Id of a dataset.", examples=["ds_019aa3b0c
 
 @router.post("", response_model=wire.Dataset, status_code=201)
 @needs("write")
+@on(LONG)
 def create_dataset(body: wire.DatasetCreate, zoo: OpenZoo, once: DoOnce) -> Response:
     """Register a Parquet file of the Hugging Face image layout from a complete upload."""
     contents = _inspect(zoo, body)

@@ -11,6 +11,7 @@ from app.api.scopes import ScopedRoute, needs
 from app.api.wire import deployments as wire
 from app.api.wire.problems import documented
 from app.api.wire.shapes import Page
+from app.threads import ROLLOUTS, on
 from app.zoo import deployments, replicas
 from app.zoo.isolation import qualified, workspace_of
 from app.zoo.names import check_name
@@ -35,6 +36,7 @@ _IMAGES = {
 
 @router.put("/{deployment}", response_model=wire.Deployment, responses={**_LATER, **documented(409, 412)})
 @needs("deploy")
+@on(ROLLOUTS)
 def put_deployment(
     deployment: Name,
     body: wire.DeploymentPut,
@@ -70,6 +72,7 @@ def get_deployment(deployment: Name, session: Reading, response: Response) -> An
 
 @router.delete("/{deployment}", status_code=204, responses=documented(404, 412))
 @needs("deploy")
+@on(ROLLOUTS)
 def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch) -> None:
     """Serve it no more."""
     with zoo.database.write() as session:
@@ -80,6 +83,7 @@ def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_m
 
 @router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)})
 @needs("deploy")
+@on(ROLLOUTS)
 def set_modules(
     deployment: Name,
     body: wire.ModulesPut,
@@ -117,6 +121,7 @@ def list_replicas(deployment: Name, session: Reading, query: ListOf) -> Any:
     "/{deployment}/rollback", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
 @needs("deploy")
+@on(ROLLOUTS)
 def rollback(
     deployment: Name,
     body: wire.Rollback,
@@ -136,6 +141,7 @@ def rollback(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
 )
 @needs("deploy")
+@on(ROLLOUTS)
 def attach_module(
     deployment: Name,
     module: ModuleId,
@@ -153,6 +159,7 @@ def attach_module(
     "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 412)}
 )
 @needs("deploy")
+@on(ROLLOUTS)
 def detach_module(
     deployment: Name,
     module: ModuleId,

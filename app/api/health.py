@@ -7,11 +7,12 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.problems import respond
-from app.api.requests import OpenZoo
+from app.api.readiness import Readiness
 from app.api.scopes import PUBLIC, ScopedRoute, needs
 from app.api.wire.problems import documented
 from app.zoo import db, troubles
 from app.zoo.store import key_of
+from app.zoo.zoo import Zoo
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -24,20 +25,27 @@ class Health(BaseModel):
 
 @router.get("/healthz", response_model=Health)
 @needs(PUBLIC)
-def healthz() -> Any:
+async def healthz() -> Any:
     """The process lives."""
     return Health(status="ok")
 
 
 @router.get("/readyz", response_model=Health, responses=documented(503))
 @needs(PUBLIC)
-def readyz(request: Request, zoo: OpenZoo) -> Any:
+async def readyz(request: Request) -> Any:
     """Database, data directory and object store can be read and written."""
-    reason = _not_ready(zoo)
+    readiness: Readiness = request.app.state.readiness
+    reason = await readiness.reason()
     return Health(status="ready") if reason is None else _unready(request, reason)
 
 
-def _not_ready(zoo: OpenZoo) -> str | None:
+def open_readiness(zoo: Zoo) -> Readiness:
+    """What `/readyz` of a process asks."""
+    return Readiness(lambda: _not_ready(zoo))
+
+
+def _not_ready(zoo: Zoo) -> str | None:
+    """Why the zoo cannot be used; it runs on a thread of its own and may wait."""
     try:
         zoo.store.size(key_of("0" * 64))
         return db.outdated(zoo.database) or zoo.writability.problem()

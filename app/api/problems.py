@@ -1,7 +1,9 @@
 """Errors become problem documents here, and nowhere else in the API."""
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
+from reprlib import Repr
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,10 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.bodies import Unreadable
 from app.api.heads import is_answered
 from app.api.protocol import speaks
 from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
@@ -40,7 +44,13 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
 _PASSING = (errors.StoreUnavailable, errors.NotLoaded)
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
+MOST_FAULTS = 100
+"""Mistakes of a request that are told."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_BRIEF = Repr()
+_BRIEF.maxlevel = 4
+_BRIEF.maxtuple = _BRIEF.maxlist = _BRIEF.maxdict = 50
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 400
 _CODES = {413: "too_large", 416: "range_not_satisfiable"}
 
 
@@ -48,8 +58,10 @@ def install(app: FastAPI) -> None:
     """Let every error of `app` be answered with a problem document."""
     app.add_exception_handler(errors.ZooError, _zoo_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Unreadable, _large_body_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
+    app.add_exception_handler(ClientDisconnect, _gone)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
     app.add_exception_handler(OSError, _system_refuses)
@@ -115,9 +127,25 @@ def _hints(error: errors.ZooError) -> dict[str, str] | None:
     return {"Retry-After": str(RETRY_SECONDS)} if is_passing else None
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client has left in the middle of its body; nobody hears the answer."""
+    _log_gone(request.scope)
+    return respond(request.scope, 400, "aborted", "expected the whole body, got an end before; send it again")
+
+
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in error.errors()]
+    return _faulty(request, error.errors())
+
+
+async def _large_body_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unreadable)
+    return _faulty(request, error.errors)
+
+
+def _faulty(request: Request, found: Sequence[Any]) -> Response:
+    """What is wrong with a request; the first mistakes are enough to begin with."""
+    faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in found[:MOST_FAULTS]]
     detail = "; ".join(f"{f.pointer}: {f.detail}" if f.pointer else f.detail for f in faults[:5])
     return respond(request.scope, 422, "invalid", detail, faults)
 
@@ -226,10 +254,25 @@ class LastResort:
         except Exception as error:
             if scope["type"] != "http":
                 raise
+            if _has_left(error):
+                _log_gone(scope)
+                return
             _log(scope, None if begun else error)
             if begun:
                 raise
             await _server_error(scope)(scope, receive, send)
+
+
+def _has_left(error: BaseException | None) -> bool:
+    """Whether an error comes of a client that went away, whatever was made of that on the way here."""
+    while error is not None and not isinstance(error, ClientDisconnect):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _log_gone(scope: Scope) -> None:
+    request_id = scope.get("state", {}).get("request_id", "")
+    log.info("request %s was aborted by its client: %s %r", request_id, scope["method"], scope["path"])
 
 
 def _log(scope: Scope, error: Exception | None) -> None:
@@ -258,10 +301,15 @@ def _detail(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return _object(f"text that fails at character {error['loc'][-1]} ({error['ctx']['error']})")
     if error["loc"] == ("body",) and error["type"] != "value_error":
-        return _object("none" if error["type"] == "missing" else f"{error.get('input')!r:.80}")
+        return _object("none" if error["type"] == "missing" else _shown(error.get("input")))
     if error["type"] in ("missing", "value_error"):
         return message
-    return f"{message}, got {error.get('input')!r:.80}"
+    return f"{message}, got {_shown(error.get('input'))}"
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what came, without writing all of it out."""
+    return f"{_BRIEF.repr(value):.80}"
 
 
 def _object(got: str) -> str:

@@ -2,15 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.gateway import Gateway
+from app.threads import READS, TEXTS
 from app.zoo import idempotency
 from app.zoo.errors import Invalid
 from app.zoo.keys import ANYBODY, Caller
@@ -48,8 +50,8 @@ OpenZoo = Annotated[Zoo, Depends(_zoo)]
 OpenGateway = Annotated[Gateway, Depends(_gateway)]
 
 
-def _reading(zoo: OpenZoo) -> Iterator[Session]:
-    with zoo.database.read() as session:
+async def _reading(zoo: OpenZoo) -> AsyncIterator[Session]:
+    async with READS.limiter, contextmanager_in_threadpool(zoo.database.read()) as session:
         yield session
 
 
@@ -58,9 +60,9 @@ def _reading(zoo: OpenZoo) -> Iterator[Session]:
 Reading = Annotated[Session, Depends(_reading)]
 
 
-def _reading_all(request: Request) -> Iterator[Session]:
+async def _reading_all(request: Request) -> AsyncIterator[Session]:
     zoo: Zoo = request.app.state.zoo
-    with zoo.database.read() as session:
+    async with READS.limiter, contextmanager_in_threadpool(zoo.database.read()) as session:
         yield session
 
 
@@ -134,6 +136,7 @@ class Once:
     zoo: Zoo
     key: str | None
     request_digest: str
+    """Empty without a key."""
 
     def __call__(self, work: Callable[[Session], Reply]) -> Response:
         """Do the work, or give the answer that it gave before.
@@ -172,9 +175,9 @@ async def _once(
         str | None, Header(description="Any text of at most 128 characters; a repeat within 24 h gets the same answer.")
     ] = None,
 ) -> Once:
-    hasher = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
-    hasher.update(await request.body())
-    return Once(zoo, idempotency_key, hasher.hexdigest())
+    head, body = f"{request.method} {request.url.path}\n".encode(), await request.body()
+    digest = "" if idempotency_key is None else await TEXTS.run(lambda: hashlib.sha256(head + body).hexdigest())
+    return Once(zoo, idempotency_key, digest)
 
 
 DoOnce = Annotated[Once, Depends(_once)]

@@ -8,10 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.api.admission import OPERATOR
+from app.api.bodies import LargeBody
 from app.api.noting import FAILED, note
+from app.threads import CHANGES, on
 from app.zoo.errors import Forbidden, Misconfigured, ZooError
 from app.zoo.keys import SCOPES, Caller
 
@@ -28,6 +31,8 @@ def needs(scope: str) -> Callable[[Endpoint], Endpoint]:
     assert scope in (*SCOPES, PUBLIC, OPERATOR), scope
 
     def marked(endpoint: Endpoint) -> Endpoint:
+        if scope not in (PUBLIC, OPERATOR, "read"):
+            endpoint = on(CHANGES)(endpoint)
         setattr(endpoint, _NEEDS, scope)
         return endpoint
 
@@ -54,6 +59,7 @@ class ScopedRoute(APIRoute):
             except Forbidden as error:
                 await run_in_threadpool(note, request.app.state.zoo, request, self.name, error.code)
                 raise
+            request = LargeBody(request, self.body_field)
             if caller.key_id is None or scope == "read":
                 return await handler(request)
             return await _noted(request, self.name, handler)
@@ -113,6 +119,9 @@ async def _noted(
         raise
     except HTTPException as error:
         outcome = str(error.status_code)
+        raise
+    except ClientDisconnect:
+        outcome = "aborted"
         raise
     finally:
         await run_in_threadpool(note, request.app.state.zoo, request, action, outcome)

@@ -9,6 +9,7 @@ from app.api.requests import DoOnce, OpenZoo, Reply
 from app.api.scopes import ScopedRoute, needs
 from app.api.wire import uploads as wire
 from app.api.wire.problems import documented
+from app.threads import LONG, on
 from app.zoo import garbage, uploads
 from app.zoo.errors import Invalid, NotFound, StoreUnavailable
 from app.zoo.store import Stored
@@ -62,6 +63,7 @@ async def put_content(
 
 @router.post("/{upload}/complete", response_model=wire.Upload, responses=documented(404, 507))
 @needs("write")
+@on(LONG)
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
     """Check the bytes against the announcement; after that the upload can be used."""
     row = _read(zoo, upload)

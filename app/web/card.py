@@ -1,6 +1,7 @@
 """A model's card: what its owner says about it, in Markdown."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from markdown_it import MarkdownIt
 from markupsafe import Markup
@@ -8,6 +9,7 @@ from nicegui import ui
 from sqlalchemy.orm import Session
 
 from app.cards import prose
+from app.threads import TEXTS
 from app.web.desk import Desk
 from app.web.frame import button, markup, tell
 from app.web.words import empty, title
@@ -21,8 +23,9 @@ _BELOW = 2
 """The first heading of a card comes below the page's title and the section's."""
 
 
+@lru_cache(64)
 def rendered(card: str) -> Markup:
-    """A card as HTML that can do nothing but be read."""
+    """A card as HTML that can do nothing but be read; call it on a thread, since a long card takes its time."""
     tokens = _MARKDOWN.parse(prose(card))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
@@ -41,16 +44,17 @@ class Card:
     name: str
     """Of the model."""
 
-    def build(self, card: str) -> None:
+    async def build(self, card: str) -> None:
         """Put the part on the page.
 
         Args:
             card: As it is now.
         """
+        shown = await TEXTS.run(rendered, card) if card else None
         with ui.element("section").classes("card"):
             markup(title("Card"))
-            if card:
-                markup(rendered(card)).classes("prose")
+            if shown is not None:
+                markup(shown).classes("prose")
             else:
                 markup(empty("No card yet", "Say what it was trained on, what it is good for, and what it is not."))
             with ui.element("div").classes("actions"):

@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.threads import PAGES
 from app.web.deployments import state
 from app.web.desk import Desk
 from app.web.drawing import bars
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
-from app.web.load import Load
+from app.web.load import Load, Numbers
 from app.web.words import (
     ago,
     badge,
@@ -45,6 +46,11 @@ REFRESH_SECONDS = 2.0
 MODULES, REVISIONS = 50, 20
 """How many of the newest are shown."""
 _GONE = "It answers no more, and what it served before cannot come back; its model and modules stay."
+_NUMBERS = Numbers()
+_MOST_SHOWN = 4 * 1024**2
+"""Bytes of an image that is shown again beside its answers."""
+_FEW = 6
+"""Classes of a revision that are named."""
 _TOP = 5
 """Classes of an answer that are shown."""
 
@@ -142,8 +148,8 @@ class _Live:
             self._draw()
 
     async def _read_load(self) -> None:
-        status, body = await self._desk.serving.fetch("GET", "metrics")
-        self._load.read(body.decode() if status == 200 else "", time.monotonic())
+        text = await _NUMBERS.text(lambda: self._desk.serving.fetch("GET", "metrics"))
+        await PAGES.run(self._load.read, text, time.monotonic())
         self._numbers.set_content(self._load.tiles())
 
     def _draw(self) -> None:
@@ -178,9 +184,9 @@ class _Live:
 
     def _revision(self, revision: RevisionRow) -> None:
         is_now = revision.generation == self._view.row.generation
-        names = [name for a in revision.attachments for name in a.module.classes]
+        names = [name for a in revision.attachments for name in a.module.classes[:_FEW]]
         with ui.element("div").classes("switchrow"):
-            what = chips(names, 6) if names else Markup('<span class="faint">target alone</span>')
+            what = chips(names, _FEW) if names else Markup('<span class="faint">target alone</span>')
             mark = badge("refused") if revision.refused else badge(state(self._view.row)) if is_now else ""
             markup(
                 Markup('<div><strong>{}</strong> {}<div class="sub">{} {}</div></div>').format(
@@ -261,7 +267,8 @@ class _Live:
         except ZooError as error:
             tell(error)
             return
-        self._answers.set_content(_tried(image, alone, together, time.perf_counter() - began))
+        took = time.perf_counter() - began
+        self._answers.set_content(await PAGES.run(_tried, image, alone, together, took))
 
 
 def _summary(view: View) -> tuple[object, ...]:
@@ -321,9 +328,11 @@ def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], second
         fault = next(answer for answer in (alone, together) if "classes" not in answer)
         return problem(str(fault.get("detail", "no answer")))
     kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
-    picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
-        kind, base64.b64encode(image).decode()
-    )
+    picture = Markup('<p class="faint">The image is too large to be shown again.</p>')
+    if len(image) <= _MOST_SHOWN:
+        picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
+            kind, base64.b64encode(image).decode()
+        )
     count = len(together["modules"])
     name = f"With {count} module{'s' if count != 1 else ''}" if count else "With modules (none attached)"
     parts = (_side("Target alone", alone), _side(name, together))

@@ -1,15 +1,14 @@
 """What pages work with: the open zoo, off the event loop, and the serving process."""
 
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-import anyio.to_thread
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
+from app.threads import CHANGES, LONG, PAGES
 from app.zoo import audit
 from app.zoo.deployments import Change
 from app.zoo.errors import Forbidden
@@ -73,7 +72,7 @@ class Desk:
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Read rows on a thread; what is returned must be loaded."""
-        return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.read, work))
+        return await PAGES.run(self._in, self.zoo.database.read, work)
 
     async def write(self, work: Callable[[Session], T], scope: str = "write") -> T:
         """Write rows in one transaction on a thread, and note who did.
@@ -88,7 +87,7 @@ class Desk:
             self._note(session, scope)
             return done
 
-        return await anyio.to_thread.run_sync(functools.partial(self._in, self.zoo.database.write, noted))
+        return await CHANGES.run(self._in, self.zoo.database.write, noted)
 
     async def work(self, work: Callable[[Zoo], T], scope: str = "read") -> T:
         """Do on a thread what opens its own transactions; note who did, unless they only read.
@@ -105,7 +104,7 @@ class Desk:
                     self._note(session, scope)
             return done
 
-        return await anyio.to_thread.run_sync(noted)
+        return await LONG.run(noted)
 
     def _note(self, session: Session, scope: str) -> None:
         if self.caller.key_id is not None:

@@ -36,6 +36,7 @@ from app.web.words import (
 from app.web.worth import worth
 from app.zoo import jobs
 from app.zoo.errors import NotFound, ZooError
+from app.zoo.events import Head, heads
 from app.zoo.states import TERMINAL, TRANSITIONS
 from app.zoo.tables import EventRow, JobRow, TrialRow
 
@@ -75,6 +76,7 @@ class _Live:
 
     def __init__(self, desk: Desk, job: str, view: View) -> None:
         self._desk, self._job, self._view = desk, job, view
+        self._head: Head | None = None
         self._elements: dict[str, Any] = {}
         self._buttons: dict[str, Any] = {}
 
@@ -98,7 +100,9 @@ class _Live:
 
     async def refresh(self) -> None:
         """Read the job again; only pieces that changed are sent."""
-        newer = await self._desk.read(lambda session: look(session, self._job))
+        newer = await self._desk.read(self._look)
+        if newer is None:
+            return
         for name, content in newer.parts.items():
             if content != self._view.parts[name]:
                 self._elements[name].set_content(content)
@@ -107,6 +111,14 @@ class _Live:
         self._show_buttons()
         if newer.state in TERMINAL:
             self._timer.deactivate()
+
+    def _look(self, session: Session) -> View | None:
+        """The job as it is now; None if it has no event that the page does not know: that takes a single query."""
+        head = heads(session, [self._job]).get(self._job)
+        if head is not None and head == self._head:
+            return None
+        self._head = head
+        return look(session, self._job)
 
     def _put(self, name: str) -> None:
         self._elements[name] = markup(self._view.parts[name])

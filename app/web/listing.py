@@ -16,6 +16,8 @@ from app.zoo.catalogue import Found, Shelf
 
 T = TypeVar("T")
 REFRESH_SECONDS = 5.0
+MOST_LETTERS = 200
+"""Of a search."""
 NEWEST = {"": "Newest first", "oldest": "Oldest first"}
 SHELVES = {"": "In use", "archived": "Archived"}
 """States of what has no others."""
@@ -43,7 +45,7 @@ class Kind(Generic[T]):
 
 def asked(search: str, order: str, state: str, page: int) -> Shelf:
     """The part of a list that an address names."""
-    return Shelf(search[:200], order, state, start=Shelf.count * max(min(page, 10**6) - 1, 0))
+    return Shelf(search[:MOST_LETTERS], order, state, start=Shelf.count * max(min(page, 10**6) - 1, 0))
 
 
 class Listing(Generic[T]):
@@ -82,7 +84,7 @@ class Listing(Generic[T]):
         with ui.element("div").classes("tools"):
             search = ui.input(placeholder=f"Search {kind.hint}", value=self._shelf.search)
             search.props(f'outlined dense clearable debounce=250 aria-label="Search {kind.things}"').classes("grow")
-            search.on_value_change(lambda event: self._change(search=event.value or ""))
+            search.on_value_change(lambda event: self._change(search=str(event.value or "")[:MOST_LETTERS]))
             if kind.states:
                 self._choice("Show", kind.states, self._shelf.state, lambda value: self._change(state=value))
             self._choice("Order", kind.orders, self._shelf.order, lambda value: self._change(order=value))

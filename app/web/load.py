@@ -1,13 +1,21 @@
 """How busy a deployment is, from two readings of the serving process's metrics."""
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from markupsafe import Markup
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.web.words import section
 
-_SECONDS = ("pnc_queue_seconds", "pnc_compute_seconds")
+FRESH_SECONDS = 1.0
+"""How long numbers that one page asked for do for all others."""
+MOST_BYTES = 4 * 1024**2
+"""Longer answers are not read."""
+_SUMS = ("pnc_queue_seconds_sum", "pnc_compute_seconds_sum")
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,56 @@ class Reading:
     seconds: float
     """Waiting and running, of all deployments together."""
     batches: float
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What the serving process has counted so far."""
+
+    answered: Mapping[str, float]
+    """Predictions by deployment."""
+    seconds: float
+    batches: float
+
+
+@lru_cache(2)
+def _counted(text: str) -> _Counted:
+    """The counters of all deployments; read once for all pages that show one of them."""
+    answered: dict[str, float] = {}
+    seconds = batches = 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "pnc_requests_total":
+                name = sample.labels.get("deployment", "")
+                answered[name] = answered.get(name, 0.0) + sample.value
+            elif sample.name in _SUMS:
+                seconds += sample.value
+            elif sample.name == "pnc_compute_seconds_count":
+                batches += sample.value
+    return _Counted(answered, seconds, batches)
+
+
+class Numbers:
+    """The serving process's numbers, which all open pages ask for at once."""
+
+    def __init__(self) -> None:
+        self._text, self._at = "", float("-inf")
+        self._asked: asyncio.Future[str] | None = None
+
+    async def text(self, ask: Callable[[], Awaitable[tuple[int, bytes]]]) -> str:
+        """What `ask` answered a moment ago, or answers now; empty if that is no good answer."""
+        if time.monotonic() - self._at < FRESH_SECONDS:
+            return self._text
+        loop = asyncio.get_running_loop()
+        if self._asked is None or self._asked.done() or self._asked.get_loop() is not loop:
+            self._asked = asyncio.ensure_future(self._ask(ask))
+        return await asyncio.shield(self._asked)
+
+    async def _ask(self, ask: Callable[[], Awaitable[tuple[int, bytes]]]) -> str:
+        status, body = await ask()
+        self._text = body.decode(errors="replace") if status == 200 and len(body) <= MOST_BYTES else ""
+        self._at = time.monotonic()
+        return self._text
 
 
 class Load:
@@ -44,16 +102,9 @@ class Load:
         if not text:
             self._before = self._last = None
             return
-        answered = seconds = batches = 0.0
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == "pnc_requests_total" and sample.labels.get("deployment") == self._deployment:
-                    answered += sample.value
-                elif sample.name in [f"{name}_sum" for name in _SECONDS]:
-                    seconds += sample.value
-                elif sample.name == "pnc_compute_seconds_count":
-                    batches += sample.value
-        self._before, self._last = self._last, Reading(at, answered, seconds, batches)
+        counted = _counted(text)
+        answered = counted.answered.get(self._deployment, 0.0)
+        self._before, self._last = self._last, Reading(at, answered, counted.seconds, counted.batches)
 
     def tiles(self) -> Markup:
         """The numbers for people."""

@@ -81,7 +81,7 @@ async def model_page(request: Request, name: str) -> Response | None:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 layers = markup(view.layers)
-                Card(desk, name).build(view.model.description)
+                await Card(desk, name).build(view.model.description)
             side = markup(view.side).classes("stack")
         family = markup(view.family).classes("stack")
         Shelving(desk, find, put_away, "/").build(view.model.archived_at is not None)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from app.web.desk import Desk
 from app.web.frame import button, frame, heading, markup, notify, tell
 from app.web.listing import NEWEST, Kind, Listing, asked
-from app.web.receiving import add_model, read_spec, text_of
+from app.web.receiving import add_model, read_spec_apart, text_of
 from app.web.words import DASH, accuracy, ago, badge, chips, count, link, size, title
 from app.zoo.catalogue import ModelLine, models
 from app.zoo.errors import ZooError
@@ -110,7 +110,9 @@ def _adding(desk: Desk, listing: Listing[ModelLine]) -> ui.dialog:
                 notify("expected a description beside the weights; drop the .json, too, or write it above", good=False)
                 return
             try:
-                ref = await add_model(desk, name.value, read_spec(spec.value or ""), weights[0], licence.value)
+                ref = await add_model(
+                    desk, name.value, await read_spec_apart(spec.value or ""), weights[0], licence.value
+                )
             except (ZooError, OSError) as error:
                 tell(error)
                 return

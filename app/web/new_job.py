@@ -1,6 +1,8 @@
 """`/new`: choose what to clone; what is wrong with it and what it costs shows at once."""
 
 import asyncio
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, get_args
 
 from markupsafe import Markup
@@ -8,9 +10,10 @@ from nicegui import ui
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.web.choosing import dataset_choice, model_choice
+from app.threads import PAGES
+from app.web.choosing import MOST, dataset_choice, model_choice
 from app.web.desk import Desk
-from app.web.frame import button, frame, heading, markup, tell
+from app.web.frame import button, frame, heading, markup, notify, tell
 from app.web.words import count, empty, facts, problem, section, title
 from app.zoo import datasets, jobs, models
 from app.zoo.errors import NotFound, ZooError
@@ -18,6 +21,8 @@ from app.zoo.jobs import JobRequest
 from pnc_core.config import CloneConfig, Localizer
 from pnc_core.errors import ConfigError
 
+MOST_CHOSEN = 500
+"""Classes that can be chosen here."""
 TICKS = 60
 """With more classes than this, they are chosen from a field."""
 _PAUSE = 0.15
@@ -117,13 +122,24 @@ class _Form:
             if not offered:
                 markup(empty("Choose a source first", "Its classes are offered here."))
             elif len(offered) > TICKS:
-                chosen = [name for name, ticked in self._ticked.items() if ticked]
-                field = ui.select([*self._ticked], multiple=True, with_input=True, value=chosen, on_change=self._picked)
-                field.props('outlined dense use-chips aria-label="Classes to clone"')
+                self._pick()
             else:
                 with ui.element("div").classes("ticks"):
                     for name in offered:
                         self._tick(name, name in taken, counts.get(name, 0) if data else None)
+
+    def _pick(self) -> None:
+        """A field that offers some of many classes; typing finds the others."""
+        chosen = [name for name, ticked in self._ticked.items() if ticked][:MOST_CHOSEN]
+        options = classes_like(self._ticked, "", chosen)
+        field = ui.select(options, multiple=True, with_input=True, value=chosen, on_change=self._picked)
+        field.props('outlined dense use-chips aria-label="Classes to clone"')
+
+        async def typed(event: Any) -> None:
+            kept = list(field.value)
+            field.set_options(await PAGES.run(classes_like, self._ticked, str(event.args or ""), kept), value=kept)
+
+        field.on("input-value", typed, throttle=0.3)
 
     def _tick(self, name: str, is_taken: bool, images: int | None) -> None:
         hint = "has it" if is_taken else "" if images is None else f"{images:,}"
@@ -137,7 +153,13 @@ class _Form:
         await self.judge()
 
     async def _picked(self, event: Any) -> None:
-        self._ticked = {name: name in event.value for name in self._ticked}
+        chosen = set(event.value)
+        if len(chosen) > MOST_CHOSEN:
+            notify(
+                f"expected at most {MOST_CHOSEN} classes, got more; submit such a job with pnc jobs create", good=False
+            )
+            return
+        self._ticked = {name: name in chosen for name in self._ticked}
         await self.judge()
 
     async def judge(self) -> None:
@@ -194,6 +216,13 @@ class _Form:
             tell(error)
             return
         ui.navigate.to(f"/jobs/{job}")
+
+
+def classes_like(names: Iterable[str], search: str, chosen: list[str]) -> list[str]:
+    """The chosen names, and the first others that hold a text, whatever its case."""
+    known, wanted = set(chosen), search.lower()
+    found = (name for name in names if wanted in name.lower() and name not in known)
+    return [*chosen, *islice(found, MOST)]
 
 
 def _offered(

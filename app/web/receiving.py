@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 from sqlalchemy.orm import Session
 
+from app.threads import LONG, TEXTS
 from app.web.desk import Desk
 from app.zoo import apart, datasets, models, uploads
 from app.zoo.errors import AlreadyExists, Invalid
@@ -16,6 +16,9 @@ from app.zoo.tables import DatasetRow, VersionRow
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError
 from pnc_core.manifest import build
+
+MOST_DESCRIPTION = 4 * 1024**2
+"""Bytes of a network's description, as of a body of the API."""
 
 
 def read_spec(text: str) -> NetworkSpec:
@@ -30,6 +33,15 @@ def read_spec(text: str) -> NetworkSpec:
         raise Invalid.at("/spec", "invalid_spec", f"expected the JSON of a network, got: {error}") from None
 
 
+async def read_spec_apart(text: str) -> NetworkSpec:
+    """As `read_spec`, on a thread: a description may name many classes.
+
+    Raises:
+        Invalid: it is not such a description.
+    """
+    return await TEXTS.run(read_spec, text)
+
+
 async def text_of(file: Any) -> str:
     """What a dropped description says.
 
@@ -37,8 +49,11 @@ async def text_of(file: Any) -> str:
         file: NiceGUI's `FileUpload`.
 
     Raises:
-        Invalid: it is no text.
+        Invalid: it is no text, or too much.
     """
+    if file.size() > MOST_DESCRIPTION:
+        detail = f"expected a description of at most {MOST_DESCRIPTION:,} bytes, got {file.size():,}"
+        raise Invalid.at("/spec", "invalid_spec", detail)
     content: bytes = await file.read()
     try:
         return content.decode()
@@ -64,7 +79,7 @@ async def receive(desk: Desk, file: Any) -> str:
     with tempfile.TemporaryDirectory(dir=desk.zoo.staging) as folder:
         path = Path(folder) / "file"
         await file.save(path)
-        return await anyio.to_thread.run_sync(_keep, desk, path)
+        return await LONG.run(_keep, desk, path)
 
 
 async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
@@ -75,7 +90,7 @@ async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence
     """
     upload = await receive(desk, file)
     key = await desk.read(lambda session: uploads.completed(session, upload)[1])
-    await anyio.to_thread.run_sync(models.check_header, desk.zoo.store, key)
+    await LONG.run(models.check_header, desk.zoo.store, key)
 
     def work(session: Session) -> str:
         try:
@@ -102,7 +117,7 @@ async def add_dataset(desk: Desk, name: str, file: Any) -> str:
         with desk.zoo.store.open(key) as stream:
             return apart.inspect(stream, None, desk.zoo.staging)
 
-    contents = await anyio.to_thread.run_sync(inspect)
+    contents = await LONG.run(inspect)
 
     def work(session: Session) -> str:
         row: DatasetRow = datasets.register(session, name=name, upload_id=upload, contents=contents)

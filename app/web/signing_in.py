@@ -2,12 +2,12 @@
 
 from urllib.parse import parse_qs
 
-import anyio.to_thread
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from app.threads import CHANGES
 from app.web.look import LOGO, chosen, style
 from app.web.words import problem
 from app.zoo import audit, keys
@@ -16,6 +16,8 @@ from app.zoo.keys import COOKIE, SIGNED_IN, Caller
 from app.zoo.zoo import Zoo
 
 PATH, LEAVE = "/sign-in", "/sign-out"
+MOST_BYTES = 4096
+"""Of the form, in which a key of 55 letters is sent."""
 _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in · Model zoo</title>'
     '<meta name="viewport" content="width=device-width">{style}</head><body class="{scheme}"><main class="door">'
@@ -39,11 +41,12 @@ async def answer(request: Request, zoo: Zoo) -> Response:
     if request.method != "POST":
         return _page(request)
     try:
-        given = parse_qs((await request.body()).decode("latin-1"), max_num_fields=4).get("key", [""])[0].strip()
+        form = await _form(request)
+        given = parse_qs(form, max_num_fields=4).get("key", [""])[0].strip()
     except ValueError:
         return _page(request, 422, problem("expected a form with one field, key, got another"))
     try:
-        secret = await anyio.to_thread.run_sync(_sign_in, request, zoo, given)
+        secret = await CHANGES.run(_sign_in, request, zoo, given)
     except ZooError as error:
         return _page(request, 401, problem(str(error)))
     response = RedirectResponse("/", 303)
@@ -51,6 +54,20 @@ async def answer(request: Request, zoo: Zoo) -> Response:
     seconds = int(SIGNED_IN.total_seconds())
     response.set_cookie(COOKIE, secret, max_age=seconds, httponly=True, samesite="strict", secure=secure)
     return response
+
+
+async def _form(request: Request) -> str:
+    """What was filled in.
+
+    Raises:
+        ValueError: it is more than a key can be.
+    """
+    form = b""
+    async for part in request.stream():
+        form += part
+        if len(form) > MOST_BYTES:
+            raise ValueError("too much")
+    return form.decode("latin-1")
 
 
 def _sign_in(request: Request, zoo: Zoo, given: str) -> str:
@@ -80,7 +97,7 @@ async def _leave(request: Request, zoo: Zoo) -> Response:
     """A link of another site must not sign anybody out: the cookie does not come along from there."""
     secret = request.cookies.get(COOKIE)
     if secret is not None:
-        await anyio.to_thread.run_sync(_sign_out, request, zoo, secret)
+        await CHANGES.run(_sign_out, request, zoo, secret)
     response = RedirectResponse(PATH, 303)
     response.delete_cookie(COOKIE)
     return response

@@ -1,5 +1,7 @@
 """A job's history: events numbered from 1 without gaps, and the positions it tried."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
@@ -9,6 +11,15 @@ from app.zoo import outbox
 from app.zoo.ids import new_id
 from app.zoo.pages import Page, Window, page
 from app.zoo.tables import EventRow, JobRow, TrialRow
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a job's history has come."""
+
+    seq: int
+    """Number of its last event."""
+    state: str
 
 
 def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str, Any] | None = None) -> EventRow:
@@ -49,6 +60,12 @@ def events_after(session: Session, job_id: str, seq: int, limit: int = 100) -> l
     """Up to `limit` events that follow number `seq`, oldest first."""
     query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > seq)
     return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))
+
+
+def heads(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
+    """How far the histories of jobs have come, in one query; those that are gone are left out."""
+    found = session.execute(select(JobRow.id, JobRow.last_seq, JobRow.state).where(JobRow.id.in_(job_ids)))
+    return {job: Head(seq, state) for job, seq, state in found}
 
 
 def list_trials(session: Session, job_id: str, window: Window) -> Page[TrialRow]:

@@ -131,6 +131,20 @@ def check_in_force(session: Session, key_id: str) -> None:
         raise Unauthenticated("expected a key that is in force, got one that has ended meanwhile; sign in again")
 
 
+def in_force(session: Session, key_ids: Collection[str]) -> set[str]:
+    """Those of some keys that have not ended, in one query.
+
+    Args:
+        session: A session that belongs to no workspace.
+        key_ids: Their ids.
+    """
+    if not key_ids:
+        return set()
+    now = clock.now(session)
+    rows = session.execute(select(KeyRow.id, KeyRow.revoked_at, KeyRow.expires_at).where(KeyRow.id.in_(key_ids)))
+    return {key for key, revoked, expires in rows if revoked is None and (expires is None or expires > now)}
+
+
 def sign_in(session: Session, caller: Caller) -> tuple[KeyRow, str]:
     """A key for a browser, which ends with the one that somebody signed in with, and soon by itself.
 

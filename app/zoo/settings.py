@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     """Largest image that a prediction accepts."""
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
     """Largest JSON body."""
+    max_streams: int = Field(1000, ge=1)
+    """Event streams that a process of the API keeps open at once, and at most half of the files that it may open."""
+    max_streams_per_key: int = Field(100, ge=1)
+    """Event streams of one key at each process of the API, or of one address where there are no keys."""
 
     @field_validator("allowed_hosts", "worker_sizes", mode="before")
     @classmethod

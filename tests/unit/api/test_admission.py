@@ -13,11 +13,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.requests import HTTPConnection
 
-from app.api import scopes, streams
+from app.api import scopes
 from app.api.admission import Admission, Pace, check_exposure, is_loopback
 from app.api.scopes import PUBLIC, ScopedRoute, check_routes, needs
 from app.main import create_app
-from app.zoo import jobs, workspaces
+from app.zoo import jobs, watching, workspaces
 from app.zoo.errors import Forbidden, Misconfigured, TooMany
 from app.zoo.keys import COOKIE
 from app.zoo.settings import Settings
@@ -150,7 +150,7 @@ def test_a_key_is_made_used_and_revoked(app: FastAPI) -> None:
 
 
 def test_a_revoked_key_ends_its_open_stream(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
     zoo: Zoo = app.state.zoo
     key_id, secret = new_key(zoo, ["read"])
     _, admin = new_key(zoo, ["admin"])

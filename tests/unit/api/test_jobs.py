@@ -7,8 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api import streams
-from app.zoo import jobs, runs
+from app.zoo import jobs, runs, watching
 from app.zoo.leases import Lease
 from app.zoo.zoo import Zoo
 from tests.unit.zoo import seeds
@@ -127,7 +126,7 @@ def test_the_stream_gives_all_events_and_an_end(http: httpx.Client, zoo: Zoo, bo
 def test_the_stream_waits_for_what_is_to_come(
     http: httpx.Client, zoo: Zoo, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
     url = http.post("/v1/cloning-jobs", json=body).headers["location"]
 
     def cancel_later() -> None:

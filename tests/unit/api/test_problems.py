@@ -227,3 +227,18 @@ def test_an_answer_that_broke_off_is_named_and_left_to_the_server(
 def test_a_path_that_is_written_out_allows_its_own_methods_alone(http: httpx.Client) -> None:
     answer = http.options("/v1/cloning-jobs/validate")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_mistakes_of_a_large_body_are_told_the_first_hundred(http: httpx.Client) -> None:
+    wrong = {f"m{number}": number for number in range(900)}
+    answer = http.post("/v1/models", json={"name": "low", **wrong})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+    assert answer.json()["errors"][0]["pointer"] == "/m0"
+    broad = http.post(
+        "/v1/models",
+        content=b"{" + b",".join(b'"%d":1' % n for n in range(1500)) + b"}",
+        headers={"Content-Type": "application/json"},
+    )
+    assert broad.status_code == 422
+    assert "at most 1,000 members" in broad.json()["detail"]

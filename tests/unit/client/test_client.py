@@ -6,9 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.api import streams
 from app.client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
-from app.zoo import runs, validation
+from app.zoo import runs, validation, watching
 from app.zoo.zoo import Zoo
 from pnc_core.config import CloneConfig
 from tests.unit.api.inprocess import FakeServing
@@ -182,7 +181,7 @@ def test_a_stream_of_no_job_is_a_problem(client: Client) -> None:
 
 
 def test_waiting_for_a_job_ends_with_it(client: Client, zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(watching, "POLL_SECONDS", 0.02)
     with zoo.database.write() as session:
         job_id = seeds.queued(session, zoo).id
 

@@ -1,0 +1,18 @@
+"""However many listen to event streams, others are answered as before."""
+
+from pathlib import Path
+
+from tests.listeners import PATHS, compared
+
+STREAMS = 500
+TIMES = 5
+"""What a request may take beside the streams, in times of one at a service without streams."""
+FLOOR_SECONDS = 0.02
+"""These times count as at least so much: on a busy machine a few milliseconds are chance."""
+
+
+def test_five_hundred_open_streams_delay_nobody(tmp_path: Path) -> None:
+    found = compared(tmp_path, STREAMS, rounds=40)
+    for path in PATHS:
+        assert found.crowded[path].median < TIMES * max(found.idle[path].median, FLOOR_SECONDS), (path, found)
+    assert found.bytes_after - found.bytes_before < STREAMS * 2**18, "expected at most 256 KiB for a stream"
