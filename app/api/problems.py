@@ -31,6 +31,7 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.TooMany, 429),
     (errors.LeaseLost, 409),
     (errors.StoreUnavailable, 503),
+    (errors.Loading, 503),
 )
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
@@ -102,7 +103,7 @@ def _hints(error: errors.ZooError) -> dict[str, str] | None:
         return {"WWW-Authenticate": 'Bearer realm="pnc"'}
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(error.seconds)}
-    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable) else None
+    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, errors.StoreUnavailable | errors.Loading) else None
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@
     │   └── QuotaExceeded         more than the workspace may have
     ├── LeaseLost                 another worker, or the sweeper, has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses
+    ├── Loading                   a deployment that is wanted is not served yet
     └── Misconfigured             a setting leads nowhere
 
 Every message says what was expected, what was got and what to do. `code` is
@@ -197,6 +198,12 @@ class StoreUnavailable(ZooError, OSError):
     """The object store does not answer, or refuses; the same may work in a moment."""
 
     code = "store_unavailable"
+
+
+class Loading(ZooError):
+    """A deployment that is wanted is not served yet; the same request may work in a moment."""
+
+    code = "loading"
 
 
 class Misconfigured(ZooError, ValueError):
