@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.api.leaving import GONE, Gone, WhileThere
 from app.zoo.settings import Settings
 from app.zoo.tables import DEFAULT
 
@@ -50,7 +51,11 @@ class Gateway:
         self.url = settings.serving_url
         self._own = {INTERNAL: settings.internal_key} if settings.internal_key else {}
         self._client = httpx.AsyncClient(
-            base_url=settings.serving_url or "", timeout=settings.serving_timeout, transport=transport, trust_env=False
+            base_url=settings.serving_url or "",
+            timeout=settings.serving_timeout,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # no request waits for another's
+            transport=transport,
+            trust_env=False,
         )
 
     async def close(self) -> None:
@@ -68,9 +73,14 @@ class Gateway:
         headers[WORKSPACE] = request.scope["state"]["caller"].workspace
         raw: bytes = request.scope.get("raw_path") or request.url.path.encode()
         path = raw.decode("ascii") + (f"?{request.url.query}" if request.url.query else "")
-        answer = await self._send(request.method, path, await request.body(), headers)
+        try:
+            body = await request.body()
+            async with WhileThere(request):  # the serving process notices a call that is broken off
+                answer = await self._send(request.method, path, body, headers)
+                content = b"".join([part async for part in answer.aiter_raw()])
+        except (ClientDisconnect, Gone):
+            return Response(status_code=GONE)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        content = b"".join([part async for part in answer.aiter_raw()])
         return Response(content, answer.status_code, passed)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
