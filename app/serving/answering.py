@@ -57,9 +57,19 @@ class Host:
     def make(cls, settings: Settings, registry: Registry, engine: Engine) -> "Host":
         """With what the settings allow."""
         share = workspace_share(settings)
-        threads = (Aside(number, share) for number in (DECODERS, READERS, WRITERS, CHANGES))
-        bodies = Room(settings.waiting_bytes, share)
-        return cls(settings, registry, engine, Decoders(), Readers(), bodies, *threads, asking=Aside(2))
+        return cls(
+            settings=settings,
+            registry=registry,
+            engine=engine,
+            decoders=Decoders(),
+            readers=Readers(),
+            bodies=Room(settings.waiting_bytes, share),
+            decoding=Aside(DECODERS, share),
+            reading=Aside(READERS, share),
+            writing=Aside(WRITERS, share),
+            changing=Aside(CHANGES, share),
+            asking=Aside(2),
+        )
 
     @classmethod
     def of(cls, request: Request) -> "Host":

@@ -203,7 +203,8 @@ def main() -> None:
 
 def _answer(asked: dict[str, Any], text: bytearray) -> tuple[bytes, bytes]:
     wanted = asked["form"]
-    form = Form(tuple(wanted["size"]), tuple(wanted["outputs"]), wanted["images"])
+    channels, height, width = wanted["size"]
+    form = Form((channels, height, width), tuple(wanted["outputs"]), wanted["images"])
     try:
         found = read(memoryview(text), asked["behind"], form)
     except TooManyImages as error:

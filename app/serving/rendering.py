@@ -110,7 +110,7 @@ def render(head: dict[str, Any], arrays: Sequence[tuple[Wanted, NDArray[Any]]]) 
         }
         document.append(b"," if number else b"")
         if wanted.binary:
-            data = _texts(array) if text else memoryview(np.ascontiguousarray(array, "<f4")).cast("B")
+            data = _texts(array) if text else np.ascontiguousarray(array, "<f4").data.cast("B")
             behind.append(data)
             document.append(orjson.dumps({**about, "parameters": {"binary_data_size": len(data)}}))
         else:
