@@ -24,6 +24,7 @@ import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.admission import check_exposure
+from app.pulse import Pulse
 from app.zoo import permissions
 from app.zoo.db import migrate
 from app.zoo.errors import Misconfigured
@@ -81,6 +82,12 @@ class Child:
         """Ask it to end."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
+
+    def kill(self) -> None:
+        """End it at once: it lives, but does its work no more."""
+        if self.process is not None and self.process.poll() is None:
+            log.warning("%s says that it does no work any more and is killed", self.name)
+            self.process.kill()
 
     def join(self, deadline: float) -> None:
         """Wait for its end until the deadline, then kill it."""
@@ -153,7 +160,10 @@ class Service:
 
     def watch(self, stop: threading.Event) -> None:
         """Keep the children alive until `stop` is set."""
+        pulse = Pulse(self._serving)
         while not stop.wait(0.2):
+            if pulse.has_stopped():
+                self.children[0].kill()
             for child in self.children:
                 child.revive()
 

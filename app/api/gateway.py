@@ -12,9 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.api.leaving import GONE, Gone, WhileThere
 from app.api.paths import join
 from app.zoo.settings import Settings
 
@@ -55,7 +56,12 @@ class Gateway:
         self.url = settings.serving_url
         self._own = {INTERNAL: settings.internal_key} if settings.internal_key else {}
         self._url = httpx.URL(settings.serving_url) if settings.serving_url else None
-        self._client = httpx.AsyncClient(timeout=settings.serving_timeout, transport=transport, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=settings.serving_timeout,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # no request waits for another's
+            transport=transport,
+            trust_env=False,
+        )
 
     async def close(self) -> None:
         """Close connections."""
@@ -76,10 +82,15 @@ class Gateway:
         headers["X-Request-ID"] = request.scope["state"]["request_id"]
         headers[WORKSPACE] = request.scope["state"]["caller"].workspace
         query: bytes = request.scope.get("query_string", b"")
-        answer = await self._send(request.method, join(*parts), query, await request.body(), headers)
+        try:
+            body = await request.body()
+            async with WhileThere(request):  # the serving process notices a call that is broken off
+                answer = await self._send(request.method, join(*parts), query, body, headers)
+                async with self._reading(answer):
+                    content = b"".join([part async for part in answer.aiter_raw()])
+        except (ClientDisconnect, Gone):
+            return Response(status_code=GONE)
         passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        async with self._reading(answer):
-            content = b"".join([part async for part in answer.aiter_raw()])
         return Response(content, answer.status_code, passed)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:

@@ -38,10 +38,10 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.LeaseLost, 409),
     (errors.NoSpace, 507),
     (errors.StoreUnavailable, 503),
-    (errors.NotLoaded, 503),
+    (errors.Loading, 503),
     (errors.Misconfigured, 503),
 )
-_PASSING = (errors.StoreUnavailable, errors.NotLoaded)
+_PASSING = (errors.StoreUnavailable, errors.Loading)
 RETRY_SECONDS = 2
 """When a client that got 503 may come back."""
 MOST_FAULTS = 100

@@ -1,20 +1,34 @@
-"""From a request to logits: which network it is for, and the way through the engine."""
+"""From a request to logits: which network it is for, its body, and the way through the engine."""
 
+import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from torch import Tensor
 
+from app.api.leaving import Gone, WhileThere
 from app.serving import metrics
-from app.serving.engine import Engine, Overloaded, TooLate
+from app.serving.aside import Aside
+from app.serving.door import caller_of
+from app.serving.engine import Engine, Stopped
+from app.serving.reading import CHILDREN as READERS
+from app.serving.reading import Readers
 from app.serving.registry import Registry
+from app.serving.room import Overloaded, Room, TooLate
 from app.serving.snapshot import Choice, Snapshot
+from app.serving.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
+from app.zoo.decoding import CHILDREN as DECODERS
 from app.zoo.decoding import Decoders
+from app.zoo.isolation import parted
 from app.zoo.settings import Settings
 
 log = logging.getLogger(__name__)
+WRITERS, CHANGES = 2, 8
+"""Large answers that are written, and changes of what is served that are waited for, at once."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,36 @@ class Host:
     engine: Engine
     decoders: Decoders
     """Where strangers' images are decoded."""
+    readers: Readers
+    """Where long bodies are read."""
+    bodies: Room
+    """How many bytes of bodies are held at once."""
+    decoding: Aside
+    reading: Aside
+    writing: Aside
+    """Threads beside the event loop, for each kind of work its own."""
+    changing: Aside
+    """Threads that bring a deployment to what is wanted: something large that loads keeps no key from being checked."""
+    asking: Aside
+    """Threads for `/readyz`: no request keeps it waiting."""
+
+    @classmethod
+    def make(cls, settings: Settings, registry: Registry, engine: Engine) -> "Host":
+        """With what the settings allow."""
+        share = workspace_share(settings)
+        return cls(
+            settings=settings,
+            registry=registry,
+            engine=engine,
+            decoders=Decoders(),
+            readers=Readers(),
+            bodies=Room(settings.waiting_bytes, share),
+            decoding=Aside(DECODERS, share),
+            reading=Aside(READERS, share),
+            writing=Aside(WRITERS, share),
+            changing=Aside(CHANGES, share),
+            asking=Aside(2),
+        )
 
     @classmethod
     def of(cls, request: Request) -> "Host":
@@ -34,31 +78,97 @@ class Host:
         return host
 
 
-async def logits(request: Request, choice: Choice, images: Tensor) -> Tensor:
+def workspace_share(settings: Settings) -> float:
+    """How much of what may wait one workspace may have; without keys there is one alone."""
+    return settings.workspace_share if settings.require_keys else 1.0
+
+
+@contextmanager
+def held(request: Request) -> Iterator[None]:
+    """Room for a request's body, inflated, for the length of a block.
+
+    Raises:
+        Overloaded: the bodies that are held leave none.
+    """
+    host, length = Host.of(request), length_of(request)
+    most = host.settings.max_image_bytes
+    packed = request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
+    try:
+        with host.bodies.taken(caller_of(request).workspace, (most if length is None else length) + most * packed):
+            yield
+    except Overloaded:
+        metrics.TURNED_AWAY.labels("bodies_full").inc()
+        raise
+
+
+def length_of(request: Request) -> int | None:
+    """How long a request's body says it is."""
+    text = request.headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+async def body_of(request: Request) -> bytearray:
+    """A request's body, which the guard has bounded.
+
+    Raises:
+        ClientDisconnect: the client has gone before its end.
+    """
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+    return content
+
+
+def deadline(request: Request) -> float:
+    """When the answer of a request whose body has just come is of no use any more, on the event loop's clock."""
+    return asyncio.get_running_loop().time() + Host.of(request).settings.answer_seconds
+
+
+async def logits(request: Request, choice: Choice, images: Tensor, until: float) -> Tensor:
     """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
     Args:
-        request: That asks.
+        request: That asks; its body has been read.
         choice: What answers.
         images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
+        until: When the answer is of no use any more, on the event loop's clock.
 
     Raises:
+        TooManyImages: more numbers would come of it than one request may have.
         Overloaded: too many wait.
-        TooLate: it waited too long.
+        TooLate: it took too long.
+        NotFinite: the network gave inf or nan.
+        Stopped: networks are not run any more.
+        Gone: the client does not wait any more.
     """
     host, snapshot = Host.of(request), choice.snapshot
+    _check_outputs(len(images), len(choice.classes), host.settings.request_outputs)
     outcome, begun = "failed", time.monotonic()
+    left = until - asyncio.get_running_loop().time()
     with snapshot.used():
         try:
-            answer = await host.engine.ask(choice.program, images, host.settings.answer_seconds)
+            async with WhileThere(request):
+                answer = await host.engine.ask(choice.program, images, left, parted(snapshot.deployment))
             outcome = "answered"
-        except (Overloaded, TooLate):
+        except (Overloaded, TooLate, Stopped):
             outcome = "turned_away"
+            raise
+        except Gone:
+            outcome = "given_up"
             raise
         finally:
             metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
             _note(request, snapshot, outcome, time.monotonic() - begun)
     return answer
+
+
+def _check_outputs(images: int, classes: int, most: int) -> None:
+    if images * classes > most:
+        fit = most // classes
+        hint = f"send at most {fit} images at a time" if fit else "the operator can raise PNC_REQUEST_OUTPUTS"
+        raise TooManyImages(
+            f"expected at most {most} numbers in an answer, got {images} images of {classes} classes; {hint}"
+        )
 
 
 def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) -> None:
@@ -75,7 +185,13 @@ def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) ->
 
 
 def chosen_ids(text: str | None) -> tuple[str, ...] | None:
-    """Ids of modules from a parameter: separated by commas; an empty text is the target alone, none: all."""
+    """Ids of modules from a parameter: separated by commas; an empty text is the target alone, none: all.
+
+    Raises:
+        BadRequest: the text is too long to be a list of modules.
+    """
     if text is None:
         return None
+    if len(text) > MOST_CHARACTERS:
+        raise BadRequest(f"modules: expected at most {MOST_CHARACTERS} characters, got {len(text)}")
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -1,16 +1,22 @@
 """`POST /v1/deployments/{d}/predict`: an encoded image in, classes with probabilities out."""
 
+from functools import partial
+
 import torch
 from fastapi import APIRouter, Query, Request
-from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from app.api.leaving import GONE, Gone
 from app.api.problems import respond
 from app.api.wire.deployments import ClassScore, Prediction, ServedModule
-from app.serving.answering import Host, chosen_ids, logits
-from app.serving.door import place
-from app.serving.engine import Overloaded, TooLate
+from app.pulse import STOPPED
+from app.serving.answering import Host, body_of, chosen_ids, deadline, held, logits
+from app.serving.door import caller_of, place
+from app.serving.engine import NotFinite, Stopped
+from app.serving.room import Overloaded, TooLate
 from app.serving.snapshot import Choice
+from app.serving.tensors import BadRequest, TooManyImages
 from app.zoo.isolation import parted
 from pnc_core.errors import DataError
 
@@ -23,20 +29,40 @@ async def predict(
 ) -> Response:
     """Classify one image; the answer names the revision and the modules that gave it."""
     host = Host.of(request)
-    choice = host.registry.get(place(request, deployment), generation).chosen(chosen_ids(modules))
-    raw = await request.body()
     try:
-        pixels = await run_in_threadpool(host.decoders.decode, raw, choice.snapshot.spec.input_size, "body")
-        found = (await logits(request, choice, torch.from_numpy(pixels)[None]))[0]
-    except DataError as error:
-        return respond(request.scope, 422, error.code, str(error))
-    except Overloaded:
-        detail = f"expected at most {host.settings.waiting_requests} requests to wait, got more; try again in a moment"
-        return respond(request.scope, 503, "overloaded", detail, headers={"Retry-After": "1"})
-    except TooLate:
-        detail = f"expected an answer within {host.settings.answer_seconds:g} s, got none; try again"
-        return respond(request.scope, 504, "too_late", detail)
+        choice = host.registry.get(place(request, deployment), generation).chosen(chosen_ids(modules))
+        with held(request):
+            raw = bytes(await body_of(request))
+            until = deadline(request)
+            decode = partial(host.decoders.decode, raw, choice.snapshot.spec.input_size, "body")
+            pixels = await host.decoding.run(caller_of(request).workspace, decode, until)
+            found = (await logits(request, choice, torch.from_numpy(pixels)[None], until))[0]
+    except (DataError, BadRequest, NotFinite, TooManyImages, Overloaded, TooLate, Stopped) as error:
+        return _refused(request, error)
+    except (ClientDisconnect, Gone):
+        return Response(status_code=GONE)
     return Response(_prediction(choice, found).model_dump_json(), media_type="application/json")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """A problem document of what went wrong."""
+    settings, scope, later = Host.of(request).settings, request.scope, {"Retry-After": "1"}
+    if isinstance(error, Overloaded):
+        detail = (
+            f"expected at most {settings.waiting_requests} requests, {settings.waiting_images} images and "
+            f"{settings.waiting_bytes} bytes to wait, or a workspace's share of that, got more; try again in a moment"
+        )
+        return respond(scope, 503, "overloaded", detail, headers=later)
+    if isinstance(error, TooLate):
+        detail = f"expected an answer within {settings.answer_seconds:g} s, got none; try again"
+        return respond(scope, 504, "too_late", detail)
+    if isinstance(error, Stopped):
+        return respond(scope, 503, STOPPED, str(error), headers=later)
+    if isinstance(error, TooManyImages):
+        return respond(scope, 413, "too_large", str(error))
+    if isinstance(error, NotFinite):
+        return respond(scope, 422, "not_finite", str(error))
+    return respond(scope, 422, error.code if isinstance(error, DataError) else "invalid", str(error))
 
 
 def _prediction(choice: Choice, found: torch.Tensor) -> Prediction:

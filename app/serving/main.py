@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,14 @@ from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install, respond
 from app.serving import images, oip
-from app.serving.answering import Host
+from app.serving.answering import Host, deadline, workspace_share
 from app.serving.door import Door, check_routes
 from app.serving.engine import Engine, Limits
+from app.serving.health import is_ready
 from app.serving.programs import Mode
 from app.serving.registry import Registry
-from app.zoo.decoding import Decoders
+from app.serving.room import TooLate
+from app.zoo.isolation import parted
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 
@@ -42,7 +45,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
         torch.set_num_threads(settings.threads)
     app = FastAPI(lifespan=_lifespan, redirect_slashes=False, openapi_url=None)
     engine = Engine(limits(settings))
-    app.state.host = Host(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine, Decoders())
+    app.state.host = Host.make(settings, Registry(open_zoo(settings), engine, _mode(settings)), engine)
     app.router.routes.extend(oip.routes)
     app.include_router(images.router)
     app.post("/internal/sync/{deployment:path}")(sync)
@@ -66,7 +69,15 @@ def limits(settings: Settings) -> Limits:
         sizes = (most,)
     elif settings.serving_compile:  # which makes a program for every size of batch
         sizes = (*(2**power for power in range((most - 1).bit_length())), most)
-    return Limits(most, settings.batch_wait_ms / 1000, settings.waiting_requests, sizes)
+    return Limits(
+        batch=most,
+        wait=settings.batch_wait_ms / 1000,
+        waiting=settings.waiting_requests,
+        images=settings.waiting_images,
+        share=workspace_share(settings),
+        stuck=settings.stuck_seconds,
+        sizes=sizes,
+    )
 
 
 def _mode(settings: Settings) -> Mode:
@@ -87,13 +98,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(host.registry.close)
     await run_in_threadpool(host.engine.close)
     host.decoders.close()
+    host.readers.close()
     host.registry.zoo.close()
 
 
 async def sync(deployment: str, generation: int, request: Request) -> Any:
     """Bring a deployment to the wanted state now; a refusal of `generation` says why it stays as it was."""
-    registry = Host.of(request).registry
-    await run_in_threadpool(registry.sync, deployment)
+    host, registry = Host.of(request), Host.of(request).registry
+    try:
+        work = partial(registry.sync, deployment)
+        await host.changing.run(parted(deployment)[0], work, deadline(request))
+    except TooLate:
+        detail = "expected to get to this change in time, got others that take long; it is made later by itself"
+        return respond(request.scope, 504, "too_late", detail)
     registry.check_loaded(deployment, generation)
     refusal = registry.refusal(deployment, generation)
     if refusal is not None:
@@ -101,17 +118,17 @@ async def sync(deployment: str, generation: int, request: Request) -> Any:
     return {"deployment": deployment}
 
 
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """The process is alive."""
     return {"status": "ok"}
 
 
-def readyz(request: Request) -> Response:
-    """Everything wanted is served or refused, or waits for what is away."""
-    if Host.of(request).registry.settled():
+async def readyz(request: Request) -> Response:
+    """Everything wanted is served, refused or waits for what is away, and networks are run."""
+    trouble = await is_ready(Host.of(request))
+    if trouble is None:
         return Response('{"status": "ready"}', media_type="application/json")
-    detail = "expected every deployment at its wanted generation, got some that are still loading; ask again"
-    return respond(request.scope, 503, "not_ready", detail, headers={"Retry-After": "1"})
+    return respond(request.scope, 503, trouble.code, trouble.detail, headers={"Retry-After": "1"})
 
 
 def numbers() -> Response:

@@ -5,38 +5,38 @@ target with that one module: loading it attaches the module, unloading detaches 
 Every error's body is `{"error": "..."}`; success is exactly 200.
 """
 
-import gzip
 import logging
-import zlib
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.metadata import version as installed
 from typing import Any
 
-import numpy as np
 import orjson
 import torch
-from numpy.typing import NDArray
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.serving.answering import Host, chosen_ids, logits
+from app.api.leaving import GONE, Gone
+from app.serving.answering import Host, body_of, chosen_ids, deadline, held, length_of, logits
 from app.serving.door import caller_of, place
-from app.serving.engine import Overloaded, TooLate
+from app.serving.engine import NotFinite, Stopped
+from app.serving.health import is_ready
+from app.serving.reading import is_short
+from app.serving.rendering import PIECE, Pieces, written
+from app.serving.room import Overloaded, TooLate
 from app.serving.snapshot import Choice, Snapshot
-from app.serving.tensors import INPUTS, PIXELS, BadRequest, Inference, Wanted, inflate, parse, render
+from app.serving.tensors import INPUTS, PIXELS, BadRequest, Form, Inference, TooManyImages, parse
 from app.zoo import deployments
-from app.zoo.errors import NoSpace, NotFound, NotLoaded, StoreUnavailable, ZooError
+from app.zoo.errors import Loading, NoSpace, NotFound, StoreUnavailable, ZooError
 
 log = logging.getLogger(__name__)
 OUTPUTS = ("logits", "probabilities")
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository", "model_configuration", "statistics"]
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
-COMPRESSED = 1024
-"""Shorter answers are sent as they are, whatever the client could read."""
+_LATER = {"Retry-After": "1"}
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -47,22 +47,31 @@ def _error(status: int, text: str, headers: dict[str, str] | None = None) -> Res
     return _json({"error": text}, status, headers)
 
 
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (BadRequest, 400),
+    (TooManyImages, 413),
+    (NotFinite, 422),
+    (Stopped, 503),
+    (Loading, 503),
+    (NoSpace, 507),
+    (StoreUnavailable, 503),
+    (NotFound, 404),
+    (ZooError, 400),
+)
+"""The first that fits decides."""
+
+
 def answer_error(error: Exception) -> Response:
     """The protocol's answer to what went wrong."""
+    if isinstance(error, Gone | ClientDisconnect):
+        return Response(status_code=GONE)
     if isinstance(error, HTTPException):
         return _error(error.status_code, str(error.detail), dict(error.headers or {}))
-    if isinstance(error, BadRequest):
-        return _error(400, str(error))
-    if isinstance(error, NotFound):
-        return _error(404, str(error))
-    if isinstance(error, NotLoaded):
-        return _error(503, str(error), {"Retry-After": "1"})
-    if isinstance(error, StoreUnavailable):
-        return _error(507 if isinstance(error, NoSpace) else 503, str(error), {"Retry-After": "2"})
-    if isinstance(error, ZooError):
-        return _error(400, str(error))
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if status is not None:
+        return _error(status, str(error), _LATER if status == 503 else None)
     if isinstance(error, Overloaded):
-        return _error(503, "expected room in the queue, got none; try again in a moment", {"Retry-After": "1"})
+        return _error(503, "expected room among the requests that wait, got none; try again in a moment", _LATER)
     if isinstance(error, TooLate):
         return _error(504, "expected an answer in time, got none; try again")
     log.error("inference failed", exc_info=error)
@@ -80,9 +89,9 @@ async def live(_: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Everything wanted is served or refused."""
-    settled = await run_in_threadpool(Host.of(request).registry.settled)
-    return _json({"ready": settled, "live": True}, 200 if settled else 503)
+    """Everything wanted is served or refused, and networks are run."""
+    fine = await is_ready(Host.of(request)) is None
+    return _json({"ready": fine, "live": True}, 200 if fine else 503)
 
 
 async def statistics(request: Request) -> Response:
@@ -143,25 +152,49 @@ async def config(request: Request) -> Response:
 
 async def infer(request: Request) -> Response:
     """Inference, JSON or binary tensors either way."""
+    choice, workspace = _choice(request), caller_of(request).workspace
+    host = Host.of(request)
+    form = Form(choice.snapshot.spec.input_size, OUTPUTS, host.settings.request_images)
+    _check_length(request, form)
+    with ExitStack() as stack:
+        stack.enter_context(held(request))
+        body = await body_of(request)
+        until = deadline(request)
+        asked = await _read(request, body, form, until)
+        choice = _narrowed(choice, asked)
+        found = await logits(request, choice, torch.from_numpy(asked.array), until)
+        head: dict[str, Any] = {
+            "model_name": _name(request),
+            "model_version": str(choice.snapshot.generation),
+            "parameters": choice.provenance_json,
+        }
+        if asked.id is not None:
+            head["id"] = asked.id
+        accepted = request.headers.get("accept-encoding", "")
+        write = partial(written, head, asked.outputs, found, choice.classes, accepted)
+        short = found.numel() * len(asked.outputs) <= PIECE
+        content, headers = write() if short else await host.writing.run(workspace, write, until)
+        return Pieces(content, headers, stack.pop_all())
+
+
+def _check_length(request: Request, form: Form) -> None:
+    """Where all of the body are pixels, its length says how many images there are before it is read."""
+    headers, length = request.headers, length_of(request)
+    plain = headers.get("content-encoding", "").strip().lower() in ("", "identity")
+    if plain and length is not None and headers.get("inference-header-content-length") == "0":
+        form.check_count(length // form.numbers)
+
+
+async def _read(request: Request, body: bytearray, form: Form, until: float) -> Inference:
+    """A short body here, any other one beside the event loop."""
     host, headers = Host.of(request), request.headers
-    choice = _choice(request)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    header_length = headers.get("inference-header-content-length")
+    if is_short(body, encoding, header_length):
+        return parse(body, header_length, form)
     most = host.settings.max_image_bytes
-    body = inflate(await request.body(), headers.get("content-encoding", "").strip().lower(), most)
-    size = choice.snapshot.spec.input_size
-    asked = parse(body, headers.get("inference-header-content-length"), size, OUTPUTS)
-    choice = _narrowed(choice, asked)
-    found = await logits(request, choice, torch.from_numpy(asked.array))
-    head: dict[str, Any] = {
-        "model_name": _name(request),
-        "model_version": str(choice.snapshot.generation),
-        "parameters": choice.provenance_json,
-    }
-    if asked.id is not None:
-        head["id"] = asked.id
-    arrays = [(wanted, _output(wanted, found, choice.classes)) for wanted in asked.outputs]
-    content, kind = render(head, arrays)
-    content, packed = _compressed(content, headers.get("accept-encoding", ""))
-    return Response(content, 200, {**kind, **packed})
+    read = partial(host.readers.read, body, encoding, header_length, form, most)
+    return await host.reading.run(caller_of(request).workspace, read, until)
 
 
 async def index(request: Request) -> Response:
@@ -184,12 +217,17 @@ def _served(request: Request) -> list[tuple[str, Snapshot]]:
 
 async def load(request: Request) -> Response:
     """Attach a module (`deployment+module`); a deployment's own name asks whether it is served."""
-    return await run_in_threadpool(_change, request, _name(request), deployments.attach)
+    return await _changed(request, deployments.attach)
 
 
 async def unload(request: Request) -> Response:
     """Detach a module (`deployment+module`)."""
-    return await run_in_threadpool(_change, request, _name(request), deployments.detach)
+    return await _changed(request, deployments.detach)
+
+
+async def _changed(request: Request, work: Callable[..., deployments.Change]) -> Response:
+    change = partial(_change, request, _name(request), work)
+    return await Host.of(request).changing.run(caller_of(request).workspace, change, deadline(request))
 
 
 def _change(request: Request, name: str, work: Callable[..., deployments.Change]) -> Response:
@@ -237,26 +275,6 @@ def _narrowed(choice: Choice, asked: Inference) -> Choice:
     if not isinstance(named, str):
         raise BadRequest(f"parameters.modules: expected ids separated by commas, got {named!r:.80}")
     return choice.snapshot.chosen(chosen_ids(named))
-
-
-def _output(wanted: Wanted, found: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
-    numbers = (found if wanted.name == "logits" else found.softmax(1)).numpy()
-    if not wanted.classification:
-        return numbers
-    best = np.argsort(-numbers, axis=1, kind="stable")[:, : wanted.classification]
-    texts = [
-        [f"{row[i]:f}:{i}:{classes[i]}".encode() for i in places] for row, places in zip(numbers, best, strict=True)
-    ]
-    return np.array(texts, dtype=object)
-
-
-def _compressed(content: bytes, accepted: str) -> tuple[bytes, dict[str, str]]:
-    kinds = {part.split(";")[0].strip() for part in accepted.lower().split(",")}
-    if len(content) >= COMPRESSED and "gzip" in kinds:
-        return gzip.compress(content, 1), {"Content-Encoding": "gzip"}
-    if len(content) >= COMPRESSED and "deflate" in kinds:
-        return zlib.compress(content, 1), {"Content-Encoding": "deflate"}
-    return content, {}
 
 
 def _answered(endpoint: Endpoint) -> Endpoint:

@@ -23,7 +23,7 @@ from app.serving.reports import Report, Reports
 from app.serving.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
 from app.zoo import desired, replicas, signatures
 from app.zoo.desired import DesiredDeployment, DesiredModule
-from app.zoo.errors import NotFound, NotLoaded, ZooError
+from app.zoo.errors import Loading, NotFound, ZooError
 from app.zoo.ids import new_id
 from app.zoo.isolation import parted
 from app.zoo.replicas import Observation
@@ -37,6 +37,8 @@ _complain = Complaints(log)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time, one that was put off sooner."""
+STALE_SECONDS = 5.0
+"""After so long the list of what is wanted is old, since something large is loading: an unknown name may be new."""
 KEPT_GENERATIONS = 4
 """Generations of a deployment that can be asked for by number."""
 READ_AHEAD = 8
@@ -118,6 +120,10 @@ class Registry:
         self._earlier: dict[str, tuple[Snapshot, ...]] = {}
         self._refusals: dict[str, Refusal] = {}
         """The last refusal of each name: whoever asks later still gets the reason."""
+        self._wanted: dict[str, int] = {}
+        """Generations that are wanted, as last read or announced."""
+        self._wanted_at: float | None = None
+        """When that was, on the monotonic clock; None: before everything has been gone through once."""
         self._trunks: dict[str, Trunk] = {}
         self._unfit: set[tuple[str, str]] = set()
         """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
@@ -155,35 +161,55 @@ class Registry:
         """The snapshot that is served under a name, or an earlier one of it by number.
 
         Raises:
-            NotFound: nothing is.
-            NotLoaded: nothing is yet, for a passing reason.
+            NotFound: nothing is, and nothing will be.
+            Loading: it is not served yet, or it is not known yet what there is.
         """
         snapshot = self._snapshots.get(name)
         if snapshot is None:
-            refusal = self._refusals.get(name)
-            if refusal is not None and refusal.waits:
-                raise NotLoaded(refusal.detail)
-            why = f"; {refusal.detail}" if refusal else "; make it with PUT /v1/deployments/<name>"
-            raise NotFound(f"expected a served deployment, got none named {name!r:.80}{why}")
+            raise self._missing(name)
         if generation is None or generation == snapshot.generation:
             return snapshot
         for earlier in self._earlier.get(name, ()):
             if earlier.generation == generation:
                 return earlier
+        if generation == self._wanted.get(name) and self.refusal(name, generation) is None:
+            raise Loading(f"{name}: expected generation {generation}, got one that is still loading; try again")
         kept = sorted({snapshot.generation, *(s.generation for s in self._earlier.get(name, ()))})
         raise NotFound(f"{name}: expected one of the generations {kept}, got {generation}; older ones are not kept")
 
+    def _missing(self, name: str) -> ZooError:
+        """Why nothing is served under a name."""
+        refusal = self._refusals.get(name)
+        if refusal is not None and refusal.waits:
+            return Loading(refusal.detail)
+        if refusal is not None:
+            return NotFound(f"expected a served deployment, got none named {name!r:.80}; {refusal.detail}")
+        read = self._wanted_at
+        if name in self._wanted or read is None or time.monotonic() - read > STALE_SECONDS:
+            return Loading(f"expected a served deployment, got {name!r:.80}, which is still loading; try again")
+        return NotFound(
+            f"expected a served deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>"
+        )
+
     def sync(self, name: str | None = None) -> None:
         """Bring one deployment, or all, to the wanted state now."""
+        if name is not None:
+            self._wanted.setdefault(name, 0)  # known before its turn comes: something large may be loading
         with self._changing:
+            began = time.monotonic()
             with self.zoo.database.read() as session:
                 wanted = {d.name: d for d in desired.deployments(session)}
+            self._wanted = {d.name: d.generation for d in wanted.values()}
+            if self._wanted_at is not None:
+                self._wanted_at = began
             for gone in self._snapshots.keys() - wanted.keys():
                 self._snapshots.pop(gone).use.replace()
                 self._earlier.pop(gone, None)
             for deployment in wanted.values():
                 if name in (None, deployment.name):
                     self._converge(deployment)
+            if name is None:
+                self._wanted_at = began
             used = {d.version_id for d in wanted.values()}
             self._trunks = {key: trunk for key, trunk in self._trunks.items() if key in used}
             self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
@@ -197,14 +223,16 @@ class Registry:
         """See that a generation does not wait for a passing reason to pass.
 
         Raises:
-            NotLoaded: it does.
+            Loading: it does.
         """
         refusal = self._refusals.get(name)
         if refusal is not None and refusal.generation == generation and refusal.waits:
-            raise NotLoaded(refusal.detail)
+            raise Loading(refusal.detail)
 
     def settled(self) -> bool:
-        """Is every wanted generation served or refused, or waits for what is away?"""
+        """Is every wanted generation served or refused, or waits for what is away? Has everything been tried once?"""
+        if self._wanted_at is None:
+            return False
         with self.zoo.database.read() as session:
             wanted = desired.deployments(session)
         return all(self._is_settled(d) for d in wanted)
@@ -309,7 +337,7 @@ class Registry:
             f"expected to load generation {wanted.generation}, got for now: {_line(error)}; "
             "it stays wanted and is tried again"
         )
-        self._note(wanted, Refusal(wanted.generation, NotLoaded.code, detail, until, waits))
+        self._note(wanted, Refusal(wanted.generation, Loading.code, detail, until, waits))
 
     def _note(self, wanted: DesiredDeployment, refusal: Refusal) -> None:
         self._refusals[wanted.name] = refusal

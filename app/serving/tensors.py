@@ -8,6 +8,7 @@ the only input). Everything is checked before anything is reshaped.
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,16 @@ DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<
 PIXELS, PREPROCESSED = "images", "preprocessed"
 INPUTS = {PIXELS: "UINT8", PREPROCESSED: "FP32"}
 MOST_PARAMETERS = 64
+MOST_CHARACTERS = 16_384
+"""Of a parameter or an id: names of a few hundred modules."""
 
 
 class BadRequest(Exception):
     """The request is not one of the protocol; the message says what was expected."""
+
+
+class TooManyImages(Exception):
+    """The request asks for more than one request may have; the message says how much that is."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,34 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a request for a model must look like."""
+
+    size: tuple[int, int, int]
+    """Channels, height and width of one image."""
+    outputs: tuple[str, ...]
+    """Names that can be asked for."""
+    images: int
+    """At most."""
+
+    @property
+    def numbers(self) -> int:
+        """Of one image."""
+        return self.size[0] * self.size[1] * self.size[2]
+
+    def check_count(self, count: int) -> None:
+        """See that there are not too many images, before they are read.
+
+        Raises:
+            TooManyImages: there are.
+        """
+        if count > self.images:
+            raise TooManyImages(
+                f"expected at most {self.images} images in a request, got {count}; send fewer at a time"
+            )
+
+
+@dataclass(frozen=True)
 class Inference:
     """A request, checked."""
 
@@ -46,13 +81,26 @@ class Inference:
     parameters: dict[str, Any]
 
 
-def inflate(body: bytes, encoding: str, most: int) -> bytes:
+@dataclass(frozen=True)
+class Asked:
+    """What the JSON of a request says."""
+
+    id: str | None
+    input: str
+    shape: tuple[int, int, int, int]
+    outputs: tuple[Wanted, ...]
+    parameters: dict[str, Any]
+    flat: NDArray[Any] | None
+    """The numbers; None: they are behind the JSON."""
+
+
+def inflate(body: bytes | bytearray, encoding: str, most: int) -> bytes | bytearray:
     """A body without its compression.
 
     Args:
         body: As it came.
         encoding: `Content-Encoding`: empty, `identity`, `gzip` or `deflate`.
-        most: Bytes that it may have afterwards.
+        most: Bytes that it may have afterwards; no more are ever made.
 
     Raises:
         BadRequest: another encoding, damaged, or too long.
@@ -74,21 +122,54 @@ def inflate(body: bytes, encoding: str, most: int) -> bytes:
     return plain
 
 
-def parse(body: bytes, header_length: str | None, size: tuple[int, int, int], outputs: Sequence[str]) -> Inference:
-    """Read an inference request.
+def parts(body: bytes | bytearray, header_length: str | None) -> tuple[memoryview, memoryview]:
+    """The JSON of a body and what is behind it; nothing is copied.
 
     Args:
         body: Without compression.
         header_length: `Inference-Header-Content-Length`, if it came.
-        size: Channels, height and width of one image.
-        outputs: Names that can be asked for.
+
+    Raises:
+        BadRequest: it leads nowhere.
+    """
+    view = memoryview(body)
+    if header_length is None:
+        return view, view[:0]
+    few = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12
+    end = int(header_length) if few else -1
+    if not 0 <= end <= len(view):
+        raise BadRequest(f"Inference-Header-Content-Length: expected 0 to {len(view)}, got {header_length!r:.40}")
+    return view[:end], view[end:]
+
+
+def raw(rest: memoryview, form: Form) -> Inference:
+    """A request without JSON: all bytes are pixels.
+
+    Raises:
+        BadRequest: they are no whole images.
+        TooManyImages: they are too many.
+    """
+    if not len(rest) or len(rest) % form.numbers:
+        raise BadRequest(
+            f"body: expected a multiple of {form.numbers} bytes (UINT8 {list(form.size)} an image), got {len(rest)}"
+        )
+    form.check_count(len(rest) // form.numbers)
+    array = _array(rest, np.dtype("u1")).reshape(-1, *form.size)
+    return Inference(None, PIXELS, array, tuple(Wanted(name, True, 0) for name in form.outputs), {})
+
+
+def read(text: memoryview | bytes, behind: int, form: Form) -> Asked:
+    """Read the JSON of a request.
+
+    Args:
+        text: The JSON.
+        behind: How many bytes follow it.
+        form: What the model takes.
 
     Raises:
         BadRequest: it breaks the protocol, or does not fit the model.
+        TooManyImages: it asks for too many.
     """
-    text, rest = _parts(body, header_length)
-    if not text:
-        return Inference(None, PIXELS, _raw(rest, size), tuple(Wanted(name, True, 0) for name in outputs), {})
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -96,40 +177,64 @@ def parse(body: bytes, header_length: str | None, size: tuple[int, int, int], ou
     if not isinstance(document, dict):
         raise BadRequest(f"body: expected an object, got {type(document).__name__}")
     parameters = _parameters(document, "parameters")
-    name, array = _input(document.get("inputs"), rest, size)
+    name, shape, flat = _input(document.get("inputs"), behind, form)
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise BadRequest(f"id: expected a string, got {type(request_id).__name__}")
-    wanted = _outputs(document.get("outputs"), bool(parameters.get("binary_data_output", False)), outputs)
-    return Inference(request_id, name, array, wanted, parameters)
+    if request_id is not None and len(request_id) > MOST_CHARACTERS:
+        raise BadRequest(f"id: expected at most {MOST_CHARACTERS} characters, got {len(request_id)}")
+    wanted = _outputs(document.get("outputs"), bool(parameters.get("binary_data_output", False)), form.outputs)
+    return Asked(request_id, name, shape, wanted, parameters, flat)
 
 
-def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    if header_length is None:
-        return body, b""
-    few = header_length.isascii() and header_length.isdigit() and len(header_length) <= 12
-    end = int(header_length) if few else -1
-    if not 0 <= end <= len(body):
-        raise BadRequest(f"Inference-Header-Content-Length: expected 0 to {len(body)}, got {header_length!r:.40}")
-    return body[:end], body[end:]
+def joined(asked: Asked, rest: memoryview) -> Inference:
+    """A request whose numbers are behind its JSON, or in it.
+
+    Raises:
+        BadRequest: a number is not finite.
+    """
+    dtype = DTYPES[INPUTS[asked.input]]
+    flat = _array(rest, dtype) if asked.flat is None else asked.flat
+    if dtype.kind == "f" and not np.isfinite(flat).all():
+        raise BadRequest(f"{asked.input}: expected finite numbers, got inf or nan")
+    return Inference(asked.id, asked.input, flat.reshape(asked.shape), asked.outputs, asked.parameters)
 
 
-def _raw(rest: bytes, size: tuple[int, int, int]) -> NDArray[Any]:
-    one = size[0] * size[1] * size[2]
-    if not rest or len(rest) % one:
-        raise BadRequest(f"body: expected a multiple of {one} bytes (UINT8 {list(size)} an image), got {len(rest)}")
-    return np.frombuffer(bytearray(rest), np.uint8).reshape(-1, *size)
+def parse(body: bytes | bytearray, header_length: str | None, form: Form) -> Inference:
+    """Read an inference request at once.
+
+    Args:
+        body: Without compression.
+        header_length: `Inference-Header-Content-Length`, if it came.
+        form: What the model takes.
+
+    Raises:
+        BadRequest: it breaks the protocol, or does not fit the model.
+        TooManyImages: it asks for too many.
+    """
+    text, rest = parts(body, header_length)
+    return raw(rest, form) if not len(text) else joined(read(text, len(rest), form), rest)
+
+
+def _array(rest: memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers as they lie; torch wants memory that could be written, at an address that fits."""
+    array = np.frombuffer(rest, np.uint8)
+    if not array.flags.writeable or array.ctypes.data % dtype.itemsize:
+        array = array.copy()
+    return array.view(dtype)
 
 
 def _parameters(document: dict[str, Any], where: str) -> dict[str, Any]:
     found = document.get("parameters") or {}
-    scalar = isinstance(found, dict) and all(isinstance(v, str | int | float | bool) for v in found.values())
-    if not scalar or len(found) > MOST_PARAMETERS:
+    scalar = isinstance(found, dict) and len(found) <= MOST_PARAMETERS
+    if not scalar or not all(isinstance(v, str | int | float | bool) for v in found.values()):
         raise BadRequest(f"{where}: expected an object of at most {MOST_PARAMETERS} strings, numbers or booleans")
+    if any(isinstance(v, str) and len(v) > MOST_CHARACTERS for v in found.values()):
+        raise BadRequest(f"{where}: expected strings of at most {MOST_CHARACTERS} characters, got a longer one")
     return found
 
 
-def _input(inputs: Any, rest: bytes, size: tuple[int, int, int]) -> tuple[str, NDArray[Any]]:
+def _input(inputs: Any, behind: int, form: Form) -> tuple[str, tuple[int, int, int, int], NDArray[Any] | None]:
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         got = f"{len(inputs)}" if isinstance(inputs, list) else type(inputs).__name__
         raise BadRequest(f"inputs: expected a list of one input, {PIXELS} or {PREPROCESSED}, got {got}")
@@ -139,44 +244,37 @@ def _input(inputs: Any, rest: bytes, size: tuple[int, int, int]) -> tuple[str, N
         raise BadRequest(f"inputs: expected {PIXELS} or {PREPROCESSED}, got {name!r:.80}")
     if datatype != INPUTS[name]:
         raise BadRequest(f"{name}: expected datatype {INPUTS[name]}, got {datatype!r:.40}")
-    if (
-        not isinstance(shape, list)
-        or not all(type(n) is int for n in shape)
-        or len(shape) != 4
-        or tuple(shape[1:]) != size
-        or shape[0] < 1
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 4
+        and all(type(n) is int for n in shape)
+        and tuple(shape[1:]) == form.size
+        and shape[0] >= 1
     ):
         raise BadRequest(
-            f"{name}: expected shape [N, {size[0]}, {size[1]}, {size[2]}] with N at least 1, got {shape!r:.80}"
+            f"{name}: expected shape [N, {', '.join(map(str, form.size))}] with N at least 1, got {shape!r:.80}"
         )
-    count, dtype = shape[0] * size[0] * size[1] * size[2], DTYPES[datatype]
+    count, dtype = shape[0] * form.numbers, DTYPES[datatype]
+    form.check_count(shape[0])
     binary = _parameters(tensor, f"{name}.parameters").get("binary_data_size")
-    if binary is None:
-        flat = _numbers(tensor.get("data"), count, dtype, name)
-    else:
-        flat = _bytes(rest, binary, count, dtype, name)
-    if dtype.kind == "f" and not np.isfinite(flat).all():
-        raise BadRequest(f"{name}: expected finite numbers, got inf or nan")
-    return name, flat.reshape(shape)
+    flat = _numbers(tensor.get("data"), count, dtype, name) if binary is None else None
+    if binary is not None:
+        _check_bytes(behind, binary, count * dtype.itemsize, name)
+    return name, (shape[0], *form.size), flat
 
 
-def _bytes(rest: bytes, binary: Any, count: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    expected = count * dtype.itemsize
-    if type(binary) is not int or binary != expected or len(rest) != expected:
+def _check_bytes(behind: int, binary: Any, expected: int, name: str) -> None:
+    if type(binary) is not int or binary != expected or behind != expected:
         raise BadRequest(
-            f"{name}: expected {expected} bytes behind the JSON, got {len(rest)} and binary_data_size {binary!r:.40}"
+            f"{name}: expected {expected} bytes behind the JSON, got {behind} and binary_data_size {binary!r:.40}"
         )
-    return np.frombuffer(bytearray(rest), dtype)  # a copy: torch wants memory that could be written
 
 
 def _numbers(data: Any, count: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     if not isinstance(data, list):
         raise BadRequest(f"{name}.data: expected a list of {count} numbers, got {type(data).__name__}")
-    try:
-        flat = np.asarray(data)
-        flat = flat.reshape(-1)
-    except ValueError:
-        raise BadRequest(f"{name}.data: expected {count} numbers, got lists of different lengths") from None
+    numbers = _flattened(data, count, name)
+    flat = np.asarray(numbers)
     if flat.dtype.kind not in "uif" or len(flat) != count:
         raise BadRequest(f"{name}.data: expected {count} numbers, got {len(flat)} of kind {flat.dtype}")
     if dtype.kind == "u":
@@ -187,54 +285,33 @@ def _numbers(data: Any, count: int, dtype: np.dtype[Any], name: str) -> NDArray[
     return flat.astype(dtype)
 
 
+def _flattened(data: list[Any], count: int, name: str) -> list[Any]:
+    """Numbers of lists in lists, judged before numpy makes room for the longest text in each place."""
+    while (kinds := set(map(type, data))) == {list}:
+        if len(set(map(len, data))) > 1:
+            raise BadRequest(f"{name}.data: expected {count} numbers, got lists of different lengths")
+        data = list(chain.from_iterable(data))
+    if list in kinds:
+        raise BadRequest(f"{name}.data: expected {count} numbers, got lists of different lengths")
+    if not kinds <= {int, float}:
+        found = sorted(kind.__name__ for kind in kinds - {int, float})
+        raise BadRequest(f"{name}.data: expected {count} numbers, got {len(data)} of kind {', '.join(found)}")
+    return data
+
+
 def _outputs(outputs: Any, binary: bool, names: Sequence[str]) -> tuple[Wanted, ...]:
     if not outputs:
         return tuple(Wanted(name, binary, 0) for name in names)
-    if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
-        raise BadRequest(f"outputs: expected a list of objects with a name among {list(names)}")
-    found = []
+    if not isinstance(outputs, list) or len(outputs) > len(names) or not all(isinstance(o, dict) for o in outputs):
+        raise BadRequest(f"outputs: expected a list of objects with a name among {list(names)}, each once")
+    found: dict[str, Wanted] = {}
     for output in outputs:
         name = output.get("name")
-        if not isinstance(name, str) or name not in names:
-            raise BadRequest(f"outputs: expected names among {list(names)}, got {name!r:.80}")
+        if not isinstance(name, str) or name not in names or name in found:
+            raise BadRequest(f"outputs: expected names among {list(names)}, each once, got {name!r:.80}")
         parameters = _parameters(output, f"{name}.parameters")
         best = parameters.get("classification", 0)
         if type(best) is not int or best < 0:
             raise BadRequest(f"{name}.parameters.classification: expected a number of classes, got {best!r:.40}")
-        found.append(Wanted(name, bool(parameters.get("binary_data", binary)), best))
-    return tuple(found)
-
-
-def render(head: dict[str, Any], arrays: Sequence[tuple[Wanted, NDArray[Any]]]) -> tuple[bytes, dict[str, str]]:
-    """An answer's body and headers.
-
-    Args:
-        head: Everything of the answer but the outputs.
-        arrays: float32, or bytes objects for text.
-    """
-    outputs, raw = [], []
-    for wanted, array in arrays:
-        text = array.dtype == object
-        output: dict[str, Any] = {
-            "name": wanted.name,
-            "datatype": "BYTES" if text else "FP32",
-            "shape": list(array.shape),
-        }
-        if wanted.binary:
-            data = _texts(array) if text else array.astype("<f4").tobytes()
-            output["parameters"] = {"binary_data_size": len(data)}
-            raw.append(data)
-        else:
-            flat = array.reshape(-1)
-            output["data"] = [item.decode() for item in flat] if text else flat
-        outputs.append(output)
-    document = orjson.dumps({**head, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not raw:
-        return document, {"Content-Type": "application/json"}
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(document))}
-    return b"".join([document, *raw]), headers
-
-
-def _texts(array: NDArray[Any]) -> bytes:
-    """Every text behind its length, four bytes, little-endian."""
-    return b"".join(len(item).to_bytes(4, "little") + item for item in array.reshape(-1))
+        found[name] = Wanted(name, bool(parameters.get("binary_data", binary)), best)
+    return tuple(found.values())

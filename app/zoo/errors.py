@@ -22,7 +22,7 @@
     ├── LeaseLost                 another worker, or the sweeper, has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses
     │   └── NoSpace               there is no room left to write to
-    ├── NotLoaded                 it is wanted, and is not served yet
+    ├── Loading                   a deployment that is wanted is not served yet
     └── Misconfigured             a setting leads nowhere
 
 Every message says what was expected, what was got and what to do. `code` is
@@ -205,8 +205,10 @@ class NoSpace(StoreUnavailable):
     """There is no room left to write to: on a disk, in a quota, or in a bucket."""
 
     code = "insufficient_storage"
-class NotLoaded(ZooError):
-    """It is wanted, and is not served yet; the same may work in a moment."""
+
+
+class Loading(ZooError):
+    """A deployment that is wanted is not served yet; the same request may work in a moment."""
 
     code = "loading"
 

@@ -71,8 +71,21 @@ class Settings(BaseSettings):
     """How long a batch waits for company once the device is free."""
     waiting_requests: int = Field(256, ge=1)
     """Predictions that may wait for the device; more are answered 503 with Retry-After."""
+    waiting_images: int = Field(2**15, ge=1)
+    """Images of predictions that may wait for the device, all together; more are answered 503 with Retry-After."""
+    waiting_bytes: int = Field(2**29, ge=1)
+    """Bytes of the bodies of predictions that are held at once; more are answered 503 with Retry-After."""
+    workspace_share: float = Field(0.5, gt=0, le=1)
+    """Of what may wait, and of the threads that read and write bodies, for one workspace; counts where keys are
+    required."""
+    request_images: int = Field(4096, ge=1)
+    """Images of one prediction, at most; more are answered 413."""
+    request_outputs: int = Field(2**20, ge=1)
+    """Images times classes of one prediction, at most; more are answered 413."""
     answer_seconds: float = Field(20.0, gt=0)
-    """A prediction that has waited this long is answered 504 and not run."""
+    """A prediction that is not finished so long after its body has come is answered 504 and not run any further."""
+    stuck_seconds: float = Field(60.0, gt=0)
+    """A batch that takes longer makes the serving process's `/readyz` answer 503; `pnc up` then starts it again."""
     deterministic: bool = False
     """One shape for all batches and the plain memory layout: an image has one answer, whatever else is asked."""
     serving_precision: Literal["float32", "bf16"] = "float32"

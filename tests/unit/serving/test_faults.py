@@ -19,7 +19,7 @@ from app.serving.passing import is_passing
 from app.serving.programs import Mode
 from app.serving.registry import Registry
 from app.zoo import deployments, replicas
-from app.zoo.errors import DigestMismatch, NotFound, NotLoaded, StoreUnavailable
+from app.zoo.errors import DigestMismatch, Loading, NotFound, StoreUnavailable
 from app.zoo.zoo import Zoo, open_zoo
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World
@@ -99,7 +99,7 @@ def test_what_was_served_survives_a_lost_report_and_a_restart_without_the_store(
     with store_away(second.zoo):
         for _ in range(3):
             second.follow()
-        with pytest.raises(NotLoaded, match="object store"):
+        with pytest.raises(Loading, match="object store"):
             second.registry.get(NAME)
     assert _row(fresh)[0] == 1
     second.follow()
@@ -188,7 +188,7 @@ def test_a_new_generation_waits_while_the_reason_is_a_passing_one(fresh: World) 
             for _ in range(2):
                 process.follow()
             assert process.registry.refusal(NAME, generation) is None, name
-            with pytest.raises(NotLoaded):
+            with pytest.raises(Loading):
                 process.registry.check_loaded(NAME, generation)
             assert process.registry.get(NAME).generation == served, name  # what is served goes on
             assert process.registry.settled()
@@ -261,7 +261,7 @@ def test_an_empty_store_is_another_one_and_loses_nothing(fresh: World) -> None:
     away = root.rename(root.with_name("elsewhere"))
     root.mkdir()
     process.follow()
-    with pytest.raises(NotLoaded):
+    with pytest.raises(Loading):
         process.registry.get(NAME)
     assert _row(fresh)[0] == 1
     root.rmdir()
