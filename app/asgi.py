@@ -1,13 +1,18 @@
 """Run an ASGI app the way all processes of the service do."""
 
+import os
 import resource
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.zoo import leaving
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
@@ -17,6 +22,19 @@ SOCKET: dict[str, Any] = {"ws_max_size": 2 * 1024**2, "ws_per_message_deflate": 
 """Largest message of a page's websocket, and no packing: to pack and unpack large ones would hold the event loop."""
 OPEN_FILES = 65_536
 """Files and connections that a process asks the system for; many systems allow 1,024 unless somebody asks."""
+
+
+class _Server(uvicorn.Server):
+    """Follows the same signals as all processes of the service, and ends with 0 when it was asked to."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn around all that it does."""
+        leaving.on_signals(self._ask, partial(os._exit, leaving.INTERRUPTED))
+        yield
+
+    def _ask(self) -> None:
+        self.should_exit = True
 
 
 def run_inherited(process: str, factory: str, fd: int) -> None:
@@ -40,13 +58,13 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
         **SOCKET,
     )
     try:
-        uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+        _Server(config).run(sockets=[socket.socket(fileno=fd)])
     except Misconfigured as error:
         sys.exit(f"error: {error}")
 
 
 def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: int) -> None:
-    """Serve an app on an address of its own until TERM or Ctrl-C.
+    """Serve an app on an address of its own until a signal asks it to end.
 
     Args:
         process: Named in every line of the log.
@@ -60,7 +78,7 @@ def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: i
     config = uvicorn.Config(
         app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on", **SOCKET
     )
-    uvicorn.Server(config).run()
+    _Server(config).run()
 
 
 def _allow_files() -> None:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from app.client import Client, Dataset, Event, Job, Prediction
 from app.client.parquet import write_parquet
 from app.up import running
+from app.zoo import processors
 from app.zoo.settings import Settings
 from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec
@@ -114,6 +115,7 @@ def handwritten() -> ImageSet:
 
 def prepare(seed: int, console: Console) -> Material:
     """Split scikit-learn's digits and train both networks."""
+    torch.set_num_threads(processors.threads_for(0))  # networks this small only wait for each other on several
     everything = handwritten()
     generator = torch.Generator().manual_seed(seed)
     train, test = everything.split(TEST_SHARE, generator)

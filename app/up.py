@@ -8,12 +8,11 @@ supervisor, even when it is killed.
 
 import fcntl
 import logging
+import os
 import secrets
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.admission import check_exposure
 from app.pulse import Pulse
-from app.zoo import permissions
+from app.zoo import leaving, permissions, processors
+from app.zoo.children import python
 from app.zoo.db import migrate
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import child_environment
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 STARTUP_SECONDS = 60
 STOP_SECONDS = 15
 BACKOFF_SECONDS = (0.2, 1, 2, 5, 10)
+RUN_NETWORKS = 2
+"""Children that do, side by side: serving, and the worker with its one job."""
 
 
 class UpError(Exception):
@@ -83,12 +85,6 @@ class Child:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
-    def kill(self) -> None:
-        """End it at once: it lives, but does its work no more."""
-        if self.process is not None and self.process.poll() is None:
-            log.warning("%s says that it does no work any more and is killed", self.name)
-            self.process.kill()
-
     def join(self, deadline: float) -> None:
         """Wait for its end until the deadline, then kill it."""
         if self.process is None:
@@ -97,13 +93,45 @@ class Child:
             self.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             log.warning("%s did not end in time and is killed", self.name)
-            self.process.kill()
+            self.kill()
             self.process.wait()
+
+    def kill(self) -> None:
+        """End it at once, and all that it has started."""
+        if self.process is not None and self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Wish:
+    """What signals have asked of the service."""
+
+    def __init__(self) -> None:
+        # Plain flags: a signal is handled in the thread that waits, where it could wait for an event's lock for ever.
+        self.end = self.hurry = False
+        self.service: Service | None = None
+
+    def listen(self) -> None:
+        """Follow the signals of this process from now on."""
+        leaving.on_signals(self._end, self._hurry)
+
+    def _end(self) -> None:
+        self.end = True
+
+    def _hurry(self) -> None:
+        self.hurry = True
+        if self.service is None:  # nothing runs yet
+            raise KeyboardInterrupt
+        self.service.kill()
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator["Service"]:
+def running(settings: Settings, wish: Wish | None = None) -> Iterator["Service"]:
     """The embedded service, ready to be used; it ends with the block.
+
+    Args:
+        settings: Of the whole service.
+        wish: Once it is to end, its start is given up.
 
     Raises:
         UpError: the port or the data directory is in use, a part does not come up, or strangers could use it.
@@ -115,7 +143,7 @@ def running(settings: Settings) -> Iterator["Service"]:
         stack.enter_context(_only_one(settings.data_dir))
         door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
         prepare(settings)
-        service = Service(settings, door, back)
+        service = Service(settings, door, back, wish or Wish())
         stack.callback(service.stop)
         service.start()
         yield service
@@ -128,22 +156,24 @@ class Service:
         settings: Of the whole service.
         door: Socket of the API.
         back: Loopback socket of the serving process.
+        wish: What signals have asked of it.
     """
 
-    def __init__(self, settings: Settings, door: socket.socket, back: socket.socket) -> None:
+    def __init__(self, settings: Settings, door: socket.socket, back: socket.socket, wish: Wish) -> None:
+        self._wish, wish.service = wish, self
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http://{host}:{door.getsockname()[1]}"
         self._serving = f"http://127.0.0.1:{back.getsockname()[1]}"
-        environment = child_environment({**settings.environment(), "PNC_SERVING_URL": self._serving})
-        python = [sys.executable, "-m"]
+        threads = processors.variables(RUN_NETWORKS, settings.threads)
+        environment = child_environment({**settings.environment(), **threads, "PNC_SERVING_URL": self._serving})
         self.children = [
-            Child("serving", [*python, "app.serving", str(back.fileno())], environment, [back]),
-            Child("worker", [*python, "workers.embedded"], environment),
-            Child("api", [*python, "app.api", str(door.fileno())], environment, [door]),
+            Child("serving", python("app.serving", str(back.fileno())), environment, [back]),
+            Child("worker", python("workers.embedded"), environment),
+            Child("api", python("app.api", str(door.fileno())), environment, [door]),
         ]
 
     def start(self) -> None:
-        """Start the children and wait until the API answers and everything wanted is served.
+        """Start the children and wait until the API answers and everything wanted is served, or it is to end.
 
         Raises:
             UpError: one of them does not come up.
@@ -152,46 +182,63 @@ class Service:
             child.start()
         deadline = time.monotonic() + STARTUP_SECONDS
         for name, url in (("api", self.url), ("serving", self._serving)):
-            while not _answers(f"{url}/readyz"):
+            while not self._wish.end and not _answers(f"{url}/readyz"):
                 dead = [c.name for c in self.children if c.process is not None and c.process.poll() is not None]
-                if dead or time.monotonic() > deadline:
+                if (dead or time.monotonic() > deadline) and not self._wish.end:
                     raise UpError(f"expected {name} to come up at {url}, got no answer; see the messages above")
                 time.sleep(0.1)
 
-    def watch(self, stop: threading.Event) -> None:
-        """Keep the children alive until `stop` is set."""
+    def watch(self) -> None:
+        """Keep the children alive until the service is to end."""
         pulse = Pulse(self._serving)
-        while not stop.wait(0.2):
+        while not self._wish.end:
             if pulse.has_stopped():
+                log.warning("serving runs no networks any more and is killed")
                 self.children[0].kill()
             for child in self.children:
                 child.revive()
+            time.sleep(0.2)
 
     def stop(self) -> None:
-        """End all children: the worker gives its job back, requests in flight are answered."""
+        """End all children: the worker gives its job back, requests in flight are answered; when hurried, at once."""
         for child in self.children:
             child.stop()
+        if self._wish.hurry:  # just while one was being started
+            self.kill()
         deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for child in self.children:
+                child.join(deadline)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End all children at once: a job is taken up again when its lease has run out, requests are lost."""
         for child in self.children:
-            child.join(deadline)
+            child.kill()
 
 
-def up(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Run the embedded service until Ctrl-C or TERM.
+def up(settings: Settings, ready: Callable[[str], None]) -> bool:
+    """Run the embedded service until a signal asks it to end.
 
     Args:
         settings: Of the whole service.
         ready: Called with the URL once it can be used.
 
+    Returns:
+        Whether it ended in order, and not at once because Ctrl-C was pressed again.
+
     Raises:
         UpError: it cannot be started.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with running(settings) as service:
-        ready(service.url)
-        service.watch(stop)
+    wish = Wish()
+    wish.listen()
+    with running(settings, wish) as service:
+        if not wish.end:
+            ready(service.url)
+        service.watch()
+    return not wish.hurry
 
 
 def _with_own_key(settings: Settings) -> Settings:

@@ -1,0 +1,5 @@
+"""What is measured and published. Threads share out the processors before torch is loaded, as in the service."""
+
+from app.zoo import processors
+
+processors.begin()

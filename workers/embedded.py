@@ -6,14 +6,15 @@ One job at a time, and beside it one version and messages to webhooks. On TERM i
 """
 
 import logging
-import signal
+import os
 import threading
 
-from app.zoo import runs, tracing
+from app.zoo import leaving, runs, tracing
 from app.zoo.lifeline import end_with_parent
 from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from workers import nursery
 from workers.delivering import deliver_webhooks
 from workers.supervisor import JOB, Supervisor
 from workers.sweeping import check_versions, repeat, sweep_now_and_then
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 
 def work(supervisor: Supervisor) -> None:
     """Work until the supervisor is stopped."""
-    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in (check_versions, run_jobs, deliver_webhooks)]
+    # None in the main thread: it handles signals, which set the event that loops wait for, whose lock they may hold.
+    each = (check_versions, run_jobs, deliver_webhooks, sweep_now_and_then)
+    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in each]
     for loop in loops:
         loop.start()
     log.info("worker %s is ready", supervisor.name)
-    sweep_now_and_then(supervisor)
     for loop in loops:
         loop.join()
 
@@ -51,14 +53,18 @@ def main() -> None:
     log_to_stderr(settings, "worker")
     tracing.begin("worker")
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    leaving.on_signals(stop.set, _hurry)
     zoo = open_zoo(settings)
     try:
         work(Supervisor(zoo, stop))
     finally:
         zoo.close()
         tracing.end()
+
+
+def _hurry() -> None:
+    nursery.kill_all()
+    os._exit(leaving.INTERRUPTED)
 
 
 if __name__ == "__main__":

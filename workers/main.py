@@ -7,12 +7,14 @@ the jobs, without messages. On TERM running jobs keep where they stand and are g
 """
 
 import logging
+import os
+import signal
 import threading
 from typing import Any
 
-from celery import signals
+from celery import bootsteps, signals
 
-from app.zoo import tracing
+from app.zoo import children, leaving, processors, tracing
 from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
 from app.zoo.errors import Misconfigured
 from app.zoo.lifeline import end_with_parent
@@ -20,6 +22,7 @@ from app.zoo.logs import log_to_stderr
 from app.zoo.secrets_at_rest import seal_where_ready
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from workers import nursery
 from workers.delivering import deliver_webhooks
 from workers.supervisor import JOB, STEP, Supervisor, device_of
 from workers.sweeping import check_versions, sweep_now_and_then
@@ -28,6 +31,10 @@ log = logging.getLogger(__name__)
 settings = Settings()
 if settings.broker_url is None:
     raise SystemExit("PNC_BROKER_URL: expected the address of Redis, e.g. redis://127.0.0.1:6379/0, got none")
+_hangup = signal.getsignal(signal.SIGHUP)
+"""Ignored under nohup; Celery sets its own all the same."""
+children.shield_children()
+processors.begin(settings.slots, settings.threads)
 app = celery_app(settings.broker_url)
 _devices = ("any", device_of(settings))
 app.conf.update(
@@ -77,6 +84,25 @@ def _begin(**_: Any) -> None:
     except Exception:
         log.exception("cannot begin")
         raise SystemExit(1) from None
+
+
+class _Signals(bootsteps.StartStopStep):
+    """Takes over from Celery, which on SIGHUP begins anew and on a second Ctrl-C waits for running tasks."""
+
+    requires = ("celery.worker.components:Pool",)  # the first that is started once Celery has set its own
+
+    def start(self, parent: Any) -> None:
+        term: Any = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGHUP, _hangup)
+        leaving.on_signals(lambda: term(signal.SIGTERM, None), _hurry)
+
+
+app.steps["worker"].add(_Signals)
+
+
+def _hurry() -> None:
+    nursery.kill_all()
+    os._exit(leaving.INTERRUPTED)
 
 
 @signals.worker_ready.connect

@@ -5,9 +5,12 @@ has not touched CUDA, which begins in the child. Source: the fork server of the 
 """
 
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import active_children, forkserver, get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -30,9 +33,30 @@ def preload(*modules: str) -> None:
 
 def open_nursery() -> None:
     """Start the process that children are forked from, and wait until it can: nobody holds a lease meanwhile."""
+    with _hangup_ignored():
+        forkserver.ensure_running()
     first = _context.Process(target=_come_and_go)
     first.start()
     first.join()
+
+
+def kill_all() -> None:
+    """End all children at once."""
+    for child in active_children():
+        child.kill()
+
+
+@contextmanager
+def _hangup_ignored() -> Iterator[None]:
+    """What is started meanwhile ignores SIGHUP for good: a closed terminal sends it to all, and we end in order."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _come_and_go() -> None:

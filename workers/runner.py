@@ -24,7 +24,7 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import holding, jobs, rules, runs, steps, tracing, troubles, validation
+from app.zoo import holding, jobs, leaving, processors, rules, runs, steps, tracing, troubles, validation
 from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.zoo.leases import Lease
 from app.zoo.lifeline import end_with_parent
@@ -159,6 +159,8 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
     target, source = (_placed(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
     classes, size = (*target[1].classes, *config.classes), target[1].input_size
     images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)
+    work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
+    torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
     return target, source, images, config
 
 
@@ -279,7 +281,7 @@ def main(kind: str, lease: Lease) -> None:
     end_with_parent()
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leaving.leave_to_parent()
     settings = Settings()
     log_to_stderr(settings, "runner")
     tracing.begin("runner")  # only now: it starts a thread, which a fork would have left behind

@@ -1,7 +1,7 @@
 """`pnc up`, `api`, `serve`, `worker`, `demo` and `status`: the service itself."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +20,12 @@ DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; de
 
 
 def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> None:
-    """Run the embedded service: API, serving and one worker, until Ctrl-C."""
+    """Run the embedded service: API, serving and one worker, until Ctrl-C; pressed again, it ends at once."""
     from app.up import UpError, up
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
     try:
-        up(
+        in_order = up(
             settings,
             lambda url: Screen().out.print(
                 f"ready: {url}  (data: {settings.data_dir}; Ctrl-C ends it)", soft_wrap=True
@@ -33,7 +33,10 @@ def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> 
         )
     except (UpError, OSError) as error:
         Screen().fail(Exit.FAILED, str(error))
-    Screen().out.print("stopped")
+    with suppress(OSError):  # the terminal is gone
+        Screen().out.print("stopped" if in_order else "stopped at once")
+    if not in_order:
+        raise typer.Exit(Exit.INTERRUPTED)
 
 
 def api(host: ApiHost = None, port: ApiPort = None, data_dir: DataDir = None) -> None:

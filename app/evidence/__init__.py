@@ -5,7 +5,6 @@ import json
 from rich.console import Console
 
 from app.evidence.collecting import Request, collect
-from app.evidence.report import draw, plain, summary
 from app.evidence.trials import read_trials
 
 __all__ = ["Request", "run"]
@@ -19,6 +18,8 @@ def run(request: Request, console: Console) -> None:
         OSError: a file cannot be read or written.
         ValueError: the directory of images or the file of trials is not one.
     """
+    from app.evidence.report import draw, plain, summary  # pnc clone reads images by this package, and draws nothing
+
     trials = read_trials(request.trials) if request.trials else []
     request.out.mkdir(parents=True, exist_ok=True)
     found = collect(request, trials, console)

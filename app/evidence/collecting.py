@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from app.evidence.images import read_images
+from app.zoo import processors
 from pnc_core import lime
 from pnc_core.bundle import Bundle, read_bundle
 from pnc_core.composed import Composed, attach, detach
@@ -61,6 +62,8 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
     target = load_network(manifest.target, request.target), manifest.target
     source = load_network(manifest.source, request.source), manifest.source
     composed = attach(target[0], bundle, source=source[0])
+    work = _PROBE * max(multiply_accumulates(composed, manifest.target), multiply_accumulates(*source))
+    torch.set_num_threads(processors.threads_for(work))
     verified = verify_bundle(bundle, source[0])
     names = dict.fromkeys((*manifest.target.classes, *manifest.classes, *manifest.source.classes))
     with _progress(console, "reading images") as step:

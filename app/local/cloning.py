@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.evidence.images import read_images
 from app.local.weights import as_safetensors
+from app.zoo import processors
 from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone
 from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.evaluation import multiply_accumulates
 from pnc_core.job import Progress as Step
 from pnc_core.mark import Mark
 from pnc_core.networks import load_network
@@ -49,6 +52,10 @@ def clone_files(
         target = load_network(material.target_spec, file).requires_grad_(False)
     with as_safetensors(material.source) as file:
         source = load_network(material.source_spec, file).requires_grad_(False)
+    work = config.batch_size * max(
+        multiply_accumulates(target, material.target_spec), multiply_accumulates(source, material.source_spec)
+    )
+    torch.set_num_threads(processors.threads_for(work))
     classes, size = (*material.target_spec.classes, *config.classes), material.target_spec.input_size
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:

@@ -82,7 +82,14 @@ def limits(settings: Settings) -> Limits:
 
 def _mode(settings: Settings) -> Mode:
     precision = {"float32": torch.float32, "bf16": torch.bfloat16}[settings.serving_precision]
-    return Mode(settings.deterministic, precision, settings.serving_compile, settings.device)
+    return Mode(
+        settings.deterministic,
+        precision,
+        settings.serving_compile,
+        settings.device,
+        settings.batch_images,
+        settings.threads,
+    )
 
 
 @asynccontextmanager

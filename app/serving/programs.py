@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from app.zoo import processors
 from pnc_core.composed import Composed
 from pnc_core.data import preprocess
 from pnc_core.extract import Gate
@@ -53,6 +54,10 @@ class Mode:
     """Let torch.compile make the copies, which takes a minute and a compiler."""
     device: str = "cpu"
     """Where networks lie and run."""
+    batch: int = 8
+    """Images that are run at once, at most: what it costs decides how many threads run a network."""
+    threads: int | None = None
+    """How many run all networks, instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +89,10 @@ class Trunk:
     Args:
         target: With nothing attached.
         mode: How it is made ready.
+        macs: Its multiply-accumulates of one image, which decide how many threads it is worth.
     """
 
-    def __init__(self, target: Composed, mode: Mode) -> None:
+    def __init__(self, target: Composed, mode: Mode, macs: int = 0) -> None:
         self.target, self.mode = target, mode
         self._spec, self._device = target.traced.spec, target.traced.device
         self._taps = target.traced.taps
@@ -95,6 +101,7 @@ class Trunk:
         self._logits = self._ready_to_read(())
         self._read = self._ready_to_read(tuple(p.name for p in self._taps))
         self._pool: dict[int, Run] = {}
+        self._threads = processors.threads_for(mode.batch * macs, mode.threads)
 
     def _ready_to_read(self, names: tuple[str, ...]) -> Run:
         part = Reader(self.target.traced, names).part
@@ -115,6 +122,8 @@ class Trunk:
             x: Prepared images.
             branches: What they read is handed out; without any, the logits alone.
         """
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
         if not branches:
             return Reading(self._logits(x)[0], {}, {})
         return self._seen(x, {branch.grid for branch in branches if branch.grid is not None})

@@ -157,7 +157,7 @@ def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
         network = load_network(wanted.spec, path).requires_grad_(False)
     _lay_out(network, mode)
     checked_fingerprint(wanted, network)
-    return Trunk(without_modules(network, wanted.spec), mode)
+    return Trunk(without_modules(network, wanted.spec), mode, wanted.macs)
 
 
 def _lay_out(network: torch.nn.Module, mode: Mode) -> None:

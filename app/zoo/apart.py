@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.zoo import datasets
+from app.zoo.children import python
 from app.zoo.datasets import Contents
 from app.zoo.errors import Invalid, Problem
 from app.zoo.store import read_chunks
@@ -55,13 +56,14 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_b
         environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
         try:
             done = subprocess.run(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-m", "app.zoo.apart", str(given)],
+                python("app.zoo.apart", str(given)),
                 input=asked.encode(),
                 capture_output=True,
                 pass_fds=[given],
                 timeout=4 * seconds,
                 env={**environment, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
                 check=False,
+                start_new_session=True,  # a Ctrl-C that ends the service is no fault of the dataset
             )
         except subprocess.TimeoutExpired:
             raise _too_much("more time", seconds) from None

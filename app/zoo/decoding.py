@@ -7,7 +7,6 @@ it ends with whoever holds the other end. Nothing that it imports takes long or 
 
 import os
 import resource
-import signal
 import socket
 import struct
 import subprocess
@@ -18,10 +17,13 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from app.zoo import processors
+from app.zoo.children import python
 from app.zoo.images import decode_image
+from app.zoo.leaving import leave_to_parent
 from pnc_core.errors import DataError
 
-CHILDREN = max(2, min(os.cpu_count() or 2, 8))
+CHILDREN = max(2, min(processors.share_of(1), 8))
 """Images that are decoded at once."""
 SECONDS = 20.0
 """How long one image may take; the largest that are allowed take five where processors are fought for."""
@@ -104,7 +106,7 @@ class _Child:
         environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-m", "app.zoo.decoding", str(memory)],
+                python("app.zoo.decoding", str(memory)),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
@@ -149,7 +151,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the socket
+    leave_to_parent()  # which closes the socket
     with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):
         while True:
             length, *size = _ASKED.unpack(_read(connection, _ASKED.size))

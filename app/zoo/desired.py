@@ -39,6 +39,8 @@ class DesiredDeployment:
     weights_digest: str
     fingerprint: str
     modules: tuple[DesiredModule, ...]
+    macs: int = 0
+    """Multiply-accumulates of one image without modules."""
 
 
 _NEEDED = (
@@ -85,6 +87,7 @@ def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeploymen
         weights_digest=version.digest,
         fingerprint=version.fingerprint or "",
         modules=tuple(_desired_module(a.module) for a in wanted.attachments),
+        macs=version.macs or 0,
     )
 
 

@@ -121,7 +121,8 @@ class Settings(BaseSettings):
     ring_again_seconds: int = Field(60, ge=1)
     """Workers are told once more of a job that none of them has taken for so long."""
     threads: int | None = Field(None, ge=1)
-    """Threads that torch may use in one process; none: torch decides. Equal bundles need equal numbers of threads."""
+    """Threads of every process that runs networks; none: its share of the processors, and one where networks are small.
+    Equal bundles need equal numbers of threads."""
     webhook_private: bool = False
     """Whether webhooks may point at loopback, private and link-local addresses."""
     webhook_retry_seconds: float = Field(5.0, gt=0)

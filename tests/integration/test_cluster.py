@@ -1,5 +1,6 @@
 """Celery workers on real Redis and PostgreSQL: nothing is lost, doubled or different."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pnc_core.config import CloneConfig
 from tests.integration.collector import Collector, collecting
 from tests.integration.conftest import QUICK, fill, wait_until
 from tests.services import Postgres, Redis
-from tests.stack import Stack
+from tests.stack import Stack, said
 
 SHARED = replace(QUICK, epochs=16, shortlist=4)
 STEADY = replace(QUICK, epochs=30)
@@ -215,3 +216,40 @@ def test_jobs_for_an_accelerator_wait_for_a_worker_that_has_one(client: Client, 
     assert client.jobs.wait(done.id).state == "succeeded"
     assert client.jobs.get(waiting.id).state == "queued"
     assert client.jobs.cancel(waiting.id).state == "cancelled"
+
+
+def test_a_closed_terminal_ends_a_worker_in_order(stack: Stack, client: Client, submit: Submit) -> None:
+    job = submit(LONG)
+    wait_until(lambda: client.jobs.get(job.id).stage is not None and stack.runners() != [], 120)
+    worker = stack.workers[0]
+    family = psutil.Process(worker.pid).children(recursive=True)
+    assert worker.pid is not None
+    os.killpg(worker.pid, signal.SIGHUP)
+    wait_until(lambda: not worker.running, 60)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    found = client.jobs.get(job.id)
+    assert (found.state, found.attempts) == ("queued", 0)
+    assert client.jobs.cancel(job.id).state == "cancelled"
+
+
+def test_a_second_ctrl_c_ends_a_worker_at_once(stack: Stack, client: Client, submit: Submit) -> None:
+    job = submit(LONG)
+    wait_until(lambda: client.jobs.get(job.id).stage is not None and stack.runners() != [], 120)
+    worker = stack.workers[0]
+    family = psutil.Process(worker.pid).children(recursive=True)
+    assert worker.pid is not None
+    for runner in stack.runners():
+        runner.suspend()  # it will not end when it is asked to, for which it would be given 5 s
+    os.killpg(worker.pid, signal.SIGINT)
+    time.sleep(1)
+    assert worker.running
+    began = time.monotonic()
+    os.killpg(worker.pid, signal.SIGINT)
+    wait_until(lambda: not worker.running, 4)
+    assert time.monotonic() - began < 4
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert "Ctrl-C again ends at once" in said(worker)
+    stack.add_worker()
+    wait_until(lambda: stack.runners() != [], 60)  # the lease of the first has run out, and the job is taken up again
+    client.jobs.cancel(job.id)
+    assert client.jobs.wait(job.id).state == "cancelled"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from app.serving.main import limits
 from app.serving.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
+from app.zoo import processors
 from app.zoo.settings import Settings
 from pnc_core.bundle import Bundle
 from pnc_core.composed import attach, without_modules
@@ -147,3 +148,15 @@ def test_sizes_of_batches_follow_the_mode(settings: dict[str, bool], sizes: tupl
 def test_exact_and_fast_exclude_each_other(beside: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="deterministic: expected float32"):
         Settings(deterministic=True, **beside)  # type: ignore[arg-type]
+
+
+def test_a_network_is_run_on_as_many_threads_as_it_is_worth(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "threads_for", lambda work, threads: threads or (2 if work >= 800 else 1))
+    before, images = torch.get_num_threads(), torch.zeros(2, *here.target[1].input_size, dtype=torch.uint8)
+    try:
+        for mode, macs, wanted in ((Mode(batch=8), 99, 1), (Mode(batch=8), 100, 2), (Mode(threads=1), 100, 1)):
+            trunk = Trunk(without_modules(*here.target), mode, macs)
+            trunk.read(trunk.prepare(images), ())
+            assert torch.get_num_threads() == wanted
+    finally:
+        torch.set_num_threads(before)
