@@ -20,7 +20,7 @@ from app.zoo.logs import log_to_stderr
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 from workers.delivering import deliver_webhooks
-from workers.supervisor import JOB, STEP, Supervisor, device_of
+from workers.supervisor import JOB, STEP, Supervisor
 from workers.sweeping import check_versions, sweep_now_and_then
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,8 @@ settings = Settings()
 if settings.broker_url is None:
     raise SystemExit("PNC_BROKER_URL: expected the address of Redis, e.g. redis://127.0.0.1:6379/0, got none")
 app = celery_app(settings.broker_url)
-_devices = ("any", device_of(settings))
 app.conf.update(
-    task_queues=queues_of(_devices, settings.worker_sizes),
+    task_queues=queues_of(("any",), settings.worker_sizes),  # those of its device follow once torch was asked
     worker_concurrency=settings.slots,
     worker_enable_remote_control=False,
     worker_pool="threads",
@@ -68,6 +67,8 @@ def _begin(**_: Any) -> None:
     tracing.begin("worker")
     try:
         _running.append(Supervisor(open_zoo(settings), _stop))
+        for queue in queues_of((_supervisor().device,), settings.worker_sizes):
+            app.amqp.queues.add(queue)
     except Misconfigured as error:
         # Celery swallows what a signal raises, but for this, and would go on to eat messages.
         raise SystemExit(f"error: {error}") from None
@@ -82,7 +83,7 @@ def _sweep(**_: Any) -> None:
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()
-    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(queue.name for queue in app.conf.task_queues))
+    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(app.amqp.queues))
 
 
 @signals.worker_shutting_down.connect

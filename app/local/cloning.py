@@ -11,6 +11,7 @@ from app.local.weights import as_safetensors
 from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone
 from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.devices import device_of
 from pnc_core.job import Progress as Step
 from pnc_core.mark import Mark
 from pnc_core.networks import load_network
@@ -30,7 +31,13 @@ class Material:
 
 
 def clone_files(
-    material: Material, config: CloneConfig, console: Console, *, quiet: bool = False, mark: Mark | None = None
+    material: Material,
+    config: CloneConfig,
+    console: Console,
+    *,
+    quiet: bool = False,
+    mark: Mark | None = None,
+    device: str = "cpu",
 ) -> Bundle:
     """Clone classes of one weight file into a module for another.
 
@@ -40,15 +47,17 @@ def clone_files(
         console: Where progress and every position that is tried are shown.
         quiet: Show nothing.
         mark: Has a say in which channels are kept.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        PncError: files, classes or parameters make no sense.
+        PncError: files, classes, parameters or device make no sense.
         OSError: a file cannot be read.
     """
+    place = device_of(device)
     with as_safetensors(material.target) as file:
-        target = load_network(material.target_spec, file).requires_grad_(False)
+        target = load_network(material.target_spec, file).requires_grad_(False).to(place)
     with as_safetensors(material.source) as file:
-        source = load_network(material.source_spec, file).requires_grad_(False)
+        source = load_network(material.source_spec, file).requires_grad_(False).to(place)
     classes, size = (*material.target_spec.classes, *config.classes), material.target_spec.input_size
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:

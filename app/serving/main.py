@@ -23,8 +23,11 @@ from app.serving.engine import Engine, Limits
 from app.serving.programs import Mode
 from app.serving.registry import Registry
 from app.zoo.decoding import Decoders
+from app.zoo.errors import Misconfigured
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from pnc_core.devices import device_of
+from pnc_core.errors import ConfigError
 
 SWITCH_SECONDS = 50e-6
 """How long a thread may keep Python's lock while another waits for it. Python's own 5 ms are as long as
@@ -70,7 +73,11 @@ def limits(settings: Settings) -> Limits:
 
 def _mode(settings: Settings) -> Mode:
     precision = {"float32": torch.float32, "bf16": torch.bfloat16}[settings.serving_precision]
-    return Mode(settings.deterministic, precision, settings.serving_compile, settings.device)
+    try:
+        device = device_of(settings.device)
+    except ConfigError as error:
+        raise Misconfigured(f"PNC_DEVICE: {error}") from None
+    return Mode(settings.deterministic, precision, settings.serving_compile, device)
 
 
 @asynccontextmanager
