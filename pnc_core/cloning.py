@@ -103,8 +103,8 @@ def clone(
     if mark is not None and checkpoints is not None:
         raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
     traced = trace(*target), trace(*source)
-    config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
     _warn_of_slow_precision(config, traced[0].device, report)
+    config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
     job = prepare(*traced, images, config, report, cancelled, checkpoints)
     job = replace(job, watch=watch, mark=mark)
     if not config.old_images:
