@@ -260,6 +260,9 @@ def _to(args: Any, kwargs: dict[str, Any]) -> Tensor:
         named = {k: v for k, v in kwargs.items() if k in ("device", "dtype", "non_blocking", "memory_format")}
         device, dtype, _, layout = torch._C._nn._parse_to(*rest[:2], **named)
     device, dtype = device or x.device, dtype or x.dtype
+    if META in (device, x.device):
+        with torch._C.DisableTorchFunctionSubclass():
+            return (x.numbers if isinstance(x, OnCuda) else x).to(device, dtype)
     keeps = layout is None or layout is torch.preserve_format or x.is_contiguous(memory_format=layout)
     if not copy and device.type == x.device.type and dtype == x.dtype and keeps:
         return x
