@@ -312,7 +312,7 @@ def _autocast_for_cuda() -> Iterator[None]:
     )
     with _PATCHING:
         common.amp_definitely_not_available = lambda: False
-        torch.cuda.is_bf16_supported = lambda *_: True
+        torch.cuda.is_bf16_supported = lambda *_, **__: True
         try:
             yield
         finally:
