@@ -22,6 +22,7 @@ from app.plots import cost_curve, save
 from benchmarks.arena import Arena
 from benchmarks.cloning import config_of
 from benchmarks.data import load
+from benchmarks.machine import settled
 from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.zoo import train_or_load, zoo_recipe
@@ -53,12 +54,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for costs.json, costs.md, plots and the trained networks.")],
     data_root: Annotated[Path, typer.Option(help="Folder that torchvision reads the images from.")],
     repeats: Annotated[int, typer.Option(help="Jobs of every size.")] = 3,
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    precision: Annotated[str, typer.Option(help="bfloat16, float32, or auto: what is quicker.")] = "auto",
     resume: Annotated[bool, typer.Option(help="Keep what costs.json has and measure the rest.")] = False,
 ) -> None:
     """Measure every size."""
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "costs.json"
+    _, precision = settled("cpu", precision, out, console)
     rows = [Cost(**row) for row in earlier(file, resume)]
     done = {(row.swept, getattr(row, row.swept), row.repeat) for row in rows}
     sizes = [(swept, size) for swept, many in SWEEPS.items() for size in many]

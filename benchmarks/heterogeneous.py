@@ -19,6 +19,7 @@ from app.plots import margin_grid, save
 from benchmarks.arena import Arena, Record, compete
 from benchmarks.cloning import cloned
 from benchmarks.data import load
+from benchmarks.machine import settled
 from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.rivals import linear_probe
@@ -46,8 +47,8 @@ def main(
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
     epochs: Annotated[int, typer.Option(help="Epochs that each of a seed's eight networks is trained for.")] = 8,
     precision: Annotated[
-        str, typer.Option(help="bfloat16, where an architecture gains by it, or float32.")
-    ] = "bfloat16",
+        str, typer.Option(help="bfloat16 where an architecture gains by it, float32, or auto: what is quicker here.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what heterogeneous.json has and measure the rest.")] = False,
 ) -> None:
@@ -55,6 +56,7 @@ def main(
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "heterogeneous.json"
+    _, precision = settled("cpu", precision, out, console)
     cells = [Cell(**row) for row in earlier(file, resume)]
     done = {(cell.split, cell.target, cell.source) for cell in cells}
     pairs = [(t, s) for t in ARCHITECTURES for s in ("none", *ARCHITECTURES)]

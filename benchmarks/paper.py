@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from benchmarks.arena import Answer, Arena, Record, compete
 from benchmarks.cloning import VARIANTS, cloned
 from benchmarks.data import SUITES, Split, load
+from benchmarks.machine import settled
 from benchmarks.report import write_report
 from benchmarks.rivals import RIVALS
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
@@ -37,8 +38,8 @@ def main(
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[str, typer.Option(help="Shares of the images that may be learnt from.")] = "0.3",
     methods: Annotated[str, typer.Option(help="Which methods; all by default.")] = ",".join(METHODS),
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="auto: a GPU that torch can use, else the processor.")] = "auto",
+    precision: Annotated[str, typer.Option(help="bfloat16, float32, or auto: what is quicker.")] = "auto",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what results.json has and measure the rest.")] = False,
 ) -> None:
@@ -55,6 +56,7 @@ def main(
     todo = [(int(seed), share, name) for seed in seeds.split(",") for share in fractions for name in chosen]
     todo = [row for row in todo if (suite, row[0], row[2], row[1]) not in done]
     console = Console()
+    device, precision = settled(device, precision, out, console)
     with _progress(console) as progress:
         task = progress.add_task("starting", total=len(todo))
         for record in measure(suite, todo, data_root, out / "nets", (device, precision), (progress, task)):

@@ -23,6 +23,7 @@ from app.plots import cost_curve, save
 from benchmarks.arena import Arena
 from benchmarks.cloning import config_of
 from benchmarks.data import Split, load
+from benchmarks.machine import settled
 from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.rivals import Memo, learn_lwf, learn_memo
@@ -68,7 +69,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="Each divides the classes anew.")] = "0,1,2",
     fraction: Annotated[float, typer.Option(help="Share of the images that may be learnt from.")] = 0.3,
     methods: Annotated[str, typer.Option(help="Which methods; all if empty.")] = "",
-    precision: Annotated[str, typer.Option(help="bfloat16 or float32, for every method alike.")] = "bfloat16",
+    precision: Annotated[str, typer.Option(help="bfloat16, float32, or auto: what is quicker.")] = "auto",
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 1,
     resume: Annotated[bool, typer.Option(help="Keep what sources.json has and measure the rest.")] = False,
 ) -> None:
@@ -76,6 +77,7 @@ def main(
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     console, file = Console(), out / "sources.json"
+    _, precision = settled("cpu", precision, out, console)
     rows = [Step(**row) for row in earlier(file, resume)]
     for seed in map(int, seeds.split(",")):
         split = load("cifar100", data_root, seed)

@@ -35,7 +35,7 @@ class Recipe:
     precision: str = "bfloat16"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bfloat16 where asked for: twice as fast on processors and accelerators that have it."""
+        """bfloat16 where asked for: twice as fast on processors and accelerators that have instructions for it."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 

@@ -107,7 +107,7 @@ class RidgeSums:
         """
         diagonal = ridge * self.xx.diagonal()[:-1].mean().clamp_min(1e-12)
         penalty = torch.diag(F.pad(diagonal.expand(len(self.xx) - 1), (0, 1), value=1e-9))
-        solution = torch.linalg.solve(self.xx + penalty, self.xy).float()
+        solution = torch.linalg.solve(self.xx + penalty, self.xy).float()  # float64: autocast leaves it alone
         return solution[:-1].T.contiguous(), solution[-1].clone()
 
 

@@ -7,6 +7,7 @@ References:
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -20,9 +21,10 @@ from torch import nn
 from pnc_core.bounds import head_kinds, limits
 from pnc_core.bundle import Bundle
 from pnc_core.checkpoints import Checkpoints, State
-from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.config import CloneConfig, NetworkSpec, Position, Precision
 from pnc_core.cost import Cost
 from pnc_core.data import ImageSet
+from pnc_core.devices import SlowPrecision, precision_of, slow_bfloat16
 from pnc_core.errors import ConfigError, PositionError
 from pnc_core.head import (
     CHOICE_ROWS,
@@ -100,7 +102,10 @@ def clone(
     """
     if mark is not None and checkpoints is not None:
         raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
-    job = prepare(trace(*target), trace(*source), images, config, report, cancelled, checkpoints)
+    traced = trace(*target), trace(*source)
+    _warn_of_slow_precision(config, traced[0].device, report)
+    config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
+    job = prepare(*traced, images, config, report, cancelled, checkpoints)
     job = replace(job, watch=watch, mark=mark)
     if not config.old_images:
         kind_without_old_images(job)  # refused before the search, not after it
@@ -117,6 +122,22 @@ def clone(
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
     manifest = _manifest(job, insertion, fitted, *prints)
     return Bundle(manifest, module_tensors(insertion, fitted.head))
+
+
+def _precision(config: CloneConfig, device: torch.device, checkpoints: Checkpoints | None) -> Precision:
+    """What `auto` means; for all processes that work on a job it is what the first one of them took it for."""
+    known = checkpoints.load(JOB) if checkpoints is not None and config.precision == "auto" else None
+    if known is not None:
+        chosen: Precision = known.facts["config"]["precision"]
+        return chosen
+    return precision_of(config.precision, device)
+
+
+def _warn_of_slow_precision(config: CloneConfig, device: torch.device, report: Report) -> None:
+    slow = slow_bfloat16(config.precision, device)
+    if slow is not None:
+        warnings.warn(slow, SlowPrecision, stacklevel=4)
+        report(Progress("screening", 0.0, slow))
 
 
 def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
@@ -163,7 +184,9 @@ def work_out(
     Raises:
         Cancelled: `cancelled` answered True.
     """
-    job = prepare(trace(*target), trace(*source), images, config, lambda progress: None, cancelled, checkpoints)
+    traced = trace(*target), trace(*source)
+    config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
+    job = prepare(*traced, images, config, lambda progress: None, cancelled, checkpoints)
     return Bench(replace(job, watch=watch)).work([step])[0]
 
 

@@ -12,7 +12,7 @@ Augmentation = Literal["none", "shift", "shift-flip"]
 Preset = Literal["fast", "joint"]
 Masking = Literal["learned", "scored"]
 Locality = Literal["soft", "strict"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 Localizer = Literal[
     "log-odds", "fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"
 ]
@@ -98,7 +98,9 @@ class CloneConfig:
     """False: labels are not read; the more certain of the two networks names every image, or the source alone where
     there are no old images."""
     precision: Precision = "float32"
-    """`bfloat16` runs the networks in bfloat16 while cloning: faster where the processor has it, other last bits."""
+    """`bfloat16` runs the networks in bfloat16 while cloning: faster where the device has instructions for it, up to
+    twenty times slower where not, and with other last bits. `auto` takes it where it is quicker, so that a bundle
+    depends on the machine; its manifest says which was taken. What is solved in closed form is float32 or float64."""
     validation: float = 0.25
     """Share of the job's images held out to choose position and head."""
     seed: int = 0

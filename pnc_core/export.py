@@ -1,9 +1,11 @@
 """A target with its modules as one file that runs without this library: `torch.export` or ONNX.
 
 What is written is a copy of everything, the target included: plugging in and out ends here.
+It is made on the processor, wherever the network is, so that it runs on any machine.
 Every export is run and compared with the network itself before it is handed out.
 """
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -109,7 +111,8 @@ def _ready(network: nn.Module, spec: NetworkSpec, *, pixels: bool) -> tuple[_Who
     shapes = [(count, *spec.input_size) for count in PROBES]
     noise = [torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8) for shape in shapes]
     images = noise if pixels else [preprocess(x, spec) for x in noise]
-    return _Whole(composed, pixels=pixels).eval(), images
+    whole = _Whole(composed, pixels=pixels).eval()
+    return (whole if composed.traced.device.type == "cpu" else copy.deepcopy(whole).cpu()), images
 
 
 def _compare(answers: list[Tensor], whole: _Whole, images: list[Tensor], kind: str) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pnc_core.cost import Cost
+from pnc_core.devices import full_precision
 from pnc_core.positions import Traced
 
 SHUT = -1e4
@@ -162,6 +163,7 @@ class HeadInputs:
         return HeadInputs(*(torch.cat(pair) for pair in pairs))
 
 
+@full_precision()
 def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None) -> Head:
     """Fit a head by balanced cross-entropy (old and new classes weigh half each).
 
@@ -360,6 +362,7 @@ def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Tri
     return _Tried(choice, strength, head, float(balanced_losses(head, choice.validation).mean()))
 
 
+@full_precision()
 def shut(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: int) -> FittedHead:
     """A chosen head behind a shutter that reads the first `seen` features, the target's own.
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pnc_core.cost import Cost
+from pnc_core.devices import full_precision
 from pnc_core.errors import PositionError
 
 RANK_SHARE = 16
@@ -44,22 +45,27 @@ class InnerAdapter(nn.Module):
         """What of its layer's input it looks at: (N, C_in, H / stride, W / stride), or all of (..., C_in)."""
         return x if self.stride is None else x[:, :, :: self.stride[0], :: self.stride[1]]
 
+    @full_precision()
     def become(self, weight: Tensor, bias: Tensor, rows: Tensor) -> None:
         """Answer as W x + b does, or, where the rank is limited, as nearly as it allows on average.
 
+        Worked out in float32 or better on the device of `weight`, whatever autocast says.
+
         Args:
-            weight: W (C_out, C_in).
-            bias: b (C_out,).
-            rows: Values of x (rows, C_in) to be near on.
+            weight: W float32 (C_out, C_in).
+            bias: b float32 (C_out,), on the same device.
+            rows: Values of x (rows, C_in) to be near on, on any device.
         """
+        rows = rows.to(weight)
         if self.down is not None:
             mean = rows.mean(0)
             answers = ((rows - mean) @ weight.T).double()
             _, directions = torch.linalg.eigh(answers.T @ answers)  # the largest ones come last
             best = directions[:, -len(self.down) :].float()
-            self.down.data.copy_(best.T @ weight)
+            down = best.T @ weight
+            self.down.data.copy_(down)
             self.up.data.copy_(best)
-            bias = bias + (weight - best @ self.down.data) @ mean
+            bias = bias + (weight - best @ down) @ mean
         else:
             self.up.data.copy_(weight)
         self.bias.data.copy_(bias)

@@ -13,6 +13,7 @@ from torch import Tensor
 from pnc_core.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.config import MIN_IMAGES, CloneConfig
 from pnc_core.data import ImageSet, augment, batches, preprocess
+from pnc_core.devices import full_precision, precision_of
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.extract import Tail
 from pnc_core.localize import Scores
@@ -100,6 +101,7 @@ class Job:
         *,
         target: Reader | None = None,
         source: Reader | None = None,
+        exact: bool = False,
     ) -> "Iterator[Batch]":
         """Both networks' logits and activations, batch by batch, without gradients.
 
@@ -108,6 +110,7 @@ class Job:
             augmented: With it the images come in random order, as augmented views.
             target: What to read of the target; everything if None.
             source: What to read of the source; everything if None.
+            exact: In float32, whatever the job's precision.
         """
         of_target = target or Reader(self.target, [p.name for p in self.target.positions])
         of_source = source or Reader(self.source, [p.name for p in self.source.positions])
@@ -116,7 +119,7 @@ class Job:
             pixels = images.images[index]
             if augmented is not None:
                 pixels = augment(pixels, self.config.augment, augmented)
-            with torch.no_grad(), self.autocast():
+            with torch.no_grad(), full_precision() if exact else self.autocast():
                 old, phi = of_target(enter(pixels, self.target))
                 own, psi = of_source(enter(pixels, self.source))
             own = own[:, list(self.cloned)] if own.shape[1] else own
@@ -173,7 +176,10 @@ def prepare(
     Raises:
         ConfigError: a class cannot be cloned.
         DataError: images of a class are missing.
+        NetworkError: the two networks are on two devices.
     """
+    _check_devices(target.device, source.device)
+    config = replace(config, precision=precision_of(config.precision, target.device))
     _check_classes(target.spec.classes, source.spec.classes, config.classes)
     _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
@@ -223,6 +229,11 @@ def _check_names(source: Traced) -> None:
             f"source: expected modules named with up to {MAX_NAME} letters, digits and `_ . - /`, got {odd[0]!r}; "
             "rename it"
         )
+
+
+def _check_devices(target: torch.device, source: torch.device) -> None:
+    if target != source:
+        raise NetworkError(f"networks: expected both on one device, got {target} and {source}; move one with .to()")
 
 
 def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:

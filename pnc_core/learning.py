@@ -283,14 +283,14 @@ def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) ->
     Args:
         job: Images and frozen networks.
         insertion: Left as it was.
-        head: The head to start from; left as it was.
+        head: The head to start from, on any device; left as it was.
         grid: How many cells a side the head reads.
         step: Told about every batch.
 
     Returns:
         A copy that has learned; its head is to be fitted anew.
     """
-    learned, head = copy.deepcopy(insertion), copy.deepcopy(head).requires_grad_(True)
+    learned, head = copy.deepcopy(insertion), copy.deepcopy(head).to(job.target.device).requires_grad_(True)
     rates = [(learned.parameters(), job.config.learning_rate), (list(head.parameters()), HEAD_RATE)]
     schedule = _Schedule(rates, job.config.refine, len(job.train), job)
     generator = job.generator("refine")

@@ -21,6 +21,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from pnc_core.devices import full_precision
 from pnc_core.errors import DataError
 
 VARIANTS = 32
@@ -144,13 +145,15 @@ def surrogate(logits: Tensor, cells: int = SIDE * SIDE) -> Tensor:
     """Coefficients of the local linear model, from logits on the variants.
 
     Args:
-        logits: float (N, 32, K), in the variants' order.
+        logits: float (N, 32, K), in the variants' order; less than float32 is made float32.
         cells: Number of cells of the variants' grid, as `cell_count` says.
 
     Returns:
         (N, cells + 1, K): one row a cell, then the constant; differentiable.
     """
-    return torch.einsum("cv,nvk->nck", solution(cells).to(logits), logits)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    with full_precision():
+        return torch.einsum("cv,nvk->nck", solution(cells).to(logits), logits)
 
 
 def local_representation(

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from pnc_core.adapter import RidgeSums
 from pnc_core.data import batches
+from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError
 from pnc_core.head import FittedHead, Head, HeadInputs, accuracy, head_logits, seen_width
 from pnc_core.job import Job, enter
@@ -82,6 +83,7 @@ def kind_without_old_images(job: Job) -> str:
     return "affine"
 
 
+@full_precision()
 def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> FittedHead:
     """A head from new images alone; its score is of the new side, for want of old images.
 

@@ -4,6 +4,9 @@ Cutting takes channels away from every layer behind. The inner adapter beside a 
 what the layer lacks on what it reads: first beside the layers inside, one after another, each behind those that are
 mended already, then beside the one that makes the logits.
 
+Networks are run in float32 here, whatever the job's precision: what a layer lacks is the difference of two numbers that
+are nearly the same, and on the few images that this takes it costs little.
+
 Own choice (decisions 108 and 109); fitting a pruned layer to what the whole one made is known (Luo et al., "ThiNet",
 ICCV 2017), here the layer stays what it is.
 """
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pnc_core.adapter import RidgeSums, some_places
+from pnc_core.devices import full_precision
 from pnc_core.extract import Tail, with_inner_adapters
 from pnc_core.inner import InnerAdapter, readout
 from pnc_core.insert import Insertion
@@ -44,7 +48,7 @@ def mend_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion:
     if not mended.tail.inner:
         return mended
     phi, psi = _both(job, insertion)
-    with torch.no_grad(), job.autocast():
+    with torch.no_grad(), full_precision():
         wanted = _made_by(whole, psi, mended.tail)
         with ExitStack() as hooks:
             for name, adapter in mended.tail.inner.items():
@@ -65,7 +69,7 @@ def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
     images = job.train.take(order[:most].sort().values)
     target = Reader(job.target, [where.target], logits=False)
     source = Reader(job.source, [where.source], logits=False)
-    batches = job.read(images, target=target, source=source)
+    batches = job.read(images, target=target, source=source, exact=True)
     rows = [(batch.target[where.target], batch.source[where.source]) for batch in batches]
     phi, psi = (torch.cat(column) for column in zip(*rows, strict=True))
     return phi, psi
@@ -130,10 +134,10 @@ def mend_logits(job: Job, insertion: Insertion) -> Insertion:
     read: list[Tensor] = []
     with adapter.register_forward_pre_hook(lambda _, args: read.append(args[0])):
         images = job.train.sample(LOGITS_IMAGES, job.generator("mend", insertion.position))
-        for batch in job.read(images, target=target, source=source):
-            with torch.no_grad(), job.autocast():
+        for batch in job.read(images, target=target, source=source, exact=True):
+            with torch.no_grad(), full_precision():
                 own, _ = mended.forward(batch)
-            sums.add(read.pop().float(), batch.own - own.float())
+            sums.add(read.pop(), batch.own - own)
     up, bias = sums.solve(LOGITS_RIDGE)
     adapter.up.data.copy_(up)
     adapter.bias.data.copy_(bias)

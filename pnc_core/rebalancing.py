@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from pnc_core.composed import Composed
 from pnc_core.config import Augmentation
 from pnc_core.data import ImageSet, augment, batches, preprocess
+from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError, DataError, MismatchError
 from pnc_core.evaluation import BATCH
 from pnc_core.head import LARGE_FIT_ITERATIONS, SMALL_FIT, Head
@@ -123,6 +124,7 @@ def _column(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts).double().cpu()
 
 
+@full_precision()
 def fit_balance(
     join: Callable[[Tensor, list[Answer]], Tensor], rows: Rows
 ) -> tuple[list[tuple[float, float]], Head | None]:

@@ -22,6 +22,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.coins import at_least
 from pnc_core.config import NetworkSpec
 from pnc_core.data import ImageSet, batches, preprocess
+from pnc_core.devices import full_precision
 from pnc_core.errors import DataError
 from pnc_core.extract import Tail, open_tail
 from pnc_core.head import pool_taps
@@ -144,7 +145,7 @@ def _views(
 ) -> Iterator[dict[str, Tensor]]:
     """Batch by batch what every probe is given: float32 (N, D) by the probe's name."""
     traced, position, classes = trace(*target), bundle.manifest.position, bundle.manifest.classes
-    module = load_module(bundle, traced, source[0])
+    module = load_module(bundle, traced, source[0]).to(traced.device)
     whole = trace(*source)
     opened = open_tail(whole, position.source, [source[1].classes.index(c) for c in classes])
     own = {group.name: bundle.tensors[f"kept.{group.name}"].long() for group in opened.groups}
@@ -164,7 +165,7 @@ def _views(
             }
             for name, kept in masks.items():
                 opened.mask(kept)
-                views[name] = _features(*opened.forward(entered), opened)
+                views[name] = _features(*opened.forward(entered.to(whole.device)), opened)
         yield {**views, "together": torch.cat([views["target"], views["module"]], dim=1)}
 
 
@@ -187,6 +188,7 @@ def _pooled(logits: Tensor, taps: Sequence[Tensor], axes: Sequence[int]) -> Tens
     return torch.cat([logits.float(), *pooled], dim=1).cpu()
 
 
+@full_precision()
 def _recognised(x: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Which images a probe gets right that learned from the other folds, bool (FOLDS, images of a fold)."""
     folds = torch.arange(len(x)).reshape(FOLDS, -1)

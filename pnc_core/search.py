@@ -23,6 +23,7 @@ from pnc_core.checkpoints import State
 from pnc_core.config import Position
 from pnc_core.cost import Cost
 from pnc_core.data import ImageSet
+from pnc_core.devices import full_precision
 from pnc_core.errors import PositionError
 from pnc_core.head import Accuracy, accuracy, balance, pool_taps
 from pnc_core.insert import Insertion, bounds_of, module_macs, stitch_all
@@ -150,6 +151,7 @@ def _expected(job: Job, insertion: Insertion) -> Cost:
     return Cost(int(insertion.whole * keep) + insertion.trained_numbers, int(module_macs(job, insertion) * keep))
 
 
+@full_precision()
 def _screen_scores(
     job: Job, insertions: list[Insertion], fit: ImageSet, held: ImageSet
 ) -> list[tuple[Accuracy, float, float]]:

@@ -24,7 +24,7 @@ from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
 from workers import nursery
 from workers.delivering import deliver_webhooks
-from workers.supervisor import JOB, STEP, Supervisor, device_of
+from workers.supervisor import JOB, STEP, Supervisor
 from workers.sweeping import check_versions, sweep_now_and_then
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,8 @@ _hangup = signal.getsignal(signal.SIGHUP)
 children.shield_children()
 processors.begin(settings.slots, settings.threads)
 app = celery_app(settings.broker_url)
-_devices = ("any", device_of(settings))
 app.conf.update(
-    task_queues=queues_of(_devices, settings.worker_sizes),
+    task_queues=queues_of(("any",), settings.worker_sizes),  # those of its device follow once torch was asked
     worker_concurrency=settings.slots,
     worker_enable_remote_control=False,
     worker_pool="threads",
@@ -78,6 +77,8 @@ def _begin(**_: Any) -> None:
         zoo = open_zoo(settings)
         seal_where_ready(zoo)
         _running.append(Supervisor(zoo, _stop))
+        for queue in queues_of((_supervisor().device,), settings.worker_sizes):
+            app.amqp.queues.add(queue)
     except Misconfigured as error:
         # Celery swallows what a signal raises, but for this, and would go on to eat messages.
         raise SystemExit(f"error: {error}") from None
@@ -111,7 +112,7 @@ def _sweep(**_: Any) -> None:
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()
-    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(queue.name for queue in app.conf.task_queues))
+    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(app.amqp.queues))
 
 
 @signals.worker_shutting_down.connect

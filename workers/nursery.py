@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import active_children, forkserver, get_context
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -31,13 +32,25 @@ def preload(*modules: str) -> None:
     _context.set_forkserver_preload(_preloaded)
 
 
-def open_nursery() -> None:
-    """Start the process that children are forked from, and wait until it can: nobody holds a lease meanwhile."""
+def open_nursery() -> int:
+    """Start the process that children are forked from, and wait until it can: nobody holds a lease meanwhile.
+
+    Returns:
+        How many accelerators a child can use, as torch says: this process stays without it.
+    """
     with _hangup_ignored():
         forkserver.ensure_running()
-    first = _context.Process(target=_come_and_go)
+    receiving, sending = _context.Pipe(duplex=False)
+    first = _context.Process(target=_count_accelerators, args=(sending,))
     first.start()
-    first.join()
+    sending.close()
+    try:
+        return int(receiving.recv())
+    except EOFError:  # it died: of a driver that is broken, perhaps
+        return 0
+    finally:
+        receiving.close()
+        first.join()
 
 
 def kill_all() -> None:
@@ -59,8 +72,10 @@ def _hangup_ignored() -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-def _come_and_go() -> None:
-    pass
+def _count_accelerators(sending: Connection) -> None:
+    import torch
+
+    sending.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 def start(kind: str, lease: Lease, environment: Mapping[str, str]) -> ForkServerProcess:

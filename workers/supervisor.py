@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import select
@@ -102,12 +101,12 @@ class Supervisor:
         self.zoo, self.stop = zoo, stop
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self.device = device_of(zoo.settings)
         nursery.preload(*(module for module in _OPENING if module in sys.modules))
-        nursery.open_nursery()
+        usable = nursery.open_nursery()
+        self.device = device_of(zoo.settings, usable)
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
         # As many places as slots: a row that waits for one after it was taken would fall silent, and lose its lease.
-        names = accelerators() or ["0"]  # there may be some that have no such name in /dev: CUDA counts from 0
+        names = accelerators(usable) if usable else [""]  # a worker without any takes none
         for place in range(max(len(names), zoo.settings.slots)):
             self._accelerators.put(names[place % len(names)])
 
@@ -273,28 +272,31 @@ def _about(lease: Lease) -> dict[str, str]:
     return {"job_id": lease.id} if lease.id.startswith("job_") else {}
 
 
-def device_of(settings: Settings) -> str:
+def device_of(settings: Settings, usable: int) -> str:
     """`cpu` or `cuda`.
 
+    Args:
+        settings: What is wanted.
+        usable: How many accelerators torch can use.
+
     Raises:
-        Misconfigured: CUDA is asked for where every device is hidden.
+        Misconfigured: CUDA is asked for where torch has none.
     """
-    if settings.worker_device == "cuda" and _VISIBLE in os.environ and not accelerators():
+    if settings.worker_device == "cuda" and not usable:
         raise Misconfigured(
-            f"PNC_WORKER_DEVICE: expected a device in {_VISIBLE}, got cuda with none; name one there, or unset it"
+            f"PNC_WORKER_DEVICE: expected a device that torch can use, got cuda with none; look at {_VISIBLE}, at the "
+            "driver and at the build of torch, or set it to auto or cpu"
         )
     if settings.worker_device != "auto":
         return settings.worker_device
-    return "cuda" if accelerators() else "cpu"
+    return "cuda" if usable else "cpu"
 
 
-def accelerators() -> list[str]:
-    """Numbers of the NVIDIA devices that this process may use, without loading CUDA."""
+def accelerators(usable: int) -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` calls the accelerators that torch can use."""
     given = os.environ.get(_VISIBLE)
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip()]
-    found = Path("/dev").glob("nvidia[0-9]*")
-    return sorted((path.name.removeprefix("nvidia") for path in found), key=int)
+    names = [name.strip() for name in given.split(",") if name.strip()] if given is not None else []
+    return (names or [str(number) for number in range(usable)])[:usable]
 
 
 def _ended(child: BaseProcess, seconds: float = POLL_SECONDS) -> bool:

@@ -9,6 +9,7 @@ from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, 
 from app.cli.screen import AsJson, Screen, check_out, failures, record, size
 
 Payload = Literal["thin", "full"]
+Device = Literal["auto", "cpu", "cuda"]
 Spec = Annotated[
     Path | None, typer.Option(help="The network as JSON; default: beside its weights, ending in .json.", exists=True)
 ]
@@ -27,6 +28,7 @@ def clone(
     keep: Keep = None,
     epochs: Epochs = None,
     seed: Seed = None,
+    device: Annotated[Device, typer.Option(help="auto: a GPU that torch can use, else the processor.")] = "auto",
     settings: Settings = None,
     file: Parameters = None,
     mark: Annotated[
@@ -49,7 +51,7 @@ def clone(
         ]
         material = Material(target, specs[0], source, specs[1], data)
         key = read_mark(mark) if mark else None
-        bundle = clone_files(material, config, screen.notes, quiet=as_json, mark=key)
+        bundle = clone_files(material, config, screen.notes, quiet=as_json, mark=key, device=device)
         proof = proof_in_bundle(key, bundle) if key else None
         digest = bundle.payload(payload).write(out)
         manifest = bundle.manifest

@@ -13,6 +13,7 @@ from app.zoo import processors
 from pnc_core.bundle import Bundle
 from pnc_core.cloning import clone
 from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.devices import device_of
 from pnc_core.evaluation import multiply_accumulates
 from pnc_core.job import Progress as Step
 from pnc_core.mark import Mark
@@ -33,7 +34,13 @@ class Material:
 
 
 def clone_files(
-    material: Material, config: CloneConfig, console: Console, *, quiet: bool = False, mark: Mark | None = None
+    material: Material,
+    config: CloneConfig,
+    console: Console,
+    *,
+    quiet: bool = False,
+    mark: Mark | None = None,
+    device: str = "cpu",
 ) -> Bundle:
     """Clone classes of one weight file into a module for another.
 
@@ -43,15 +50,17 @@ def clone_files(
         console: Where progress and every position that is tried are shown.
         quiet: Show nothing.
         mark: Has a say in which channels are kept.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        PncError: files, classes or parameters make no sense.
+        PncError: files, classes, parameters or device make no sense.
         OSError: a file cannot be read.
     """
+    place = device_of(device)
     with as_safetensors(material.target) as file:
-        target = load_network(material.target_spec, file).requires_grad_(False)
+        target = load_network(material.target_spec, file).requires_grad_(False).to(place)
     with as_safetensors(material.source) as file:
-        source = load_network(material.source_spec, file).requires_grad_(False)
+        source = load_network(material.source_spec, file).requires_grad_(False).to(place)
     work = config.batch_size * max(
         multiply_accumulates(target, material.target_spec), multiply_accumulates(source, material.source_spec)
     )

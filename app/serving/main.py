@@ -25,9 +25,12 @@ from app.serving.health import is_ready
 from app.serving.programs import Mode
 from app.serving.registry import Registry
 from app.serving.room import TooLate
+from app.zoo.errors import Misconfigured
 from app.zoo.isolation import parted
 from app.zoo.settings import Settings
 from app.zoo.zoo import open_zoo
+from pnc_core.devices import device_of
+from pnc_core.errors import ConfigError
 
 SWITCH_SECONDS = 50e-6
 """How long a thread may keep Python's lock while another waits for it. Python's own 5 ms are as long as
@@ -82,11 +85,15 @@ def limits(settings: Settings) -> Limits:
 
 def _mode(settings: Settings) -> Mode:
     precision = {"float32": torch.float32, "bf16": torch.bfloat16}[settings.serving_precision]
+    try:
+        device = device_of(settings.device)
+    except ConfigError as error:
+        raise Misconfigured(f"PNC_DEVICE: {error}") from None
     return Mode(
         settings.deterministic,
         precision,
         settings.serving_compile,
-        settings.device,
+        device,
         settings.batch_images,
         settings.threads,
     )

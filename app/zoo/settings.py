@@ -92,8 +92,8 @@ class Settings(BaseSettings):
     """Of the layers that the serving process runs; heads and logits are float32 always."""
     serving_compile: bool = False
     """Let torch.compile make what the serving process runs; it takes a minute for every network, and a C++ compiler."""
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
-    """Where the serving process runs networks, as torch names it."""
+    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """Where the serving process runs networks, as torch names it; `auto`: on a GPU that torch can use, else `cpu`."""
     module_cache_bytes: int = Field(1024**3, ge=0)
     """Modules that the serving process keeps in memory though they are not attached."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: int = Field(2, ge=1)
     """How often a worker renews its lease."""
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What a worker's jobs run on; `auto`: the accelerators that the machine has, else its processor."""
+    """What a worker's jobs run on; `auto`: the accelerators that torch can use, else the processor."""
     worker_sizes: Annotated[tuple[Literal["small", "large"], ...], NoDecode] = ("small", "large")
     """Sizes of jobs that a Celery worker takes, separated by commas."""
     slots: int = Field(1, ge=1, le=64)

@@ -14,7 +14,7 @@ import pytest
 
 from app import pulse
 from app.pulse import STOPPED, Pulse
-from app.up import Child, Service
+from app.up import Child, Service, Wish
 from app.zoo.settings import Settings
 
 
@@ -63,22 +63,23 @@ def test_no_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_killed_and_started_again(tmp_path: Path, url: str) -> None:
     _Ready.status, _Ready.code = 503, STOPPED
+    wish = Wish()
     with socket.create_server(("127.0.0.1", 0)) as door, socket.create_server(("127.0.0.1", 0)) as back:
-        service = Service(Settings(data_dir=tmp_path), door, back)
+        service = Service(Settings(data_dir=tmp_path), door, back, wish)
     service._serving = url
     sleeps = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
     service.children = [Child("serving", sleeps, dict(os.environ))]
-    child, stop = service.children[0], threading.Event()
+    child = service.children[0]
     child.start()
     assert child.process is not None
     first = child.process
-    thread = threading.Thread(target=service.watch, args=(stop,))
+    thread = threading.Thread(target=service.watch)
     thread.start()
     deadline = time.monotonic() + 60
     while child.process is first and time.monotonic() < deadline:
         time.sleep(0.05)
     _Ready.status, _Ready.code = 200, ""
-    stop.set()
+    wish.end = True
     thread.join()
     service.stop()
     assert first.returncode == -9

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from sqlalchemy import select
 
 from app.zoo import events, jobs, runs, steps
@@ -162,7 +163,7 @@ def test_trouble_and_the_end_of_the_worker_end_its_round(zoo: Zoo, seen: list[st
 
 def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(nursery, "open_nursery", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     settings = zoo.settings.model_copy(update={"worker_device": "cuda", "slots": 3})
     worker = Supervisor(replace(zoo, settings=settings), threading.Event())
@@ -181,9 +182,21 @@ def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.
     assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]
 
 
-@pytest.mark.parametrize("hidden", ["", " , "])
-def test_a_device_that_is_hidden_is_not_used(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    with pytest.raises(Misconfigured, match="PNC_WORKER_DEVICE: expected a device in CUDA_VISIBLE_DEVICES"):
-        device_of(zoo.settings.model_copy(update={"worker_device": "cuda"}))
-    assert device_of(zoo.settings) == "cpu"
+def test_torch_decides_whether_there_is_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = zoo.settings.model_copy(update={"worker_device": "cuda"})
+    with pytest.raises(Misconfigured, match="PNC_WORKER_DEVICE: expected a device that torch can use, got cuda"):
+        device_of(settings, 0)
+    assert [device_of(settings, 1), device_of(zoo.settings, 1), device_of(zoo.settings, 0)] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a, GPU-b")
+    assert supervisor.accelerators(2) == ["GPU-a", "GPU-b"]
+    assert supervisor.accelerators(1) == ["GPU-a"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert supervisor.accelerators(2) == ["0", "1"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for hosts whose torch has no CUDA")
+def test_a_host_that_shows_a_device_to_a_torch_without_cuda_works_on_its_processor(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert Supervisor(zoo, threading.Event()).devices == ("any", "cpu")

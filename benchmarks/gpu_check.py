@@ -1,0 +1,229 @@
+"""Run the library for real on a GPU and on the processor, and compare: for a host with CUDA.
+
+    python -m benchmarks.gpu_check [--out results/gpu]
+
+Without a torch that can use CUDA it says so and ends with 2. Otherwise it prints one table, a row a path: time on both
+devices, the GPU's peak memory, and how far the answers lie apart, and ends with 1 if a path failed or lies off.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from pnc_core.bundle import Bundle
+from pnc_core.cloning import clone
+from pnc_core.composed import attach, detach
+from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.data import ImageSet
+from pnc_core.devices import device_of, has_bfloat16
+from pnc_core.errors import ConfigError
+from pnc_core.evaluation import predict
+from pnc_core.export import to_program
+from pnc_core.identity import fingerprint
+from pnc_core.networks import build_network
+from pnc_core.rebalancing import rebalance
+from pnc_core.residue import residue
+
+ARCHITECTURES = (
+    "torchvision/resnet18",
+    "torchvision/mobilenet_v2",
+    "torchvision/vit_b_16",
+    "torchvision/convnext_tiny",
+)
+PRESETS: dict[str, dict[str, Any]] = {
+    "clone fast": {"preset": "fast"},
+    "clone joint": {"epochs": 2},
+    "clone refine": {"epochs": 2, "refine": 1},
+    "clone strict": {"preset": "fast", "locality": "strict"},
+    "clone without old images": {"preset": "fast", "old_images": False},
+    "clone fast in bfloat16": {"preset": "fast", "precision": "bfloat16"},
+}
+USUAL: dict[str, Any] = {"shortlist": 1, "views": 1, "screen_images": 64, "batch_size": 32, "max_size": 2.0}
+APART = 1e-3
+"""Largest difference of logits of one bundle on either device, as a share of the largest."""
+SIZE, IMAGES = 64, 140
+Network = tuple[nn.Module, NetworkSpec]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One path of one architecture; seconds, MiB, and a share of the largest logit."""
+
+    architecture: str
+    path: str
+    cpu: float
+    gpu: float
+    peak: float
+    apart: float
+    error: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether both devices came to the same."""
+        return not self.error and self.apart <= APART
+
+
+def main(
+    out: Annotated[Path | None, typer.Option(help="Folder for gpu_check.json.")] = None,
+    architectures: Annotated[str, typer.Option(help="Which; all by default.")] = ",".join(ARCHITECTURES),
+) -> None:
+    """Check this host's GPU."""
+    console = Console()
+    try:
+        device_of("cuda")
+    except ConfigError as error:
+        console.print(f"nothing to check: {error}")
+        raise typer.Exit(2) from None
+    rows = [row for name in architectures.split(",") for row in check(name, "cuda")]
+    name = torch.cuda.get_device_name()
+    console.print(_table(rows, name))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        facts = {"gpu": name, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
+        (out / "gpu_check.json").write_text(json.dumps(facts, indent=2) + "\n")
+    raise typer.Exit(0 if all(row.good for row in rows) else 1)
+
+
+def check(architecture: str, device: str) -> list[Row]:
+    """All paths of one architecture on the processor and on a device."""
+    images = _images()
+    plain, moved = _networks(architecture, "cpu"), _networks(architecture, device)
+    rows, bundle = [], None
+    for path, settings in PRESETS.items():
+        if settings.get("precision") == "bfloat16" and not has_bfloat16(device):
+            continue
+        config = CloneConfig(classes=("d", "e"), **USUAL, **settings)
+        made: list[Bundle] = []
+
+        def cloned(networks: tuple[Network, Network], config: CloneConfig = config, made: list[Bundle] = made) -> Any:
+            made.append(clone(*networks, images, config))
+            return None
+
+        rows.append(_compared(architecture, path, cloned, (plain, moved), device))
+        if made and not rows[-1].error:
+            bundle = made[-1]
+            rows.append(_compared(architecture, f"attach, {path}", _attached(bundle, images), (plain, moved), device))
+    if bundle is not None:
+        rows += [
+            _compared(architecture, path, work(bundle, images), (plain, moved), device)
+            for path, work in (("rebalance", _rebalanced), ("residue", _residue), ("export", _exported))
+        ]
+    return rows
+
+
+def _networks(architecture: str, device: str) -> tuple[Network, Network]:
+    made = []
+    for seed, classes in enumerate(("abc", "defg")):
+        spec = NetworkSpec(
+            architecture=architecture,
+            classes=tuple(classes),
+            input_size=(3, SIZE, SIZE),
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made.append((build_network(spec).requires_grad_(False).to(device), spec))
+    return made[0], made[1]
+
+
+def _images() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(IMAGES) % 7, tuple("abcdefg"))
+
+
+Work = Callable[[tuple[Network, Network]], torch.Tensor | None]
+
+
+def _attached(bundle: Bundle, images: ImageSet) -> Work:
+    def work(networks: tuple[Network, Network]) -> torch.Tensor:
+        target, source = networks
+        before = fingerprint(target[0])
+        composed = attach(target[0], bundle.thin(), source[0])
+        logits = predict(composed, target[1], images.images)
+        if detach(composed) is not target[0] or fingerprint(target[0]) != before:
+            raise RuntimeError("detach: expected the target as it was, got another")
+        return logits
+
+    return work
+
+
+def _rebalanced(bundle: Bundle, images: ImageSet) -> Work:
+    def work(networks: tuple[Network, Network]) -> torch.Tensor:
+        composed = attach(networks[0][0], bundle)
+        return predict(rebalance(composed, images), networks[0][1], images.images)
+
+    return work
+
+
+def _residue(bundle: Bundle, images: ImageSet) -> Work:
+    def work(networks: tuple[Network, Network]) -> None:
+        residue(*networks, bundle, images)
+
+    return work
+
+
+def _exported(bundle: Bundle, images: ImageSet) -> Work:
+    def work(networks: tuple[Network, Network]) -> torch.Tensor:
+        program = to_program(attach(networks[0][0], bundle), networks[0][1], pixels=True)
+        logits: torch.Tensor = program.module()(images.images[:8])
+        return logits
+
+    return work
+
+
+def _compared(
+    architecture: str, path: str, work: Work, networks: tuple[tuple[Network, Network], ...], device: str
+) -> Row:
+    """One path on the processor, then on the device; what fails there is a row with its error."""
+    plain, moved = networks
+    wanted, on_cpu = _timed(work, plain, "cpu")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        got, on_gpu = _timed(work, moved, device)
+    except Exception as error:  # what a device brings up is what this script is for
+        return Row(architecture, path, on_cpu, float("nan"), 0.0, float("nan"), f"{type(error).__name__}: {error}")
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
+    apart = 0.0
+    if wanted is not None and got is not None:
+        apart = float((got.detach().cpu() - wanted.detach()).abs().max() / wanted.detach().abs().max())
+    return Row(architecture, path, on_cpu, on_gpu, peak, apart)
+
+
+def _timed(work: Work, networks: tuple[Network, Network], device: str) -> tuple[torch.Tensor | None, float]:
+    began = time.perf_counter()
+    answer = work(networks)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return answer, time.perf_counter() - began
+
+
+def _table(rows: list[Row], name: str) -> Table:
+    table = Table("architecture", "path", "processor, s", "GPU, s", "peak, MiB", "apart", "", title=name)
+    for row in rows:
+        said = row.error.splitlines()[0][:80] if row.error else "ok" if row.good else f"more than {APART:g} apart"
+        table.add_row(
+            row.architecture,
+            row.path,
+            f"{row.cpu:.2f}",
+            f"{row.gpu:.2f}",
+            f"{row.peak:.0f}",
+            f"{row.apart:.1e}",
+            said,
+        )
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

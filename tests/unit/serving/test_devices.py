@@ -1,0 +1,54 @@
+"""What the serving process runs, with networks on a GPU that is pretended."""
+
+import logging
+
+import pytest
+import torch
+
+from app.serving import programs
+from app.serving.main import create_serving_app
+from app.serving.programs import Branch, Mode, Trunk, put_together
+from app.zoo.errors import Misconfigured
+from app.zoo.zoo import Zoo
+from pnc_core.composed import attach, without_modules
+from pnc_core.data import ImageSet
+from pnc_core.evaluation import predict
+from tests.unit import pretended
+from tests.unit.pnc_core import nets
+from tests.unit.serving import world
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_trunk_and_branches_keep_to_the_device(
+    exact: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(programs, "_recorded", lambda network, examples: network)  # torch records on devices it has
+    target, source = world.network("01234", 1), world.network("56789", 2)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images = ImageSet(pictures, torch.arange(60) % 10, tuple("0123456789"))
+    here = target, source, images, world.HERE
+    bundles = [
+        nets.hand_made(*here, ("5",), "affine", shutter=0.0),
+        nets.hand_made(*here, ("6",), "router", inner=True),
+        nets.hand_made(*here, ("7",), "joint"),
+    ]
+    with pretended.cuda(), caplog.at_level(logging.WARNING):
+        target[0].to("cuda")
+        trunk = Trunk(without_modules(*target), Mode(exact, device="cuda"))
+        branches = [Branch(attach(trunk.target, bundle).attached[0], trunk) for bundle in bundles]
+        program = put_together(trunk, branches)
+        with torch.inference_mode():
+            logits = program.answer(trunk.read(trunk.prepare(pictures), branches))
+        assert isinstance(logits, pretended.OnCuda)
+        wanted = predict(program.network, target[1], pictures)
+    # What cannot be copied for speed is run as it is, with a warning: here everything can.
+    assert not caplog.records
+    assert float((logits.cpu() - wanted).abs().max()) < 1e-3 * float(wanted.abs().max())
+
+
+def test_a_device_that_torch_cannot_use_is_refused_at_the_start(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Misconfigured, match="PNC_DEVICE: device: expected one that torch can use, got 'cuda'"):
+        create_serving_app(zoo.settings.model_copy(update={"device": "cuda"}))
+    create_serving_app(zoo.settings.model_copy(update={"device": "auto"}))
