@@ -3,7 +3,7 @@
     python examples/register_digits.py [SEED]
 
 Leaves the two weight files, the images as Parquet and one picture of a seven in
-the folder it is run in.
+the folder it is run in: the one that the source is surest of, so that it is a clear one.
 """
 
 import os
@@ -14,7 +14,8 @@ import httpx
 from rich.console import Console
 
 from app.client import Client
-from app.demo import DIGITS, png, prepare, register
+from app.demo import DIGITS, HIGH, png, prepare, register
+from pnc_core.evaluation import predict
 
 console = Console()
 url = os.environ.get("PNC_URL", "http://127.0.0.1:8000")
@@ -25,5 +26,6 @@ except httpx.HTTPError as error:
 material = prepare(int(sys.argv[1]) if len(sys.argv) > 1 else 0, console)
 with Client(url) as client:
     register(client, material, Path(), console)
-seven = material.test.only([DIGITS[7]]).images[0]
-Path("seven.png").write_bytes(png(seven))
+sevens = material.test.only([DIGITS[7]]).images
+sure = predict(*material.source, sevens).log_softmax(1)[:, HIGH.index("7")]
+Path("seven.png").write_bytes(png(sevens[int(sure.argmax())]))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pnc_core.bars import bar_below
 from pnc_core.cost import Cost
 from pnc_core.devices import full_precision
 from pnc_core.positions import Traced
@@ -292,7 +293,7 @@ def _shutter(train: HeadInputs, validation: HeadInputs, seen: int) -> tuple[Tens
     )[0]
     held = sides[1].features[sides[1].labels == 1]
     found = F.linear(held, fitted.weight[0:1])[:, 0]
-    return fitted.weight[0], -torch.quantile(found[:CHOICE_ROWS], SHUTTER_LOSS)
+    return fitted.weight[0], -bar_below(found[:CHOICE_ROWS], SHUTTER_LOSS)
 
 
 def _behind(shutter: tuple[Tensor, Tensor], head: Head, rows: HeadInputs) -> Head:

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pnc_core.adapter import RidgeSums
+from pnc_core.bars import bar_below
 from pnc_core.data import batches
 from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError
@@ -95,7 +96,7 @@ def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> F
     kind = kind_without_old_images(job)
     memory = remembered_moments(job.target) if kind == "router" else None
     head = Head(kind, train.features.shape[1], train.old.shape[1], train.own.shape[1]).requires_grad_(False)
-    middle = torch.quantile(_verdict(head, validation), _surer_of_old(validation))
+    middle = bar_below(_verdict(head, validation), _surer_of_old(validation))
     if memory is not None:
         own, moments = train.first(len(job.train)), _moments(job)
         gate = _discriminant(own, moments, memory, seen_width(job.target, 1))
@@ -105,7 +106,7 @@ def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> F
         new = (taps @ gate).double()
         old = _expected(moments, new[:, None], memory)[0]
         middle = middle + ((new.mean() + old) / 2).float()
-    least, most = (torch.quantile(_verdict(head, validation), share) for share in MISSED)
+    least, most = (bar_below(_verdict(head, validation), share) for share in MISSED)
     head.offset.sub_(middle.clamp(least, most))
     score = accuracy(head_logits(head, validation), validation.labels, job.old_classes)
     return FittedHead(head, 1, head, score)

@@ -108,7 +108,6 @@ def residue(target: Network, source: Network, bundle: Bundle, images: ImageSet, 
     right = {name: _recognised(x, used.labels, len(used.classes)) for name, x in seen.items()}
     readings = {name: _reading(answers) for name, answers in right.items()}
     drawn = torch.tensor([readings[f"random {i}"].accuracy for i in range(DRAWS)]).double()
-    slices = readings["slices"].accuracy
     return Residue(
         classes=used.classes,
         images=len(used) // len(used.classes),
@@ -116,7 +115,7 @@ def residue(target: Network, source: Network, bundle: Bundle, images: ImageSet, 
         **{name: readings[name] for name in ("source", "target", "module", "together", "slices")},
         random=Reading(float(drawn.mean()), float(drawn.std())),
         p_added=_sign_test(right["together"], right["target"]),
-        p_random=(1 + int((drawn <= slices).sum())) / (1 + DRAWS),
+        p_random=_rank(right["slices"], [right[f"random {i}"] for i in range(DRAWS)]),
     )
 
 
@@ -220,6 +219,14 @@ def _probe(x: Tensor, labels: Tensor, asked: Tensor, classes: int) -> Tensor:
 def _reading(right: Tensor) -> Reading:
     folds = right.double().mean(1)
     return Reading(float(folds.mean()), float(folds.std()))
+
+
+def _rank(own: Tensor, drawn: Sequence[Tensor]) -> float:
+    """Share of all, itself among them, of which no more images are right than of one's own.
+
+    Images are counted: means over folds of equally many differ in their last bit.
+    """
+    return (1 + sum(int(right.sum()) <= int(own.sum()) for right in drawn)) / (1 + len(drawn))
 
 
 def _sign_test(more: Tensor, less: Tensor) -> float:

@@ -150,7 +150,7 @@ def test_a_missing_package_is_named_with_what_brings_it(
 ) -> None:
     program = f"import sys\nsys.modules[{package!r}] = None\nfrom app.cli import main\nmain()"
     command = [sys.executable, "-c", program, *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert f"pip install 'pnc-zoo[{extra}]'" in done.stderr

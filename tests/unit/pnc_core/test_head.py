@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -183,6 +185,19 @@ def _noise(count: int, seed: int) -> HeadInputs:
     logits = torch.nn.functional.one_hot(labels, OLD + NEW).float() * 6
     logits[labels < OLD, OLD], logits[labels >= OLD, 0] = 6, 6
     return HeadInputs(logits[:, :OLD], logits[:, OLD:], torch.randn(count, 60, generator=generator), labels)
+
+
+@pytest.mark.parametrize("count", [5, 10, 130, 255])
+def test_no_held_out_image_is_on_the_bar_of_a_shutter(count: int) -> None:
+    """A job of a few images holds one new image out: a bar on it would be decided by the processor's rounding."""
+    train, held = _inputs(300), _inputs(count, seed=1)
+    strict = shut(choose_head([HeadChoice("router", 1, train, held)]), train, held, seen=FEATURES)
+    new = held.features[held.labels >= OLD].double()
+    weight = strict.head.shutter_weight.double()
+    verdict = new @ weight + strict.head.shutter_bias.double()
+    rounding = FEATURES * torch.finfo().eps * float((new.abs() @ weight.abs()).max())
+    assert float(verdict.abs().min()) > 5 * rounding
+    assert int((verdict < 0).sum()) <= math.ceil(0.02 * len(new))
 
 
 def test_not_worse_allows_one_standard_error() -> None:

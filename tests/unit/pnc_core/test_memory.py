@@ -12,7 +12,7 @@ from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import ConfigError
 from pnc_core.evaluation import evaluate
 from pnc_core.head import HeadInputs, head_logits
-from pnc_core.memory import _expected, _Moments, remembered_moments, without_old_images
+from pnc_core.memory import _expected, _Moments, _verdict, remembered_moments, without_old_images
 from pnc_core.positions import trace
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
@@ -81,6 +81,17 @@ def test_by_the_logits_alone_as_many_new_images_are_given_up_as_have_an_old_clas
         shifted = replace(rows, old=rows.old + shift)
         logits = head_logits(without_old_images(job, shifted, shifted).head, shifted)
         assert int((logits.argmax(1) < 2).sum()) == 12
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 101])
+def test_no_held_out_image_is_on_the_threshold_between_old_and_new(count: int) -> None:
+    """At least 3 % and at most 30 % are given up: of 11 or 101 images that is a whole number of them."""
+    generator = torch.Generator().manual_seed(count)
+    for surer in (0.0, 9.0):  # the target of no image, or of every one
+        rows = _rows([surer] * count, (1 + 3 * torch.rand(count, generator=generator)).tolist())
+        job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
+        head = without_old_images(job, rows, rows).head
+        assert float(_verdict(head, rows).abs().min()) > 4e-5
 
 
 def test_a_router_without_old_images_finds_the_middle(pair: Pair) -> None:

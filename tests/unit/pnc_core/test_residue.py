@@ -7,7 +7,7 @@ from pnc_core.bundle import Bundle
 from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
 from pnc_core.identity import fingerprint
-from pnc_core.residue import FOLDS, Residue, _recognised, _sign_test, residue
+from pnc_core.residue import FOLDS, Residue, _rank, _recognised, _sign_test, residue
 from tests.unit.pnc_core.conftest import Pair
 
 
@@ -36,6 +36,15 @@ def test_the_null_distribution_is_of_several_draws(found: Residue) -> None:
     assert found.random.spread > 0
     assert 1 / 20 <= found.p_random <= 1
     assert 0 <= found.p_added <= 1
+
+
+def test_draws_with_as_many_right_images_are_ties_in_whatever_order_the_folds_are() -> None:
+    counts = ([1, 3, 0, 0, 3], [3, 0, 3, 1, 0], [0, 3, 1, 3, 0], [3, 3, 1, 0, 0])
+    answers = [torch.arange(3)[None, :] < torch.tensor(row)[:, None] for row in counts]
+    assert len({float(right.double().mean(1).mean()) for right in answers}) > 1  # which is why images are counted
+    for own in answers:
+        assert _rank(own, answers) == 1
+    assert _rank(torch.zeros(5, 3), answers) == 1 / 5
 
 
 def test_networks_are_left_alone_and_equal_seeds_answer_alike(

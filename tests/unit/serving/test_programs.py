@@ -114,15 +114,20 @@ def test_a_shutter_still_decides_image_by_image(here: World) -> None:
     with torch.inference_mode():
         seen = trunk.read(trunk.prepare(images), (reader,)).pooled[head.grid]
     weights = torch.randn(seen.shape[1], generator=torch.Generator().manual_seed(3))
-    shutter = {"head.shutter_weight": weights, "head.shutter_bias": -(seen @ weights).median()}
+    verdict = seen @ weights
+    bar = verdict.median()
+    # The copy's taps differ by this much at most, so that an image nearer to the bar may be decided either way.
+    clear = (verdict - bar).abs() > TOLERANCE[torch.float32] * float(seen.abs().max() * weights.abs().sum())
+    shutter = {"head.shutter_weight": weights, "head.shutter_bias": -bar}
     strict = replace(
         bundle,
         manifest=replace(bundle.manifest, head=replace(head, strict=True)),
         tensors={**bundle.tensors, **shutter},
     )
     program = _program(here, Mode(), (strict,))
-    found, wanted = _answer(program, images)[:, -1], _wanted(program, here, images)[:, -1]
-    assert 0 < int((wanted == SHUT).sum()) < len(images)
+    found, wanted = _answer(program, images)[clear, -1], _wanted(program, here, images)[clear, -1]
+    opened = int((wanted != SHUT).sum())
+    assert min(opened, len(wanted) - opened) > 15
     assert torch.equal(found == SHUT, wanted == SHUT)
     assert torch.allclose(found, wanted, atol=1e-4)
 
