@@ -101,7 +101,9 @@ def _with_labels(batch: Batch, wanted: list[int]) -> tuple[Rows, Rows]:
 
 def _integers(column: "pa.Array[Any] | None") -> Rows:
     """-1 where there is none."""
-    return np.asarray(pc.fill_null(pc.cast(column, pa.int64(), safe=False), -1))
+    assert column is not None  # the batch was read with this column
+    cast: Any = pc.cast(column, pa.int64(), safe=False)
+    return np.asarray(pc.fill_null(cast, -1))
 
 
 def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], most: int) -> None:

@@ -90,7 +90,8 @@ async def _messages(watch: Watch, follower: Follower, zoo: Zoo, seq: int) -> Asy
     while not follower.is_over:
         follower.news.clear()
         try:
-            news, end = watch.recent(follower.job, seq) or await STREAMS.run(_read, zoo, follower.job, seq)
+            found = watch.recent(follower.job, seq)
+            news, end = found if found is not None else await STREAMS.run(_read, zoo, follower.job, seq)
         except (Unauthenticated, NotFound):  # the key was revoked, or the job purged: whoever asks again hears so
             return
         if news:

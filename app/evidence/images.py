@@ -71,6 +71,8 @@ def _parquet(path: Path) -> Iterator[Row]:
                 labels = batch.labels.to_pylist() if batch.labels is not None else None
                 for number, index in enumerate(batch.indices.to_pylist() if batch.indices is not None else ()):
                     raw = batch.values[index].as_py() if batch.values is not None and index is not None else None
-                    yield names[labels[number]] if labels else None, f"{path}: row {batch.first + number}", raw or b""
+                    label = labels[number] if labels else None
+                    name = names[label] if label is not None else None
+                    yield name, f"{path}: row {batch.first + number}", raw or b""
         except (ZooError, Unreadable) as error:
             raise DataError(f"{path}: {error}") from None

@@ -204,5 +204,6 @@ def _count(table: ImageTable, names: tuple[str, ...], most_bytes: int | None) ->
 
 def _tally(labels: "pa.Array[Any] | None") -> Iterator[tuple[int | None, int]]:
     """Each label and how often it occurs, counted without an object a row."""
+    assert labels is not None  # the batch was read with its labels
     tally = pc.value_counts(labels)
     yield from zip(tally.field("values").to_pylist(), tally.field("counts").to_pylist(), strict=True)
