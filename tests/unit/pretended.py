@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils.flop_counter import _FlopCounterMode
 
 CUDA, CPU, META = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 aten = torch.ops.aten
@@ -298,7 +299,7 @@ def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 @contextmanager
 def cuda() -> Iterator[None]:
     """Let this thread put tensors on a GPU that is pretended; what is there stays there afterwards."""
-    with _Calls(), _autocast_for_cuda():
+    with _Calls(), _autocast_for_cuda(), _counted():
         yield
 
 
@@ -317,6 +318,23 @@ def _autocast_for_cuda() -> Iterator[None]:
             yield
         finally:
             common.amp_definitely_not_available, torch.cuda.is_bf16_supported = before
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Torch's counter of operations takes some of them apart, and makes tensors on the GPU for it."""
+    before = _FlopCounterMode.__torch_dispatch__
+
+    def counted(self: _FlopCounterMode, *given: Any) -> Any:
+        with _Calls():
+            return before(self, *given)
+
+    with _PATCHING:
+        _FlopCounterMode.__torch_dispatch__ = counted
+        try:
+            yield
+        finally:
+            _FlopCounterMode.__torch_dispatch__ = before
 
 
 _PATCHING = threading.RLock()
