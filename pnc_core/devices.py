@@ -45,7 +45,7 @@ def has_bfloat16(device: torch.device | str) -> bool:
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
     ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.6 to 2.10 have another way
