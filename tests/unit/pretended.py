@@ -10,7 +10,7 @@ operand CUDA allows a number without dimensions, the indices of `x[indices]`, an
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -322,12 +322,12 @@ def _autocast_for_cuda() -> Iterator[None]:
 
 @contextmanager
 def _counted() -> Iterator[None]:
-    """Torch's counter of operations takes some of them apart, and makes tensors on the GPU for it."""
+    """Torch's counter of operations takes a resize apart, and makes tensors on the GPU for it."""
     before = _FlopCounterMode.__torch_dispatch__
 
-    def counted(self: _FlopCounterMode, *given: Any) -> Any:
-        with _Calls():
-            return before(self, *given)
+    def counted(self: _FlopCounterMode, func: Any, *given: Any) -> Any:
+        with _Calls() if str(func).startswith("aten.upsample_nearest") else nullcontext():
+            return before(self, func, *given)
 
     with _PATCHING:
         _FlopCounterMode.__torch_dispatch__ = counted
