@@ -25,7 +25,8 @@ CODE = {
     "": ("app.cli", "app.client"),
     "core": ("pnc_core", "app.local"),
     "server": (
-        *("app.api", "app.asgi", "app.cleaning", "app.main", "app.serving", "app.up", "app.web", "app.zoo"),
+        *("app.api", "app.asgi", "app.cleaning", "app.main", "app.pulse", "app.serving", "app.threads"),
+        *("app.up", "app.web", "app.zoo"),
         *("app.client.parquet", "app.local.cloning", "migrations", "workers"),
     ),
     "cluster": (
@@ -38,7 +39,7 @@ CODE = {
     ),
     "plots": ("app.plots",),
     "server,plots": ("app.evidence", "app.trials"),
-    "demo": ("app.demo", "app.gallery", "app.cards"),
+    "demo": ("app.demo", "app.gallery", "app.cards", "app.promises"),
     "onnx": ("pnc_core.export",),
     "otel": ("app.zoo.tracing",),
 }

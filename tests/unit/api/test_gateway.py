@@ -82,7 +82,7 @@ def test_pages_hear_503_as_well(error: Exception) -> None:
     async def ask() -> tuple[int, bytes]:
         gateway = Gateway(Settings(serving_url="http://serving"), transport)
         try:
-            return await gateway.fetch("GET", "/v1/anything")
+            return await gateway.fetch("GET", "v1", "anything")
         finally:
             await gateway.close()
 

@@ -40,7 +40,7 @@ class Process:
 
     def __init__(self, here: World) -> None:
         self.zoo: Zoo = open_zoo(here.zoo.settings)
-        self.registry = Registry(self.zoo, Engine(Limits(8, 0.001, 8, ())), Mode(False, torch.float32, False, "cpu"))
+        self.registry = Registry(self.zoo, Engine(Limits(8, 0.001, 8)), Mode(False, torch.float32, False, "cpu"))
 
     def follow(self) -> None:
         """One round of what its thread does."""
