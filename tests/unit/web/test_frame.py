@@ -145,6 +145,9 @@ def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: byte
 
 def test_a_description_in_another_encoding_is_told(zoo: Zoo) -> None:
     class Dropped:
+        def size(self) -> int:
+            return 40
+
         async def read(self) -> bytes:
             return '{"classes": ["ä"]}'.encode("utf-16")
 
