@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from app.zoo import db, garbage, retention
-from app.zoo.errors import Misconfigured
-from app.zoo.garbage import Garbage
-from app.zoo.retention import Due
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.db import engine
+from app.errors import Misconfigured
+from app.lifecycle import garbage, retention
+from app.lifecycle.garbage import Garbage
+from app.lifecycle.retention import Due
+from app.settings import Settings
+from app.zoo import open_zoo
 
 
 def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: Console) -> None:
@@ -28,7 +29,7 @@ def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: 
     """
     zoo = open_zoo(settings)
     try:
-        problem = db.outdated(zoo.database)
+        problem = engine.outdated(zoo.database)
         if problem is not None:
             raise Misconfigured(f"PNC_DATABASE_URL: {problem}")
         due = retention.find(zoo)

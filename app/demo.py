@@ -23,17 +23,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 from torch.nn import functional as F
 
-from app.client import Client, Dataset, Event, Job, Prediction
-from app.client.parquet import write_parquet
+from app.process import processors
 from app.promises import broken, compare, figures_of, table
+from app.settings import Settings
 from app.up import running
-from app.zoo import processors
-from app.zoo.settings import Settings
+from pnc_client import Client, Dataset, Event, Job, Prediction
+from pnc_client.parquet import write_parquet
+from pnc_core.analysis.evaluation import judge
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.data import ImageSet, augment, batches, preprocess
-from pnc_core.evaluation import judge
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
+from pnc_core.images import ImageSet, augment, batches, preprocess
 
 DIGITS = tuple(str(i) for i in range(10))
 LOW, HIGH, CLONED = DIGITS[:5], DIGITS[5:], ("7", "8", "9")

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from rich.console import Console
 
-from app.client import Client, Dataset, Job
-from app.client.parquet import write_parquet
 from app.demo import DIGITS, HIGH, LOW, Network, handwritten, png, png_rows, progress_on, trained
+from pnc_client import Client, Dataset, Job
+from pnc_client.parquet import write_parquet
 from pnc_core.config import CloneConfig
-from pnc_core.data import ImageSet
+from pnc_core.images import ImageSet
 
 LICENCE = "Apache-2.0"
 EVEN = DIGITS[::2]
@@ -33,7 +33,7 @@ class NotEmpty(Exception):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Exhibit:
     """A network of the gallery."""
 
     name: str
@@ -61,7 +61,7 @@ _FIRST = {
     "digits-high": (HIGH, "Handwritten digits 5 to 9, the source of the first module"),
     "digits-even": (EVEN, "Even handwritten digits; shares classes with both others"),
 }
-PIECES = tuple(Piece(name, classes, _CARD.format(first=first)) for name, (classes, first) in _FIRST.items())
+EXHIBITS = tuple(Exhibit(name, classes, _CARD.format(first=first)) for name, (classes, first) in _FIRST.items())
 
 
 def fill(
@@ -91,23 +91,26 @@ def fill(
     torch.set_num_threads(1)  # networks this small only wait for each other on several
     with progress_on(console, quiet=quiet) as progress:
         networks = [
-            trained(learned.only(piece.classes), generator, progress, f"training {piece.name}") for piece in PIECES
+            trained(learned.only(exhibit.classes), generator, progress, f"training {exhibit.name}")
+            for exhibit in EXHIBITS
         ]
     with tempfile.TemporaryDirectory(prefix="pnc-gallery-") as folder:
-        for piece, network in zip(PIECES, networks, strict=True):
-            _register(client, piece, network, Path(folder))
+        for exhibit, network in zip(EXHIBITS, networks, strict=True):
+            _register(client, exhibit, network, Path(folder))
         dataset = _images(client, given, Path(folder))
     job = client.jobs.create("digits-low", "digits-high", dataset.id, CloneConfig(classes=CLONED, seed=seed, epochs=20))
     job = _watched(job, console, quiet=quiet)
     return _served(client, job, dataset, tried)
 
 
-def _register(client: Client, piece: Piece, network: Network, folder: Path) -> None:
-    path = folder / f"{piece.name}.safetensors"
+def _register(client: Client, exhibit: Exhibit, network: Network, folder: Path) -> None:
+    path = folder / f"{exhibit.name}.safetensors"
     safetensors.torch.save_file(network[0].state_dict(), path)
     path.with_suffix(".json").write_text(json.dumps(asdict(network[1])))
-    version = client.models.push(piece.name, network[1], path, licence=LICENCE, description=piece.description).wait()
-    client.models.set_alias(piece.name, "production", version.number)
+    version = client.models.push(
+        exhibit.name, network[1], path, licence=LICENCE, description=exhibit.description
+    ).wait()
+    client.models.set_alias(exhibit.name, "production", version.number)
 
 
 def _images(client: Client, images: ImageSet, folder: Path) -> Dataset:
@@ -127,7 +130,7 @@ def _served(client: Client, job: Job, dataset: Dataset, tried: ImageSet) -> dict
     deployment = client.deployments.create(DEPLOYMENT, "digits-low").attach(module).wait()
     seen = deployment.predict(png(tried.only(["7"]).images[0]))
     return {
-        "models": [piece.name for piece in PIECES],
+        "models": [exhibit.name for exhibit in EXHIBITS],
         "dataset": dataset.id,
         "job": job.id,
         "module": module.id,

@@ -13,35 +13,32 @@ from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
 
-from app.api import (
-    datasets,
-    deployments,
-    describing,
-    health,
-    inference,
-    jobs,
-    keys,
-    metrics,
-    models,
-    modules,
-    purges,
-    signatures,
-    streams,
-    uploads,
-    webhooks,
-)
-from app.api.admission import Admission
-from app.api.gateway import Gateway
+from app.access import routes as keys
+from app.access.auth import Admission
+from app.api import describing, health, metrics
+from app.api.documented import documented
+from app.api.examples import add_examples
 from app.api.guard import Guard
 from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install
 from app.api.scopes import PUBLIC, check_routes, scopes
-from app.api.wire.examples import add_examples
-from app.api.wire.problems import ProblemDocument, documented
-from app.zoo import tracing
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.datasets import routes as datasets
+from app.deployments import inference
+from app.deployments import routes as deployments
+from app.deployments.gateway import Gateway
+from app.jobs import routes as jobs
+from app.jobs import streams
+from app.lifecycle import routes as purges
+from app.models import routes as models
+from app.modules import routes as modules
+from app.modules import signature_routes
+from app.process import tracing
+from app.settings import Settings
+from app.store import routes as uploads
+from app.webhooks import routes as webhooks
+from app.zoo import open_zoo
+from pnc_client.schemas.problems import ProblemDocument
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -80,7 +77,7 @@ _ROUTERS = (
     purges,
     deployments,
     keys,
-    signatures,
+    signature_routes,
     inference,
     webhooks,
     health,
@@ -154,10 +151,10 @@ def _is_untraced(scope: MutableMapping[str, Any]) -> bool:
 
 def _add_pages(app: FastAPI) -> None:
     """The web pages, behind all routes of the API."""
-    from app.web.desk import Desk
-    from app.web.door import Pages
+    from app.web.mount import Pages
+    from app.web.page_context import PageContext
 
-    app.state.pages = Pages(Desk(app.state.zoo, app.state.gateway), app.state.admission)
+    app.state.pages = Pages(PageContext(app.state.zoo, app.state.gateway), app.state.admission)
     app.router.routes.append(app.state.pages)
 
 

@@ -13,11 +13,11 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from pnc_core.composed import attach, detach
+from pnc_core.analysis.evaluation import Evaluation, direct_ensembles, evaluate, predict
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet
-from pnc_core.evaluation import Evaluation, direct_ensembles, evaluate, predict
 from pnc_core.identity import fingerprint
+from pnc_core.images import ImageSet
+from pnc_core.module.composed import attach, detach
 
 LEAST_AVERAGE, LEAST_LOCALITY = 0.75, 0.75
 LEAST_GAIN = 0.03

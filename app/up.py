@@ -22,16 +22,16 @@ from pathlib import Path
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.admission import check_exposure
-from app.pulse import Pulse
-from app.zoo import leaving, permissions, processors
-from app.zoo.children import python
-from app.zoo.db import migrate
-from app.zoo.errors import Misconfigured
-from app.zoo.lifeline import child_environment
-from app.zoo.secrets_at_rest import seal_all
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.access.auth import check_exposure
+from app.access.secrets_at_rest import seal_all
+from app.db.engine import migrate
+from app.errors import Misconfigured
+from app.process import permissions, processors, signals
+from app.process.children import python
+from app.process.lifeline import child_environment
+from app.process.pulse import Pulse
+from app.settings import Settings
+from app.zoo import open_zoo
 
 log = logging.getLogger(__name__)
 STARTUP_SECONDS = 60
@@ -113,7 +113,7 @@ class Wish:
 
     def listen(self) -> None:
         """Follow the signals of this process from now on."""
-        leaving.on_signals(self._end, self._hurry)
+        signals.on_signals(self._end, self._hurry)
 
     def _end(self) -> None:
         self.end = True

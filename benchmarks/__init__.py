@@ -1,5 +1,5 @@
 """What is measured and published. Threads share out the processors before torch is loaded, as in the service."""
 
-from app.zoo import processors
+from app.process import processors
 
 processors.begin()

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
-from pnc_core.cloning import clone
-from pnc_core.composed import attach, detach
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.data import ImageSet, preprocess
-from pnc_core.extract import Tail, extract, open_tail
 from pnc_core.files import written_whole
+from pnc_core.graph.architectures import architectures, build_network
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
-from pnc_core.networks import architectures, build_network
-from pnc_core.positions import trace
+from pnc_core.images import ImageSet, preprocess
+from pnc_core.method.clone import clone
+from pnc_core.module.composed import attach, detach
+from pnc_core.module.tail import Tail, extract, open_tail
 
 OLD, NEW = ("a", "b"), ("c", "d", "e")
 CLONED = ("e", "c")
@@ -93,13 +93,13 @@ def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
     source = _network(architecture, size, NEW, 0)
     traced = trace(*source)
     middle = traced.positions[len(traced.positions) // 2]
-    yield {"numbers": traced.numbers, "positions": len(traced.positions), "position": middle.name}
+    yield {"numbers": traced.parameter_count, "positions": len(traced.positions), "position": middle.name}
     yield {"prunable_with_streams": _prunable(open_tail(traced, middle.name, [0, 1], residual=True))}
     tail = open_tail(traced, middle.name, [NEW.index(c) for c in CLONED])
     yield {"groups": len(tail.groups), "prunable_share": _prunable(tail)}
     phi = torch.randn(4, *middle.shape, generator=torch.Generator().manual_seed(2))
     yield {"max_difference": masked_against_extracted(tail, phi)}
-    large = traced.numbers > COLLECTED
+    large = traced.parameter_count > COLLECTED
     del tail, traced
     if large:
         gc.collect()
@@ -146,7 +146,7 @@ def _vary(parameter: Tensor, generator: torch.Generator) -> None:
 
 
 def _prunable(tail: Tail) -> float:
-    return round(1 - tail.count({group.name: 1 for group in tail.groups}) / tail.numbers, 4)
+    return round(1 - tail.count({group.name: 1 for group in tail.groups}) / tail.parameter_count, 4)
 
 
 @torch.no_grad()

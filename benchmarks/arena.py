@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from benchmarks.data import Split
 from benchmarks.training import Recipe
 from benchmarks.zoo import Network, zoo_recipe
+from pnc_core.analysis.evaluation import judge, multiply_accumulates, predict
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet, augment, batches
-from pnc_core.evaluation import BATCH, judge, multiply_accumulates, predict
-from pnc_core.head import Head, HeadChoice, HeadInputs, choose_head, head_logits
-from pnc_core.insert import views_of
+from pnc_core.images import EVALUATION_BATCH, ImageSet, augment, batches
+from pnc_core.method.fit_head import HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.method.insert import views_of
+from pnc_core.module.head import Head
 
 VIEWS, HELD = 8, 0.25
 """How heads are fitted: views of every image at most (no fewer than cloning's own have), share held out."""
@@ -218,7 +219,7 @@ def _rows(arena: Arena, images: ImageSet, read: Read, views: int) -> list[HeadIn
     rows = []
     for view in range(views + 1):
         generator = arena.generator("view", view)
-        for index in batches(len(images), BATCH):
+        for index in batches(len(images), EVALUATION_BATCH):
             pixels = images.images[index]
             with torch.no_grad(), torch.autocast(arena.device, torch.bfloat16, enabled=fast):
                 old, own, features = read(arena.view(pixels, generator) if view else pixels)

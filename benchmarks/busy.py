@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.zoo import processors
+from app.process import processors
 
 CALLS = 3
 SPIN = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: sum(range(100_000))"
@@ -64,9 +64,9 @@ def prepare(folder: Path) -> None:
     """Train the demo's two networks and keep them, with the images, for all runs."""
     import safetensors.torch
 
-    from app.client.parquet import write_parquet
     from app.demo import DIGITS, png_rows
     from app.demo import prepare as demo_material
+    from pnc_client.parquet import write_parquet
 
     material = demo_material(0, console)
     write_parquet(folder / "images.parquet", png_rows(material.job), DIGITS)
@@ -132,9 +132,9 @@ def show(seconds: dict[tuple[str, int], list[float]], beside: int, limit: int) -
 
 def compare_threads(seconds: int) -> None:
     """The best time of a pass there and back with one thread and with two, from small networks to large ones."""
+    from pnc_core.analysis.evaluation import multiply_accumulates
     from pnc_core.config import NetworkSpec
-    from pnc_core.evaluation import multiply_accumulates
-    from pnc_core.networks import build_network
+    from pnc_core.graph.architectures import build_network
 
     table = Table(title="Best milliseconds of one batch, forward and back")
     for column in ("network", "batch", "million MACs", "1 thread", "2 threads", "gain"):

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.arena import Answer, Arena
-from pnc_core.cloning import clone
-from pnc_core.composed import attach
+from pnc_core.analysis.evaluation import multiply_accumulates, predict
 from pnc_core.config import CloneConfig, Position
-from pnc_core.data import ImageSet
-from pnc_core.evaluation import multiply_accumulates, predict
-from pnc_core.positions import trace
+from pnc_core.graph.positions import trace
+from pnc_core.images import ImageSet
+from pnc_core.method.clone import clone
+from pnc_core.module.composed import attach
 
 BUDGET: dict[str, Any] = {"keep": 0.48, "max_size": 0.6, "tap_grid": 1, "shortlist": 1, "screen_images": 500}
 """Module, adapters and head together: at most 0.6 of the source. Chosen on the development split, as LEARNED is."""
@@ -76,7 +76,7 @@ def cloned(arena: Arena, method: str) -> Answer:
     return Answer(
         lambda: predict(composed, arena.target[1], arena.test.images),
         numbers=sizes.module + sizes.adapter + sizes.head,
-        # A shutter skips the module for many an image: what counts is the mean over what is asked.
+        # A locality gate skips the module for many an image: what counts is the mean over what is asked.
         macs=multiply_accumulates(composed, arena.target[1], arena.test.images[::COUNTED]),
         images_used=len(images),
     )

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-import pnc_core.search
+import pnc_core.method.search
 from app.plots import cost_curve, save
 from benchmarks.arena import Arena
 from benchmarks.cloning import config_of
@@ -26,7 +26,7 @@ from benchmarks.machine import settled
 from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.zoo import train_or_load, zoo_recipe
-from pnc_core.cloning import clone
+from pnc_core.method.clone import clone
 
 USUAL = {"positions": 32, "classes": 10, "images": 6000}
 SWEEPS = {"positions": (1, 4, 16, 32, 64), "classes": (2, 5, 10, 25, 50), "images": (1000, 2000, 4000, 8000, 16000)}
@@ -83,7 +83,7 @@ def measure(swept: str, sizes: dict[str, int], repeat: int, precision: str, data
     images = split.train.only((*split.target, *cloned))
     images = images.sample(min(sizes["images"], len(images)), torch.Generator().manual_seed(repeat))
     arena = Arena(replace(split, cloned=cloned), target, source, 1.0, seed=repeat, precision=precision)
-    pnc_core.search.MAX_CANDIDATES = sizes["positions"]
+    pnc_core.method.search.MAX_CANDIDATES = sizes["positions"]
     config, trials = config_of(arena, "pnc_fast"), []
     _forget_peak()
     started, held = time.process_time(), _megabytes()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet
+from pnc_core.images import ImageSet
 from pnc_core.vision import torchvision_datasets
 
 DEVELOPMENT_SEED = 1000

@@ -27,10 +27,10 @@ from rich.table import Table
 
 from app import demo
 from app.promises import broken, compare, figures_of
-from pnc_core.cloning import clone
-from pnc_core.composed import attach, detach
-from pnc_core.evaluation import evaluate, predict
+from pnc_core.analysis.evaluation import evaluate, predict
 from pnc_core.identity import fingerprint
+from pnc_core.method.clone import clone
+from pnc_core.module.composed import attach, detach
 
 SETTINGS: dict[str, dict[str, str]] = {
     "unset": {},

@@ -30,14 +30,16 @@ import safetensors.torch
 import torch
 import typer
 
-from app.zoo import deployments, models, validation
-from app.zoo.db import migrate
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.db.engine import migrate
+from app.deployments import service as deployments
+from app.models import service as models
+from app.models import validation
+from app.settings import Settings
+from app.zoo import open_zoo
 from benchmarks.served import _uploaded
 from pnc_core.config import NetworkSpec
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
 
 NAME, IMAGE = "target", (3, 32, 32)
 MOST = 4096

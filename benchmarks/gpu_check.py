@@ -19,19 +19,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone
-from pnc_core.composed import attach, detach
+from pnc_core.analysis.evaluation import predict
+from pnc_core.analysis.residue import residue
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.data import ImageSet
 from pnc_core.devices import device_of, has_bfloat16
 from pnc_core.errors import ConfigError
-from pnc_core.evaluation import predict
-from pnc_core.export import to_program
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
-from pnc_core.rebalancing import rebalance
-from pnc_core.residue import residue
+from pnc_core.images import ImageSet
+from pnc_core.method.balance import rebalance
+from pnc_core.method.clone import clone
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import attach, detach
+from pnc_core.module.export import to_program
 
 ARCHITECTURES = (
     "torchvision/resnet18",

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import torch
 
-from app.zoo.leases import Lease
-from app.zoo.zoo import Zoo
-from pnc_core.bundle import Bundle
+from app.db.leases import Lease
+from app.zoo import Zoo
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
-from workers import nursery, runner
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from workers import runner, runner_pool
 
 SECONDS = "PNC_PRETEND_SECONDS"
 _SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
@@ -47,7 +47,7 @@ def _manifest() -> Manifest:
 runner.KINDS["job"] = pretended  # children are forked from a process that has imported this module
 
 if __name__ == "__main__":
-    nursery.preload("benchmarks.pretending")
+    runner_pool.preload("benchmarks.pretending")
     from workers.main import run
 
     run()

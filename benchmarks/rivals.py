@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from benchmarks.arena import Answer, Arena, answer_of, fitted_head, numbers
 from benchmarks.training import Loss, Recipe, classifier, cross_entropy, distillation, fisher, fit, widened, wider
 from benchmarks.zipit import zipit_partial
-from pnc_core.data import ImageSet, preprocess
-from pnc_core.evaluation import multiply_accumulates, predict
-from pnc_core.head import pool_taps
-from pnc_core.networks import build_network
-from pnc_core.positions import PositionInfo, trace
-from pnc_core.reading import Reader, cut
+from pnc_core.analysis.evaluation import multiply_accumulates, predict
+from pnc_core.graph.architectures import build_network
+from pnc_core.graph.features import Reader, cut
+from pnc_core.graph.positions import PositionInfo, trace
+from pnc_core.images import ImageSet, preprocess
+from pnc_core.module.head import pool_taps
 
 # Nothing is learnt, or only a head on frozen networks.
 

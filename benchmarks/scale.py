@@ -21,11 +21,15 @@ from rich.progress import Progress, track
 from rich.table import Table
 from sqlalchemy import event, func, insert, select, text
 
+from app.datasets.tables import DatasetRow
+from app.db import engine
+from app.jobs import runs
+from app.jobs.tables import EventRow, JobRow, TrialRow
 from app.main import create_app
-from app.zoo import db, runs
-from app.zoo.settings import Settings
-from app.zoo.tables import BundleRow, DatasetRow, EventRow, JobRow, ModelRow, ModuleRow, TrialRow, VersionRow
-from app.zoo.zoo import Zoo, open_zoo
+from app.models.tables import ModelRow, VersionRow
+from app.modules.tables import BundleRow, ModuleRow
+from app.settings import Settings
+from app.zoo import Zoo, open_zoo
 
 CHUNK = 5000
 SPEC = {"architecture": "cnn", "classes": ["a", "b"], "input_size": [1, 8, 8], "mean": [0.0], "std": [1.0]}
@@ -46,7 +50,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(data_dir=out / "data")
     zoo = open_zoo(settings)
-    db.migrate(zoo.database)
+    engine.migrate(zoo.database)
     with zoo.database.read() as session:
         if session.scalar(select(func.count(ModelRow.id))):
             raise SystemExit("expected an empty database, got one with models; give another PNC_DATABASE_URL or --out")

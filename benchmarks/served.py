@@ -10,19 +10,25 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from app.zoo import datasets, deployments, jobs, models, runs, uploads, validation
-from app.zoo.db import migrate
-from app.zoo.jobs import JobRequest
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo, open_zoo
-from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone
-from pnc_core.composed import attach
+from app.datasets import service as datasets
+from app.db.engine import migrate
+from app.deployments import service as deployments
+from app.jobs import runs
+from app.jobs import service as jobs
+from app.jobs.service import JobRequest
+from app.models import service as models
+from app.models import validation
+from app.settings import Settings
+from app.store import uploads
+from app.zoo import Zoo, open_zoo
+from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.data import ImageSet
-from pnc_core.evaluation import multiply_accumulates
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
+from pnc_core.images import ImageSet
+from pnc_core.method.clone import clone
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import attach
 
 IMAGE = (3, 32, 32)
 NAME, SOURCES = "target", 3

@@ -26,9 +26,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from app.zoo import desired
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.deployments import desired
+from app.settings import Settings
+from app.zoo import open_zoo
 from benchmarks.load import Load, Request, run
 from benchmarks.paper import write_rows
 from benchmarks.report import markdown

@@ -28,14 +28,14 @@ from benchmarks.paper import earlier, write_rows
 from benchmarks.report import markdown
 from benchmarks.rivals import Memo, learn_lwf, learn_memo
 from benchmarks.zoo import Network, train_or_load, zoo_recipe
-from pnc_core.cloning import clone
-from pnc_core.composed import Composed, attach
-from pnc_core.data import batches, preprocess
-from pnc_core.evaluation import BATCH, predict
-from pnc_core.head import pool_taps
-from pnc_core.positions import PositionInfo, Traced, trace
-from pnc_core.reading import Reader
-from pnc_core.rebalancing import Answer, CommonHead, Rows, fit_balance, rebalance
+from pnc_core.analysis.evaluation import predict
+from pnc_core.graph.features import Reader
+from pnc_core.graph.positions import PositionInfo, Traced, trace
+from pnc_core.images import EVALUATION_BATCH, batches, preprocess
+from pnc_core.method.balance import Answer, CommonHead, Rows, fit_balance, rebalance
+from pnc_core.method.clone import clone
+from pnc_core.module.composed import Composed, attach
+from pnc_core.module.head import pool_taps
 
 SOURCES, CLASSES = 5, 10
 
@@ -203,7 +203,7 @@ def _said(traced: Traced, taps: tuple[PositionInfo, ...], pixels: Tensor) -> tup
     reader, axes = Reader(traced, [p.name for p in taps]), [p.axis for p in taps]
     logits, features = [], []
     with torch.no_grad():
-        for index in batches(len(pixels), BATCH):
+        for index in batches(len(pixels), EVALUATION_BATCH):
             said, seen = reader(preprocess(pixels[index], traced.spec))
             logits.append(said)
             features.append(pool_taps([seen[p.name] for p in taps], axes, 1) if taps else said[:, :0])

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.progress import track
 
 from app import demo
-from app.client import Client, Job
 from benchmarks.pretending import SECONDS
 from benchmarks.report import markdown
+from pnc_client import Client, Job
 from pnc_core.config import CloneConfig
 from tests.services.processes import Process
 from tests.stack import Stack, running

@@ -13,8 +13,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet, augment, batches, preprocess
 from pnc_core.files import written_whole
+from pnc_core.images import ImageSet, augment, batches, preprocess
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, preprocessed images, labels) -> loss."""

@@ -1,6 +1,6 @@
 """The engine alone, against another revision of it: throughput of short requests, and p99 beside long ones.
 
-    git show REVISION:app/serving/engine.py > before.py
+    git show REVISION:app/serving/engine/engine.py > before.py
     python -m benchmarks.turns before.py
 
 Both run in this process, in interleaved rounds, on the same network.
@@ -18,12 +18,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from app.serving import engine as ours
-from app.serving.programs import Mode, Program, Trunk, put_together
+from app.serving.engine import engine as ours
+from app.serving.engine.programs import Mode, Program, Trunk, put_together
 from benchmarks.fairness import IMAGE, MOST, late
-from pnc_core.composed import without_modules
 from pnc_core.config import NetworkSpec
-from pnc_core.networks import build_network
+from pnc_core.graph.architectures import build_network
+from pnc_core.module.composed import without_modules
 
 CONNECTIONS = 16
 

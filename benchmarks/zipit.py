@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from benchmarks.arena import Answer, Arena, fitted_head, numbers
 from benchmarks.training import recalibrate
-from pnc_core.data import preprocess
-from pnc_core.evaluation import multiply_accumulates
-from pnc_core.networks import BasicBlock, Chain, CifarResNet
+from pnc_core.analysis.evaluation import multiply_accumulates
+from pnc_core.graph.architectures import BasicBlock, Chain, CifarResNet
+from pnc_core.images import preprocess
 
 MERGED_SHARE, MATCHED_IMAGES, STATISTICS_IMAGES = 2 / 3, 500, 4000
 

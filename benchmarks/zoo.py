@@ -14,7 +14,7 @@ from benchmarks.data import Split
 from benchmarks.training import Recipe, fit
 from pnc_core.config import NetworkSpec
 from pnc_core.files import written_whole
-from pnc_core.networks import build_network
+from pnc_core.graph.architectures import build_network
 
 Network = tuple[nn.Module, NetworkSpec]
 

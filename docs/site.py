@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from app.main import create_app
-from app.zoo.settings import Settings
+from app.settings import Settings
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

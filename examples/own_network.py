@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from app.client.parquet import write_parquet
 from app.demo import DIGITS, handwritten, png_rows
+from pnc_client.parquet import write_parquet
 from pnc_core import ImageSet, NetworkSpec, build_network, preprocess
 
 torch.manual_seed(0)

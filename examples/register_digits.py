@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from app.client import Client
 from app.demo import DIGITS, HIGH, png, prepare, register
-from pnc_core.evaluation import predict
+from pnc_client import Client
+from pnc_core.analysis.evaluation import predict
 
 console = Console()
 url = os.environ.get("PNC_URL", "http://127.0.0.1:8000")

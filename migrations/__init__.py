@@ -1,1 +1,1 @@
-"""Database migrations; `app.zoo.db.migrate` or `alembic upgrade head` runs them."""
+"""Database migrations; `app.db.engine.migrate` or `alembic upgrade head` runs them."""

@@ -6,17 +6,14 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import JSON, Connection
 
-from app.zoo import (
-    access,  # noqa: F401 - its tables
-    permissions,
-)
-from app.zoo.clock import UtcDateTime
-from app.zoo.db import Database, writing_schema
-from app.zoo.settings import Settings
-from app.zoo.text import Text
-from app.zoo.webhook_rows import WebhookRow
+from app.db.clock import UtcDateTime
+from app.db.engine import Database, writing_schema
+from app.db.text import Text
+from app.process import permissions
+from app.settings import Settings
+from app.tables import Base
 
-_TABLES = WebhookRow.metadata  # of all tables: its module is the last to add some
+_TABLES = Base.metadata
 
 
 def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:

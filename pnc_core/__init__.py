@@ -11,44 +11,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pnc_core.bundle import Bundle, read_bundle
-    from pnc_core.cloning import clone
-    from pnc_core.composed import Composed, attach, detach
+    from pnc_core.analysis.curves import masking_curve, position_curve
+    from pnc_core.analysis.evaluation import evaluate
+    from pnc_core.analysis.evidence import verify_bundle
     from pnc_core.config import CloneConfig, NetworkSpec, Position
-    from pnc_core.curves import masking_curve, position_curve
-    from pnc_core.data import ImageSet, preprocess
-    from pnc_core.evaluation import evaluate
-    from pnc_core.evidence import verify_bundle
-    from pnc_core.export import to_onnx, to_program, to_pt2
+    from pnc_core.graph.architectures import architectures, build_network, load_network, load_weights
     from pnc_core.identity import fingerprint
-    from pnc_core.networks import architectures, build_network, load_network, load_weights
-    from pnc_core.rebalancing import rebalance
+    from pnc_core.images import ImageSet, preprocess
+    from pnc_core.method.balance import rebalance
+    from pnc_core.method.clone import clone
+    from pnc_core.module.bundle import Bundle, read_bundle
+    from pnc_core.module.composed import Composed, attach, detach
+    from pnc_core.module.export import to_onnx, to_program, to_pt2
 
 _HOME = {
-    "Bundle": "bundle",
+    "Bundle": "module.bundle",
     "CloneConfig": "config",
-    "Composed": "composed",
-    "ImageSet": "data",
+    "Composed": "module.composed",
+    "ImageSet": "images",
     "NetworkSpec": "config",
     "Position": "config",
-    "architectures": "networks",
-    "attach": "composed",
-    "build_network": "networks",
-    "clone": "cloning",
-    "detach": "composed",
-    "evaluate": "evaluation",
+    "architectures": "graph.architectures",
+    "attach": "module.composed",
+    "build_network": "graph.architectures",
+    "clone": "method.clone",
+    "detach": "module.composed",
+    "evaluate": "analysis.evaluation",
     "fingerprint": "identity",
-    "load_network": "networks",
-    "load_weights": "networks",
-    "masking_curve": "curves",
-    "position_curve": "curves",
-    "preprocess": "data",
-    "read_bundle": "bundle",
-    "rebalance": "rebalancing",
-    "to_onnx": "export",
-    "to_program": "export",
-    "to_pt2": "export",
-    "verify_bundle": "evidence",
+    "load_network": "graph.architectures",
+    "load_weights": "graph.architectures",
+    "masking_curve": "analysis.curves",
+    "position_curve": "analysis.curves",
+    "preprocess": "images",
+    "read_bundle": "module.bundle",
+    "rebalance": "method.balance",
+    "to_onnx": "module.export",
+    "to_program": "module.export",
+    "to_pt2": "module.export",
+    "verify_bundle": "analysis.evidence",
 }
 __all__ = [
     "Bundle",

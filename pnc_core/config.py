@@ -134,7 +134,7 @@ class CloneConfig:
             _check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
 
     @property
-    def mends(self) -> bool:
+    def reconstructs(self) -> bool:
         """Whether the layer of the logits gets an adapter in closed form: where nothing is learned, and where no head
         learns from old images what the module's logits lack.
         """
@@ -194,7 +194,7 @@ class NetworkSpec:
     __pydantic_config__: ClassVar = _STRICT
 
     architecture: str
-    """Name on the allow-list of `pnc_core.networks`, e.g. `resnet20` or `torchvision/resnet18`."""
+    """Name on the allow-list of `pnc_core.graph.architectures`, e.g. `resnet20` or `torchvision/resnet18`."""
     classes: tuple[str, ...]
     """Class names in the order of the logits."""
     input_size: tuple[int, int, int]

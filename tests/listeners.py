@@ -25,11 +25,12 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from app.zoo import events, jobs, runs
-from app.zoo.leases import Lease
-from app.zoo.zoo import Zoo
+from app.db.leases import Lease
+from app.jobs import events, runs
+from app.jobs import service as jobs
+from app.zoo import Zoo
 from tests.services.processes import free_port
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 PATHS = ("/healthz", "/v1/models")
 START_SECONDS = 90

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tests.services import S3, Postgres, Redis, Service
 from tests.services.processes import Process, free_port
-from workers.nursery import TITLE
+from workers.runner_pool import TITLE
 
 START_SECONDS = 180
 """A worker imports torch, for 8 s of a core; here it may have to share two cores with four workers at work."""

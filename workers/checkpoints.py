@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from app.zoo import holding, steps
-from app.zoo.leases import Lease
-from app.zoo.store import Stored, verified_file
-from app.zoo.zoo import Zoo
-from pnc_core.checkpoints import State, Work
+from app.db.leases import Lease
+from app.jobs import steps
+from app.store import object_locks
+from app.store.objects import Stored, verified_file
+from app.zoo import Zoo
 from pnc_core.errors import Cancelled
-from workers.patience import patient
+from pnc_core.method.checkpoints import State, Work
+from workers.retry import retrying
 
 POLL_SECONDS = 0.3
 
@@ -32,7 +33,7 @@ class StoredCheckpoints:
         self._kept_at = time.monotonic()
 
     def load(self, step: str) -> State | None:
-        """See `pnc_core.checkpoints.Checkpoints.load`."""
+        """See `pnc_core.method.checkpoints.Checkpoints.load`."""
         with self._zoo.database.read() as session:
             row = steps.find(session, self._job, [step]).get(step)
         if row is None or row.key is None or row.digest is None:
@@ -66,7 +67,7 @@ class StoredCheckpoints:
     def each(self, names: Sequence[str], work: Work) -> Iterable[State]:
         """See `Checkpoints.each`; with a broker, idle workers take their share."""
         missing = self._missing(names)
-        if self._lease is None or self._zoo.database.bell is None or len(missing) < 2:
+        if self._lease is None or self._zoo.database.notifier is None or len(missing) < 2:
             for name, state in zip(missing, work(missing) if missing else [], strict=True):
                 self.save(name, state)
         else:
@@ -74,19 +75,19 @@ class StoredCheckpoints:
         states = [self.load(name) for name in names]
         return [state for state in states if state is not None]
 
-    @patient
+    @retrying
     def _missing(self, names: Sequence[str]) -> list[str]:
         with self._zoo.database.read() as session:
             found = steps.find(session, self._job, names)
         return [name for name in names if name not in found or found[name].key is None]
 
-    @patient
+    @retrying
     def _keep(self, step: str, state: State) -> None:
         assert self._lease is not None
         stored = put_state(self._zoo, state)
         with self._zoo.database.write() as session:
             steps.keep(session, self._lease, step, stored)
-            holding.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
+            object_locks.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
         self._kept_at = time.monotonic()
 
     def _share(self, names: list[str], work: Work) -> None:
@@ -112,17 +113,17 @@ class StoredCheckpoints:
             else:
                 time.sleep(POLL_SECONDS)
 
-    @patient
+    @retrying
     def _offer_to_all(self, lease: Lease, names: list[str]) -> None:
         with self._zoo.database.write() as session:
             steps.share(session, lease, names)
 
-    @patient
+    @retrying
     def _take(self, lease: Lease) -> tuple[Lease, str] | None:
         with self._zoo.database.write() as session:
             return steps.claim_own(session, lease)
 
-    @patient
+    @retrying
     def finish(self, lease: Lease, state: State) -> None:
         """A shared step is worked out.
 
@@ -132,7 +133,7 @@ class StoredCheckpoints:
         stored = put_state(self._zoo, state)
         with self._zoo.database.write() as session:
             steps.finish(session, lease, stored)
-            holding.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
+            object_locks.put_again(session, self._zoo.store, stored.key, lambda: put_state(self._zoo, state))
 
 
 def put_state(zoo: Zoo, state: State) -> Stored:

@@ -9,15 +9,16 @@ import logging
 import os
 import threading
 
-from app.zoo import leaving, runs, tracing
-from app.zoo.lifeline import end_with_parent
-from app.zoo.logs import log_to_stderr
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
-from workers import nursery
-from workers.delivering import deliver_webhooks
+from app.jobs import runs
+from app.process import signals, tracing
+from app.process.lifeline import end_with_parent
+from app.process.logs import log_to_stderr
+from app.settings import Settings
+from app.zoo import open_zoo
+from workers import runner_pool
+from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, Supervisor
-from workers.sweeping import check_versions, repeat, sweep_now_and_then
+from workers.sweep import check_versions, repeat, sweep_now_and_then
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def main() -> None:
     log_to_stderr(settings, "worker")
     tracing.begin("worker")
     stop = threading.Event()
-    leaving.on_signals(stop.set, _hurry)
+    signals.on_signals(stop.set, _hurry)
     zoo = open_zoo(settings)
     try:
         work(Supervisor(zoo, stop))
@@ -63,8 +64,8 @@ def main() -> None:
 
 
 def _hurry() -> None:
-    nursery.kill_all()
-    os._exit(leaving.INTERRUPTED)
+    runner_pool.kill_all()
+    os._exit(signals.INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.zoo.errors import ZooError
-from app.zoo.models import Accuracy
-from app.zoo.tables import DatasetRow
-from app.zoo.zoo import Zoo
-from pnc_core.bundle import Bundle
-from pnc_core.composed import Composed, attach
+from app.datasets.tables import DatasetRow
+from app.errors import ZooError
+from app.models.service import Accuracy
+from app.zoo import Zoo
+from pnc_core.analysis.evaluation import direct_ensembles, multiply_accumulates, predict
+from pnc_core.analysis.evidence import module_logits, network_logits, similarity
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.data import ImageSet
 from pnc_core.errors import PncError
-from pnc_core.evaluation import direct_ensembles, multiply_accumulates, predict
-from pnc_core.evidence import module_logits, network_logits, similarity
-from pnc_core.job import prepare
-from pnc_core.lime import VARIANTS
-from pnc_core.positions import trace
+from pnc_core.graph.positions import trace
+from pnc_core.images import ImageSet
+from pnc_core.method.job import prepare
+from pnc_core.method.lime import VARIANTS
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import Composed, attach
 from workers.loading import load_images
 
 log = logging.getLogger(__name__)

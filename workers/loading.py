@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from app.zoo.images import decode_image
-from app.zoo.models import spec_of
-from app.zoo.parquet import Batch, ImageTable, Unreadable
-from app.zoo.store import verified_file
-from app.zoo.tables import DatasetRow, VersionRow
-from app.zoo.zoo import Zoo
+from app.datasets.images import decode_image
+from app.datasets.parquet import Batch, ImageTable, Unreadable
+from app.datasets.tables import DatasetRow
+from app.models.service import spec_of
+from app.models.tables import VersionRow
+from app.store.objects import verified_file
+from app.zoo import Zoo
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
-from pnc_core.networks import load_network
+from pnc_core.graph.architectures import load_network
+from pnc_core.images import ImageSet
 
 Rows = NDArray[np.int64]
 

@@ -14,18 +14,19 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from app.zoo import children, leaving, processors, tracing
-from app.zoo.bell import JOB_TASK, STEP_TASK, celery_app, queues_of
-from app.zoo.errors import Misconfigured
-from app.zoo.lifeline import end_with_parent
-from app.zoo.logs import log_to_stderr
-from app.zoo.secrets_at_rest import seal_where_ready
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
-from workers import nursery
-from workers.delivering import deliver_webhooks
+from app.access.secrets_at_rest import seal_where_ready
+from app.errors import Misconfigured
+from app.jobs.notifier import JOB_TASK, STEP_TASK, celery_app, queues_of
+from app.process import children, processors, tracing
+from app.process import signals as leaving
+from app.process.lifeline import end_with_parent
+from app.process.logs import log_to_stderr
+from app.settings import Settings
+from app.zoo import open_zoo
+from workers import runner_pool
+from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, STEP, Supervisor
-from workers.sweeping import check_versions, sweep_now_and_then
+from workers.sweep import check_versions, sweep_now_and_then
 
 log = logging.getLogger(__name__)
 settings = Settings()
@@ -102,7 +103,7 @@ app.steps["worker"].add(_Signals)
 
 
 def _hurry() -> None:
-    nursery.kill_all()
+    runner_pool.kill_all()
     os._exit(leaving.INTERRUPTED)
 
 

@@ -24,32 +24,37 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
-from app.zoo import holding, jobs, leaving, processors, rules, runs, steps, tracing, troubles, validation
-from app.zoo.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
-from app.zoo.leases import Lease
-from app.zoo.lifeline import end_with_parent
-from app.zoo.logs import log_to_stderr
-from app.zoo.models import Accuracy
-from app.zoo.settings import Settings
-from app.zoo.store import key_of, seen_through
-from app.zoo.tables import JobRow, StepRow, VersionRow
-from app.zoo.zoo import Zoo, open_zoo
-from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone, work_out
+from app.db.leases import Lease
+from app.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
+from app.jobs import rules, runs, steps
+from app.jobs import service as jobs
+from app.jobs.tables import JobRow, StepRow
+from app.models import validation
+from app.models.service import Accuracy
+from app.models.tables import VersionRow
+from app.process import processors, signals, tracing, troubles
+from app.process.lifeline import end_with_parent
+from app.process.logs import log_to_stderr
+from app.settings import Settings
+from app.store import object_locks
+from app.store.objects import key_of, seen_through
+from app.zoo import Zoo, open_zoo
+from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.data import ImageSet
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
-from pnc_core.evaluation import multiply_accumulates
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
-from pnc_core.job import Progress, Watch
-from pnc_core.manifest import Payload
-from pnc_core.positions import trace
+from pnc_core.images import ImageSet
+from pnc_core.method.clone import clone, work_out
+from pnc_core.method.job import Progress, Watch
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
-from workers import endings
+from workers import exit_codes
 from workers.checkpoints import StoredCheckpoints
 from workers.judging import judged, measured
 from workers.loading import load_images, load_version
-from workers.patience import UNREACHABLE, patient
+from workers.retry import UNREACHABLE, retrying
 
 torchvision_models()  # takes longer than all else that a child would have to import
 tracing.load()
@@ -190,7 +195,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None
         zoo: Where to.
         lease: Of the job.
         bundle: What it made.
-        found: What was found out besides, see `app.zoo.runs.succeed`.
+        found: What was found out besides, see `app.jobs.runs.succeed`.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
@@ -204,7 +209,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None
         _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, **(found or {})}, files)
 
 
-@patient
+@retrying
 def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
     with zoo.database.write() as session:
         if runs.heartbeat(session, lease) == "cancel":
@@ -213,14 +218,14 @@ def _put_all(zoo: Zoo, lease: Lease, files: list[tuple[Path, str]]) -> None:
         zoo.store.put(path, expected=digest)
 
 
-@patient
+@retrying
 def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any], files: list[tuple[Path, str]]) -> None:
     try:
         with zoo.database.write() as session:
             runs.succeed(session, lease, **module)
             for path, digest in files:
                 put = partial(zoo.store.put, path, expected=digest)
-                holding.put_again(session, zoo.store, key_of(digest), put)
+                object_locks.put_again(session, zoo.store, key_of(digest), put)
     except InvalidTransition as error:  # cancelled meanwhile
         log.info("not published: %s", error)
         with zoo.database.write() as session:
@@ -281,7 +286,7 @@ def main(kind: str, lease: Lease) -> None:
     end_with_parent()
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
-    leaving.leave_to_parent()
+    signals.leave_to_parent()
     settings = Settings()
     log_to_stderr(settings, "runner")
     tracing.begin("runner")  # only now: it starts a thread, which a fork would have left behind
@@ -320,10 +325,10 @@ def _exit_code(error: Exception) -> int | None:
     """What to tell the supervisor; None: nothing is known of this error."""
     # The kernel's refusal may come as any OSError: taken for a store that is away, it would be tried again for ever.
     if is_out_of_memory(error):
-        return endings.OUT_OF_MEMORY
+        return exit_codes.OUT_OF_MEMORY
     if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in str(error).lower():
-        return endings.NO_SPACE
-    return endings.UNREACHABLE if isinstance(error, UNREACHABLE) else None
+        return exit_codes.NO_SPACE
+    return exit_codes.UNREACHABLE if isinstance(error, UNREACHABLE) else None
 
 
 KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {

@@ -22,15 +22,16 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.zoo import attempts, runs, steps, validation
-from app.zoo.errors import LeaseLost, Misconfigured
-from app.zoo.leases import Lease
-from app.zoo.lifeline import child_environment
-from app.zoo.settings import Settings
-from app.zoo.tables import JobRow
-from app.zoo.troubles import Complaints
-from app.zoo.zoo import Zoo
-from workers import endings, nursery, tracks
+from app.db.leases import Lease
+from app.errors import LeaseLost, Misconfigured
+from app.jobs import attempts, runs, steps
+from app.jobs.tables import JobRow
+from app.models import validation
+from app.process.lifeline import child_environment
+from app.process.troubles import Complaints
+from app.settings import Settings
+from app.zoo import Zoo
+from workers import exit_codes, job_spans, runner_pool
 
 log = logging.getLogger(__name__)
 _complain = Complaints(log)
@@ -41,7 +42,7 @@ Word = Callable[[Session, Lease], None]
 """A last word about a leased row."""
 
 
-_OPENING = ("app.zoo.s3", "app.zoo.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+_OPENING = ("app.store.s3", "app.store.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 """What opening a cluster's zoo imports, where it is one: half a second of every child's processor time."""
 
 
@@ -101,8 +102,8 @@ class Supervisor:
         self.zoo, self.stop = zoo, stop
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        nursery.preload(*(module for module in _OPENING if module in sys.modules))
-        usable = nursery.open_nursery()
+        runner_pool.preload(*(module for module in _OPENING if module in sys.modules))
+        usable = runner_pool.open_runner_pool()
         self.device = device_of(zoo.settings, usable)
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
         # As many places as slots: a row that waits for one after it was taken would fall silent, and lose its lease.
@@ -159,26 +160,26 @@ class Supervisor:
 
     def see_through(self, kind: Kind, lease: Lease) -> bool:
         """Work on a row until it is ended or given back; False: it could not be worked on now."""
-        with tracks.attempt(self.zoo, lease) as variables:
+        with job_spans.attempt(self.zoo, lease) as variables:
             return self._see_through(kind, lease, variables)
 
     def _see_through(self, kind: Kind, lease: Lease, variables: dict[str, str]) -> bool:
         log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
-        killed = endings.killed_for_memory()
+        killed = exit_codes.killed_for_memory()
         with self._placed(kind, variables) as environment:
-            child = nursery.start(kind.name, lease, environment)
+            child = runner_pool.start(kind.name, lease, environment)
             try:
                 code = self._supervise(kind, lease, child)
             finally:
                 _kill(child)
-        if code in endings.PASSING:
-            self._say(partial(kind.postpone, reason=endings.PASSING[code]), lease)
+        if code in exit_codes.PASSING:
+            self._say(partial(kind.postpone, reason=exit_codes.PASSING[code]), lease)
             return False
         if code is not None:
-            full = endings.was_out_of_memory(code, killed)
+            full = exit_codes.was_out_of_memory(code, killed)
             outcome = attempts.OUT_OF_MEMORY if full else attempts.CRASHED
             # A child that has ended its row has given up the lease, and there is nothing to say.
-            reason, most = endings.reason(code, out_of_memory=full), self.zoo.settings.max_attempts
+            reason, most = exit_codes.reason(code, out_of_memory=full), self.zoo.settings.max_attempts
             self._say(partial(kind.crashed, reason=reason, code=outcome, most=most), lease)
         return True
 

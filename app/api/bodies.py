@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from app.threads import TEXTS
+from app.process.threads import TEXTS
 
 SMALL = 8 * 1024
 """Bytes that are read at once: to hand them to a thread would take longer."""

@@ -16,9 +16,9 @@ from starlette.websockets import WebSocket
 
 from app.api import paths
 from app.api.problems import respond
-from app.zoo.ids import new_id
-from app.zoo.settings import Settings
-from app.zoo.text import NUL
+from app.db.ids import new_id
+from app.db.text import NUL
+from app.settings import Settings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

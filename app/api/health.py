@@ -6,13 +6,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.api.documented import documented
 from app.api.problems import respond
 from app.api.readiness import Readiness
 from app.api.scopes import PUBLIC, ScopedRoute, needs
-from app.api.wire.problems import documented
-from app.zoo import db, troubles
-from app.zoo.store import key_of
-from app.zoo.zoo import Zoo
+from app.db import engine
+from app.process import troubles
+from app.store.objects import key_of
+from app.zoo import Zoo
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -48,7 +49,7 @@ def _not_ready(zoo: Zoo) -> str | None:
     """Why the zoo cannot be used; it runs on a thread of its own and may wait."""
     try:
         zoo.store.size(key_of("0" * 64))
-        return db.outdated(zoo.database) or zoo.writability.problem()
+        return engine.outdated(zoo.database) or zoo.writability.problem()
     except Exception as error:  # whatever it is, the answer is the same: not ready, and why
         return f"expected database and store to answer, got {troubles.reason(error) or type(error).__name__}"
 

@@ -11,13 +11,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from app.api.admission import OPERATOR
-from app.api.requests import ReadingAll
+from app.access.auth import OPERATOR
+from app.api import figures
+from app.api.figures import Figures
+from app.api.requests import ReadAllSession
 from app.api.scopes import ScopedRoute, needs
-from app.zoo import figures
-from app.zoo.figures import Figures
-from app.zoo.states import TRANSITIONS
-from app.zoo.webhook_rows import DELIVERY_STATES
+from app.jobs.states import TRANSITIONS
+from app.webhooks.tables import DELIVERY_STATES
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -57,7 +57,7 @@ class _Counted(Collector):
 
 @router.get("/metrics", include_in_schema=False)
 @needs(OPERATOR)
-def metrics(session: ReadingAll) -> Response:
+def metrics(session: ReadAllSession) -> Response:
     """Jobs, queues, attempts and trials for Prometheus; predictions are counted by the serving process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Counted(figures.count(session)))

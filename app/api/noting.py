@@ -2,9 +2,9 @@
 
 from starlette.requests import HTTPConnection
 
-from app.zoo import audit
-from app.zoo.keys import Caller
-from app.zoo.zoo import Zoo
+from app.access import audit
+from app.access.keys import Caller
+from app.zoo import Zoo
 
 FAILED = "internal_error"
 """What became of a request that an error of ours has ended."""

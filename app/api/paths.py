@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from starlette.types import Scope
 
-from app.zoo.errors import Invalid
+from app.errors import Invalid
 
 CODE = "invalid_path"
 _SUB_DELIMITERS = "!$&'()*+,;=:@"

@@ -16,11 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import errors
 from app.api.bodies import Unreadable
+from app.api.documented import MEDIA_TYPE
 from app.api.heads import is_answered
 from app.api.protocol import speaks
-from app.api.wire.problems import MEDIA_TYPE, Fault, ProblemDocument
-from app.zoo import errors, troubles
+from app.process import troubles
+from pnc_client.schemas.problems import Fault, ProblemDocument
 
 log = logging.getLogger(__name__)
 _complain = troubles.Complaints(log)

@@ -11,13 +11,13 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.api.gateway import Gateway
-from app.threads import READS, TEXTS
-from app.zoo import idempotency
-from app.zoo.errors import Invalid
-from app.zoo.keys import ANYBODY, Caller
-from app.zoo.pages import DEFAULT_LIMIT, MAX_LIMIT, Window
-from app.zoo.zoo import Zoo
+from app.access.keys import ANYBODY, Caller
+from app.db import idempotency
+from app.db.pages import DEFAULT_LIMIT, MAX_LIMIT, Window
+from app.deployments.gateway import Gateway
+from app.errors import Invalid
+from app.process.threads import READS, TEXTS
+from app.zoo import Zoo
 
 _GENERATION = re.compile(r'"?([0-9]{1,9})"?\Z')
 
@@ -50,23 +50,23 @@ OpenZoo = Annotated[Zoo, Depends(_zoo)]
 OpenGateway = Annotated[Gateway, Depends(_gateway)]
 
 
-async def _reading(zoo: OpenZoo) -> AsyncIterator[Session]:
+async def _read_session(zoo: OpenZoo) -> AsyncIterator[Session]:
     async with READS.limiter, contextmanager_in_threadpool(zoo.database.read()) as session:
         yield session
 
 
 # Writes open their session inside the route: a dependency would be closed on another
 # thread of the pool, which may be full of requests that wait for this one's lock.
-Reading = Annotated[Session, Depends(_reading)]
+ReadSession = Annotated[Session, Depends(_read_session)]
 
 
-async def _reading_all(request: Request) -> AsyncIterator[Session]:
+async def _read_all_session(request: Request) -> AsyncIterator[Session]:
     zoo: Zoo = request.app.state.zoo
     async with READS.limiter, contextmanager_in_threadpool(zoo.database.read()) as session:
         yield session
 
 
-ReadingAll = Annotated[Session, Depends(_reading_all)]
+ReadAllSession = Annotated[Session, Depends(_read_all_session)]
 """Of all workspaces: only for what needs the operator's scope."""
 
 

@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from app.api.admission import OPERATOR
+from app.access.auth import OPERATOR
+from app.access.keys import SCOPES, Caller
 from app.api.bodies import LargeBody
 from app.api.noting import FAILED, note
-from app.threads import CHANGES, on
-from app.zoo.errors import Forbidden, Misconfigured, ZooError
-from app.zoo.keys import SCOPES, Caller
+from app.errors import Forbidden, Misconfigured, ZooError
+from app.process.threads import CHANGES, on
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 PUBLIC = "public"

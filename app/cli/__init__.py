@@ -28,7 +28,7 @@ def main() -> None:
     """Entry point of the `pnc` command."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # Windows would write a pipe in a code page without most class names
-    from app.zoo import children, processors
+    from app.process import children, processors
 
     children.shield_children()
     processors.begin()

@@ -31,7 +31,7 @@ def login(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Keep a key for a service; it is asked for, or read from standard input."""
     screen = Screen(as_json)
     with failures(screen):
-        from app import client as package
+        import pnc_client as package
         from app.cli import credentials
         from pnc_core.errors import ConfigError
 
@@ -93,8 +93,8 @@ def create_key(
     if here:
         screen = Screen(as_json)
         with failures(screen), _database(screen, data_dir, workspace) as session:
-            from app.zoo import keys as zoo_keys
-            from app.zoo import workspaces as zoo_workspaces
+            from app.access import keys as zoo_keys
+            from app.access import workspaces as zoo_workspaces
 
             zoo_workspaces.own(session)
             lifetime = timedelta(days=days) if days else None
@@ -210,7 +210,7 @@ def create_workspace(
     screen = Screen(as_json)
     limits = {"max_bytes": max_bytes, "max_jobs": max_jobs, "requests_per_minute": requests}
     with failures(screen), _database(screen, data_dir) as session:
-        from app.zoo import workspaces as zoo_workspaces
+        from app.access import workspaces as zoo_workspaces
 
         zoo_workspaces.create(session, name, **limits)
     screen.show({"name": name, **limits}, lambda: record({"name": name, **limits}))
@@ -221,7 +221,7 @@ def list_workspaces(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """All workspaces of this machine's database."""
     screen = Screen(as_json)
     with failures(screen), _database(screen, data_dir) as session:
-        from app.zoo import workspaces as zoo_workspaces
+        from app.access import workspaces as zoo_workspaces
 
         columns = ("name", "max_bytes", "max_jobs", "requests_per_minute", "require_signature")
         found = [{c: getattr(row, c) for c in columns} for row in zoo_workspaces.list_workspaces(session)]
@@ -272,11 +272,11 @@ def _workspace(mine: Any) -> dict[str, object]:
 @contextmanager
 def _database(screen: Screen, data_dir: Path | None, workspace: str | None = None) -> "Iterator[Session]":
     """One writing transaction on this machine's database, migrated."""
+    from app.db.engine import Database
+    from app.db.isolation import confine
+    from app.errors import ZooError
+    from app.settings import Settings
     from app.up import UpError, prepare
-    from app.zoo.db import Database
-    from app.zoo.errors import ZooError
-    from app.zoo.isolation import confine
-    from app.zoo.settings import Settings
 
     try:
         given: dict[str, Any] = {"data_dir": data_dir.resolve()} if data_dir else {}

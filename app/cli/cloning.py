@@ -44,7 +44,7 @@ def clone(
         from app.local.cloning import Material, clone_files
         from app.local.marking import read_mark
         from app.local.specs import given_spec
-        from pnc_core.mark import PROVED, proof_in_bundle
+        from pnc_core.analysis.watermark import PROVED, proof_in_bundle
 
         specs = [
             given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))

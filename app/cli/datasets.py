@@ -11,7 +11,7 @@ from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, ta
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Dataset
+    from pnc_client import Dataset
 
 app = typer.Typer(name="datasets", help="Images that jobs work with.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)]

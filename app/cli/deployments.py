@@ -11,7 +11,7 @@ from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, w
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Deployment, Prediction
+    from pnc_client import Deployment, Prediction
 
 app = typer.Typer(name="deployments", help="Targets served under a name.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=naming.deployments)]

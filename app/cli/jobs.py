@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from app.client import Client, Event, Job, Verdict
+    from pnc_client import Client, Event, Job, Verdict
 
 app = typer.Typer(name="jobs", help="Cloning jobs.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a job.", autocompletion=naming.jobs)]

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cards import first_line
 from app.cli import naming, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+from app.models.card import first_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Model, Version
-    from app.client.purges import Purge
+    from pnc_client import Model, Version
+    from pnc_client.schemas.purges import Purge
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=naming.models)]

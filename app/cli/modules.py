@@ -11,7 +11,7 @@ from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, fa
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Module
+    from pnc_client import Module
 
 app = typer.Typer(name="modules", help="What was cloned, and its bundles.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
@@ -76,7 +76,7 @@ def verify(
         screen.fail(Exit.USAGE, "--trust: expected a public key beside --signature, got none; see `pnc keys trusted`")
     with failures(screen):
         from app.local.verifying import verify_file
-        from pnc_core.provenance import verify_bundle_file
+        from pnc_core.module.signing import verify_bundle_file
 
         # Who made the file is asked first: nothing else in it is worth reading otherwise.
         signed = verify_bundle_file(bundle, signature.read_text(encoding="utf-8"), trust or ()) if signature else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.cli.screen import DEFAULT_URL
 
 if TYPE_CHECKING:
-    from app.client import Client
+    from pnc_client import Client
 
 SECONDS = 1.0
 MOST = 200
@@ -47,7 +47,7 @@ def webhooks(incomplete: str) -> list[str]:
 
 def _matching(incomplete: str, names: "Callable[[Client], Iterator[str]]") -> list[str]:
     from app.cli import credentials
-    from app.client import Client, ClientError
+    from pnc_client import Client, ClientError
 
     try:
         url = os.environ.get("PNC_URL", DEFAULT_URL)

@@ -30,7 +30,7 @@ def parameters(classes: list[str], file: Path | None, settings: list[str] | None
     """
     from pnc_core.config import CloneConfig
     from pnc_core.errors import BundleError, ConfigError
-    from pnc_core.manifest import build
+    from pnc_core.module.manifest import build
 
     given = _read(file) if file else {}
     given |= dict(_setting(text) for text in settings or [])

@@ -10,7 +10,7 @@ from app.cli.screen import Exit, Screen, record, size
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client.purges import Purge
+    from pnc_client.schemas.purges import Purge
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what stands in the way.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; it cannot be taken back.")]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from app.client import Client
+    from pnc_client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _EXTRAS = {
@@ -135,7 +135,7 @@ def check_out(out: "Path", *read: "Path") -> None:
 @contextmanager
 def failures(screen: Screen) -> Iterator[None]:
     """Let the errors of the block end the command with their code and message."""
-    from app.client import ApiError, ClientError, ServiceUnreachable, VersionRejected
+    from pnc_client import ApiError, ClientError, ServiceUnreachable, VersionRejected
     from pnc_core.errors import ConfigError, PncError
 
     try:
@@ -164,7 +164,7 @@ def failures(screen: Screen) -> Iterator[None]:
 def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
     """A client of the service and a screen; errors of the block end the command."""
     from app.cli import credentials
-    from app.client import Client
+    from pnc_client import Client
 
     screen = Screen(as_json)
     with failures(screen), Client(url, key=credentials.find(url)) as client:

@@ -10,7 +10,7 @@ import typer
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record
 
 if TYPE_CHECKING:
-    from app.zoo.settings import Settings
+    from app.settings import Settings
 
 ApiHost = Annotated[str | None, typer.Option(help="Address to listen on; default: PNC_HOST, or else loopback.")]
 ApiPort = Annotated[
@@ -41,9 +41,9 @@ def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> 
 
 def api(host: ApiHost = None, port: ApiPort = None, data_dir: DataDir = None) -> None:
     """Run the API and the pages alone, until Ctrl-C; PNC_SERVING_URL says where predictions are answered."""
-    from app.asgi import run_alone
+    from app.access.secrets_at_rest import seal_where_ready
     from app.main import create_app
-    from app.zoo.secrets_at_rest import seal_where_ready
+    from app.process.server import run_alone
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
     try:
@@ -65,7 +65,7 @@ def serve(
     PNC_SERVING_URL, and name that host in PNC_ALLOWED_HOSTS here.
     """
     settings = _settings(host=host, data_dir=data_dir)
-    from app.asgi import run_alone
+    from app.process.server import run_alone
     from app.serving.main import create_serving_app
 
     try:
@@ -115,7 +115,7 @@ def gc(
 ) -> None:
     """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
     from app.cleaning import clean
-    from app.zoo.errors import ZooError
+    from app.errors import ZooError
 
     try:
         clean(_settings(data_dir=data_dir), hours * 3600, dry_run=dry_run, console=Screen().out)
@@ -171,7 +171,7 @@ def _settings_named() -> Iterator[None]:
 
 def _settings(*, data_dir: Path | None, **given: Any) -> "Settings":
     """The settings of the environment, with what was given on the command line."""
-    from app.zoo.settings import Settings
+    from app.settings import Settings
 
     given["data_dir"] = data_dir and data_dir.resolve()
     with _settings_named():

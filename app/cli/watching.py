@@ -10,12 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.screen import Screen, plain
-from app.trials import newest
+from pnc_client.trials import newest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Event, Job
+    from pnc_client import Event, Job
 
 Record = dict[str, Any]
 ROWS = 10

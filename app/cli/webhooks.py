@@ -8,7 +8,7 @@ from app.cli import naming
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
 
 if TYPE_CHECKING:
-    from app.client import Webhook
+    from pnc_client import Webhook
 
 app = typer.Typer(name="webhooks", help="Addresses that are told of changes.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(help="Id of a webhook.", autocompletion=naming.webhooks)]

@@ -12,20 +12,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from app.evidence.images import read_images
-from app.zoo import processors
-from pnc_core import lime
-from pnc_core.bundle import Bundle, read_bundle
-from pnc_core.composed import Composed, attach, detach
+from app.process import processors
+from pnc_core.analysis.curves import masking_curve, position_curve
+from pnc_core.analysis.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict
+from pnc_core.analysis.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
+from pnc_core.analysis.residue import residue
 from pnc_core.config import NetworkSpec
-from pnc_core.curves import masking_curve, position_curve
-from pnc_core.data import ImageSet, preprocess
 from pnc_core.errors import DataError
-from pnc_core.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict
-from pnc_core.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
+from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import load_network
-from pnc_core.residue import residue
-from pnc_core.search import Trial
+from pnc_core.images import ImageSet, preprocess
+from pnc_core.method import lime
+from pnc_core.method.search import Trial
+from pnc_core.module.bundle import Bundle, read_bundle
+from pnc_core.module.composed import Composed, attach, detach
 
 Network = tuple[nn.Module, NetworkSpec]
 Evidence = dict[str, Any]

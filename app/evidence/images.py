@@ -5,13 +5,13 @@ from pathlib import Path
 
 import torch
 
-from app.client.parquet import folder_rows
-from app.zoo.datasets import inspect
-from app.zoo.errors import ZooError
-from app.zoo.images import decode_image
-from app.zoo.parquet import ImageTable, Unreadable
-from pnc_core.data import ImageSet
+from app.datasets.images import decode_image
+from app.datasets.parquet import ImageTable, Unreadable
+from app.datasets.service import inspect
+from app.errors import ZooError
+from pnc_client.parquet import folder_rows
 from pnc_core.errors import DataError
+from pnc_core.images import ImageSet
 
 Row = tuple[str | None, str, bytes]
 """Class name (None: no label), what to call the image in messages, and the file's bytes."""

@@ -5,8 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from app.trials import newest
-from pnc_core.search import Trial
+from pnc_client.trials import newest
+from pnc_core.method.search import Trial
 
 _NEEDED = {"target_position", "source_position", "round", "score", "parameters", "seconds"}
 

@@ -9,15 +9,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.evidence.images import read_images
 from app.local.weights import as_safetensors
-from app.zoo import processors
-from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone
+from app.process import processors
+from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.devices import device_of
-from pnc_core.evaluation import multiply_accumulates
-from pnc_core.job import Progress as Step
-from pnc_core.mark import Mark
-from pnc_core.networks import load_network
+from pnc_core.graph.architectures import load_network
+from pnc_core.method.clone import clone
+from pnc_core.method.job import Progress as Step
+from pnc_core.method.watermark import Mark
+from pnc_core.module.bundle import Bundle
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.table import Table
 
 from pnc_core.config import NetworkSpec
-from pnc_core.extract import open_tail
-from pnc_core.networks import build_network
-from pnc_core.positions import INPUT, Traced, trace
+from pnc_core.graph.architectures import build_network
+from pnc_core.graph.positions import INPUT, Traced, trace
+from pnc_core.module.tail import open_tail
 
 
 def traced_network(architecture: str, size: int, classes: int) -> Traced:
@@ -35,7 +35,7 @@ def described(traced: Traced) -> dict[str, Any]:
     positions = [asdict(info) for info in traced.positions]
     return {
         "architecture": traced.spec.architecture,
-        "numbers": traced.numbers,
+        "numbers": traced.parameter_count,
         "positions": positions,
         "groups": groups,
     }
@@ -47,7 +47,7 @@ def tables(architecture: str, traced: Traced) -> Group:
 
 
 def _positions(architecture: str, traced: Traced) -> Table:
-    table = Table(title=f"Positions of {architecture} ({traced.numbers:,} numbers)")
+    table = Table(title=f"Positions of {architecture} ({traced.parameter_count:,} numbers)")
     for column in ("position", "channels", "grid", "depth"):
         table.add_column(column, justify="left" if column == "position" else "right", overflow="fold")
     for info in traced.positions:

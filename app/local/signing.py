@@ -6,11 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pnc_core import provenance
-from pnc_core.provenance import FORMAT, Statement
+from pnc_core.module import signing
+from pnc_core.module.signing import FORMAT, Statement
 
 if TYPE_CHECKING:
-    from app.client import Client
+    from pnc_client import Client
 
 
 def make_pair(path: Path) -> str:
@@ -19,20 +19,20 @@ def make_pair(path: Path) -> str:
     Raises:
         FileExistsError: the file is there; nothing is overwritten.
     """
-    key = provenance.new_key()
+    key = signing.new_key()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(provenance.write_key(key))
-    return provenance.public_text(key)
+        file.write(signing.write_key(key))
+    return signing.public_text(key)
 
 
-def sign_module(client: "Client", module_id: str, key_file: Path) -> provenance.Signature:
+def sign_module(client: "Client", module_id: str, key_file: Path) -> signing.Signature:
     """Fetch a module's files, see that they are what the service says, and sign a statement about them.
 
     Raises:
         SignatureError: the key cannot be used.
         ClientError: the service refuses or sends other bytes.
     """
-    key = provenance.read_key(key_file.read_bytes())
+    key = signing.read_key(key_file.read_bytes())
     module, manifest = client.modules.get(module_id), client.modules.manifest(module_id)
     job = client.jobs.get(module.job)
     dataset = client.datasets.get(job.dataset)
@@ -54,7 +54,7 @@ def sign_module(client: "Client", module_id: str, key_file: Path) -> provenance.
         created_by=_text(manifest, "created_by"),
         signed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return provenance.sign(statement, key)
+    return signing.sign(statement, key)
 
 
 def _text(manifest: dict[str, Any], field: str) -> str:

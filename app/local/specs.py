@@ -7,7 +7,7 @@ from typing import Any
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
-from pnc_core.manifest import build
+from pnc_core.module.manifest import build
 
 
 def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[str]) -> NetworkSpec:

@@ -2,7 +2,7 @@
 
 import sys
 
-from app.asgi import run_inherited
+from app.process.server import run_inherited
 
 if __name__ == "__main__":
     run_inherited("serving", "app.serving.main:create_serving_app", int(sys.argv[1]))

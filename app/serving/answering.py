@@ -11,20 +11,20 @@ from starlette.requests import Request
 from torch import Tensor
 
 from app.api.leaving import Gone, WhileThere
-from app.serving import metrics
-from app.serving.aside import Aside
-from app.serving.door import caller_of
-from app.serving.engine import Engine, Stopped
-from app.serving.reading import CHILDREN as READERS
-from app.serving.reading import Readers
-from app.serving.registry import Registry
-from app.serving.room import Overloaded, Room, TooLate
-from app.serving.snapshot import Choice, Snapshot
-from app.serving.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
-from app.zoo.decoding import CHILDREN as DECODERS
-from app.zoo.decoding import Decoders
-from app.zoo.isolation import parted
-from app.zoo.settings import Settings
+from app.datasets.decoding import CHILDREN as DECODERS
+from app.datasets.decoding import Decoders
+from app.db.isolation import parted
+from app.serving.auth import caller_of
+from app.serving.engine import metrics
+from app.serving.engine.capacity import Overloaded, Room, TooLate
+from app.serving.engine.engine import Engine, Stopped
+from app.serving.engine.side_threads import Aside
+from app.serving.loader.registry import Registry
+from app.serving.loader.snapshot import Choice, Snapshot
+from app.serving.protocol.bodies import CHILDREN as READERS
+from app.serving.protocol.bodies import Readers
+from app.serving.protocol.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 WRITERS, CHANGES = 2, 8

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass
 
-from app.pulse import STOPPED
+from app.process.pulse import STOPPED
 from app.serving.answering import Host
-from app.serving.room import TooLate
+from app.serving.engine.capacity import TooLate
 
 SECONDS = 10.0
 """How long a look at what is wanted may have to wait for others."""

@@ -9,15 +9,15 @@ from starlette.responses import Response
 
 from app.api.leaving import GONE, Gone
 from app.api.problems import respond
-from app.api.wire.deployments import ClassScore, Prediction, ServedModule
-from app.pulse import STOPPED
+from app.db.isolation import parted
+from app.process.pulse import STOPPED
 from app.serving.answering import Host, body_of, chosen_ids, deadline, held, logits
-from app.serving.door import caller_of, place
-from app.serving.engine import NotFinite, Stopped
-from app.serving.room import Overloaded, TooLate
-from app.serving.snapshot import Choice
-from app.serving.tensors import BadRequest, TooManyImages
-from app.zoo.isolation import parted
+from app.serving.auth import caller_of, place
+from app.serving.engine.capacity import Overloaded, TooLate
+from app.serving.engine.engine import NotFinite, Stopped
+from app.serving.loader.snapshot import Choice
+from app.serving.protocol.tensors import BadRequest, TooManyImages
+from pnc_client.schemas.deployments import ClassScore, Prediction, ServedModule
 from pnc_core.errors import DataError
 
 router = APIRouter(prefix="/v1/deployments")

@@ -17,18 +17,19 @@ from app.api.guard import Guard
 from app.api.hardening import Hardened
 from app.api.heads import Heads
 from app.api.problems import install, respond
-from app.serving import images, oip
+from app.db.isolation import parted
+from app.errors import Misconfigured
+from app.serving import images
 from app.serving.answering import Host, deadline, workspace_share
-from app.serving.door import Door, check_routes
-from app.serving.engine import Engine, Limits
+from app.serving.auth import Auth, check_routes
+from app.serving.engine.capacity import TooLate
+from app.serving.engine.engine import Engine, Limits
+from app.serving.engine.programs import Mode
 from app.serving.health import is_ready
-from app.serving.programs import Mode
-from app.serving.registry import Registry
-from app.serving.room import TooLate
-from app.zoo.errors import Misconfigured
-from app.zoo.isolation import parted
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.serving.loader.registry import Registry
+from app.serving.protocol import routes as oip
+from app.settings import Settings
+from app.zoo import open_zoo
 from pnc_core.devices import device_of
 from pnc_core.errors import ConfigError
 
@@ -56,7 +57,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.get("/readyz")(readyz)
     app.get("/metrics")(numbers)
     check_routes(app)
-    app.add_middleware(Door, settings=settings, zoo=app.state.host.registry.zoo)
+    app.add_middleware(Auth, settings=settings, zoo=app.state.host.registry.zoo)
     app.add_middleware(Heads)
     install(app)
     app.add_middleware(Guard, settings=settings)

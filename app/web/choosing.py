@@ -5,30 +5,30 @@ from typing import Any
 
 from nicegui import ui
 
-from app.web.desk import Desk
-from app.zoo.catalogue import Shelf, datasets, ready_names
+from app.web.catalogue import ListQuery, datasets, ready_names
+from app.web.page_context import PageContext
 
 MOST = 50
 """Options of a field at a time; typing finds the others."""
 
 
 async def model_choice(
-    desk: Desk, label: str, value: str | None = None, change: Callable[..., Any] | None = None
+    context: PageContext, label: str, value: str | None = None, change: Callable[..., Any] | None = None
 ) -> Any:
     """A field that chooses a model with a version that can be used."""
 
     async def names(search: str) -> dict[str, str]:
-        return {name: name for name in await desk.read(lambda session: ready_names(session, search, MOST))}
+        return {name: name for name in await context.read(lambda session: ready_names(session, search, MOST))}
 
     return await _field(label, value, names, change)
 
 
-async def dataset_choice(desk: Desk, label: str, value: str | None, change: Callable[..., Any]) -> Any:
+async def dataset_choice(context: PageContext, label: str, value: str | None, change: Callable[..., Any]) -> Any:
     """A field that chooses a dataset."""
 
     async def names(search: str) -> dict[str, str]:
-        shelf = Shelf(search, count=MOST)
-        found = await desk.read(lambda session: datasets(session, shelf).rows)
+        list_query = ListQuery(search, count=MOST)
+        found = await context.read(lambda session: datasets(session, list_query).rows)
         return {row.id: f"{row.name} · {row.rows:,} images · …{row.id[-6:]}" for row in found}
 
     return await _field(label, value, names, change)

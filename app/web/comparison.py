@@ -9,15 +9,17 @@ from nicegui import ui
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.web.desk import Desk
+from app.errors import NotFound
+from app.jobs import service as jobs
+from app.jobs.page import tried
+from app.jobs.tables import JobRow
+from app.modules import service as modules
+from app.modules.accuracy import worth
+from app.modules.tables import ModuleRow
 from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup
-from app.web.job import tried
-from app.web.words import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
-from app.web.worth import worth
-from app.zoo import jobs, modules
-from app.zoo.errors import NotFound
-from app.zoo.tables import JobRow, ModuleRow
+from app.web.html import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
+from app.web.page_context import PageContext
 
 Rows = dict[str, object]
 _BOTH = ("the first", "the second")
@@ -26,7 +28,7 @@ _BOTH = ("the first", "the second")
 @ui.page("/compare")
 async def comparison_page(request: Request, a: str = "", b: str = "") -> None:
     """Two things side by side."""
-    desk = Desk.of(request)
+    context = PageContext.of(request)
     with frame(request, "Compare", "/jobs"):
         markup(heading("Compare", note="Two jobs, or two modules, side by side; lines that differ are marked."))
         with ui.element("div").classes("card tools"):
@@ -39,7 +41,7 @@ async def comparison_page(request: Request, a: str = "", b: str = "") -> None:
             first.on("keydown.enter", compare)
             second.on("keydown.enter", compare)
             button("Compare", on_click=compare, kind="go")
-        markup(await desk.read(lambda session: _content(session, a.strip(), b.strip()))).classes("stack")
+        markup(await context.read(lambda session: _content(session, a.strip(), b.strip()))).classes("stack")
 
 
 def _content(session: Session, a: str, b: str) -> Markup:

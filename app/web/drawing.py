@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from app.web.words import count
-from app.zoo.anatomy import Mask
+from app.models.layer_table import Mask
+from app.web.html import count
 
 WIDE, HIGH = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 76, 16, 16, 44

@@ -9,10 +9,10 @@ from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.web.look import LOGO, THEME, chosen, style
-from app.web.signing_in import PATH
-from app.web.words import empty, link
-from app.zoo.errors import Unauthenticated, ZooError
+from app.access.page import PATH
+from app.errors import Unauthenticated, ZooError
+from app.web.html import empty, link
+from app.web.theme import LOGO, THEME, chosen, style
 
 SECTIONS = (
     ("/", "Models"),

@@ -9,17 +9,17 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy.orm import Session
 
-from app.web.desk import Desk
+from app.web.catalogue import Found, ListQuery
 from app.web.frame import button, markup
-from app.web.words import empty, table
-from app.zoo.catalogue import Found, Shelf
+from app.web.html import empty, table
+from app.web.page_context import PageContext
 
 T = TypeVar("T")
 REFRESH_SECONDS = 5.0
 MOST_LETTERS = 200
 """Of a search."""
 NEWEST = {"": "Newest first", "oldest": "Oldest first"}
-SHELVES = {"": "In use", "archived": "Archived"}
+ARCHIVE_STATES = {"": "In use", "archived": "Archived"}
 """States of what has no others."""
 
 
@@ -31,7 +31,7 @@ class Kind(Generic[T]):
     """Of its page, for the address bar."""
     things: str
     """What its rows are, e.g. `models`."""
-    find: Callable[[Session, Shelf], Found[T]]
+    find: Callable[[Session, ListQuery], Found[T]]
     columns: Sequence[str]
     row: Callable[[T], Sequence[object]]
     nothing: Markup
@@ -43,22 +43,22 @@ class Kind(Generic[T]):
     """States to choose from, with their names."""
 
 
-def asked(search: str, order: str, state: str, page: int) -> Shelf:
+def asked(search: str, order: str, state: str, page: int) -> ListQuery:
     """The part of a list that an address names."""
-    return Shelf(search[:MOST_LETTERS], order, state, start=Shelf.count * max(min(page, 10**6) - 1, 0))
+    return ListQuery(search[:MOST_LETTERS], order, state, start=ListQuery.count * max(min(page, 10**6) - 1, 0))
 
 
 class Listing(Generic[T]):
     """The list on a page, with its controls.
 
     Args:
-        desk: What the page works with.
+        context: What the page works with.
         kind: What is listed.
-        shelf: Where to begin.
+        list_query: Where to begin.
     """
 
-    def __init__(self, desk: Desk, kind: Kind[T], shelf: Shelf) -> None:
-        self._desk, self._kind, self._shelf = desk, kind, shelf
+    def __init__(self, context: PageContext, kind: Kind[T], list_query: ListQuery) -> None:
+        self._context, self._kind, self._list_query = context, kind, list_query
         self._shown = ""
 
     async def build(self) -> None:
@@ -82,12 +82,12 @@ class Listing(Generic[T]):
     def _controls(self) -> None:
         kind = self._kind
         with ui.element("div").classes("tools"):
-            search = ui.input(placeholder=f"Search {kind.hint}", value=self._shelf.search)
+            search = ui.input(placeholder=f"Search {kind.hint}", value=self._list_query.search)
             search.props(f'outlined dense clearable debounce=250 aria-label="Search {kind.things}"').classes("grow")
             search.on_value_change(lambda event: self._change(search=str(event.value or "")[:MOST_LETTERS]))
             if kind.states:
-                self._choice("Show", kind.states, self._shelf.state, lambda value: self._change(state=value))
-            self._choice("Order", kind.orders, self._shelf.order, lambda value: self._change(order=value))
+                self._choice("Show", kind.states, self._list_query.state, lambda value: self._change(state=value))
+            self._choice("Order", kind.orders, self._list_query.order, lambda value: self._change(order=value))
 
     def _choice(self, label: str, options: Mapping[str, str], value: str, change: Callable[[str], Any]) -> None:
         known = value if value in options else ""
@@ -95,54 +95,61 @@ class Listing(Generic[T]):
         select.props(f'outlined dense options-dense aria-label="{label}"').style("min-width: 150px")
 
     async def _change(self, **changes: Any) -> None:
-        self._shelf = replace(self._shelf, start=0, **changes)
+        self._list_query = replace(self._list_query, start=0, **changes)
         await self._moved()
 
     async def _turn(self, pages: int) -> None:
-        self._shelf = replace(self._shelf, start=max(self._shelf.start + pages * self._shelf.count, 0))
+        self._list_query = replace(
+            self._list_query, start=max(self._list_query.start + pages * self._list_query.count, 0)
+        )
         await self._moved()
 
     async def _moved(self) -> None:
-        shelf = self._shelf
-        page = shelf.start // shelf.count + 1
-        query = {"search": shelf.search, "order": shelf.order, "state": shelf.state, "page": page if page > 1 else ""}
+        list_query = self._list_query
+        page = list_query.start // list_query.count + 1
+        query = {
+            "search": list_query.search,
+            "order": list_query.order,
+            "state": list_query.state,
+            "page": page if page > 1 else "",
+        }
         text = urlencode({name: value for name, value in query.items() if value})
         ui.navigate.history.replace(self._kind.path + (f"?{text}" if text else ""))
         await self.refresh()
 
     async def _read(self) -> tuple[Markup, int]:
-        asked_for = self._shelf
-        content, total, shelf = await self._desk.read(lambda session: part(session, self._kind, asked_for))
-        if self._shelf is asked_for:  # the visitor has turned no page meanwhile
-            self._shelf = shelf
+        asked_for = self._list_query
+        content, total, list_query = await self._context.read(lambda session: part(session, self._kind, asked_for))
+        if self._list_query is asked_for:  # the visitor has turned no page meanwhile
+            self._list_query = list_query
         return content, total
 
     def _show(self, content: Markup, total: int) -> None:
-        shelf = self._shelf
+        list_query = self._list_query
         if content != self._shown:
             self._table.set_content(content)
             self._shown = content
-        last = min(shelf.start + shelf.count, total)
-        self._range.set_text(_range(shelf.start, last, total, self._kind.things))
-        self._back.set_visibility(shelf.start > 0)
+        last = min(list_query.start + list_query.count, total)
+        self._range.set_text(_range(list_query.start, last, total, self._kind.things))
+        self._back.set_visibility(list_query.start > 0)
         self._next.set_visibility(last < total)
 
 
-def part(session: Session, kind: Kind[T], shelf: Shelf) -> tuple[Markup, int, Shelf]:
+def part(session: Session, kind: Kind[T], list_query: ListQuery) -> tuple[Markup, int, ListQuery]:
     """Rows of a list, how long it is, and the part that is shown: the last one for whoever asks for what is behind."""
-    found = kind.find(session, shelf)
-    if not found.rows and shelf.start:
-        shelf = replace(shelf, start=max(found.total - 1, 0) // shelf.count * shelf.count)
-        found = kind.find(session, shelf)
+    found = kind.find(session, list_query)
+    if not found.rows and list_query.start:
+        list_query = replace(list_query, start=max(found.total - 1, 0) // list_query.count * list_query.count)
+        found = kind.find(session, list_query)
     if found.rows:
-        return table(kind.columns, [kind.row(row) for row in found.rows], kind.things), found.total, shelf
-    if shelf.search or shelf.state:
-        return empty(f"No {kind.things} like that", "Search for something else, or show all."), found.total, shelf
-    return empty(f"No {kind.things} yet", kind.nothing), found.total, shelf
+        return table(kind.columns, [kind.row(row) for row in found.rows], kind.things), found.total, list_query
+    if list_query.search or list_query.state:
+        return empty(f"No {kind.things} like that", "Search for something else, or show all."), found.total, list_query
+    return empty(f"No {kind.things} yet", kind.nothing), found.total, list_query
 
 
 def _range(start: int, last: int, total: int, things: str) -> str:
     """Which rows are shown, in words."""
-    if total <= Shelf.count and start == 0:
+    if total <= ListQuery.count and start == 0:
         return f"{total} {things.removesuffix('s') if total == 1 else things}" if total else ""
     return f"{start + 1:,} to {last:,} of {total:,} {things}"

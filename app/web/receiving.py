@@ -8,14 +8,18 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.threads import LONG, TEXTS
-from app.web.desk import Desk
-from app.zoo import apart, datasets, models, uploads
-from app.zoo.errors import AlreadyExists, Invalid
-from app.zoo.tables import DatasetRow, VersionRow
+from app.datasets import sandbox
+from app.datasets import service as datasets
+from app.datasets.tables import DatasetRow
+from app.errors import AlreadyExists, Invalid
+from app.models import service as models
+from app.models.tables import VersionRow
+from app.process.threads import LONG, TEXTS
+from app.store import uploads
+from app.web.page_context import PageContext
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError
-from pnc_core.manifest import build
+from pnc_core.module.manifest import build
 
 MOST_DESCRIPTION = 4 * 1024**2
 """Bytes of a network's description, as of a body of the API."""
@@ -62,11 +66,11 @@ async def text_of(file: Any) -> str:
         raise Invalid.at("/spec", "invalid_spec", detail) from None
 
 
-async def receive(desk: Desk, file: Any) -> str:
+async def receive(context: PageContext, file: Any) -> str:
     """Keep a dropped file as a complete upload.
 
     Args:
-        desk: What the page works with.
+        context: What the page works with.
         file: NiceGUI's `FileUpload`.
 
     Returns:
@@ -75,22 +79,22 @@ async def receive(desk: Desk, file: Any) -> str:
     Raises:
         ZooError: it is too large or empty.
     """
-    desk.check("write")
-    with tempfile.TemporaryDirectory(dir=desk.zoo.staging) as folder:
+    context.check("write")
+    with tempfile.TemporaryDirectory(dir=context.zoo.staging) as folder:
         path = Path(folder) / "file"
         await file.save(path)
-        return await LONG.run(_keep, desk, path)
+        return await LONG.run(_keep, context, path)
 
 
-async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
+async def add_model(context: PageContext, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
     """Register weights as the next version of a model; returns its reference.
 
     Raises:
         ZooError: the name or the file cannot be used.
     """
-    upload = await receive(desk, file)
-    key = await desk.read(lambda session: uploads.completed(session, upload)[1])
-    await LONG.run(models.check_header, desk.zoo.store, key)
+    upload = await receive(context, file)
+    key = await context.read(lambda session: uploads.completed(session, upload)[1])
+    await LONG.run(models.check_header, context.zoo.store, key)
 
     def work(session: Session) -> str:
         try:
@@ -100,22 +104,22 @@ async def add_model(desk: Desk, name: str, spec: NetworkSpec, file: Any, licence
         row: VersionRow = models.add_version(session, name, upload_id=upload, spec=spec, licence=licence)
         return row.ref
 
-    return await desk.write(work)
+    return await context.write(work)
 
 
-async def add_dataset(desk: Desk, name: str, file: Any) -> str:
+async def add_dataset(context: PageContext, name: str, file: Any) -> str:
     """Register a Parquet file; returns the dataset's id.
 
     Raises:
         ZooError: the name or the file cannot be used.
     """
-    upload = await receive(desk, file)
+    upload = await receive(context, file)
 
-    key = await desk.read(lambda session: uploads.completed(session, upload)[1])
+    key = await context.read(lambda session: uploads.completed(session, upload)[1])
 
     def inspect() -> datasets.Contents:
-        with desk.zoo.store.open(key) as stream:
-            return apart.inspect(stream, None, desk.zoo.staging)
+        with context.zoo.store.open(key) as stream:
+            return sandbox.inspect(stream, None, context.zoo.staging)
 
     contents = await LONG.run(inspect)
 
@@ -123,17 +127,17 @@ async def add_dataset(desk: Desk, name: str, file: Any) -> str:
         row: DatasetRow = datasets.register(session, name=name, upload_id=upload, contents=contents)
         return row.id
 
-    return await desk.write(work)
+    return await context.write(work)
 
 
-def _keep(desk: Desk, path: Path) -> str:
+def _keep(context: PageContext, path: Path) -> str:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    size, limit = path.stat().st_size, desk.zoo.settings.max_upload_bytes
+    size, limit = path.stat().st_size, context.zoo.settings.max_upload_bytes
     draft = uploads.draft(bytes=size, sha256=digest, limit=limit)
-    with desk.zoo.database.write() as session:
+    with context.zoo.database.write() as session:
         upload = uploads.declare(session, draft).id
-    stored = desk.zoo.store.put(path, expected=digest)
-    with desk.zoo.database.write() as session:
-        uploads.check_kept(session, desk.zoo.store, uploads.complete(session, upload, stored))
+    stored = context.zoo.store.put(path, expected=digest)
+    with context.zoo.database.write() as session:
+        uploads.check_kept(session, context.zoo.store, uploads.complete(session, upload, stored))
     return upload

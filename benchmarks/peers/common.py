@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from pnc_core.config import NetworkSpec
-from pnc_core.data import preprocess
-from pnc_core.networks import load_network
+from pnc_core.graph.architectures import load_network
+from pnc_core.images import preprocess
 
 __all__ = ["load", "preprocess"]
 

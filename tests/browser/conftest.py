@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from rich.console import Console
 
 from app import demo
-from app.client.parquet import write_parquet
+from pnc_client.parquet import write_parquet
 from tests.integration.conftest import Up, start, start_service, stop_service  # noqa: F401 - `start` is a fixture
 
 CHROMIUM = Path(os.environ.get("PNC_CHROMIUM", "/usr/bin/chromium"))

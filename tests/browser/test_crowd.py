@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import expect
 
-from app.zoo import db
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.db import engine
+from app.settings import Settings
+from app.zoo import open_zoo
 from tests.browser.conftest import Visit
 from tests.integration.conftest import Up, start_service, stop_service
-from tests.unit.web.crowds import crowd
+from tests.unit.crowds import crowd
 
 MODELS, JOBS = 5_000, 20_000
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
@@ -24,7 +24,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A service with that much in it; nothing is left to do for its worker."""
     data_dir = tmp_path_factory.mktemp("crowd") / "data"
     zoo = open_zoo(Settings(data_dir=data_dir))
-    db.migrate(zoo.database)
+    engine.migrate(zoo.database)
     with zoo.database.write() as session:
         crowd(session, MODELS, JOBS, states=("succeeded", "failed", "cancelled", "cancelled", "failed"))
     zoo.close()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.client import Client
+from pnc_client import Client
 from tests.integration.conftest import Start
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.client import Client
+from pnc_client import Client
 from pnc_core.config import NetworkSpec
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, Visit, Visitor
 from tests.browser.steps import add_files, ask_for_digits, start_job, try_image

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from app.client import Client
+from pnc_client import Client
 from pnc_core.config import CloneConfig
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit
 from tests.browser.steps import choose

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from app.client import ApiError, Client
+from pnc_client import ApiError, Client
 from tests.browser.conftest import Visit
 from tests.integration.conftest import Up
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.client import Client
+from pnc_client import Client
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, Visit
 from tests.integration.conftest import start_service, stop_service
 

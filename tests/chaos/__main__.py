@@ -22,11 +22,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import demo
-from app.client import Client, ClientError, Dataset
-from app.zoo.leases import Lease
-from app.zoo.settings import MAX_ATTEMPTS, Settings
-from app.zoo.tables import JobRow
-from app.zoo.zoo import Zoo, open_zoo
+from app.db.leases import Lease
+from app.jobs.tables import JobRow
+from app.settings import MAX_ATTEMPTS, Settings
+from app.zoo import Zoo, open_zoo
+from pnc_client import Client, ClientError, Dataset
 from pnc_core.config import CloneConfig, Position
 from tests.chaos.faults import Faults
 from tests.chaos.link import Link

@@ -12,12 +12,14 @@ import redis
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.zoo import deployments, replicas
-from app.zoo.bell import JOB_TASK, CeleryBell, Ring, job_queue
-from app.zoo.db import Database
-from app.zoo.errors import NotFound
-from app.zoo.ids import new_id
-from app.zoo.tables import JobRow
+from app.db.engine import Database
+from app.db.ids import new_id
+from app.db.notices import Notice
+from app.deployments import replicas
+from app.deployments import service as deployments
+from app.errors import NotFound
+from app.jobs.notifier import JOB_TASK, CeleryNotifier, job_queue
+from app.jobs.tables import JobRow
 from tests.chaos.link import Link
 from tests.services.processes import Process
 from tests.stack import QUICK, Stack, answers
@@ -96,8 +98,8 @@ class Faults:
         """Three messages more for every job that has not ended."""
         with self._database.read() as session:
             rows = session.scalars(select(JobRow).where(JobRow.state.in_(("queued", "running")))).all()
-        rings = [Ring(JOB_TASK, row.id, job_queue(row.device, row.size)) for row in rows]
-        CeleryBell(self._stack.environment["PNC_BROKER_URL"]).ring(rings * 3)
+        notices = [Notice(JOB_TASK, row.id, job_queue(row.device, row.size)) for row in rows]
+        CeleryNotifier(self._stack.environment["PNC_BROKER_URL"]).send(notices * 3)
 
     def lose_messages(self) -> None:
         """All messages are gone; the broker lives on."""

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from app.zoo import garbage, runs
-from app.zoo.errors import LeaseLost
-from app.zoo.leases import Lease
-from app.zoo.tables import OWNERS, AttemptRow, BundleRow, EventRow, JobRow, ModuleRow, StepRow
-from app.zoo.zoo import Zoo
+from app.db.leases import Lease
+from app.errors import LeaseLost
+from app.jobs import runs
+from app.jobs.tables import AttemptRow, EventRow, JobRow, StepRow
+from app.lifecycle import garbage
+from app.modules.tables import BundleRow, ModuleRow
+from app.tables import OWNERS
+from app.zoo import Zoo
 
 
 @dataclass

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from pnc_core.bundle import read_bundle
 from pnc_core.errors import BundleError
+from pnc_core.module.bundle import read_bundle
 from tests.corpus import Hostile, bombs, corpus, parquet_bomb
 
 SPEC = {"architecture": "cnn", "classes": ["a", "b"], "input_size": [1, 8, 8], "mean": [0.5], "std": [0.5]}

@@ -11,15 +11,17 @@ import httpx
 import uvicorn
 from sqlalchemy import update
 
+from app.access import keys
+from app.access.tables import KeyRow
+from app.db import engine
+from app.deployments import service as deployments
 from app.main import create_app
-from app.zoo import db, deployments, keys
-from app.zoo.access import KeyRow
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
+from app.settings import Settings
+from app.zoo import Zoo
 from tests.services.processes import free_port
-from tests.unit.api.inprocess import FakeServing
-from tests.unit.api.keyed import OWN
-from tests.unit.zoo import seeds
+from tests.unit import seeds
+from tests.unit.inprocess import FakeServing
+from tests.unit.keyed import OWN
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def running(folder: Path) -> Iterator[Fuzzed]:
     serving = FakeServing()
     app = create_app(settings, serving_transport=serving.transport)
     zoo: Zoo = app.state.zoo
-    db.migrate(zoo.database)
+    engine.migrate(zoo.database)
     serving.zoo = zoo
     with zoo.database.write() as session:
         key, secret = keys.create(session, name="fuzzer", scopes=["admin"])

@@ -15,15 +15,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, select
 
-from app.zoo import deployments, jobs, runs, states, workspaces
-from app.zoo.access import WorkspaceRow
-from app.zoo.errors import AlreadyExists, Conflict, LeaseLost
-from app.zoo.keys import SCOPES, Caller
-from app.zoo.leases import Lease
-from app.zoo.pages import Window
-from app.zoo.tables import Base, DeploymentRow, JobRow, ModuleRow
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
+from app.access import workspaces
+from app.access.keys import SCOPES, Caller
+from app.access.tables import WorkspaceRow
+from app.db.leases import Lease
+from app.db.pages import Window
+from app.db.tables import Base
+from app.deployments import service as deployments
+from app.deployments.tables import DeploymentRow
+from app.errors import AlreadyExists, Conflict, LeaseLost
+from app.jobs import runs, states
+from app.jobs import service as jobs
+from app.jobs.tables import JobRow
+from app.modules.tables import ModuleRow
+from app.zoo import Zoo
+from tests.unit import seeds
 
 LONG = os.environ.get("PNC_FUZZ") == "long"
 RUNS = settings(

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pnc_core.bundle import read_bundle
 from pnc_core.errors import BundleError, SignatureError, TensorFileError
-from pnc_core.provenance import read_signature
+from pnc_core.module.bundle import read_bundle
+from pnc_core.module.signing import read_signature
 from pnc_core.tensorfile import DTYPE_BYTES, read_header
 
 EXAMPLES = 2000 if os.environ.get("PNC_FUZZ") == "long" else 60

@@ -20,7 +20,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from app import demo
-from app.client import Client, Dataset
+from pnc_client import Client, Dataset
 from pnc_core.config import CloneConfig
 from tests.services.fixtures import (  # noqa: F401 - fixtures
     empty_postgres_url,
@@ -39,6 +39,14 @@ QUICK = CloneConfig(classes=("7", "8", "9"), epochs=4, batch_size=64, shortlist=
 LONG = CloneConfig(classes=("7", "8"), epochs=400, batch_size=8, shortlist=4)
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; no words if it has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 @dataclass
 class Up:
     """A running `pnc up`."""
@@ -54,7 +62,7 @@ class Up:
 
     def child(self, name: str) -> psutil.Process:
         """The child that runs a module, or that calls itself so."""
-        return next(p for p in self.children() if name in p.cmdline() or " ".join(p.cmdline()).startswith(name))
+        return next(p for p in self.children() if name in (line := words_of(p)) or " ".join(line).startswith(name))
 
     def object_path(self, digest: str) -> Path:
         return self.data_dir / "objects" / digest[:2] / digest[2:]
@@ -120,7 +128,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def material(tmp_path_factory: pytest.TempPathFactory) -> demo.Material:
     """Both networks and the images: made once and shared by all processes that test."""
     torch.set_num_threads(1)
-    path = tmp_path_factory.getbasetemp().parent / "material.pt"
+    own = tmp_path_factory.getbasetemp()  # of this process; its parent is of this run only where several processes test
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "material.pt"
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             torch.save(demo.prepare(7, Console(file=io.StringIO())), path)

@@ -8,7 +8,7 @@ import httpx
 
 from tests.integration.conftest import wait_until
 from tests.listeners import alone
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 BYTES = 200_000
 FRAMES: dict[str, tuple[str, bytes]] = {

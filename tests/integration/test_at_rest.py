@@ -9,7 +9,7 @@ from pathlib import Path
 
 from standardwebhooks import Webhook
 
-from app.client import Client
+from pnc_client import Client
 from tests.integration.conftest import Start, wait_until
 from tests.integration.test_webhooks import receiving
 

@@ -13,16 +13,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from app.client import ApiError, Client, Dataset, VersionRejected
-from app.client.parquet import write_parquet
+from app.datasets import service as datasets
+from app.datasets.service import Contents
 from app.demo import DIGITS, Material, png
-from app.zoo import datasets
-from app.zoo.datasets import Contents
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
+from app.settings import Settings
+from app.zoo import open_zoo
+from pnc_client import ApiError, Client, Dataset, VersionRejected
+from pnc_client.parquet import write_parquet
 from pnc_core import CloneConfig, NetworkSpec
 from tests.integration.conftest import Up
-from tests.unit.zoo import parquets, seeds
+from tests.unit import seeds
+from tests.unit.datasets import parquets
 
 CONFIG = CloneConfig(classes=("7", "8"))
 

@@ -9,20 +9,24 @@ import pytest
 import safetensors.torch
 import torch
 
-from app.client.parquet import write_parquet
+from app.datasets import service as datasets
+from app.db.pages import Window
 from app.demo import DIGITS, handwritten, png_rows
+from app.jobs import attempts, runs
+from app.jobs import service as jobs
+from app.jobs.service import JobRequest
 from app.main import create_app
-from app.zoo import attempts, datasets, jobs, models, runs, tracing
-from app.zoo.jobs import JobRequest
-from app.zoo.pages import Window
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
+from app.models import service as models
+from app.process import tracing
+from app.settings import Settings
+from app.zoo import Zoo
+from pnc_client.parquet import write_parquet
 from pnc_core.config import CloneConfig
 from pnc_core.identity import fingerprint
 from tests.integration.collector import collecting
-from tests.unit.api.inprocess import InProcess
+from tests.unit import seeds
+from tests.unit.inprocess import InProcess
 from tests.unit.pnc_core import nets
-from tests.unit.zoo import seeds
 from workers.supervisor import JOB, Supervisor
 
 CONFIG = CloneConfig(classes=("5", "6"), epochs=2, shortlist=2, views=1, screen_images=100, batch_size=64)

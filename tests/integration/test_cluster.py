@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.client import Client, Dataset, Job
 from app.demo import Material
+from pnc_client import Client, Dataset, Job
 from pnc_core.config import CloneConfig
 from tests.integration.collector import Collector, collecting
 from tests.integration.conftest import QUICK, fill, wait_until

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 
 from app import demo
-from app.client import Dataset
-from app.client.parquet import write_parquet
+from pnc_client import Dataset
+from pnc_client.parquet import write_parquet
 from pnc_core.identity import fingerprint
 from tests.integration.conftest import Up
 

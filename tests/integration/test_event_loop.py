@@ -20,10 +20,10 @@ import pytest
 import uvicorn
 
 from app.main import create_app
-from app.zoo import models
-from app.zoo.settings import Settings
+from app.settings import Settings
+from pnc_client.schemas import models
 from tests.services.processes import free_port
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.distributed.reduce_op:FutureWarning")
 """NiceGUI looks through all modules when it starts, torch's old names included."""

@@ -14,13 +14,14 @@ import httpx
 import pytest
 from tenacity import stop_after_attempt
 
-from app.zoo import jobs, runs
-from app.zoo.errors import NoSpace
+from app.errors import NoSpace
+from app.jobs import runs
+from app.jobs import service as jobs
 from tests.integration.conftest import Up, start_service, stop_service, wait_until
 from tests.services.disks import filled, small_disk
+from tests.unit import seeds
 from tests.unit.workers.test_runner import BUNDLE
-from tests.unit.zoo import seeds
-from workers import endings, runner
+from workers import exit_codes, runner
 
 MEGABYTE = 1024 * 1024
 READY_SECONDS = 30
@@ -166,7 +167,7 @@ def test_a_job_whose_store_is_full_leaves_no_half_object_and_goes_on_later(
         before = set(zoo.store.older_than(-10))
         with filled(disk), pytest.raises(NoSpace, match=r"PNC_STORE_URL: expected room .*No space left") as full:
             runner.publish(zoo, lease, BUNDLE)
-        assert runner._exit_code(full.value) == endings.NO_SPACE
+        assert runner._exit_code(full.value) == exit_codes.NO_SPACE
         assert set(zoo.store.older_than(-10)) == before
         assert list(zoo.store.unfinished(-10)) == []
         assert list(zoo.staging.iterdir()) == []

@@ -12,9 +12,9 @@ from typing import IO
 import pytest
 import safetensors.torch
 
-from app.client import Client
-from app.client.parquet import write_parquet
 from app.demo import DIGITS, Material, png, png_rows
+from pnc_client import Client
+from pnc_client.parquet import write_parquet
 from tests.integration.conftest import QUICK, fill
 
 PNC = str(Path(sys.executable).with_name("pnc"))

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from app.client import ApiError, Client, Dataset
 from app.demo import CLONED, LOW, Material, png
+from pnc_client import ApiError, Client, Dataset
 from pnc_core import attach, build_network, detach, fingerprint, load_network, read_bundle
-from pnc_core.manifest import Manifest
+from pnc_core.module.manifest import Manifest
 from tests.integration.conftest import QUICK, Up
 
 

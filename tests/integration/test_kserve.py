@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pnc_core.composed import attach
-from pnc_core.data import preprocess
+from pnc_core.images import preprocess
+from pnc_core.module.composed import attach
 from tests.integration.peers import KSERVE, environment
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.zoo.settings import Settings
+from app.settings import Settings
 from tests.integration.conftest import wait_until
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World

@@ -15,15 +15,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.client import Client
 from app.demo import Material
-from app.zoo import jobs
-from app.zoo.settings import Settings
-from app.zoo.zoo import open_zoo
-from tests.integration.conftest import LONG, Start, Up, fill, wait_until
+from app.jobs import service as jobs
+from app.settings import Settings
+from app.zoo import open_zoo
+from pnc_client import Client
+from tests.integration.conftest import LONG, Start, Up, fill, wait_until, words_of
 from tests.services.processes import free_port
 from tests.stack import answers, is_runner
-from workers.nursery import TITLE
+from workers.runner_pool import TITLE
 
 SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
 COMMAND = [sys.executable, "-m", "app.cli"]
@@ -36,7 +36,7 @@ def at_work(start: Start, material: Material, files: Path) -> tuple[Up, str]:
     dataset = fill(service.url, material, files)
     with Client(service.url) as client:
         job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
-        wait_until(lambda: any(is_runner(p) and job.id in " ".join(p.cmdline()) for p in service.children()), 60)
+        wait_until(lambda: any(is_runner(p) and job.id in " ".join(words_of(p)) for p in service.children()), 60)
         wait_until(lambda: len(list(client.jobs.trials(job.id))) >= 1, 120)
     return service, job.id
 
@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_ends_pnc_up_at_once_and_leaves_nothing_half_done(
 
 
 def _is_at_work(service: Up, job: str) -> bool:
-    return any(" ".join(p.cmdline()).startswith(f"{TITLE} job {job}") for p in service.children())
+    return any(" ".join(words_of(p)).startswith(f"{TITLE} job {job}") for p in service.children())
 
 
 def test_ctrl_c_while_pnc_up_starts_ends_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.client import Client
 from app.demo import Material, png
+from pnc_client import Client
 from tests.integration.conftest import QUICK, Up, fill, start_service, stop_service, wait_until
 from tests.services import S3, Postgres
 from tests.services.fixtures import Bucket, new_bucket

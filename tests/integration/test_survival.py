@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.client import Client, Dataset
 from app.demo import Material, png
+from pnc_client import Client, Dataset
 from tests.integration.conftest import LONG, QUICK, Start, Up, fill, start_service, stop_service, wait_until
 from tests.stack import is_runner
-from workers.nursery import TITLE
+from workers.runner_pool import TITLE
 
 SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
 

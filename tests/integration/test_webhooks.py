@@ -23,11 +23,11 @@ import trustme
 from standardwebhooks import Webhook
 
 from app import demo
-from app.client import ApiError, Client, Delivery
-from app.zoo.outbox import Letter
+from app.webhooks.outbox import WebhookRequest
+from pnc_client import ApiError, Client, Delivery
 from tests.integration.conftest import QUICK, Start, fill, wait_until
 from tests.services.processes import free_port
-from workers import delivering
+from workers import delivery as delivering
 
 Heard = list[tuple[dict[str, str], str]]
 """Headers and body of every message."""
@@ -80,8 +80,8 @@ def receiving(respond: Respond, tls: ssl.SSLContext | None = None) -> Iterator[t
             thread.join()
 
 
-def letter(url: str) -> Letter:
-    return Letter("dlv_1", url, '{"type":"webhook.test"}', (SECRET,), datetime.now(UTC))
+def letter(url: str) -> WebhookRequest:
+    return WebhookRequest("dlv_1", url, '{"type":"webhook.test"}', (SECRET,), datetime.now(UTC))
 
 
 def settled(client: Client, webhook: str, delivery: str) -> Delivery:
@@ -127,7 +127,7 @@ def test_the_example_takes_what_is_ours_and_nothing_else() -> None:
         assert example.stdout is not None
         try:
             wait_until(lambda: _listens(port), 20)
-            true = Letter("dlv_1", f"http://127.0.0.1:{port}/", json.dumps(TOLD), (SECRET,), datetime.now(UTC))
+            true = WebhookRequest("dlv_1", f"http://127.0.0.1:{port}/", json.dumps(TOLD), (SECRET,), datetime.now(UTC))
             forged = replace(true, secrets=("whsec_" + base64.b64encode(b"another secret of theirs").decode(),))
             assert delivering.send(forged, private=True).status == 401
             assert delivering.send(true, private=True).status == 204

@@ -17,8 +17,8 @@ from typing import TypeVar
 import pytest
 from mypy_boto3_s3 import S3Client
 
-from app.zoo import db
-from app.zoo.db import Database
+from app.db import engine
+from app.db.engine import Database
 from tests.services import S3, Postgres, Redis
 from tests.services.service import Service
 
@@ -77,7 +77,7 @@ def postgres_template(postgres_service: Postgres) -> Iterator[str]:
     """Name of a database at the newest revision, to be copied."""
     name = f"template_{uuid.uuid4().hex}"
     database = Database(postgres_service.create(name))
-    db.migrate(database)
+    engine.migrate(database)
     database.close()
     yield name
     postgres_service.drop(name)

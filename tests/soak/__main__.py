@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app import demo
-from app.client import Client
+from pnc_client import Client
 from tests.integration.conftest import Up, start_service, stop_service
 from tests.soak.verdict import Memory, inconsistencies
 from tests.soak.visitors import NAME, QUICK, Ground, Tally, png_images, visit_all

@@ -9,11 +9,12 @@ from statistics import median
 import psutil
 from sqlalchemy import func, select
 
-from app.zoo.errors import ZooError
-from app.zoo.settings import Settings
-from app.zoo.store import verified_file
-from app.zoo.tables import OWNERS, AttemptRow, JobRow
-from app.zoo.zoo import open_zoo
+from app.errors import ZooError
+from app.jobs.tables import AttemptRow, JobRow
+from app.settings import Settings
+from app.store.objects import verified_file
+from app.tables import OWNERS
+from app.zoo import open_zoo
 from tests.chaos.verdict import orphans
 
 GROWTH = 0.1

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from app import demo
-from app.client import ApiError, Client, ClientError
 from app.demo import CLONED, HIGH, LOW
+from pnc_client import ApiError, Client, ClientError
 from pnc_core.config import CloneConfig, NetworkSpec
 from tests.fuzz.files import feed
 

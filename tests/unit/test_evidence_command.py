@@ -16,17 +16,17 @@ from typer.testing import CliRunner, Result
 
 import app as app_package
 from app.cli import app
-from app.client.parquet import write_parquet
 from app.evidence.images import read_images
 from app.evidence.report import _left_out, plain
 from app.evidence.trials import read_trials
-from pnc_core.bundle import Bundle
-from pnc_core.composed import attach
+from pnc_client.parquet import write_parquet
+from pnc_core.analysis.curves import position_curve
+from pnc_core.analysis.evaluation import evaluate
 from pnc_core.config import Position
-from pnc_core.curves import position_curve
-from pnc_core.data import ImageSet
 from pnc_core.errors import DataError
-from pnc_core.evaluation import evaluate
+from pnc_core.images import ImageSet
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import attach
 from tests.unit.pnc_core import nets
 
 torch.set_num_threads(1)

@@ -22,26 +22,36 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ALL = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 CODE = {
-    "": ("app.cli", "app.client"),
+    "": ("app.cli", "pnc_client"),
     "core": ("pnc_core", "app.local"),
     "server": (
-        *("app.api", "app.asgi", "app.cleaning", "app.main", "app.pulse", "app.serving", "app.threads"),
-        *("app.up", "app.web", "app.zoo"),
-        *("app.client.parquet", "app.local.cloning", "migrations", "workers"),
+        *(
+            "app.access",
+            "app.api",
+            "app.cleaning",
+            "app.datasets",
+            "app.db",
+            "app.deployments",
+            "app.errors",
+            "app.jobs",
+        ),
+        *("app.lifecycle", "app.main", "app.models", "app.modules", "app.names", "app.process", "app.serving"),
+        *("app.settings", "app.store", "app.tables", "app.up", "app.web", "app.webhooks", "app.zoo"),
+        *("pnc_client.parquet", "app.local.cloning", "migrations", "workers"),
     ),
     "cluster": (
-        "app.zoo.bell",
-        "app.zoo.bucket",
-        "app.zoo.multipart",
-        "app.zoo.s3",
-        "app.zoo.transfers",
+        "app.jobs.notifier",
+        "app.store.bucket",
+        "app.store.multipart",
+        "app.store.s3",
+        "app.store.transfers",
         "workers.main",
     ),
     "plots": ("app.plots",),
-    "server,plots": ("app.evidence", "app.trials"),
-    "demo": ("app.demo", "app.gallery", "app.cards", "app.promises"),
-    "onnx": ("pnc_core.export",),
-    "otel": ("app.zoo.tracing",),
+    "server,plots": ("app.evidence",),
+    "demo": ("app.demo", "app.gallery", "app.promises"),
+    "onnx": ("pnc_core.module.export",),
+    "otel": ("app.process.tracing",),
 }
 """Which extra a module belongs to; the longest name counts."""
 NEEDS_ITS_PLACE = {"migrations.env"}
@@ -101,7 +111,7 @@ def owners() -> Mapping[str, set[str]]:
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    for package in ("app", "workers", "pnc_core", "migrations"):
+    for package in ("app", "workers", "pnc_client", "pnc_core", "migrations"):
         for path in sorted((ROOT / package).rglob("*.py")):
             yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
 
@@ -127,7 +137,7 @@ def imported(path: Path) -> set[tuple[str, bool]]:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         found |= {(name.partition(".")[0], id(node) not in inside) for name in names}
-    own = {"app", "workers", "pnc_core", "migrations"}
+    own = {"app", "workers", "pnc_client", "pnc_core", "migrations"}
     return {(name, early) for name, early in found if name not in own and name not in sys.stdlib_module_names}
 
 

@@ -1,13 +1,13 @@
-"""The zoo's own tests once more, on PostgreSQL: a module here takes those of its namesake in `tests/unit/zoo`."""
+"""The zoo's own tests once more, on PostgreSQL: a module here takes those of its namesake in `tests/unit`."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
-from tests.unit.zoo.conftest import session  # noqa: F401 - a fixture
+from app.zoo import Zoo
+from tests.unit import seeds
+from tests.unit.conftest import session  # noqa: F401 - a fixture
 
 
 @pytest.fixture

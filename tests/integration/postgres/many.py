@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, text
 
-from app.zoo.zoo import Zoo
+from app.zoo import Zoo
 
 MANY = 100_000
 LARGE = frozenset(

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_datasets import *  # noqa: F403 - on PostgreSQL
+from tests.unit.datasets.test_service import *  # noqa: F403 - on PostgreSQL

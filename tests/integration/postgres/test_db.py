@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_db import *  # noqa: F403 - on PostgreSQL
+from tests.unit.db.test_engine import *  # noqa: F403 - on PostgreSQL

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from app.zoo import outbox, webhooks
-from app.zoo.pages import Window
-from app.zoo.zoo import Zoo
+from app.db.pages import Window
+from app.webhooks import outbox
+from app.webhooks import service as webhooks
+from app.zoo import Zoo
 from tests.integration.test_webhooks import Receiver, receiving
-from tests.unit.zoo import seeds
-from workers import delivering, nursery
-from workers.delivering import deliver_webhooks
+from tests.unit import seeds
+from workers import delivery, runner_pool
+from workers.delivery import deliver_webhooks
 from workers.supervisor import Supervisor
 
 HOOKS, MESSAGES, SLOW = 3, 6, 0.15
@@ -51,7 +52,7 @@ class Watched:
 
 
 def test_two_deliverers_send_a_webhook_one_message_at_a_time(zoos: list[Zoo], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
     watched, stop = Watched(), threading.Event()
     with receiving(watched) as (url, _):
         base = url.partition("/hook")[0]
@@ -61,7 +62,7 @@ def test_two_deliverers_send_a_webhook_one_message_at_a_time(zoos: list[Zoo], mo
                 for _ in range(MESSAGES):
                     outbox.post_test(session, hook)
         both = threading.Barrier(2)
-        monkeypatch.setattr(delivering.outbox, "is_due", _together(outbox.is_due, both))
+        monkeypatch.setattr(delivery.outbox, "is_due", _together(outbox.is_due, both))
         workers = [threading.Thread(target=deliver_webhooks, args=(Supervisor(zoo, stop),)) for zoo in zoos]
         for worker in workers:
             worker.start()

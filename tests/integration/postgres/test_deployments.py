@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_deployments import *  # noqa: F403 - on PostgreSQL
+from tests.unit.deployments.test_service import *  # noqa: F403 - on PostgreSQL

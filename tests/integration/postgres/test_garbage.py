@@ -2,12 +2,14 @@
 
 import pytest
 
-from app.zoo import garbage, leases, runs
-from app.zoo.tables import JobRow
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
-from tests.unit.zoo.test_garbage import *  # noqa: F403 - on PostgreSQL
-from tests.unit.zoo.test_garbage import age
+from app.db import leases
+from app.jobs import runs
+from app.jobs.tables import JobRow
+from app.lifecycle import garbage
+from app.zoo import Zoo
+from tests.unit import seeds
+from tests.unit.lifecycle.test_garbage import *  # noqa: F403 - on PostgreSQL
+from tests.unit.lifecycle.test_garbage import age
 
 
 @pytest.fixture(autouse=True)

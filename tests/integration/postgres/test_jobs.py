@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_jobs import *  # noqa: F403 - on PostgreSQL
+from tests.unit.jobs.test_service import *  # noqa: F403 - on PostgreSQL

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_keys import *  # noqa: F403 - on PostgreSQL
+from tests.unit.access.test_keys import *  # noqa: F403 - on PostgreSQL

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_leases import *  # noqa: F403 - on PostgreSQL
+from tests.unit.db.test_leases import *  # noqa: F403 - on PostgreSQL

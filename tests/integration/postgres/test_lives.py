@@ -1,6 +1,6 @@
 """The state machine of jobs and deployments, on PostgreSQL."""
 
-from app.zoo.zoo import Zoo
+from app.zoo import Zoo
 from tests.fuzz.test_lives import live
 
 

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_models import *  # noqa: F403 - on PostgreSQL
+from tests.unit.models.test_service import *  # noqa: F403 - on PostgreSQL

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_pausing import *  # noqa: F403 - on PostgreSQL
+from tests.unit.jobs.test_pausing import *  # noqa: F403 - on PostgreSQL

@@ -8,46 +8,39 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from app.zoo import (
-    audit,
-    bell,
-    clock,
-    datasets,
-    deployments,
-    desired,
-    events,
-    figures,
-    garbage,
-    idempotency,
-    jobs,
-    keys,
-    models,
-    modules,
-    obstacles,
-    outbox,
-    purges,
-    retention,
-    runs,
-    steps,
-    uploads,
-    validation,
-    webhooks,
-    workspaces,
-)
-from app.zoo.access import WorkspaceRow
-from app.zoo.keys import ANYBODY
-from app.zoo.outbox import Answer, Patience
-from app.zoo.pages import Window, encode
-from app.zoo.store import key_of
-from app.zoo.tables import DatasetRow, JobRow, ModuleRow, UploadRow, VersionRow
-from app.zoo.webhook_rows import DeliveryRow, WebhookRow
-from app.zoo.zoo import Zoo
+from app.access import audit, keys, workspaces
+from app.access.keys import ANYBODY
+from app.access.tables import WorkspaceRow
+from app.api import figures
+from app.datasets import service as datasets
+from app.datasets.tables import DatasetRow
+from app.db import clock, idempotency
+from app.db.pages import Window, encode
+from app.deployments import desired
+from app.deployments import service as deployments
+from app.jobs import events, notifier, runs, steps
+from app.jobs import service as jobs
+from app.jobs.tables import JobRow
+from app.lifecycle import blockers, garbage, purges, retention
+from app.models import service as models
+from app.models import validation
+from app.models.tables import VersionRow
+from app.modules import service as modules
+from app.modules.tables import ModuleRow
+from app.store import uploads
+from app.store.objects import key_of
+from app.store.tables import UploadRow
+from app.webhooks import outbox
+from app.webhooks import service as webhooks
+from app.webhooks.outbox import Reception, RetryPolicy
+from app.webhooks.tables import DeliveryRow, WebhookRow
+from app.zoo import Zoo
 from tests.integration.postgres import many
 from tests.services import Postgres
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 Act = Callable[[Zoo], object]
-PATIENCE = Patience(timedelta(seconds=5), timedelta(days=3))
+PATIENCE = RetryPolicy(timedelta(seconds=5), timedelta(days=3))
 N = f"{many.MANY // 2:032x}"
 """End of the ids of a row in the middle."""
 
@@ -126,7 +119,7 @@ def _sweep(session: Session) -> None:
     steps.sweep(session)
     outbox.sweep(session)
     runs.sweep(session)
-    bell.announce_again(session, 60)
+    notifier.announce_again(session, 60)
 
 
 def _deliver(session: Session) -> None:
@@ -136,7 +129,7 @@ def _deliver(session: Session) -> None:
     assert outbox.is_due(session)
     lease = outbox._claimed(session, "w")
     assert lease is not None
-    outbox.settle(session, lease[0], Answer(500, "", "no"), PATIENCE)
+    outbox.settle(session, lease[0], Reception(500, "", "no"), PATIENCE)
     outbox.list_deliveries(session, hook.id, Window(), state="failed")
     webhooks.delete(session, hook.id)
 
@@ -154,8 +147,8 @@ def _purge(session: Session) -> None:
     """Everything that a purge asks before and while it removes."""
     for table, prefix in ((ModuleRow, "mod"), (DatasetRow, "ds"), (VersionRow, "ver")):
         row = session.get_one(table, f"{prefix}_{N}")
-        obstacles.of(session, row)
-        purges.look(session, row)
+        blockers.of(session, row)
+        purges.preview(session, row)
         purges._empty(session, row)
 
 

@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from app.zoo import db, models
-from app.zoo.db import Database
-from app.zoo.errors import Misconfigured
-from app.zoo.settings import Settings
-from app.zoo.tables import ModelRow
-from app.zoo.zoo import Zoo, open_zoo
+from app.db import engine
+from app.db.engine import Database
+from app.errors import Misconfigured
+from app.models import service as models
+from app.models.tables import ModelRow
+from app.settings import Settings
+from app.zoo import Zoo, open_zoo
 from tests.services import Postgres
 
 UNIT = Path(__file__).parents[2] / "unit" / "zoo"
@@ -41,7 +42,7 @@ def test_alembic_by_hand_upgrades_and_finds_nothing_to_change(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
     database = Database(url)
-    assert db.outdated(database) is None
+    assert engine.outdated(database) is None
     database.close()
 
 

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_purges import *  # noqa: F403 - on PostgreSQL
+from tests.unit.lifecycle.test_purges import *  # noqa: F403 - on PostgreSQL

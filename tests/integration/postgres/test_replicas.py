@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_replicas import *  # noqa: F403 - on PostgreSQL
+from tests.unit.deployments.test_replicas import *  # noqa: F403 - on PostgreSQL

@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_signatures import *  # noqa: F403 - on PostgreSQL
+from tests.unit.modules.test_signatures import *  # noqa: F403 - on PostgreSQL

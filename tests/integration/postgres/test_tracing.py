@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_tracing import *  # noqa: F403 - on PostgreSQL
+from tests.unit.process.test_tracing import *  # noqa: F403 - on PostgreSQL

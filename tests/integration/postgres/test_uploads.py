@@ -1,1 +1,1 @@
-from tests.unit.zoo.test_uploads import *  # noqa: F403 - on PostgreSQL
+from tests.unit.store.test_uploads import *  # noqa: F403 - on PostgreSQL

@@ -2,11 +2,13 @@
 
 import threading
 
-from app.zoo import jobs, outbox, webhooks
-from app.zoo.pages import Window
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
-from tests.unit.zoo.test_webhooks import (  # noqa: F401 - on PostgreSQL
+from app.db.pages import Window
+from app.jobs import service as jobs
+from app.webhooks import outbox
+from app.webhooks import service as webhooks
+from app.zoo import Zoo
+from tests.unit import seeds
+from tests.unit.webhooks.test_service import (  # noqa: F401 - on PostgreSQL
     test_a_change_that_is_rolled_back_tells_nothing,
     test_a_job_tells_of_every_state_and_only_of_states,
     test_a_message_is_taken_once_and_a_webhook_gets_one_at_a_time,

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from tests.unit.api.conftest import serving  # noqa: F401 - a fixture
-from tests.unit.api.inprocess import FakeServing
-from tests.unit.api.keyed import keyed_app
-from tests.unit.api.test_workspaces import (  # noqa: F401 - a fixture and tests
+from tests.unit.access.test_workspaces import (  # noqa: F401 - a fixture and tests
     test_an_unknown_id_and_a_foreign_one_get_the_same_answer,
     test_no_operation_tells_of_or_touches_another_workspace,
     theirs,
 )
+from tests.unit.conftest import serving  # noqa: F401 - a fixture
+from tests.unit.inprocess import FakeServing
+from tests.unit.keyed import keyed_app
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.zoo.s3 import S3Store, open_s3_store
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
+from app.settings import Settings
+from app.store.s3 import S3Store, open_s3_store
+from app.zoo import Zoo
 from tests.services.fixtures import Bucket
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 PART = 5 * 1024**2
 """The smallest part that S3 takes."""

@@ -6,11 +6,12 @@ import sys
 
 import httpx
 
-from app.zoo import garbage, uploads
-from app.zoo.s3 import S3Store
-from app.zoo.zoo import Zoo
+from app.lifecycle import garbage
+from app.store import uploads
+from app.store.s3 import S3Store
+from app.zoo import Zoo
 from tests.services.fixtures import Bucket
-from tests.unit.zoo import seeds
+from tests.unit import seeds
 
 ALL = {"object_seconds": -10.0, "upload_seconds": -10.0}
 """Ages of a bucket's objects cannot be set: everything is old enough."""

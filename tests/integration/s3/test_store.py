@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from app.zoo.errors import Misconfigured, StoreUnavailable
-from app.zoo.s3 import S3Store, open_s3_store
-from app.zoo.settings import Settings
+from app.errors import Misconfigured, StoreUnavailable
+from app.settings import Settings
+from app.store.s3 import S3Store, open_s3_store
 from tests.integration.s3.conftest import PART
 from tests.services.fixtures import Bucket
-from tests.unit.zoo.test_store import (  # noqa: F401 - the tests of every store
+from tests.unit.store.test_objects import (  # noqa: F401 - the tests of every store
     test_a_file_stays_where_it_is,
     test_a_stream_that_breaks_leaves_nothing,
     test_ages_are_those_of_the_last_put,

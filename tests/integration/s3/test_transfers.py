@@ -11,20 +11,20 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.client import Client, ServiceUnreachable
-from app.client.types import Upload
-from app.zoo import uploads
-from app.zoo.bucket import Bucket as ZooBucket
-from app.zoo.errors import DigestMismatch, Invalid
-from app.zoo.multipart import Arrived, Multipart
-from app.zoo.s3 import S3Store
-from app.zoo.settings import Settings
-from app.zoo.tables import UploadRow
-from app.zoo.zoo import Zoo
+from app.errors import DigestMismatch, Invalid
+from app.settings import Settings
+from app.store import uploads
+from app.store.bucket import Bucket as ZooBucket
+from app.store.multipart import Arrived, Multipart
+from app.store.s3 import S3Store
+from app.store.tables import UploadRow
+from app.zoo import Zoo
+from pnc_client import Client, ServiceUnreachable
+from pnc_client.schemas.uploads import Upload
 from tests.integration.s3.conftest import PART
 from tests.services.fixtures import Bucket
-from tests.unit.api.inprocess import FakeServing, InProcess, running_app
-from tests.unit.zoo import seeds
+from tests.unit import seeds
+from tests.unit.inprocess import FakeServing, InProcess, running_app
 
 SMALL = b"weights" * 1000
 LARGE = hashlib.shake_256(b"large").digest(2 * PART + 1000)

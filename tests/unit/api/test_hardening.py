@@ -11,15 +11,16 @@ import pytest
 from fastapi import FastAPI
 from nicegui import core
 
+from app.access.keys import COOKIE
 from app.api import hardening
 from app.api.describing import _AT, _TYPES
-from app.zoo import deployments, jobs
-from app.zoo.keys import COOKIE
-from app.zoo.zoo import Zoo
-from tests.unit.api.inprocess import FakeServing, InProcess
-from tests.unit.api.keyed import client_of, keyed_app, new_key
+from app.deployments import service as deployments
+from app.jobs import service as jobs
+from app.zoo import Zoo
+from tests.unit import seeds
 from tests.unit.api.test_paths import PAGES, operations
-from tests.unit.zoo import seeds
+from tests.unit.inprocess import FakeServing, InProcess
+from tests.unit.keyed import client_of, keyed_app, new_key
 
 ELSEWHERE = re.compile(r"""(?:https?:|wss?:|["'(=]\s*)//[a-z0-9.-]+""", re.IGNORECASE)
 NAMESPACES = {"http://www.w3.org"}

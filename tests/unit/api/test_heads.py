@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
+from app.zoo import Zoo
+from tests.unit import seeds
 
 
 @pytest.mark.parametrize(

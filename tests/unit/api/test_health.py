@@ -4,8 +4,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.zoo import troubles
-from app.zoo.zoo import Zoo
+from app.process import troubles
+from app.zoo import Zoo
 
 
 def test_a_directory_that_cannot_be_written_is_not_ready_and_is_tried_seldom(

@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import Request
 
 from app.api.leaving import Gone, WhileThere
-from app.zoo.settings import Settings
-from tests.unit.api.inprocess import FakeServing, running_app
+from app.settings import Settings
+from tests.unit.inprocess import FakeServing, running_app
 
 
 class _Busy(httpx.AsyncBaseTransport):

@@ -1,10 +1,11 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.zoo import jobs, runs
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
-from tests.unit.zoo.statements import counting
+from app.jobs import runs
+from app.jobs import service as jobs
+from app.zoo import Zoo
+from tests.unit import seeds
+from tests.unit.statements import counting
 
 
 def _read(http: httpx.Client) -> dict[tuple[str, ...], float]:

@@ -14,18 +14,18 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import select, text
 from starlette.types import Message
 
+from app.access.tables import AuditRow
 from app.api import paths, scopes
 from app.api.guard import Guard
-from app.zoo import deployments
-from app.zoo.access import AuditRow
-from app.zoo.errors import Invalid
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
+from app.deployments import service as deployments
+from app.errors import Invalid
+from app.settings import Settings
+from app.zoo import Zoo
+from tests.unit import seeds
 from tests.unit.api import spelling
-from tests.unit.api.inprocess import FakeServing
-from tests.unit.api.keyed import OWN, keyed_app, new_key
 from tests.unit.api.spelling import Raw, spellings
-from tests.unit.zoo import seeds
+from tests.unit.inprocess import FakeServing
+from tests.unit.keyed import OWN, keyed_app, new_key
 
 GIVEN = {"name": "a+m", "model": "low", "version": "1", "deployment": "digits", "module": "mod_1", "alias": "best"}
 PAGES = ("/", "/models/low", "/datasets", "/jobs/1", "/new", "/sign-in", "/sign-out", "/_nicegui/1/static/x.js")

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from app.zoo.tables import ModelRow
+from app.models.tables import ModelRow
 
 FIELDS = {"type", "title", "status", "detail", "code", "request_id", "errors"}
 NAME = {"name": "a"}

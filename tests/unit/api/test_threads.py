@@ -7,7 +7,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import select
 
-from app.zoo.zoo import Zoo
+from app.zoo import Zoo
 
 MANY = 60
 """More than FastAPI's own pool has threads."""

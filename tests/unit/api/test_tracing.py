@@ -5,12 +5,11 @@ from pathlib import Path
 import httpx
 from opentelemetry.trace import SpanKind
 
-from app.zoo import jobs
-from app.zoo.settings import Settings
-from tests.unit import traces
-from tests.unit.api.inprocess import FakeServing, InProcess, running_app
+from app.jobs import service as jobs
+from app.settings import Settings
+from tests.unit import seeds, traces
+from tests.unit.inprocess import FakeServing, InProcess, running_app
 from tests.unit.traces import parent_of, traceparent_of
-from tests.unit.zoo import seeds
 
 ELSEWHERE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -8,8 +8,8 @@ from benchmarks.arena import Arena
 from benchmarks.data import DEVELOPMENT_SEED, load
 from benchmarks.zoo import Network
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet
-from pnc_core.networks import build_network
+from pnc_core.graph.architectures import build_network
+from pnc_core.images import ImageSet
 
 
 def _prints(images: ImageSet) -> set[bytes]:

@@ -58,7 +58,7 @@ def test_a_cell_of_the_grid_joins_two_architectures(
 
 def test_a_cost_is_of_the_size_that_was_asked_for(nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(costs, "load", _digits)
-    monkeypatch.setattr("pnc_core.search.MAX_CANDIDATES", 32)
+    monkeypatch.setattr("pnc_core.method.search.MAX_CANDIDATES", 32)
     rows = [
         costs.measure("images", {"positions": 4, "classes": 2, "images": images}, 0, "float32", nets, nets)
         for images in (200, 400)

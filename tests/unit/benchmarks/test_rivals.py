@@ -13,10 +13,10 @@ from benchmarks.rivals import RIVALS, TUNED
 from benchmarks.training import Recipe, recalibrate
 from benchmarks.zipit import Zipped
 from benchmarks.zoo import train_or_load
-from pnc_core.data import preprocess
-from pnc_core.evaluation import direct_ensembles
+from pnc_core.analysis.evaluation import direct_ensembles
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
+from pnc_core.images import preprocess
 from tests.unit.pnc_core import nets
 
 torch.set_num_threads(1)

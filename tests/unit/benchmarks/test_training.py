@@ -5,8 +5,8 @@ import torch
 
 from benchmarks.training import Recipe, fit
 from pnc_core.config import NetworkSpec
-from pnc_core.data import ImageSet
-from pnc_core.networks import build_network
+from pnc_core.graph.architectures import build_network
+from pnc_core.images import ImageSet
 from tests.unit.pnc_core import nets
 
 SPEC = nets.spec("cnn", 8, 1, "ab", width=4)

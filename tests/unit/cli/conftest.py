@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import client as package
+import pnc_client as package
 from app.cli import app as pnc
-from app.client import Client
-from pnc_core.provenance import new_key, write_key
+from pnc_client import Client
+from pnc_core.module.signing import new_key, write_key
+from tests.unit import seeds
 from tests.unit.client.describing import Described, described_by
-from tests.unit.zoo import seeds
 
 Run = Callable[..., Result]
 

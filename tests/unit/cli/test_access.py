@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
+from app.access import keys
+from app.access.tables import WorkspaceRow
 from app.cli import app as pnc
 from app.cli import credentials
-from app.zoo import keys
-from app.zoo.access import WorkspaceRow
-from app.zoo.db import Database
-from app.zoo.errors import Unauthenticated
+from app.db.engine import Database
+from app.errors import Unauthenticated
 from tests.unit.cli.conftest import Run
 from tests.unit.client.describing import Described
 

@@ -43,7 +43,7 @@ def test_a_refusal_ends_with_4_and_names_every_fault(
 
 def test_nobody_there_ends_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PNC_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("app.client.client.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pnc_client.client.time.sleep", lambda seconds: None)
     done = CliRunner().invoke(pnc, ["models", "list"])
     assert done.exit_code == 5
     assert "pnc up" in done.stderr

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.client.parquet import write_parquet
 from app.demo import png_rows
+from pnc_client.parquet import write_parquet
 from pnc_core.config import Position
-from pnc_core.data import ImageSet
+from pnc_core.images import ImageSet
 from tests.unit.cli.conftest import Run
 from tests.unit.pnc_core import nets
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from app.client import Client
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
-from tests.unit.api.inprocess import FakeServing, InProcess, running_app
+from app.settings import Settings
+from app.zoo import Zoo
+from pnc_client import Client
 from tests.unit.client.breaking import Breaking
+from tests.unit.inprocess import FakeServing, InProcess, running_app
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from app.zoo.settings import Settings
-from tests.unit.api.inprocess import FakeServing, running_app
+from app.settings import Settings
+from tests.unit.inprocess import FakeServing, running_app
 
 BUNDLE, THIN = b"test", b"thin"
 """Bytes whose SHA-256 are the digests of the document's bundles."""

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from app.client import Client, Module, notebook
-from app.zoo import runs
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
+from app.jobs import runs
+from app.zoo import Zoo
+from pnc_client import Client, Module, notebook
+from tests.unit import seeds
 
 TRIALS = [
     {"target_position": "<a>", "source_position": f"b{p}", "round": r, "score": s, "parameters": p}

@@ -6,13 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
-from app.zoo import runs, validation, watching
-from app.zoo.zoo import Zoo
+from app.jobs import runs, watching
+from app.models import validation
+from app.zoo import Zoo
+from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
 from pnc_core.config import CloneConfig
-from tests.unit.api.inprocess import FakeServing
+from tests.unit import seeds
 from tests.unit.client.breaking import Breaking
-from tests.unit.zoo import seeds
+from tests.unit.inprocess import FakeServing
 
 
 @pytest.fixture

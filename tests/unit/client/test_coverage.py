@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from app.client import Client
+from pnc_client import Client
 from pnc_core.config import CloneConfig
+from tests.unit import seeds
 from tests.unit.client.describing import Described, described_by, operations
-from tests.unit.zoo import seeds
 
 CONFIG = CloneConfig(classes=("7",))
 METHODS: dict[str, Callable[[Client, Path], Any]] = {

@@ -6,11 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.client import ApiError, Client, InvalidName, ServiceUnreachable
-from app.client.http import path_of
-from app.zoo.zoo import Zoo
+from app.zoo import Zoo
+from pnc_client import ApiError, Client, InvalidName, ServiceUnreachable
+from pnc_client.http import path_of
+from tests.unit import seeds
 from tests.unit.client.breaking import Breaking
-from tests.unit.zoo import seeds
 
 
 @pytest.mark.parametrize("name", ["digits#3", "digits?archived=true", "digits;x"])

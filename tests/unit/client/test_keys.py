@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from app.cli import credentials
-from app.client import Client
-from app.client.keys import Bearer
+from pnc_client import Client
+from pnc_client.keys import Bearer
 
 
 def sent(url: str, key: str | None = None) -> str | None:

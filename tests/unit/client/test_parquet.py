@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from app.client import Client
-from app.client.parquet import folder_rows, write_parquet
-from app.zoo import datasets
+from app.datasets import service as datasets
+from pnc_client import Client
+from pnc_client.parquet import folder_rows, write_parquet
 
 ROWS = [("cat", b"\x89PNG 1"), ("dog", b"\x89PNG 2"), ("cat", b"\x89PNG 3")]
 

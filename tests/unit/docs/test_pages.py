@@ -15,10 +15,10 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from app.cli import app as pnc
-from app.zoo.settings import Settings
-from pnc_core.bundle import Bundle, read_bundle
+from app.settings import Settings
 from pnc_core.identity import fingerprint
-from pnc_core.manifest import Manifest
+from pnc_core.module.bundle import Bundle, read_bundle
+from pnc_core.module.manifest import Manifest
 from tests.unit.docs.pages import DOCS, PAGES, ROOT, block, lines
 
 WORDS = re.compile(r"(?:^|[|;&(]\s*|\s)pnc (?P<rest>[a-z][^|;&#)`]*)")

@@ -7,12 +7,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from pnc_core.bundle import Bundle
-from pnc_core.cloning import clone
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.data import ImageSet, augment, preprocess
+from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
-from pnc_core.networks import build_network
+from pnc_core.images import ImageSet, augment, preprocess
+from pnc_core.method.clone import clone
+from pnc_core.module.bundle import Bundle
 from tests.unit.pnc_core import nets
 
 torch.set_num_threads(1)

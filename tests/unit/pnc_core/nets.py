@@ -7,18 +7,19 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pnc_core.bundle import Bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.data import ImageSet
-from pnc_core.extract import Tail, extract, open_tail, with_inner_adapters
-from pnc_core.head import Accuracy, Head, tap_width
+from pnc_core.graph.architectures import architectures, build_network
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
-from pnc_core.insert import Insertion, stitch
-from pnc_core.job import Job, prepare
-from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
-from pnc_core.module import module_tensors
-from pnc_core.networks import architectures, build_network
-from pnc_core.positions import trace
+from pnc_core.images import ImageSet
+from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.insert import Insertion, stitch
+from pnc_core.method.job import Job, prepare
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.head import Head, tap_width
+from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.module.module import module_tensors
+from pnc_core.module.tail import Tail, extract, open_tail, with_parallel_adapters
 
 Network = tuple[nn.Module, NetworkSpec]
 
@@ -114,20 +115,20 @@ def hand_made(
     offset: float = 0.0,
     *,
     inner: bool = False,
-    shutter: float | None = None,
+    locality_gate: float | None = None,
     last: bool = False,
 ) -> Bundle:
     """A full bundle without training: ridge adapter, random half of the channels, random head.
 
-    With `inner` there are random inner adapters; with `shutter` locality is strict, at that bias; with `last` the head
-    reads the last taps alone.
+    `inner`: random parallel adapters. With `locality_gate` locality is strict, at that bias. With `last` the
+    head reads the last taps alone.
     """
     config = CloneConfig(classes=classes, position=position, batch_size=64)
     made = job(target, source, images, config)
     opened = stitch(made, position, images.only((*target[1].classes, *classes)))
     small = extract(calibrated(opened.tail), some_channels(opened.tail))
     if inner:
-        small = with_inner_adapters(small)
+        small = with_parallel_adapters(small)
         randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
     insertion = Insertion(position, opened.adapter, small, opened.whole)
     read = slice(-1, None) if last else slice(None)
@@ -136,15 +137,17 @@ def hand_made(
     channels = small.tap_channels(made.source)[read]
     grids = [made.source.position(name).grid for name in small.taps[read]]
     cells = seen + sum(tap_width(width, grid, 1) for width, grid in zip(channels, grids, strict=True))
-    head = Head(kind, cells, len(target[1].classes), len(classes), shutter=seen if shutter is not None else 0)
+    head = Head(
+        kind, cells, len(target[1].classes), len(classes), locality_gate=seen if locality_gate is not None else 0
+    )
     randomise(head.parameters())
     head.offset.data.fill_(offset)
-    if shutter is not None:
-        head.shutter_bias.data.fill_(shutter)
+    if locality_gate is not None:
+        head.shutter_bias.data.fill_(locality_gate)
     sizes = Sizes(
-        source=made.source.numbers,
-        module=small.numbers,
-        adapter=insertion.trained_numbers,
+        source=made.source.parameter_count,
+        module=small.parameter_count,
+        adapter=insertion.trained_parameter_count,
         head=sum(p.numel() for p in head.parameters()),
     )
     score = Accuracy(1.0, 1.0)
@@ -160,20 +163,20 @@ def hand_made(
         adapter_relu=opened.adapter.relu,
         adapter_resize=opened.adapter.resize,
         inner=tuple(small.inner),
-        kept_fraction=small.numbers / opened.whole,
+        kept_fraction=small.parameter_count / opened.whole,
         head=HeadSpec(
             kind=kind,
             grid=1,
             target_taps=tuple(p.name for p in taps),
             module_taps=small.taps[read],
-            strict=shutter is not None,
+            strict=locality_gate is not None,
         ),
         sizes=sizes,
         validation={"old": score.old, "new": score.new, "average": score.average},
         config=config,
         created_by="a test",
     )
-    return Bundle(manifest, module_tensors(insertion, head))
+    return Bundle(manifest, module_tensors(insertion.adapter, insertion.tail, head))
 
 
 def opened(architecture: str, size: int, start: int, **options) -> tuple[Tail, nn.Module, NetworkSpec, Tensor]:

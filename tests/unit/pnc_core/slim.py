@@ -43,4 +43,4 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "slim/convnext": _convnext,
     "slim/vit": _vit,
 }
-"""To be added to `pnc_core.networks.architectures()`."""
+"""To be added to `pnc_core.graph.architectures.architectures()`."""

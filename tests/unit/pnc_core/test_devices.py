@@ -8,25 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from pnc_core.bundle import Bundle, read_bundle
-from pnc_core.checkpoints import FolderCheckpoints
-from pnc_core.cloning import clone, work_out
-from pnc_core.composed import attach, detach
+from pnc_core.analysis.curves import masking_curve
+from pnc_core.analysis.evaluation import direct_ensembles, evaluate, multiply_accumulates, predict
+from pnc_core.analysis.evidence import module_logits, network_logits, similarity, verify_bundle
+from pnc_core.analysis.origin import origin
+from pnc_core.analysis.residue import residue
+from pnc_core.analysis.watermark import proof_in_bundle
 from pnc_core.config import CloneConfig, Localizer, Position
-from pnc_core.curves import masking_curve
-from pnc_core.data import ImageSet
 from pnc_core.errors import NetworkError
-from pnc_core.evaluation import direct_ensembles, evaluate, multiply_accumulates, predict
-from pnc_core.evidence import module_logits, network_logits, similarity, verify_bundle
-from pnc_core.export import to_program
+from pnc_core.graph.architectures import architectures
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
-from pnc_core.job import name_images
-from pnc_core.mark import Mark, proof_in_bundle
-from pnc_core.networks import architectures
-from pnc_core.origin import origin
-from pnc_core.positions import trace
-from pnc_core.rebalancing import rebalance
-from pnc_core.residue import residue
+from pnc_core.images import ImageSet
+from pnc_core.method.balance import rebalance
+from pnc_core.method.checkpoints import FolderCheckpoints
+from pnc_core.method.clone import clone, work_out
+from pnc_core.method.job import name_images
+from pnc_core.method.watermark import Mark
+from pnc_core.module.bundle import Bundle, read_bundle
+from pnc_core.module.composed import attach, detach
+from pnc_core.module.export import to_program
 from tests.unit import pretended
 from tests.unit.pnc_core import nets, slim
 from tests.unit.pretended import OnCuda
@@ -48,7 +49,7 @@ class World:
     source: nets.Network
     images: ImageSet
     bundles: tuple[Bundle, Bundle]
-    """Of class d, joint and with inner adapters, and of class e, strict."""
+    """Of class d, joint and with parallel adapters, and of class e, strict."""
     position: Position
     folder: Path
 
@@ -84,7 +85,7 @@ def _world(name: str, folder: Path) -> World:
     here = target, source, images, POSITIONS[name]
     bundles = (
         nets.hand_made(*here, ("d",), "joint", inner=True),
-        nets.hand_made(*here, ("e",), "affine", shutter=0.0),
+        nets.hand_made(*here, ("e",), "affine", locality_gate=0.0),
     )
     return World(target, source, images, bundles, POSITIONS[name], folder)
 

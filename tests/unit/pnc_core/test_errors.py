@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import pnc_core.errors as errors
-from pnc_core import networks
-from pnc_core.positions import trace
+from pnc_core.graph import architectures
+from pnc_core.graph.positions import trace
 from tests.unit.pnc_core import nets
 
 
@@ -64,6 +64,6 @@ def test_a_network_that_does_not_fit_into_memory_now_is_not_called_wrong(
     monkeypatch.setattr(type(network), "forward", fails)
     with pytest.raises(type(error)):
         trace(network, spec)
-    monkeypatch.setattr(networks, "architectures", lambda: {"cnn": fails})
+    monkeypatch.setattr(architectures, "architectures", lambda: {"cnn": fails})
     with pytest.raises(type(error)):
-        networks.build_network(spec)
+        architectures.build_network(spec)

@@ -27,7 +27,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_importing_the_package_and_its_definitions_leaves_torch_unloaded() -> None:
     _python(
-        "import sys, pnc_core, pnc_core.errors, pnc_core.config, pnc_core.manifest, pnc_core.tensorfile\n"
+        "import sys, pnc_core, pnc_core.errors, pnc_core.config, pnc_core.module.manifest, pnc_core.tensorfile\n"
         "from pnc_core import CloneConfig, NetworkSpec, Position\n"
         "assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules)"
     )
@@ -43,4 +43,4 @@ def test_every_exported_name_is_the_function_or_class_whatever_was_imported_befo
 
 
 def test_clone_can_be_imported_after_its_module() -> None:
-    _python("import pnc_core.cloning\nfrom pnc_core import clone\nassert callable(clone)")
+    _python("import pnc_core.method.clone\nfrom pnc_core import clone\nassert callable(clone)")

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pnc_core import devices
-from pnc_core.adapter import RidgeSums
-from pnc_core.checkpoints import FolderCheckpoints
-from pnc_core.cloning import clone
+from pnc_core.analysis.residue import _recognised
 from pnc_core.config import CloneConfig
 from pnc_core.devices import SlowPrecision, device_of, full_precision, has_bfloat16, precision_of
 from pnc_core.errors import ConfigError
-from pnc_core.extract import Tail
-from pnc_core.head import HeadInputs, fit_head
-from pnc_core.inner import InnerAdapter
-from pnc_core.insert import localize, stitch
-from pnc_core.lime import solution, surrogate
-from pnc_core.mending import mend_layers, mend_logits
-from pnc_core.rebalancing import Rows, fit_balance
-from pnc_core.residue import _recognised
+from pnc_core.method.balance import Rows, fit_balance
+from pnc_core.method.checkpoints import FolderCheckpoints
+from pnc_core.method.clone import clone
+from pnc_core.method.fit_head import HeadInputs, fit_head
+from pnc_core.method.insert import localize, stitch
+from pnc_core.method.lime import solution, surrogate
+from pnc_core.method.reconstruct import reconstruct_layers, reconstruct_logits
+from pnc_core.module.adapter import RidgeSums
+from pnc_core.module.parallel_adapter import ParallelAdapter
+from pnc_core.module.tail import Tail
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -45,7 +45,7 @@ def _off(got: Tensor, wanted: Tensor) -> float:
 def _limited(rows: Tensor) -> Tensor:
     """What an adapter of limited rank answers that was fitted by its closed form."""
     generator = torch.Generator().manual_seed(1)
-    adapter = InnerAdapter(nn.Linear(48, 32), whole=False)
+    adapter = ParallelAdapter(nn.Linear(48, 32), whole=False)
     weight, bias = torch.randn(32, 48, generator=generator), torch.randn(32, generator=generator)
     adapter.become(weight, bias, rows)
     assert adapter.down is not None
@@ -141,7 +141,7 @@ def world() -> tuple[nets.Network, nets.Network, nets.ImageSet]:
 
 
 def _learned(tail: Tail) -> Tensor:
-    """What the inner adapters answer, whatever the sign of their directions."""
+    """What the parallel adapters answer, whatever the sign of their directions."""
     maps = (a.up if a.down is None else a.up @ a.down for a in tail.inner.values())
     parts = [torch.cat([m.flatten(), a.bias]) for m, a in zip(maps, tail.inner.values(), strict=True)]
     return torch.cat(parts).detach()
@@ -156,7 +156,7 @@ def test_mending_in_bfloat16_is_mending_in_float32(world: tuple[nets.Network, ne
     for precision in ("float32", "bfloat16"):
         here = replace(job, config=replace(config, precision=precision))
         cut_down = localize(job, whole)
-        found.append(_learned(mend_logits(here, mend_layers(here, cut_down, whole.tail)).tail))
+        found.append(_learned(reconstruct_logits(here, reconstruct_layers(here, cut_down, whole.tail)).tail))
     assert torch.equal(*found)
 
 

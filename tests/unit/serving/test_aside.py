@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from app.serving.aside import Aside
-from app.serving.room import TooLate
+from app.serving.engine.capacity import TooLate
+from app.serving.engine.side_threads import Aside
 
 
 def _order(threads: int, share: float, names: list[str], first: int) -> tuple[list[str], list[str]]:

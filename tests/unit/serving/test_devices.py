@@ -5,14 +5,14 @@ import logging
 import pytest
 import torch
 
-from app.serving import programs
+from app.errors import Misconfigured
+from app.serving.engine import programs
+from app.serving.engine.programs import Branch, Mode, Trunk, put_together
 from app.serving.main import create_serving_app
-from app.serving.programs import Branch, Mode, Trunk, put_together
-from app.zoo.errors import Misconfigured
-from app.zoo.zoo import Zoo
-from pnc_core.composed import attach, without_modules
-from pnc_core.data import ImageSet
-from pnc_core.evaluation import predict
+from app.zoo import Zoo
+from pnc_core.analysis.evaluation import predict
+from pnc_core.images import ImageSet
+from pnc_core.module.composed import attach, without_modules
 from tests.unit import pretended
 from tests.unit.pnc_core import nets
 from tests.unit.serving import world
@@ -29,7 +29,7 @@ def test_trunk_and_branches_keep_to_the_device(
     images = ImageSet(pictures, torch.arange(60) % 10, tuple("0123456789"))
     here = target, source, images, world.HERE
     bundles = [
-        nets.hand_made(*here, ("5",), "affine", shutter=0.0),
+        nets.hand_made(*here, ("5",), "affine", locality_gate=0.0),
         nets.hand_made(*here, ("6",), "router", inner=True),
         nets.hand_made(*here, ("7",), "joint"),
     ]

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 import pytest
 import torch
 
-from app.serving.engine import Engine, Limits, Overloaded, TooLate
-from app.serving.programs import Branch, Mode, Program, Reading, Trunk, put_together
-from pnc_core.composed import Composed, attach, without_modules
-from pnc_core.data import preprocess
+from app.serving.engine.engine import Engine, Limits, Overloaded, TooLate
+from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
+from pnc_core.images import preprocess
+from pnc_core.module.composed import Composed, attach, without_modules
 from tests.unit.serving.world import World
 
 
@@ -43,7 +43,7 @@ class _Counting(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> Reading:
+    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
         self.batches.append(len(x))
         time.sleep(self.seconds)
         return super().read(x, branches)
@@ -202,7 +202,7 @@ def test_what_was_given_up_is_not_run(here: World) -> None:
 
 def test_a_network_that_fails_takes_only_its_own_batch_along(here: World, engine: Engine, target: Program) -> None:
     class Broken(Trunk):
-        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> Reading:
+        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
             raise RuntimeError("broken")
 
     broken = put_together(Broken(target.network, Mode()), [])

@@ -12,15 +12,16 @@ import pytest
 import torch
 from sqlalchemy.exc import OperationalError
 
-from app.serving import registry as registries
-from app.serving import reports
-from app.serving.engine import Engine, Limits
-from app.serving.passing import is_passing
-from app.serving.programs import Mode
-from app.serving.registry import Registry
-from app.zoo import deployments, replicas
-from app.zoo.errors import DigestMismatch, Loading, NotFound, StoreUnavailable
-from app.zoo.zoo import Zoo, open_zoo
+from app.deployments import replicas
+from app.deployments import service as deployments
+from app.errors import DigestMismatch, Loading, NotFound, StoreUnavailable
+from app.serving.engine.engine import Engine, Limits
+from app.serving.engine.programs import Mode
+from app.serving.loader import registry as registries
+from app.serving.loader import reports
+from app.serving.loader.passing import is_passing
+from app.serving.loader.registry import Registry
+from app.zoo import Zoo, open_zoo
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World
 
@@ -138,7 +139,7 @@ def test_a_refusal_is_repeated_until_it_is_written(fresh: World, monkeypatch: py
 
 def damage(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes in the store have changed for good."""
-    from app.serving import snapshot
+    from app.serving.loader import snapshot
 
     def fails(*_: object) -> Any:
         raise DigestMismatch.at("/sha256", "digest_mismatch", "expected other bytes, got these")
@@ -295,7 +296,7 @@ def test_a_process_ends_though_the_database_is_away(fresh: World) -> None:
 
 
 def test_while_it_is_loaded_a_deployment_answers_503(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.serving import snapshot
+    from app.serving.loader import snapshot
 
     def fails(*_: object) -> Any:
         raise PASSING["store away"]

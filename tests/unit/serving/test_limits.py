@@ -17,10 +17,10 @@ import torch
 import uvicorn
 
 from app.serving.answering import Host
-from app.serving.reading import TEXT, Readers
-from app.serving.rendering import PIECE
-from app.serving.tensors import MOST_CHARACTERS, BadRequest, Form, TooManyImages, inflate, parse
-from pnc_core.data import preprocess
+from app.serving.protocol.answers import PIECE
+from app.serving.protocol.bodies import TEXT, Readers
+from app.serving.protocol.tensors import MOST_CHARACTERS, BadRequest, Form, TooManyImages, inflate, parse
+from pnc_core.images import preprocess
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World
 
@@ -325,7 +325,7 @@ def test_readiness_needs_none_of_the_threads_that_requests_use(small: tuple[http
 
 
 def test_what_is_wanted_and_not_loaded_yet_is_503_and_not_404(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.serving import registry as module
+    from app.serving.loader import registry as module
 
     go_on = threading.Event()
     load = module.load_trunk
@@ -363,8 +363,8 @@ def test_what_is_wanted_and_not_loaded_yet_is_503_and_not_404(fresh: World, monk
 
 
 def test_a_new_deployment_is_loading_until_it_is_served(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.serving import registry as module
-    from app.zoo import deployments
+    from app.deployments import service as deployments
+    from app.serving.loader import registry as module
 
     with world.serving(fresh.zoo.settings) as (address, _), httpx.Client(base_url=f"http://{address}") as http:
         go_on, compose = threading.Event(), module.compose

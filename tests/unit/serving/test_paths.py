@@ -16,18 +16,18 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import select
 from starlette.types import ASGIApp
 
+from app.access.tables import AuditRow
 from app.api.protocol import CALLS
+from app.deployments import service as deployments
+from app.errors import Misconfigured
 from app.main import create_app
-from app.serving import oip
-from app.serving.door import check_routes
+from app.serving.auth import check_routes
 from app.serving.main import create_serving_app
-from app.zoo import deployments
-from app.zoo.access import AuditRow
-from app.zoo.errors import Misconfigured
-from app.zoo.zoo import Zoo
+from app.serving.protocol import routes as oip
+from app.zoo import Zoo
 from tests.unit.api import spelling
-from tests.unit.api.keyed import OWN, new_key
 from tests.unit.api.spelling import spellings
+from tests.unit.keyed import OWN, new_key
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, World
 
@@ -179,5 +179,5 @@ def test_a_route_that_the_door_does_not_know_keeps_serving_from_starting() -> No
     for method, path in (("POST", "/v2/models/{name}"), ("GET", "/elsewhere"), ("POST", "/metrics")):
         app = FastAPI(openapi_url=None)
         app.add_api_route(path, lambda: None, methods=[method])
-        with pytest.raises(Misconfigured, match=r"app\.serving\.door"):
+        with pytest.raises(Misconfigured, match=r"app\.serving\.auth"):
             check_routes(app)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from app.process import processors
+from app.serving.engine.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
 from app.serving.main import limits
-from app.serving.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
-from app.zoo import processors
-from app.zoo.settings import Settings
-from pnc_core.bundle import Bundle
-from pnc_core.composed import attach, without_modules
-from pnc_core.data import preprocess
-from pnc_core.head import SHUT
+from app.settings import Settings
 from pnc_core.identity import fingerprint
+from pnc_core.images import preprocess
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import attach, without_modules
+from pnc_core.module.head import SHUT
 from tests.unit.serving.world import World
 
 
@@ -75,7 +75,7 @@ def test_a_copy_without_batch_norms_is_what_runs(here: World) -> None:
 def test_a_copy_that_answers_otherwise_is_not_used(
     here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from app.serving import programs
+    from app.serving.engine import programs
 
     fold = programs._folded
 
@@ -95,7 +95,7 @@ def test_a_copy_that_answers_otherwise_is_not_used(
 def test_a_network_that_cannot_be_copied_is_run_as_it_is(
     here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from app.serving import programs
+    from app.serving.engine import programs
 
     monkeypatch.setattr(programs, "_folded", lambda *_: 1 / 0)
     with caplog.at_level(logging.WARNING):

@@ -13,9 +13,9 @@ import torch
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from pnc_core.composed import attach
-from pnc_core.data import preprocess
 from pnc_core.identity import fingerprint
+from pnc_core.images import preprocess
+from pnc_core.module.composed import attach
 from tests.unit.serving.world import NAME, World
 
 

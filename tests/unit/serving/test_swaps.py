@@ -16,11 +16,11 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from app.deployments import desired
+from app.errors import NotFound
 from app.main import create_app
-from app.serving.registry import Registry
-from app.serving.snapshot import MAX_CHOICES
-from app.zoo import desired
-from app.zoo.errors import NotFound
+from app.serving.loader.registry import Registry
+from app.serving.loader.snapshot import MAX_CHOICES
 from pnc_core.identity import fingerprint
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, SETS, World
@@ -237,7 +237,7 @@ def test_a_module_that_says_the_same_of_every_image_is_refused(fresh: World, mon
             bundle.tensors[name].zero_()
         return bundle
 
-    from app.serving import snapshot
+    from app.serving.loader import snapshot
 
     read = snapshot.read_bundle
     monkeypatch.setattr(snapshot, "read_bundle", lambda path: mute(read(path)))
@@ -250,7 +250,7 @@ def test_a_module_that_says_the_same_of_every_image_is_refused(fresh: World, mon
 def test_a_bundle_for_another_target_is_refused(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    from app.serving import snapshot
+    from app.serving.loader import snapshot
 
     read = snapshot.read_bundle
 

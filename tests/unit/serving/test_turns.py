@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from app.serving.engine import Engine, Limits, NotFinite, Stopped
-from app.serving.line import Batch, Line, Question
-from app.serving.pace import TURN_SECONDS, Pace
-from app.serving.programs import Branch, Mode, Program, Reading, Trunk, put_together
-from app.serving.room import Overloaded, Room, TooLate
-from pnc_core.composed import without_modules
+from app.serving.engine.capacity import Overloaded, Room, TooLate
+from app.serving.engine.engine import Engine, Limits, NotFinite, Stopped
+from app.serving.engine.pace import TURN_SECONDS, Pace
+from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
+from app.serving.engine.turns import Batch, Line, Question
+from pnc_core.module.composed import without_modules
 from tests.unit.serving.world import World
 
 
@@ -26,7 +26,7 @@ class _Slow(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> Reading:
+    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
         time.sleep(self.seconds)
         self.batches.append(len(x))
         return super().read(x, branches)
@@ -63,7 +63,7 @@ class _Stepwise(_Slow):
         super().__init__(here)
         self.steps = threading.Semaphore(0)
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> Reading:
+    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
         assert self.steps.acquire(timeout=60)
         return super().read(x, branches)
 
@@ -166,7 +166,7 @@ def test_a_largest_request_is_let_in_though_it_is_more_than_a_share() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_inference_thread_that_has_ended_is_noticed(here: World, engine: Engine) -> None:
     class Deadly(_Slow):
-        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> Reading:
+        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
             raise SystemExit
 
     assert engine.trouble() is None

@@ -13,17 +13,20 @@ import torch
 import uvicorn
 from sqlalchemy.orm import Session
 
+from app.deployments import service as deployments
+from app.jobs import runs
+from app.jobs import service as jobs
+from app.jobs.service import JobRequest
+from app.models import service as models
 from app.serving.main import create_serving_app
-from app.zoo import deployments, jobs, models, runs
-from app.zoo.jobs import JobRequest
-from app.zoo.settings import Settings
-from app.zoo.zoo import Zoo
-from pnc_core.bundle import Bundle
+from app.settings import Settings
+from app.zoo import Zoo
 from pnc_core.config import CloneConfig, Position
-from pnc_core.data import ImageSet
 from pnc_core.identity import fingerprint
+from pnc_core.images import ImageSet
+from pnc_core.module.bundle import Bundle
+from tests.unit import seeds
 from tests.unit.pnc_core import nets
-from tests.unit.zoo import seeds
 
 HERE = Position(target="blocks.1", source="blocks.1")
 SETS = (("5",), ("6", "7"), ("8",))

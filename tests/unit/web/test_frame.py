@@ -12,16 +12,17 @@ from nicegui import Client, core, ui
 from nicegui.page import page
 from starlette.requests import Request
 
-from app.web import deployment, receiving
-from app.web.desk import Desk
-from app.web.door import site
+from app.access.keys import Caller
+from app.db.tables import DEFAULT
+from app.deployments import page as deployment
+from app.deployments import service as deployments
+from app.errors import Forbidden, Invalid, Unauthenticated
+from app.web import receiving
 from app.web.frame import button, frame
-from app.zoo import deployments
-from app.zoo.errors import Forbidden, Invalid, Unauthenticated
-from app.zoo.keys import Caller
-from app.zoo.tables import DEFAULT
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
+from app.web.mount import site
+from app.web.page_context import PageContext
+from app.zoo import Zoo
+from tests.unit import seeds
 
 ENDED = Unauthenticated("expected a key in force, got one that has ended; sign in again")
 REFUSED = Forbidden("expected a key with the scope 'deploy', got one without")
@@ -119,11 +120,11 @@ def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.Monk
         seeds.module(session, zoo)
         deployments.put(session, "digits", "low")
 
-    desk = Desk(zoo, Answering(503, b""), Caller(DEFAULT, frozenset({"read"})))
+    context = PageContext(zoo, Answering(503, b""), Caller(DEFAULT, frozenset({"read"})))
 
     async def build() -> None:
-        view = await desk.read(lambda session: deployment.look(session, "digits"))
-        await deployment._Live(desk, "digits", view).build()
+        view = await context.read(lambda session: deployment.load_view(session, "digits"))
+        await deployment._Live(context, "digits", view).build()
 
     async def act(client: Client) -> None:
         await clicking("Stop serving …")(client)
@@ -137,8 +138,8 @@ def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"\xff\xfe", b"[1]"])
 def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: bytes) -> None:
-    desk = Desk(zoo, Answering(502, body))
-    answer = anyio.run(functools.partial(desk.classify, "digits", b"", alone=True))
+    context = PageContext(zoo, Answering(502, body))
+    answer = anyio.run(functools.partial(context.classify, "digits", b"", alone=True))
     assert (answer["status"], answer["code"]) == (502, "bad_answer")
     assert "expected a JSON object" in answer["detail"]
 

@@ -8,18 +8,29 @@ import pytest
 from markupsafe import Markup
 from sqlalchemy import insert, text, update
 
-from app.web import card, datasets, deployment, deployments, job, jobs, listing, model, models, modules
+from app.datasets import list_page as datasets
+from app.deployments import list_page as deployments
+from app.deployments import page as deployment
+from app.deployments import replicas
+from app.deployments import service as zoo_deployments
+from app.deployments.replicas import Observation
+from app.deployments.tables import RevisionRow
+from app.jobs import list_page as jobs
+from app.jobs import page as job
+from app.models import card_page as card
+from app.models import list_page as models
+from app.models import page as model
+from app.models.tables import VersionRow
+from app.modules import list_page as modules
+from app.modules.tables import ModuleRow
+from app.web import catalogue, listing
+from app.web.catalogue import ListQuery
+from app.web.html import table
 from app.web.listing import Kind
-from app.web.words import table
-from app.zoo import catalogue, replicas
-from app.zoo import deployments as zoo_deployments
-from app.zoo.catalogue import Shelf
-from app.zoo.replicas import Observation
-from app.zoo.tables import ModuleRow, RevisionRow, VersionRow
-from app.zoo.zoo import Zoo
-from tests.unit.web.crowds import NOW, crowd
-from tests.unit.zoo import seeds
-from tests.unit.zoo.statements import counting
+from app.zoo import Zoo
+from tests.unit import seeds
+from tests.unit.crowds import NOW, crowd
+from tests.unit.statements import counting
 
 KINDS: list[Kind[Any]] = [models.KIND, datasets.KIND, jobs.KIND, modules.KIND, deployments.KIND]
 
@@ -36,27 +47,27 @@ def crowded(tmp_path: Path) -> Iterator[Zoo]:
     zoo.close()
 
 
-def drawn(zoo: Zoo, kind: Kind[Any], shelf: Shelf) -> Markup:
+def drawn(zoo: Zoo, kind: Kind[Any], list_query: ListQuery) -> Markup:
     with zoo.database.read() as session:
-        return table(kind.columns, [kind.row(row) for row in kind.find(session, shelf).rows], kind.things)
+        return table(kind.columns, [kind.row(row) for row in kind.find(session, list_query).rows], kind.things)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.things)
 def test_a_page_of_many_rows_needs_no_more_queries_than_one_of_few(crowded: Zoo, kind: Kind[Any]) -> None:
     with counting(crowded) as few:
-        drawn(crowded, kind, Shelf(count=10))  # with jobs of every state
+        drawn(crowded, kind, ListQuery(count=10))  # with jobs of every state
     with counting(crowded) as many:
-        drawn(crowded, kind, Shelf(count=50))
+        drawn(crowded, kind, ListQuery(count=50))
     assert len(many) == len(few) <= 25
 
 
 def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
     with counting(crowded) as sent, crowded.database.read() as session:
-        view = job.look(session, "job_000000")
+        view = job.load_view(session, "job_000000")
     assert len(sent) <= 25
     assert view.parts["curve"].count("<circle") + view.parts["curve"].count("<rect") == 99  # and a star
     with counting(crowded) as sent, crowded.database.read() as session:
-        shown = model.look(session, crowded, "net-000003")
+        shown = model.load_view(session, crowded, "net-000003")
     assert len(sent) <= 25
     assert (shown.model.name, shown.is_settled) == ("net-000003", True)
     assert "Cloned into it" in shown.family
@@ -68,13 +79,13 @@ def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
 )
 def test_a_search_finds_every_word_and_counts(crowded: Zoo, search: str, found: int) -> None:
     with crowded.database.read() as session:
-        assert catalogue.models(session, Shelf(search)).total == found
+        assert catalogue.models(session, ListQuery(search)).total == found
 
 
 def test_orders_and_pages(crowded: Zoo) -> None:
-    def names(**shelf: Any) -> list[str]:
+    def names(**list_query: Any) -> list[str]:
         with crowded.database.read() as session:
-            return [line.model.name for line in catalogue.models(session, Shelf(**shelf)).rows]
+            return [line.model.name for line in catalogue.models(session, ListQuery(**list_query)).rows]
 
     assert names(count=2) == ["net-000299", "net-000298"]
     assert names(count=2, start=2) == ["net-000297", "net-000296"]
@@ -85,9 +96,9 @@ def test_orders_and_pages(crowded: Zoo) -> None:
 
 def test_who_asks_for_a_page_behind_the_last_one_gets_the_last(crowded: Zoo) -> None:
     with crowded.database.read() as session:
-        content, total, shelf = listing.part(session, models.KIND, listing.asked("", "", "", 99))
+        content, total, list_query = listing.part(session, models.KIND, listing.asked("", "", "", 99))
         nothing, none, first = listing.part(session, models.KIND, listing.asked("nothing", "", "", 99))
-    assert (total, shelf.start) == (300, 275)
+    assert (total, list_query.start) == (300, 275)
     assert "net-000024" in content
     assert (none, first.start) == (0, 0)
     assert "No models like that" in nothing
@@ -103,8 +114,8 @@ def test_pages_say_how_many_rows_they_leave_out(crowded: Zoo) -> None:
         session.execute(insert(RevisionRow), [{**row, "refused": False, "created_at": NOW} for row in old])
         session.execute(update(VersionRow).values(model_id="mdl_000000", number=text("rowid")))
     with crowded.database.read() as session:
-        view = deployment.look(session, "served-00")
-        side = model.look(session, crowded, "net-000000").side
+        view = deployment.load_view(session, "served-00")
+        side = model.load_view(session, crowded, "net-000000").side
     assert (len(view.modules), view.more_modules) == (50, 70)
     assert f"and 70 more: <code>pnc modules list --fingerprint {fits}</code>" in deployment._more_modules(view)
     assert (len(view.revisions), view.more_revisions) == (20, 5)
@@ -113,7 +124,9 @@ def test_pages_say_how_many_rows_they_leave_out(crowded: Zoo) -> None:
 
 def test_jobs_by_state(crowded: Zoo) -> None:
     with crowded.database.read() as session:
-        totals = {state: catalogue.jobs(session, Shelf(state=state)).total for state in ("", "failed", "live", "odd")}
+        totals = {
+            state: catalogue.jobs(session, ListQuery(state=state)).total for state in ("", "failed", "live", "odd")
+        }
     assert totals == {"": 600, "failed": 120, "live": 240, "odd": 0}
 
 
@@ -121,20 +134,22 @@ def test_names_are_text_on_every_page(zoo: Zoo) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     with zoo.database.write() as session:
         row = seeds.module(session, zoo)
-        row.job.config = {**row.job.config, "classes": [hostile]}
+        cloning = seeds.job_of(session, row)
+        cloning.config = {**cloning.config, "classes": [hostile]}
         row.classes = [hostile]
         row.target_version.model.description = hostile
         row.target_version.spec = {**row.target_version.spec, "classes": [hostile]}
         row.manifest = {**row.manifest, "head": {"kind": hostile}, "created_by": hostile}
         module_id, job_id = row.id, row.job_id
         zoo_deployments.put(session, "digits", "low")
-    from app.web import comparison, module
+    from app.modules import page as module
+    from app.web import comparison
 
     with zoo.database.read() as session:
         shown = [
-            *(table(k.columns, [k.row(row) for row in k.find(session, Shelf()).rows], k.things) for k in KINDS),
-            *job.look(session, job_id).parts.values(),
-            *(lambda page: (page.head, page.layers, page.side, page.family))(model.look(session, zoo, "low")),
+            *(table(k.columns, [k.row(row) for row in k.find(session, ListQuery()).rows], k.things) for k in KINDS),
+            *job.load_view(session, job_id).parts.values(),
+            *(lambda page: (page.head, page.layers, page.side, page.family))(model.load_view(session, zoo, "low")),
             card.rendered(hostile),
             module._content(session, zoo, module_id),
             comparison._content(session, job_id, job_id),
@@ -150,6 +165,6 @@ def test_a_deployment_shows_what_each_replica_says(crowded: Zoo) -> None:
         replicas.report(session, "rep_two", {"served-00": Observation(1, {"detail": "out of memory"})})
         replicas.report(session, "rep_new", {})
     with counting(crowded) as sent, crowded.database.read() as session:
-        shown = deployment._replicas(deployment.look(session, "served-00"))
+        shown = deployment._replicas(deployment.load_view(session, "served-00"))
     assert len(sent) <= 25
     assert [shown.count(f"</i>{state}") for state in ("served", "failed", "changing")] == [1, 1, 1]

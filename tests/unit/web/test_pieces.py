@@ -9,11 +9,12 @@ import safetensors.torch
 import torch
 from markupsafe import Markup
 
-from app.web import drawing, job, words
+from app.deployments.load import Load
+from app.jobs import page as job
+from app.jobs.states import TRANSITIONS
+from app.models.layer_table import Mask, layers, masks
+from app.web import drawing, html
 from app.web.drawing import Mark
-from app.web.load import Load
-from app.zoo.anatomy import Mask, layers, masks
-from app.zoo.states import TRANSITIONS
 from pnc_core.errors import TensorFileError
 
 MARKS = [
@@ -96,7 +97,7 @@ def test_what_is_no_safetensors_file_is_said_to_be_none(content: bytes) -> None:
     ],
 )
 def test_large_numbers_are_short(number: float | None, text: str) -> None:
-    assert words.count(number) == text
+    assert html.count(number) == text
 
 
 @pytest.mark.parametrize(
@@ -104,20 +105,20 @@ def test_large_numbers_are_short(number: float | None, text: str) -> None:
     [(12, "12 B"), (37_400, "37.4 kB"), (8 * 1024**3, "8.59 GB"), (999_999, "1 MB"), (5 * 10**15, "5,000 TB")],
 )
 def test_sizes(bytes_: int, text: str) -> None:
-    assert words.size(bytes_) == text
+    assert html.size(bytes_) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(1, "just now"), (42, "42 s ago"), (125, "2 min ago"), (90_000, "1 d ago")]
 )
 def test_times(seconds: float, text: str) -> None:
-    shown = words.ago(datetime.now(UTC) - timedelta(seconds=seconds))
+    shown = html.ago(datetime.now(UTC) - timedelta(seconds=seconds))
     assert text in shown
 
 
 def test_every_state_has_a_sign() -> None:
     for state in TRANSITIONS:
-        assert 'aria-hidden="true">●' not in words.badge(state) or "live" in words.badge(state)
+        assert 'aria-hidden="true">●' not in html.badge(state) or "live" in html.badge(state)
 
 
 @pytest.mark.parametrize("state", TRANSITIONS)

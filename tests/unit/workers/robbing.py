@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.zoo import garbage
-from app.zoo.store import Stored
-from app.zoo.zoo import Zoo
+from app.lifecycle import garbage
+from app.store.objects import Stored
+from app.zoo import Zoo
 
 
 def rob(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from app.zoo import garbage, runs, steps
-from app.zoo.leases import Lease
-from app.zoo.tables import StepRow
-from app.zoo.zoo import Zoo
-from pnc_core.checkpoints import State
+from app.db.leases import Lease
+from app.jobs import runs, steps
+from app.jobs.tables import StepRow
+from app.lifecycle import garbage
+from app.zoo import Zoo
+from pnc_core.method.checkpoints import State
+from tests.unit import seeds
 from tests.unit.workers.robbing import rob
-from tests.unit.zoo import seeds
 from workers.checkpoints import StoredCheckpoints
 
 STATE = State({"epochs": 1})

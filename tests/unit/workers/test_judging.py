@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.client.parquet import write_parquet
+from app.datasets import service as datasets
+from app.datasets.tables import DatasetRow
 from app.demo import png_rows
-from app.zoo import datasets
-from app.zoo.models import Accuracy
-from app.zoo.tables import DatasetRow
-from app.zoo.zoo import Zoo
-from pnc_core.bundle import Bundle
-from pnc_core.composed import attach
+from app.models.service import Accuracy
+from app.zoo import Zoo
+from pnc_client.parquet import write_parquet
+from pnc_core.analysis.evaluation import direct_ensembles, evaluate, predict
 from pnc_core.config import CloneConfig, Position
-from pnc_core.data import ImageSet
-from pnc_core.evaluation import direct_ensembles, evaluate, predict
 from pnc_core.identity import fingerprint
+from pnc_core.images import ImageSet
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.composed import attach
+from tests.unit import seeds
 from tests.unit.pnc_core import nets
-from tests.unit.zoo import seeds
 from workers import judging
 from workers.judging import judged, measured
 

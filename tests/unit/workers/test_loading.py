@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from app.zoo import datasets
-from app.zoo.datasets import Contents
-from app.zoo.images import decode_image
-from app.zoo.tables import DatasetRow
-from app.zoo.zoo import Zoo
+from app.datasets import service as datasets
+from app.datasets.images import decode_image
+from app.datasets.service import Contents
+from app.datasets.tables import DatasetRow
+from app.zoo import Zoo
 from pnc_core.errors import DataError
-from tests.unit.zoo import parquets, seeds
+from tests.unit import seeds
+from tests.unit.datasets import parquets
 from workers import loading
 from workers.loading import load_images
 
@@ -111,9 +112,9 @@ def test_six_hundred_rows_of_one_large_image_cost_one(tmp_path: Path) -> None:
     program: Any = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from app.zoo import datasets\n"
-        "from app.zoo.settings import Settings\n"
-        "from app.zoo.zoo import open_zoo\n"
+        "from app.datasets import service as datasets\n"
+        "from app.settings import Settings\n"
+        "from app.zoo import open_zoo\n"
         "from workers.loading import load_images\n"
         "zoo = open_zoo(Settings(data_dir=Path(sys.argv[1])))\n"
         "with zoo.database.read() as session: dataset = datasets.get(session, sys.argv[2])\n"

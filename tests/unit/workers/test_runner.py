@@ -8,21 +8,27 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import stop_after_attempt
 
-from app.zoo import events, jobs, leases, models, modules, runs, validation
-from app.zoo.directory import DirectoryStore
-from app.zoo.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
-from app.zoo.leases import Lease
-from app.zoo.models import Accuracy
-from app.zoo.pages import Window
-from app.zoo.tables import JobRow, VersionRow
-from app.zoo.zoo import Zoo
-from pnc_core.bundle import Bundle
+from app.db import leases
+from app.db.leases import Lease
+from app.db.pages import Window
+from app.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
+from app.jobs import events, runs
+from app.jobs import service as jobs
+from app.jobs.tables import JobRow
+from app.models import service as models
+from app.models import validation
+from app.models.service import Accuracy
+from app.models.tables import VersionRow
+from app.modules import service as modules
+from app.store.directory import DirectoryStore
+from app.zoo import Zoo
 from pnc_core.config import CloneConfig, NetworkSpec, Position
-from pnc_core.job import Progress
-from pnc_core.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from pnc_core.method.job import Progress
+from pnc_core.module.bundle import Bundle
+from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
+from tests.unit import seeds
 from tests.unit.workers.robbing import rob
-from tests.unit.zoo import seeds
-from workers import endings, runner
+from workers import exit_codes, runner
 from workers.runner import Reporter, _exit_code, _put_all, check_version, publish, run_job
 
 SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
@@ -218,18 +224,18 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (MemoryError(), endings.OUT_OF_MEMORY),
-        (torch.OutOfMemoryError("CUDA out of memory"), endings.OUT_OF_MEMORY),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), endings.OUT_OF_MEMORY),
-        (OSError(12, "Cannot allocate memory"), endings.OUT_OF_MEMORY),
-        (PoolTimeout("QueuePool limit reached"), endings.UNREACHABLE),
-        (OSError(28, "No space left on device"), endings.NO_SPACE),
-        (OSError(122, "Disk quota exceeded"), endings.NO_SPACE),
-        (NoSpace("PNC_STORE_URL: expected room"), endings.NO_SPACE),
-        (OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")), endings.NO_SPACE),
-        (RuntimeError("I/O error: No space left on device (os error 28)"), endings.NO_SPACE),
-        (OSError(30, "Read-only file system"), endings.UNREACHABLE),
-        (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), endings.UNREACHABLE),
+        (MemoryError(), exit_codes.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), exit_codes.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), exit_codes.OUT_OF_MEMORY),
+        (OSError(12, "Cannot allocate memory"), exit_codes.OUT_OF_MEMORY),
+        (PoolTimeout("QueuePool limit reached"), exit_codes.UNREACHABLE),
+        (OSError(28, "No space left on device"), exit_codes.NO_SPACE),
+        (OSError(122, "Disk quota exceeded"), exit_codes.NO_SPACE),
+        (NoSpace("PNC_STORE_URL: expected room"), exit_codes.NO_SPACE),
+        (OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")), exit_codes.NO_SPACE),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), exit_codes.NO_SPACE),
+        (OSError(30, "Read-only file system"), exit_codes.UNREACHABLE),
+        (Misconfigured("PNC_DATABASE_URL: expected a database that answers"), exit_codes.UNREACHABLE),
         (ValueError("a defect of ours"), None),
     ],
 )
@@ -249,7 +255,7 @@ def test_a_store_that_is_gone_as_a_whole_ends_nothing(zoo: Zoo, lease: Lease) ->
     for work in (lambda: run_job(zoo, lease, lambda: False), lambda: check_version(zoo, unchecked)):
         with pytest.raises(StoreUnavailable, match=r"got none there|empty one") as failed:
             work()
-        assert _exit_code(failed.value) == endings.UNREACHABLE
+        assert _exit_code(failed.value) == exit_codes.UNREACHABLE
     assert state(zoo, lease) == "running"
     root.rmdir()
     away.rename(root)

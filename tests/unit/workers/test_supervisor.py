@@ -10,13 +10,14 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from app.zoo import events, jobs, runs, steps
-from app.zoo.errors import Misconfigured
-from app.zoo.leases import Lease
-from app.zoo.tables import StepRow
-from app.zoo.zoo import Zoo
-from tests.unit.zoo import seeds
-from workers import endings, nursery, supervisor
+from app.db.leases import Lease
+from app.errors import Misconfigured
+from app.jobs import events, runs, steps
+from app.jobs import service as jobs
+from app.jobs.tables import StepRow
+from app.zoo import Zoo
+from tests.unit import seeds
+from workers import exit_codes, runner_pool, supervisor
 from workers.supervisor import JOB, Supervisor, device_of
 
 LEASE_SECONDS = 2
@@ -51,8 +52,8 @@ class Deaf:
 
 
 def test_a_child_that_stops_late_is_not_taken_for_a_dead_worker(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
-    monkeypatch.setattr(nursery, "start", lambda *_: Deaf(zoo))
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    monkeypatch.setattr(runner_pool, "start", lambda *_: Deaf(zoo))
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 2.0 * LEASE_SECONDS)
     lease = _claimed(zoo)
     Supervisor(zoo, threading.Event()).see_through(JOB, lease)
@@ -69,8 +70,8 @@ def test_the_settings_say_how_often_a_child_may_die(
     zoo = seeds.new_zoo(tmp_path, max_attempts=most)
     dead = Deaf(zoo)
     dead.kill()
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
-    monkeypatch.setattr(nursery, "start", lambda *_: dead)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    monkeypatch.setattr(runner_pool, "start", lambda *_: dead)
     lease = _claimed(zoo)
     Supervisor(zoo, threading.Event()).see_through(JOB, lease)
     with zoo.database.read() as session:
@@ -80,9 +81,9 @@ def test_the_settings_say_how_often_a_child_may_die(
 
 def test_a_job_that_has_no_room_is_given_back_with_that_reason(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = Deaf(zoo)
-    ended.exitcode = endings.NO_SPACE
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
-    monkeypatch.setattr(nursery, "start", lambda *_: ended)
+    ended.exitcode = exit_codes.NO_SPACE
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    monkeypatch.setattr(runner_pool, "start", lambda *_: ended)
     lease = _claimed(zoo)
     assert Supervisor(zoo, threading.Event()).see_through(JOB, lease) is False
     with zoo.database.read() as session:
@@ -109,7 +110,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(lease.id)
         return len(seen) < 10
 
-    monkeypatch.setattr(nursery, "open_nursery", lambda: None)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
     monkeypatch.setattr(Supervisor, "see_through", see_through)
     return seen
 
@@ -163,7 +164,7 @@ def test_trouble_and_the_end_of_the_worker_end_its_round(zoo: Zoo, seen: list[st
 
 def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(nursery, "open_nursery", lambda: 2)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     settings = zoo.settings.model_copy(update={"worker_device": "cuda", "slots": 3})
     worker = Supervisor(replace(zoo, settings=settings), threading.Event())
@@ -176,7 +177,7 @@ def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.
         ended.exitcode = 0
         return ended
 
-    monkeypatch.setattr(nursery, "start", start)
+    monkeypatch.setattr(runner_pool, "start", start)
     monkeypatch.setattr(Supervisor, "_say", lambda *_: None)
     worker.see_through(JOB, _claimed(zoo))
     assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]

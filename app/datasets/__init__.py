@@ -1,0 +1,1 @@
+"""Datasets, and the sandbox that decodes their images."""

@@ -1,0 +1,70 @@
+"""`/datasets`: images, and a place to drop more."""
+
+import re
+from pathlib import Path
+
+from markupsafe import Markup
+from nicegui import ui
+from starlette.requests import Request
+
+from app.datasets.tables import DatasetRow
+from app.errors import ZooError
+from app.web.catalogue import datasets
+from app.web.frame import frame, heading, markup, notify, tell
+from app.web.html import ago, chips, link, short, size
+from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
+from app.web.page_context import PageContext
+from app.web.receiving import add_dataset
+
+_ODD = re.compile(r"[^a-z0-9._-]+")
+
+
+@ui.page("/datasets")
+async def datasets_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
+    """All datasets."""
+    context = PageContext.of(request)
+    with frame(request, "Datasets", "/datasets"):
+        note = "Images that jobs learn from: Parquet files in the Hugging Face image layout."
+        markup(heading("Datasets", note=note))
+        listing = Listing(context, KIND, asked(search, order, state, page))
+
+        async def take(event: object) -> None:
+            file = event.file  # type: ignore[attr-defined]
+            name = _ODD.sub("-", Path(file.name).stem.lower()).strip("-._")[:63] or "dataset"
+            try:
+                await add_dataset(context, name, file)
+            except (ZooError, OSError) as error:
+                tell(error)
+                return
+            notify(f"{name} is registered")
+            upload.reset()
+            await listing.refresh()
+
+        with ui.element("div").classes("drop"):
+            label = "Drop a Parquet file here, or choose one with +"
+            upload = ui.upload(label=label, auto_upload=True, on_upload=take).props('accept=".parquet" flat')
+        await listing.build()
+
+
+def _row(row: DatasetRow) -> list[object]:
+    named = [f"{name} ({row.counts.get(name, 0)})" for name in row.classes[:200]]
+    return [
+        Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
+        f"{row.rows:,}",
+        chips(named, 6) if named else "no labels",
+        size(row.bytes),
+        ago(row.created_at),
+    ]
+
+
+KIND = Kind[DatasetRow](
+    path="/datasets",
+    things="datasets",
+    find=datasets,
+    columns=["Dataset", "#Images", "Classes", "#File", "Registered"],
+    row=_row,
+    nothing=Markup("Drop a Parquet file above, or send a folder of images with <code>pnc datasets push FOLDER</code>."),
+    orders={**NEWEST, "name": "By name", "large": "Most images first"},
+    hint="names, ids, classes",
+    states=ARCHIVE_STATES,
+)

@@ -1,0 +1,1 @@
+"""The database: engine, sessions, shared columns, leases, and rules that every table keeps."""

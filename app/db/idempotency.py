@@ -1,0 +1,67 @@
+"""Answers kept for repeated requests, written in the same transaction as what they tell about."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from app.db import clock, sealing
+from app.db.isolation import workspace_of
+from app.db.tables import IdempotencyRow
+from app.errors import Invalid, KeyReused, Problem
+
+KEPT = timedelta(hours=24)
+MAX_KEY = 128
+
+
+def recall(session: Session, key: str, request_digest: str) -> IdempotencyRow | None:
+    """The answer this key got before, if it did within a day.
+
+    Raises:
+        Invalid: the key is not one.
+        KeyReused: it came with another request.
+    """
+    if not 0 < len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
+        detail = f"expected 1 to {MAX_KEY} printable ASCII characters, got {key!r:.80}"
+        raise Invalid.at("header:Idempotency-Key", "invalid_idempotency_key", detail)
+    row = session.get(IdempotencyRow, (workspace_of(session), key))
+    if row is None:
+        return None
+    if row.created_at < clock.now(session) - KEPT:
+        session.delete(row)
+        session.flush()
+        return None
+    if row.request_digest != request_digest:
+        detail = f"expected the request that came with key {key!r} before, got another; use a new key for it"
+        raise KeyReused([Problem("header:Idempotency-Key", KeyReused.code, detail)])
+    return row
+
+
+def body_of(session: Session, row: IdempotencyRow) -> str:
+    """The answer's body as it was sent.
+
+    Raises:
+        Misconfigured: it is encrypted, and no key decrypts it.
+    """
+    return sealing.of(session).open(row.body) if sealing.is_sealed(row.body) else row.body
+
+
+def remember(
+    session: Session,
+    key: str,
+    request_digest: str,
+    *,
+    status: int,
+    location: str | None,
+    body: str,
+    is_secret: bool = False,
+) -> None:
+    """Keep an answer for a day, one that shows a secret encrypted."""
+    if is_secret:
+        body = sealing.of(session).seal(body)
+    session.add(IdempotencyRow(key=key, request_digest=request_digest, status=status, location=location, body=body))
+
+
+def sweep_keys(session: Session) -> None:
+    """Forget answers older than a day."""
+    session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < clock.now(session) - KEPT))

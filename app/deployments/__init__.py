@@ -1,0 +1,1 @@
+"""Deployments: the wanted state, the gateway to serving, and rollouts."""

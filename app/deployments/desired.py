@@ -1,0 +1,98 @@
+"""What the serving process shall serve: for every deployment the revision that is wanted, with all it takes."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
+
+from app.db.isolation import parted, qualified
+from app.deployments.tables import AttachmentRow, DeploymentRow, RevisionRow
+from app.models import service as models
+from app.models.tables import VersionRow
+from app.modules.tables import ModuleRow
+from pnc_core.config import NetworkSpec
+
+IS_WANTED = (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation)
+"""Joins a deployment with the revision that is wanted."""
+
+
+@dataclass(frozen=True)
+class DesiredModule:
+    """A module that shall be attached."""
+
+    id: str
+    digest: str
+    """Digest of its full bundle."""
+    key: str
+
+
+@dataclass(frozen=True)
+class DesiredDeployment:
+    """What the serving process shall serve under a name."""
+
+    name: str
+    """Unique among all workspaces."""
+    generation: int
+    version_id: str
+    version: str
+    """For people: `name@number`."""
+    spec: NetworkSpec
+    weights_key: str
+    weights_digest: str
+    fingerprint: str
+    modules: tuple[DesiredModule, ...]
+    macs: int = 0
+    """Multiply-accumulates of one image without modules."""
+
+
+_NEEDED = (
+    lazyload("*"),
+    joinedload(RevisionRow.version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True),
+    selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
+)
+"""An attach waits for this to be read: what nobody asks for is left out."""
+
+
+def deployments(session: Session) -> list[DesiredDeployment]:
+    """All that shall be served, by name."""
+    query = (
+        select(DeploymentRow, RevisionRow)
+        .join(RevisionRow, IS_WANTED)
+        .where(DeploymentRow.deleted_at.is_(None))
+        .order_by(DeploymentRow.name)
+        .options(*_NEEDED)
+    )
+    return [_desired(deployment, wanted) for deployment, wanted in session.execute(query)]
+
+
+def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
+    """The newest modules that were cloned for what a deployment serves."""
+    workspace, _ = parted(wanted.name)
+    query = select(ModuleRow).where(
+        ModuleRow.workspace == workspace,
+        ModuleRow.target_fingerprint == wanted.fingerprint,
+        ModuleRow.archived_at.is_(None),
+    )
+    query = query.order_by(ModuleRow.id.desc()).limit(most).options(lazyload("*"), selectinload(ModuleRow.bundles))
+    return [_desired_module(row) for row in session.scalars(query)]
+
+
+def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeployment:
+    version = wanted.version
+    return DesiredDeployment(
+        name=qualified(deployment.workspace, deployment.name),
+        generation=deployment.generation,
+        version_id=version.id,
+        version=version.ref,
+        spec=models.spec_of(version),
+        weights_key=version.key,
+        weights_digest=version.digest,
+        fingerprint=version.fingerprint or "",
+        modules=tuple(_desired_module(a.module) for a in wanted.attachments),
+        macs=version.macs or 0,
+    )
+
+
+def _desired_module(module: ModuleRow) -> DesiredModule:
+    full = next(b for b in module.bundles if b.payload == "full")
+    return DesiredModule(module.id, full.digest, full.key)

@@ -1,0 +1,349 @@
+"""`/deployments/NAME`: switches for modules, what was served before, how busy it is, and a place to try it."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from nicegui import ui
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.db.isolation import qualified
+from app.db.pages import Window
+from app.deployments import replicas
+from app.deployments import service as deployments
+from app.deployments.list_page import state
+from app.deployments.load import Load, Numbers
+from app.deployments.replicas import Observation
+from app.deployments.service import Change
+from app.deployments.tables import DeploymentRow, RevisionRow
+from app.errors import NotFound, ZooError
+from app.modules.tables import ModuleRow
+from app.process.threads import PAGES
+from app.web import catalogue
+from app.web.drawing import bars
+from app.web.frame import button, frame, heading, markup, missing, notify, tell
+from app.web.html import (
+    ago,
+    badge,
+    chips,
+    command,
+    empty,
+    link,
+    model_link,
+    more,
+    percent,
+    problem,
+    section,
+    short,
+    title,
+)
+from app.web.page_context import PageContext
+
+REFRESH_SECONDS = 2.0
+MODULES, REVISIONS = 50, 20
+"""How many of the newest are shown."""
+_GONE = "It answers no more, and what it served before cannot come back; its model and modules stay."
+_NUMBERS = Numbers()
+_MOST_SHOWN = 4 * 1024**2
+"""Bytes of an image that is shown again beside its answers."""
+_FEW = 6
+"""Classes of a revision that are named."""
+_TOP = 5
+"""Classes of an answer that are shown."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A deployment as it is at one moment."""
+
+    row: DeploymentRow
+    wanted: RevisionRow
+    modules: list[ModuleRow]
+    """The newest that fit its target."""
+    more_modules: int
+    """How many others fit it."""
+    revisions: list[RevisionRow]
+    more_revisions: int
+    """How many came before these."""
+    replicas: dict[str, Observation | None]
+    """Serving processes that are alive, and what each says."""
+
+
+@ui.page("/deployments/{name}")
+async def deployment_page(request: Request, name: str) -> Response | None:
+    """One deployment."""
+    context = PageContext.of(request)
+    try:
+        view = await context.read(lambda session: load_view(session, name))
+    except NotFound as error:
+        return missing(request, error, "/deployments")
+    with frame(request, name, "/deployments"):
+        await _Live(context, name, view).build()
+    return None
+
+
+def load_view(session: Session, name: str) -> View:
+    """A deployment with its revisions and the modules that fit it.
+
+    Raises:
+        NotFound: there is none with this name.
+    """
+    row = deployments.get(session, name)
+    wanted = deployments.revision(session, row)
+    attached = [a.module for a in wanted.attachments]
+    found, more_modules = catalogue.fitting(session, wanted, MODULES)
+    newest = deployments.list_revisions(session, name, Window(REVISIONS))
+    more_revisions = deployments.count_revisions(session, row) - REVISIONS if newest.has_more else 0
+    said = replicas.observations(session, name)
+    return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, said)
+
+
+class _Live:
+    """The page's pieces, brought up to date while somebody looks."""
+
+    def __init__(self, context: PageContext, name: str, view: View) -> None:
+        self._context, self._name, self._view = context, name, view
+        self._load = Load(qualified(context.caller.workspace, name))
+        self._image: bytes | None = None
+        self._busy = False
+
+    async def build(self) -> None:
+        with ui.element("div").classes("bench"):
+            self._head = markup(Markup(""))
+            with ui.element("div").classes("actions"):
+                button("Stop serving …", on_click=self._ask, kind="danger")
+        with ui.element("div").classes("columns"):
+            with ui.element("div").classes("stack"):
+                with ui.element("section").classes("card"):
+                    hint = "A switch attaches or detaches one while the deployment answers; the target stays as it is."
+                    markup(title("Modules", hint))
+                    self._switches = ui.element("div")
+                with ui.element("section").classes("card stack tight"):
+                    markup(title("Try it"))
+                    self._try()
+            with ui.element("div").classes("stack"):
+                self._numbers = markup(self._load.tiles())
+                self._replicas = markup(Markup(""))
+                with ui.element("section").classes("card"):
+                    markup(title("Revisions", "Every change makes one; any that was served can come back."))
+                    self._revisions = ui.element("div")
+        self._draw()
+        await self._read_load()
+        ui.timer(REFRESH_SECONDS, self.refresh, immediate=False)
+
+    async def refresh(self) -> None:
+        """Read the deployment and the serving process's numbers again."""
+        await self._read_load()
+        try:
+            newer = await self._context.read(lambda session: load_view(session, self._name))
+        except NotFound:
+            ui.navigate.to("/deployments")
+            return
+        changed = _summary(newer) != _summary(self._view)
+        self._view = newer
+        if changed and not self._busy:
+            self._draw()
+
+    async def _read_load(self) -> None:
+        text = await _NUMBERS.text(lambda: self._context.serving.fetch("GET", "metrics"))
+        await PAGES.run(self._load.read, text, time.monotonic())
+        self._numbers.set_content(self._load.tiles())
+
+    def _draw(self) -> None:
+        self._head.set_content(_head(self._view))
+        self._replicas.set_content(_replicas(self._view))
+        attached = {a.module_id for a in self._view.wanted.attachments}
+        self._switches.clear()
+        with self._switches:
+            if not self._view.modules:
+                markup(empty("No module fits this target yet", _clone_one(self._view)))
+            for module in self._view.modules:
+                self._switch(module, module.id in attached)
+            markup(_more_modules(self._view))
+        self._revisions.clear()
+        with self._revisions:
+            for revision in self._view.revisions:
+                self._revision(revision)
+            markup(more(self._view.more_revisions, command("pnc deployments revisions", self._name)))
+
+    def _switch(self, module: ModuleRow, is_attached: bool) -> None:
+        with ui.element("div").classes("switchrow"):
+            markup(
+                Markup('<div>{}<div class="sub">from {} {} {}</div></div>').format(
+                    chips(module.classes, 12),
+                    model_link(module.source_version.ref),
+                    link(f"/modules/{module.id}", short(module.id)),
+                    percent(module.manifest.get("validation", {}).get("average")),
+                )
+            )
+            switch = ui.switch(value=is_attached).props(f'aria-label="Attach {module.id}"')
+            switch.on_value_change(lambda event: self._flip(module.id, bool(event.value)))
+
+    def _revision(self, revision: RevisionRow) -> None:
+        is_now = revision.generation == self._view.row.generation
+        names = [name for a in revision.attachments for name in a.module.classes[:_FEW]]
+        with ui.element("div").classes("switchrow"):
+            what = chips(names, _FEW) if names else Markup('<span class="faint">target alone</span>')
+            mark = badge("refused") if revision.refused else badge(state(self._view.row)) if is_now else ""
+            markup(
+                Markup('<div><strong>{}</strong> {}<div class="sub">{} {}</div></div>').format(
+                    revision.generation, what, mark, ago(revision.created_at)
+                )
+            )
+            if not is_now and not revision.refused:
+                back = button("Bring back", on_click=self._bringing_back(revision.generation))
+                back.props(f'aria-label="Bring back generation {revision.generation}"')
+
+    def _bringing_back(self, generation: int) -> Callable[[], Any]:
+        return lambda: self._change(lambda session: deployments.rollback(session, self._name, generation))
+
+    async def _flip(self, module: str, attach: bool) -> None:
+        work = deployments.attach if attach else deployments.detach
+        await self._change(lambda session: work(session, self._name, module))
+
+    async def _change(self, work: Callable[[Session], Change]) -> None:
+        self._busy = True
+        try:
+            refusal = await self._context.roll_out(work)
+            if refusal is not None:
+                notify(refusal, good=False)
+        except ZooError as error:
+            tell(error)
+        finally:
+            self._busy = False
+        self._view = await self._context.read(lambda session: load_view(session, self._name))
+        self._draw()
+        if self._image is not None:
+            await self._answer(self._image)
+
+    def _ask(self) -> None:
+        with ui.dialog() as dialog, ui.element("div").classes("card stack tight").props('role="dialog"') as card:
+            card.props(f'aria-label="Stop serving {self._name}"')
+            markup(title(f"Stop serving {self._name}?", _GONE))
+            with ui.element("div").classes("actions"):
+                button("Stop for good", on_click=self._delete, kind="danger")
+                button("Close", on_click=dialog.close)
+        dialog.open()
+
+    async def _delete(self) -> None:
+        def work(session: Session) -> int:
+            return deployments.delete(session, self._name)
+
+        generation = await self._context.write(work, "deploy")
+        await self._context.announce(self._name, generation)
+        ui.navigate.to("/deployments")
+
+    def _try(self) -> None:
+        most = self._context.zoo.settings.max_image_bytes
+
+        async def take(event: Any) -> None:
+            upload.reset()
+            if event.file.size() > most:  # whatever the browser was told
+                too_large()
+                return
+            self._image = await event.file.read()
+            await self._answer(self._image)
+
+        def too_large() -> None:
+            notify(f"expected an image of at most {most:,} bytes, got a larger file", good=False)
+
+        with ui.element("div").classes("drop"):
+            label = "Drop an image here (PNG, JPEG or WebP), or choose one with +"
+            upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
+            upload.props('accept="image/png,image/jpeg,image/webp" flat')
+        self._answers = markup(
+            Markup('<p class="faint">The target alone and the target with its modules answer side by side.</p>')
+        )
+
+    async def _answer(self, image: bytes) -> None:
+        began = time.perf_counter()
+        try:
+            alone, together = await asyncio.gather(
+                *(self._context.classify(self._name, image, alone=alone) for alone in (True, False))
+            )
+        except ZooError as error:
+            tell(error)
+            return
+        took = time.perf_counter() - began
+        self._answers.set_content(await PAGES.run(_tried, image, alone, together, took))
+
+
+def _summary(view: View) -> tuple[object, ...]:
+    """What a change of the page depends on."""
+    row = view.row
+    said = tuple(sorted((name, str(observation)) for name, observation in view.replicas.items()))
+    return row.generation, row.observed_generation, str(row.observed_problem), said, tuple(m.id for m in view.modules)
+
+
+def _head(view: View) -> Markup:
+    row = view.row
+    fault = problem(row.observed_problem.get("detail", "no reason given")) if row.observed_problem else ""
+    note = Markup("{} serving {} <span class='faint'>generation {}</span>").format(
+        badge(state(row)), model_link(view.wanted.version.ref), row.generation
+    )
+    return Markup("{}{}").format(heading(row.name, "Deployment", note), fault)
+
+
+def _replicas(view: View) -> Markup:
+    """What each serving process does with the deployment."""
+    if not view.replicas:
+        content = empty("No serving process is alive", "Start one with pnc up, or with pnc serve on another host.")
+        return section("Replicas", content)
+    rows = Markup("").join(
+        Markup('<div class="switchrow"><span>{}</span><span>{}</span></div>').format(
+            short(name), _said(observation, view.row.generation)
+        )
+        for name, observation in sorted(view.replicas.items())
+    )
+    return section("Replicas", rows, "Serving processes that are alive, and the generation each one serves")
+
+
+def _said(observation: Observation | None, wanted: int) -> Markup:
+    if observation is None:
+        return badge("changing")
+    here = "failed" if observation.problem else "served" if observation.generation == wanted else "changing"
+    return Markup('<span class="faint">generation {}</span> {}').format(observation.generation, badge(here))
+
+
+def _more_modules(view: View) -> Markup:
+    fingerprint, name = view.wanted.version.fingerprint or "", view.row.name
+    where = Markup("{}; attach one with {}").format(
+        command("pnc modules list --fingerprint", fingerprint), command("pnc deployments attach", name, "MODULE")
+    )
+    return more(view.more_modules, where)
+
+
+def _clone_one(view: View) -> Markup:
+    return Markup('<a href="/new?target={}">Clone some classes</a> into {} first.').format(
+        view.wanted.version.model.name, view.wanted.version.ref
+    )
+
+
+def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], seconds: float) -> Markup:
+    """Both answers beside the image."""
+    if "classes" not in alone or "classes" not in together:
+        fault = next(answer for answer in (alone, together) if "classes" not in answer)
+        return problem(str(fault.get("detail", "no answer")))
+    kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
+    picture = Markup('<p class="faint">The image is too large to be shown again.</p>')
+    if len(image) <= _MOST_SHOWN:
+        picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
+            kind, base64.b64encode(image).decode()
+        )
+    count = len(together["modules"])
+    name = f"With {count} module{'s' if count != 1 else ''}" if count else "With modules (none attached)"
+    parts = (_side("Target alone", alone), _side(name, together))
+    note = f"Both answers took {seconds * 1000:.0f} ms, generation {together['generation']}"
+    return Markup('<div class="tried">{}{}{}</div><p class="faint">{}</p>').format(picture, *parts, note)
+
+
+def _side(name: str, answer: dict[str, Any]) -> Markup:
+    best = answer["classes"][0]
+    rows = [(c["name"], c["probability"], percent(c["probability"])) for c in answer["classes"][:_TOP]]
+    return Markup("<div><h3>{}: <strong>{}</strong></h3>{}</div>").format(name, best["name"], bars(rows, name))

@@ -1,0 +1,98 @@
+"""Change what a deployment shall serve, announce it, and pass serving's verdict on."""
+
+import time
+from collections.abc import Callable
+
+import anyio.from_thread
+from fastapi import Request
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from app.api.problems import respond
+from app.db.isolation import qualified
+from app.deployments import replicas
+from app.deployments import service as deployments
+from app.deployments.gateway import Gateway, Verdict
+from app.deployments.replicas import Observation
+from app.deployments.service import Change
+from app.zoo import Zoo
+from pnc_client.schemas.deployments import Deployment
+from pnc_client.schemas.problems import Fault
+
+LOOK_SECONDS = 0.05
+"""How often the replicas' rows are looked at while all are waited for."""
+
+
+def roll_out(
+    request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Session], Change], wait: str | None = None
+) -> Response:
+    """Commit a change, then ask the serving process for it.
+
+    Args:
+        request: That asks for it.
+        zoo: Where it is committed.
+        gateway: The way to the serving process.
+        work: Makes the change.
+        wait: `all`: answer when every living replica serves it, not only the one that is asked.
+
+    Returns:
+        200 once it is served, 202 while the serving process has not said so, or
+        its refusal as a problem document; it has taken the change back then.
+    """
+    with zoo.database.write() as session:
+        change = work(session)
+        name, generation = change.deployment.name, change.deployment.generation
+        place = qualified(change.deployment.workspace, name)
+    verdict = announce(gateway, place, generation) if change.changed else None
+    if verdict is not None and verdict.refusal is not None:
+        return _refused(request, verdict)
+    if wait is None:
+        return _describe(zoo, name, served=verdict is not None and verdict.applied)
+    others = _await_all(zoo, name, generation)
+    there = [o for o in others.values() if o is not None and o.generation == generation and not o.waits]
+    problems = [o.problem for o in there if o.problem]
+    if problems:
+        detail = f"a replica does not serve generation {generation}; others may: {problems[0].get('detail')}"
+        return respond(request.scope, 409, str(problems[0].get("code", "refused")), detail)
+    return _describe(zoo, name, served=_all_observe(others, generation), by_all=True)
+
+
+def _await_all(zoo: Zoo, name: str, generation: int) -> dict[str, Observation | None]:
+    """What every living replica says, once all have worked on this generation or the time is over."""
+    deadline = time.monotonic() + zoo.settings.serving_timeout
+    while True:
+        with zoo.database.read() as session:
+            found = replicas.observations(session, name)
+        if _all_observe(found, generation) or time.monotonic() > deadline:
+            return found
+        time.sleep(LOOK_SECONDS)
+
+
+def _all_observe(found: dict[str, Observation | None], generation: int) -> bool:
+    return bool(found) and all(
+        one is not None and one.generation >= generation and not one.waits for one in found.values()
+    )
+
+
+def announce(gateway: Gateway, name: str, generation: int) -> Verdict:
+    """Tell the serving process that something is to do; call it from a route's own thread."""
+    return anyio.from_thread.run(gateway.sync, name, generation)
+
+
+def _refused(request: Request, verdict: Verdict) -> Response:
+    document = verdict.refusal or {}
+    faults = [Fault.model_validate(fault) for fault in document.get("errors", [])]
+    status, code = int(document.get("status", 409)), str(document.get("code", "refused"))
+    detail = f"the serving process refused, and the change was taken back: {document.get('detail', 'no reason given')}"
+    return respond(request.scope, status, code, detail, faults)
+
+
+def _describe(zoo: Zoo, name: str, *, served: bool, by_all: bool = False) -> Response:
+    with zoo.database.read() as session:
+        row = deployments.get(session, name)
+        answer = Deployment.of(row, deployments.revision(session, row))
+    observed = answer.observed
+    one = observed.generation == answer.generation and observed.problem is None
+    served = served or (one and not by_all)
+    headers = {"ETag": f'"{answer.generation}"'}
+    return Response(answer.model_dump_json(), 200 if served else 202, headers, media_type="application/json")

@@ -1,0 +1,1 @@
+"""Cloning jobs: requests, runs by workers, events and trials."""

@@ -1,0 +1,42 @@
+"""Attempts: who has worked on a job, when, and how it ended."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.db import clock
+from app.db.pages import Page, Window, page
+from app.jobs.tables import AttemptRow, JobRow
+
+CRASHED, SILENT, OUT_OF_MEMORY, DEADLINE = "crashed", "silent", "out_of_memory", "deadline_exceeded"
+
+
+def begin(session: Session, job: JobRow, worker: str) -> None:
+    """A worker has just claimed the job."""
+    session.add(AttemptRow(job_id=job.id, number=job.lease_token, worker=worker))
+
+
+def end(session: Session, job: JobRow, outcome: str, reason: str) -> None:
+    """The newest claim is over; again changes nothing.
+
+    Args:
+        session: A writing session.
+        job: Locked by it.
+        outcome: The job's new state, `released`, or why the attempt died.
+        reason: One line for people.
+    """
+    row = session.get(AttemptRow, (job.id, job.lease_token))
+    if row is not None and row.ended_at is None:
+        row.ended_at, row.outcome, row.reason = clock.now(session), outcome, reason
+
+
+def count(session: Session, job: JobRow, outcome: str) -> int:
+    """How many attempts ended so."""
+    session.flush()
+    query = select(func.count()).where(AttemptRow.job_id == job.id, AttemptRow.outcome == outcome)
+    return session.scalar(query) or 0
+
+
+def list_attempts(session: Session, job_id: str, window: Window) -> Page[AttemptRow]:
+    """A job's attempts, oldest first."""
+    query = select(AttemptRow).where(AttemptRow.job_id == job_id)
+    return page(session, query, AttemptRow.number, int, window, newest_first=False)

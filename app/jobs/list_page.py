@@ -1,0 +1,54 @@
+"""`/jobs`: cloning jobs."""
+
+from markupsafe import Markup
+from nicegui import ui
+from starlette.requests import Request
+
+from app.jobs.states import TERMINAL, TRANSITIONS
+from app.jobs.tables import JobRow
+from app.web.catalogue import jobs
+from app.web.frame import frame, heading, markup
+from app.web.html import ago, badge, chips, link, model_link, percent, short
+from app.web.listing import NEWEST, Kind, Listing, asked
+from app.web.page_context import PageContext
+
+
+@ui.page("/jobs")
+async def jobs_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
+    """All jobs."""
+    context = PageContext.of(request)
+    with frame(request, "Jobs", "/jobs"):
+        with ui.element("div").classes("bench"):
+            markup(heading("Jobs", note="Each one clones classes of a source into a module for a target."))
+            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+        await Listing(context, KIND, asked(search, order, state, page)).build()
+
+
+def row(job: JobRow) -> list[object]:
+    """A job's line in a list."""
+    done = (
+        badge(job.state) if job.state in TERMINAL else Markup("{} {}").format(badge(job.state), percent(job.progress))
+    )
+    return [
+        link(f"/jobs/{job.id}", short(job.id)),
+        done,
+        chips(job.config["classes"], 5),
+        model_link(job.source_ref),
+        model_link(job.target_ref),
+        link(f"/modules/{job.module.id}", "module") if job.module else "",
+        ago(job.created_at),
+    ]
+
+
+COLUMNS = ["Job", "State", "Classes", "From", "Into", "Result", "Submitted"]
+KIND = Kind[JobRow](
+    path="/jobs",
+    things="jobs",
+    find=jobs,
+    columns=COLUMNS,
+    row=row,
+    nothing=Markup('Start one with <a href="/new">New job</a>, or with <code>pnc jobs create</code>.'),
+    orders=NEWEST,
+    hint="ids, models",
+    states={"": "All states", "live": "Not ended", **{name: name.capitalize() for name in TRANSITIONS}},
+)

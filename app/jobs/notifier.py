@@ -1,0 +1,144 @@
+"""Notices to Celery workers: which job or step waits in which queue.
+
+A worker that receives a notice of one row continues with whatever else waits (`workers.supervisor`), so no row waits
+behind notices. Without a broker (the embedded service) nothing is sent: its worker polls the database.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, lazyload
+
+from app.db import clock
+from app.db.notices import Notice, announce
+from app.jobs.tables import JobRow, StepRow
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from kombu import Queue
+
+log = logging.getLogger(__name__)
+JOB_TASK, STEP_TASK = "pnc.job", "pnc.step"
+DEVICES, SIZES = ("any", "cpu", "cuda"), ("small", "large")
+QUEUE_SECONDS = 6 * 3600
+"""Far longer than any message waits: the broker must never hand one out twice by itself."""
+
+
+class CeleryNotifier:
+    """Sends notices to Celery workers.
+
+    Args:
+        broker_url: For instance `redis://127.0.0.1:6379/0`.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        self._url = broker_url
+
+    def send(self, notices: Iterable[Notice]) -> None:
+        """See `Notifier.send`."""
+        for notice in notices:
+            try:
+                celery_app(self._url).send_task(notice.task, (notice.id,), queue=notice.queue, retry=False)
+            except Exception as error:
+                log.warning("%s: the broker cannot be reached, workers will be told later: %s", notice.id, error)
+
+
+@cache
+def celery_app(broker_url: str) -> "Celery":
+    """Celery, set up so that it only carries messages; jobs are kept alive by leases alone.
+
+    Measured before: late acknowledgement runs a job again and again, a lost pool process takes it away, and results
+    nobody reads fill the broker. So a message is acknowledged when it is read, and there are no results.
+    """
+    from celery import Celery
+
+    app = Celery("pnc", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        broker_connection_max_retries=None,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=3,
+        broker_transport_options={
+            "visibility_timeout": QUEUE_SECONDS,
+            "health_check_interval": 25,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 15,
+            "socket_keepalive": True,
+        },
+        task_acks_late=False,
+        task_default_queue="pnc",
+        task_ignore_result=True,
+        task_queues=queues_of(DEVICES, SIZES),
+        task_reject_on_worker_lost=False,
+        task_serializer="json",
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+    )
+    return app
+
+
+def announce_job(session: Session, job: JobRow) -> None:
+    """Tell the workers of a queued job, once this transaction is committed."""
+    job.announced_at = clock.now(session)
+    announce(session, Notice(JOB_TASK, job.id, job_queue(job.device, job.size)))
+
+
+def announce_step(session: Session, step: StepRow, device: str) -> None:
+    """Tell idle workers of a step that they may take, once this transaction is committed."""
+    announce(session, Notice(STEP_TASK, step.id, step_queue(device)))
+
+
+def announce_again(
+    session: Session, seconds: float, devices: Sequence[str] = DEVICES, sizes: Sequence[str] = SIZES
+) -> bool:
+    """Tell once more of one queued job that nobody has taken for so long; returns whether there was one.
+
+    A worker that is told of one goes on with all the others, so an idle one that tells of one is enough: messages
+    that nobody needs never pile up.
+
+    Args:
+        session: A writing session.
+        seconds: How long it has waited since it was last told of.
+        devices: Only jobs for these, which somebody idle could take.
+        sizes: Only jobs of these.
+    """
+    now = clock.now(session)
+    waiting = select(JobRow).where(
+        JobRow.state == "queued",
+        JobRow.device.in_(devices),
+        JobRow.size.in_(sizes),
+        or_(JobRow.announced_at.is_(None), JobRow.announced_at < now - timedelta(seconds=seconds)),
+        or_(JobRow.not_before.is_(None), JobRow.not_before < now),
+    )
+    oldest = waiting.order_by(JobRow.id).limit(1).with_for_update(skip_locked=True, of=JobRow)
+    job = session.scalars(oldest.options(lazyload("*"))).one_or_none()
+    if job is None:
+        return False
+    announce_job(session, job)
+    return True
+
+
+def queues_of(devices: Iterable[str], sizes: Iterable[str]) -> "list[Queue]":
+    """Every queue in which jobs for these devices and of these sizes wait, and steps of such jobs."""
+    from kombu import Exchange, Queue
+
+    names = [job_queue(device, size) for device in devices for size in sizes]
+    names += [step_queue(device) for device in devices]
+    return [Queue(name, Exchange(name), routing_key=name) for name in names]
+
+
+def job_queue(device: str, size: str) -> str:
+    """Queue of jobs."""
+    return f"jobs.{device}.{size}"
+
+
+def step_queue(device: str) -> str:
+    """Queue of steps that are shared."""
+    return f"steps.{device}"

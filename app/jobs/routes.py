@@ -1,0 +1,137 @@
+"""Cloning jobs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query, Response
+from pydantic import BeforeValidator
+
+from app.api.documented import documented
+from app.api.requests import DoOnce, ListOf, ListQuery, ReadSession, Reply
+from app.api.scopes import ScopedRoute, needs
+from app.jobs import attempts, events
+from app.jobs import service as jobs
+from app.jobs.service import JobRequest
+from pnc_client.schemas import jobs as wire
+from pnc_client.schemas.shapes import Page, storable
+
+router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"], route_class=ScopedRoute)
+Id = Annotated[str, Path(description="Id of a cloning job.", examples=["job_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
+Wanted = Annotated[JobRequest, BeforeValidator(storable), Body(openapi_examples={"digits": wire.JOB_EXAMPLE})]
+
+
+class JobsQuery(ListQuery):
+    """Query of the list of jobs."""
+
+    state: wire.State | None = None
+    """Only jobs of this state."""
+
+
+@router.post("", response_model=wire.Job, status_code=201)
+@needs("jobs")
+def create_job(body: Wanted, once: DoOnce) -> Response:
+    """Give a target some classes of a source. Follow the job by its events.
+
+    A bare name of a model means its newest ready version; when none is ready, the newest
+    that is not rejected, and the job waits for it.
+    """
+
+    def work(session: Any) -> Reply:
+        row = jobs.submit(session, body)
+        return Reply(wire.Job.of(row), location=f"/v1/cloning-jobs/{row.id}")
+
+    return once(work)
+
+
+@router.post("/validate", response_model=wire.Verdict)
+@needs("read")
+def validate_job(body: Wanted, session: ReadSession) -> Any:
+    """Say what a submission would be refused for and what it would cost; nothing is kept."""
+    problems, estimate = jobs.validate(session, body)
+    return {"valid": not problems, "problems": problems, "estimate": estimate}
+
+
+@router.get("", response_model=Page[wire.Job])
+@needs("read")
+def list_jobs(session: ReadSession, query: Annotated[JobsQuery, Query()]) -> Any:
+    """Cloning jobs, newest first."""
+    found = jobs.list_jobs(session, query.window(), state=query.state)
+    return {**vars(found), "data": [wire.Job.of(row) for row in found.data]}
+
+
+@router.get("/{job}", response_model=wire.Job, responses=documented(404))
+@needs("read")
+def get_job(job: Id, session: ReadSession) -> Any:
+    """One cloning job."""
+    return wire.Job.of(jobs.get(session, job, *jobs.AS_SHOWN))
+
+
+@router.post(
+    "/{job}/cancel",
+    response_model=wire.Job,
+    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+)
+@needs("jobs")
+def cancel_job(job: Id, once: DoOnce) -> Response:
+    """Cancel a job: a waiting one at once (200), a running one as soon as its worker notices (202)."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.cancel(session, job)
+        return Reply(wire.Job.of(row), status=202 if row.state == "cancelling" else 200)
+
+    return once(work)
+
+
+@router.post(
+    "/{job}/pause",
+    response_model=wire.Job,
+    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+)
+@needs("jobs")
+def pause_job(job: Id, once: DoOnce) -> Response:
+    """Pause a job: a waiting one at once (200), a running one at its next checkpoint (202)."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.pause(session, job)
+        return Reply(wire.Job.of(row), status=202 if row.state == "pausing" else 200)
+
+    return once(work)
+
+
+@router.post("/{job}/resume", response_model=wire.Job, responses=documented(404, 409))
+@needs("jobs")
+def resume_job(job: Id, once: DoOnce) -> Response:
+    """Let a paused job go on from its last checkpoint."""
+    return once(lambda session: Reply(wire.Job.of(jobs.resume(session, job)), status=200))
+
+
+@router.post("/{job}/retry", response_model=wire.Job, status_code=201, responses=documented(404, 409))
+@needs("jobs")
+def retry_job(job: Id, once: DoOnce) -> Response:
+    """Submit a failed or cancelled job anew, as a job of its own."""
+
+    def work(session: Any) -> Reply:
+        row = jobs.retry(session, job)
+        return Reply(wire.Job.of(row), location=f"/v1/cloning-jobs/{row.id}")
+
+    return once(work)
+
+
+@router.get("/{job}/attempts", response_model=Page[wire.Attempt], responses=documented(404))
+@needs("read")
+def list_attempts(job: Id, session: ReadSession, query: ListOf) -> Any:
+    """The claims of a job by workers, oldest first."""
+    return attempts.list_attempts(session, jobs.known(session, job), query.window())
+
+
+@router.get("/{job}/events", response_model=Page[wire.Event], responses=documented(404))
+@needs("read")
+def list_events(job: Id, session: ReadSession, query: ListOf) -> Any:
+    """A job's events, oldest first."""
+    return events.list_events(session, jobs.known(session, job), query.window())
+
+
+@router.get("/{job}/trials", response_model=Page[wire.Trial], responses=documented(404))
+@needs("read")
+def list_trials(job: Id, session: ReadSession, query: ListOf) -> Any:
+    """The positions a job tried, oldest first."""
+    return events.list_trials(session, jobs.known(session, job), query.window())

@@ -1,0 +1,249 @@
+"""Cloning jobs as people see them: ask, look, pause, cancel. Workers use `app.jobs.runs`."""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload, lazyload, undefer_group
+from sqlalchemy.orm.interfaces import ORMOption
+
+from app.access import workspaces
+from app.datasets import service as datasets
+from app.datasets.tables import DatasetRow
+from app.db import archive, clock
+from app.db.ids import new_id
+from app.db.pages import Page, Window, page
+from app.db.tables import SHOWN
+from app.errors import Invalid, InvalidTransition, NotFound, Problem
+from app.jobs import events, notifier, rules, states, steps
+from app.jobs.rules import Estimate
+from app.jobs.tables import JobRow
+from app.models import service as models
+from app.models.tables import VersionRow
+from app.modules.tables import ModuleRow
+from app.process import tracing
+from pnc_client.schemas.jobs import Device
+from pnc_core.config import CloneConfig
+from pnc_core.module.manifest import build
+
+MAX_SECONDS = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """Give a target some classes of a source."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    target: str
+    """Version that gains classes: `name@3`, `name@alias`, or `name` for the newest that is ready."""
+    source: str
+    """Version that they are cloned from."""
+    dataset: str
+    """Id of a dataset with images of the cloned classes and of some of the target's own."""
+    config: CloneConfig
+    """What to clone and how."""
+    device: Device = "any"
+    """Which workers may take it: `cpu`, `cuda`, or `any`."""
+    max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
+    """An attempt that takes longer ends the job; none: as long as it takes."""
+
+
+AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), joinedload(JobRow.module).load_only(ModuleRow.id).lazyload("*"))
+"""What an answer says of a job beside its own row, in one query with it."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    target: VersionRow
+    source: VersionRow
+    dataset: DatasetRow
+
+
+def submit(session: Session, request: JobRequest) -> JobRow:
+    """Queue a job; it waits as `validating` until both its versions are ready.
+
+    Raises:
+        Invalid: a reference leads nowhere, or the job makes no sense.
+        NotFound: what it refers to was purged at this very moment.
+        QuotaExceeded: the workspace has as many jobs as it may.
+    """
+    parts = _parts(session, request)
+    archive.hold(session, *{row.id: row for row in (parts.target, parts.source, parts.dataset)}.values())
+    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    if problems:
+        raise Invalid(problems)
+    workspaces.check_jobs(session)
+    ready = parts.target.status == parts.source.status == "ready"
+    job = JobRow(
+        id=new_id("job"),
+        state="queued" if ready else "validating",
+        target_version=parts.target,
+        source_version=parts.source,
+        dataset=parts.dataset,
+        config=asdict(request.config),
+        device=request.device,
+        size=rules.size_of(parts.target, parts.source, parts.dataset, request.config),
+        max_seconds=request.max_seconds,
+        traceparent=tracing.traceparent(),
+        module=None,
+        last_seq=0,
+        progress=0.0,
+    )
+    session.add(job)
+    session.flush()
+    events.emit(session, job, "state", "queued" if ready else "waiting until both versions are ready")
+    if ready:
+        notifier.announce_job(session, job)
+    return job
+
+
+def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Estimate | None]:
+    """What `submit` would refuse, and what the job would cost; nothing is written."""
+    try:
+        parts = _parts(session, request)
+    except Invalid as error:
+        return error.problems, None
+    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    return problems, rules.estimate(parts.target, parts.source, parts.dataset, request.config)
+
+
+def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
+    """Jobs, newest first, of one state or all."""
+    query = select(JobRow).options(*AS_SHOWN)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    return page(session, query, JobRow.id, str, window)
+
+
+def get(session: Session, job_id: str, *options: ORMOption) -> JobRow:
+    """One job.
+
+    Args:
+        session: Where to read.
+        job_id: Its id.
+        *options: What to load with it, e.g. `AS_SHOWN`; all that hangs on it by default.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    job = session.get(JobRow, job_id, options=options)
+    if job is None:
+        raise NotFound(f"expected a cloning job, got none with id {job_id!r:.80}; see GET /v1/cloning-jobs")
+    return job
+
+
+def known(session: Session, job_id: str) -> str:
+    """The id of a job, once it is sure that there is one.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    return get(session, job_id, lazyload("*")).id
+
+
+def cancel(session: Session, job_id: str) -> JobRow:
+    """Cancel a job: at once while it waits, else as soon as its worker notices. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has ended.
+    """
+    job = _locked(session, job_id)
+    if job.state in ("running", "pausing"):
+        job.asked_at = clock.now(session)
+        states.move(session, job, "cancelling", "cancel asked for")
+    elif job.state not in ("cancelling", "cancelled"):
+        states.move(session, job, "cancelled", "cancelled while it waited")
+        steps.forget(session, job.id)
+    return job
+
+
+def pause(session: Session, job_id: str) -> JobRow:
+    """Pause a job: at once while it waits, else as soon as its worker has kept where it stands. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has ended, or is being cancelled.
+    """
+    job = _locked(session, job_id)
+    if job.state == "running":
+        job.asked_at = clock.now(session)
+        states.move(session, job, "pausing", "pause asked for")
+    elif job.state not in ("pausing", "paused"):
+        states.move(session, job, "paused", "paused while it waited")
+    return job
+
+
+def resume(session: Session, job_id: str) -> JobRow:
+    """Let a paused job go on from its last checkpoint. Again is fine.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it is not paused.
+    """
+    job = _locked(session, job_id)
+    if job.state == "pausing":
+        states.move(session, job, "running", "pause withdrawn")
+    elif job.state not in ("validating", "queued", "running"):
+        ready = job.target_version.status == job.source_version.status == "ready"
+        message = "resumed" if ready else "resumed; waiting until both versions are ready"
+        states.move(session, job, "queued" if ready else "validating", message)
+    return job
+
+
+def retry(session: Session, job_id: str) -> JobRow:
+    """A new job that asks for the same as one that failed or was cancelled.
+
+    Raises:
+        NotFound: there is none with this id.
+        InvalidTransition: it has not ended, or has succeeded.
+        Invalid: it makes no sense any more.
+    """
+    job = get(session, job_id)
+    if job.state not in ("failed", "cancelled"):
+        raise InvalidTransition(
+            f"{job.id}: expected a job that failed or was cancelled, got one that is {job.state}; "
+            "submit another with POST /v1/cloning-jobs"
+        )
+    request = JobRequest(
+        target=job.target_ref,
+        source=job.source_ref,
+        dataset=job.dataset_id,
+        config=config_of(job),
+        device=job.device,  # type: ignore[arg-type]
+        max_seconds=job.max_seconds,
+    )
+    return submit(session, request)
+
+
+def _locked(session: Session, job_id: str) -> JobRow:
+    job = get(session, job_id, lazyload("*"))
+    session.flush()
+    session.refresh(job, with_for_update=True)
+    return job
+
+
+def config_of(job: JobRow) -> CloneConfig:
+    """The job's parameters as the library knows them."""
+    return build(CloneConfig, job.config, job.id)
+
+
+def _parts(session: Session, request: JobRequest) -> _Parts:
+    """The rows behind a request, or every reference that leads nowhere."""
+    faults: list[Problem] = []
+    found: dict[str, VersionRow] = {}
+    for name in ("target", "source"):
+        try:
+            found[name] = models.resolve(session, getattr(request, name))
+        except NotFound as error:
+            faults.append(Problem(f"/{name}", error.code, str(error)))
+    dataset: DatasetRow | None = None
+    try:
+        dataset = datasets.get(session, request.dataset)
+    except NotFound as error:
+        faults.append(Problem("/dataset", error.code, str(error)))
+    if faults or dataset is None:
+        raise Invalid(faults)
+    return _Parts(found["target"], found["source"], dataset)

@@ -1,0 +1,1 @@
+"""Archive, purge, retention and garbage collection of every kind of record."""

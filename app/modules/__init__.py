@@ -1,0 +1,1 @@
+"""Cloned modules, their bundles and signatures."""

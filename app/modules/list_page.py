@@ -1,0 +1,51 @@
+"""`/modules`: what was cloned."""
+
+from markupsafe import Markup
+from nicegui import ui
+from starlette.requests import Request
+
+from app.modules.tables import ModuleRow
+from app.web.catalogue import modules
+from app.web.frame import frame, heading, markup
+from app.web.html import ago, chips, link, model_link, percent, short, size
+from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
+from app.web.page_context import PageContext
+
+
+@ui.page("/modules")
+async def modules_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
+    """All modules."""
+    context = PageContext.of(request)
+    with frame(request, "Modules", "/modules"):
+        with ui.element("div").classes("bench"):
+            markup(heading("Modules", note="Small bundles that give one target the classes of another network."))
+            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+        await Listing(context, KIND, asked(search, order, state, page)).build()
+
+
+def row(module: ModuleRow) -> list[object]:
+    """A module's line in a list."""
+    thin = next((bundle.bytes for bundle in module.bundles if bundle.payload == "thin"), None)
+    return [
+        link(f"/modules/{module.id}", short(module.id)),
+        chips(module.classes, 6),
+        model_link(module.source_ref),
+        model_link(module.target_ref),
+        percent(module.manifest.get("validation", {}).get("average")),
+        size(thin) if thin is not None else "—",
+        ago(module.created_at),
+    ]
+
+
+COLUMNS = ["Module", "Adds", "From", "Into", "#Accuracy", "#Thin file", "Published"]
+KIND = Kind[ModuleRow](
+    path="/modules",
+    things="modules",
+    find=modules,
+    columns=COLUMNS,
+    row=row,
+    nothing=Markup('Every job that succeeds publishes one: start with <a href="/new">New job</a>.'),
+    orders=NEWEST,
+    hint="classes, models, ids",
+    states=ARCHIVE_STATES,
+)

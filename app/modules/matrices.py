@@ -1,0 +1,133 @@
+"""Matrices over held-out images: who is taken for whom before and after, and how alike source and module explain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from app.web.html import section
+
+CELL, LETTER, SPACE = 34, 6, 14
+"""Units of a cell, of a name's letter, and of the space around names; the cells begin at 0."""
+PIXELS = 1.3
+"""Of a unit at most, so that small matrices do not become posters."""
+MOST_NUMBERS = 16
+"""Wider matrices have cells without numbers."""
+MOST_LETTERS = 8
+Matrix = Sequence[Sequence[float]]
+
+
+def matrices(evidence: dict[str, Any]) -> Markup:
+    """All matrices that a module has, each in a section; nothing for what was not judged."""
+    parts = []
+    if "confusion" in evidence:
+        parts.append(_confusion(evidence["confusion"]))
+    if "similarity" in evidence:
+        parts.append(_similarity(evidence["similarity"]))
+    return Markup("").join(parts)
+
+
+def _confusion(found: dict[str, Any]) -> Markup:
+    classes: list[str] = found["classes"]
+    pictures = [
+        matrix(f"{title}: {_right(found[key])}", found[key], classes, classes, shares=True)
+        for key, title in (("before", "The target alone"), ("after", "With the module"))
+    ]
+    note = "Rows are what an image shows, columns what it is taken for; held-out images, which the head's last fit saw"
+    return section("Taken for", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note)
+
+
+def _similarity(found: dict[str, Any]) -> Markup:
+    pictures = [
+        matrix(title, found[key], found["rows"], found["columns"])
+        for key, title in (("module", "Module and source"), ("source", "The source with itself"))
+    ]
+    note = "How alike they explain images (rows) for a class (columns): 1 is the source's own reasons, 0 unrelated ones"
+    return section(
+        "Explains like the source", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note
+    )
+
+
+def matrix(title: str, values: Matrix, rows: Sequence[str], columns: Sequence[str], *, shares: bool = False) -> Markup:
+    """A matrix as a picture, its largest cells the darkest; the diagonal has a frame.
+
+    Args:
+        title: Above it.
+        values: Rows by columns; counts, or cosines from -1 to 1.
+        rows: Names.
+        columns: Names.
+        shares: Values are counts, and cells are coloured by their share of the row.
+    """
+    wide, high = CELL * len(columns), CELL * len(rows)
+    parts = [Markup('<rect class="frame" x="0" y="0" width="{}" height="{}"/>').format(wide, high)]
+    for i, row in enumerate(values):
+        whole = max(sum(row), 1) if shares else 1.0
+        parts += [
+            _cell(
+                value,
+                value / whole,
+                (CELL * j, CELL * i),
+                f"{rows[i]} → {columns[j]}",
+                numbers=len(columns) <= MOST_NUMBERS,
+            )
+            for j, value in enumerate(row)
+        ]
+    parts += _frames(rows, columns) + _names(rows, columns)
+    beside, above = _room(rows), _room(columns)
+    whole_wide = beside + wide + (above if _are_turned(columns) else 2)
+    return Markup(
+        '<figure class="matrix"><figcaption>{}</figcaption>'
+        '<svg role="img" aria-label="{}" viewBox="{} {} {} {}" style="max-width: {:.0f}px">{}</svg></figure>'
+    ).format(title, title, -beside, -above, whole_wide, above + high + 2, PIXELS * whole_wide, Markup("").join(parts))
+
+
+def _cell(value: float, share: float, place: tuple[int, int], name: str, *, numbers: bool) -> Markup:
+    x, y = place
+    text = f"{value}" if isinstance(value, int) else f"{value:.2f}"
+    drawn = Markup(
+        '<rect class="cell{}" x="{}" y="{}" width="{}" height="{}" fill-opacity="{:.2f}"><title>{}: {}</title></rect>'
+    ).format(" below" if share < 0 else "", x, y, CELL, CELL, min(abs(share), 1), name, text)
+    if not numbers or not value:
+        return drawn
+    return drawn + Markup('<text{} x="{}" y="{}" text-anchor="middle">{}</text>').format(
+        Markup(' class="strong"') if abs(share) > 0.6 else "", x + CELL / 2, y + CELL / 2 + 4, text
+    )
+
+
+def _frames(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
+    return [
+        Markup('<rect class="right" x="{}" y="{}" width="{}" height="{}"/>').format(
+            CELL * columns.index(name) + 1, CELL * i + 1, CELL - 2, CELL - 2
+        )
+        for i, name in enumerate(rows)
+        if name in columns
+    ]
+
+
+def _names(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
+    text = Markup('<text class="name" x="{}" y="{}" text-anchor="{}"{}>{}</text>')
+    beside = [text.format(-6, CELL * (i + 0.5) + 4, "end", "", _short(name)) for i, name in enumerate(rows)]
+    above = []
+    for j, name in enumerate(columns):
+        x = CELL * (j + 0.5)
+        turned = Markup(' transform="rotate(-45 {} -8)"').format(x) if _are_turned(columns) else ""
+        above.append(text.format(x, -8, "start" if turned else "middle", turned, _short(name)))
+    return beside + above
+
+
+def _are_turned(names: Sequence[str]) -> bool:
+    """Whether names are too long to stand above their columns."""
+    return max(map(len, names)) * LETTER > CELL - 4
+
+
+def _room(names: Sequence[str]) -> int:
+    return SPACE + LETTER * min(max(map(len, names)), MOST_LETTERS)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
+
+
+def _right(counts: Sequence[Sequence[int]]) -> str:
+    """Images that are taken for what they show, of all."""
+    return f"{sum(row[i] for i, row in enumerate(counts))} of {sum(map(sum, counts))} right"

@@ -1,0 +1,1 @@
+"""Runs networks: turns, batches, limits, and the programs that are run."""

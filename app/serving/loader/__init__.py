@@ -1,0 +1,1 @@
+"""Brings what is served to what is wanted, and reports it."""

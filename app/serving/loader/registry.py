@@ -1,0 +1,404 @@
+"""What this process serves, brought to what the zoo wants.
+
+The wanted state is in the database; the registry polls it and can be hurried.
+A snapshot is built and warmed up beside the served one and put in its place by one
+store of a reference; if that fails, the served one stays. The one it replaces
+answers what it has begun; the last few can still be asked for by number.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.db.ids import new_id
+from app.db.isolation import parted
+from app.deployments import desired, replicas
+from app.deployments.desired import DesiredDeployment, DesiredModule
+from app.deployments.replicas import Observation
+from app.errors import Loading, NotFound, ZooError
+from app.modules import signatures
+from app.process.troubles import Complaints
+from app.serving.engine import metrics
+from app.serving.engine.engine import Engine
+from app.serving.engine.programs import Branch, Mode, Trunk, put_together
+from app.serving.loader.passing import is_passing
+from app.serving.loader.reports import Report, Reports
+from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
+from app.store.objects import seen_through, verified_file
+from app.zoo import Zoo
+from pnc_core.errors import PncError
+
+log = logging.getLogger(__name__)
+_complain = Complaints(log)
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 10.0
+"""A refused generation that is still wanted is tried again after this time, one that was put off sooner."""
+STALE_SECONDS = 5.0
+"""After so long the list of what is wanted is old, since something large is loading: an unknown name may be new."""
+KEPT_GENERATIONS = 4
+"""Generations of a deployment that can be asked for by number."""
+READ_AHEAD = 8
+"""Newest modules of a served target that are loaded before anybody attaches them."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a generation is not served."""
+
+    generation: int
+    code: str
+    detail: str
+    until: float
+    """When to try again, on the monotonic clock."""
+    waits: int = 0
+    """How often it was put off for a passing reason; 0: it is refused."""
+
+    def document(self) -> dict[str, Any]:
+        """As the zoo's row keeps it."""
+        return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
+
+
+class ModuleCache:
+    """Modules in memory, by target and digest; the least lately used go first, but none that is served.
+
+    Args:
+        most: Bytes that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[str, str], tuple[Branch, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version_id: str, digest: str) -> Branch | None:
+        """A module ready to be run beside this target, if it is kept."""
+        with self._lock:
+            found = self._kept.get((version_id, digest))
+            if found is None:
+                return None
+            self._kept.move_to_end((version_id, digest))
+            return found[0]
+
+    def put(self, version_id: str, digest: str, branch: Branch) -> None:
+        """Keep one more."""
+        with self._lock:
+            self._kept[version_id, digest] = branch, branch.bytes
+
+    def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
+        """Drop what belongs to targets that are gone, and what is too much."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] not in versions]:
+                del self._kept[key]
+            total = sum(size for _, size in self._kept.values())
+            for key in [key for key in self._kept if key not in served]:
+                if total <= self._most:
+                    break
+                total -= self._kept.pop(key)[1]
+                metrics.CACHE_EVICTIONS.inc()
+            metrics.CACHE_BYTES.set(total)
+
+
+class Registry:
+    """Snapshots by deployment name.
+
+    Args:
+        zoo: Where wanted state, weights and bundles are.
+        engine: Runs programs, to try them out.
+        mode: How networks are made ready to be run.
+    """
+
+    def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
+        self.zoo, self._engine, self._mode = zoo, engine, mode
+        self.replica = new_id("rep")
+        self._reported = -replicas.BEAT_SECONDS
+        """When, on the monotonic clock."""
+        self._snapshots: dict[str, Snapshot] = {}
+        self._earlier: dict[str, tuple[Snapshot, ...]] = {}
+        self._refusals: dict[str, Refusal] = {}
+        """The last refusal of each name: whoever asks later still gets the reason."""
+        self._wanted: dict[str, int] = {}
+        """Generations that are wanted, as last read or announced."""
+        self._wanted_at: float | None = None
+        """When that was, on the monotonic clock; None: before everything has been gone through once."""
+        self._trunks: dict[str, Trunk] = {}
+        self._unfit: set[tuple[str, str]] = set()
+        """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
+        self._modules = ModuleCache(zoo.settings.module_cache_bytes)
+        self._reports = Reports(zoo, self.replica, self._report)
+        self._changing = threading.Lock()
+        self._loading = threading.Lock()
+        """Not held while something that is loaded already is attached or detached."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="registry", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the wanted state."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._reports.catch_up()
+            with self.zoo.database.write() as session:
+                replicas.leave(session, self.replica)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("ended without a word: %s", _line(error))  # it falls silent, and is soon taken for dead
+
+    def names(self, workspace: str) -> list[str]:
+        """Of all that is served for a workspace."""
+        served = (parted(name) for name in list(self._snapshots))  # another thread may add to it meanwhile
+        return sorted(bare for owner, bare in served if owner == workspace)
+
+    def get(self, name: str, generation: int | None = None) -> Snapshot:
+        """The snapshot that is served under a name, or an earlier one of it by number.
+
+        Raises:
+            NotFound: nothing is, and nothing will be.
+            Loading: it is not served yet, or it is not known yet what there is.
+        """
+        snapshot = self._snapshots.get(name)
+        if snapshot is None:
+            raise self._missing(name)
+        if generation is None or generation == snapshot.generation:
+            return snapshot
+        for earlier in self._earlier.get(name, ()):
+            if earlier.generation == generation:
+                return earlier
+        if generation == self._wanted.get(name) and self.refusal(name, generation) is None:
+            raise Loading(f"{name}: expected generation {generation}, got one that is still loading; try again")
+        kept = sorted({snapshot.generation, *(s.generation for s in self._earlier.get(name, ()))})
+        raise NotFound(f"{name}: expected one of the generations {kept}, got {generation}; older ones are not kept")
+
+    def _missing(self, name: str) -> ZooError:
+        """Why nothing is served under a name."""
+        refusal = self._refusals.get(name)
+        if refusal is not None and refusal.waits:
+            return Loading(refusal.detail)
+        if refusal is not None:
+            return NotFound(f"expected a served deployment, got none named {name!r:.80}; {refusal.detail}")
+        read = self._wanted_at
+        if name in self._wanted or read is None or time.monotonic() - read > STALE_SECONDS:
+            return Loading(f"expected a served deployment, got {name!r:.80}, which is still loading; try again")
+        return NotFound(
+            f"expected a served deployment, got none named {name!r:.80}; make it with PUT /v1/deployments/<name>"
+        )
+
+    def sync(self, name: str | None = None) -> None:
+        """Bring one deployment, or all, to the wanted state now."""
+        if name is not None:
+            self._wanted.setdefault(name, 0)  # known before its turn comes: something large may be loading
+        with self._changing:
+            began = time.monotonic()
+            with self.zoo.database.read() as session:
+                wanted = {d.name: d for d in desired.deployments(session)}
+            self._wanted = {d.name: d.generation for d in wanted.values()}
+            if self._wanted_at is not None:
+                self._wanted_at = began
+            for gone in self._snapshots.keys() - wanted.keys():
+                self._snapshots.pop(gone).use.replace()
+                self._earlier.pop(gone, None)
+            for deployment in wanted.values():
+                if name in (None, deployment.name):
+                    self._converge(deployment)
+            if name is None:
+                self._wanted_at = began
+            used = {d.version_id for d in wanted.values()}
+            self._trunks = {key: trunk for key, trunk in self._trunks.items() if key in used}
+            self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
+
+    def refusal(self, name: str, generation: int) -> Refusal | None:
+        """Why a generation is not served, if it was refused; also when it is no longer wanted."""
+        refusal = self._refusals.get(name)
+        return refusal if refusal is not None and (refusal.generation, refusal.waits) == (generation, 0) else None
+
+    def check_loaded(self, name: str, generation: int) -> None:
+        """See that a generation does not wait for a passing reason to pass.
+
+        Raises:
+            Loading: it does.
+        """
+        refusal = self._refusals.get(name)
+        if refusal is not None and refusal.generation == generation and refusal.waits:
+            raise Loading(refusal.detail)
+
+    def settled(self) -> bool:
+        """Is every wanted generation served or refused, or waits for what is away? Has everything been tried once?"""
+        if self._wanted_at is None:
+            return False
+        with self.zoo.database.read() as session:
+            wanted = desired.deployments(session)
+        return all(self._is_settled(d) for d in wanted)
+
+    def _is_settled(self, wanted: DesiredDeployment) -> bool:
+        served, refused = self._snapshots.get(wanted.name), self._refusals.get(wanted.name)
+        return wanted.generation in {s.generation for s in (served, refused) if s is not None}
+
+    def _is_due(self, wanted: DesiredDeployment) -> bool:
+        refused = self._refusals.get(wanted.name)
+        again = refused is not None and refused.generation == wanted.generation and time.monotonic() >= refused.until
+        return again or not self._is_settled(wanted)
+
+    def _converge(self, wanted: DesiredDeployment) -> None:
+        """Serve what is wanted, or say why not; one deployment's trouble is no other's."""
+        if not self._is_due(wanted):
+            return
+        started = time.monotonic()
+        try:
+            snapshot = self._built(wanted)
+        except Exception as error:
+            self._decline(wanted, seen_through(self.zoo.store, error))
+            return
+        self._publish(snapshot)
+        metrics.SWAP_SECONDS.observe(time.monotonic() - started)
+        self._reports.tell(Report(wanted.name, wanted.version_id, wanted.generation))
+        about = {"deployment": wanted.name, "generation": wanted.generation}
+        log.info("serving it, with %d modules", len(wanted.modules), extra=about)
+
+    def _decline(self, wanted: DesiredDeployment, error: Exception) -> None:
+        """Refuse a generation for what is wrong with it, or put it off for what passes by itself."""
+        if is_passing(error):
+            self._put_off(wanted, error)
+        elif isinstance(error, (PncError, ZooError)):
+            self._refuse(wanted, error.code, str(error))
+        else:
+            log.error("%s: cannot serve generation %d", wanted.name, wanted.generation, exc_info=error)
+            detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
+            self._refuse(wanted, "internal_error", detail)
+
+    def _built(self, wanted: DesiredDeployment) -> Snapshot:
+        with self.zoo.database.read() as session:
+            signatures.check_served(session, [module.id for module in wanted.modules])
+        trunk = self._trunks.get(wanted.version_id)
+        if trunk is None:
+            trunk = load_trunk(self.zoo, wanted, self._mode)
+            self._try_out(wanted.name, trunk, ())
+            self._trunks[wanted.version_id] = trunk
+        branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
+        snapshot = compose(wanted, trunk, branches)
+        # The trunk and each branch have been warmed up: what may be new is that they are together. What is served
+        # together has been tried so, and stays good when a module leaves.
+        if len(branches) > 1 and not all(self._serves(wanted.name, module) for module in wanted.modules):
+            try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
+        return snapshot
+
+    def _try_out(self, name: str, trunk: Trunk, branches: tuple[Branch, ...]) -> None:
+        try_out(name, put_together(trunk, branches), self._engine.answer_now, self._engine.limits.tried)
+
+    def _branch(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+        branch = self._modules.get(wanted.version_id, module.digest)
+        if branch is None:
+            return self._loaded(wanted, trunk, module)
+        if not self._serves(wanted.name, module):
+            # What is attached must still be there after a restart: its bytes are hashed again, though they are known.
+            with verified_file(self.zoo.store, module.key, module.digest):
+                pass
+        return branch
+
+    def _loaded(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+        """Load a module and try it out alone, unless another thread has just done so."""
+        with self._loading:
+            branch = self._modules.get(wanted.version_id, module.digest)
+            if branch is None:
+                branch = load_branch(self.zoo, wanted, trunk, module)
+                self._try_out(module.id, trunk, (branch,))
+                self._modules.put(wanted.version_id, module.digest, branch)
+        return branch
+
+    def _serves(self, name: str, module: DesiredModule) -> bool:
+        snapshot = self._snapshots.get(name)
+        return snapshot is not None and module in snapshot.modules
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
+        self._snapshots[name] = snapshot
+        put_off = self._refusals.get(name)
+        if put_off is not None and put_off.generation == snapshot.generation:
+            del self._refusals[name]
+        if before is not None:
+            before.use.replace()
+            self._earlier[name] = (before, *self._earlier.get(name, ()))[: KEPT_GENERATIONS - 1]
+
+    def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
+        self._note(wanted, Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS))
+
+    def _put_off(self, wanted: DesiredDeployment, error: Exception) -> None:
+        before = self._refusals.get(wanted.name)
+        waits = before.waits + 1 if before is not None and before.generation == wanted.generation else 1
+        until = time.monotonic() + min(RETRY_SECONDS, POLL_SECONDS * 2 ** min(waits, 10))
+        detail = (
+            f"expected to load generation {wanted.generation}, got for now: {_line(error)}; "
+            "it stays wanted and is tried again"
+        )
+        self._note(wanted, Refusal(wanted.generation, Loading.code, detail, until, waits))
+
+    def _note(self, wanted: DesiredDeployment, refusal: Refusal) -> None:
+        self._refusals[wanted.name] = refusal
+        about = {"deployment": wanted.name, "generation": wanted.generation}
+        if refusal.waits < 2:  # what is tried again and again is said once
+            word = "put off" if refusal.waits else "refused"
+            log.warning("%s (%s): %s", word, refusal.code, refusal.detail, extra=about)
+        told = Report(wanted.name, wanted.version_id, wanted.generation, refusal.document(), passes=refusal.waits > 0)
+        self._reports.tell(told)
+
+    def _report(self, session: Session) -> None:
+        observed = {name: Observation(snapshot.generation) for name, snapshot in list(self._snapshots.items())}
+        for name, refused in list(self._refusals.items()):
+            if name not in observed or refused.generation > observed[name].generation:
+                observed[name] = Observation(refused.generation, refused.document())
+        replicas.report(session, self.replica, observed)
+        self._reported = time.monotonic()
+
+    def _beat(self) -> None:
+        """Say that this replica is alive, though nothing has changed."""
+        if time.monotonic() - self._reported >= replicas.BEAT_SECONDS:
+            with self.zoo.database.write() as session:
+                self._report(session)
+
+    def _read_ahead(self) -> None:
+        """Load modules that could be attached next, so that attaching is only a matter of putting together."""
+        with self.zoo.database.read() as session:
+            wanted = desired.deployments(session)
+            fitting = [(d, desired.attachable(session, d, READ_AHEAD)) for d in wanted]
+        for deployment, modules in fitting:
+            for module in modules:
+                trunk, key = self._trunks.get(deployment.version_id), (deployment.version_id, module.digest)
+                if trunk is None or self._stop.is_set():
+                    return
+                if key in self._unfit or self._modules.get(*key) is not None:
+                    continue
+                try:
+                    self._loaded(deployment, trunk, module)
+                except (PncError, ZooError) as error:
+                    if is_passing(seen_through(self.zoo.store, error)):
+                        raise
+                    self._unfit.add(key)
+                    log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
+
+    def follow(self) -> None:
+        """Do every task once: change what is served, write reports, beat and read ahead. Errors are logged."""
+        try:
+            self.sync()
+            self._reports.catch_up()
+            self._beat()
+            self._read_ahead()
+        except Exception as error:
+            _complain("cannot follow the wanted state; trying again", seen_through(self.zoo.store, error))
+
+    def _poll(self) -> None:
+        while not self._stop.is_set():
+            self.follow()
+            self._stop.wait(POLL_SECONDS)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,129 @@
+"""What became of generations, told to the database until it is written.
+
+A report that is lost would let a later process take for new what was served already, and refuse it. What cannot be
+written is kept in a file as well: the process may end before the database is back.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.deployments import service as deployments
+from app.serving.loader.passing import is_passing
+from app.zoo import Zoo
+
+log = logging.getLogger(__name__)
+FIRST_SECONDS, MOST_SECONDS = 0.5, 10.0
+"""Pause after the first report that could not be written, and the longest one."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One generation of a deployment is served, or is not."""
+
+    deployment: str
+    version_id: str
+    generation: int
+    problem: dict[str, Any] | None = None
+    """Why it is not served; None: it is."""
+    passes: bool = False
+    """The reason is a passing one, and it stays wanted."""
+    recalled: bool = False
+    """Left by a process that has ended."""
+
+    def write(self, session: Session) -> None:
+        """Tell the database."""
+        if self.recalled and not deployments.was_wanted(session, self.deployment, self.generation, self.version_id):
+            return  # of another database, in whose place this one is
+        if self.problem is None:
+            deployments.observe(session, self.deployment, self.generation)
+        elif self.passes:
+            deployments.postpone(session, self.deployment, self.generation, self.problem)
+        else:
+            deployments.refuse(session, self.deployment, self.generation, self.problem)
+
+
+class Reports:
+    """Reports in the order in which things happened.
+
+    Args:
+        zoo: Whose database is told.
+        replica: Of this process.
+        beside: Written in every transaction of reports.
+    """
+
+    def __init__(self, zoo: Zoo, replica: str, beside: Callable[[Session], None]) -> None:
+        self._zoo, self._beside = zoo, beside
+        self._folder = zoo.settings.data_dir / "unreported"
+        self._file = self._folder / f"{replica}.json"
+        self._left = sorted(self._folder.glob("*.json"))
+        """Files of processes that have ended."""
+        self._waiting = [report for path in self._left for report in _read(path)]
+        self._lock = threading.Lock()
+        self._pause, self._next = 0.0, 0.0
+
+    def tell(self, report: Report) -> None:
+        """Write one more, after those that wait; what cannot be written now is written later."""
+        with self._lock:
+            if report not in self._waiting:
+                self._waiting.append(report)
+            self._write_all()
+
+    def catch_up(self) -> None:
+        """Write what waits, if it is time to."""
+        with self._lock:
+            if (self._waiting or self._left) and time.monotonic() >= self._next:
+                self._write_all()
+
+    def _write_all(self) -> None:
+        failed: list[Report] = []
+        for place, report in enumerate(self._waiting):
+            try:
+                with self._zoo.database.write() as session:
+                    report.write(session)
+                    self._beside(session)
+            except Exception as error:
+                failed.append(report)
+                if is_passing(error):
+                    log.warning("%s: not reported yet: %s", report.deployment, " ".join(str(error).split())[:300])
+                    failed += self._waiting[place + 1 :]
+                    break
+                log.exception("%s: not reported yet", report.deployment)
+        self._waiting = failed
+        self._pause = min(max(2 * self._pause, FIRST_SECONDS), MOST_SECONDS) if failed else 0.0
+        self._next = time.monotonic() + self._pause
+        self._keep()
+
+    def _keep(self) -> None:
+        """Leave what waits to a process that comes after this one."""
+        served = [[r.deployment, r.version_id, r.generation] for r in self._waiting if r.problem is None]
+        try:
+            if served:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                fresh = self._file.with_suffix(".new")
+                fresh.write_text(json.dumps(served))
+                fresh.replace(self._file)
+            else:
+                self._file.unlink(missing_ok=True)
+            if not any(report.recalled for report in self._waiting):
+                for path in self._left:
+                    path.unlink(missing_ok=True)
+                self._left = []
+        except OSError as error:
+            log.warning("reports that wait are kept in memory only: %s", error)
+
+
+def _read(path: Path) -> Iterator[Report]:
+    """What a process that has ended could not report; a file that was cut off says nothing."""
+    try:
+        for deployment, version_id, generation in json.loads(path.read_text()):
+            yield Report(str(deployment), str(version_id), int(generation), recalled=True)
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s: expected reports, got %s; passed over", path, error)

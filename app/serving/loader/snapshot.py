@@ -1,0 +1,233 @@
+"""An immutable thing to serve: one target with its modules, and what it is called.
+
+A snapshot refers to its target and registers nothing on it, so that leaving a
+snapshot is exact: the next one starts from the very same target.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import orjson
+import torch
+from torch import Tensor
+
+from app.deployments.desired import DesiredDeployment, DesiredModule
+from app.errors import NotFound
+from app.serving.engine import metrics
+from app.serving.engine.programs import Branch, Mode, Program, Trunk, put_together
+from app.store.objects import verified_file
+from app.zoo import Zoo
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import MismatchError, NetworkError
+from pnc_core.graph.architectures import load_network
+from pnc_core.identity import fingerprint
+from pnc_core.module.bundle import read_bundle
+from pnc_core.module.composed import Composed, attach, without_modules
+
+MAX_CHOICES = 64
+"""Sets of modules that requests have asked for and that stay put together."""
+PROBES = 6
+"""Images of noise that a module's answers must differ on."""
+Run = Callable[[Program, Tensor], Tensor]
+"""(program, uint8 pixels) -> logits."""
+
+
+@dataclass(eq=False)
+class Use:
+    """How many requests a snapshot is answering, and since when nobody new comes."""
+
+    requests: int = 0
+    answered: int = 0
+    replaced: float | None = None
+
+    def replace(self) -> None:
+        """A newer snapshot is served from now on."""
+        self.replaced = time.monotonic()
+        if not self.requests:
+            metrics.DRAIN_SECONDS.observe(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A target with modules attached, at one generation of a deployment."""
+
+    deployment: str
+    generation: int
+    version: str
+    """For people: `name@number`."""
+    fingerprint: str
+    """Of the live target's tensors, taken anew when the snapshot was made."""
+    spec: NetworkSpec
+    program: Program
+    """The target with all modules."""
+    modules: tuple[DesiredModule, ...]
+    """As attached, in order."""
+    use: Use = field(default_factory=Use)
+    _choices: dict[tuple[str, ...] | None, "Choice"] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Composed:
+        """As the library puts it together."""
+        return self.program.network
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """One request runs on this snapshot; counted on the event loop alone."""
+        self.use.requests += 1
+        try:
+            yield
+        finally:
+            self.use.requests -= 1
+            self.use.answered += 1
+            if self.use.replaced is not None and not self.use.requests:
+                metrics.DRAIN_SECONDS.observe(time.monotonic() - self.use.replaced)
+
+    def chosen(self, ids: tuple[str, ...] | None) -> "Choice":
+        """The target with only some of the modules: those a request names; None: all.
+
+        Raises:
+            NotFound: a module is not attached here.
+        """
+        found = self._choices.get(ids)
+        if found is None:
+            if len(self._choices) >= MAX_CHOICES:
+                self._choices.clear()
+            found = self._choices[ids] = self._choose(ids)
+        return found
+
+    def _choose(self, ids: tuple[str, ...] | None) -> "Choice":
+        here = {module.id: i for i, module in enumerate(self.modules)}
+        unknown = [i for i in ids or () if i not in here]
+        if unknown:
+            raise NotFound(f"{self.deployment}: expected modules among {list(here)}, got {unknown}; attach them first")
+        places = sorted(here.values() if ids is None else {here[i] for i in ids})
+        if len(places) == len(self.modules):
+            return Choice(self, self.program, self.modules)
+        branches = [self.program.branches[i] for i in places]
+        return Choice(self, put_together(self.program.trunk, branches), tuple(self.modules[i] for i in places))
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A snapshot, and those of its modules that shall answer."""
+
+    snapshot: Snapshot
+    program: Program
+    modules: tuple[DesiredModule, ...]
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the logits."""
+        return self.program.network.classes
+
+    @cached_property
+    def provenance(self) -> dict[str, str]:
+        """What answers, as texts."""
+        return {
+            "generation": str(self.snapshot.generation),
+            "target": self.snapshot.version,
+            "target_fingerprint": self.snapshot.fingerprint,
+            "modules": ",".join(module.id for module in self.modules),
+            "module_digests": ",".join(module.digest for module in self.modules),
+            "classes": orjson.dumps(self.classes).decode(),
+        }
+
+    @cached_property
+    def provenance_json(self) -> orjson.Fragment:
+        """The same as JSON, written once for all answers."""
+        return orjson.Fragment(orjson.dumps(self.provenance))
+
+
+def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
+    """A deployment's target in eval mode, ready to be run and to have modules attached.
+
+    Args:
+        zoo: Where the weights are.
+        wanted: Which they are.
+        mode: How it is made ready.
+
+    Raises:
+        MismatchError: the stored weights are not those that were registered.
+        PncError: the weights cannot be loaded.
+    """
+    with verified_file(zoo.store, wanted.weights_key, wanted.weights_digest) as path:
+        network = load_network(wanted.spec, path).requires_grad_(False)
+    _lay_out(network, mode)
+    checked_fingerprint(wanted, network)
+    return Trunk(without_modules(network, wanted.spec), mode, wanted.macs)
+
+
+def _lay_out(network: torch.nn.Module, mode: Mode) -> None:
+    """Put weights on the device, for speed with channels last; they are the same numbers."""
+    layout = torch.contiguous_format if mode.exact else torch.channels_last
+    network.to(device=mode.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def checked_fingerprint(wanted: DesiredDeployment, target: torch.nn.Module) -> str:
+    """The target's fingerprint, which must be the registered one.
+
+    Raises:
+        MismatchError: it is another.
+    """
+    got = fingerprint(target)
+    if got != wanted.fingerprint:
+        raise MismatchError(f"{wanted.version}: expected weights with fingerprint {wanted.fingerprint}, got {got}")
+    return got
+
+
+def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
+    """A module, ready to be run beside the trunk of its target.
+
+    Raises:
+        ZooError: the object is gone, or its bytes have changed.
+        PncError: the bundle is damaged or made for another target; the target is as it was.
+    """
+    with verified_file(zoo.store, module.key, module.digest) as path:
+        alone = attach(trunk.target, read_bundle(path), spec=wanted.spec)
+    _lay_out(alone.clones, trunk.mode)
+    return Branch(alone.attached[0], trunk)
+
+
+def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> Snapshot:
+    """A snapshot of a target with modules that are ready to be run."""
+    return Snapshot(
+        deployment=wanted.name,
+        generation=wanted.generation,
+        version=wanted.version,
+        fingerprint=checked_fingerprint(wanted, trunk.target.target),
+        spec=wanted.spec,
+        program=put_together(trunk, branches),
+        modules=wanted.modules,
+    )
+
+
+def try_out(name: str, program: Program, run: Run, sizes: tuple[int, ...]) -> None:
+    """Warm a program up, and refuse one whose answers are no numbers or whose modules say nothing.
+
+    Args:
+        name: Of what is new in it, for errors.
+        program: Not served yet.
+        run: Runs it.
+        sizes: Of the batches that will come; none: it has been warmed up in parts.
+
+    Raises:
+        NetworkError: a logit is not finite, or a module answers the same whatever it sees.
+    """
+    size = program.network.traced.spec.input_size
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (max(PROBES, *sizes, 0), *size), generator=generator, dtype=torch.uint8)
+    noise[0], noise[1] = 0, 255
+    for batch in sizes:
+        run(program, noise[:batch])
+    logits = run(program, noise[:PROBES])
+    if not bool(torch.isfinite(logits).all()):
+        raise NetworkError(f"{name}: expected finite logits of blank images and noise, got inf or nan")
+    names = program.network.classes
+    for branch in program.branches:
+        manifest = branch.module.manifest
+        own = logits[:, [names.index(name) for name in manifest.classes]]
+        if not manifest.head.strict and bool((own == own[:1]).all()):
+            raise NetworkError(f"{name}: expected logits that depend on the image, got {own[0].tolist()} for all")

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: routes, tensors, bodies and answers."""

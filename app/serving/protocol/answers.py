@@ -1,0 +1,155 @@
+"""Answers of the Open Inference Protocol, written in pieces.
+
+Writing numbers as text holds Python's lock, so that nothing else is answered meanwhile, the event loop included.
+A large answer is written in a thread and piece by piece: between two pieces others get the lock.
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.serving.protocol.tensors import Wanted
+
+PIECE = 4096
+"""Numbers that are written at once, in a third of a millisecond."""
+COMPRESSED = 1024
+"""Shorter answers are sent as they are, whatever the client could read."""
+SENT = 256 * 1024
+"""Bytes that are handed to the connection at once."""
+Body = list[bytes | memoryview]
+
+
+class Pieces(Response):
+    """An answer that is sent piece by piece, as fast as the client reads.
+
+    Args:
+        content: The body.
+        headers: Its headers.
+        until_sent: What is held until it has been sent.
+    """
+
+    def __init__(self, content: Body, headers: dict[str, str], until_sent: ExitStack) -> None:
+        length = sum(map(len, content))
+        super().__init__(b"".join(content) if length <= SENT else b"", 200, headers)
+        self.headers["content-length"] = str(length)
+        self._content = [] if length <= SENT else content
+        self._until_sent = until_sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._until_sent:
+            if not self._content:
+                await super().__call__(scope, receive, send)
+                return
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for piece in self._content:
+                for start in range(0, len(piece), SENT):
+                    part = bytes(piece[start : start + SENT])
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+def written(
+    head: dict[str, Any], outputs: Sequence[Wanted], logits: torch.Tensor, classes: tuple[str, ...], accepted: str
+) -> tuple[Body, dict[str, str]]:
+    """An answer's body and headers.
+
+    Args:
+        head: Everything of the answer but the outputs.
+        outputs: What was asked for.
+        logits: (N, classes).
+        classes: Names of the columns.
+        accepted: `Accept-Encoding`.
+    """
+    content, kind = render(head, [(wanted, output(wanted, logits, classes)) for wanted in outputs])
+    content, packed = compressed(content, accepted)
+    return content, {**kind, **packed}
+
+
+def output(wanted: Wanted, logits: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
+    """What was asked for: float32 (N, classes), or texts (N, best) as objects.
+
+    Args:
+        wanted: Which output, and whether as text.
+        logits: (N, classes).
+        classes: Names of the columns.
+    """
+    numbers = (logits if wanted.name == "logits" else logits.softmax(1)).numpy()
+    if not wanted.classification:
+        return numbers
+    best = np.argsort(-numbers, axis=1, kind="stable")[:, : wanted.classification]
+    texts = [
+        [f"{row[i]:f}:{i}:{classes[i]}".encode() for i in places] for row, places in zip(numbers, best, strict=True)
+    ]
+    return np.array(texts, dtype=object)
+
+
+def render(head: dict[str, Any], arrays: Sequence[tuple[Wanted, NDArray[Any]]]) -> tuple[Body, dict[str, str]]:
+    """An answer's body in pieces, and its headers.
+
+    Args:
+        head: Everything of the answer but the outputs.
+        arrays: float32, or bytes objects for text.
+    """
+    document: Body = [orjson.dumps(head)[:-1], b',"outputs":[']
+    behind: Body = []
+    for number, (wanted, array) in enumerate(arrays):
+        text = array.dtype == object
+        about: dict[str, Any] = {
+            "name": wanted.name,
+            "datatype": "BYTES" if text else "FP32",
+            "shape": list(array.shape),
+        }
+        document.append(b"," if number else b"")
+        if wanted.binary:
+            data = _texts(array) if text else np.ascontiguousarray(array, "<f4").data.cast("B")
+            behind.append(data)
+            document.append(orjson.dumps({**about, "parameters": {"binary_data_size": len(data)}}))
+        else:
+            document += [orjson.dumps(about)[:-1], b',"data":[', *_written(array.reshape(-1), text=text), b"]}"]
+    document.append(b"]}")
+    if not behind:
+        return document, {"Content-Type": "application/json"}
+    length = str(sum(map(len, document)))
+    return document + behind, {
+        "Content-Type": "application/octet-stream",
+        "Inference-Header-Content-Length": length,
+    }
+
+
+def _written(flat: NDArray[Any], *, text: bool) -> Iterator[bytes]:
+    """Numbers or texts as JSON without its brackets, piece by piece."""
+    for start in range(0, len(flat), PIECE):
+        piece = flat[start : start + PIECE]
+        shown = [item.decode() for item in piece] if text else piece
+        yield b"," if start else b""
+        yield orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+def _texts(array: NDArray[Any]) -> bytes:
+    """Every text behind its length, four bytes, little-endian."""
+    return b"".join(len(item).to_bytes(4, "little") + item for item in array.reshape(-1))
+
+
+def compressed(content: Body, accepted: str) -> tuple[Body, dict[str, str]]:
+    """The same as the client would like to have it.
+
+    Args:
+        content: A body in pieces.
+        accepted: `Accept-Encoding`.
+    """
+    kinds = {part.split(";")[0].strip() for part in accepted.lower().split(",")}
+    if sum(map(len, content)) < COMPRESSED or not kinds & {"gzip", "deflate"}:
+        return content, {}
+    kind = "gzip" if "gzip" in kinds else "deflate"
+    stream = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS if kind == "gzip" else zlib.MAX_WBITS)
+    packed: Iterable[bytes] = [stream.compress(piece) for piece in content]
+    return [piece for piece in [*packed, stream.flush()] if piece], {"Content-Encoding": kind}

@@ -1,0 +1,89 @@
+"""Send an immutable object: ETag, 304, one byte range, digest (RFC 9110, RFC 9530)."""
+
+import base64
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+
+from app.modules.tables import BundleRow
+from app.store.objects import Store, lost, read_chunks
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z", re.IGNORECASE)
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole bundle", "content": _BINARY},
+    206: {"description": "The range that was asked for", "content": _BINARY},
+    307: {"description": "The object store has it, at the presigned URL in Location"},
+    304: {"description": "If-None-Match names this very bundle"},
+}
+
+
+def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Response:
+    """Answer with an object, a range of it, 304, or the way to the store that can send it itself.
+
+    Raises:
+        HTTPException: 416, the range lies outside the object.
+        NotFound: the store has lost the object.
+    """
+    etag = f'"{bundle.digest}"'
+    headers = {
+        "ETag": etag,
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(bundle.digest)).decode()}:",
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": f'attachment; filename="{filename}"',
+    }
+    if _matches(request.headers.get("if-none-match", ""), etag):
+        return Response(status_code=304, headers=headers)
+    part = _wanted(request, bundle, etag)
+    link = store.link(bundle.key, filename) if request.method == "GET" else None
+    if link is not None:
+        return _elsewhere(store, bundle, link)
+    start, stop = part or (0, bundle.bytes)
+    headers["Content-Length"] = str(stop - start)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{bundle.bytes}"
+    body = iter(()) if request.method == "HEAD" else _read(store, bundle.key, start, stop)
+    return StreamingResponse(body, 200 if part is None else 206, headers, "application/octet-stream")
+
+
+def _elsewhere(store: Store, bundle: BundleRow, link: str) -> Response:
+    if store.size(bundle.key) is None:
+        raise lost(bundle.key)
+    return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})
+
+
+def _matches(header: str, etag: str) -> bool:
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return etag in tags or tags == ["*"]
+
+
+def _wanted(request: Request, bundle: BundleRow, etag: str) -> tuple[int, int] | None:
+    """First byte and end of the range; None for all. What is not one range of bytes counts as none (RFC 9110)."""
+    match = _RANGE.match(request.headers.get("range", ""))
+    if match is None or not any(match.groups()) or request.headers.get("if-range", etag) != etag:
+        return None
+    first, last = match.groups()
+    if first and last and int(last) < int(first):
+        return None
+    start = int(first) if first else max(bundle.bytes - int(last), 0)
+    stop = min(int(last) + 1, bundle.bytes) if first and last else bundle.bytes
+    if start >= stop:
+        detail = f"expected a range within {bundle.bytes} bytes, got {match[0]}"
+        raise HTTPException(416, detail, {"Content-Range": f"bytes */{bundle.bytes}"})
+    return start, stop
+
+
+def _read(store: Store, key: str, start: int, stop: int) -> Iterator[bytes]:
+    file = store.open(key)  # outside the generator's body it could not fail before the answer begins
+
+    def chunks() -> Iterator[bytes]:
+        with file:
+            file.seek(start)
+            yield from read_chunks(file, stop - start)
+
+    return chunks()

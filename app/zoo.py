@@ -1,0 +1,129 @@
+"""What a process holds open: settings, database, object store and the place for unfinished uploads."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import tables  # noqa: F401 - rows of one room refer to rows of others
+from app.access.keys import Caller
+from app.db.engine import Database, parse_url
+from app.db.sealing import sealer_of
+from app.errors import Misconfigured
+from app.jobs.notifier import CeleryNotifier
+from app.process import permissions
+from app.settings import Settings
+from app.store.directory import DirectoryStore
+from app.store.inbox import Inbox
+from app.store.objects import Store
+from app.store.staging import Staging
+from app.store.writability import Writability
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """An open zoo; close it at the end of the process."""
+
+    settings: Settings
+    database: Database
+    store: Store
+    inbox: Inbox
+    """Takes the bytes of uploads."""
+    staging: Path
+    """Directory for files in the making, those of unfinished uploads among them."""
+    writability: Writability
+    """Whether database, store and staging can be written."""
+
+    def seen_by(self, caller: Caller) -> "Zoo":
+        """The same zoo as one caller may see it."""
+        return replace(self, database=self.database.of(caller))
+
+    def close(self) -> None:
+        """Close database and store."""
+        self.database.close()
+        self.store.close()
+
+
+def open_zoo(settings: Settings) -> Zoo:
+    """Open database and store, and see that both answer; the schema is `db.migrate`'s business.
+
+    Raises:
+        Misconfigured: a setting leads nowhere; the message names it.
+    """
+    permissions.begin(settings)
+    permissions.mend(settings)
+    staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
+    store, inbox = _open_store(settings, staging)
+    try:
+        database = _open_database(settings.database_url)
+    except Misconfigured:
+        store.close()
+        raise
+    try:
+        database.sealer = sealer_of(settings, make=database.is_sqlite)
+    except Misconfigured:
+        database.close()
+        store.close()
+        raise
+    database.notifier = CeleryNotifier(settings.broker_url) if settings.broker_url else None
+    return Zoo(settings, database, store, inbox, staging, Writability(_places(database, staging), store))
+
+
+def _places(database: Database, staging: Path) -> list[tuple[str, Path]]:
+    """Directories that must be written to, and the settings that name them."""
+    file = database.engine.url.database if database.is_sqlite else None
+    beside = [("PNC_DATABASE_URL", Path(file).parent)] if file and file != ":memory:" else []
+    return [("PNC_DATA_DIR", staging), *beside]
+
+
+def _open_database(url: str) -> Database:
+    try:
+        shown = parse_url(url).render_as_string(hide_password=True)
+        database = Database(url)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise Misconfigured(f"PNC_DATABASE_URL: {error}") from None
+    try:
+        with database.read() as session:
+            session.scalar(select(1))
+    except SQLAlchemyError as error:
+        database.close()
+        raise Misconfigured(
+            f"PNC_DATABASE_URL: expected a database that answers at {shown}, got: {_reason(error)}; "
+            "start it, or correct the address and the password"
+        ) from None
+    return database
+
+
+def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
+    if "://" not in settings.store_url:
+        directory = DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
+        return directory, Staging(staging, directory)
+    try:  # boto3 takes a third of a second, and is not installed everywhere
+        from app.store.s3 import open_s3_store
+        from app.store.transfers import Transfers
+    except ModuleNotFoundError as error:
+        raise Misconfigured(
+            f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
+            "install it with: pip install 'pnc-zoo[cluster]'"
+        ) from None
+    store = open_s3_store(settings, staging)
+    return store, Transfers(store)
+
+
+def _directory(setting: str, path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise Misconfigured(
+            f"{setting}: expected a directory that can be written to, got {path}: {error.strerror}; choose another"
+        ) from None
+    return path
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What the driver said, in one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())

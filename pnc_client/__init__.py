@@ -1,0 +1,43 @@
+"""Python client of the cloning service: `from pnc_client import Client`.
+
+Needs httpx and nothing of the server; only making a dataset needs pyarrow.
+"""
+
+from pnc_client.client import Client
+from pnc_client.deployments import Deployment
+from pnc_client.errors import ApiError, ClientError, DamagedDownload, InvalidName, ServiceUnreachable, VersionRejected
+from pnc_client.jobs import Job
+from pnc_client.models import Version
+from pnc_client.modules import Module
+from pnc_client.schemas.datasets import Dataset
+from pnc_client.schemas.deployments import Prediction
+from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
+from pnc_client.schemas.models import Alias, Model
+from pnc_client.schemas.uploads import Upload
+from pnc_client.schemas.webhooks import Delivery, Webhook, WebhookSecret
+
+__all__ = [
+    "Alias",
+    "ApiError",
+    "Attempt",
+    "Client",
+    "ClientError",
+    "DamagedDownload",
+    "Dataset",
+    "Delivery",
+    "Deployment",
+    "Event",
+    "InvalidName",
+    "Job",
+    "Model",
+    "Module",
+    "Prediction",
+    "ServiceUnreachable",
+    "Trial",
+    "Upload",
+    "Verdict",
+    "Version",
+    "VersionRejected",
+    "Webhook",
+    "WebhookSecret",
+]

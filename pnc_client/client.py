@@ -1,0 +1,114 @@
+"""The client: one object with a part for each resource."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from pnc_client.datasets import Datasets
+from pnc_client.deployments import Deployments
+from pnc_client.errors import ServiceUnreachable
+from pnc_client.http import Http
+from pnc_client.jobs import Jobs
+from pnc_client.keys import Keys, bearer
+from pnc_client.models import Models
+from pnc_client.modules import Modules
+from pnc_client.schemas.shapes import Answer
+from pnc_client.signatures import Signatures
+from pnc_client.uploads import Uploads
+from pnc_client.webhooks import Webhooks
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Health(Answer):
+    """A state in one word."""
+
+    status: str
+
+
+class Client:
+    """Talks to a cloning service; use it in a `with` statement, or close it.
+
+    Args:
+        url: Where the service listens.
+        key: What one proves with who one is; none: what PNC_KEY says, or nothing.
+        timeout: Seconds to wait for an answer.
+        attempts: How often a request is sent at most.
+        transport: In place of the network, for tests.
+        sleep: Waits some seconds, in place of `time.sleep`.
+
+    Raises:
+        ServiceUnreachable: `url` is no address.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        key: str | None = None,
+        timeout: float = 60.0,
+        attempts: int = 4,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        auth = bearer(key, _address(url))
+        self._client = httpx.Client(base_url=url, timeout=timeout, transport=transport, auth=auth)
+        http = Http(self._client, attempts, sleep)
+        self._http = http
+        self.uploads = Uploads(http)
+        self.models = Models(http)
+        self.datasets = Datasets(http)
+        self.jobs = Jobs(http)
+        self.modules = Modules(http)
+        self.deployments = Deployments(http)
+        self.webhooks = Webhooks(http)
+        self.keys = Keys(http)
+        self.signatures = Signatures(http)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Where the service listens."""
+        return str(self._client.base_url)
+
+    def alive(self) -> bool:
+        """Whether the service's process answers.
+
+        Raises:
+            ServiceUnreachable: it does not.
+        """
+        return self._http.get(Health, "/healthz").status == "ok"
+
+    def ready(self) -> bool:
+        """Whether database and store can be used.
+
+        Raises:
+            ApiError: they cannot; `detail` says why.
+        """
+        return self._http.get(Health, "/readyz").status == "ready"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ValueError("it lacks http:// or a host")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ServiceUnreachable(
+            f"expected an address such as {DEFAULT_URL}, got {url!r:.80} ({error}); write it like that one"
+        ) from None
+    return address

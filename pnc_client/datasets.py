@@ -1,0 +1,85 @@
+"""Datasets."""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pnc_client.http import Http, path_of
+from pnc_client.parquet import folder_rows, write_parquet
+from pnc_client.purges import purge
+from pnc_client.schemas.datasets import Dataset
+from pnc_client.schemas.purges import Purge
+from pnc_client.uploads import Progress, Uploads
+
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+
+
+class Datasets:
+    """The resource `/v1/datasets`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._uploads = Uploads(http)
+
+    def push(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        classes: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Send a Parquet file, or a directory that holds one directory of images a class, or images without labels.
+
+        Args:
+            path: File or directory.
+            name: Name for people; without one, made of the path.
+            classes: Class names in the order of the labels, instead of those in the file.
+            progress: Told about every chunk.
+
+        Raises:
+            ApiError: the service refuses it.
+            ValueError: the directory holds no images.
+        """
+        if path.is_dir():
+            return self._push_folder(path, name or _name(path), progress)
+        upload = self._uploads.push(path, progress)
+        body = {"name": name or _name(path), "upload": upload.id, "classes": None if classes is None else list(classes)}
+        return self._http.post(Dataset, "/v1/datasets", body)
+
+    def list(self, *, archived: bool = False) -> Iterator[Dataset]:
+        """All datasets, newest first."""
+        return self._http.pages(Dataset, "/v1/datasets", archived=archived)
+
+    def get(self, dataset_id: str) -> Dataset:
+        """One dataset."""
+        return self._http.get(Dataset, path_of("datasets", dataset_id))
+
+    def archive(self, dataset_id: str) -> None:
+        """Archive a dataset."""
+        self._http.delete(path_of("datasets", dataset_id))
+
+    def change(self, dataset_id: str, *, archived: bool) -> Dataset:
+        """Archive or restore a dataset."""
+        answer = self._http.request("PATCH", path_of("datasets", dataset_id), json={"archived": archived})
+        return self._http.read(Dataset, answer)
+
+    def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
+        """Remove an archived dataset for good; a dry run only tells what would go.
+
+        Raises:
+            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+        """
+        return purge(self._http, path_of("datasets", dataset_id), dry_run=dry_run)
+
+    def _push_folder(self, root: Path, name: str, progress: Progress | None) -> Dataset:
+        classes, rows = folder_rows(root)
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory, "images.parquet")
+            write_parquet(file, rows, classes)
+            return self.push(file, name=name, progress=progress)
+
+
+def _name(path: Path) -> str:
+    return _NOT_IN_NAMES.sub("-", path.resolve().stem.lower()).strip("-._")[:63] or "dataset"

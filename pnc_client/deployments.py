@@ -1,0 +1,157 @@
+"""Deployments and predictions."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pnc_client.bound import Bound
+from pnc_client.http import Http, path_of
+from pnc_client.modules import Module
+from pnc_client.schemas import deployments as schemas
+from pnc_client.schemas.deployments import Prediction, Replica, Revision
+
+POLL_SECONDS = 0.2
+
+
+class Deployment(schemas.Deployment, Bound):
+    """A target served under a name."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the serving process has worked on the newest generation."""
+        return self.observed.generation == self.generation
+
+    def attach(self, module: Module | str) -> "Deployment":
+        """Attach a module; see `Deployments.attach`."""
+        return Deployments(self.http).attach(self.name, _id(module))
+
+    def detach(self, module: Module | str) -> "Deployment":
+        """Detach a module; see `Deployments.detach`."""
+        return Deployments(self.http).detach(self.name, _id(module))
+
+    def wait(self, timeout: float = 60.0) -> "Deployment":
+        """Wait until the newest generation is served or refused; see `Deployments.wait`."""
+        return Deployments(self.http).wait(self.name, timeout)
+
+    def predict(self, image: bytes | Path, *, modules: Sequence[str] | None = None) -> Prediction:
+        """Classify an image; see `Deployments.predict`."""
+        return Deployments(self.http).predict(self.name, image, modules=modules)
+
+
+class Deployments:
+    """The resource `/v1/deployments`."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, name: str, target: str) -> Deployment:
+        """Serve a version under a name; the same version again changes nothing."""
+        return self._put(path_of("deployments", name), json={"target": target})
+
+    def list(self) -> Iterator[Deployment]:
+        """All deployments, newest first."""
+        return self._http.pages(Deployment, "/v1/deployments")
+
+    def get(self, name: str) -> Deployment:
+        """One deployment: what is wanted and what is served."""
+        return self._http.get(Deployment, path_of("deployments", name))
+
+    def delete(self, name: str, *, if_match: int | None = None) -> None:
+        """Serve it no more; see `attach`."""
+        self._http.delete(path_of("deployments", name), _condition(if_match))
+
+    def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
+        """Attach a module; one that is attached already changes nothing.
+
+        Args:
+            name: The deployment.
+            module_id: The module.
+            if_match: Generation that the change builds on; another one is an error.
+
+        Raises:
+            ApiError: the module does not fit, or the generation has passed.
+            ServiceUnreachable: it did not answer; where the message says so, the change may have been made.
+        """
+        return self._put(path_of("deployments", name, "modules", module_id), if_match=if_match)
+
+    def detach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
+        """Detach a module; see `attach`."""
+        path = path_of("deployments", name, "modules", module_id)
+        return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)))
+
+    def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
+        """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+        path = path_of("deployments", name, "modules")
+        return self._put(path, json={"modules": [*module_ids]}, if_match=if_match)
+
+    def replicas(self, name: str) -> Iterator[Replica]:
+        """What every living serving process says about a deployment."""
+        return self._http.pages(Replica, path_of("deployments", name, "replicas"))
+
+    def revisions(self, name: str) -> Iterator[Revision]:
+        """Everything that the deployment was to serve, newest first."""
+        return self._http.pages(Revision, path_of("deployments", name, "revisions"))
+
+    def rollback(self, name: str, generation: int, *, if_match: int | None = None) -> Deployment:
+        """Want again what an earlier generation was; this makes a new generation."""
+        path, headers = path_of("deployments", name, "rollback"), _condition(if_match)
+        answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
+        return self._http.read(Deployment, answer)
+
+    def wait(self, name: str, timeout: float = 60.0) -> Deployment:
+        """Wait until the serving process has worked on the newest generation.
+
+        Raises:
+            TimeoutError: it has not within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (deployment := self.get(name)).settled:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name}: expected generation {deployment.generation} within {timeout:g} s")
+            self._http.sleep(POLL_SECONDS)
+        return deployment
+
+    def predict(
+        self,
+        name: str,
+        image: bytes | Path,
+        *,
+        modules: Sequence[str] | None = None,
+        generation: int | None = None,
+    ) -> Prediction:
+        """Classify an image.
+
+        Args:
+            name: The deployment.
+            image: A PNG, JPEG or WebP file, or its bytes.
+            modules: Ids of the modules that shall answer; none at all: the target alone; left out: all.
+            generation: An earlier generation, while it is kept.
+
+        Raises:
+            ApiError: it is not an image, or the serving process is away.
+        """
+        content = image.read_bytes() if isinstance(image, Path) else image
+        path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
+        params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
+        answer = self._http.request("POST", path, content=content, params=params, headers=headers)
+        return self._http.read(Prediction, answer)
+
+    def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
+        answer = self._http.request("PUT", path, json=json, headers=_condition(if_match))
+        return self._http.read(Deployment, answer)
+
+
+def _condition(if_match: int | None) -> dict[str, str]:
+    return {} if if_match is None else {"If-Match": f'"{if_match}"'}
+
+
+def _media_type(content: bytes) -> str:
+    if content.startswith(b"\x89PNG"):
+        return "image/png"
+    if content.startswith(b"\xff\xd8"):
+        return "image/jpeg"
+    return "image/webp" if content[8:12] == b"WEBP" else "application/octet-stream"
+
+
+def _id(module: Module | str) -> str:
+    return module if isinstance(module, str) else module.id

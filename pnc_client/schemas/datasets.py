@@ -1,0 +1,45 @@
+"""Datasets."""
+
+from datetime import datetime
+
+from pydantic import ConfigDict, Field
+
+from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+
+
+class DatasetCreate(Body):
+    """A dataset to register."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "digits", "upload": "up_019aa3b0c1d27f0e9d5c6b7a8f901234"}]}
+    )
+
+    name: str = Field(pattern=NAME_PATTERN)
+    """Name for people; several datasets may share it."""
+    upload: str
+    """Id of a complete upload: Parquet with columns `image` and `label`, or `image` alone for images without labels."""
+    classes: list[str] | None = Field(None, min_length=1)
+    """Class names in the order of the labels; left out: those in the file's metadata."""
+
+
+class Dataset(Answer):
+    """Images in one Parquet file."""
+
+    id: str
+    """Typed id, `ds_...`."""
+    name: str
+    """Name for people."""
+    rows: int
+    """Number of images."""
+    classes: list[str]
+    """Class names in the order of the labels; empty: the images have none, and jobs need `labels: false`."""
+    counts: dict[str, int]
+    """Images of each class."""
+    digest: str
+    """SHA-256 of the file."""
+    bytes: int
+    """Size of the file."""
+    created_at: datetime
+    """When it was registered."""
+    archived_at: datetime | None
+    """When it was archived, if it is."""

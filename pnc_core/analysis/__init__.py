@@ -1,0 +1,1 @@
+"""Measure modules and composed networks: accuracy, evidence, origin."""

@@ -1,0 +1,1 @@
+"""Read a network: trace it, find its positions, channel groups and cost."""

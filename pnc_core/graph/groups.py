@@ -1,0 +1,363 @@
+"""Channel groups of a source tail: channels that must be kept or removed together.
+
+The graph is read once, abstractly: every tensor carries *spaces* of channels, one
+or, after a concatenation, several in a row. A convolution or linear layer reads
+spaces and makes a new one; norms, activations, pooling and convolutions of separate groups
+carry spaces through; additions and products unite spaces; whatever is not known
+freezes the spaces it touches. What is left unfrozen can be masked at its
+consumers' inputs, which is the same as removing it physically, on every
+architecture torch.fx can trace.
+
+References:
+    Own choice. Dependency graphs for structural pruning are known (Fang et al.,
+    "DepGraph", CVPR 2023); this one is small because it may give up (freeze).
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from pnc_core.graph.attention import Heads
+from pnc_core.graph.axes import channel_axes
+from pnc_core.graph.layouts import Layout, Piece, Pieces
+from pnc_core.graph.positions import data_nodes
+from pnc_core.graph.spaces import Flow, Run, Space
+
+CARRYING_MODULES: tuple[type[nn.Module], ...] = (
+    nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU,
+    nn.Dropout, nn.Dropout2d, nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+CARRYING_FUNCTIONS: set[Callable[..., object] | str] = {
+    F.relu, F.relu6, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.dropout, F.max_pool2d, F.avg_pool2d,
+    F.adaptive_avg_pool2d, torch.relu, torch.sigmoid, torch.tanh, "relu", "sigmoid", "contiguous", "clone",
+}  # fmt: skip
+CARRYING_NAMES = {"StochasticDepth", "stochastic_depth"}
+"""Of torchvision, which is not imported here: nothing happens in eval mode."""
+ADDING = {operator.add, operator.iadd, torch.add, "add", "add_"}
+MULTIPLYING = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+SCALING = {operator.sub, operator.truediv, operator.pow, operator.neg, torch.sub, torch.div, torch.pow}
+CHANNELLESS = {"ndim", "dtype", "device"}
+"""Attributes of a tensor that do not depend on how many channels it has."""
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer that reads channels."""
+
+    node: str
+    module: str
+    axis: int
+    """Dimension of the layer's input that holds the channels."""
+    pieces: Pieces
+    """What it reads along this dimension."""
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that live and die together, named after the layer that makes them."""
+
+    name: str
+    width: int
+    """How many can be removed one by one; behind a grouped convolution each is a whole group of its channels."""
+    producers: tuple[str, ...]
+    """Modules whose output channels they are."""
+    carriers: tuple[str, ...]
+    """Batch norms and convolutions of separate groups that pass them on."""
+    consumers: tuple[Consumer, ...]
+    residual: bool
+    """United by an addition: a residual stream rather than a block's inner channels."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What the reading of one graph found."""
+
+    groups: tuple[ChannelGroup, ...]
+    """Groups that may be pruned."""
+    logits: ChannelGroup | None
+    """The producer of the logits, whose rows are the classes; None if they cannot be told apart."""
+    layouts: dict[str, Layout]
+    """By module: where its tensors hold which group's channels."""
+    pieces: dict[str, Pieces]
+    """By tensor node: what lies along its channel dimension."""
+
+
+def channel_groups(
+    graph_module: fx.GraphModule,
+    shapes: dict[str, tuple[int, ...]],
+    logits: fx.Node,
+    axes: Mapping[str, int] | None = None,
+) -> Channels:
+    """Find the channel groups of a graph.
+
+    Args:
+        graph_module: A traced network or a tail made by `reading.cut`.
+        shapes: Batched shape of every tensor node, by name.
+        logits: The node whose last dimension is the classes.
+        axes: Channel dimension of every tensor node; of a tail, as they are in the whole
+            network, since a tail's input does not show its own. Read off the graph by default.
+    """
+    reader = _Reader(graph_module, shapes, axes or channel_axes(graph_module, shapes))
+    for node in data_nodes(graph_module.graph):
+        reader.read(node)
+    return reader.result(logits)
+
+
+class _Reader:
+    def __init__(
+        self, graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], axes: Mapping[str, int]
+    ) -> None:
+        self.graph_module, self.shapes, self.axes = graph_module, shapes, axes
+        self.flows: dict[str, Flow] = {}
+        self.inputs: dict[str, Flow] = {}
+        self.outputs: dict[str, Flow] = {}
+        self.readers: dict[str, tuple[str, Flow]] = {}
+        self.spaces: list[Space] = []
+        self.called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
+        self.owners = [str(n.target).rpartition(".")[0] for n in graph_module.graph.nodes if n.op == "get_attr"]
+
+    def read(self, node: fx.Node) -> None:
+        """Give the node's tensor a flow."""
+        if node.name not in self.shapes:
+            if not (node.target is getattr and node.args[1] in CHANNELLESS):
+                self._freeze_inputs(node)
+            return
+        flow = self._module(node) if node.op == "call_module" else self._function(node)
+        if flow is None:
+            self._freeze_inputs(node)
+            if not self.shapes[node.name]:
+                return  # a single number
+            axis = self.axes[node.name]
+            flow = Flow((Run(self._space(self.shapes[node.name][axis], frozen=True)),), axis)
+        self.flows[node.name] = flow
+
+    def _module(self, node: fx.Node) -> Flow | None:
+        name = str(node.target)
+        module = self.graph_module.get_submodule(name)
+        # Called more than once, or its tensors are also read on their own.
+        if (self.called.count(name) > 1 or name in self.owners) and [*module.parameters(), *module.buffers()]:
+            return None
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            return self._layer(node, (module.in_channels, 1), (module.out_channels, 1))
+        if isinstance(module, Heads):
+            return self._heads(node, module)
+        if isinstance(module, nn.Linear):
+            last = len(self.shapes[node.name]) - 1
+            return self._layer(node, (module.in_features, last), (module.out_features, last))
+        flow = self._input(node)
+        if flow is None:
+            return None
+        if isinstance(module, nn.Conv2d):
+            return self._grouped(name, module, flow)
+        if isinstance(module, nn.BatchNorm2d) and flow.axis == 1:
+            return self._carry(name, flow)
+        if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
+            return self._flatten(node, flow)
+        return flow if _carries(module, flow) else None
+
+    def _layer(self, node: fx.Node, reads: tuple[int, int], makes: tuple[int, int], name: str | None = None) -> Flow:
+        """A layer that reads every channel for every channel it makes; both as (width, axis).
+
+        What it makes is its own even where what it reads is not understood.
+        """
+        name, flow = name or str(node.target), self._input(node)
+        if flow is not None and (flow.features, flow.axis) == reads:
+            self.inputs[name] = flow
+            self.readers[node.name] = (name, flow)
+            for space in flow.spaces:
+                space.consumers.append(node.name)
+        else:
+            self._freeze_inputs(node)
+        space = self._space(makes[0])
+        space.producers.append(name)
+        self.outputs[name] = Flow((Run(space),), makes[1])
+        return self.outputs[name]
+
+    def _heads(self, node: fx.Node, module: Heads) -> Flow:
+        """Heads are removed whole: queries, keys and values are three runs of the same channels."""
+        last = len(self.shapes[node.name]) - 1
+        flow = self._layer(node, (module.width, last), (module.width, last))
+        next(flow.spaces).block = module.size
+        self.outputs[str(node.target)] = Flow(flow.runs * 3, last)
+        return flow
+
+    def _grouped(self, name: str, module: nn.Conv2d, flow: Flow) -> Flow | None:
+        """A convolution of separate groups passes channels on, each group as one; depthwise is the finest case."""
+        size, several = module.in_channels // module.groups, module.out_channels % module.in_channels == 0
+        if flow.axis != 1 or flow.features != module.in_channels or not several:
+            return None
+        if size > 1:
+            if len(flow.runs) > 1 or flow.runs[0].repeat > 1:
+                return None
+            space = next(flow.spaces)
+            space.block = math.lcm(space.block, size)
+        return self._carry(name, flow.repeated(module.out_channels // module.in_channels))
+
+    def _carry(self, name: str, flow: Flow) -> Flow:
+        for space in flow.spaces:
+            space.carriers.append(name)
+        self.outputs[name] = flow
+        return flow
+
+    def _function(self, node: fx.Node) -> Flow | None:
+        if node.op == "placeholder":
+            return None
+        if node.target in ADDING or node.target in MULTIPLYING or node.target in SCALING:
+            return self._arithmetic(node)
+        if node.target is torch.cat:
+            return self._concatenate(node)
+        if node.target in (F.linear, F.conv2d, F.batch_norm):
+            return self._functional(node)
+        flow = self._input(node)
+        if flow is None:
+            return None
+        name = str(getattr(node.target, "__name__", node.target))
+        if node.target in CARRYING_FUNCTIONS or name in CARRYING_NAMES:
+            return flow if flow.axis == 1 or "pool" not in name else None
+        if node.target in (torch.flatten, "flatten") and node.args[1:] == (1,):
+            return self._flatten(node, flow)
+        return self._mean(node, flow) if node.target in (torch.mean, "mean") else None
+
+    def _functional(self, node: fx.Node) -> Flow | None:
+        """A layer of a kind that torch.fx traces through: its tensors are attributes of one module, read here only."""
+        x, *tensors = node.all_input_nodes
+        owners = {str(t.target).rpartition(".")[0] for t in tensors if t.op == "get_attr" and len(t.users) == 1}
+        name = owners.pop() if len(owners) == 1 else ""
+        if not tensors or any(t.op != "get_attr" for t in tensors) or name in self.called:
+            return None
+        if self.owners.count(name) != len(tensors):
+            return None
+        flow = self.flows.get(x.name)
+        if node.target is F.batch_norm:
+            return self._carry(name, flow) if flow is not None and flow.axis == 1 else None
+        weight = getattr(self.graph_module.get_submodule(name), "weight", None)
+        axis = 1 if node.target is F.conv2d else len(self.shapes[node.name]) - 1
+        # With groups the weight's columns are fewer than what is read.
+        whole = weight is not None and weight.shape[1:2] == self.shapes.get(x.name, ())[axis : axis + 1]
+        if weight is None or not whole or node.args[1:2] != (tensors[0],):
+            return None
+        return self._layer(node, (weight.shape[1], axis), (weight.shape[0], axis), name)
+
+    def _flatten(self, node: fx.Node, flow: Flow) -> Flow | None:
+        before = self.shapes[node.all_input_nodes[0].name]
+        if flow.axis != 1 or any(run.repeat != 1 for run in flow.runs) or len(before) < 2:
+            return None
+        return flow.repeated(math.prod(before[2:]))
+
+    def _mean(self, node: fx.Node, flow: Flow) -> Flow | None:
+        """Over places, not over channels."""
+        rank = len(self.shapes[node.all_input_nodes[0].name])
+        given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        dims = [d % rank for d in (given if isinstance(given, list | tuple) else [given]) if isinstance(d, int)]
+        if not dims or flow.axis in dims:
+            return None
+        kept = len(self.shapes[node.name]) == rank
+        return Flow(flow.runs, flow.axis if kept else flow.axis - sum(d < flow.axis for d in dims))
+
+    def _concatenate(self, node: fx.Node) -> Flow | None:
+        tensors, dim = node.args[0], node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        if not isinstance(tensors, list | tuple) or not isinstance(dim, int):
+            return None
+        flows = [self.flows.get(t.name) for t in tensors if isinstance(t, fx.Node)]
+        axis = dim % len(self.shapes[node.name])
+        if len(flows) != len(tensors) or any(flow is None or flow.axis != axis for flow in flows):
+            return None
+        return Flow(tuple(run for flow in flows if flow is not None for run in flow.runs), axis)
+
+    def _arithmetic(self, node: fx.Node) -> Flow | None:
+        """With single numbers every channel goes its own way; with another tensor the channels are united."""
+        tensors = [a for a in node.all_input_nodes if not self._is_number(a)]
+        rest = [a for a in node.args if not isinstance(a, fx.Node)]
+        if len(tensors) == 1 and all(isinstance(a, int | float) for a in rest):
+            return self.flows.get(tensors[0].name)
+        return None if node.target in SCALING else self._unite(node, added=node.target in ADDING)
+
+    def _is_number(self, node: fx.Node) -> bool:
+        if node.op != "get_attr":
+            return False
+        value = operator.attrgetter(str(node.target))(self.graph_module)
+        return isinstance(value, torch.Tensor) and value.numel() == 1
+
+    def _unite(self, node: fx.Node, *, added: bool) -> Flow | None:
+        flows = [self.flows.get(a.name) for a in node.all_input_nodes]
+        first = flows[0]
+        if len(node.args) != 2 or first is None or not all(isinstance(a, fx.Node) for a in node.args):
+            return None
+        for other in flows[1:]:
+            if other is None or other.axis != first.axis or not _alike(first, other):
+                return None
+        for other in flows:
+            for a, b in zip(first.runs, other.runs if other else (), strict=True):
+                a.space.root().unite(b.space.root(), added=added)
+        return first
+
+    def _space(self, width: int, *, frozen: bool = False) -> Space:
+        space = Space(width, frozen=frozen)
+        self.spaces.append(space)
+        return space
+
+    def _input(self, node: fx.Node) -> Flow | None:
+        inputs = [a for a in node.all_input_nodes if a.op != "get_attr"]
+        return self.flows.get(inputs[0].name) if len(inputs) == 1 else None
+
+    def _freeze_inputs(self, node: fx.Node) -> None:
+        for argument in node.all_input_nodes:
+            if argument.name in self.flows:
+                for space in self.flows[argument.name].spaces:
+                    space.frozen = True
+
+    def result(self, logits: fx.Node) -> Channels:
+        flow = self.flows[logits.name]
+        last = next(flow.spaces)
+        last.output = True
+        roots = [s for s in self.spaces if s.parent is None]
+        separable = len(flow.runs) == 1 and flow.runs[0].repeat == last.block == 1 and bool(last.producers)
+        separable &= not last.consumers and not last.frozen
+        consumers = {
+            node: Consumer(node, name, read.axis, _pieces(read)) for node, (name, read) in self.readers.items()
+        }
+        return Channels(
+            tuple(_group(s, consumers) for s in roots if s.prunable),
+            _group(last, consumers) if separable else None,
+            {
+                name: Layout(*(_pieces(flows[name]) if name in flows else () for flows in (self.inputs, self.outputs)))
+                for name in (self.inputs | self.outputs)
+            },
+            {name: _pieces(flow) for name, flow in self.flows.items()},
+        )
+
+
+def _carries(module: nn.Module, flow: Flow) -> bool:
+    spatial = "Pool" in type(module).__name__ or isinstance(module, nn.Dropout2d)
+    carries = isinstance(module, CARRYING_MODULES) or type(module).__name__ in CARRYING_NAMES
+    return carries and (flow.axis == 1 or not spatial)
+
+
+def _alike(a: Flow, b: Flow) -> bool:
+    return [(r.space.width, r.repeat) for r in a.runs] == [(r.space.width, r.repeat) for r in b.runs]
+
+
+def _pieces(flow: Flow) -> Pieces:
+    return tuple(_piece(run.space.root(), run) for run in flow.runs)
+
+
+def _piece(space: Space, run: Run) -> Piece:
+    if not space.prunable and not (space.output and space.producers):
+        return Piece(None, run.features, 1)
+    return Piece(space.producers[0], space.width // space.block, space.block * run.repeat)
+
+
+def _group(space: Space, consumers: dict[str, Consumer]) -> ChannelGroup:
+    return ChannelGroup(
+        space.producers[0],
+        space.width // space.block,
+        tuple(space.producers),
+        tuple(dict.fromkeys(space.carriers)),
+        tuple(consumers[node] for node in dict.fromkeys(space.consumers)),
+        space.residual,
+    )

@@ -1,0 +1,387 @@
+"""Where data flow through one tensor alone: the positions of a network.
+
+A *position* is a node of the traced graph through which all data flow (a
+single-tensor dominator) and which stands directly before a weighted layer, so
+that everything cheap that belongs to the tensor (norm, activation, pooling) has
+been done; the last feature map counts too. This needs no table a family.
+Own choice: the paper searches over positions; finding them in any graph this
+way is ours.
+"""
+
+import inspect
+import math
+import operator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import NetworkError, PositionError, is_out_of_memory
+from pnc_core.graph.axes import channel_axes, patch_grids
+from pnc_core.graph.cost import count_macs
+
+INPUT = "input"
+
+
+@dataclass(frozen=True)
+class PositionInfo:
+    """One position of a network."""
+
+    name: str
+    """Dotted path of the module that ends here; `input` is the image."""
+    node: str
+    """Name of the node in the traced graph."""
+    shape: tuple[int, ...]
+    """Shape of the tensor for one image, without the batch."""
+    axis: int
+    """Which dimension of the batched tensor holds the channels."""
+    depth: float
+    """Share of the network's weighted layers that lie before, 0..1."""
+    patches: tuple[int, int] | None = None
+    """Of tokens: rows and columns of the patches, which come last; None if they are not known."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels the tensor has."""
+        return self.shape[self.axis - 1]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape without the channels: (H, W), or (tokens,)."""
+        return tuple(n for i, n in enumerate(self.shape) if i != self.axis - 1)
+
+    @property
+    def places(self) -> tuple[int, ...] | None:
+        """Rows and columns of a map, or of the patches that tokens are."""
+        return self.grid if len(self.grid) == 2 else self.patches
+
+    @property
+    def leading(self) -> int:
+        """Tokens that come before the patches: class and register tokens."""
+        return 0 if self.places is None else math.prod(self.grid) - math.prod(self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A traced network. `graph_module` shares the network's own modules."""
+
+    graph_module: fx.GraphModule
+    spec: NetworkSpec
+    positions: tuple[PositionInfo, ...]
+    shapes: dict[str, tuple[int, ...]]
+    """Batched shape (N = 2) of every tensor node, and of the copies that `cut` may make."""
+    changed: frozenset[str]
+    """Tensor nodes that something behind them changes in place."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters lie."""
+        return next((p.device for p in self.graph_module.parameters()), torch.device("cpu"))
+
+    @property
+    def taps(self) -> tuple[PositionInfo, ...]:
+        """The positions whose activations heads pool: all but the image itself."""
+        return tuple(p for p in self.positions if p.name != INPUT)
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters and buffers of the whole network."""
+        return sum(t.numel() for t in self.graph_module.state_dict().values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        image = torch.zeros(1, *self.spec.input_size, device=self.device)
+        return count_macs(lambda: self.graph_module(image))
+
+    def position(self, name: str) -> PositionInfo:
+        """The position called `name`.
+
+        Raises:
+            PositionError: there is none.
+        """
+        for info in self.positions:
+            if info.name == name:
+                return info
+        raise PositionError(f"position: expected one of {[p.name for p in self.positions]}, got {name!r}")
+
+
+_TRACING = threading.Lock()
+
+
+class _Tracer(fx.Tracer):
+    """torch.fx changes `nn.Module` itself while it traces; networks that other threads run meanwhile pass by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """Only the images are unknown: whatever else a network may be called with has its default."""
+        parameters = inspect.signature(root_fn).parameters
+        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place, arg in enumerate(args):  # by name: torch.fx puts what is keyword-only before `*rest`
+            known = parameters.get(str(arg.node.target)) if isinstance(arg, fx.Proxy) else None
+            if known is not None and known.default is not inspect.Parameter.empty:
+                self.graph.erase_node(arg.node)
+                args[place] = known.default
+        return fn, args
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        name = self.path_of_module(m)
+        if not self.is_leaf_module(m, name):
+            _check_hooks(m, name)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _check_hooks(module: nn.Module, name: str) -> None:
+    """Of what is traced through no hook would run later, and a hook would see no tensors now."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise NetworkError(
+            f"network: expected forward hooks on single layers of torch.nn alone, got some on "
+            f"{name or 'the network itself'}; remove them"
+        )
+
+
+@contextmanager
+def _as_it_was(network: nn.Module) -> Iterator[None]:
+    """In the end modules have the attributes they had: tracing leaves constants there, and a network's own code keeps
+    what it was traced with.
+    """
+    holders = [h for m in network.modules() for h in (vars(m), *vars(m).values()) if isinstance(h, dict)]
+    before = [(holder, dict(holder)) for holder in holders]
+    lists = [(kept, [*kept]) for holder in holders for kept in holder.values() if isinstance(kept, list)]
+    try:
+        yield
+    finally:
+        for kept, items in lists:
+            kept[:] = items
+        for holder, old in before:
+            for name in holder.keys() - old.keys():
+                del holder[name]
+            holder.update(old)
+
+
+def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
+    """Trace a network and find its positions. Nothing of the network is changed.
+
+    Args:
+        network: In eval mode, on any device (`meta` included).
+        spec: Its input size is used to learn the shapes.
+
+    Raises:
+        NetworkError: the network is in train mode, has forward hooks where it is traced through, or cannot be traced.
+    """
+    if any(module.training for module in network.modules()):
+        raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
+    _check_hooks(network, "")
+    _check_dtype(network)
+    try:
+        with _TRACING, _as_it_was(network):
+            graph = (tracer := _Tracer()).trace(network)
+            graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
+            shapes, changed = _shapes(graph_module, spec)
+    except NetworkError:
+        raise
+    except Exception as error:  # tracing runs the network's own code: anything may come out
+        if is_out_of_memory(error):
+            raise
+        raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
+    _check_logits(graph_module, shapes, spec)
+    positions = _positions(graph_module, shapes)
+    return Traced(graph_module, spec, positions, shapes | {copy_name(n): shapes[n] for n in changed}, changed)
+
+
+class _ShapeReader(fx.Interpreter):
+    """Runs a graph and notes the shape of every tensor, and which are changed later."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.unread: list[str] = []
+        """Nodes that change a tensor in place, and whose results have no say in the logits."""
+        self._made: dict[str, tuple[Tensor, int]] = {}
+        self._read = ancestors([n for n in graph_module.graph.nodes if n.op == "output"])
+
+    def run_node(self, n: fx.Node) -> Any:
+        lost = n not in self._read
+        before = self.changed if lost else frozenset()
+        value = super().run_node(n)
+        if lost and any(arg.name in self.changed - before for arg in n.all_input_nodes):
+            self.unread.append(n.name)
+        if isinstance(value, Tensor):
+            self.shapes[n.name] = tuple(value.shape)
+            if not value.is_inference():  # a parameter, perhaps; no activation is
+                self._made[n.name] = value, value._version
+        return value
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """torch counts the changes of a tensor, those through its views included."""
+        return frozenset(name for name, (value, version) in self._made.items() if value._version != version)
+
+
+def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
+    """Batched shape (N = 2) of every tensor node, and those changed in place; fake tensors cost no time or memory."""
+    device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
+    reader = _ShapeReader(graph_module)
+    with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
+    if reader.unread:
+        raise NetworkError(
+            "network: expected what is changed in place to be read off its result, got "
+            f"{reader.unread[0]!r}, whose result nothing reads; write x = f(x) in place of f(x)"
+        )
+    return reader.shapes, reader.changed
+
+
+def ancestors(roots: list[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
+    """The nodes and all that they are made of; what `stop` is made of is left out."""
+    found: set[fx.Node] = set()
+    todo = list(roots)
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo.extend([] if node is stop else node.all_input_nodes)
+    return found
+
+
+def _check_dtype(network: nn.Module) -> None:
+    other = next(
+        (t.dtype for t in network.state_dict().values() if t.is_floating_point() and t.dtype != torch.float32), None
+    )
+    if other is not None:
+        raise NetworkError(f"network: expected float32 weights, got {other}; call .float() first")
+
+
+def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], spec: NetworkSpec) -> None:
+    output = next(n for n in graph_module.graph.nodes if n.op == "output").args[0]
+    shape = shapes.get(output.name) if isinstance(output, fx.Node) else None
+    if shape != (2, len(spec.classes)):
+        raise NetworkError(
+            f"network: expected logits (2, {len(spec.classes)}) for two images, got {shape}; check classes"
+        )
+
+
+def data_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """Nodes that depend on the input, in order, without the output node."""
+    seen: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(arg in seen for arg in node.all_input_nodes):
+            seen.add(node)
+    return [n for n in graph.nodes if n in seen and n.op != "output"]
+
+
+def _dominators(graph: fx.Graph) -> list[fx.Node]:
+    """Nodes after which no other value of the past is still needed."""
+    nodes = data_nodes(graph)
+    index = {node: i for i, node in enumerate(nodes)}
+    last_use = [max([index.get(user, len(nodes)) for user in node.users], default=i) for i, node in enumerate(nodes)]
+    found, tap_window = [], 0
+    for i, node in enumerate(nodes):
+        if tap_window <= i and last_use[i] > i:
+            found.append(node)
+        tap_window = max(tap_window, last_use[i])
+    return found
+
+
+def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> tuple[PositionInfo, ...]:
+    nodes = data_nodes(graph_module.graph)
+    index = {node: i for i, node in enumerate(nodes)}
+    weighted = [is_weighted(graph_module, node) for node in nodes]
+    axes = channel_axes(graph_module, shapes)
+    dominators = _without_global_pooling(
+        [n for n in _dominators(graph_module.graph) if len(shapes.get(n.name, ())) >= 3],
+        lambda a, b: any(weighted[index[a] + 1 : index[b] + 1]),
+        lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
+    )
+    ends = [index[n] for n in dominators[1:]] + [len(nodes) - 1]
+    names, patches = Names(), patch_grids(graph_module, shapes, axes)
+    found = []
+    for i, (node, end) in enumerate(zip(dominators, ends, strict=True)):
+        following = dominators[i + 1] if i + 1 < len(dominators) else None
+        if following is None or any(weighted[index[node] + 1 : end + 1]):
+            depth = sum(weighted[: index[node] + 1]) / max(1, sum(weighted))
+            name = names.unique(INPUT if node.op == "placeholder" else position_name(node, following))
+            shape, axis = shapes[node.name][1:], axes[node.name]
+            found.append(PositionInfo(name, node.name, shape, axis, depth, patches.get(node.name)))
+    return tuple(found)
+
+
+def _without_global_pooling(
+    dominators: list[fx.Node], weighted_between: Callable[[fx.Node, fx.Node], bool], cells: Callable[[fx.Node], int]
+) -> list[fx.Node]:
+    """Leave out a one-cell tensor that is only the pooled form of the one before it."""
+    kept: list[fx.Node] = []
+    for node in dominators:
+        if not (kept and cells(node) == 1 < cells(kept[-1]) and not weighted_between(kept[-1], node)):
+            kept.append(node)
+    return kept
+
+
+def is_weighted(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Does this node multiply by a weight of rank two or more (convolution, linear, attention)?"""
+    if node.op == "call_module":
+        return any(p.ndim >= 2 for p in graph_module.get_submodule(str(node.target)).parameters())
+    if node.op in ("call_function", "call_method"):
+        return any(_attribute_rank(graph_module, arg) >= 2 for arg in node.all_input_nodes if arg.op == "get_attr")
+    return False
+
+
+def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
+    value = operator.attrgetter(str(node.target))(graph_module)
+    return value.ndim if isinstance(value, nn.Parameter) else 0
+
+
+def copy_name(name: str) -> str:
+    """Name of the node with which a graph copies what its node `name` makes."""
+    return f"{name}_copy"
+
+
+class Names:
+    """Names that were given; a name that comes again gets a number."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        """`name` the first time, then `name#2` and so on."""
+        count = self._used[name] = self._used.get(name, 0) + 1
+        return name if count == 1 else f"{name}#{count}"
+
+
+def position_name(node: fx.Node, following: fx.Node | None) -> str:
+    """The innermost container that ends at `node`, else the leaf module, else the node.
+
+    Args:
+        node: The position's node in the traced graph.
+        following: The next node through which all data flow, if there is one.
+    """
+    stack = [path for path in _stack(node) if path]
+    later = set(_stack(following)) if following is not None else set()
+    ended = [path for path in stack if path not in later and path != node.target]
+    if ended:
+        return ended[-1]
+    return str(node.target) if node.op == "call_module" else node.name
+
+
+def _stack(node: fx.Node) -> list[str]:
+    return [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]

@@ -1,0 +1,1 @@
+"""The cloning method: from two networks and images to a module."""

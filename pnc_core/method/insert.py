@@ -1,0 +1,246 @@
+"""Insertion: join a target's trunk and a source's tail at one pair of positions.
+
+`stitch` fits the ridge adapter, `localize` cuts the tail down to the channels
+that matter through this adapter; `learning.insert` then learns what has no closed form.
+
+Source: the paper's abstract (localization and insertion improve each other);
+the ridge start is our own choice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from pnc_core.config import Position
+from pnc_core.errors import PositionError
+from pnc_core.graph.cost import count_macs
+from pnc_core.graph.features import Reader
+from pnc_core.images import ImageSet
+from pnc_core.method.budget import Bounds
+from pnc_core.method.fit_head import HeadInputs
+from pnc_core.method.job import Batch, Job, traced_step
+from pnc_core.method.localize import Scores, choose_channels, score_channels
+from pnc_core.module.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
+from pnc_core.module.head import TapWindow, pool_taps, tap_width
+from pnc_core.module.tail import Tail, extract, open_tail
+
+MAX_ROWS = 40_000
+"""Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""
+SCORED_IMAGES = 2000
+"""Images of the cloned classes that localization looks at, at most."""
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A source's tail behind an adapter, at one pair of positions."""
+
+    position: Position
+    adapter: Adapter
+    tail: Tail
+    whole: int
+    """Numbers of the uncut tail, to say which fraction was kept."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """A(phi) through the tail: logits (N, K) and the tail's taps."""
+        return self.tail.forward(self.adapter(batch.target[self.position.target]))
+
+    @property
+    def parameter_count(self) -> int:
+        """Copied and learned numbers together, without the head."""
+        return self.tail.parameter_count + self.trained_parameter_count
+
+    @property
+    def trained_parameter_count(self) -> int:
+        """Adapter, calibration and parallel adapters."""
+        return sum(p.numel() for p in self.parameters())
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What insertion learns; the tail's copied numbers are not among them."""
+        parts = [part for kind in self.tail.learned.values() for part in kind.values()]
+        return [*self.adapter.parameters(), *(p for part in parts for p in part.parameters())]
+
+
+def module_macs(job: Job, insertion: Insertion) -> int:
+    """Multiply-accumulates that the module adds to one image."""
+    shape = job.target.position(insertion.position.target).shape
+    phi = torch.zeros(1, *shape, device=job.target.device)
+    return count_macs(lambda: insertion.tail.forward(insertion.adapter(phi)))
+
+
+def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
+    """The ridge adapter and the whole tail at `position`.
+
+    Raises:
+        PositionError: nothing can be inserted there.
+    """
+    found = stitch_all(job, [position], images)[position]
+    if isinstance(found, PositionError):
+        raise found
+    return found
+
+
+@traced_step("adapter")
+def stitch_all(job: Job, positions: Sequence[Position], images: ImageSet) -> dict[Position, Insertion | PositionError]:
+    """`stitch` at many positions for one run of both networks; what cannot be inserted answers with its error."""
+    begun: dict[Position, tuple[Tail, Adapter | AdapterFit] | PositionError] = {}
+    fits: dict[Position, AdapterFit] = {}
+    for position in positions:
+        try:
+            begun[position] = started = _begin(job, position)
+        except PositionError as error:
+            begun[position] = error
+        else:
+            fits |= {position: started[1]} if isinstance(started[1], AdapterFit) else {}
+    if fits:
+        target = Reader(job.target, [p.target for p in fits], logits=False)
+        source = Reader(job.source, [p.source for p in fits], logits=False)
+        for batch in job.read(images, target=target, source=source):
+            for position, fit in fits.items():
+                fit.add(batch.target[position.target], batch.source[position.source])
+    return {p: row if isinstance(row, PositionError) else _stitched(job, p, *row) for p, row in begun.items()}
+
+
+def _begin(job: Job, position: Position) -> tuple[Tail, Adapter | AdapterFit]:
+    target, source = job.target.position(position.target), job.source.position(position.source)
+    tail = open_tail(job.source, position.source, job.cloned)
+    if takes_the_same_images(target, source):
+        return tail, input_adapter(target, source, (job.target.spec, job.source.spec))
+    return tail, AdapterFit(target, source)
+
+
+def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFit) -> Insertion:
+    adapter = fit.adapter() if isinstance(fit, AdapterFit) else fit
+    tail.part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Insertion(position, adapter.to(job.source.device), tail, tail.parameter_count)
+
+
+@traced_step("localization")
+def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Insertion:
+    """Keep the channels that carry the cloned classes, scored through the stitched input.
+
+    Args:
+        job: Images and frozen networks.
+        insertion: Stitched, with an uncut tail; left as it was.
+        bounded: Keep fewer than `keep` allows where the whole module would not be within its bounds.
+
+    Raises:
+        PositionError: nothing that is left would be.
+    """
+    hold = bounds_of(job, insertion).hold if bounded else None
+    kept = choose_channels(
+        insertion.tail, score(job, insertion), job.config.keep, job.importance_bias(insertion.tail), hold
+    )
+    return replace(insertion, tail=extract(insertion.tail, kept))
+
+
+def bounds_of(job: Job, insertion: Insertion) -> Bounds:
+    """What a whole module may cost that is cut from a stitched one.
+
+    Raises:
+        PositionError: none is within the bounds.
+    """
+    return Bounds(job, insertion.position, insertion.adapter, insertion.tail)
+
+
+def score(job: Job, insertion: Insertion) -> Scores:
+    """Scores of all channels of an uncut tail, as the configured localizer sees them."""
+    images = job.train.only(job.config.classes).sample(SCORED_IMAGES, job.generator("score"))
+    adapter, start = insertion.adapter, insertion.position.target
+    target, source = Reader(job.target, [start], logits=False), Reader(job.source, [], logits=False)
+
+    def stitched() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in job.read(images, target=target, source=source):
+            yield adapter(batch.target[start].float()).detach(), batch.labels
+
+    return score_channels(
+        insertion.tail, stitched(), job.config.localizer, job.generator("localize", insertion.position)
+    )
+
+
+def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequence[int], views: int) -> list[HeadInputs]:
+    """What heads see of `images`: logits of both sides and the pooled taps, once for every grid.
+
+    Args:
+        job: The frozen networks.
+        insertion: The module.
+        images: N images.
+        grids: Taps are pooled to this many cells a side.
+        views: Rows of this many augmented views of every image follow the images' own.
+    """
+    return head_inputs_of_all(job, [insertion], images, grids, views)[0]
+
+
+def head_inputs_of_all(
+    job: Job, insertions: Sequence[Insertion], images: ImageSet, grids: Sequence[int], views: int
+) -> list[list[HeadInputs]]:
+    """`head_inputs` of several modules for one run of the target."""
+    target = Reader(job.target, [p.name for p in job.target.positions])
+    source = Reader(job.source, [], logits=False)
+    rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
+    for generator in [None, *_views(job, views)]:
+        for batch in job.read(images, generator, target=target, source=source):
+            for mine, insertion in zip(rows, insertions, strict=True):
+                mine.append(_head_rows(job, insertion, batch, grids))
+    return [_joined(mine) for mine in rows]
+
+
+def _views(job: Job, views: int) -> list[torch.Generator]:
+    """Randomness of every view that is drawn: first the order of the images, then what is done to them."""
+    return [job.generator("view", i) for i in range(views_of(len(job.train) + len(job.validation), views))]
+
+
+def views_of(images: int, views: int) -> int:
+    """How many of the wanted views of every image are drawn: at least one, or none if none is wanted."""
+    return min(views, max(1, MAX_ROWS // images))
+
+
+def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
+    """Mean over each image and its views, (images,), of one value a row of `head_inputs`.
+
+    Args:
+        job: As for `head_inputs`.
+        values: (rows,), in the order of `head_inputs`.
+        images: How many images the rows were made of.
+        views: As for `head_inputs`.
+    """
+    orders = [torch.randperm(images, generator=generator) for generator in _views(job, views)]
+    shown = torch.cat([torch.arange(images), *orders])
+    return values.new_zeros(images).index_add(0, shown, values) / (1 + len(orders))
+
+
+def _joined(rows: list[tuple[Tensor, ...]]) -> list[HeadInputs]:
+    old, own, labels, *features = (torch.cat(column) for column in zip(*rows, strict=True))
+    return [HeadInputs(old, own, pooled, labels) for pooled in features]
+
+
+def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int]) -> tuple[Tensor, ...]:
+    with torch.no_grad(), job.autocast():
+        own, made = insertion.forward(batch)
+    pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
+    return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
+
+
+def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:
+    """How many features every tap of the target and of the module has, in the order of `head_inputs`."""
+    tail = insertion.tail
+    made = zip(tail.tap_channels(job.source), map(job.source.position, tail.taps), strict=True)
+    seen = [tap_width(p.channels, p.grid, grid) for p in job.target.taps]
+    return seen, [tap_width(channels, p.grid, grid) for channels, p in made]
+
+
+def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, tap_window: TapWindow) -> HeadInputs:
+    """The same rows with the last taps of target and module alone."""
+    seen, made = tap_widths(job, insertion, grid)
+    widths = [*seen, *made]
+    read = [*range(len(seen))[-tap_window.target :], *range(len(seen), len(widths))[-tap_window.module :]]
+    columns = torch.arange(sum(widths)).split(widths)
+    return replace(inputs, features=inputs.features[:, torch.cat([columns[tap] for tap in read])])
+
+
+def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:
+    """Pooled taps of target and module, float32 (N, D): what a head reads."""
+    taps = [*(batch.target[p.name] for p in job.target.taps), *made]
+    axes = [*(p.axis for p in job.target.taps), *insertion.tail.tap_axes]
+    return pool_taps(taps, axes, grid)

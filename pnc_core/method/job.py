@@ -1,0 +1,245 @@
+"""A cloning job made ready: two traced networks, the split images, and seeded randomness."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from pnc_core.config import MIN_IMAGES, CloneConfig
+from pnc_core.devices import full_precision, precision_of
+from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
+from pnc_core.graph.features import Reader
+from pnc_core.graph.positions import Traced
+from pnc_core.images import ImageSet, augment, batches, preprocess
+from pnc_core.method.checkpoints import Checkpoints, NoCheckpoints
+from pnc_core.method.localize import Scores
+from pnc_core.method.watermark import Mark
+from pnc_core.module.tail import Tail
+from pnc_core.tensorfile import MAX_NAME, is_plain
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of a running job."""
+
+    stage: str
+    """`screening`, `inserting`, `refining` or `calibrating`."""
+    done: float
+    """Share of the whole job that is done, 0..1."""
+    message: str
+    data: dict[str, object] = field(default_factory=dict)
+    """Numbers of the step, e.g. a trial's scores."""
+
+
+Report = Callable[[Progress], None]
+Watch = Callable[[str], AbstractContextManager[object]]
+"""Given the name of a piece of the work; the piece is done inside of what it returns, once or several times a job."""
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every step of the method works on. Nothing in it is changed."""
+
+    target: Traced
+    source: Traced
+    config: CloneConfig
+    train: ImageSet
+    """Images to learn from; old classes first, then the cloned ones."""
+    validation: ImageSet
+    """Images held out to choose position and head."""
+    report: Report
+    cancelled: Callable[[], bool]
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    watch: Watch = nullcontext
+    mark: Mark | None = None
+
+    @property
+    def old_classes(self) -> int:
+        """How many classes the target has."""
+        return len(self.target.spec.classes)
+
+    @property
+    def cloned(self) -> tuple[int, ...]:
+        """Indices of the cloned classes among the source's logits."""
+        return tuple(self.source.spec.classes.index(c) for c in self.config.classes)
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """Randomness for one purpose: independent of what else was drawn before."""
+        text = "|".join(map(str, (self.config.seed, *purpose)))
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+        return torch.Generator().manual_seed(seed % 2**63)
+
+    def checkpoint(self) -> None:
+        """Between two steps.
+
+        Raises:
+            Cancelled: the caller asked to stop.
+        """
+        if self.cancelled():
+            raise Cancelled("the job was cancelled")
+
+    def importance_bias(self, tail: Tail) -> Scores | None:
+        """What the mark adds to the worth of a tail's channels; None without a mark."""
+        return None if self.mark is None else self.mark.importance_bias(tail.groups)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Runs networks in the job's precision."""
+        wanted = self.config.precision == "bfloat16"
+        return torch.autocast(self.target.device.type, torch.bfloat16, enabled=wanted)
+
+    def read(
+        self,
+        images: ImageSet,
+        augmented: torch.Generator | None = None,
+        *,
+        target: Reader | None = None,
+        source: Reader | None = None,
+        exact: bool = False,
+    ) -> "Iterator[Batch]":
+        """Both networks' logits and activations, batch by batch, without gradients.
+
+        Args:
+            images: Read in order.
+            augmented: With it the images come in random order, as augmented views.
+            target: What to read of the target; everything if None.
+            source: What to read of the source; everything if None.
+            exact: In float32, whatever the job's precision.
+        """
+        of_target = target or Reader(self.target, [p.name for p in self.target.positions])
+        of_source = source or Reader(self.source, [p.name for p in self.source.positions])
+        for index in batches(len(images), self.config.batch_size, augmented):
+            self.checkpoint()
+            pixels = images.images[index]
+            if augmented is not None:
+                pixels = augment(pixels, self.config.augment, augmented)
+            with torch.no_grad(), full_precision() if exact else self.autocast():
+                old, phi = of_target(enter(pixels, self.target))
+                own, psi = of_source(enter(pixels, self.source))
+            own = own[:, list(self.cloned)] if own.shape[1] else own
+            yield Batch(old.float(), phi, own.float(), psi, images.labels[index].to(old.device))
+
+
+def traced_step(name: str) -> Callable[[Callable[Concatenate[Job, P], R]], Callable[Concatenate[Job, P], R]]:
+    """Lets whoever watches a job see a function's work as one piece; the function's first argument is the job."""
+
+    def named(work: Callable[Concatenate[Job, P], R]) -> Callable[Concatenate[Job, P], R]:
+        @wraps(work)
+        def watched(job: Job, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            with job.watch(name):
+                return work(job, *args, **kwargs)
+
+        return watched
+
+    return named
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What both frozen networks say of one batch of images."""
+
+    old: Tensor
+    """The target's logits (N, N_old), or (N, 0) if they were not asked for."""
+    target: dict[str, Tensor]
+    """The target's activations by position."""
+    own: Tensor
+    """The source's logits of the cloned classes (N, K), or (N, 0)."""
+    source: dict[str, Tensor]
+    """The source's activations by position."""
+    labels: Tensor
+    """int64 (N,): old classes first, then the cloned ones."""
+
+
+def enter(pixels: Tensor, network: Traced) -> Tensor:
+    """Preprocessed, in the memory format that convolutions are fastest in."""
+    x = preprocess(pixels, network.spec, network.device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def prepare(
+    target: Traced,
+    source: Traced,
+    images: ImageSet,
+    config: CloneConfig,
+    report: Report,
+    cancelled: Callable[[], bool],
+    checkpoints: Checkpoints | None = None,
+) -> Job:
+    """Check that the parts of a job fit together and split the images.
+
+    Raises:
+        ConfigError: a class cannot be cloned.
+        DataError: images of a class are missing.
+        NetworkError: the two networks are on two devices.
+    """
+    _check_devices(target.device, source.device)
+    config = replace(config, precision=precision_of(config.precision, target.device))
+    _check_classes(target.spec.classes, source.spec.classes, config.classes)
+    _check_names(source)
+    job_classes = (*target.spec.classes, *config.classes)
+    job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
+    used = images.only(job_classes) if config.labels else name_images(job, images.images)
+    if not config.old_images:
+        used = used.take(torch.nonzero(used.labels >= job.old_classes).flatten())
+    needed = range(0 if config.old_images else job.old_classes, len(job_classes))
+    missing = [job_classes[i] for i in needed if int((used.labels == i).sum()) < MIN_IMAGES]
+    if missing:
+        wanted = "every old and cloned class" if config.old_images else "every cloned class"
+        named = "" if config.labels else ", as the two networks name them,"
+        raise DataError(
+            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {missing}; add some"
+            + ("" if not config.old_images else ", or say old_images=False if there are none of the target's")
+        )
+    train, validation = used.split(config.validation, job.generator("split"))
+    return replace(job, train=train, validation=validation)
+
+
+def name_images(job: Job, images: Tensor) -> ImageSet:
+    """Labels for images that have none: the class that either network is surest of.
+
+    Sure among all the classes that a network has: among cloned ones alone a single one would always be
+    certain. Where the job has no images of old classes only the cloned ones compete. Own choice; the
+    two softmaxes side by side are the simplest joint opinion there is.
+    """
+    readers = Reader(job.target, []), Reader(job.source, [])
+    labels = []
+    for index in batches(len(images), job.config.batch_size):
+        job.checkpoint()
+        with torch.no_grad(), job.autocast():
+            old, own = (
+                reader(enter(images[index], network))[0].float().softmax(1).cpu()
+                for reader, network in zip(readers, (job.target, job.source), strict=True)
+            )
+        old = old if job.config.old_images else torch.full_like(old, -1)
+        labels.append(torch.cat([old, own[:, list(job.cloned)]], dim=1).argmax(1))
+    return ImageSet(images, torch.cat(labels), (*job.target.spec.classes, *job.config.classes))
+
+
+def _check_names(source: Traced) -> None:
+    """A bundle names tensors after the source's modules, and is only read where names are plain."""
+    odd = [name for name, _ in source.graph_module.named_modules() if name and not is_plain(name)]
+    if odd:
+        raise NetworkError(
+            f"source: expected modules named with up to {MAX_NAME} letters, digits and `_ . - /`, got {odd[0]!r}; "
+            "rename it"
+        )
+
+
+def _check_devices(target: torch.device, source: torch.device) -> None:
+    if target != source:
+        raise NetworkError(f"networks: expected both on one device, got {target} and {source}; move one with .to()")
+
+
+def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:
+    unknown = [c for c in cloned if c not in source]
+    if unknown:
+        raise ConfigError(f"classes: expected classes of the source {list(source)}, got {unknown}")
+    present = [c for c in cloned if c in old]
+    if present:
+        raise ConfigError(f"classes: expected classes the target does not have, got {present}")

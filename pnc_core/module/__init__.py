@@ -1,0 +1,1 @@
+"""A cloned module: its parts, its file, and the composed network."""

@@ -1,0 +1,176 @@
+"""The front adapter: from the target's activation to the one the source's tail expects.
+
+Resize to the source's grid where it differs, then one linear map of channels
+(a 1x1 convolution; for tokens the same thing), then ReLU where the source's
+activation is never negative. Maps and tokens meet on the grid of the patches;
+class and register tokens are a linear map of their own. It starts as the ridge
+regression of source activations on target activations, which is already a good
+module, and is then trained by feature matching.
+
+Source: the paper's abstract (insertion through an adapter);
+the ridge start is our own choice (it ranks positions without training).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pnc_core.config import NetworkSpec
+from pnc_core.errors import PositionError
+from pnc_core.graph.positions import INPUT, PositionInfo
+from pnc_core.module.manifest import Resize
+
+
+class Adapter(nn.Module):
+    """phi (N, *target shape) -> A(phi) (N, *source shape)."""
+
+    def __init__(self, target: PositionInfo, source: PositionInfo, *, relu: bool, resize: Resize = "cells") -> None:
+        super().__init__()
+        self.target_axis, self.source_axis, self.relu, self.resize = target.axis, source.axis, relu, resize
+        self.direct = target.grid == source.grid
+        """Every place of the one is the same place of the other."""
+        if not self.direct and None in (target.places, source.places):
+            raise PositionError(
+                f"positions {target.name!r} -> {source.name!r}: expected maps, tokens that are patches of a map, or "
+                f"equally many tokens, got shapes {target.shape} and {source.shape}; choose another pair"
+            )
+        self.local = self.direct or (_in_cells(target) and _in_cells(source))
+        """Do the cells that `pnc_core.method.lime` blocks lie at the same places of both?"""
+        self._target, self._source = target, source
+        self.weight = nn.Parameter(torch.zeros(source.channels, target.channels))
+        self.bias = nn.Parameter(torch.zeros(source.channels))
+        self.leading = 0 if self.direct else source.leading
+        if self.leading:
+            self.leading_weight = nn.Parameter(torch.zeros(self.leading * source.channels, target.channels))
+            self.leading_bias = nn.Parameter(torch.zeros(self.leading * source.channels))
+
+    def aligned(self, phi: Tensor) -> Tensor:
+        """Channels last, on the source's grid: (N, *grid, C_t), without leading tokens."""
+        x = phi.movedim(self.target_axis, -1)
+        if self.direct:
+            return x
+        rows, columns = self._target.places or ()
+        wanted = self._source.places or ()
+        if x.ndim == 3:
+            x = x[:, self._target.leading :].unflatten(1, (rows, columns))
+        if (rows, columns) != wanted:
+            x = _resize(x.movedim(-1, 1), wanted, self.resize).movedim(1, -1)
+        return x if len(self._source.grid) == 2 else x.flatten(1, 2)
+
+    def summary(self, phi: Tensor) -> Tensor:
+        """What leading tokens are made of: the mean of the target's own, or of all places, (N, C_t)."""
+        x = phi.movedim(self.target_axis, -1).flatten(1, -2)
+        return x[:, : self._target.leading or x.shape[1]].mean(1)
+
+    def forward(self, phi: Tensor) -> Tensor:
+        """Map channels, in the source's layout."""
+        y = F.linear(self.aligned(phi), self.weight, self.bias)
+        if self.leading:
+            first = F.linear(self.summary(phi), self.leading_weight, self.leading_bias)
+            y = torch.cat([first.unflatten(1, (self.leading, -1)), y], dim=1)
+        y = y.movedim(-1, self.source_axis)
+        return torch.relu(y) if self.relu else y
+
+
+def _in_cells(info: PositionInfo) -> bool:
+    """Maps, and squares of patches behind one class token at most."""
+    return len(info.grid) == 2 or (info.leading <= 1 and info.patches is not None and len(set(info.patches)) == 1)
+
+
+def _resize(x: Tensor, grid: tuple[int, ...], how: Resize) -> Tensor:
+    """Pixels as `preprocess` does it; cells are averaged on a smaller grid and repeated on a larger one."""
+    height, width = grid
+    if how == "pixels":  # in float32: not every processor has the kernel for less
+        return F.interpolate(x.float(), (height, width), mode="bilinear", antialias=True).to(x.dtype)
+    if x.shape[2] >= height and x.shape[3] >= width:
+        return F.adaptive_avg_pool2d(x, (height, width))
+    return F.interpolate(x, (height, width), mode="nearest")
+
+
+class RidgeSums:
+    """Sums for a ridge regression y = W x + b that are gathered batch by batch, in float64."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.xx = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
+        self.xy = torch.zeros(inputs + 1, outputs, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows: x (M, inputs), y (M, outputs)."""
+        x = F.pad(x.detach().cpu().double(), (0, 1), value=1.0)
+        self.xx += x.T @ x
+        self.xy += x.T @ y.detach().cpu().double()
+
+    def solve(self, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
+        """Weights float32 (outputs, inputs) and bias (outputs,).
+
+        `ridge` is relative to the mean square of the inputs; the bias is not shrunk.
+        """
+        diagonal = ridge * self.xx.diagonal()[:-1].mean().clamp_min(1e-12)
+        penalty = torch.diag(F.pad(diagonal.expand(len(self.xx) - 1), (0, 1), value=1e-9))
+        solution = torch.linalg.solve(self.xx + penalty, self.xy).float()  # float64: autocast leaves it alone
+        return solution[:-1].T.contiguous(), solution[-1].clone()
+
+
+CELLS = 64
+"""Grid cells of an image that the ridge regression looks at, at most: neighbours say much the same."""
+
+
+def some_places(x: Tensor) -> Tensor:
+    """Up to `CELLS` places of every image, in a copy: (N, places, C) -> (rows, C)."""
+    cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
+    return x[:, cells].flatten(0, 1)
+
+
+class AdapterFit:
+    """Gathers the ridge regression of one adapter, batch by batch.
+
+    Raises:
+        PositionError: the two shapes cannot be joined by an adapter.
+    """
+
+    def __init__(self, target: PositionInfo, source: PositionInfo) -> None:
+        self._adapter = Adapter(target, source, relu=False)
+        self._sums = RidgeSums(target.channels, source.channels)
+        self._leading = RidgeSums(target.channels, self._adapter.leading * source.channels)
+        self._source, self._lowest = source, torch.inf
+
+    def add(self, phi: Tensor, wanted: Tensor) -> None:
+        """Activations of the same images: the target's (N, *shape) and the source's (N, *shape)."""
+        x, y = self._adapter.aligned(phi).flatten(1, -2), wanted.movedim(self._source.axis, -1).flatten(1, -2)
+        first, places = y.split([self._adapter.leading, x.shape[1]], dim=1)
+        self._sums.add(some_places(x), some_places(places))
+        if self._adapter.leading:
+            self._leading.add(self._adapter.summary(phi), first.flatten(1))
+        self._lowest = min(self._lowest, float(y.min()))
+
+    def adapter(self) -> Adapter:
+        """The ridge adapter of all that was added."""
+        weight, bias = self._sums.solve()
+        self._adapter.weight.data.copy_(weight)
+        self._adapter.bias.data.copy_(bias)
+        if self._adapter.leading:
+            weight, bias = self._leading.solve()
+            self._adapter.leading_weight.data.copy_(weight)
+            self._adapter.leading_bias.data.copy_(bias)
+        self._adapter.relu = self._lowest >= 0 and self._source.name != INPUT
+        return self._adapter
+
+
+def takes_the_same_images(target: PositionInfo, source: PositionInfo) -> bool:
+    """Are both the networks' inputs, and can an image enter either? Grey ones are repeated for three channels."""
+    channels = {target.channels, source.channels}
+    return target.name == source.name == INPUT and (len(channels) == 1 or channels == {1, 3})
+
+
+def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[NetworkSpec, NetworkSpec]) -> Adapter:
+    """The adapter between the two networks' inputs: undo one normalisation, apply the other.
+
+    It is exact where both take images of one size; else pixels are resized, as `preprocess` resizes them.
+    """
+    adapter = Adapter(target, source, relu=False, resize="cells" if target.grid == source.grid else "pixels")
+    t_mean, t_std, s_mean, s_std = (torch.tensor(v) for v in (specs[0].mean, specs[0].std, specs[1].mean, specs[1].std))
+    same = target.channels == source.channels
+    share = torch.eye(len(s_mean)) if same else torch.full((len(s_mean), len(t_mean)), 1 / len(t_mean))
+    adapter.weight.data.copy_(share * t_std / s_std[:, None])
+    adapter.bias.data.copy_((share @ t_mean - s_mean) / s_std)
+    return adapter

@@ -1,0 +1,100 @@
+"""The bundle: one safetensors file with its manifest in the header.
+
+Header metadata has one key, `pnc`, whose value is the manifest as canonical
+JSON. Tensors:
+
+- `kept.<group>`: int32, ascending indices of the source's channels that were kept
+- `adapter.weight`, `adapter.bias`: the front adapter
+- `calibration.<group>.scale|shift`: channel calibration
+- `head.scale|offset|weight|bias`: the head
+- `module.<name>`: only in a `full` bundle, slices of the source's tensors by their own names
+
+A `thin` bundle leaves the slices out: its receiver has the source. Equal
+contents give equal bytes, so a digest names a bundle.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pnc_core.errors import BundleError, TensorFileError
+from pnc_core.files import written_whole
+from pnc_core.module.manifest import Manifest, Payload
+from pnc_core.tensorfile import read_header
+
+MANIFEST_KEY = "pnc"
+MODULE_PREFIX = "module."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A manifest and its tensors, on the CPU."""
+
+    manifest: Manifest
+    tensors: dict[str, Tensor]
+
+    def thin(self) -> "Bundle":
+        """The same bundle without the source's slices."""
+        tensors = {n: t for n, t in self.tensors.items() if not n.startswith(MODULE_PREFIX)}
+        return Bundle(replace(self.manifest, payload="thin"), tensors)
+
+    def payload(self, payload: Payload) -> "Bundle":
+        """This bundle as `thin` or `full`.
+
+        Raises:
+            BundleError: a thin bundle cannot become full.
+        """
+        if payload == "full" and self.manifest.payload == "thin":
+            raise BundleError("payload: expected a full bundle, got a thin one; download the full payload")
+        return self if payload == "full" else self.thin()
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes: the same for equal contents.
+
+        Raises:
+            BundleError: a number is not finite, so that nobody would read it.
+        """
+        tensors = {n: t.detach().cpu().contiguous() for n, t in sorted(self.tensors.items())}
+        _check_finite(tensors)
+        return safetensors.torch.save(tensors, {MANIFEST_KEY: self.manifest.to_json()})
+
+    def write(self, path: Path | str) -> str:
+        """Write the file, whole or not at all, and return its digest, `sha256:` and 64 hexadecimal digits."""
+        raw = self.to_bytes()
+        with written_whole(Path(path)) as half:
+            half.write_bytes(raw)
+        return digest(raw)
+
+
+def digest(raw: bytes) -> str:
+    """`sha256:` and the hexadecimal SHA-256 of a file's bytes."""
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def read_bundle(path: Path | str) -> Bundle:
+    """Read a bundle; the header is checked before anything is parsed.
+
+    Raises:
+        BundleError: the file is truncated, damaged or not a bundle of this format.
+    """
+    try:
+        header = read_header(Path(path))
+    except TensorFileError as error:
+        raise BundleError(f"bundle: {error}") from error
+    if set(header.metadata) != {MANIFEST_KEY}:
+        got = sorted(header.metadata)[:4]
+        raise BundleError(f"bundle: expected the metadata key {MANIFEST_KEY!r} and no other, got {got}")
+    manifest = Manifest.from_json(header.metadata[MANIFEST_KEY])
+    tensors = safetensors.torch.load_file(Path(path))
+    _check_finite(tensors)
+    return Bundle(manifest, tensors)
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"bundle: tensor {name!r}: expected finite numbers, got inf or nan")

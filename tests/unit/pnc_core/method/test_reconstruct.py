@@ -1,0 +1,108 @@
+"""Adapters in closed form: they answer what a cut layer lacks, on images they were not fitted on, too."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pnc_core.config import CloneConfig, Position
+from pnc_core.images import ImageSet
+from pnc_core.method import reconstruct
+from pnc_core.method.insert import Insertion, stitch
+from pnc_core.method.job import Job
+from pnc_core.method.reconstruct import reconstruct_layers
+from pnc_core.module.parallel_adapter import ParallelAdapter
+from pnc_core.module.tail import extract
+from tests.unit.pnc_core import nets
+
+START = Position(target="input", source="input")
+FAMILIES = [("resnet20", 16), ("vgg", 16), ("mobilenetv2", 16), ("torchvision/swin_t", 32)]
+
+
+def _job(architecture: str, size: int) -> Job:
+    """A random source, whose images are noise in colours of its own."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (160, 3, size, size), generator=generator, dtype=torch.uint8)
+    images = ImageSet(pixels // 2 + pixels[:, :, :1, :1] // 2, torch.arange(160) % 6, tuple("abcdef"))
+    target = nets.network("cnn", size, classes="abc", width=4)
+    options = {} if "/" in architecture else {"width": 8}
+    source = nets.network(architecture, size, classes="def", **options)
+    return nets.job(target, source, images, CloneConfig(classes=("d", "e"), batch_size=32))
+
+
+def _cut(job: Job) -> tuple[Insertion, Insertion]:
+    """Whole and with half of the channels of every group."""
+    whole = stitch(job, START, job.train)
+    return whole, replace(whole, tail=extract(whole.tail, nets.some_channels(whole.tail)))
+
+
+def _error(job: Job, whole: Insertion, cut: Insertion) -> float:
+    """Of the last tap's channels that are left, on held-out images, over their variance in the uncut tail."""
+    batch = next(job.read(job.validation))
+    with torch.no_grad():
+        wanted, got = (one.forward(batch)[1][-1] for one in (whole, cut))
+    if (group := cut.tail.tap_groups[-1]) is not None:
+        wanted = wanted.index_select(cut.tail.tap_axes[-1], cut.tail.kept[group])
+    return float((wanted - got).square().mean() / wanted.var())
+
+
+@pytest.mark.parametrize(("architecture", "size"), FAMILIES)
+def test_a_cut_tail_is_drawn_back_to_the_uncut_one_on_images_it_has_not_seen(architecture: str, size: int) -> None:
+    job = _job(architecture, size)
+    whole, cut = _cut(job)
+    before = _error(job, whole, cut)
+    reconstructed = reconstruct_layers(job, cut, whole.tail)
+    assert reconstructed.tail.inner
+    assert _error(job, whole, reconstructed) < 0.8 * before
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 5, 6), (4, 2, 3, 6)])
+def test_rows_stay_what_they_were_whatever_is_done_in_place_afterwards(shape: tuple[int, ...]) -> None:
+    answer = torch.randn(shape)
+    rows, before = reconstruct._rows(nn.Linear(3, 6), answer), answer.clone()
+    answer.relu_()
+    assert torch.equal(rows, before.reshape(-1, 6))
+
+
+def test_large_activations_are_mended_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = _job("resnet20", 16)
+    whole, cut = _cut(job)
+    monkeypatch.setattr(reconstruct, "LAYER_NUMBERS", 7 * 3 * 16 * 16)
+    seen: list[int] = []
+    with whole.tail.part.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
+        reconstruct_layers(job, cut, whole.tail)
+    assert seen == [7]
+
+
+def _rows(count: int, width: int) -> Tensor:
+    """Correlated values with a mean."""
+    generator = torch.Generator().manual_seed(1)
+    mixed = torch.randn(width, width, generator=generator) @ torch.randn(count, width, generator=generator).T
+    return mixed.T + torch.arange(width)
+
+
+def test_a_whole_map_becomes_what_it_is_told() -> None:
+    adapter, rows = ParallelAdapter(nn.Conv2d(5, 3, 3, 2, 1), whole=True), _rows(50, 5)
+    weight, bias = torch.randn(3, 5), torch.randn(3)
+    adapter.become(weight, bias, rows)
+    x = torch.randn(2, 5, 6, 6)
+    wanted = torch.einsum("oi,nihw->nohw", weight, adapter.reads(x)) + bias[:, None, None]
+    assert torch.allclose(adapter(x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_limited_map_is_the_best_of_its_rank(rank: int) -> None:
+    """Eckart and Young: what is left are the smallest singular values of the answers about their mean."""
+    layer = nn.Linear(48, 48)
+    adapter, rows = ParallelAdapter(layer, whole=False), _rows(200, 48)
+    assert adapter.down is not None
+    assert len(adapter.down) == 3
+    adapter.down, adapter.up = nn.Parameter(adapter.down[:rank]), nn.Parameter(adapter.up[:, :rank])
+    weight, bias = torch.randn(48, 48, generator=torch.Generator().manual_seed(2)), torch.arange(48.0)
+    adapter.become(weight, bias, rows)
+    wanted = rows @ weight.T + bias
+    with torch.no_grad():
+        left = (adapter(rows) - wanted).square().sum()
+    singular = torch.linalg.svdvals((wanted - wanted.mean(0)).double())
+    assert float(left) == pytest.approx(float(singular[rank:].square().sum()), rel=1e-3)

@@ -1,0 +1,142 @@
+"""Whoever sweeps tells a dead worker from one that could not reach the database."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from app.jobs import runs
+from app.jobs import service as jobs
+from app.zoo import Zoo
+from tests.unit import seeds
+from workers import runner_pool
+from workers import sweep as sweeping
+from workers.supervisor import Supervisor
+from workers.sweep import Contact, sweep_now_and_then
+
+LEASE_SECONDS = 20
+
+
+class Clock(threading.Event):
+    """Stops sweeping after so many seconds, none of which pass; who waits for it moves the time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.now, self._end = 1000.0, 1000.0 + seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0
+        if self.now >= self._end:
+            self.set()
+        return self.is_set()
+
+
+def _states(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, outage: tuple[float, float], seconds: float) -> dict[int, str]:
+    """A job's state by second; its lease has run out when the sweeper begins to look, or during the outage."""
+    clock = Clock(seconds)
+    monkeypatch.setattr(sweeping, "time", clock)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    write, states = zoo.database.write, {}
+    began = clock.now
+    with write() as session:
+        job = seeds.queued(session, zoo)
+        assert runs.claim(session, "another") is not None
+
+    @contextmanager
+    def down() -> Iterator[Session]:
+        second = clock.now - began
+        if outage[0] <= second < outage[1]:
+            raise OperationalError("select 1", {}, Exception("connection refused"))
+        with write() as session:
+            held = jobs.get(session, job.id)
+            if second >= outage[0] and held.state == "running":
+                seeds.expire(session, held)
+            yield session
+        with zoo.database.read() as session:
+            states[int(second)] = jobs.get(session, job.id).state
+
+    monkeypatch.setattr(zoo.database, "write", down)
+    sweep_now_and_then(Supervisor(zoo, clock))
+    return states
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Iterator[Zoo]:
+    zoo = seeds.new_zoo(tmp_path, lease_seconds=LEASE_SECONDS, heartbeat_seconds=2)
+    yield zoo
+    zoo.close()
+
+
+def test_a_silent_worker_is_taken_for_dead_at_once(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _states(zoo, monkeypatch, outage=(0, 0), seconds=3)[0] == "queued"
+
+
+def test_after_an_outage_everybody_has_a_lease_s_time_to_renew(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = _states(zoo, monkeypatch, outage=(5, 45), seconds=90)
+    back = min(second for second in states if second >= 45)
+    given_up = min(second for second, state in states.items() if state == "queued")
+    assert back < 45 + sweeping.UNREACHABLE_SECONDS + 1
+    assert back + LEASE_SECONDS <= given_up <= back + LEASE_SECONDS + sweeping.SWEEP_SECONDS
+
+
+def test_a_break_shorter_than_the_gap_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1000)
+    monkeypatch.setattr(sweeping, "time", clock)
+    contact = Contact(gap=3, settling=10)
+    answers = []
+    for seconds in (0, 3, 3, 3.5, 3, 3, 3, 3, 60, 1):
+        clock.wait(seconds)
+        answers.append(contact.answered())
+    assert answers == [True, True, True, False, False, False, False, True, False, False]
+
+
+def test_a_database_that_takes_nothing_gives_everybody_time_to_renew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when its disk was full: it answered all the while, and no lease could be renewed."""
+    clock = Clock(1000)
+    monkeypatch.setattr(sweeping, "time", clock)
+    contact = Contact(gap=3, settling=10)
+    assert contact.answered()
+    clock.wait(1)
+    contact.broke()
+    answers = []
+    for seconds in (1, 3, 3, 3, 3):
+        clock.wait(seconds)
+        answers.append(contact.answered())
+    assert answers == [False, False, False, False, True]
+
+
+def test_whatever_goes_wrong_a_loop_goes_on() -> None:
+    stop, taken = Clock(100), []
+
+    def take() -> bool:
+        taken.append(stop.now)
+        if len(taken) == 1:
+            raise OSError("Cannot allocate memory")
+        return False
+
+    sweeping.repeat(take, stop)
+    assert taken[1] - taken[0] == sweeping.UNREACHABLE_SECONDS
+    assert len(taken) > 2
+
+
+def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, swept = Clock(60), []
+
+    def sweep(*_: object) -> None:
+        swept.append(stop.now)
+        if len(swept) == 1:
+            raise RecursionError("a row that nobody thought of")
+
+    monkeypatch.setattr(sweeping, "time", stop)
+    monkeypatch.setattr(sweeping.runs, "sweep", sweep)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    sweep_now_and_then(Supervisor(zoo, stop))
+    assert swept[1] - swept[0] >= sweeping.UNREACHABLE_SECONDS
+    assert len(swept) > 2
