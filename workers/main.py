@@ -79,7 +79,7 @@ def _begin(**_: Any) -> None:
         seal_where_ready(zoo)
         _running.append(Supervisor(zoo, _stop))
         for queue in queues_of((_supervisor().device,), settings.worker_sizes):
-            app.amqp.queues.add(queue)
+            app.amqp.queues.select_add(queue)
     except Misconfigured as error:
         # Celery swallows what a signal raises, but for this, and would go on to eat messages.
         raise SystemExit(f"error: {error}") from None
@@ -113,7 +113,7 @@ def _sweep(**_: Any) -> None:
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()
-    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(app.amqp.queues))
+    log.info("worker %s is ready: %s", _supervisor().name, ", ".join(app.amqp.queues.consume_from))
 
 
 @signals.worker_shutting_down.connect
