@@ -250,6 +250,7 @@ OFTEN = {
 """Every path once, and with every architecture those in which the most differs; the rest is slow."""
 
 
+@pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # as it must be where bfloat16 is slow
 @pytest.mark.parametrize(
     ("path", "world"),
     [
