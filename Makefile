@@ -69,7 +69,7 @@ soak: $(DEV) ## half an hour of everything at once on one service; the last line
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-test: lint unit integration ## set everything up, check and test; some fifteen minutes on two cores
+test: lint unit integration ## set everything up, check and test; some twenty minutes on two cores
 
 thorough: lint ## all tests there are, the slow ones, the pages and the tutorials among them; an hour
 	@$(MAKE) unit integration QUICKLY=

@@ -110,6 +110,7 @@ class _Child:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
+                process_group=0,  # a terminal's Ctrl-C is for the parent, whose end the child sees on its input
             )
 
     def is_alive(self) -> bool:
