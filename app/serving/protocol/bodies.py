@@ -8,7 +8,6 @@ is kept for the next text and ends with its parent.
 
 import os
 import resource
-import signal
 import socket
 import struct
 import subprocess
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.process.children import python
+from app.process.signals import leave_to_parent
 from app.serving.protocol.tensors import (
     DTYPES,
     INPUTS,
@@ -142,7 +143,7 @@ class _Child:
         environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-P", "-m", "app.serving.protocol.bodies", str(MEMORY)],
+                python("app.serving.protocol.bodies", str(MEMORY)),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**environment, "OMP_NUM_THREADS": "1"},
@@ -191,7 +192,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(NICE)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the socket
+    leave_to_parent()  # which closes the socket
     with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):
         while True:
             receive = partial(_received, connection)
