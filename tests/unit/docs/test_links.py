@@ -12,8 +12,10 @@ from markdown.extensions.toc import slugify, unique
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from tests.unit.docs.pages import DOCS, PAGES, ROOT
+from tests.unit.docs import pages
+from tests.unit.docs.pages import DOCS, ROOT
 
+PAGES = [*pages.PAGES, ROOT / "CHANGELOG.md"]
 SCREENSHOTS = DOCS / "screenshots"
 SCHEMES = {"only-light", "only-dark"}
 """Fragments of pictures that Material shows in one colour scheme only."""
