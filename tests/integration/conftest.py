@@ -102,6 +102,13 @@ def stop_service(service: Up) -> int:
     return code
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hangup_reaches_children() -> None:
+    """Undo `nohup` for the processes that the tests start: an ignored SIGHUP is inherited, a handler is not."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts services of a test's own and ends them."""
