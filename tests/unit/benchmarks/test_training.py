@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.training import Recipe, fit
+from benchmarks.comparison.training import Recipe, fit
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.images import ImageSet
