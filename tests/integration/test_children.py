@@ -56,7 +56,7 @@ def see_one_through(zoo: Zoo) -> None:
     with zoo.database.write() as session:
         lease = runs.claim(session, "worker")
     assert lease is not None
-    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+    Supervisor(zoo, threading.Event()).run_row(JOB, lease)
 
 
 def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(

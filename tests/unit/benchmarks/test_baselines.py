@@ -72,7 +72,7 @@ def once(task: Task, before: list[str]) -> Once:
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_a_rival_answers_for_every_image_and_class(method: str, task: Task, once: Once) -> None:
+def test_a_baseline_answers_for_every_image_and_class(method: str, task: Task, once: Once) -> None:
     answer, record, _ = once(method)
     assert answer.logits().shape == (len(task.test_images), task.old_count + task.new_count)
     assert answer.logits().dtype == torch.float32
@@ -83,7 +83,7 @@ def test_a_rival_answers_for_every_image_and_class(method: str, task: Task, once
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_a_rival_leaves_both_networks_as_they_are(method: str, before: list[str], once: Once) -> None:
+def test_a_baseline_leaves_both_networks_as_they_are(method: str, before: list[str], once: Once) -> None:
     assert once(method)[2] == before
 
 
@@ -115,7 +115,7 @@ def test_fine_tuning_on_new_images_forgets_and_lwf_forgets_less(once: Once) -> N
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "ensemble_joint", "finetune", "lwf", "memo", "joint_100"])
-def test_rivals_that_see_both_sides_learn_both(method: str, once: Once) -> None:
+def test_baselines_that_see_both_sides_learn_both(method: str, once: Once) -> None:
     _, record, _ = once(method)
     assert min(record.old, record.new) > 0.7
 

@@ -52,7 +52,7 @@ def test_a_table_has_mean_and_spread_over_the_splits() -> None:
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
-def test_cloning_beside_its_rivals_on_the_digits(tmp_path: Path) -> None:
+def test_cloning_beside_its_baselines_on_the_digits(tmp_path: Path) -> None:
     started = time.process_time()
     common = ["--suite", "digits", "--seeds", "0", "--precision", "float32", "--out", str(tmp_path)]
     first = _run(*common, "--methods", "target_only,ensemble_softmax")
