@@ -40,7 +40,7 @@ class Task:
     """Seed of the method's own random choices. The split's seed draws classes and images."""
     device: str = "cpu"
     precision: str = "bfloat16"
-    sides: bool = True
+    balance_sides: bool = True
     """True: the old classes together weigh as much as the new classes together. False: every class weighs the same."""
     step: Callable[[int], None] = lambda images: None
     """Called with the number of images after every batch of training."""

@@ -42,13 +42,13 @@ class Once:
     """Lets every baseline run_method once, and keeps answer, record and the networks' fingerprints afterwards."""
 
     def __init__(self, task: Task) -> None:
-        self._arena, self._kept = task, {}
+        self._task, self._kept = task, {}
 
     def __call__(self, method: str) -> tuple[MethodOutput, Record, list[str]]:
         if method not in self._kept:
             answers: list[MethodOutput] = []
-            record = run_method(self._arena, method, _noting(BASELINES[method], answers))
-            after = [fingerprint(network) for network, _ in (self._arena.target, self._arena.source)]
+            record = run_method(self._task, method, _noting(BASELINES[method], answers))
+            after = [fingerprint(network) for network, _ in (self._task.target, self._task.source)]
             self._kept[method] = (answers[0], record, after)
         return self._kept[method]
 
