@@ -54,10 +54,10 @@ def main(
         for number in range(rounds):
             for setting in SETTINGS:
                 for others in (0, other_count):
-                    took = timed(Path(folder), setting, others, limit, quick=quick)
+                    took = time_job(Path(folder), setting, others, limit, quick=quick)
                     seconds.setdefault((setting, others), []).append(took)
                     console.print(f"round {number + 1}: {setting}, {others} others: {took:.1f} s", highlight=False)
-    show(seconds, other_count, limit)
+    print_table(seconds, other_count, limit)
 
 
 def prepare(folder: Path) -> None:
@@ -75,12 +75,12 @@ def prepare(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(vars(spec)))
 
 
-def timed(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -> float:
+def time_job(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -> float:
     """Seconds that one job takes next to `others` processes that only compute."""
     words = ["clone", "target.safetensors", "source.safetensors", "images.parquet", "--epochs", "3" if quick else "60"]
     words += ["-c", "7", "-c", "8", "-c", "9", "--set", "batch_size=64", "--json"]
     command = [sys.executable, "-P", "-m", "app.cli", *words]
-    with computing(others, limit + 60):
+    with busy_processes(others, limit + 60):
         began = time.monotonic()
         try:
             subprocess.run(
@@ -104,7 +104,7 @@ def environment(setting: str) -> dict[str, str]:
 
 
 @contextmanager
-def computing(count: int, seconds: int) -> Iterator[None]:
+def busy_processes(count: int, seconds: int) -> Iterator[None]:
     """Run processes that keep one processor busy each; they end with the block, or after `seconds`."""
     code = SPIN.format(seconds=seconds)
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
@@ -116,7 +116,7 @@ def computing(count: int, seconds: int) -> Iterator[None]:
             process.wait()
 
 
-def show(seconds: dict[tuple[str, int], list[float]], other_count: int, limit: int) -> None:
+def print_table(seconds: dict[tuple[str, int], list[float]], other_count: int, limit: int) -> None:
     """Print the median times and the slowdown next to other processes."""
     table = Table(title=f"The demo's job, median seconds, {os.cpu_count()} processors; {limit} s: stopped at the limit")
     for column in ("threads", "alone", f"with {other_count} others", "ratio"):

@@ -94,9 +94,9 @@ def measure(folder: Path, rounds: int, seconds: float, width: int = 16) -> list[
         width: Channels of the network.
     """
     prepare(folder, width)
-    with served(folder) as port:
+    with running_service(folder) as port:
         ask(port, image_bytes(), 1.0)  # warm up
-        return [measured(port, seconds) for _ in range(rounds)]
+        return [measure_round(port, seconds) for _ in range(rounds)]
 
 
 def prepare(folder: Path, width: int) -> None:
@@ -128,7 +128,7 @@ def prepare(folder: Path, width: int) -> None:
 
 
 @contextmanager
-def served(folder: Path, **settings: str) -> Iterator[int]:
+def running_service(folder: Path, **settings: str) -> Iterator[int]:
     """Run the API and the serving process on a zoo; yields the API's port."""
     api, serving = _free_port(), _free_port()
     urls = [f"http://127.0.0.1:{port}" for port in (serving, api)]
@@ -186,7 +186,7 @@ def ask(port: int, body: bytes, seconds: float) -> list[float]:
     return took
 
 
-def measured(port: int, seconds: float) -> Round:
+def measure_round(port: int, seconds: float) -> Round:
     """Measure one round: alone, then beside the client of large requests."""
     alone = ask(port, image_bytes(), seconds)
     context: Any = multiprocessing.get_context("spawn")

@@ -76,13 +76,13 @@ def main(
     order = [(number, system) for number in range(rounds) for system in (*chosen, *OWN[1:])]
     for number, system in track(order, "measuring", console=console):
         with started(out, system, threads) as (process, port):
-            row = measured(system, number, process, port, seconds)
+            row = measure_system(system, number, process, port, seconds)
         rows.append(row)
         write_rows(out / "results.json", rows)
         console.print(
             f"{number} {row.system:<9} {row.mode:<28} {row.modules} modules  {row.rps:7.0f}/s  p99 {row.p99_ms:.1f} ms"
         )
-    swaps = [swapped(out, threads, 20 if quick else 500, connections) for connections in (0, 8)]
+    swaps = [measure_swaps(out, threads, 20 if quick else 500, connections) for connections in (0, 8)]
     (out / "swaps.json").write_text(json.dumps(swaps, indent=1) + "\n")
     console.print(f"report: {report(rows, swaps, cost, out)}")
 
@@ -108,7 +108,7 @@ def request_of(system: System, port: int) -> Request:
     return Request.post(port, system.path, orjson.dumps({"inputs": [tensor]}), Content_Type="application/json")
 
 
-def measured(system: System, number: int, process: psutil.Process, port: int, seconds: float) -> Row:
+def measure_system(system: System, number: int, process: psutil.Process, port: int, seconds: float) -> Row:
     """Load one running system and measure it."""
     before, began = cpu_seconds(process), time.perf_counter()
     load: LoadResult = run(request_of(system, port), CONNECTIONS, seconds)
@@ -126,7 +126,7 @@ def measured(system: System, number: int, process: psutil.Process, port: int, se
     )
 
 
-def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, Any]:
+def measure_swaps(out: Path, threads: int, swaps: int, connections: int) -> dict[str, Any]:
     """Time attach and detach through the protocol while `connections` connections send requests.
 
     Each call returns after the change is served.

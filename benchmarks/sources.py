@@ -139,7 +139,7 @@ def _judge(
     )
 
 
-def _at(task: Task, network: Network, source: Network, known: tuple[str, ...], part: tuple[str, ...]) -> Task:
+def _task_of_step(task: Task, network: Network, source: Network, known: tuple[str, ...], part: tuple[str, ...]) -> Task:
     """The task of one step: `network` has the classes `known`, and `part` are the classes to learn."""
     split = replace(task.split, target=known, source=part, cloned=part)
     return replace(task, split=split, target=network, source=source)
@@ -151,10 +151,10 @@ def _modules(task: Task, sources: list[Network], *, head: CommonHead) -> Learn:
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         nonlocal composed
-        here = _at(task, target, sources[number], base, part)
+        here = _task_of_step(task, target, sources[number], base, part)
         bundle = clone(target, sources[number], here.images, config_of(here, "pnc_fast"))
         composed = attach(composed or target[0], bundle)
-        images = _at(task, target, sources[number], known, part).images
+        images = _task_of_step(task, target, sources[number], known, part).images
         augmentation = task.split.suite.augment if head == "joint" else "none"
         balanced = rebalance(composed, images, head=head, augmentation=augmentation)  # type: ignore[arg-type]
         return lambda images: predict(balanced, target[1], images)
@@ -180,7 +180,7 @@ def _balanced(task: Task, sources: list[Network], *, head: CommonHead) -> Learn:
     taps = [traced.taps[-1 if place else 0 :] if head == "joint" else () for place, traced in enumerate(networks)]
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
-        images = _at(task, task.target, sources[number], known, part).images
+        images = _task_of_step(task, task.target, sources[number], known, part).images
         beside = list(zip(networks, taps, strict=True))[: number + 2]
         views = [images.images, *([task.view(images.images, task.generator("balance"))] if head == "joint" else [])]
         sides = [_logits_and_taps(*network, torch.cat(views)) for network in beside]
@@ -227,7 +227,7 @@ def _lwf(task: Task, sources: list[Network]) -> Learn:
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         nonlocal state
-        here = _at(task, state, sources[number], known, part)
+        here = _task_of_step(task, state, sources[number], known, part)
         network = state = learn_lwf(here), here.spec
         return lambda images: predict(*network, images)
 
@@ -239,7 +239,7 @@ def _memo(task: Task, sources: list[Network]) -> Learn:
 
     def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
         spec = replace(task.target[1], classes=known)
-        here = _at(task, (network, spec), sources[number], known, part)
+        here = _task_of_step(task, (network, spec), sources[number], known, part)
         learn_memo(here, network)
         return lambda images: predict(network, here.spec, images)
 

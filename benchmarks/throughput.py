@@ -79,11 +79,11 @@ def main(
                         _add(stack, kind)
                     if kind == "real":
                         rows += [
-                            measured(stack, client, dataset, "many", jobs),
-                            measured(stack, client, dataset, "one", 1),
+                            measure_jobs(stack, client, dataset, "many", jobs),
+                            measure_jobs(stack, client, dataset, "one", 1),
                         ]
                     else:
-                        rows.append(measured(stack, client, dataset, kind, pretended * workers))
+                        rows.append(measure_jobs(stack, client, dataset, kind, pretended * workers))
                 _dismiss(stack)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -94,7 +94,7 @@ def main(
     console.print(table)
 
 
-def measured(stack: Stack, client: Client, dataset: str, kind: str, count: int) -> Row:
+def measure_jobs(stack: Stack, client: Client, dataset: str, kind: str, count: int) -> Row:
     """Submit `count` jobs at once and wait for all of them."""
     before, began = _processor_seconds(stack), time.perf_counter()
     posted = [

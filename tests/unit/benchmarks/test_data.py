@@ -36,9 +36,9 @@ def test_every_step_of_a_line_of_sources_sees_the_same_images_of_a_class(
     def remember(task: Task, networks: list[Network]) -> sources.Learn:
         def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> object:
             base = task.split.target if method == "modules" else known
-            at = sources._at(task, task.target, networks[number], base, part)
+            at = sources._task_of_step(task, task.target, networks[number], base, part)
             seen.append(at.images)
-            seen.append(sources._at(task, task.target, networks[number], known, part).images)
+            seen.append(sources._task_of_step(task, task.target, networks[number], known, part).images)
             return lambda pixels: torch.zeros(len(pixels), len(known) + len(part))
 
         return learn  # type: ignore[return-value]
