@@ -139,7 +139,7 @@ def test_old_and_new_images_weigh_half_each(task: Task) -> None:
     images = task.images.take(torch.nonzero(task.images.labels != 0).flatten())
     uneven = copy.copy(task)
     uneven.__dict__["images"] = images
-    total = uneven.balance[images.labels]
+    total = uneven.class_weights[images.labels]
     is_new = images.labels >= task.old_count
     assert float(total[is_new].sum()) == pytest.approx(float(total[~is_new].sum()))
 
@@ -165,4 +165,4 @@ def test_a_network_merged_with_itself_is_itself(architecture: str, task: Task) -
     x = preprocess(task.test_images.images[:50], spec)
     old, own = Zipped(pair)(x)
     torch.testing.assert_close(old, network(x), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(own, old[:, pair.cloned], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(own, old[:, pair.cloned_indices], atol=1e-3, rtol=1e-3)

@@ -33,7 +33,7 @@ def _trained(spec: NetworkSpec, kept: Path | None, stop_after: int | None = None
         if stop_after is not None and seen > stop_after:
             raise Stopped
 
-    fit(network, spec, _images(), RECIPE, torch.Generator().manual_seed(2), step=step, kept=kept)
+    fit(network, spec, _images(), RECIPE, torch.Generator().manual_seed(2), step=step, checkpoint=kept)
     assert seen == RECIPE.epochs * 96
     return network.state_dict()
 
