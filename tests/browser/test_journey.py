@@ -17,7 +17,7 @@ from tests.integration.conftest import Up
 
 
 def _start_job(page: Page, visitor: Visitor) -> None:
-    """With a mistake in between, which keeps it from being started."""
+    """Start a job; a mistake in the form disables the start until it is corrected."""
     start = page.get_by_role("button", name="Start the job")
     ask_for_digits(page, visitor)
     page.get_by_label("Share of the tail that is kept").fill("7")

@@ -1,4 +1,4 @@
-"""Archive, restore and purge by hand: the dialog shows what would go before anything does."""
+"""Archive, restore and purge on the pages: the dialog lists the affected rows before they are removed."""
 
 import pytest
 from playwright.sync_api import expect

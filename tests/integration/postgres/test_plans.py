@@ -1,4 +1,4 @@
-"""What the product asks its database for often never reads a large table as a whole, at 100,000 rows each."""
+"""The service's frequent statements never read a whole table of 100,000 rows."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,12 +42,12 @@ from tests.unit import seeds
 Act = Callable[[Zoo], object]
 PATIENCE = RetryPolicy(timedelta(seconds=5), timedelta(days=3))
 N = f"{many.MANY // 2:032x}"
-"""End of the ids of a row in the middle."""
+"""The number in the ids of a row in the middle."""
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, postgres_service: Postgres) -> Iterator[Zoo]:
-    """A zoo that has been used for a long time; tests roll back what they change."""
+    """A zoo after a long time of use; tests roll back their changes."""
     name = f"many_{uuid.uuid4().hex}"
     zoo = seeds.new_zoo(Path(tmp_path_factory.mktemp("many")), database_url=postgres_service.create(name))
     try:
@@ -59,7 +59,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, postgres_service: Postgres)
 
 
 class _Undone(Exception):
-    """Ends a transaction without a trace."""
+    """Raised to roll back a transaction."""
 
 
 def reading(work: Callable[[Session], object]) -> Act:
@@ -71,7 +71,7 @@ def reading(work: Callable[[Session], object]) -> Act:
 
 
 def writing(work: Callable[[Session], object]) -> Act:
-    """In a transaction as a worker has it, which is rolled back."""
+    """A write transaction as in a worker, rolled back at the end."""
 
     def act(zoo: Zoo) -> None:
         def undone() -> None:
@@ -93,7 +93,7 @@ def _queued(session: Session) -> None:
 
 
 def _job(session: Session) -> None:
-    """A job's whole life under a worker."""
+    """All statements of a worker for one job."""
     _queued(session)
     lease = runs.claim(session, "w")
     assert lease is not None
@@ -144,7 +144,7 @@ def _collect(session: Session) -> None:
 
 
 def _purge(session: Session) -> None:
-    """Everything that a purge asks before and while it removes."""
+    """All statements of a purge."""
     for table, prefix in ((ModuleRow, "mod"), (DatasetRow, "ds"), (VersionRow, "ver")):
         row = session.get_one(table, f"{prefix}_{N}")
         blockers.of(session, row)
@@ -245,7 +245,7 @@ def test_no_large_table_is_read_as_a_whole(filled: Zoo, name: str) -> None:
 
 
 def test_the_tables_are_large(filled: Zoo) -> None:
-    """What was rolled back is not there, and what was filled in is."""
+    """The number of rows is that of the filled zoo: all changes were rolled back."""
     for table in sorted(many.LARGE):
         assert many.count(filled, table) >= many.MANY, table
     with filled.database.read() as session:

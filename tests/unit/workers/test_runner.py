@@ -106,7 +106,7 @@ def test_what_was_measured_is_kept_with_the_versions(zoo: Zoo, lease: Lease) -> 
 
 def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
     network = (torch.nn.Identity(), SPEC)
-    monkeypatch.setattr(runner, "measured", lambda zoo, dataset, network: Accuracy(0.5, 99, dataset.id))
+    monkeypatch.setattr(runner, "measure_accuracy", lambda zoo, dataset, network: Accuracy(0.5, 99, dataset.id))
     with zoo.database.write() as session:
         job = jobs.get(session, lease.id)
         assert set(runner._accuracies(zoo, job, network, network)) == {job.target_version_id, job.source_version_id}
