@@ -18,8 +18,8 @@ from app.errors import NotFound, Unauthenticated
 from app.jobs import events, states
 from app.jobs import service as jobs
 from app.jobs.routes import Id
+from app.jobs.streams.watching import Follower, Limits, Watch, Wording
 from app.jobs.tables import EventRow, JobRow
-from app.jobs.watching import Follower, Limits, Watch, Wording
 from app.process.threads import STREAMS
 from app.settings import Settings
 from app.zoo import Zoo
