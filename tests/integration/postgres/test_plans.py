@@ -16,7 +16,7 @@ from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
 from app.db.pages import Window, encode
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
 from app.jobs import events, notifier, runs, steps
 from app.jobs import service as jobs
@@ -190,7 +190,7 @@ def _serving(session: Session) -> None:
 def _attach(session: Session) -> None:
     deployments.attach(session, "dep-1", f"mod_{1:032x}")
     deployments.detach(session, "dep-1", f"mod_{1:032x}")
-    deployments.observe(session, "dep-1", 2)
+    reports.observe(session, "dep-1", 2)
 
 
 def _submit(session: Session) -> None:

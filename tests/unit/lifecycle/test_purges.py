@@ -19,7 +19,7 @@ from app.datasets.tables import DatasetRow
 from app.db import archive, clock
 from app.db.pages import Window
 from app.db.tables import Archivable
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
 from app.errors import Archived, InUse, Invalid, NotFound, StoreUnavailable
 from app.jobs import runs
@@ -176,7 +176,7 @@ def test_what_is_served_stays_and_no_way_back_leads_to_what_is_gone(filled: Zoo)
     with filled.database.write() as session:
         with pytest.raises(NotFound, match="purged"):
             deployments.rollback(session, "digits", 2)
-        deployments.revert(session, "digits", 3)  # generation 2 held the module
+        reports.revert(session, "digits", 3)  # generation 2 held the module
         (wanted,) = desired.deployments(session)
         assert (wanted.generation, wanted.modules) == (4, ())
 
