@@ -57,7 +57,7 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     expect(page.locator(".tried h3").last).to_contain_text("none attached")
     answers = page.locator(".tried .bars")
     assert answers.first.inner_text() == answers.last.inner_text()
-    page.get_by_role("button", name="Bring back generation 2").click()
+    page.get_by_role("button", name="Restore generation 2").click()
     expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
     expect(page.locator(".heading .note")).to_contain_text("generation 4")
     assert visitor.complaints == []
