@@ -20,10 +20,10 @@ def _start_job(page: Page, visitor: Visitor) -> None:
     """With a mistake in between, which keeps it from being started."""
     start = page.get_by_role("button", name="Start the job")
     ask_for_digits(page, visitor)
-    page.get_by_label("Share of the tail that is kept").fill("7")
+    page.get_by_label("Kept share of the cloned layers' parameters").fill("7")
     expect(page.locator(".problem")).to_contain_text("keep")
     expect(start).to_be_disabled()
-    page.get_by_label("Share of the tail that is kept").fill("0.5")
+    page.get_by_label("Kept share of the cloned layers' parameters").fill("0.5")
     expect(start).to_be_enabled()
     start_job(page)
 

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 from app.deployments import desired
 from app.deployments import service as deployments
 from app.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
-from app.jobs import runs
+from app.jobs import recovery
 from app.modules.tables import ModuleRow
 from app.zoo import Zoo
 from tests.unit import seeds
@@ -87,4 +87,4 @@ def test_generations_go_on_when_a_name_comes_back(session: Session, module: Modu
 
 
 def test_a_module_needs_no_worker_to_stay(zoo: Zoo, session: Session, module: ModuleRow) -> None:
-    assert runs.sweep(session) == 0
+    assert recovery.sweep(session) == 0

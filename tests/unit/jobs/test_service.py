@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.datasets.tables import DatasetRow
 from app.db.ids import new_id
 from app.errors import Invalid, InvalidTransition, LeaseLost, NotFound
-from app.jobs import rules, runs, states
+from app.jobs import recovery, rules, runs, states
 from app.jobs import service as jobs
 from app.jobs.tables import EventRow, JobRow
 from app.models import service as models
@@ -151,7 +151,7 @@ def test_a_job_fails_when_its_version_is_rejected(zoo: Zoo, session: Session) ->
     lease = validation.claim_validation(session, "a")
     assert lease is not None
     validation.reject_version(session, lease, {"code": "weights_mismatch", "detail": "layer fc is missing"})
-    runs.sweep(session)
+    recovery.sweep(session)
     assert job.state == "failed"
     assert job.problem is not None
     assert "layer fc is missing" in job.problem["detail"]

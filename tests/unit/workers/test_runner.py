@@ -12,7 +12,7 @@ from app.db import leases
 from app.db.leases import Lease
 from app.db.pages import Window
 from app.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
-from app.jobs import events, runs
+from app.jobs import events, recovery, runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.models import service as models
@@ -118,7 +118,7 @@ def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monke
 def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     before, second = objects(zoo), claim(zoo)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)
@@ -130,7 +130,7 @@ def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> Non
 def test_a_late_loser_does_not_take_the_winner_s_objects(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     publish(zoo, claim(zoo), BUNDLE)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)
