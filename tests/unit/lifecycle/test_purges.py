@@ -388,7 +388,7 @@ def test_the_command_tells_what_is_due_and_purges_it(filled: Zoo, monkeypatch: p
     where = ["--data-dir", str(filled.settings.data_dir)]
     told = CliRunner().invoke(app, ["gc", "--dry-run", *where]).output.splitlines()
     assert [line.split()[0] for line in told[:2]] == ["module", "version"]
-    assert "stays: expected no module that low@1 proves" in told[1]
+    assert "stays: expected no module that needs low@1" in told[1]
     assert told[2] == "1 of 2 archived would be purged"
     done = CliRunner().invoke(app, ["gc", *where]).output.splitlines()
     assert "2 of 2 archived purged" in done
