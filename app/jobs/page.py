@@ -17,7 +17,7 @@ from app.jobs import service as jobs
 from app.jobs.events import Head, heads
 from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import EventRow, JobRow, TrialRow
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup, missing, tell
 from app.web.html import (
@@ -114,7 +114,7 @@ class _Live:
             self._timer.deactivate()
 
     def _look(self, session: Session) -> View | None:
-        """Read the job; None if it has no new event, which one query on its newest event number tells."""
+        """Read the job, or return None if it has no new event. A single query finds the newest event."""
         head = heads(session, [self._job]).get(self._job)
         if head is not None and head == self._head:
             return None
@@ -226,7 +226,7 @@ def _result(job: JobRow) -> Markup:
     sizes = " · ".join(f"{bundle.payload} {size(bundle.bytes)}" for bundle in module.bundles)
     open_it = link(f"/modules/{module.id}", "Open the module", "button primary")
     end = Markup('<p class="stage"><span>{}</span>{}</p>').format(sizes, open_it)
-    return worth(module, "Result", end)
+    return accuracy_section(module, "Result", end)
 
 
 def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:

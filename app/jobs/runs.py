@@ -256,7 +256,7 @@ def postpone(session: Session, lease: Lease, reason: str) -> None:
     """
     job = leases.held(session, JobRow, lease)
     job.not_before = clock.now(session) + timedelta(seconds=REST_SECONDS)
-    _give_back(session, job, f"queued again for {REST_SECONDS} s later: {reason}")
+    _give_back(session, job, f"queued again after {REST_SECONDS} s: {reason}")
 
 
 def _give_back(session: Session, job: JobRow, message: str) -> None:

@@ -17,7 +17,7 @@ _NOTE = (
 )
 
 
-def worth(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
+def accuracy_section(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
     """A section with the module's accuracies, and with those of its baselines if the job measured them.
 
     Args:

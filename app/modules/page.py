@@ -13,7 +13,7 @@ from app.errors import NotFound, ZooError
 from app.lifecycle.panel import ArchivePanel
 from app.models import layer_table
 from app.modules import service as modules
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.modules.matrices import matrices
 from app.modules.tables import ModuleRow
 from app.web import catalogue
@@ -105,7 +105,7 @@ def _content(session: Session, zoo: Zoo, module_id: str) -> Markup:
         "Kept channels", _masks(zoo, module), "Each strip is a layer of the source. Filled: channels in the module"
     )
     left = Markup('<div class="stack">{}{}{}{}</div>').format(
-        worth(module, "Accuracy"), matrices(module.evidence or {}), kept, _served(session, module)
+        accuracy_section(module, "Accuracy"), matrices(module.evidence or {}), kept, _served(session, module)
     )
     right = Markup('<div class="stack">{}{}{}</div>').format(_facts(module), _sizes(module), _parameters(module))
     return Markup('<div class="columns">{}{}</div>').format(left, right)
@@ -136,7 +136,7 @@ def _facts(module: ModuleRow) -> Markup:
 def _sizes(module: ModuleRow) -> Markup:
     sizes = module.manifest.get("sizes", {})
     whole = max(sizes.get("source", 0), 1)
-    names = {"source": "whole source", "module": "kept slices", "adapter": "adapters", "head": "head"}
+    names = {"source": "whole source", "module": "kept channels", "adapter": "adapters", "head": "head"}
     rows = [(names[part], sizes[part] / whole, f"{count(sizes[part])}") for part in names if part in sizes]
     files = [(f"{b.payload} file", b.bytes / (4 * whole), size(b.bytes)) for b in module.bundles] if sizes else []
     return section(
