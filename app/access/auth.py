@@ -59,7 +59,7 @@ class Admission:
         connection.scope.setdefault("state", {})["caller"] = caller
         if scope not in (None, OPERATOR) and not caller.may(scope):
             raise Forbidden(
-                f"expected a key with the scope {scope!r}, got one with {sorted(caller.scopes)}; use another"
+                f"expected a key with the scope {scope!r}, got one with {sorted(caller.scopes)}; use another key"
             )
         if caller.requests_per_minute is not None:
             self._pace.check(caller.key_id or "", caller.requests_per_minute)
@@ -146,8 +146,8 @@ def check_exposure(settings: Settings) -> None:
     """
     if settings.require_keys and settings.internal_key is None:
         raise Misconfigured(
-            "PNC_INTERNAL_KEY: expected a secret of 32 characters or more beside PNC_REQUIRE_KEYS, got none; "
-            "give the API and serving processes the same one"
+            "PNC_INTERNAL_KEY: expected a secret of 32 characters or more with PNC_REQUIRE_KEYS=true, got none; "
+            "give the API and the serving processes the same secret"
         )
     if settings.is_loopback or settings.require_keys or settings.published_on_loopback:
         return

@@ -1,4 +1,4 @@
-"""Keys, the caller's workspace, and the audit log."""
+"""HTTP API of keys, the caller's workspace and the audit log."""
 
 from datetime import timedelta
 from typing import Annotated, Any

@@ -25,7 +25,10 @@ CLEAN = 1
 """SQLite's `user_version` of a file without readable secrets, including its free pages."""
 _READABLE_ANSWER = '%"secret":"whsec_%'
 """SQL pattern of a stored answer that contains a readable secret; answers are stored for repeated requests."""
-LOST = "its secret could not be read and was replaced; rotate it, give the receiver the new one, and enable it"
+LOST = (
+    "the secret could not be decrypted and was replaced; rotate it, give the new secret to the receiver, and enable the "
+    "webhook"
+)
 
 
 def seal_all(zoo: Zoo, *, forget: bool = False) -> None:

@@ -19,7 +19,7 @@ Line = tuple[DeploymentRow, RevisionRow]
 
 @ui.page("/deployments")
 async def deployments_page(request: Request, search: str = "", order: str = "", page: int = 1) -> None:
-    """All deployments."""
+    """The page with the list of deployments."""
     context = PageContext.of(request)
     with frame(request, "Deployments", "/deployments"):
         note = "A deployment serves a target under a name. Modules can be attached and detached while it serves."

@@ -91,7 +91,7 @@ async def deployment_page(request: Request, name: str) -> Response | None:
 
 
 def load_view(session: Session, name: str) -> View:
-    """A deployment with its revisions and the modules that fit it.
+    """A deployment with its revisions and the modules that fit its target.
 
     Raises:
         NotFound: there is no deployment with this name.

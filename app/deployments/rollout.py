@@ -52,7 +52,8 @@ def roll_out(
     there = [o for o in others.values() if o is not None and o.generation == generation and not o.waits]
     problems = [o.problem for o in there if o.problem]
     if problems:
-        detail = f"a replica does not serve generation {generation}; others may: {problems[0].get('detail')}"
+        reason = problems[0].get("detail", "no reason given")
+        detail = f"a replica does not serve generation {generation}, but other replicas may; its reason: {reason}"
         return respond(request.scope, 409, str(problems[0].get("code", "refused")), detail)
     return _describe(zoo, name, served=_all_observe(others, generation), by_all=True)
 

@@ -76,7 +76,7 @@ class _Form:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 with ui.element("section").classes("card stack tight"):
-                    markup(title("What to clone"))
+                    markup(title("Networks and classes"))
                     await self._choices()
                     markup(Markup('<div class="faint">Classes to clone</div>'))
                     self._classes = ui.element("div")
@@ -170,7 +170,8 @@ class _Form:
         chosen = set(event.value)
         if len(chosen) > MOST_CHOSEN:
             notify(
-                f"expected at most {MOST_CHOSEN} classes, got more; submit such a job with pnc jobs create", good=False
+                f"expected at most {MOST_CHOSEN} classes, got more; use pnc jobs create for more classes",
+                good=False,
             )
             return
         self._ticked = {name: name in chosen for name in self._ticked}

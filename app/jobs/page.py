@@ -233,7 +233,9 @@ def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:
     hint = "Each mark is a tried position. Horizontal: size of the module. Vertical: score, higher is better"
     if not trials:
         waiting = "The first position is shown here after its trial."
-        content = empty("No position tried yet", waiting if job.state not in TERMINAL else "The job ended before that.")
+        content = empty(
+            "No position tried yet", waiting if job.state not in TERMINAL else "The job ended before its first trial."
+        )
     else:
         content = curve(marks(trials), ended=job.state == "succeeded")
     return section("Positions", content, hint)
@@ -246,7 +248,7 @@ def _trials(trials: list[TrialRow]) -> Markup:
     rows = (
         [
             Markup("<code>{}</code> → <code>{}</code>").format(t.target_position, t.source_position),
-            t.round or "screen",
+            t.round or "screening",
             f"{t.score:.3f}",
             percent(t.old),
             percent(t.new),

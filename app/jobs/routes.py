@@ -68,11 +68,11 @@ def get_job(job: Id, session: ReadSession) -> Any:
 @router.post(
     "/{job}/cancel",
     response_model=wire.Job,
-    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+    responses={202: {"model": wire.Job, "description": "The job's worker will stop"}, **documented(404, 409)},
 )
 @needs("jobs")
 def cancel_job(job: Id, once: DoOnce) -> Response:
-    """Cancel a job: a waiting one at once (200), a running one as soon as its worker notices (202)."""
+    """Cancel a job: a waiting job at once (200), a running job as soon as its worker stops (202)."""
 
     def work(session: Any) -> Reply:
         row = jobs.cancel(session, job)
@@ -84,11 +84,11 @@ def cancel_job(job: Id, once: DoOnce) -> Response:
 @router.post(
     "/{job}/pause",
     response_model=wire.Job,
-    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+    responses={202: {"model": wire.Job, "description": "The job's worker will stop"}, **documented(404, 409)},
 )
 @needs("jobs")
 def pause_job(job: Id, once: DoOnce) -> Response:
-    """Pause a job: a waiting one at once (200), a running one at its next checkpoint (202)."""
+    """Pause a job: a waiting job at once (200), a running job at its next checkpoint (202)."""
 
     def work(session: Any) -> Reply:
         row = jobs.pause(session, job)

@@ -41,7 +41,7 @@ def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: C
     ]
     if target.id == source.id:
         faults.append(
-            Problem("/source", "same_version", f"expected another version than the target, got {source.ref} twice")
+            Problem("/source", "same_version", f"expected a source other than the target, got {source.ref} as both")
         )
     return faults
 
@@ -76,7 +76,9 @@ def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:
 def _archived(dataset: DatasetRow) -> Iterator[Problem]:
     if dataset.archived_at is not None:
         yield Problem(
-            "/dataset", "dataset_archived", f"expected a live dataset, got {dataset.id}, which is archived; restore it"
+            "/dataset",
+            "dataset_archived",
+            f"expected a dataset that is not archived, got {dataset.id}, which is; restore it",
         )
 
 
@@ -92,7 +94,7 @@ def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Ite
             yield Problem(
                 "/config/classes",
                 "class_in_target",
-                f"expected classes that {target.ref} lacks, got {name!r}, which it has; leave it out",
+                f"expected classes that {target.ref} does not have, got {name!r}; leave this class out",
             )
 
 
@@ -129,7 +131,7 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
         classes = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
         if dataset.rows < MIN_IMAGES * classes:
             detail = f"expected at least {MIN_IMAGES} images of each of {classes} classes, got {dataset.rows} images"
-            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add some")
+            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add images")
         return
     if not dataset.classes:
         yield Problem(
@@ -145,7 +147,7 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
                 "/dataset",
                 "too_few_images",
                 f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
-                "add some",
+                "add images",
             )
     short = [name for name in target.spec["classes"] if counts.get(name, 0) < MIN_IMAGES]
     if config.old_images and short:

@@ -31,7 +31,7 @@ def matrices(evidence: dict[str, Any]) -> Markup:
 def _confusion(found: dict[str, Any]) -> Markup:
     classes: list[str] = found["classes"]
     pictures = [
-        matrix(f"{title}: {_right(found[key])}", found[key], classes, classes, shares=True)
+        matrix(f"{title}: {_correct(found[key])}", found[key], classes, classes, shares=True)
         for key, title in (("before", "The target alone"), ("after", "With the module"))
     ]
     note = (
@@ -133,6 +133,6 @@ def _short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
-def _right(counts: Sequence[Sequence[int]]) -> str:
+def _correct(counts: Sequence[Sequence[int]]) -> str:
     """Number of correctly classified images, and of all images, in words."""
-    return f"{sum(row[i] for i, row in enumerate(counts))} of {sum(map(sum, counts))} right"
+    return f"{sum(row[i] for i, row in enumerate(counts))} of {sum(map(sum, counts))} correct"

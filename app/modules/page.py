@@ -46,7 +46,7 @@ async def module_page(request: Request, module: str) -> Response | None:
             markup(_head(row))
             with ui.element("div").classes("actions"):
                 markup(_downloads(row), "span").classes("actions")
-                serve = button("Serve with it", kind="go")
+                serve = button("Serve this module", kind="go")
                 serve.on_click(lambda: _serve(context, row))
                 serve.set_visibility(row.archived_at is None)
         markup(content).classes("stack")
@@ -177,6 +177,6 @@ def _served(session: Session, module: ModuleRow) -> Markup:
         ]
         for deployment, revision in catalogue.serving(session, module.target_fingerprint)
     ]
-    none = empty("Not served yet", "“Serve with it” makes a deployment of the target and attaches the module.")
+    none = empty("Not served yet", "“Serve this module” makes a deployment of the target and attaches the module.")
     content = table(["Deployment", "This module", "#Generation"], rows, "Deployments") if rows else none
-    return section("Deployments of its target", content)
+    return section("Deployments of the target", content)

@@ -47,7 +47,7 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     with page.expect_download() as downloading:
         page.get_by_role("link", name=re.compile("Download thin")).click()
     assert downloading.value.path().stat().st_size > 1000
-    page.get_by_role("button", name="Serve with it").click()
+    page.get_by_role("button", name="Serve this module").click()
     page.wait_for_url("**/deployments/digits-low")
     switch = page.get_by_role("switch")
     expect(switch).to_have_attribute("aria-checked", "true")
