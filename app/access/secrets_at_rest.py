@@ -26,8 +26,8 @@ CLEAN = 1
 _READABLE_ANSWER = '%"secret":"whsec_%'
 """SQL pattern of a stored answer that contains a readable secret; answers are stored for repeated requests."""
 LOST = (
-    "the secret could not be decrypted and was replaced; rotate it, give the new secret to the receiver, and enable the "
-    "webhook"
+    "the secret could not be decrypted and was replaced; rotate it, give the new secret to the receiver, and enable "
+    "the webhook"
 )
 
 
