@@ -11,6 +11,13 @@ from tests.unit import seeds
 
 
 @pytest.fixture
+def module(zoo: Zoo, session: Session) -> ModuleRow:
+    """A module for `low`, which is served as `digits`."""
+    module = seeds.module(session, zoo)
+    deployments.put(session, "digits", "low")
+    return module
+
+
 def _desired(session: Session) -> tuple[int, list[str]]:
     (wanted,) = desired.deployments(session)
     return wanted.generation, [m.id for m in wanted.modules]

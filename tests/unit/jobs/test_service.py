@@ -260,5 +260,5 @@ def test_an_owner_says_which_classes_may_be_cloned(session: Session, zoo: Zoo) -
         models.change(session, "high", clonable=allowed)
         job = jobs.submit(session, request)
     models.change(session, "high", clonable=["7"])
-    with pytest.raises(Invalid, match="ask its owner"):
+    with pytest.raises(Invalid, match="ask the owner"):
         rules.check_clonable(job.source_version, request.config)

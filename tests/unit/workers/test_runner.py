@@ -80,7 +80,7 @@ def test_what_the_owner_forbids_while_a_job_waits_is_not_cloned(zoo: Zoo, lease:
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
     assert job.problem is not None
-    assert (job.state, "ask its owner" in job.problem["detail"]) == ("failed", True)
+    assert (job.state, "ask the owner" in job.problem["detail"]) == ("failed", True)
 
 
 def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -> None:
