@@ -28,7 +28,7 @@ from app.deployments import inference
 from app.deployments import routes as deployments
 from app.deployments.gateway import Gateway
 from app.jobs import routes as jobs
-from app.jobs import streams
+from app.jobs.streams import routes as streams
 from app.lifecycle import routes as purges
 from app.models import routes as models
 from app.modules import routes as modules

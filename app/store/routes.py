@@ -88,7 +88,7 @@ def delete_upload(upload: Id, zoo: OpenZoo) -> None:
         row = uploads.delete(session, upload)
     zoo.inbox.forget(row)
     if row.key is not None:
-        garbage.take(zoo, row.key)
+        garbage.remove_if_unused(zoo, row.key)
 
 
 def _check_kept(zoo: Zoo, row: UploadRow) -> None:

@@ -14,7 +14,7 @@ from app.jobs import service as jobs
 from app.jobs.page import tried
 from app.jobs.tables import JobRow
 from app.modules import service as modules
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
 from app.web.drawing import curve, marks
 from app.web.frame import button, frame, heading, markup
@@ -71,7 +71,7 @@ def _jobs(session: Session, a: str, b: str) -> Markup:
 
 def _modules(session: Session, a: str, b: str) -> Markup:
     rows = [modules.get(session, identifier) for identifier in (a, b)]
-    both = [worth(module, f"Worth of {name}") for name, module in zip(_BOTH, rows, strict=True)]
+    both = [accuracy_section(module, f"Worth of {name}") for name, module in zip(_BOTH, rows, strict=True)]
     return Markup('{}<div class="columns even">{}{}</div>').format(_table(*map(_module_facts, rows)), *both)
 
 

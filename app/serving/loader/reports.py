@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.deployments import service as deployments
+from app.deployments import reports
 from app.serving.loader.passing import is_passing
 from app.zoo import Zoo
 
@@ -40,14 +40,14 @@ class Report:
 
     def write(self, session: Session) -> None:
         """Tell the database."""
-        if self.recalled and not deployments.was_wanted(session, self.deployment, self.generation, self.version_id):
+        if self.recalled and not reports.was_desired(session, self.deployment, self.generation, self.version_id):
             return  # of another database, in whose place this one is
         if self.problem is None:
-            deployments.observe(session, self.deployment, self.generation)
+            reports.observe(session, self.deployment, self.generation)
         elif self.passes:
-            deployments.postpone(session, self.deployment, self.generation, self.problem)
+            reports.postpone(session, self.deployment, self.generation, self.problem)
         else:
-            deployments.refuse(session, self.deployment, self.generation, self.problem)
+            reports.refuse(session, self.deployment, self.generation, self.problem)
 
 
 class Reports:

@@ -1,4 +1,4 @@
-"""What every store promises, by a real bucket, and what only a bucket does."""
+"""The promises of every store on a real bucket, and the behaviour of buckets alone."""
 
 import hashlib
 import threading
@@ -25,7 +25,7 @@ from tests.unit.store.test_objects import (  # noqa: F401 - the tests of every s
 
 
 def _large(seed: int = 0) -> bytes:
-    """Two whole parts and a piece."""
+    """Bytes of two whole parts and a piece."""
     return hashlib.shake_256(bytes([seed])).digest(2 * PART + 1000)
 
 

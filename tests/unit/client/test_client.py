@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.jobs import runs, watching
+from app.jobs import runs
+from app.jobs.streams import watching
 from app.models import validation
 from app.zoo import Zoo
 from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 
 from app.api import readiness
 from app.api.readiness import Readiness
-from app.jobs import events, watching
+from app.jobs import events
 from app.jobs import service as jobs
+from app.jobs.streams import watching
 from app.zoo import Zoo
 from tests.unit import seeds
 

@@ -1,4 +1,4 @@
-"""Servers to be measured: how each is installed, started, asked and ended."""
+"""The measured servers: how to install, start, call and stop each."""
 
 import os
 import signal
@@ -16,9 +16,10 @@ import httpx
 import psutil
 import torch
 
-from benchmarks.served import NAME
+from benchmarks.service.prepared_zoos import NAME
 
 HERE = Path(__file__).parent
+PROJECT = HERE.parents[1]
 INSTALLED = {
     "naive": ["fastapi", "uvicorn[standard]"],
     "litserve": ["litserve", "python-multipart"],
@@ -28,12 +29,12 @@ INSTALLED = {
 
 @dataclass(frozen=True)
 class System:
-    """A server to be measured, and how it is asked."""
+    """A measured server, and the requests it takes."""
 
     system: str
     mode: str
     environment: str
-    """Whose virtual environment; `own` is the one that this runs in."""
+    """Name of its virtual environment; `own` is the environment of this process."""
     command: tuple[str, ...]
     variables: tuple[tuple[str, str], ...]
     path: str
@@ -75,7 +76,7 @@ OWN = tuple(_ours("oip binary", "raw", modules) for modules in (0, 1, 3))
 
 
 def environment(out: Path, name: str) -> Path:
-    """A virtual environment with a peer's own packages; torch is seen from ours, so that it is the same."""
+    """Make a virtual environment with a peer's packages and this environment's torch, so that all have one version."""
     folder = out / "environments" / name
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
@@ -83,14 +84,14 @@ def environment(out: Path, name: str) -> Path:
         subprocess.run([python, "-m", "pip", "install", "-q", *INSTALLED[name]], check=True)
         ours = Path(torch.__file__).parents[1]
         theirs = next((folder / "lib").glob("python*/site-packages"))
-        (theirs / "zz-ours.pth").write_text(f"{ours}\n{HERE.parent}\n{HERE / 'peers'}\n")
+        (theirs / "zz-ours.pth").write_text(f"{ours}\n{PROJECT}\n{HERE / 'peers'}\n")
         (folder / "done").touch()
     return python
 
 
 @contextmanager
 def started(out: Path, system: System, threads: int) -> Iterator[tuple[psutil.Process, int]]:
-    """A server that answers, and its port; it and its children end with the block."""
+    """Start a server; yields its process and port. The server and its children are stopped at the end of the block."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     own = system.environment == "own"
@@ -113,11 +114,11 @@ def started(out: Path, system: System, threads: int) -> Iterator[tuple[psutil.Pr
     with (out / f"{system.system}.log").open("ab") as log:
         server = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            _await(f"http://127.0.0.1:{port}{system.health}", server)
+            _wait_until_ready(f"http://127.0.0.1:{port}{system.health}", server)
             process = psutil.Process(server.pid)
-            _calm(process)
+            _wait_until_idle(process)
             yield process, port
-        finally:  # LitServe leaves its workers behind when only the parent is told
+        finally:  # signal the group: LitServe's workers outlive a parent that is terminated alone
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             try:
@@ -127,20 +128,22 @@ def started(out: Path, system: System, threads: int) -> Iterator[tuple[psutil.Pr
                 server.wait()
 
 
-def _await(url: str, server: "subprocess.Popen[bytes]") -> None:
+def _wait_until_ready(url: str, server: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise SystemExit(f"{url}: expected a server, got one that ended with {server.returncode}; see its log")
+            raise SystemExit(
+                f"{url}: expected a running server, got one that exited with {server.returncode}; see its log"
+            )
         with suppress(httpx.TransportError):
             if httpx.get(url, timeout=5, trust_env=False).status_code == 200:
                 return
         time.sleep(0.1)
-    raise SystemExit(f"{url}: expected an answer within 120 s, got none; see its log")
+    raise SystemExit(f"{url}: expected status 200 within 120 s, got none; see the server's log")
 
 
-def _calm(process: psutil.Process) -> None:
-    """Wait until a server has done what it does ahead of being asked."""
+def _wait_until_idle(process: psutil.Process) -> None:
+    """Wait until a server has finished its work at startup."""
     for _ in range(40):
         before = cpu_seconds(process)
         time.sleep(0.5)
@@ -149,10 +152,10 @@ def _calm(process: psutil.Process) -> None:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Processor seconds of a server and all its children."""
+    """Processor seconds that a server and all its children have used."""
     total = 0.0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            times = one.cpu_times()
+            times = member.cpu_times()
             total += times.user + times.system
     return total

@@ -1,12 +1,12 @@
-"""The server that everybody writes first: FastAPI, one image a call, the network run in the thread pool."""
+"""A first, simple server in FastAPI: one image per call, the network runs in the thread pool."""
 
 import os
 from typing import Annotated
 
 import torch
 import uvicorn
-from common import load, preprocess
 from fastapi import Body, FastAPI
+from served_network import load, preprocess
 
 torch.set_num_threads(int(os.environ["THREADS"]))
 network, spec = load()
@@ -15,14 +15,14 @@ app = FastAPI()
 
 @app.post("/predict")
 def predict(images: Annotated[list, Body(embed=True)]) -> dict[str, list]:
-    """JSON pixels in, logits out."""
+    """Logits of pixels in JSON."""
     with torch.inference_mode():
         return {"logits": network(preprocess(torch.tensor(images, dtype=torch.uint8), spec)).tolist()}
 
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Ready."""
+    """Report that the server is ready."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""What is served while serving is measured: a network for the peers, and zoos of our own around it."""
+"""Makes the network that all servers serve, and zoos that hold it with 0, 1 and 3 modules."""
 
 import hashlib
 import json
@@ -35,10 +35,10 @@ NAME, SOURCES = "target", 3
 
 
 def prepare(out: Path) -> dict[int, float]:
-    """The network for the peers, and zoos of our own with 0, 1 and 3 modules attached.
+    """Write the network for the peers, and zoos with 0, 1 and 3 modules attached.
 
     Returns:
-        Multiply-accumulates with so many modules, over those of the target.
+        By number of modules: multiply-accumulates of the composed network, divided by the target's.
     """
     torch.set_num_threads(1)
     classes = [f"class {number}" for number in range(10 + 2 * SOURCES)]
@@ -56,9 +56,11 @@ def prepare(out: Path) -> dict[int, float]:
         mine = tuple(classes[10 + 2 * number : 12 + 2 * number])
         source = _network(mine, 1 + number)
         images = ImageSet(noise, torch.arange(len(noise)) % 12, (*classes[:10], *mine))
-        here = Position(target="layer2.0", source="layer2.0")
-        # Everything is kept, for bundles of 1 MB: those of so small a network are half of that otherwise.
-        config = CloneConfig(classes=mine, preset="fast", position=here, views=1, tap_grid=1, keep=1.0, max_size=2.0)
+        position = Position(target="layer2.0", source="layer2.0")
+        # `keep=1.0` makes bundles of 1 MB; pruned bundles of this small network have half of that.
+        config = CloneConfig(
+            classes=mine, preset="fast", position=position, views=1, tap_grid=1, keep=1.0, max_size=2.0
+        )
         sources.append(source)
         bundles.append(clone((target, spec), source, images, config))
     cost, composed = {0: 1.0}, target
@@ -90,8 +92,8 @@ def _fill(
     with zoo.database.write() as session:
         for name, (network, spec) in ((NAME, target), *((f"source-{i}", s) for i, s in enumerate(sources))):
             models.create(session, name=name)
-            upload = _uploaded(session, zoo, safetensors.torch.save(network.state_dict()))
-            models.add_version(session, name, upload_id=upload, spec=spec)
+            upload_id = upload(session, zoo, safetensors.torch.save(network.state_dict()))
+            models.add_version(session, name, upload_id=upload_id, spec=spec)
             lease = validation.claim_validation(session, "benchmark")
             assert lease is not None
             validation.accept_version(session, lease, fingerprint=fingerprint(network), parameters=0, macs=0)
@@ -103,7 +105,8 @@ def _fill(
     zoo.close()
 
 
-def _uploaded(session: Any, zoo: Zoo, content: bytes) -> str:
+def upload(session: Any, zoo: Zoo, content: bytes) -> str:
+    """Store bytes as a completed upload and return its id."""
     row = uploads.declare(
         session, uploads.draft(bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), limit=10**9)
     )
@@ -111,16 +114,16 @@ def _uploaded(session: Any, zoo: Zoo, content: bytes) -> str:
 
 
 def _module(session: Any, zoo: Zoo, number: int, bundle: Bundle) -> str:
-    """The rows that a job would have left."""
+    """Insert the rows that a finished job leaves; returns the module's id."""
     every = (*bundle.manifest.target.classes, *bundle.manifest.classes)
     contents = datasets.Contents(rows=10 * len(every), classes=every, counts=dict.fromkeys(every, 10))
     data = datasets.register(
-        session, name=f"noise-{number}", upload_id=_uploaded(session, zoo, f"{number}".encode()), contents=contents
+        session, name=f"noise-{number}", upload_id=upload(session, zoo, f"{number}".encode()), contents=contents
     )
     config = CloneConfig(classes=bundle.manifest.classes)
     jobs.submit(session, JobRequest(target=NAME, source=f"source-{number}", dataset=data.id, config=config))
     lease = runs.claim(session, "benchmark")
     assert lease is not None
     stored = [(p, zoo.store.put([bundle.payload(p).to_bytes()])) for p in ("thin", "full")]
-    files = [(payload, one.digest, one.bytes) for payload, one in stored]
+    files = [(payload, blob.digest, blob.bytes) for payload, blob in stored]
     return runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files).id

@@ -1,4 +1,4 @@
-"""Trains the networks of a suite, or reloads them: one file each, by what they were trained on."""
+"""Trains targets and sources, or loads them from files named by a hash of spec, recipe, suite and seed."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from benchmarks.data import Split
-from benchmarks.training import Recipe, fit
+from benchmarks.comparison.data import Split
+from benchmarks.comparison.training import Recipe, fit
 from pnc_core.config import NetworkSpec
 from pnc_core.files import written_whole
 from pnc_core.graph.architectures import build_network
@@ -28,14 +28,14 @@ def train_or_load(
     architecture: str | None = None,
     step: Callable[[int], None] = lambda images: None,
 ) -> Network:
-    """A network for `classes`, trained on all training images of theirs.
+    """A network for `classes`, trained on all their training images.
 
     Args:
         split: Images and suite.
         classes: In the order of the logits.
-        folder: Where networks are kept.
-        recipe: Part of the file's name, so that another recipe trains anew.
-        architecture: Another than the suite's.
+        folder: Holds the files of trained networks.
+        recipe: A part of the file's name, so that another recipe trains another network.
+        architecture: Replaces the suite's architecture.
         step: Called with the number of images after every batch of training.
     """
     spec = split.spec(classes, architecture)
@@ -50,7 +50,9 @@ def train_or_load(
     with torch.random.fork_rng():
         torch.manual_seed(int(name[:8], 16))
         network = build_network(spec).train()
-    fit(network, spec, split.train.only(classes), recipe, generator, step=step, kept=path.with_suffix(".training"))
+    fit(
+        network, spec, split.train.only(classes), recipe, generator, step=step, checkpoint=path.with_suffix(".training")
+    )
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as half:
@@ -59,5 +61,5 @@ def train_or_load(
 
 
 def zoo_recipe(split: Split, device: str, precision: str) -> Recipe:
-    """How the zoo's networks are trained."""
+    """The recipe that trains targets and sources."""
     return Recipe(split.suite.zoo_epochs, augment=split.suite.augment, device=device, precision=precision)

@@ -1,8 +1,9 @@
-"""A worker whose jobs take a fixed time and no processor, as if a device did the work: what is left is the queue.
+"""A worker whose jobs sleep for a fixed time, as if a device did the work. It measures the cost of the queue alone.
 
-    PNC_PRETEND_SECONDS=1 python -m benchmarks.pretending
+    PNC_PRETEND_SECONDS=1 python -m benchmarks.service.sleeping_worker
 
-is `pnc worker` in all else: messages, claims, leases, heartbeats, a child process a job, bundles in the store.
+Everything else is as in `pnc worker`: messages, claims, leases, heartbeats, a child process per job, bundles in the
+store.
 """
 
 import os
@@ -22,11 +23,11 @@ SECONDS = "PNC_PRETEND_SECONDS"
 _SPEC = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
 _INPUT = Position(target="input", source="input")
 _NUMBERS = 50_000
-"""Of a bundle: as large as that of a small network."""
+"""Numbers in each bundle, as many as in the bundle of a small network."""
 
 
-def pretended(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
-    """A job that waits, and then publishes numbers of its own."""
+def sleep_and_publish(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
+    """Sleep, then publish a bundle of random numbers."""
     end = time.monotonic() + float(os.environ[SECONDS])
     while time.monotonic() < end and not stopped():
         time.sleep(0.02)
@@ -44,10 +45,10 @@ def _manifest() -> Manifest:
     )  # fmt: skip
 
 
-runner.KINDS["job"] = pretended  # children are forked from a process that has imported this module
+runner.KINDS["job"] = sleep_and_publish  # children are forked from a process that has imported this module
 
 if __name__ == "__main__":
-    runner_pool.preload("benchmarks.pretending")
+    runner_pool.preload("benchmarks.service.sleeping_worker")
     from workers.main import run
 
     run()

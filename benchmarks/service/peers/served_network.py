@@ -1,4 +1,4 @@
-"""What every peer loads: the same network with the same weights."""
+"""Loads the network that every peer serves."""
 
 import json
 import os
@@ -14,7 +14,7 @@ __all__ = ["load", "preprocess"]
 
 
 def load() -> tuple[torch.nn.Module, NetworkSpec]:
-    """The network of the folder in `MODEL`, with channels last, as ours is served."""
+    """Load the network from the folder in `MODEL`, in channels-last format, as our service does."""
     folder = Path(os.environ["MODEL"])
     spec = NetworkSpec(**json.loads((folder / "spec.json").read_text()))
     network = load_network(spec, folder / "target.safetensors").requires_grad_(False)

@@ -1,8 +1,9 @@
-"""One look at the database for all that wait for news of jobs, however many they are.
+"""Watching of jobs: one thread polls the database for the followers of all jobs.
 
-A thread asks a few times a second for the last event of every job that is followed, in one query, and reads the events
-of those that have news. Followers are only woken. What a follower has not seen it takes from the newest events, which
-are kept once a job and shared, or it reads by its own number. One that does not read costs no memory and delays nobody.
+The thread reads the newest event number of every followed job in one query, several times a second. It then reads the
+new events of jobs that have some, and wakes the followers of these jobs. A follower takes the events that it has not
+sent yet from the job's shared buffer, or reads older ones from the database. A follower whose client does not read
+therefore needs no memory and delays no other follower.
 """
 
 import asyncio
@@ -26,16 +27,16 @@ from app.jobs.tables import EventRow, JobRow
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.3
 KEPT = 100
-"""Newest events of a job that followers share."""
+"""Size of a job's shared buffer, in events."""
 AT_ONCE, SPREAD_SECONDS = 10, 0.2
-"""Followers that are woken together, and how long it takes until all are; in between the event loop is free."""
+"""Followers are woken in groups of `AT_ONCE`, over `SPREAD_SECONDS` seconds; the event loop can work in between."""
 RETRY_SECONDS = 5
-"""When a follower that was one too many may come back."""
+"""Retry-After of a stream that is refused because there are too many."""
 
 
 @dataclass(frozen=True)
-class Wording:
-    """How events and ends are told to followers."""
+class Format:
+    """Formats events, and the end of a job, as bytes of a stream."""
 
     event: Callable[[EventRow], bytes]
     end: Callable[[JobRow], bytes]
@@ -43,65 +44,69 @@ class Wording:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many may follow at once."""
+    """Limits of open streams."""
 
     total: Callable[[], int]
-    """In this process."""
+    """Limit in this process."""
     per_audience: int
-    """Of one key, or of one address where there are no keys."""
+    """Limit for one key, or for one client address if no keys are required."""
 
 
 @dataclass(eq=False)
 class Follower:
-    """One that waits for a job's news."""
+    """A stream that waits for a job's new events."""
 
     job: str
+    """Id of the job."""
     key_id: str | None
-    """Key that it came with; it is over when the key has ended."""
+    """Id of the caller's key, if keys are required; the stream ends when the key is revoked or expires."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the job has new events, or the stream must end."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     is_over: bool = False
+    """Whether the stream must end."""
 
 
 @dataclass
 class _Watched:
     followers: set[Follower] = field(default_factory=set)
     head: Head | None = None
-    """None: not looked at yet."""
+    """Newest event number and state; None: not read yet."""
     recent: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=KEPT))
-    """Numbers and words of the newest events, without gaps up to the head's."""
+    """Numbers and messages of the newest events, without gaps up to the head's number."""
     end: bytes | None = None
+    """The end message, if the job has ended."""
 
 
 class Watch:
-    """Looks for all followers of a process; its thread lives while there are any.
+    """Watches jobs for all followers of a process; its thread runs while there are followers.
 
     Args:
-        database: Belongs to no workspace; that a follower may see its job was checked before.
-        wording: How news are told.
-        limits: How many may follow.
+        database: A database that belongs to no workspace; the routes check that a caller may see a job.
+        format: Formats the events.
+        limits: Limits of open streams.
     """
 
-    def __init__(self, database: Database, wording: Wording, limits: Limits) -> None:
-        self._database, self._wording, self._limits = database, wording, limits
+    def __init__(self, database: Database, format: Format, limits: Limits) -> None:
+        self._database, self._format, self._limits = database, format, limits
         self._watched: dict[str, _Watched] = {}
         self._audiences: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._is_blind = False
+        self._is_failing = False
 
     @contextmanager
     def stream(self, job: str, key_id: str | None, audience: str) -> Iterator[Follower]:
-        """Follow a job for the length of a block, as one of the streams that are counted.
+        """Follow a job for the duration of a block, and count it as an open stream.
 
         Args:
-            job: Its id.
-            key_id: Key that the follower came with, if there are keys.
-            audience: What is limited: a key or an address.
+            job: Id of the job.
+            key_id: Id of the caller's key, if keys are required.
+            audience: Key id or client address whose streams are limited.
 
         Raises:
-            TooMany: as many follow as may.
+            TooMany: a limit of open streams is reached.
         """
         self._enter(audience)
         try:
@@ -110,11 +115,11 @@ class Watch:
         finally:
             with self._lock:
                 self._audiences[audience] -= 1
-                self._audiences += Counter()  # forgets those with none
+                self._audiences += Counter()  # removes entries with count 0
 
     @contextmanager
     def follow(self, job: str, key_id: str | None) -> Iterator[Follower]:
-        """Follow a job for the length of a block; only on an event loop."""
+        """Follow a job for the duration of a block; call on an event loop."""
         follower = self.add(job, key_id)
         try:
             yield follower
@@ -122,7 +127,7 @@ class Watch:
             self.remove(follower)
 
     def add(self, job: str, key_id: str | None) -> Follower:
-        """A new follower, which somebody has to remove; only on an event loop."""
+        """Add a follower of a job; call on an event loop. The caller must remove it."""
         follower = Follower(job, key_id)
         with self._lock:
             self._watched.setdefault(job, _Watched()).followers.add(follower)
@@ -132,7 +137,7 @@ class Watch:
         return follower
 
     def remove(self, follower: Follower) -> None:
-        """Forget a follower; again is fine."""
+        """Remove a follower; removing it again changes nothing."""
         with self._lock:
             watched = self._watched.get(follower.job)
             if watched is not None:
@@ -141,10 +146,15 @@ class Watch:
                     del self._watched[follower.job]
 
     def recent(self, job: str, seq: int) -> tuple[list[tuple[int, bytes]], bytes | None] | None:
-        """Numbers and words of events after number `seq`, and the job's end if these are the last.
+        """Events of a job from the shared buffer.
+
+        Args:
+            job: Id of the job.
+            seq: Number of the last event that the follower has sent.
 
         Returns:
-            None if they are not at hand and must be read.
+            Numbers and messages of later events, and the end message if the job has ended; None if the buffer does
+            not reach back to `seq` and the events must be read from the database.
         """
         with self._lock:
             watched = self._watched.get(job)
@@ -157,7 +167,7 @@ class Watch:
             return [one for one in watched.recent if one[0] > seq], watched.end
 
     def close(self) -> None:
-        """Look no more, and let all followers go."""
+        """Stop the thread, and end all streams."""
         self._stop.set()
         with self._lock:
             thread, followers = self._thread, [f for w in self._watched.values() for f in w.followers]
@@ -170,13 +180,13 @@ class Watch:
         with self._lock:
             if self._audiences[audience] >= own:
                 raise TooMany(
-                    f"expected at most {own} open event streams of a key or an address, got one more; close some, or "
+                    f"expected at most {own} open event streams for a key or an address, got one more; close some, or "
                     "raise PNC_MAX_STREAMS_PER_KEY",
                     RETRY_SECONDS,
                 )
             if self._audiences.total() >= most:
                 raise TooMany(
-                    f"expected at most {most} open event streams in this process, got one more; come again later, or "
+                    f"expected at most {most} open event streams in this process, got one more; try again later, or "
                     "raise PNC_MAX_STREAMS and the limit of open files",
                     RETRY_SECONDS,
                 )
@@ -189,15 +199,15 @@ class Watch:
                     self._thread = None
                     return
             try:
-                self._look()
-                self._is_blind = False
-            except Exception as error:  # the database is away, perhaps: streams stay open, and hear later
-                if not self._is_blind:
-                    log.warning("no news of jobs can be read: %s", type(error).__name__)
-                self._is_blind = True
+                self._poll()
+                self._is_failing = False
+            except Exception as error:  # the database may be unreachable: streams stay open until it is back
+                if not self._is_failing:
+                    log.warning("new events of jobs cannot be read: %s", type(error).__name__)
+                self._is_failing = True
             self._stop.wait(POLL_SECONDS)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         with self._lock:
             known = {job: watched.head for job, watched in self._watched.items()}
             followers = [f for watched in self._watched.values() for f in watched.followers]
@@ -206,19 +216,19 @@ class Watch:
             in_force = keys.in_force(session, {f.key_id for f in followers if f.key_id is not None})
             changed = {job for job, head in known.items() if head != heads.get(job)}
             for job in changed & heads.keys():
-                self._take(session, job, known[job], heads[job])
+                self._update(session, job, known[job], heads[job])
         over = [f for f in followers if f.job not in heads or (f.key_id is not None and f.key_id not in in_force)]
         self._dismiss(over)
         self._wake([f for f in followers if f.job in changed])
 
-    def _take(self, session: Session, job: str, before: Head | None, head: Head) -> None:
-        """Keep what is new of a job."""
+    def _update(self, session: Session, job: str, before: Head | None, head: Head) -> None:
+        """Read a job's new events into its shared buffer."""
         first = head.seq if before is None else max(before.seq, head.seq - KEPT)
         rows = events.events_after(session, job, first, KEPT) if first < head.seq else []
-        news = [(row.seq, self._wording.event(row)) for row in rows]
+        news = [(row.seq, self._format.event(row)) for row in rows]
         end = None
         if head.state in states.TERMINAL:
-            end = self._wording.end(jobs.get(session, job, *jobs.AS_SHOWN))
+            end = self._format.end(jobs.get(session, job, *jobs.AS_SHOWN))
         with self._lock:
             watched = self._watched.get(job)
             if watched is None:
@@ -237,7 +247,7 @@ class Watch:
         for loop in {follower.loop for follower in followers}:
             news = [follower.news for follower in followers if follower.loop is loop]
             for start in range(0, len(news), AT_ONCE):
-                with suppress(RuntimeError):  # the loop has ended, and its followers with it
+                with suppress(RuntimeError):  # the event loop is closed, so its followers have ended
                     loop.call_soon_threadsafe(_set, news[start : start + AT_ONCE])
                 if len(news) > AT_ONCE:
                     self._stop.wait(SPREAD_SECONDS * AT_ONCE / len(news))

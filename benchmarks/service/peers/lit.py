@@ -1,55 +1,55 @@
-"""LitServe: without batching, with batches, and with its fast queue; JSON or the bytes of the pixels in a form."""
+"""LitServe: single images, batches, or its fast queue; requests are JSON, or a form with the bytes of the pixels."""
 
 import os
 
 import litserve
 import numpy as np
 import torch
-from common import load, preprocess
 from fastapi import Request, Response
+from served_network import load, preprocess
 
 
 class Network(litserve.LitAPI):
-    """One network behind LitServe's own batching."""
+    """The network behind LitServe's batching."""
 
     def setup(self, device: str) -> None:
-        """Load it in the worker process."""
+        """Load the network in the worker process."""
         del device
         torch.set_num_threads(int(os.environ["THREADS"]))
         self.network, self.spec = load()
 
     def predict(self, x: object) -> torch.Tensor:
-        """A batch, or one image."""
+        """Logits of a batch or of one image."""
         images = torch.from_numpy(np.stack(x) if isinstance(x, list) else np.asarray(x))
         with torch.inference_mode():
             return self.network(preprocess(images.reshape(-1, *self.spec.input_size), self.spec))
 
     def unbatch(self, output: torch.Tensor) -> list[torch.Tensor]:
-        """One row for each request."""
+        """Split the logits into one row per request."""
         return list(output)
 
 
 class Json(Network):
-    """Numbers as text."""
+    """Requests and responses in JSON."""
 
     def decode_request(self, request: dict) -> np.ndarray:
-        """Pixels of one image."""
+        """The pixels of one image: uint8."""
         return np.asarray(request["images"], np.uint8)
 
     def encode_response(self, output: torch.Tensor) -> dict:
-        """Logits."""
+        """The logits as JSON."""
         return {"logits": output.reshape(-1).tolist()}
 
 
 class Binary(Network):
-    """Bytes, as a file of a form: LitServe reads JSON or forms."""
+    """Pixels as a file in a form, because LitServe reads only JSON and forms; logits as raw bytes."""
 
     def decode_request(self, request: Request) -> np.ndarray:
-        """Pixels of one image."""
+        """The pixels of one image: uint8."""
         return np.frombuffer(request["image"].file.read(), np.uint8)
 
     def encode_response(self, output: torch.Tensor) -> Response:
-        """Logits, float32."""
+        """The logits as float32 bytes."""
         return Response(output.numpy().tobytes())
 
 

@@ -1,4 +1,4 @@
-"""One training loop for the zoo's networks and for every rival that is trained, and what some need before it."""
+"""The training loop of targets, sources and trained baselines, and functions that prepare networks for it."""
 
 import contextlib
 import copy
@@ -19,12 +19,12 @@ from pnc_core.images import ImageSet, augment, batches, preprocess
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, preprocessed images, labels) -> loss."""
 View = Callable[[Tensor, torch.Generator], Tensor]
-"""uint8 images -> augmented ones."""
+"""uint8 images -> augmented uint8 images."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast a network is trained: SGD with momentum and one cycle."""
+    """Hyperparameters of training: SGD with momentum, and a learning rate that follows one cycle."""
 
     epochs: int
     rate: float = 0.2
@@ -35,7 +35,8 @@ class Recipe:
     precision: str = "bfloat16"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """bfloat16 where asked for: twice as fast on processors and accelerators that have instructions for it."""
+        """A context that computes in bfloat16 if `precision` says so; twice as fast on hardware with bfloat16
+        instructions."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
@@ -45,13 +46,17 @@ def cross_entropy(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
 
 
 def distillation(teacher: nn.Module, temperature: float, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """(logits, preprocessed images) -> divergence of the first logits from the teacher's, both softened."""
+    """Make a distillation loss: (logits, preprocessed images) -> weighted KL divergence from the teacher's
+    probabilities.
+
+    The first logits are compared with the teacher's, both divided by the temperature.
+    """
 
     def loss(logits: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = (teacher(x).float() / temperature).log_softmax(1)
-        got = (logits[:, : wanted.shape[1]] / temperature).log_softmax(1)
-        return weight * temperature**2 * F.kl_div(got, wanted, reduction="batchmean", log_target=True)
+            expected = (teacher(x).float() / temperature).log_softmax(1)
+        got = (logits[:, : expected.shape[1]] / temperature).log_softmax(1)
+        return weight * temperature**2 * F.kl_div(got, expected, reduction="batchmean", log_target=True)
 
     return loss
 
@@ -66,24 +71,24 @@ def fit(
     loss: Loss = cross_entropy,
     parameters: Iterable[nn.Parameter] | None = None,
     step: Callable[[int], None] = lambda images: None,
-    kept: Path | None = None,
+    checkpoint: Path | None = None,
 ) -> nn.Module:
     """Train `network` in place and return it in eval mode, frozen.
 
     Args:
-        network: Its modes are left as they are: the caller decides which norms learn.
-        spec: How images enter it.
+        network: Keeps its train and eval modes during training: the caller decides which norms update their statistics.
+        spec: Input size and normalisation of the network.
         images: Labels are indices of the logits.
-        recipe: Epochs, rate, batch.
-        generator: Order and augmentation.
-        loss: What is minimised.
-        parameters: What is trained; all by default.
+        recipe: Epochs, learning rate, batch size and so on.
+        generator: Draws the order and the augmentation of the images.
+        loss: The function to minimise.
+        parameters: The parameters to train; all by default.
         step: Called with the number of images after every batch.
-        kept: File that keeps where training stands after every epoch, and is gone at its end: who is stopped goes on
-            to the same network.
+        checkpoint: File that holds the state of training after every epoch, and is deleted at the end. Interrupted
+            training resumes from it and yields the same network.
     """
     trained = list(network.parameters() if parameters is None else parameters)
-    # Norms, biases and gates are not decayed: it would only pull them to zero.
+    # No weight decay for norms, biases and gates: it would only pull them to zero.
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -97,7 +102,7 @@ def fit(
     network.to(recipe.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learnt = network, optimizer, schedule
-    done = _taken_up(kept, learnt, generator)
+    done = _resume(checkpoint, learnt, generator)
     step(done * len(images))
     for epoch in range(done, recipe.epochs):
         for index in batches(len(images), size, generator):
@@ -110,26 +115,26 @@ def fit(
             optimizer.step()
             schedule.step()
             step(len(index))
-        if kept is not None:
-            _keep(kept, learnt, generator, epoch + 1)
-    if kept is not None:
-        kept.unlink(missing_ok=True)
+        if checkpoint is not None:
+            _save(checkpoint, learnt, generator, epoch + 1)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return network.eval().requires_grad_(False)
 
 
-def _keep(file: Path, learnt: tuple[Any, ...], generator: torch.Generator, epochs: int) -> None:
-    """Write where training stands, in one step."""
+def _save(file: Path, learnt: tuple[Any, ...], generator: torch.Generator, epochs: int) -> None:
+    """Write the state of training as one whole file or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     state = {"learnt": [part.state_dict() for part in learnt], "generator": generator.get_state(), "epochs": epochs}
     with written_whole(file) as half:
         torch.save(state, half)
 
 
-def _taken_up(file: Path | None, learnt: tuple[Any, ...], generator: torch.Generator) -> int:
-    """Go back to where training stood; returns after how many epochs."""
+def _resume(file: Path | None, learnt: tuple[Any, ...], generator: torch.Generator) -> int:
+    """Restore the state of training from the file, and return the number of finished epochs; 0 without a file."""
     if file is None or not file.is_file():
         return 0
-    state = torch.load(file, weights_only=True)  # noqa: TID251 - tensors and numbers alone, of our own making
+    state = torch.load(file, weights_only=True)  # noqa: TID251 - written by `_save`; loads tensors and numbers only
     for part, was in zip(learnt, state["learnt"], strict=True):
         part.load_state_dict(was)
     generator.set_state(state["generator"])
@@ -142,7 +147,7 @@ def classifier(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def widened(network: nn.Module, new: int, generator: torch.Generator) -> nn.Module:
-    """A copy of a network whose classifier has small random rows for new classes."""
+    """Copy a network and give its classifier small random rows for new classes."""
     network = copy.deepcopy(network)
     name, before = classifier(network)
     network.set_submodule(name, wider(before, before.in_features, new, generator))
@@ -150,13 +155,13 @@ def widened(network: nn.Module, new: int, generator: torch.Generator) -> nn.Modu
 
 
 def wider(before: nn.Linear, features: int, new: int, generator: torch.Generator) -> nn.Linear:
-    """A classifier that answers for the old classes as `before` does and has small random rows for new ones.
+    """Copy a classifier, with the same logits of old classes and small random rows for new classes.
 
     Args:
-        before: Reads the first of the features.
-        features: How many there are to be.
-        new: How many rows are added.
-        generator: Draws them.
+        before: The classifier of the first features.
+        features: Number of input features of the copy.
+        new: Number of new classes.
+        generator: Draws the new rows.
     """
     old = before.out_features
     after: nn.Linear = nn.utils.skip_init(nn.Linear, features, old + new, device=before.weight.device)
@@ -167,7 +172,8 @@ def wider(before: nn.Linear, features: int, new: int, generator: torch.Generator
 
 
 def recalibrate(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> None:
-    """Give the norms of a network the statistics of what they see now."""
+    """Recompute the running statistics of all batch norms from these images. Changes the network, which ends in eval
+    mode."""
     for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
         norm.reset_running_stats()
         norm.momentum = None
@@ -182,9 +188,9 @@ def recalibrate(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> None
 def fisher(
     network: nn.Module, spec: NetworkSpec, images: ImageSet, generator: torch.Generator, view: View
 ) -> dict[str, Tensor]:
-    """Diagonal Fisher information of a network's numbers, from views of images labelled by its own draw.
+    """Diagonal Fisher information of a network's parameters.
 
-    The network stays as it is.
+    Labels of the augmented images are drawn from the network's own probabilities. The network is not changed.
     """
     state = {name: p.detach() for name, p in network.named_parameters()}
     device = next(iter(state.values())).device

@@ -1,4 +1,4 @@
-"""A job's events as they happen (server-sent events)."""
+"""HTTP API of event streams: a job's events as server-sent events."""
 
 import resource
 import sys
@@ -18,8 +18,8 @@ from app.errors import NotFound, Unauthenticated
 from app.jobs import events, states
 from app.jobs import service as jobs
 from app.jobs.routes import Id
+from app.jobs.streams.watching import Follower, Format, Limits, Watch
 from app.jobs.tables import EventRow, JobRow
-from app.jobs.watching import Follower, Limits, Watch, Wording
 from app.process.threads import STREAMS
 from app.settings import Settings
 from app.zoo import Zoo
@@ -27,10 +27,10 @@ from pnc_client.schemas import jobs as wire
 
 router = APIRouter(prefix="/v1/cloning-jobs", tags=["cloning jobs"], route_class=ScopedRoute)
 PING_SECONDS = 15.0
-"""A stream without news says so: proxies and clients close what is silent."""
+"""Interval of keep-alive comments in a stream without events: proxies and clients close silent connections."""
 _EXAMPLE = 'event: state\ndata: {"seq":1,"state":"queued"}\nid: 1\n\nevent: end\ndata: {"state":"succeeded"}\n\n'
 _DOCUMENTED = {"description": "Events, then one `end`", "content": {"text/event-stream": {"example": _EXAMPLE}}}
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # nginx would gather what it is to pass on at once
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # tells nginx not to buffer the stream
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _start(
     zoo: OpenZoo,
     last_event_id: Annotated[int, Header(ge=0, le=2**31 - 1, description="Number of the last event received.")] = 0,
 ) -> _Start:
-    """Runs before the answer begins, so that an unknown job is a problem document and not a stream."""
+    """Check that the job exists before the answer starts, so that the error can be a problem document."""
     with zoo.database.read() as session:
         return _Start(jobs.known(session, job), last_event_id)
 
@@ -53,7 +53,7 @@ Start = Annotated[_Start, Depends(_start)]
 
 
 async def _follower(request: Request, start: Start, caller: Asking) -> AsyncIterator[Follower]:
-    """Ends with the answer, whether that was read or not."""
+    """Follow the job until the answer ends, also when the client disconnects."""
     audience = caller.key_id or (request.client.host if request.client else "")
     with watch_of(request).stream(start.job, caller.key_id, audience) as follower:
         yield follower
@@ -68,36 +68,36 @@ async def _follower(request: Request, start: Start, caller: Asking) -> AsyncIter
 async def stream_events(
     request: Request, start: Start, follower: Annotated[Follower, Depends(_follower)], zoo: OpenZoo
 ) -> Response:
-    """Events from the first, or after Last-Event-ID, until the job has ended; the last one is `end`."""
+    """A job's events, from the first or after Last-Event-ID, until the job ends. The last event is `end`."""
     messages = _messages(watch_of(request), follower, zoo, start.seq)
     return StreamingResponse(messages, headers=_HEADERS, media_type="text/event-stream")
 
 
 def watch_of(request: Request) -> Watch:
-    """The watch of the service that a request came to."""
+    """The `Watch` of the application that received a request."""
     watch = request.app.state.watch
     assert isinstance(watch, Watch)
     return watch
 
 
 def open_watch(zoo: Zoo, settings: Settings) -> Watch:
-    """The watch of a process, with this module's words."""
+    """Create the `Watch` of a process, with this module's format of events."""
     limits = Limits(lambda: min(settings.max_streams, _files() // 2), settings.max_streams_per_key)
-    return Watch(zoo.database, Wording(_event, _end), limits)
+    return Watch(zoo.database, Format(_event, _end), limits)
 
 
 async def _messages(watch: Watch, follower: Follower, zoo: Zoo, seq: int) -> AsyncIterator[bytes]:
-    """What has happened goes out in few pieces, and what happens at once."""
+    """The bytes of a stream: past events in a few large pieces, then each new event at once."""
     while not follower.is_over:
         follower.news.clear()
         try:
             found = watch.recent(follower.job, seq)
             news, end = found if found is not None else await STREAMS.run(_read, zoo, follower.job, seq)
-        except (Unauthenticated, NotFound):  # the key was revoked, or the job purged: whoever asks again hears so
+        except (Unauthenticated, NotFound):  # a client that reconnects gets this error as a problem document
             return
         if news:
             seq = news[-1][0]
-            yield b"".join(words for _, words in news)
+            yield b"".join(message for _, message in news)
         if end is not None:
             yield end
             return
@@ -109,7 +109,7 @@ async def _messages(watch: Watch, follower: Follower, zoo: Zoo, seq: int) -> Asy
 
 
 def _read(zoo: Zoo, job_id: str, seq: int) -> tuple[list[tuple[int, bytes]], bytes | None]:
-    """Events after number `seq`, and the job's end if it has ended and these are the last."""
+    """Numbers and messages of events after `seq`; and the end message, if the job has ended and no event is left."""
     with zoo.database.read() as session:
         rows = events.events_after(session, job_id, seq)
         job = jobs.get(session, job_id, *jobs.AS_SHOWN)
@@ -127,6 +127,6 @@ def _end(job: JobRow) -> bytes:
 
 
 def _files() -> int:
-    """How many files and connections this process may open; it is also what limits streams."""
+    """The operating system's limit of open files and connections of this process; each stream needs a connection."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft

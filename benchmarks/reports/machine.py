@@ -1,4 +1,4 @@
-"""What a benchmark runs on: the device and the precision that `auto` means here, said aloud and written down."""
+"""Resolves `auto` to a device and a precision, prints them, and writes them beside the results."""
 
 import json
 from pathlib import Path
@@ -15,17 +15,17 @@ from pnc_core.errors import ConfigError
 FILE = "machine.json"
 
 
-def settled(device: str, precision: str, out: Path, console: Console) -> tuple[str, str]:
-    """Device and precision for a whole run; both are written to `machine.json` beside its results.
+def resolve(device: str, precision: str, out: Path, console: Console) -> tuple[str, str]:
+    """Resolve device and precision for a whole run, and write both to `machine.json` beside the results.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `bfloat16` or `float32`.
         out: The run's folder.
-        console: Where bfloat16 that is slow is spoken of.
+        console: Prints the choice, and a warning where bfloat16 is slower than float32.
 
     Raises:
-        typer.BadParameter: there is no such device or precision here.
+        typer.BadParameter: this machine has no such device, or the precision is unknown.
     """
     if precision not in get_args(Precision):
         raise typer.BadParameter(f"precision: expected one of {get_args(Precision)}, got {precision!r}")

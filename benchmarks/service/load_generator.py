@@ -1,7 +1,7 @@
-"""Keeps a server busy over a number of connections, and counts what comes back.
+"""A load generator: sends one request again and again over several connections and measures latency.
 
-Requests are bytes made beforehand and answers are only measured, so that the client takes as
-little of the machine as it can. It runs in a process of its own.
+Requests are bytes made in advance and response bodies are not parsed, so that the client uses little
+processor time. It runs in a separate process.
 """
 
 import asyncio
@@ -13,68 +13,68 @@ from functools import cache
 from multiprocessing.pool import Pool
 
 WARM_UP = 0.5
-"""Seconds before counting begins."""
+"""Seconds at the start that are not counted."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request, as it goes over the wire."""
+    """The bytes of one HTTP request."""
 
     port: int
     raw: bytes
 
     @classmethod
     def post(cls, port: int, path: str, body: bytes, **headers: str) -> "Request":
-        """A POST with a body."""
+        """Make a POST request; underscores in header names become hyphens."""
         named = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
         head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in named.items())
         return cls(port, f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
 
 
 @dataclass(frozen=True)
-class Load:
-    """What was seen."""
+class LoadResult:
+    """Responses, errors and latencies of one measurement."""
 
     answers: int
     errors: int
     seconds: float
     p50: float
-    """Seconds, as p99 is."""
+    """Median latency in seconds; `p99` is the 99th percentile in seconds."""
     p99: float
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Successful responses per second."""
         return self.answers / self.seconds
 
 
-def run(request: Request, connections: int, seconds: float) -> Load:
-    """Ask again and again over so many connections, from another process."""
+def run(request: Request, connections: int, seconds: float) -> LoadResult:
+    """Send the request repeatedly over several connections for some seconds, from another process."""
     return _other_process().apply(_run, (request, connections, seconds))
 
 
 @cache
 def _other_process() -> Pool:
-    """One for all loads: it takes seconds to start."""
+    """A process pool of one, reused because it takes seconds to start."""
     return multiprocessing.get_context("spawn").Pool(1)
 
 
-def _run(request: Request, connections: int, seconds: float) -> Load:
+def _run(request: Request, connections: int, seconds: float) -> LoadResult:
     return asyncio.run(_ask_all(request, connections, seconds))
 
 
-async def _ask_all(request: Request, connections: int, seconds: float) -> Load:
+async def _ask_all(request: Request, connections: int, seconds: float) -> LoadResult:
     begin = time.perf_counter() + WARM_UP
     end = begin + seconds
     times: list[float] = []
     failed = await asyncio.gather(*(_ask(request, begin, end, times.append) for _ in range(connections)))
     times.sort()
     middle, late = (times[min(len(times) - 1, int(share * len(times)))] if times else 0.0 for share in (0.5, 0.99))
-    return Load(len(times), sum(failed), seconds, middle, late)
+    return LoadResult(len(times), sum(failed), seconds, middle, late)
 
 
 async def _ask(request: Request, begin: float, end: float, note: Callable[[float], None]) -> int:
-    """One connection; returns how many answers were no success."""
+    """Send over one connection; returns the number of responses without status 200."""
     errors = 0
     reader, writer = await asyncio.open_connection("127.0.0.1", request.port)
     while (started := time.perf_counter()) < end:

@@ -1,4 +1,4 @@
-"""Tables and plots of what was measured, made from the records alone."""
+"""Markdown tables and plots, made from the records alone."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 
 from app.plots.bars import accuracy_bars
 from app.plots.drawing import save
-from benchmarks.arena import Record
+from benchmarks.comparison.task import Record
 
 COLUMNS = ("avg", "old", "new", "locality")
 TITLES = "| method | average | old | new | locality | size | MACs | seconds | images | splits |"
 
 
 def write_report(records: Sequence[Record], out: Path) -> Path:
-    """Write `report.md` and one plot for every suite and share of the images."""
+    """Write `report.md`, and one plot for every suite and share of the images."""
     groups: dict[tuple[str, float], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.suite, record.fraction].append(record)
@@ -31,7 +31,7 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
 
 
 def table(records: Sequence[Record]) -> str:
-    """A markdown table, one line a method: mean and standard deviation over the splits, in percent."""
+    """A markdown table, one line per method: mean and standard deviation over the splits, in percent."""
     methods: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         methods[record.method].append(record)
@@ -52,14 +52,14 @@ def markdown(
     *,
     each: str = "splits",
 ) -> str:
-    """A markdown table, one line for every value of `keys`: mean and standard deviation.
+    """A markdown table, one line for every combination of `keys`: mean and standard deviation.
 
     Args:
-        records: What was measured.
-        keys: Fields that name a line.
-        shares: Fields that are 0..1, shown in percent.
-        numbers: Fields that are shown as they are.
-        each: What the records of a line are.
+        records: Measured values by field.
+        keys: Fields that identify a line.
+        shares: Fields with values 0..1, shown in percent.
+        numbers: Fields whose mean is shown unchanged.
+        each: Title of the last column, the number of records in a line.
     """
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:

@@ -1,4 +1,4 @@
-"""A rival that merges two networks without training them.
+"""A baseline that merges two networks without training them.
 
 References:
     Stoica et al., "ZipIt! Merging Models from Different Tasks without Training", ICLR 2024.
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.arena import Answer, Arena, fitted_head, numbers
-from benchmarks.training import recalibrate
+from benchmarks.comparison.task import MethodOutput, Task, fitted_head, numbers
+from benchmarks.comparison.training import recalibrate
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.graph.architectures import BasicBlock, Chain, CifarResNet
 from pnc_core.images import preprocess
@@ -19,39 +19,39 @@ from pnc_core.images import preprocess
 MERGED_SHARE, MATCHED_IMAGES, STATISTICS_IMAGES = 2 / 3, 500, 4000
 
 
-def zipit_partial(arena: Arena) -> Answer:
-    """Two thirds of both networks merged without training; new logits are scaled and shifted."""
-    network, spec = Zipped(arena), arena.target[1]
+def zipit_partial(task: Task) -> MethodOutput:
+    """Merge the first two thirds of both networks without training, then scale and shift the new logits."""
+    network, spec = Zipped(task), task.target[1]
 
     def read(pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        old, own = network(preprocess(pixels, spec, arena.device))
+        old, own = network(preprocess(pixels, spec, task.device))
         return old, own, [old]
 
-    head, logits = fitted_head(arena, "affine", read, views=1)
+    head, logits = fitted_head(task, "affine", read, views=1)
     norms = [m for m in network.old.modules() if isinstance(m, nn.BatchNorm2d)]
-    size = numbers(network.merged, network.own, *norms, head)  # the rest of the old tail is the target's own
-    return Answer(logits, size, multiply_accumulates(network, spec), len(arena.images))
+    size = numbers(network.merged, network.own, *norms, head)  # the weights of the old tail are the target's
+    return MethodOutput(logits, size, multiply_accumulates(network, spec), len(task.images))
 
 
 class Zipped(nn.Module):
-    """The first blocks of two networks merged into one, and the rest of either behind it.
+    """A merged trunk of two networks, followed by the unmerged tail of each.
 
-    Channels of both networks are matched in pairs by their correlation, each once, and
-    a pair becomes one channel. Only the chain and ResNet families of this project.
+    Channels of both networks are paired by correlation, each channel once, and every pair
+    becomes one channel. Supports only this project's chain and ResNet architectures.
     """
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        (first, self.old), (second, self.own) = (_halves(network) for network, _ in (arena.target, arena.source))
+        (first, self.old), (second, self.own) = (_halves(network) for network, _ in (task.target, task.source))
         self.merged = copy.deepcopy(first)
         sides = [_zip_layers(first), _zip_layers(second)]
-        copies = _copies(sides[0], _correlations(arena, [first, second], sides))
+        copies = _copies(sides[0], _correlations(task, [first, second], sides))
         for mixed, *layers in zip(_zip_layers(self.merged), *sides, strict=True):
             _merge(mixed, layers, copies)
         self._unzip = [_spread(sides[0][-1].makes, copies, side) for side in (0, 1)]
-        self._cloned = arena.cloned
-        # What is merged has less variance, and so have the tails' inputs.
-        recalibrate(self, arena.target[1], arena.images.sample(STATISTICS_IMAGES, arena.generator("statistics")))
+        self._cloned = task.cloned_indices
+        # Averaging channels lowers the variance of the tails' inputs, so the norms need new statistics.
+        recalibrate(self, task.target[1], task.images.sample(STATISTICS_IMAGES, task.generator("statistics")))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Preprocessed images -> old logits, new logits."""
@@ -74,10 +74,10 @@ def _halves(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
 
 @dataclass(frozen=True)
 class _ZipLayer:
-    """A convolution, its norm, and the module whose output shows the channels it makes.
+    """A convolution, its norm, and the module whose output is used to correlate its channels.
 
-    Channels belong to spaces, which are matched as one: a residual stream is a space,
-    and where it becomes wider another is laid beside it.
+    `reads` and `makes` number spaces of channels. All layers of a space share one pairing: a residual stream is
+    one space, and a block that widens the stream adds a further space.
     """
 
     conv: nn.Conv2d
@@ -103,23 +103,24 @@ def _zip_layers(trunk: nn.Sequential) -> list[_ZipLayer]:
     return found
 
 
-def _correlations(arena: Arena, trunks: list[nn.Sequential], sides: list[list[_ZipLayer]]) -> list[Tensor]:
-    """Of the channels of both networks behind every layer, (2C, 2C), the target's first."""
+def _correlations(task: Task, trunks: list[nn.Sequential], sides: list[list[_ZipLayer]]) -> list[Tensor]:
+    """Correlation of the output channels of both networks for every layer: (2C, 2C), the target's channels first."""
     seen: dict[nn.Module, Tensor] = {}
     shown = [[layer.shown for layer in side] for side in sides]
     hooks = [m.register_forward_hook(lambda m, _, out: seen.update({m: out})) for side in shown for m in side]
-    images = arena.images.sample(MATCHED_IMAGES, arena.generator("matched")).images
+    images = task.images.sample(MATCHED_IMAGES, task.generator("matched")).images
     with torch.no_grad():
         for trunk in trunks:
-            trunk(preprocess(images, arena.target[1], arena.device))
+            trunk(preprocess(images, task.target[1], task.device))
     for hook in hooks:
         hook.remove()
     rows = (torch.cat([seen[m] for m in pair], 1).movedim(1, 0).flatten(1) for pair in zip(*shown, strict=True))
-    return [torch.corrcoef(r).nan_to_num() for r in rows]  # a dead channel is like no other
+    return [torch.corrcoef(r).nan_to_num() for r in rows]  # constant channels have no correlation
 
 
 def _copies(layers: list[_ZipLayer], correlations: list[Tensor]) -> dict[int, Tensor]:
-    """For every space (2, C, C): which merged channel stands for a channel of the target, and of the source."""
+    """For every space a 0/1 tensor (2, C, C): [side, channel, merged channel]; side 0 is the target, side 1 the
+    source."""
     found: dict[int, list[Tensor]] = {}
     width: dict[int, int] = {}
     for layer, correlation in zip(layers, correlations, strict=True):
@@ -134,7 +135,7 @@ def _copies(layers: list[_ZipLayer], correlations: list[Tensor]) -> dict[int, Te
 
 
 def _paired(correlation: Tensor) -> Tensor:
-    """Greedy: the most alike pair first, whether of two networks or of one."""
+    """Pair channels greedily by falling correlation. A pair may lie within one network."""
     left, channels = correlation.clone().fill_diagonal_(-torch.inf), len(correlation) // 2
     copies = torch.zeros_like(left)[:, :channels]
     for merged in range(channels):
@@ -150,7 +151,10 @@ def _spread(spaces: tuple[int, ...], copies: dict[int, Tensor], side: int) -> Te
 
 
 def _merge(mixed: _ZipLayer, layers: list[_ZipLayer], copies: dict[int, Tensor]) -> None:
-    """Mean of the paired rows of both layers, as their norms scale them; the norm keeps the mean scale and shift."""
+    """Merge two layers into `mixed`, in place.
+
+    Rows of paired channels are scaled by their norms and averaged; scale and shift of the norm are averaged too.
+    """
     weight, gain, shift = (torch.zeros_like(p.data) for p in (mixed.conv.weight, mixed.norm.weight, mixed.norm.bias))
     for side, layer in enumerate(layers):
         into = _spread(layer.makes, copies, side).T / 2

@@ -1,26 +1,26 @@
-"""MLServer's runtime: the same network behind the Open Inference Protocol."""
+"""MLServer: the network behind the Open Inference Protocol."""
 
 import os
 
 import numpy as np
 import torch
-from common import load, preprocess
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+from served_network import load, preprocess
 
 
 class Network(MLModel):
-    """One network."""
+    """MLServer's runtime for the network."""
 
     async def load(self) -> bool:
-        """Load it."""
+        """Load the network."""
         torch.set_num_threads(int(os.environ["THREADS"]))
         self._network, self._spec = load()
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """A batch of images."""
+        """Logits of a batch of images."""
         images = NumpyCodec.decode_input(payload.inputs[0]).astype(np.uint8)
         with torch.inference_mode():
             logits = self._network(preprocess(torch.from_numpy(images), self._spec))

@@ -1,7 +1,6 @@
-"""The images of every suite, split into classes of the target and of the source by seed.
+"""The images of every suite. A seed divides the classes between target and source.
 
-MNIST and CIFAR are read by torchvision's own classes from a data root; scikit-learn
-brings the digits.
+Torchvision's classes read MNIST and CIFAR from a data root. The digits are a part of scikit-learn.
 """
 
 import functools
@@ -17,14 +16,14 @@ from pnc_core.images import ImageSet
 from pnc_core.vision import torchvision_datasets
 
 DEVELOPMENT_SEED = 1000
-"""From here on splits are for choosing settings: their test images are held-out training images."""
+"""Splits with this seed or a larger one serve to choose settings: their test images are held-out training images."""
 DIGITS_TEST_SEED = 0
-"""Draws the digits' test images, the same for every split."""
+"""Seed that draws the test images of the digits; all splits have the same test images."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite trains and clones."""
+    """A data set with the architecture, class counts and budgets of its benchmark."""
 
     name: str
     architecture: str
@@ -36,9 +35,9 @@ class Suite:
     source_classes: int
     cloned_classes: int
     zoo_epochs: int
-    """Epochs that the zoo's networks are trained for."""
+    """Training epochs of targets and sources."""
     images: int
-    """Images that a rival sees in all its epochs, at least: sets the budget."""
+    """Training budget: images that a baseline sees over all epochs (more where 5 epochs see more)."""
     augment: str
 
 
@@ -56,7 +55,7 @@ SUITES = {
 
 @dataclass(frozen=True)
 class Split:
-    """One division of a suite's classes, with its images."""
+    """One division of a suite's classes between target and source, with the images."""
 
     suite: Suite
     seed: int
@@ -70,7 +69,7 @@ class Split:
     test: ImageSet
 
     def spec(self, classes: tuple[str, ...], architecture: str | None = None) -> NetworkSpec:
-        """A network of this suite for `classes`."""
+        """The spec of a network of this suite for `classes`."""
         suite = self.suite
         own = architecture is None or architecture == suite.architecture
         return NetworkSpec(
@@ -83,7 +82,7 @@ class Split:
         )
 
     def sample(self, fraction: float) -> ImageSet:
-        """The share of old and cloned classes' training images that every method may learn from."""
+        """Draw the share of the training images of old and cloned classes that methods may learn from."""
         images = self.train.only((*self.target, *self.cloned))
         generator = torch.Generator().manual_seed(self.seed)
         return images if fraction == 1 else images.sample(round(fraction * len(images)), generator)
@@ -95,9 +94,9 @@ class Split:
 
 
 def load(name: str, root: Path | None, seed: int) -> Split:
-    """Images of a suite with the classes divided at random by `seed`.
+    """Load the images of a suite; `seed` divides the classes at random.
 
-    From `DEVELOPMENT_SEED` on a fifth of the training images stands in for the test images.
+    With a seed of `DEVELOPMENT_SEED` or more, a fifth of the training images replaces the test images.
     """
     suite = SUITES[name]
     train, test = _digits() if name == "digits" else _torchvision(name, root)
@@ -126,7 +125,9 @@ def _torchvision(name: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
     datasets = torchvision_datasets()
     kind = {"mnist": datasets.MNIST, "cifar10": _cifar10(datasets), "cifar100": datasets.CIFAR100}[name]
     if root is None:
-        raise SystemExit(f"--data-root: expected the folder of {name}, got none; give one (it is filled if empty)")
+        raise SystemExit(
+            f"--data-root: expected a folder for {name}, got none; name one (an empty folder is filled by a download)"
+        )
     parts = []
     for train in (True, False):
         found = kind(root, train=train, download=not _present(kind, root, train))
@@ -146,7 +147,7 @@ def _present(kind: Any, root: Path, train: bool) -> bool:
 
 
 def _cifar10(datasets: Any) -> Any:
-    """torchvision's CIFAR-10, which also reads a root that holds only some of its five training files."""
+    """torchvision's CIFAR-10, which also accepts a root with only some of the five training files."""
     whole = datasets.CIFAR10
 
     class CIFAR10(whole):  # type: ignore[misc, valid-type]
