@@ -15,12 +15,12 @@ from pydantic.json_schema import models_json_schema
 
 from app.access import routes as keys
 from app.access.auth import Admission
-from app.api import describing, health, metrics
+from app.api import health, metrics
 from app.api.documented import documented
-from app.api.examples import add_examples
 from app.api.guard import Guard
-from app.api.hardening import Hardened
-from app.api.heads import Heads
+from app.api.middleware import HeadRequests, SecurityHeaders
+from app.api.openapi import pages as document_pages
+from app.api.openapi.examples import add_examples
 from app.api.problems import install
 from app.api.scopes import PUBLIC, check_routes, scopes
 from app.datasets import routes as datasets
@@ -82,7 +82,7 @@ _ROUTERS = (
     webhooks,
     health,
     metrics,
-    describing,
+    document_pages,
 )
 
 
@@ -107,7 +107,7 @@ def create_app(
         responses=documented(400, 401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        openapi_url=describing.DOCUMENT,
+        openapi_url=document_pages.DOCUMENT,
         docs_url=None,
         redoc_url=None,
         telemetry=_telemetry(tracing.begin("api")),
@@ -123,10 +123,10 @@ def create_app(
     if settings.pages:
         _add_pages(app)
     check_routes(app, app.state.pages)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     install(app)
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Hardened)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import errors
 from app.api.bodies import Unreadable
 from app.api.documented import MEDIA_TYPE
-from app.api.heads import is_answered
+from app.api.middleware import answers_head
 from app.api.protocol import speaks
 from app.process import troubles
 from pnc_client.schemas.problems import Fault, ProblemDocument
@@ -187,7 +187,7 @@ def _allowed(request: Request) -> str:
     else:
         scope, routes = request.scope, request.app.routes
         found = {m for m in _METHODS if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes)}
-    if "GET" in found and is_answered(request.url.path):
+    if "GET" in found and answers_head(request.url.path):
         found.add("HEAD")
     return ", ".join(m for m in _METHODS if m in found)
 

@@ -8,15 +8,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 
+from app.access import audit
 from app.access.auth import OPERATOR
 from app.access.keys import SCOPES, Caller
 from app.api.bodies import LargeBody
-from app.api.noting import FAILED, note
 from app.errors import Forbidden, Misconfigured, ZooError
 from app.process.threads import CHANGES, on
+from app.zoo import Zoo
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 PUBLIC = "public"
@@ -24,6 +25,8 @@ PUBLIC = "public"
 DESCRIBING = "/openapi.json"
 """FastAPI's own route."""
 _NEEDS = "__pnc_needs__"
+FAILED = "internal_error"
+"""Outcome in the audit log of a request that ended with an unexpected error."""
 
 
 def needs(scope: str) -> Callable[[Endpoint], Endpoint]:
@@ -125,3 +128,29 @@ async def _noted(
         raise
     finally:
         await run_in_threadpool(note, request.app.state.zoo, request, action, outcome)
+
+
+def note(zoo: Zoo, connection: HTTPConnection, action: str, outcome: str) -> None:
+    """Write the line, if the request came with a key; call it from a thread.
+
+    Args:
+        zoo: Where the log is.
+        connection: The request's.
+        action: What was asked for.
+        outcome: Status, or the problem's code.
+    """
+    state = connection.scope.get("state", {})
+    caller: Caller | None = state.get("caller")
+    if caller is None or caller.key_id is None:
+        return
+    with zoo.database.write() as session:
+        audit.note(
+            session,
+            caller,
+            action=action,
+            method=connection.scope["method"],
+            path=connection.scope["path"],
+            address=connection.client.host if connection.client else "",
+            outcome=outcome,
+            request_id=state.get("request_id", ""),
+        )

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access.auth import Admission, presented
 from app.access.keys import SCOPES, Caller
 from app.api import protocol
-from app.api.noting import FAILED, note
 from app.api.problems import refuse
+from app.api.scopes import FAILED, note
 from app.db.isolation import qualified
 from app.db.tables import DEFAULT
 from app.deployments.gateway import INTERNAL, WORKSPACE

@@ -14,8 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from app.api.guard import Guard
-from app.api.hardening import Hardened
-from app.api.heads import Heads
+from app.api.middleware import HeadRequests, SecurityHeaders
 from app.api.problems import install, respond
 from app.db.isolation import parted
 from app.errors import Misconfigured
@@ -58,10 +57,10 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.get("/metrics")(numbers)
     check_routes(app)
     app.add_middleware(Auth, settings=settings, zoo=app.state.host.registry.zoo)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     install(app)
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Hardened)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

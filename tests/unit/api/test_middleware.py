@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from nicegui import core
 
 from app.access.keys import COOKIE
-from app.api import hardening
-from app.api.describing import _AT, _TYPES
+from app.api import middleware
+from app.api.openapi.pages import _AT, _TYPES
 from app.deployments import service as deployments
 from app.jobs import service as jobs
 from app.zoo import Zoo
@@ -45,7 +45,7 @@ def browser_of(app: FastAPI, secret: str | None, monkeypatch: pytest.MonkeyPatch
 
 
 def check(answer: httpx.Response, about: object) -> None:
-    for name in hardening.HEADERS:
+    for name in middleware.HEADERS:
         assert len(answer.headers.get_list(name)) == 1, (about, name)
     policy = answer.headers["content-security-policy"]
     for directive in ("frame-ancestors 'none'", "base-uri 'none'", "default-src "):

@@ -16,7 +16,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, Response
 
-from app.api.hardening import POLICY
+from app.api.middleware import POLICY
 from app.api.scopes import PUBLIC, ScopedRoute, needs
 
 router = APIRouter(include_in_schema=False, route_class=ScopedRoute)
