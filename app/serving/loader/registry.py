@@ -9,7 +9,6 @@ answers what it has begun; the last few can still be asked for by number.
 import logging
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,11 @@ from app.deployments.desired import DesiredDeployment, DesiredModule
 from app.deployments.replicas import Observation
 from app.errors import Loading, NotFound, ZooError
 from app.modules import signatures
-from app.process.troubles import Complaints
+from app.process.troubles import Complaints, is_passing
 from app.serving.engine import metrics
 from app.serving.engine.engine import Engine
 from app.serving.engine.programs import Branch, Mode, Trunk, put_together
-from app.serving.loader.passing import is_passing
+from app.serving.loader.module_cache import ModuleCache
 from app.serving.loader.reports import Report, Reports
 from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
@@ -61,46 +60,6 @@ class Refusal:
     def document(self) -> dict[str, Any]:
         """As the zoo's row keeps it."""
         return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
-
-
-class ModuleCache:
-    """Modules in memory, by target and digest; the least lately used go first, but none that is served.
-
-    Args:
-        most: Bytes that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[tuple[str, str], tuple[Branch, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, version_id: str, digest: str) -> Branch | None:
-        """A module ready to be run beside this target, if it is kept."""
-        with self._lock:
-            found = self._kept.get((version_id, digest))
-            if found is None:
-                return None
-            self._kept.move_to_end((version_id, digest))
-            return found[0]
-
-    def put(self, version_id: str, digest: str, branch: Branch) -> None:
-        """Keep one more."""
-        with self._lock:
-            self._kept[version_id, digest] = branch, branch.bytes
-
-    def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
-        """Drop what belongs to targets that are gone, and what is too much."""
-        with self._lock:
-            for key in [key for key in self._kept if key[0] not in versions]:
-                del self._kept[key]
-            total = sum(size for _, size in self._kept.values())
-            for key in [key for key in self._kept if key not in served]:
-                if total <= self._most:
-                    break
-                total -= self._kept.pop(key)[1]
-                metrics.CACHE_EVICTIONS.inc()
-            metrics.CACHE_BYTES.set(total)
 
 
 class Registry:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.deployments import service as deployments
-from app.serving.loader.passing import is_passing
+from app.process.troubles import is_passing
 from app.zoo import Zoo
 
 log = logging.getLogger(__name__)
