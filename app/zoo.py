@@ -16,9 +16,8 @@ from app.jobs.notifier import CeleryNotifier
 from app.process import permissions
 from app.settings import Settings
 from app.store.directory import DirectoryStore
-from app.store.inbox import Inbox
+from app.store.inbox import DirectoryInbox, Inbox
 from app.store.objects import Store
-from app.store.staging import Staging
 from app.store.writability import Writability
 
 
@@ -99,17 +98,17 @@ def _open_database(url: str) -> Database:
 def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
     if "://" not in settings.store_url:
         directory = DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
-        return directory, Staging(staging, directory)
+        return directory, DirectoryInbox(staging, directory)
     try:  # boto3 takes a third of a second, and is not installed everywhere
         from app.store.s3 import open_s3_store
-        from app.store.transfers import Transfers
+        from app.store.s3_inbox import S3Inbox
     except ModuleNotFoundError as error:
         raise Misconfigured(
             f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
             "install it with: pip install 'pnc-zoo[cluster]'"
         ) from None
     store = open_s3_store(settings, staging)
-    return store, Transfers(store)
+    return store, S3Inbox(store)
 
 
 def _directory(setting: str, path: Path) -> Path:

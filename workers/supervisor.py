@@ -42,7 +42,7 @@ Word = Callable[[Session, Lease], None]
 """A last word about a leased row."""
 
 
-_OPENING = ("app.store.s3", "app.store.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+_OPENING = ("app.store.s3", "app.store.s3_inbox", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 """What opening a cluster's zoo imports, where it is one: half a second of every child's processor time."""
 
 
