@@ -36,7 +36,7 @@ class _Ready(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.0)
     server = HTTPServer(("127.0.0.1", 0), _Ready)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -55,7 +55,7 @@ def test_only_its_own_word_counts(url: str, status: int, code: str, stopped: boo
 
 
 def test_no_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert not Pulse(f"http://127.0.0.1:{port}").has_stopped()
