@@ -103,35 +103,35 @@ class Child:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
-class Wish:
+class Shutdown:
     """Requests of signals to the service: to end, or to end at once."""
 
     def __init__(self) -> None:
         # Plain flags: a signal handler interrupts the waiting thread, which may hold the lock of an Event.
-        self.end = self.hurry = False
+        self.requested = self.immediate = False
         self.service: Service | None = None
 
     def listen(self) -> None:
         """Install the signal handlers of this process."""
-        signals.on_signals(self._end, self._hurry)
+        signals.on_signals(self._request, self._end_at_once)
 
-    def _end(self) -> None:
-        self.end = True
+    def _request(self) -> None:
+        self.requested = True
 
-    def _hurry(self) -> None:
-        self.hurry = True
+    def _end_at_once(self) -> None:
+        self.immediate = True
         if self.service is None:  # no child runs yet
             raise KeyboardInterrupt
         self.service.kill()
 
 
 @contextmanager
-def running(settings: Settings, wish: Wish | None = None) -> Iterator["Service"]:
+def running(settings: Settings, shutdown: Shutdown | None = None) -> Iterator["Service"]:
     """Run the embedded service for the duration of a block.
 
     Args:
         settings: Settings of the service.
-        wish: Requests of signals. A request to end cancels the start.
+        shutdown: Requests of signals. A request to end cancels the start.
 
     Raises:
         UpError: the port or the data directory is in use, a child does not start, or other machines could use the
@@ -145,7 +145,7 @@ def running(settings: Settings, wish: Wish | None = None) -> Iterator["Service"]
         api = stack.enter_context(_listen(settings.host, settings.port))
         serving = stack.enter_context(_listen("127.0.0.1", 0))
         prepare(settings)
-        service = Service(settings, api, serving, wish or Wish())
+        service = Service(settings, api, serving, shutdown or Shutdown())
         stack.callback(service.stop)
         service.start()
         yield service
@@ -158,11 +158,11 @@ class Service:
         settings: Settings of the service.
         api: Listening socket of the API.
         serving: Listening socket of the serving process, on loopback.
-        wish: Requests of signals.
+        shutdown: Requests of signals.
     """
 
-    def __init__(self, settings: Settings, api: socket.socket, serving: socket.socket, wish: Wish) -> None:
-        self._wish, wish.service = wish, self
+    def __init__(self, settings: Settings, api: socket.socket, serving: socket.socket, shutdown: Shutdown) -> None:
+        self._shutdown, shutdown.service = shutdown, self
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http://{host}:{api.getsockname()[1]}"
         self._serving = f"http://127.0.0.1:{serving.getsockname()[1]}"
@@ -184,16 +184,16 @@ class Service:
             child.start()
         deadline = time.monotonic() + STARTUP_SECONDS
         for name, url in (("api", self.url), ("serving", self._serving)):
-            while not self._wish.end and not _answers(f"{url}/readyz"):
+            while not self._shutdown.requested and not _answers(f"{url}/readyz"):
                 dead = [c.name for c in self.children if c.process is not None and c.process.poll() is not None]
-                if (dead or time.monotonic() > deadline) and not self._wish.end:
+                if (dead or time.monotonic() > deadline) and not self._shutdown.requested:
                     raise UpError(f"expected {name} to come up at {url}, got no answer; see the messages above")
                 time.sleep(0.1)
 
     def watch(self) -> None:
         """Restart dead children until a signal asks to end."""
         pulse = Pulse(self._serving)
-        while not self._wish.end:
+        while not self._shutdown.requested:
             if pulse.has_stopped():
                 log.warning("serving no longer runs networks and is killed")
                 self.children[0].kill()
@@ -205,7 +205,7 @@ class Service:
         """End all children in order: the worker returns its job, and running requests are answered."""
         for child in self.children:
             child.stop()
-        if self._wish.hurry:  # the signal came while a child was starting
+        if self._shutdown.immediate:  # the signal came while a child was starting
             self.kill()
         deadline = time.monotonic() + STOP_SECONDS
         try:
@@ -234,13 +234,13 @@ def up(settings: Settings, ready: Callable[[str], None]) -> bool:
     Raises:
         UpError: the service cannot be started.
     """
-    wish = Wish()
-    wish.listen()
-    with running(settings, wish) as service:
-        if not wish.end:
+    shutdown = Shutdown()
+    shutdown.listen()
+    with running(settings, shutdown) as service:
+        if not shutdown.requested:
             ready(service.url)
         service.watch()
-    return not wish.hurry
+    return not shutdown.immediate
 
 
 def _with_own_key(settings: Settings) -> Settings:

@@ -140,7 +140,7 @@ class DirectoryStore:
         """Raise an error if the whole store is missing, as on an unmounted disk, and not only one object."""
         if not self._incoming.is_dir():
             raise StoreUnavailable(
-                f"{SETTING}: expected the store at {self.root}, got none; mount its disk, or bring the directory back"
+                f"{SETTING}: expected the store at {self.root}, got none there; mount its disk, or bring it back"
             )
 
     def _publish(self, incoming: Path, target: Path) -> None:

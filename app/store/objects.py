@@ -142,7 +142,7 @@ def seen_through(store: Store, error: Exception) -> Exception:
             return error
     except OSError as away:
         return away
-    return StoreUnavailable(f"expected objects in the object store, got none; check the address ({error})")
+    return StoreUnavailable(f"expected objects in the object store, got an empty one; check the address ({error})")
 
 
 def copy_hashed(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, int]:

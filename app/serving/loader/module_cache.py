@@ -1,4 +1,4 @@
-"""Loaded modules that stay in memory although no deployment has them attached."""
+"""Cache of loaded modules."""
 
 import threading
 from collections import OrderedDict
@@ -8,10 +8,10 @@ from app.serving.engine.programs import Branch
 
 
 class ModuleCache:
-    """Modules in memory, by target and digest; the least lately used go first, but none that is served.
+    """Loaded modules by target and digest. Evicts the least recently used modules, but none that is served.
 
     Args:
-        most: Bytes that are kept.
+        most: Most bytes of all modules; served modules may exceed it.
     """
 
     def __init__(self, most: int) -> None:
@@ -20,7 +20,7 @@ class ModuleCache:
         self._lock = threading.Lock()
 
     def get(self, version_id: str, digest: str) -> Branch | None:
-        """A module ready to be run beside this target, if it is kept."""
+        """The module, prepared for a target; None: not in the cache."""
         with self._lock:
             found = self._kept.get((version_id, digest))
             if found is None:
@@ -29,12 +29,17 @@ class ModuleCache:
             return found[0]
 
     def put(self, version_id: str, digest: str, branch: Branch) -> None:
-        """Keep one more."""
+        """Add a module."""
         with self._lock:
             self._kept[version_id, digest] = branch, branch.bytes
 
     def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
-        """Drop what belongs to targets that are gone, and what is too much."""
+        """Remove modules of other targets, and modules above the limit.
+
+        Args:
+            served: Target and digest of modules that stay.
+            versions: Targets whose modules stay.
+        """
         with self._lock:
             for key in [key for key in self._kept if key[0] not in versions]:
                 del self._kept[key]

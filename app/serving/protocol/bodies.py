@@ -1,9 +1,8 @@
-"""Bodies of inference requests, read where they cannot keep others waiting.
+"""Reading bodies of inference requests without blocking other requests.
 
-A short one is read at once. Inflating and checking numbers lets go of Python's lock and is done in a thread. Reading
-long JSON holds it: 20 MB of numbers take most of a second in which nothing else is answered, in a thread as well. So it
-is done by a child process, `python -m app.serving.protocol.bodies`, which receives the text and sends numbers. A child
-is kept for the next text and ends with its parent.
+A short body is read on the event loop. Decompressing and checking numbers release Python's global lock and run on a
+thread. Reading long JSON holds the lock: 20 MB of numbers take most of a second, in which all threads wait. A child
+process reads it instead (`app.process.child_pool`), which runs `python -m app.serving.protocol.bodies`.
 """
 
 from dataclasses import asdict
@@ -30,24 +29,24 @@ from app.serving.protocol.tensors import (
 )
 
 TEXT = 16 * 1024
-"""Bytes of JSON that are read on the event loop: they take half a millisecond."""
+"""Most bytes of JSON that are read on the event loop, in half a millisecond."""
 BYTES = 256 * 1024
-"""Bytes of tensors behind it that are checked there."""
+"""Most bytes of binary tensors that are checked on the event loop."""
 CHILDREN = 2
-"""Long texts that are read at once."""
+"""Long texts that are read at the same time."""
 SECONDS = 30.0
-"""How long one text may take; the longest that is allowed takes a second."""
+"""Time limit of one text. The longest allowed text takes a second."""
 MEMORY = 2 * 1024**3
-"""Bytes that a child may address."""
+"""Bytes of address space of a child."""
 NICENESS = 5
-"""Children give way to the threads that run networks and answer."""
+"""Niceness of a child, so that inference and answers have precedence."""
 
 
 def is_short(body: bytes | bytearray, encoding: str, header_length: str | None) -> bool:
     """Whether a body may be read on the event loop.
 
     Raises:
-        BadRequest: the header's length leads nowhere.
+        BadRequest: `header_length` is no valid length of the JSON.
     """
     if encoding not in ("", "identity") or len(body) > TEXT + BYTES:
         return False
@@ -55,7 +54,7 @@ def is_short(body: bytes | bytearray, encoding: str, header_length: str | None) 
 
 
 class Readers:
-    """Read bodies; long JSON is read in child processes."""
+    """Reads bodies, and long JSON in child processes."""
 
     def __init__(self) -> None:
         self._children = ChildPool("app.serving.protocol.bodies", CHILDREN, SECONDS, MEMORY)
@@ -66,15 +65,15 @@ class Readers:
         """Read a body. Call it in a thread, since it may wait for a child.
 
         Args:
-            body: As it came.
-            encoding: `Content-Encoding`.
-            header_length: `Inference-Header-Content-Length`; None: the header is absent.
-            form: What the model takes.
-            most: Most bytes of the inflated body.
+            body: The body of the request.
+            encoding: Header `Content-Encoding`.
+            header_length: Header `Inference-Header-Content-Length`; None: absent.
+            form: Form of the requests for the model.
+            most: Most bytes of the decompressed body.
 
         Raises:
-            BadRequest: it breaks the protocol, or does not fit the model.
-            TooManyImages: it asks for too many.
+            BadRequest: the request breaks the protocol, or does not fit the model.
+            TooManyImages: the request has too many images.
         """
         plain = inflate(body, encoding, most)
         text, rest = parts(plain, header_length)
