@@ -48,8 +48,8 @@ def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: 
 
 
 def _due_line(due: Due) -> str:
-    what = f"{due.kind} {due.name} of {due.workspace} (archived on {due.archived_at:%Y-%m-%d})"
-    return f"{what} stays: {'; '.join(due.obstacles)}" if due.obstacles else what
+    thing = f"{due.kind} {due.name} of {due.workspace} (archived on {due.archived_at:%Y-%m-%d})"
+    return f"{thing} stays: {'; '.join(due.obstacles)}" if due.obstacles else thing
 
 
 def _garbage_lines(found: Garbage, sizes: Mapping[str, int | None]) -> list[str]:

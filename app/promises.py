@@ -96,7 +96,7 @@ def broken(result: dict[str, Any]) -> list[str]:
         f"composed is above the better direct ensemble by more than {LEAST_GAIN}, or both are above {CEILING}": (
             composed - ensemble > LEAST_GAIN or tied
         ),
-        f"the target's answer stands for {LEAST_LOCALITY} of the old images": result["locality"] >= LEAST_LOCALITY,
+        f"the target's answer stays for {LEAST_LOCALITY} of the old images": result["locality"] >= LEAST_LOCALITY,
         "the target is restored bit for bit": result["restored"],
         "without a server the bundle gives the same logits": result["local_logit_difference"] <= ROUNDING,
         "thin and full bundle give the same answers": result["thin_is_full"],

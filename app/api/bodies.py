@@ -19,7 +19,7 @@ MOST_VALUES = 150_000
 """Most commas of a body. A model may name 100,000 classes."""
 MOST_MEMBERS = 1000
 """Most members of an object, and most items of a list that holds anything but text."""
-_ADVICE = "see /openapi.json for what a body holds"
+_ADVICE = "see /openapi.json for its schema"
 
 
 class Unreadable(HTTPException):

@@ -97,7 +97,7 @@ class DirectoryInbox:
             raise Conflict(f"{upload.id}: expected an open upload, got a complete one; announce a new one")
         have = self.received(upload)
         if offset not in (0, have):
-            raise Conflict(f"{upload.id}: expected bytes from offset {have}, got {offset}; go on at {have}")
+            raise Conflict(f"{upload.id}: expected bytes from offset {have}, got {offset}; continue at {have}")
         try:
             with troubles.of_directory(self._directory, "PNC_DATA_DIR"):
                 return await self._write(upload, offset, chunks)
