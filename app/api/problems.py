@@ -195,7 +195,7 @@ def _allowed(request: Request) -> str:
 async def _race_lost(request: Request, error: Exception) -> Response:
     """Answer 409 to a violated constraint. Rules are checked before a write, so a concurrent write is the cause."""
     log.warning("a concurrent write came first: %s", error)
-    detail = "expected no other write at the same time, got one that came first; read again and retry"
+    detail = "expected no concurrent write, got one that came first; read again and retry"
     return respond(request.scope, 409, "conflict", detail)
 
 
