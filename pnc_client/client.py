@@ -12,18 +12,17 @@ from pnc_client.deployments import Deployments
 from pnc_client.errors import ServiceUnreachable
 from pnc_client.http import Http
 from pnc_client.jobs import Jobs
-from pnc_client.keys import Keys, bearer
+from pnc_client.keys import Keys, Signatures, bearer
 from pnc_client.models import Models
 from pnc_client.modules import Modules
-from pnc_client.schemas.shapes import Answer
-from pnc_client.signatures import Signatures
+from pnc_client.schemas.shapes import ResponseBody
 from pnc_client.uploads import Uploads
 from pnc_client.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class Health(Answer):
+class Health(ResponseBody):
     """A state in one word."""
 
     status: str

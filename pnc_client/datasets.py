@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pnc_client.http import Http, path_of
 from pnc_client.parquet import folder_rows, write_parquet
-from pnc_client.purges import purge
 from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
@@ -62,8 +61,7 @@ class Datasets:
 
     def change(self, dataset_id: str, *, archived: bool) -> Dataset:
         """Archive or restore a dataset."""
-        answer = self._http.request("PATCH", path_of("datasets", dataset_id), json={"archived": archived})
-        return self._http.read(Dataset, answer)
+        return self._http.patch(Dataset, path_of("datasets", dataset_id), {"archived": archived})
 
     def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived dataset for good; a dry run only tells what would go.
@@ -71,7 +69,7 @@ class Datasets:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, path_of("datasets", dataset_id), dry_run=dry_run)
+        return self._http.purge(path_of("datasets", dataset_id), dry_run=dry_run)
 
     def _push_folder(self, root: Path, name: str, progress: Progress | None) -> Dataset:
         classes, rows = folder_rows(root)

@@ -4,8 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pnc_client.bound import Bound
-from pnc_client.http import Http, path_of
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module
 from pnc_client.schemas import deployments as schemas
 from pnc_client.schemas.deployments import Prediction, Replica, Revision
@@ -13,7 +12,7 @@ from pnc_client.schemas.deployments import Prediction, Replica, Revision
 POLL_SECONDS = 0.2
 
 
-class Deployment(schemas.Deployment, Bound):
+class Deployment(schemas.Deployment, Connected):
     """A target served under a name."""
 
     @property

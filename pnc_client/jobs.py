@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from pnc_client import notebook
-from pnc_client.bound import Bound
-from pnc_client.http import Http, path_of
+from pnc_client import pictures
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module, Modules
 from pnc_client.schemas import jobs as schemas
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
@@ -21,7 +20,7 @@ Progress = Callable[[float, str], object]
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Job(schemas.Job, Bound):
+class Job(schemas.Job, Connected):
     """One cloning job."""
 
     @property
@@ -61,8 +60,7 @@ class Job(schemas.Job, Bound):
         return Modules(self.http).get(self.module)
 
     def _repr_html_(self) -> str:
-        trials = [trial.model_dump() for trial in self.trials()] if self._connection else []
-        return notebook.job_card(self.model_dump(), trials)
+        return pictures.job_card(self.model_dump(), list(self.trials()) if self._connection else [])
 
 
 class Jobs:

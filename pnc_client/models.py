@@ -5,10 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pnc_client.bound import Bound
 from pnc_client.errors import ApiError, VersionRejected
-from pnc_client.http import Http, path_of
-from pnc_client.purges import purge
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
 from pnc_client.schemas.models import Alias, Model
 from pnc_client.schemas.purges import Purge
@@ -18,7 +16,7 @@ from pnc_core.config import NetworkSpec
 POLL_SECONDS = 0.3
 
 
-class Version(schemas.Version, Bound):
+class Version(schemas.Version, Connected):
     """One immutable set of weights."""
 
     def wait(self, timeout: float = 300.0) -> "Version":
@@ -54,9 +52,8 @@ class Models:
         clonable: Sequence[str] | None = None,
     ) -> Model:
         """Change a model's description, archive or restore it, or say which classes may be cloned: some, or `all`."""
-        body = {"description": description, "archived": archived, "clonable": clonable}
-        changes = {key: value for key, value in body.items() if value is not None}
-        return self._http.read(Model, self._http.request("PATCH", path_of("models", name), json=changes))
+        fields = {"description": description, "archived": archived, "clonable": clonable}
+        return self._http.patch(Model, path_of("models", name), fields)
 
     def archive(self, name: str) -> None:
         """Archive a model."""
@@ -68,7 +65,7 @@ class Models:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, path_of("models", name), dry_run=dry_run)
+        return self._http.purge(path_of("models", name), dry_run=dry_run)
 
     def push(
         self,
@@ -115,12 +112,11 @@ class Models:
 
     def change_version(self, name: str, number: int, *, archived: bool) -> Version:
         """Archive or restore a version."""
-        answer = self._http.request("PATCH", path_of("models", name, "versions", number), json={"archived": archived})
-        return self._http.read(Version, answer)
+        return self._http.patch(Version, path_of("models", name, "versions", number), {"archived": archived})
 
     def purge_version(self, name: str, number: int, *, dry_run: bool = False) -> Purge:
         """Remove an archived version for good; see `purge`."""
-        return purge(self._http, path_of("models", name, "versions", number), dry_run=dry_run)
+        return self._http.purge(path_of("models", name, "versions", number), dry_run=dry_run)
 
     def wait(self, name: str, number: int, timeout: float = 300.0) -> Version:
         """Wait until a worker has tried a version.
@@ -142,8 +138,7 @@ class Models:
 
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
-        answer = self._http.request("PUT", path_of("models", name, "aliases", alias), json={"version": number})
-        return self._http.read(Alias, answer)
+        return self._http.put(Alias, path_of("models", name, "aliases", alias), {"version": number})
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""

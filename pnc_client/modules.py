@@ -6,19 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pnc_client import notebook
-from pnc_client.bound import Bound
+from pnc_client import pictures
 from pnc_client.errors import DamagedDownload
-from pnc_client.http import Http, checked, path_of
-from pnc_client.purges import purge
+from pnc_client.http import Connected, Http, checked, path_of
 from pnc_client.schemas import modules as schemas
 from pnc_client.schemas.purges import Purge
-from pnc_client.schemas.shapes import Answer
+from pnc_client.schemas.shapes import ResponseBody
 from pnc_client.uploads import Progress
 from pnc_core.files import written_whole
 
 
-class Module(schemas.Module, Bound):
+class Module(schemas.Module, Connected):
     """What a job cloned."""
 
     def manifest(self) -> dict[str, Any]:
@@ -43,10 +41,10 @@ class Module(schemas.Module, Bound):
         return Modules(self.http).download(self.id, payload, file, progress=progress)
 
     def _repr_html_(self) -> str:
-        return notebook.module_card(self.model_dump(), self.manifest() if self._connection else None)
+        return pictures.module_card(self.model_dump(), self.manifest() if self._connection else None)
 
 
-class _Described(Answer):
+class _Described(ResponseBody):
     manifest: dict[str, Any]
     evidence: dict[str, Any] | None
 
@@ -71,8 +69,7 @@ class Modules:
 
     def change(self, module_id: str, *, archived: bool) -> Module:
         """Archive or restore a module."""
-        answer = self._http.request("PATCH", path_of("modules", module_id), json={"archived": archived})
-        return self._http.read(Module, answer)
+        return self._http.patch(Module, path_of("modules", module_id), {"archived": archived})
 
     def purge(self, module_id: str, *, dry_run: bool = False) -> Purge:
         """Remove an archived module for good; a dry run only tells what would go.
@@ -80,7 +77,7 @@ class Modules:
         Raises:
             ApiError: something stands in the way (`in_use`), and `errors` tells what.
         """
-        return purge(self._http, path_of("modules", module_id), dry_run=dry_run)
+        return self._http.purge(path_of("modules", module_id), dry_run=dry_run)
 
     def manifest(self, module_id: str) -> dict[str, Any]:
         """What the module's bundle says about itself."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from pnc_client.http import PASSING, Http, checked
+from pnc_client.http import RETRYABLE, Http, checked
 from pnc_client.schemas.jobs import Event
 
 READ_SECONDS = 60.0
@@ -55,7 +55,7 @@ def follow(http: Http, path: str, after: int = 0) -> Iterator[Event]:
                 event = Event.model_validate(json.loads(message.data))
                 after, failures = event.seq, 0
                 yield event
-        except PASSING as error:
+        except RETRYABLE as error:
             failures += 1
             http.pause(error, failures)
 

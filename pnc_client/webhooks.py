@@ -48,10 +48,8 @@ class Webhooks:
         description: str | None = None,
     ) -> Webhook:
         """Change what is given; what waited while it was disabled is sent once it is enabled again."""
-        body = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
-        changes = {key: value for key, value in body.items() if value is not None}
-        answer = self._http.request("PATCH", path_of("webhooks", webhook_id), json=changes)
-        return self._http.read(Webhook, answer)
+        fields = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
+        return self._http.patch(Webhook, path_of("webhooks", webhook_id), fields)
 
     def delete(self, webhook_id: str) -> None:
         """Tell it nothing more, and forget what was sent."""

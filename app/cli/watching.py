@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.screen import Screen, plain
-from pnc_client.trials import newest
+from pnc_client.schemas.jobs import newest_trials
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,7 +52,7 @@ def watch_job(job: "Job", screen: Screen) -> "Job":
 
 def trials_view(trials: Sequence[Record]) -> "RenderableType":
     """A plot of size against score, and a table of the best trials."""
-    trials = newest(trials, dict.get)
+    trials = newest_trials(trials, dict.get)
     if not trials:
         return Text("no position tried yet")
     return Group(_plot(trials), _table(trials))

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pnc_client.trials import newest
+from pnc_client.schemas.jobs import newest_trials
 from pnc_core.method.search import Trial
 
 _NEEDED = {"target_position", "source_position", "round", "score", "parameters", "seconds"}
@@ -24,7 +24,7 @@ def read_trials(path: Path) -> list[Trial]:
     try:
         value = json.loads(path.read_bytes())
         rows = value["data"] if isinstance(value, dict) else value
-        trials = [_trial(row) for row in newest(rows, dict.get)]
+        trials = [_trial(row) for row in newest_trials(rows, dict.get)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         kind = type(error).__name__
         raise ValueError(f"{path}: expected a JSON list of trials, got something else ({kind}: {error})") from None

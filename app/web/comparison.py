@@ -16,7 +16,7 @@ from app.jobs.tables import JobRow
 from app.modules import service as modules
 from app.modules.accuracy import worth
 from app.modules.tables import ModuleRow
-from app.web.drawing import curve, marks
+from app.web.drawing import position_plot
 from app.web.frame import button, frame, heading, markup
 from app.web.html import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
 from app.web.page_context import PageContext
@@ -61,7 +61,7 @@ def _jobs(session: Session, a: str, b: str) -> Markup:
     rows = [jobs.get(session, identifier) for identifier in (a, b)]
     curves = [
         section(
-            f"Positions of {name}", curve(marks(t), ended=job.state == "succeeded") if t else empty("None tried", "")
+            f"Positions of {name}", position_plot(t, ended=job.state == "succeeded") if t else empty("None tried", "")
         )
         for name, job, t in ((name, job, tried(session, job)) for name, job in zip(_BOTH, rows, strict=True))
     ]

@@ -4,10 +4,10 @@ from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 
-class DatasetCreate(Body):
+class DatasetCreate(RequestBody):
     """A dataset to register."""
 
     model_config = ConfigDict(
@@ -22,7 +22,7 @@ class DatasetCreate(Body):
     """Class names in the order of the labels; left out: those in the file's metadata."""
 
 
-class Dataset(Answer):
+class Dataset(ResponseBody):
     """Images in one Parquet file."""
 
     id: str

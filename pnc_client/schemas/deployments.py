@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body
+from pnc_client.schemas.shapes import RequestBody, ResponseBody
 
 
-class DeploymentPut(Body):
+class DeploymentPut(RequestBody):
     """What a deployment shall serve."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"target": "digits-low@1"}]})
@@ -17,7 +17,7 @@ class DeploymentPut(Body):
     """Version: `name`, `name@3` or `name@alias`; a bare name means its newest ready version."""
 
 
-class ModulesPut(Body):
+class ModulesPut(RequestBody):
     """The modules that a deployment shall have, all at once."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"modules": ["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"]}]})
@@ -26,7 +26,7 @@ class ModulesPut(Body):
     """Ids in the order of attaching; an empty list detaches all."""
 
 
-class Rollback(Body):
+class Rollback(RequestBody):
     """Where to go back to."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"generation": 3}]})
@@ -35,7 +35,7 @@ class Rollback(Body):
     """An earlier generation of the deployment."""
 
 
-class Desired(Answer):
+class Desired(ResponseBody):
     """What shall be served."""
 
     target: str
@@ -44,7 +44,7 @@ class Desired(Answer):
     """Ids of the attached modules, in the order of attaching."""
 
 
-class Observed(Answer):
+class Observed(ResponseBody):
     """What the serving process last reported."""
 
     generation: int | None
@@ -55,7 +55,7 @@ class Observed(Answer):
     """When it reported."""
 
 
-class Replica(Answer):
+class Replica(ResponseBody):
     """A serving process, and what it does with a deployment."""
 
     id: str
@@ -73,7 +73,7 @@ class Replica(Answer):
         return cls(id=name, generation=observation.generation, problem=observation.problem)
 
 
-class Deployment(Answer):
+class Deployment(ResponseBody):
     """A target served under a name."""
 
     id: str
@@ -102,7 +102,7 @@ class Deployment(Answer):
         )
 
 
-class Revision(Answer):
+class Revision(ResponseBody):
     """What a deployment served, or was to serve, at one generation."""
 
     generation: int
@@ -128,7 +128,7 @@ class Revision(Answer):
         )
 
 
-class ClassScore(Answer):
+class ClassScore(ResponseBody):
     """One class of a prediction."""
 
     name: str
@@ -139,7 +139,7 @@ class ClassScore(Answer):
     """The network's own number, exact."""
 
 
-class ServedModule(Answer):
+class ServedModule(ResponseBody):
     """A module that took part in a prediction."""
 
     id: str
@@ -148,7 +148,7 @@ class ServedModule(Answer):
     """SHA-256 of its full bundle."""
 
 
-class Prediction(Answer):
+class Prediction(ResponseBody):
     """What a deployment sees in an image."""
 
     deployment: str

@@ -1,12 +1,14 @@
 """Cloning jobs, their events and trials."""
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pnc_client.schemas.problems import Fault
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 from pnc_core.config import CloneConfig
 
+Row = TypeVar("Row")
 Device = Literal["any", "cpu", "cuda"]
 Size = Literal["small", "large"]
 State = Literal[
@@ -23,7 +25,7 @@ JOB_EXAMPLE = {
 }
 
 
-class Job(Answer):
+class Job(ResponseBody):
     """One cloning job."""
 
     id: str
@@ -73,7 +75,7 @@ class Job(Answer):
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
-class Attempt(Answer):
+class Attempt(ResponseBody):
     """One claim of a job by a worker."""
 
     number: int
@@ -90,7 +92,7 @@ class Attempt(Answer):
     """One line for people."""
 
 
-class Estimate(Answer):
+class Estimate(ResponseBody):
     """What a job will cost at most."""
 
     old_images: int
@@ -103,7 +105,7 @@ class Estimate(Answer):
     """Largest module that `max_size` allows."""
 
 
-class Verdict(Answer):
+class Verdict(ResponseBody):
     """Whether a job would be accepted."""
 
     valid: bool
@@ -114,7 +116,7 @@ class Verdict(Answer):
     """What it would cost; none when a reference leads nowhere."""
 
 
-class Event(Answer):
+class Event(ResponseBody):
     """One line of a job's history."""
 
     id: str
@@ -137,7 +139,7 @@ class Event(Answer):
     """When it happened."""
 
 
-class Trial(Answer):
+class Trial(ResponseBody):
     """One position that a job tried."""
 
     id: str
@@ -164,3 +166,21 @@ class Trial(Answer):
     """How long it took."""
     created_at: datetime
     """When it was tried."""
+
+
+def newest_trials(rows: Iterable[Row], field: Callable[[Row, str], Any]) -> list[Row]:
+    """The newest trial of each pair of positions in each round, oldest first.
+
+    An attempt that continues from a checkpoint reports only the trials that it repeats, so a job's
+    trials are the trials of all its attempts.
+
+    Args:
+        rows: Trials of one job, oldest first.
+        field: Reads a field of a row, e.g. `getattr`; an `attempt` of None means the first attempt.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: field(row, "attempt") or 1):
+        pair_and_round = tuple(field(row, name) for name in ("target_position", "source_position", "round"))
+        found.pop(pair_and_round, None)
+        found[pair_and_round] = row
+    return list(found.values())

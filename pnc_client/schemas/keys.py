@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 Scope = Literal["read", "write", "jobs", "deploy", "admin"]
 MAX_DAYS = 3650
 
 
-class KeyCreate(Body):
+class KeyCreate(RequestBody):
     """A key to make."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ci", "scopes": ["read", "jobs"], "days": 90}]})
@@ -24,7 +24,7 @@ class KeyCreate(Body):
     """After which it ends by itself; left out: never."""
 
 
-class Key(Answer):
+class Key(ResponseBody):
     """A key, without its secret, which is kept nowhere."""
 
     id: str
@@ -52,7 +52,7 @@ class NewKey(Key):
     """Send it as `Authorization: Bearer pnc_...`."""
 
 
-class WorkspaceChange(Body):
+class WorkspaceChange(RequestBody):
     """What may change of a workspace over HTTP; fields that are left out stay as they are."""
 
     require_signature: bool | None = None
@@ -61,7 +61,7 @@ class WorkspaceChange(Body):
     """After so many days what is archived is purged; `off`: only when somebody asks for it."""
 
 
-class Workspace(Answer):
+class Workspace(ResponseBody):
     """The workspace that the caller's key belongs to."""
 
     name: str
@@ -86,7 +86,7 @@ class Workspace(Answer):
     """After so many days what is archived is purged; null: only when somebody asks for it."""
 
 
-class AuditEntry(Answer):
+class AuditEntry(ResponseBody):
     """One request that changed something, or was refused."""
 
     id: str

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body, known
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody, known
 from pnc_core.config import NetworkSpec
 
 MAX_DESCRIPTION = 10_000
@@ -13,7 +13,7 @@ MAX_DESCRIPTION = 10_000
 VersionStatus = Literal["validating", "ready", "rejected"]
 
 
-class ModelCreate(Body):
+class ModelCreate(RequestBody):
     """A model to register."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "digits-low", "description": "Digits 0 to 4"}]})
@@ -24,7 +24,7 @@ class ModelCreate(Body):
     """Its card in Markdown; the first line says what it is."""
 
 
-class ModelChange(Body):
+class ModelChange(RequestBody):
     """What may change of a model."""
 
     description: str | None = Field(None, max_length=MAX_DESCRIPTION)
@@ -35,7 +35,7 @@ class ModelChange(Body):
     """Classes that jobs may clone from it, `[]` for none, `all`; left out: as it is."""
 
 
-class Alias(Answer):
+class Alias(ResponseBody):
     """A movable name of a version."""
 
     alias: str
@@ -51,14 +51,14 @@ class Alias(Answer):
         return cls(alias=row.alias, version=row.version.number, updated_at=row.updated_at)
 
 
-class AliasSet(Body):
+class AliasSet(RequestBody):
     """Where an alias shall point."""
 
     version: int = Field(ge=1)
     """Number of the version."""
 
 
-class Model(Answer):
+class Model(ResponseBody):
     """A registered network, as a name for its versions."""
 
     id: str
@@ -86,7 +86,7 @@ class Model(Answer):
         return cls.model_validate({**plain, "aliases": aliases})
 
 
-class VersionCreate(Body):
+class VersionCreate(RequestBody):
     """A version to add."""
 
     model_config = ConfigDict(
@@ -115,7 +115,7 @@ class VersionCreate(Body):
     """Licence of the weights."""
 
 
-class Version(Answer):
+class Version(ResponseBody):
     """One immutable set of weights."""
 
     id: str

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 
 Payload = Literal["thin", "full"]
 
 
-class Bundle(Answer):
+class Bundle(ResponseBody):
     """One file of a module."""
 
     payload: Annotated[str, known(Payload)]
@@ -19,7 +19,7 @@ class Bundle(Answer):
     """Size of the file."""
 
 
-class Module(Answer):
+class Module(ResponseBody):
     """What a job cloned."""
 
     id: str
@@ -48,7 +48,7 @@ class Module(Answer):
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
-class Manifest(Answer):
+class Manifest(ResponseBody):
     """What a bundle says about itself, as `docs/bundle.md` describes it."""
 
     module: str

@@ -1,9 +1,9 @@
 """Errors as RFC 9457 problem documents."""
 
-from pnc_client.schemas.shapes import Answer
+from pnc_client.schemas.shapes import ResponseBody
 
 
-class Fault(Answer):
+class Fault(ResponseBody):
     """One fault of a request."""
 
     pointer: str
@@ -14,7 +14,7 @@ class Fault(Answer):
     """What was expected, what was got and what to do."""
 
 
-class ProblemDocument(Answer):
+class ProblemDocument(ResponseBody):
     """Why a request failed."""
 
     type: str

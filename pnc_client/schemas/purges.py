@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pnc_client.schemas.problems import Fault
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 
 Kind = Literal["model", "version", "dataset", "module"]
 Fate = Literal["stored", "kept", "gone", "left"]
 
 
-class PurgedObject(Answer):
+class PurgedObject(ResponseBody):
     """Bytes of what is purged."""
 
     digest: str
@@ -24,7 +24,7 @@ class PurgedObject(Answer):
     """Id of something else of the workspace that has the same bytes."""
 
 
-class Purge(Answer):
+class Purge(ResponseBody):
     """What a purge takes away, or would."""
 
     kind: Annotated[str, known(Kind)]

@@ -39,7 +39,7 @@ def _texts(value: Any) -> Iterator[str]:
             rest += item
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request's body; a field that is not known is an error, not a typo without effect."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -47,14 +47,14 @@ class Body(BaseModel):
     _storable = model_validator(mode="before")(storable)
 
 
-class Archiving(Body):
+class Archiving(RequestBody):
     """Whether something is put away."""
 
     archived: bool
     """True: out of the lists, and no new work; false: back again."""
 
 
-class Answer(BaseModel):
+class ResponseBody(BaseModel):
     """The body of an answer: read-only. The client ignores fields that a newer service adds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True, use_attribute_docstrings=True)
@@ -71,7 +71,7 @@ def known(values: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "enum": list(get_args(values))})
 
 
-class Page(Answer, Generic[Item]):
+class Page(ResponseBody, Generic[Item]):
     """One page of a list."""
 
     data: list[Item]

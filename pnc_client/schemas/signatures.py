@@ -4,13 +4,13 @@ from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 MAX_SIGNATURE = 256 * 1024
 """Characters of a signature's file; `pnc_core.module.signing.MAX_BYTES` is the same limit."""
 
 
-class TrustedKeyCreate(Body):
+class TrustedKeyCreate(RequestBody):
     """A public key to trust."""
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -19,7 +19,7 @@ class TrustedKeyCreate(Body):
     """`ed25519:` and 64 hexadecimal digits."""
 
 
-class TrustedKey(Answer):
+class TrustedKey(ResponseBody):
     """A public key whose signatures the workspace believes."""
 
     name: str
@@ -30,7 +30,7 @@ class TrustedKey(Answer):
     """Since when."""
 
 
-class SignaturePut(Body):
+class SignaturePut(RequestBody):
     """A signature to keep."""
 
     model_config = ConfigDict(
@@ -41,7 +41,7 @@ class SignaturePut(Body):
     """The signature's file, word for word."""
 
 
-class Signature(Answer):
+class Signature(ResponseBody):
     """Somebody vouches for a module."""
 
     module_id: str

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body, known
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
 UploadStatus = Literal["open", "complete"]
 
 
-class UploadCreate(Body):
+class UploadCreate(RequestBody):
     """A file to come."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"bytes": 1078412, "sha256": "9f86d081" * 8}]})
@@ -22,7 +22,7 @@ class UploadCreate(Body):
     """SHA-256 of its bytes, in hexadecimal."""
 
 
-class Part(Answer):
+class Part(ResponseBody):
     """Some bytes of an upload that have not arrived, and where to send them."""
 
     number: int
@@ -35,7 +35,7 @@ class Part(Answer):
     """PUT them here, as they are, within a quarter of an hour; GET the upload for a new URL."""
 
 
-class Upload(Answer):
+class Upload(ResponseBody):
     """A file on its way in."""
 
     id: str

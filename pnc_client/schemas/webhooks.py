@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body, known
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
 Event = Literal[
     "job.validating",
@@ -25,7 +25,7 @@ Event = Literal[
 DeliveryState = Literal["waiting", "delivered", "failed"]
 
 
-class WebhookCreate(Body):
+class WebhookCreate(RequestBody):
     """A webhook to make."""
 
     model_config = ConfigDict(
@@ -42,7 +42,7 @@ class WebhookCreate(Body):
     """Free text."""
 
 
-class WebhookChange(Body):
+class WebhookChange(RequestBody):
     """What may change of a webhook."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True}]})
@@ -55,7 +55,7 @@ class WebhookChange(Body):
     """New free text; left out: as it is."""
 
 
-class Webhook(Answer):
+class Webhook(ResponseBody):
     """An address that is told of changes."""
 
     id: str
@@ -83,7 +83,7 @@ class WebhookSecret(Webhook):
     """`whsec_` and a key in base64, for any library of Standard Webhooks."""
 
 
-class Delivery(Answer):
+class Delivery(ResponseBody):
     """One message to a webhook."""
 
     id: str
