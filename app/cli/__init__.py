@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from app.cli import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli.commands import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
 from app.cli.screen import Exit, Screen, what_to_install
 
 app = typer.Typer(

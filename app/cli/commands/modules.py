@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.cli import naming, purging
+from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pnc_client import Module
 
 app = typer.Typer(name="modules", help="What was cloned, and its bundles.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
+Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=completion.modules)]
 
 
 @app.command("list")

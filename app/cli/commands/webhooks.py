@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
+from app.cli import completion
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
 
 if TYPE_CHECKING:
     from pnc_client import Webhook
 
 app = typer.Typer(name="webhooks", help="Addresses that are told of changes.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a webhook.", autocompletion=naming.webhooks)]
+Id = Annotated[str, typer.Argument(help="Id of a webhook.", autocompletion=completion.webhooks)]
 Events = Annotated[
     list[str] | None, typer.Option("--event", "-e", help="Type such as job.succeeded; repeatable; none: all.")
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
+from app.cli import completion
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
 
 if TYPE_CHECKING:
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from pnc_client import Deployment, Prediction
 
 app = typer.Typer(name="deployments", help="Targets served under a name.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=naming.deployments)]
-ModuleId = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
+Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=completion.deployments)]
+ModuleId = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=completion.modules)]
 IfMatch = Annotated[int | None, typer.Option(help="Generation that the change builds on; another one is refused.")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name to serve it under.")],
-    target: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=naming.models)],
+    target: Annotated[
+        str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)
+    ],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming, purging
+from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pnc_client import Dataset
 
 app = typer.Typer(name="datasets", help="Images that jobs work with.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=naming.datasets)]
+Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=completion.datasets)]
 
 
 @app.command()

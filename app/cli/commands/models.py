@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming, purging
+from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
 from app.models.card import first_line
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pnc_client.schemas.purges import Purge
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=naming.models)]
+Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=completion.models)]
 Number = Annotated[int, typer.Argument(help="Number of a version.", min=1)]
 
 

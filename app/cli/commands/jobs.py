@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
+from app.cli import completion
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, plain, record, table, when
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from pnc_client import Client, Event, Job, Verdict
 
 app = typer.Typer(name="jobs", help="Cloning jobs.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a job.", autocompletion=naming.jobs)]
+Id = Annotated[str, typer.Argument(help="Id of a job.", autocompletion=completion.jobs)]
 Target = Annotated[
-    str, typer.Argument(help="Version that gains classes: name, name@3 or name@alias.", autocompletion=naming.models)
+    str,
+    typer.Argument(help="Version that gains classes: name, name@3 or name@alias.", autocompletion=completion.models),
 ]
-Source = Annotated[str, typer.Argument(help="Version that they are cloned from.", autocompletion=naming.models)]
-Data = Annotated[str, typer.Argument(help="Id of a dataset with images of both.", autocompletion=naming.datasets)]
+Source = Annotated[str, typer.Argument(help="Version that they are cloned from.", autocompletion=completion.models)]
+Data = Annotated[str, typer.Argument(help="Id of a dataset with images of both.", autocompletion=completion.datasets)]
 
 
 @app.command()
