@@ -1,4 +1,4 @@
-"""Datasets."""
+"""The resource of datasets."""
 
 import re
 import tempfile
@@ -11,7 +11,7 @@ from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+_INVALID_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 
 
 class Datasets:
@@ -29,16 +29,17 @@ class Datasets:
         classes: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Send a Parquet file, or a directory that holds one directory of images a class, or images without labels.
+        """Upload a Parquet file or a directory of images as a dataset.
 
         Args:
-            path: File or directory.
-            name: Name for people; without one, made of the path.
-            classes: Class names in the order of the labels, instead of those in the file.
-            progress: Told about every chunk.
+            path: A Parquet file, a directory with one directory of images per class, or a directory of images without
+                labels.
+            name: Name for people; None: made from the path.
+            classes: Class names in the order of the labels; None: the names in the file.
+            progress: Called after each uploaded chunk.
 
         Raises:
-            ApiError: the service refuses it.
+            ApiError: the service refuses the file.
             ValueError: the directory holds no images.
         """
         if path.is_dir():
@@ -64,10 +65,10 @@ class Datasets:
         return self._http.patch(Dataset, path_of("datasets", dataset_id), {"archived": archived})
 
     def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
-        """Remove an archived dataset for good; a dry run only tells what would go.
+        """Delete an archived dataset permanently; a dry run only returns the plan.
 
         Raises:
-            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+            ApiError: other resources use the dataset (`in_use`); `errors` lists them.
         """
         return self._http.purge(path_of("datasets", dataset_id), dry_run=dry_run)
 
@@ -80,4 +81,4 @@ class Datasets:
 
 
 def _name(path: Path) -> str:
-    return _NOT_IN_NAMES.sub("-", path.resolve().stem.lower()).strip("-._")[:63] or "dataset"
+    return _INVALID_IN_NAMES.sub("-", path.resolve().stem.lower()).strip("-._")[:63] or "dataset"

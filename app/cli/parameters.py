@@ -1,4 +1,4 @@
-"""Parameters of a cloning job on the command line."""
+"""Options for the parameters of a cloning job."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
     from pnc_core.config import CloneConfig
 
 Classes = Annotated[list[str], typer.Option("--class", "-c", help="Class to clone; repeatable.")]
-Preset = Annotated[str | None, typer.Option(help="joint, or fast: only what has a closed form.")]
-Keep = Annotated[float | None, typer.Option(help="Share of the cloned tail that is kept, e.g. 0.5.")]
+Preset = Annotated[str | None, typer.Option(help="joint, or fast: only steps with a closed form.")]
+Keep = Annotated[float | None, typer.Option(help="Share of the source's tail that the module keeps, e.g. 0.5.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of feature matching.")]
-Seed = Annotated[int | None, typer.Option(help="Of every random choice.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Any other parameter, e.g. locality=strict; repeatable.")
 ]
 Parameters = Annotated[
-    Path | None, typer.Option("--config", help="Parameters as JSON; options go before them.", exists=True)
+    Path | None, typer.Option("--config", help="File with parameters as JSON; options override it.", exists=True)
 ]
 
 

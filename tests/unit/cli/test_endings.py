@@ -176,4 +176,4 @@ def test_where_a_bundle_goes_is_looked_at_before_the_work(
 def test_classes_beside_a_folder_are_refused(run: Run, tmp_path: Path) -> None:
     done = run("datasets", "push", str(tmp_path), "--classes", "a,b")
     assert done.exit_code == 2
-    assert "got a folder, which names its own" in done.stderr
+    assert "got a directory, whose class names" in done.stderr

@@ -103,7 +103,7 @@ def test_a_clone_with_a_mark_says_how_far_the_mark_goes(run: Run, source: Path) 
     proof = run("modules", "prove", "marked.safetensors", "--source", str(source), "--mark", "own.mark", "--json")
     found = json.loads(proof.stdout)
     assert {name: found[name] for name in said} == said
-    assert "proves nothing here" in run(*cloned, "--mark", "own.mark").stderr  # 48 channels are few
+    assert "proves nothing (p" in run(*cloned, "--mark", "own.mark").stderr  # 48 channels are few
     assert json.loads(run(*cloned, "--json").stdout)["mark"] is None
 
 
