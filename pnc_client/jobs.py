@@ -87,7 +87,7 @@ class Jobs:
             dataset: Id of a dataset with images of old and cloned classes.
             config: Classes and parameters of the job.
             device: Device of the workers that may run the job: `cpu`, `cuda`, or `any`.
-            max_seconds: Time limit of one attempt, in seconds; None: the service's limit.
+            max_seconds: Time limit of one attempt, in seconds; None: no limit.
 
         Raises:
             ApiError: the job is invalid; `errors` lists the faults.

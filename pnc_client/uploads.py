@@ -60,9 +60,7 @@ class Uploads:
             return self._http.post(Upload, "/v1/uploads", {"bytes": size, "sha256": digest})
         upload = self.get(resume)
         if (upload.bytes, upload.digest) != (size, digest):
-            raise ValueError(
-                f"{resume}: expected the file with SHA-256 {upload.digest}, got {digest}; omit `resume`"
-            )
+            raise ValueError(f"{resume}: expected the file with SHA-256 {upload.digest}, got {digest}; omit `resume`")
         return upload
 
     def _send(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
