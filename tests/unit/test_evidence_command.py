@@ -206,7 +206,7 @@ def test_a_changed_bundle_is_refused_by_tensor(files: Files) -> None:
 
 def test_images_that_are_missing_or_none_are_named(files: Files) -> None:
     (files.root / "empty").mkdir()
-    _fails(files.run(data="empty"), "one directory a class")
+    _fails(files.run(data="empty"), "one directory per class")
     for name, classes, words in (("others", "xy", "got none"), ("half", "abc", "the cloned classes ['e', 'd']")):
         for cls in classes:
             folder = files.root / name / cls

@@ -64,7 +64,7 @@ def test_another_network_is_not_the_origin(run: Run, source: Path) -> None:
 def test_what_holds_no_filters_is_refused(run: Run, source: Path) -> None:
     thin = run("modules", "origin", "thin.safetensors", "--source", str(source))
     assert thin.exit_code == 1
-    assert "got a thin one" in thin.stderr
+    assert "got a thin bundle" in thin.stderr
     none = run("modules", "origin", "data.parquet", "--source", str(source))
     assert none.exit_code == 1
     assert "safetensors" in none.stderr
