@@ -1,7 +1,7 @@
-"""Pictures as SVG: positions by size and score, bars, and the channels that a module kept.
+"""Pictures in HTML and SVG: the plot of positions, bars, and the channels that a module keeps.
 
-Colours come from the style sheet, so that one picture is right in light and dark. What a
-colour says, a shape or a word says, too.
+The style sheet sets the colours, so one picture fits the light and the dark scheme. Shapes or words repeat the
+meaning of each colour.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ def position_plot(trials: Sequence[Any], *, ended: bool) -> Markup:
 
 
 def bars(rows: Sequence[tuple[str, float, str]], caption: str) -> Markup:
-    """Bars with their names and values.
+    """Horizontal bars with names and values.
 
     Args:
-        rows: Name, share of 0..1, and what is written behind it.
-        caption: What they show.
+        rows: Name, length as a share of 0..1, and text of the value.
+        caption: Description for screen readers.
     """
     lines = Markup("").join(
         Markup(
@@ -48,7 +48,7 @@ def bars(rows: Sequence[tuple[str, float, str]], caption: str) -> Markup:
 
 
 def mask_strips(masks: Sequence[Mask]) -> Markup:
-    """Every group of channels as a strip: kept ones are filled."""
+    """One strip for each group of channels; kept channels are filled."""
     return Markup('<div class="masks">{}</div>').format(Markup("").join(_strip(mask) for mask in masks))
 
 
@@ -56,18 +56,18 @@ def _strip(mask: Mask) -> Markup:
     share = len(mask.kept) / mask.width if mask.width else 0.0
     text = f"{mask.group}: {len(mask.kept)} of {mask.width} channels kept"
     cells = min(mask.width, CELLS) or 1
-    filled = [0] * cells
+    counts = [0] * cells
     for place in mask.kept:
-        filled[place * cells // mask.width] += 1
-    each = mask.width / cells
-    drawn = Markup("").join(
-        Markup('<rect x="{}" y="0" width="0.8" height="10" fill-opacity="{:.2f}"/>').format(i, n / each)
-        for i, n in enumerate(filled)
+        counts[place * cells // mask.width] += 1
+    channels_per_cell = mask.width / cells
+    rects = Markup("").join(
+        Markup('<rect x="{}" y="0" width="0.8" height="10" fill-opacity="{:.2f}"/>').format(i, n / channels_per_cell)
+        for i, n in enumerate(counts)
         if n
     )
     picture = Markup(
         '<svg viewBox="0 0 {} 10" preserveAspectRatio="none" role="img" aria-label="{}"><title>{}</title>{}</svg>'
-    ).format(cells, text, text, drawn)
+    ).format(cells, text, text, rects)
     return Markup(
         '<div class="mask"><code class="name">{}</code>{}<span class="value">{} / {} · {}</span></div>'
     ).format(mask.group, picture, len(mask.kept), mask.width, f"{share:.0%}")
