@@ -226,7 +226,7 @@ def size(count: int) -> str:
     return decimal(count)
 
 
-def when(moment: object) -> str:
+def local_time(moment: object) -> str:
     """A time in the user's time zone; a dash if there is none."""
     from datetime import datetime
 

@@ -72,10 +72,10 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
         )
         _check_sides(images, manifest.target.classes, manifest.classes)
     with _progress(console, "local representations") as step:
-        alike = _compared(composed, source, images, step)
+        similar = _measured_similarity(composed, source, images, step)
     with _progress(console, "classes left out"):
-        left_out = _residue(target, source, bundle, images)
-    judged = _judged(composed, source, images)
+        residual = _residue(target, source, bundle, images)
+    judged = _accuracies(composed, source, images)
     masking = []
     if request.seeds:
         with _progress(console, "masking curve") as step:
@@ -90,10 +90,10 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
             "composed": multiply_accumulates(composed, manifest.target),
         },
         "verified": asdict(verified),
-        "restored": _restored(target, composed, images),
+        "restored": _restoration(target, composed, images),
         **judged,
-        "similarity": _similarity(alike),
-        "residue": left_out,
+        "similarity": _similarity(similar),
+        "residue": residual,
         "masking": masking,
         "positions": [asdict(point) for point in position_curve(trials)],
     }
@@ -105,7 +105,7 @@ def _check_sides(images: ImageSet, old: tuple[str, ...], new: tuple[str, ...]) -
             raise DataError(f"images: expected images of {side} {list(classes)}, got none; add images of these classes")
 
 
-def _compared(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:
+def _measured_similarity(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:
     (module,) = composed.attached
     counts = torch.bincount(images.only(source[1].classes).labels)
     total, done = 2 * lime.VARIANTS * int(counts.clamp(max=PER_CLASS).sum()), 0
@@ -132,7 +132,7 @@ def _residue(target: Network, source: Network, bundle: Bundle, images: ImageSet)
     return asdict(found) | {"added": found.added}
 
 
-def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
+def _accuracies(composed: Composed, source: Network, images: ImageSet) -> Evidence:
     """Accuracy, locality and leak of the composed network, and accuracy of baselines that need no cloning."""
     spec = composed.traced.spec
     cloned = composed.classes[len(spec.classes) :]
@@ -151,7 +151,7 @@ def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
     }
 
 
-def _restored(target: Network, composed: Composed, images: ImageSet) -> Evidence:
+def _restoration(target: Network, composed: Composed, images: ImageSet) -> Evidence:
     """Compare the target before and after attaching, running and detaching: fingerprint and logits must be equal."""
     x = preprocess(images.images[:_PROBE], target[1])
     with torch.no_grad():

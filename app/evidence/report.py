@@ -42,7 +42,7 @@ def summary(found: dict[str, Any]) -> Table:
     table = Table(title="Evidence", show_header=False, min_width=60)
     table.add_column(overflow="fold")
     table.add_column(justify="right")
-    composed, alike = found["composed"], found["similarity"]
+    composed, similarity = found["composed"], found["similarity"]
     rows = {
         "cut from this source": _proof(found["verified"]),
         "target restored bit for bit": "yes" if found["restored"]["bit_for_bit"] else "NO",
@@ -51,10 +51,10 @@ def summary(found: dict[str, Any]) -> Table:
         "average": f"{composed['average']:.4f}",
         "average with oracle routing": f"{found['oracle']['average']:.4f}",
         "locality": f"{composed['locality']:.4f}",
-        "transferability": f"{alike['transferability']:.4f}",
+        "transferability": f"{similarity['transferability']:.4f}",
     }
-    if alike["explicitness"] is not None:
-        rows["explicitness (of the source itself)"] = f"{alike['explicitness']:.4f} ({alike['ceiling']:.4f})"
+    if similarity["explicitness"] is not None:
+        rows["explicitness (of the source itself)"] = f"{similarity['explicitness']:.4f} ({similarity['ceiling']:.4f})"
     for name, value in (rows | _left_out(found["residue"])).items():
         table.add_row(name, value)
     return table

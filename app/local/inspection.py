@@ -30,7 +30,7 @@ def traced_network(architecture: str, size: int, classes: int) -> Traced:
     return trace(build_network(spec, device="meta"), spec)
 
 
-def described(traced: Traced) -> dict[str, Any]:
+def json_values(traced: Traced) -> dict[str, Any]:
     """Positions and channel groups as JSON values."""
     tail = open_tail(traced, INPUT, range(len(traced.spec.classes)))
     groups = [

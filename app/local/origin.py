@@ -49,14 +49,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return {n.removeprefix(MODULE_PREFIX): t for n, t in bundle.tensors.items() if n.startswith(MODULE_PREFIX)}
 
 
-def described(found: Origin) -> dict[str, Any]:
+def json_values(found: Origin) -> dict[str, Any]:
     """The result of the search as JSON values."""
     layers = [{**asdict(layer), "matched": layer.matched} for layer in found.layers]
     summary = {"found": found.found, "p_value": found.p_value, "matched": found.matched, "channels": found.channels}
     return {**summary, "layers": layers}
 
 
-def shown(found: Origin) -> Group:
+def as_table(found: Origin) -> Group:
     """The result of the search for people: a table with one row per layer, and the conclusion."""
     table = Table(box=None, pad_edge=False)
     for column in ("layer", "source layer", "", "channels", "similarity", "runner-up", "by chance", "p"):

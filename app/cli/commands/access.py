@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,7 +77,7 @@ def audit(
 
     with connected(url, as_json) as (client, screen):
         found = list(islice(client.keys.audit(key=key), most))
-        rows = ([when(e.at), e.who, e.action, e.path, e.outcome, e.address] for e in found)
+        rows = ([local_time(e.at), e.who, e.action, e.path, e.outcome, e.address] for e in found)
         columns = ["time", "key", "action", "path", "outcome", "address"]
         screen.show(found, lambda: table(columns, rows, "no request with a key yet"))
 
@@ -125,7 +125,8 @@ def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with connected(url, as_json) as (client, screen):
         found = list(client.keys.list())
         rows = (
-            [k.id, k.name, k.hint + "...", ", ".join(k.scopes), when(k.expires_at), when(k.revoked_at)] for k in found
+            [k.id, k.name, k.hint + "...", ", ".join(k.scopes), local_time(k.expires_at), local_time(k.revoked_at)]
+            for k in found
         )
         columns = ["key", "name", "begins with", "scopes", "expires", "revoked"]
         screen.show(found, lambda: table(columns, rows, "no keys yet; create a key with `pnc keys create`"))
@@ -189,7 +190,7 @@ def trusted(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List the public keys that the workspace trusts."""
     with connected(url, as_json) as (client, screen):
         found = list(client.signatures.trusted())
-        rows = ([k.name, k.key, when(k.created_at)] for k in found)
+        rows = ([k.name, k.key, local_time(k.created_at)] for k in found)
         screen.show(
             found,
             lambda: table(["name", "key", "since"], rows, "no trusted keys yet; trust a key with `pnc keys trust`"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import completion, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +54,7 @@ def list_datasets(
     with connected(url, as_json) as (client, screen):
         found = list(client.datasets.list(archived=archived))
         rows = (
-            [d.id, d.name, f"{d.rows:,}", len(d.classes) or "no labels", size(d.bytes), when(d.created_at)]
+            [d.id, d.name, f"{d.rows:,}", len(d.classes) or "no labels", size(d.bytes), local_time(d.created_at)]
             for d in found
         )
         empty = "no datasets yet; upload a directory of images with `pnc datasets push`"
@@ -109,7 +109,7 @@ def _dataset(dataset: "Dataset") -> "RenderableType":
             or "none: the images have no labels; use them with `--set labels=false`",
             "size": size(dataset.bytes),
             "digest": dataset.digest,
-            "registered": when(dataset.created_at),
-            "archived": when(dataset.archived_at) if dataset.archived_at else "no",
+            "registered": local_time(dataset.created_at),
+            "archived": local_time(dataset.archived_at) if dataset.archived_at else "no",
         }
     )

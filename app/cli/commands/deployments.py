@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import completion
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -97,7 +97,13 @@ def revisions(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> No
     with connected(url, as_json) as (client, screen):
         found = list(client.deployments.revisions(name))
         rows = (
-            [r.generation, r.target, ", ".join(r.modules) or "none", "refused" if r.refused else "", when(r.created_at)]
+            [
+                r.generation,
+                r.target,
+                ", ".join(r.modules) or "none",
+                "refused" if r.refused else "",
+                local_time(r.created_at),
+            ]
             for r in found
         )
         columns = ["#generation", "target", "modules", "", "created"]

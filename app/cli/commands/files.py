@@ -17,10 +17,10 @@ def inspect(
     """Print the positions of an architecture and its channel groups that can be pruned."""
     screen = Screen(as_json)
     with failures(screen):
-        from app.local.inspection import described, tables, traced_network
+        from app.local.inspection import json_values, tables, traced_network
 
         traced = traced_network(architecture, size or (224 if "/" in architecture else 32), classes)
-        screen.show(described(traced), lambda: tables(architecture, traced))
+        screen.show(json_values(traced), lambda: tables(architecture, traced))
 
 
 def export(

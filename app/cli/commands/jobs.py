@@ -7,7 +7,7 @@ import typer
 
 from app.cli import completion
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, plain, record, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, local_time, plain, record, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +98,15 @@ def list_jobs(
     with connected(url, as_json) as (client, screen):
         found = list(islice(client.jobs.list(state=state), most or None))
         rows = (
-            [j.id, j.state, f"{j.progress:.0%}", j.source, j.target, ", ".join(j.config.classes), when(j.created_at)]
+            [
+                j.id,
+                j.state,
+                f"{j.progress:.0%}",
+                j.source,
+                j.target,
+                ", ".join(j.config.classes),
+                local_time(j.created_at),
+            ]
             for j in found
         )
         columns = ["job", "state", "#done", "from", "into", "classes", "submitted"]
@@ -153,7 +161,9 @@ def list_attempts(job: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> N
     """List a job's attempts, with the worker and the outcome of each."""
     with connected(url, as_json) as (client, screen):
         found = list(client.jobs.attempts(job))
-        rows = ([a.number, a.worker, when(a.started_at), when(a.ended_at), a.outcome, a.reason] for a in found)
+        rows = (
+            [a.number, a.worker, local_time(a.started_at), local_time(a.ended_at), a.outcome, a.reason] for a in found
+        )
         columns = ["#attempt", "worker", "started", "ended", "outcome", "reason"]
         screen.show(found, lambda: table(columns, rows, "no worker has started the job yet"))
 
@@ -216,9 +226,9 @@ def _job(job: "Job") -> "RenderableType":
             "dataset": job.dataset,
             "module": job.module,
             "problem": problem.get("detail"),
-            "submitted": when(job.created_at),
-            "started": when(job.started_at),
-            "ended": when(job.finished_at),
+            "submitted": local_time(job.created_at),
+            "started": local_time(job.started_at),
+            "ended": local_time(job.finished_at),
         }
     )
 
@@ -240,5 +250,5 @@ def _verdict(verdict: "Verdict") -> "RenderableType":
 def _line(event: "Event") -> str:
     data = f" {json.dumps(event.data)}" if event.data and event.type != "trial" else ""
     return plain(
-        f"{when(event.created_at)} {event.progress:>4.0%} {event.stage or event.state:<12} {event.message}{data}"
+        f"{local_time(event.created_at)} {event.progress:>4.0%} {event.stage or event.state:<12} {event.message}{data}"
     )

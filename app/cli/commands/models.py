@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import completion, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
 from app.models.card import first_line
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def list_models(
     with connected(url, as_json) as (client, screen):
         found = list(client.models.list(archived=archived))
         rows = (
-            [m.name, m.last_version, _aliases(m), when(m.created_at), first_line(m.description)[:60]] for m in found
+            [m.name, m.last_version, _aliases(m), local_time(m.created_at), first_line(m.description)[:60]]
+            for m in found
         )
         empty = "no models yet; upload a model with `pnc models push`, or fill the zoo with `pnc gallery`"
         screen.show(found, lambda: table(["model", "#versions", "aliases", "registered", "description"], rows, empty))
@@ -214,8 +215,8 @@ def _model(model: "Model") -> "RenderableType":
             "versions": model.last_version,
             "aliases": _aliases(model),
             "clonable": "all" if model.clonable is None else ", ".join(model.clonable) or "none",
-            "registered": when(model.created_at),
-            "archived": when(model.archived_at) if model.archived_at else "no",
+            "registered": local_time(model.created_at),
+            "archived": local_time(model.archived_at) if model.archived_at else "no",
         }
     )
 
@@ -240,8 +241,8 @@ def _version(version: "Version") -> "RenderableType":
             "accuracy": _accuracy(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
-            "added": when(version.created_at),
-            "archived": when(version.archived_at) if version.archived_at else "no",
+            "added": local_time(version.created_at),
+            "archived": local_time(version.archived_at) if version.archived_at else "no",
         }
     )
 

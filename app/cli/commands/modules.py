@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli import completion, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,7 @@ def list_modules(
     """List modules, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.modules.list(target_fingerprint=fingerprint, archived=archived))
-        rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), when(m.created_at)] for m in found)
+        rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), local_time(m.created_at)] for m in found)
         empty = "no modules yet; clone classes with `pnc jobs create`"
         columns = ["module", "from", "into", "classes", "bundles", "published"]
         screen.show(found, lambda: table(columns, rows, empty))
@@ -107,10 +107,10 @@ def origin(
     """Test whether a file holds filters of a source, even with reordered channels; needs no service."""
     screen = Screen(as_json)
     with failures(screen):
-        from app.local.origin import described, origin_of_file, shown
+        from app.local.origin import as_table, json_values, origin_of_file
 
         found = origin_of_file(suspect, source, any_layer=any_layer)
-        screen.show(described(found), lambda: shown(found))
+        screen.show(json_values(found), lambda: as_table(found))
 
 
 @app.command()
@@ -216,8 +216,8 @@ def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
             "bundles": _sizes(module),
             "fits": module.target_fingerprint,
             "job": module.job,
-            "published": when(module.created_at),
-            "archived": when(module.archived_at) if module.archived_at else "no",
+            "published": local_time(module.created_at),
+            "archived": local_time(module.archived_at) if module.archived_at else "no",
         }
     )
 

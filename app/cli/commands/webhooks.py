@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli import completion
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, table
 
 if TYPE_CHECKING:
     from pnc_client import Webhook
@@ -104,7 +104,9 @@ def deliveries(
     """List the webhook's sent and waiting messages, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.webhooks.deliveries(webhook, state=state))
-        rows = ([d.id, d.type, d.state, d.tries, d.status or "—", d.error or "", when(d.created_at)] for d in found)
+        rows = (
+            [d.id, d.type, d.state, d.tries, d.status or "—", d.error or "", local_time(d.created_at)] for d in found
+        )
         columns = ["delivery", "event", "state", "#tries", "#status", "last error", "time of event"]
         screen.show(found, lambda: table(columns, rows, "no messages yet; try `pnc webhooks test`"))
 
@@ -129,11 +131,11 @@ def _fields(webhook: "Webhook") -> "dict[str, object]":
         "events": ", ".join(webhook.events) or "all",
         "state": _state(webhook),
         "description": webhook.description,
-        "created": when(webhook.created_at),
+        "created": local_time(webhook.created_at),
     }
 
 
 def _state(webhook: "Webhook") -> str:
     if not webhook.enabled:
         return f"disabled: {webhook.problem}" if webhook.problem else "disabled"
-    return f"failing since {when(webhook.failing_since)}" if webhook.failing_since else "enabled"
+    return f"failing since {local_time(webhook.failing_since)}" if webhook.failing_since else "enabled"
