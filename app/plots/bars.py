@@ -29,8 +29,8 @@ def accuracy_bars(records: Sequence[Record], highlight: Sequence[str] = ()) -> F
     axes.set_yticks(
         range(len(names)), ["\n".join(textwrap.wrap(name, MAX_NAME)[:2]) for name in names], linespacing=0.95
     )
-    for name, label in zip(names, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if name in highlight else "normal")
+    for name, tick_label in zip(names, axes.get_yticklabels(), strict=True):
+        tick_label.set_fontweight("bold" if name in highlight else "normal")
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("joint accuracy (%), all classes competing")
