@@ -125,30 +125,33 @@ class Complaints:
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._logged: dict[str, tuple[str, float]] = {}
+        self._logged: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, what: str, error: BaseException) -> None:
-        """Log an error of the environment in one line, once a minute, and any other error with its traceback.
+        """Log an error of the environment in one line, and any other error with its traceback.
+
+        The same error of the same work is logged once a minute.
 
         Args:
             what: The failed work, as a clause: "a request cannot be answered".
             error: The error.
         """
         why = reason(error)
+        if not self._is_due(what, why or repr(error)):
+            return
         if why is None:
             self._log.error(what, exc_info=error)
-        elif self._is_due(what, why):
+        else:
             self._log.warning("%s: %s", what, why)
 
     def _is_due(self, what: str, why: str) -> bool:
         now = time.monotonic()
         with self._lock:
-            before, at = self._logged.get(what, ("", -AGAIN_SECONDS))
-            if before == why and now - at < AGAIN_SECONDS:
+            self._logged = {entry: at for entry, at in self._logged.items() if now - at < AGAIN_SECONDS}
+            if (what, why) in self._logged:
                 return False
-            self._logged = {key: entry for key, entry in self._logged.items() if now - entry[1] < AGAIN_SECONDS}
-            self._logged[what] = why, now
+            self._logged[what, why] = now
             return True
 
 
