@@ -14,7 +14,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.cost import count_macs
 from pnc_core.images import EVALUATION_BATCH, ImageSet, batches, preprocess
-from pnc_core.method.fit_head import Accuracy, accuracy
+from pnc_core.method.heads.fit import Accuracy, accuracy
 from pnc_core.module.composed import Composed
 
 

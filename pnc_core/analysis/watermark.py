@@ -1,4 +1,4 @@
-"""Detect a watermark in the choice of channels (`pnc_core.method.watermark`).
+"""Detect a watermark in the choice of channels (`pnc_core.module.watermark`).
 
 The channels of a bundle, or those that `pnc_core.analysis.origin` finds in another file, are compared with the bits of
 a key. For a key that was not used, each comparison is a fair coin toss for every network, so the p-value is exact.
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pnc_core.analysis.origin import Origin
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.positions import trace
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.tail import open_tail
+from pnc_core.module.watermark import Mark
 
 PROVED = 1e-6
 """Below this p-value a mark is proved."""

@@ -23,7 +23,7 @@ from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError, DataError, MismatchError
 from pnc_core.graph.features import Reader
 from pnc_core.images import EVALUATION_BATCH, ImageSet, augment, batches, preprocess
-from pnc_core.method.fit_head import LARGE_FIT_ITERATIONS, SMALL_FIT
+from pnc_core.method.heads.fit import LARGE_FIT_ITERATIONS, SMALL_FIT
 from pnc_core.module.composed import Composed
 from pnc_core.module.head import Head
 

@@ -22,8 +22,8 @@ from pnc_core.errors import PositionError
 from pnc_core.graph.attention import Heads
 from pnc_core.graph.cost import Cost, count_macs
 from pnc_core.graph.layouts import Layout, Pieces, shrunk
+from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.job import Job
-from pnc_core.method.without_old_images import kind_without_old_images
 from pnc_core.module.adapter import Adapter
 from pnc_core.module.head import head_cost, seen_width, tap_width
 from pnc_core.module.parallel_adapter import adaptable, is_whole, parallel_cost, readout

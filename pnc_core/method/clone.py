@@ -11,39 +11,34 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 
 import torch
 from torch import nn
 
 from pnc_core.config import CloneConfig, NetworkSpec, Position, Precision
 from pnc_core.devices import SlowPrecision, precision_of, slow_bfloat16
-from pnc_core.errors import ConfigError, PositionError
-from pnc_core.graph.cost import Cost
+from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
-from pnc_core.method.budget import head_kinds, limits
 from pnc_core.method.checkpoints import Checkpoints, State
-from pnc_core.method.fit_head import CHOICE_ROWS, FittedHead, HeadChoice, balanced_losses, choose_head, fit_head, shut
-from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_macs, tap_widths
+from pnc_core.method.heads.calibrate import calibrate, plain_head
+from pnc_core.method.heads.choose import FittedHead
+from pnc_core.method.heads.without_old_images import kind_without_old_images
+from pnc_core.method.insert import Insertion, module_macs
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
 from pnc_core.method.learn import insert, refine
 from pnc_core.method.search import Trial, probe_of, screen
 from pnc_core.method.trials import TrialRunner, halve
-from pnc_core.method.watermark import Mark
-from pnc_core.method.without_old_images import kind_without_old_images, without_old_images
 from pnc_core.module.bundle import Bundle
-from pnc_core.module.head import LAST, Head, TapWindow, head_cost, seen_width
+from pnc_core.module.head import TapWindow
 from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module.module import module_tensors
+from pnc_core.module.watermark import Mark
 
 JOB = "job"
 """Among a job's steps: what it was asked."""
-FAST_VIEWS = 2
-"""Augmented views at most that the preset `fast` fits its head on."""
 SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
 """How much of a job is done when a stage begins, for progress."""
 
@@ -105,6 +100,7 @@ def clone(
     insertion = _insert(job, position)
     if config.refine and config.preset == "joint" and config.old_images:
         insertion = _refined(job, insertion)
+    report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
     fitted = calibrate(job, insertion)
     _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
@@ -232,82 +228,6 @@ def _refined(job: Job, insertion: Insertion) -> Insertion:
     verdict = f"held-out loss {before:.4f} before, {after:.4f} after: {'kept' if after < before else 'dropped'}"
     job.report(Progress("refining", CALIBRATING, verdict))
     return learned if after < before else insertion
-
-
-def plain_head(job: Job, insertion: Insertion, grid: int) -> tuple[Head, float]:
-    """A quick head to refine with, and its balanced cross-entropy on held-out images: before and after alike."""
-    kind = "joint" if job.config.head in ("auto", "joint") and job.config.locality == "soft" else "router"
-    train, held = (head_inputs(job, insertion, i, [grid], 1)[0] for i in (job.train, job.validation))
-    head = fit_head(kind, train.some(CHOICE_ROWS))
-    return head, float(balanced_losses(head, held).mean())
-
-
-@traced_step("heads")
-def calibrate(job: Job, insertion: Insertion) -> FittedHead:
-    """Fit the heads on cached logits and taps, and choose one on the held-out images."""
-    config = job.config
-    job.report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
-    fast = config.preset == "fast"
-    grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
-    views = min(config.views, FAST_VIEWS) if fast else config.views
-    train = head_inputs(job, insertion, job.train, grids, views)
-    validation = head_inputs(job, insertion, job.validation, grids, views)
-    if not config.old_images:
-        return without_old_images(job, train[0], validation[0])
-    rows = list(zip(grids, train, validation, strict=True))
-    # The affine head reads no taps, so that one grid is enough for it.
-    locality_gates = {grid: seen_width(job.target, grid) if config.locality == "strict" else 0 for grid in grids}
-    choices = [
-        HeadChoice(kind, *row, locality_gate=locality_gates[row[0]])
-        for kind in head_kinds(job)
-        for row in (rows[:1] if kind == "affine" else rows)
-    ]
-    if "joint" in head_kinds(job):
-        shortened = partial(last_taps, job, insertion)
-        choices += [
-            HeadChoice("joint", g, shortened(t, g, tap_window), shortened(v, g, tap_window), tap_window=tap_window)
-            for g, t, v in rows
-            for tap_window in _tap_windows(job, insertion, g)
-        ]
-    fitted = choose_head(_fitting(job, insertion, choices))
-    if config.locality == "soft":
-        return fitted
-    kept = next(choice for choice in choices if choice.grid == fitted.grid)
-    return shut(fitted, kept.train, kept.validation, kept.locality_gate)
-
-
-def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:
-    """What a module takes without its head, and what it may take with it."""
-    return Cost(insertion.parameter_count, module_macs(job, insertion)), limits(job)
-
-
-def _tap_windows(job: Job, insertion: Insertion, grid: int) -> list[TapWindow]:
-    """The last tap of either side; where all are too many, also as many of the target's as fit with the module's last.
-
-    The target's are worth more than the module's: the fewer channels are left the less the module's earlier taps say.
-    """
-    spent, most = _room(job, insertion)
-    seen, made = tap_widths(job, insertion, grid)
-
-    def fits(*widths: int) -> bool:
-        return (spent + head_cost("joint", sum(widths), job.old_classes, len(job.cloned))).within(most)
-
-    if fits(*seen, *made):
-        return [LAST]
-    longer = (count for count in range(len(seen), 1, -1) if fits(*seen[-count:], *made[-1:]))
-    return [LAST, *(TapWindow(count, 1) for count in islice(longer, 1))]
-
-
-def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
-    """The heads with which the whole module is within its bounds: the mask has left room for one at least."""
-    spent, most = _room(job, insertion)
-    fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
-    if not fitting:
-        raise PositionError(
-            f"position {insertion.position}: expected a module of at most {most.parameter_count:,} numbers with its "
-            f"head, got {spent.parameter_count:,} without; raise max_size, or lower keep"
-        )
-    return fitting
 
 
 def _manifest(

@@ -19,9 +19,10 @@ from pnc_core.graph.cost import count_macs
 from pnc_core.graph.features import Reader
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import Bounds
-from pnc_core.method.fit_head import HeadInputs
+from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.job import Batch, Job, traced_step
-from pnc_core.method.localize import Scores, choose_channels, score_channels
+from pnc_core.method.localize import Scores, score_channels
+from pnc_core.method.mask import choose_channels
 from pnc_core.module.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
 from pnc_core.module.head import TapWindow, pool_taps, tap_width
 from pnc_core.module.tail import Tail, extract, open_tail

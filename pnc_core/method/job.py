@@ -18,8 +18,8 @@ from pnc_core.graph.positions import Traced
 from pnc_core.images import ImageSet, augment, batches, preprocess
 from pnc_core.method.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.method.localize import Scores
-from pnc_core.method.watermark import Mark
 from pnc_core.module.tail import Tail
+from pnc_core.module.watermark import Mark
 from pnc_core.tensorfile import MAX_NAME, is_plain
 
 

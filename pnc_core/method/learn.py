@@ -22,7 +22,7 @@ from pnc_core.config import Position
 from pnc_core.graph.features import Reader, cut, run_part
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import State
-from pnc_core.method.fit_head import balance
+from pnc_core.method.heads.fit import balance
 from pnc_core.method.insert import Insertion, bounds_of, localize, score, stitch, tap_features
 from pnc_core.method.job import Batch, Job, traced_step
 from pnc_core.method.lime import VARIANTS, cell_count, local_mismatch, variants

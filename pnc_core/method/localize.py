@@ -5,30 +5,23 @@ depends on where and how the module is inserted (the paper's abstract: localizat
 and insertion are intertwined). The budget is exact, in numbers copied.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.config import Localizer
-from pnc_core.errors import ConfigError
 from pnc_core.graph.groups import ChannelGroup
 from pnc_core.graph.layouts import COLUMNS, features
 from pnc_core.method.lime import VARIANTS, cell_count, surrogate, variants
 from pnc_core.module.tail import Tail
 
 Scores = dict[str, Tensor]
-Hold = Callable[[dict[str, int]], bool]
-"""Given how many channels are left of each group: is the module within its other bounds?"""
 LIME_IMAGES = 16
 """Images of a batch that `lime` looks at: each costs 32 forward passes."""
 LIME_PROBES = 2
 """Random projections of an image's surrogate whose derivatives `lime` takes."""
-PATH_STEPS = 16
-"""Points of the path from closed to open gates that `integrated-gradients` takes derivatives at."""
 
 
 def score_channels(
@@ -46,17 +39,13 @@ def score_channels(
             the channel's gate (Theis et al. 2018, Molchanov et al. 2019); `taylor`:
             absolute value of its mean; `gradient-activation`: mean absolute value of
             the derivative of the label's own logit;
-            `integrated-gradients`: the same integrated from closed to open gates
-            (Sundararajan et al. 2017), by captum; `lime`: how fast the local behaviour
+            `lime`: how fast the local behaviour
             leaves the source's (see `_lime`); `magnitude`: L2 norm of the weights that
             make the channel; `random`: uniform, the control.
         generator: For `random` and `lime`.
 
     Returns:
         Scores >= 0, float32 (width,), by group.
-
-    Raises:
-        ConfigError: captum is not installed.
     """
     if localizer == "magnitude":
         return {g.name: _magnitude(tail, g) for g in tail.groups}
@@ -174,134 +163,11 @@ def _lime(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Gener
     return total
 
 
-def _integrated_gradients(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """Absolute share of every gate in the label's logit, on the straight path from all closed to all open.
-
-    All groups are on one path, so that an image's shares (before the absolute value) add
-    up to its logit less that of a tail with nothing kept.
-    """
-    del generator
-    try:
-        return {n: share.abs() for n, share in _path_shares(tail, activation, labels).items()}
-    finally:
-        tail.mask(None)
-
-
-def _path_shares(tail: Tail, activation: Tensor, labels: Tensor) -> Scores:
-    def own_logit(*given: Any) -> Tensor:
-        *masks, x, own = given
-        for gate, mask in zip(tail.gates.values(), masks, strict=True):
-            gate.mask = mask
-        return tail.forward(x)[0].gather(1, own[:, None])[:, 0]
-
-    ones = tuple(torch.ones(len(labels), len(gate.scale)).to(activation) for gate in tail.gates.values())
-    shares = (
-        _captum()
-        .IntegratedGradients(own_logit)
-        .attribute(
-            ones, additional_forward_args=(activation, labels), n_steps=PATH_STEPS, internal_batch_size=len(labels)
-        )
-    )
-    return {name: share.detach().float() for name, share in zip(tail.gates, shares, strict=True)}
-
-
-def _captum() -> Any:
-    try:
-        return importlib.import_module("captum.attr")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "localizer: expected captum to be installed for 'integrated-gradients', got none; "
-            "pip install 'pnc-zoo[attribution]', or choose another localizer"
-        ) from None
-
-
 _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
     "fisher": _fisher,
     "taylor": _taylor,
     "gradient-activation": _gradient_activation,
     "log-odds": _log_odds,
-    "integrated-gradients": _integrated_gradients,
     "lime": _lime,
 }
 """What is averaged over images: (N, width) by group."""
-
-
-def choose_channels(
-    tail: Tail, scores: Scores, keep: float, importance_bias: Scores | None = None, hold: Hold | None = None
-) -> dict[str, Tensor]:
-    """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
-
-    Args:
-        tail: Opened tail.
-        scores: As `score_channels` gives them.
-        keep: Share of the tail's numbers that may stay, 0..1.
-        importance_bias: Added to every channel's rank, as a mark does it.
-        hold: What else a module must keep.
-
-    Returns:
-        int64 ascending indices of the channels to keep, by group.
-    """
-    if importance_bias is None:
-        return keep_most_important(tail, importance(tail, scores), keep, hold)
-    return keep_most_important(
-        tail, {n: rank + importance_bias[n] for n, rank in ranks(importance(tail, scores)).items()}, keep, hold
-    )
-
-
-def ranks(importances: Scores) -> Scores:
-    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
-    joined = torch.cat(list(importances.values()))
-    placed = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
-    return dict(zip(importances, placed.split([len(w) for w in importances.values()]), strict=True))
-
-
-def importance(tail: Tail, scores: Scores) -> Scores:
-    """Score over cost, float32 (width,) by group; the cost is how many copied numbers a channel brings along."""
-    full = {g.name: g.width for g in tail.groups}
-    whole = tail.count(full)
-    costs = {g.name: whole - tail.count({**full, g.name: g.width - 1}) for g in tail.groups}
-    return {name: score / (costs[name] or 1) for name, score in scores.items()}
-
-
-def keep_most_important(tail: Tail, importances: Scores, keep: float, hold: Hold | None = None) -> dict[str, Tensor]:
-    """The channels of highest worth whose exact cost fits the budget.
-
-    The best channel of every group always stays, so that no path is cut, even where
-    that alone is over a tiny budget.
-
-    Args:
-        tail: Opened tail.
-        importances: One number a channel, by group; only their order counts.
-        keep: Share of the tail's numbers that may stay, 0..1.
-        hold: What else a module must keep.
-
-    Returns:
-        int64 ascending indices of the channels to keep, by group.
-    """
-    budget = keep * tail.parameter_count
-
-    def fits(sizes: dict[str, int]) -> bool:
-        return tail.count(sizes) <= budget and (hold is None or hold(sizes))
-
-    values, owners, channels = [], [], []
-    for number, group in enumerate(tail.groups):
-        value = importances[group.name].double().clone()
-        value[value.argmax()] = torch.inf
-        values.append(value)
-        owners.append(torch.full((group.width,), number))
-        channels.append(torch.arange(group.width))
-    order = torch.cat(values).argsort(descending=True, stable=True)
-    owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
-    count = _largest_prefix(tail, owner, fits)
-    return {g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)}
-
-
-def _largest_prefix(tail: Tail, owner: Tensor, fits: Hold) -> int:
-    """Bisect for the most channels, in order of worth, whose exact cost fits the budget."""
-    low, high = len(tail.groups), len(owner)
-    while low < high:
-        middle = (low + high + 1) // 2
-        counts = torch.bincount(owner[:middle], minlength=len(tail.groups)).tolist()
-        sizes = {g.name: n for g, n in zip(tail.groups, counts, strict=True)}
-        low, high = (middle, high) if fits(sizes) else (low, middle - 1)
-    return low

@@ -11,12 +11,16 @@ together. An exact projection in place of a penalty on the size leaves
 no weight of the penalty to tune.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from pnc_core.method.localize import Hold, Scores, importance, keep_most_important, ranks
+from pnc_core.method.localize import Scores
 from pnc_core.module.tail import Tail
 
+Hold = Callable[[dict[str, int]], bool]
+"""Given how many channels are left of each group: is the module within its other bounds?"""
 REFRESH = 8
 """Steps between two choices of the open channels."""
 
@@ -59,3 +63,84 @@ class LearnedMask:
         if self._importance_bias is not None:
             importances = {n: w + self._importance_bias[n] for n, w in importances.items()}
         return keep_most_important(self._tail, importances, self._keep, self._hold)
+
+
+def choose_channels(
+    tail: Tail, scores: Scores, keep: float, importance_bias: Scores | None = None, hold: Hold | None = None
+) -> dict[str, Tensor]:
+    """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
+
+    Args:
+        tail: Opened tail.
+        scores: As `score_channels` gives them.
+        keep: Share of the tail's numbers that may stay, 0..1.
+        importance_bias: Added to every channel's rank, as a mark does it.
+        hold: What else a module must keep.
+
+    Returns:
+        int64 ascending indices of the channels to keep, by group.
+    """
+    if importance_bias is None:
+        return keep_most_important(tail, importance(tail, scores), keep, hold)
+    return keep_most_important(
+        tail, {n: rank + importance_bias[n] for n, rank in ranks(importance(tail, scores)).items()}, keep, hold
+    )
+
+
+def ranks(importances: Scores) -> Scores:
+    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
+    joined = torch.cat(list(importances.values()))
+    placed = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
+    return dict(zip(importances, placed.split([len(w) for w in importances.values()]), strict=True))
+
+
+def importance(tail: Tail, scores: Scores) -> Scores:
+    """Score over cost, float32 (width,) by group; the cost is how many copied numbers a channel brings along."""
+    full = {g.name: g.width for g in tail.groups}
+    whole = tail.count(full)
+    costs = {g.name: whole - tail.count({**full, g.name: g.width - 1}) for g in tail.groups}
+    return {name: score / (costs[name] or 1) for name, score in scores.items()}
+
+
+def keep_most_important(tail: Tail, importances: Scores, keep: float, hold: Hold | None = None) -> dict[str, Tensor]:
+    """The channels of highest worth whose exact cost fits the budget.
+
+    The best channel of every group always stays, so that no path is cut, even where
+    that alone is over a tiny budget.
+
+    Args:
+        tail: Opened tail.
+        importances: One number a channel, by group; only their order counts.
+        keep: Share of the tail's numbers that may stay, 0..1.
+        hold: What else a module must keep.
+
+    Returns:
+        int64 ascending indices of the channels to keep, by group.
+    """
+    budget = keep * tail.parameter_count
+
+    def fits(sizes: dict[str, int]) -> bool:
+        return tail.count(sizes) <= budget and (hold is None or hold(sizes))
+
+    values, owners, channels = [], [], []
+    for number, group in enumerate(tail.groups):
+        value = importances[group.name].double().clone()
+        value[value.argmax()] = torch.inf
+        values.append(value)
+        owners.append(torch.full((group.width,), number))
+        channels.append(torch.arange(group.width))
+    order = torch.cat(values).argsort(descending=True, stable=True)
+    owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
+    count = _largest_prefix(tail, owner, fits)
+    return {g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)}
+
+
+def _largest_prefix(tail: Tail, owner: Tensor, fits: Hold) -> int:
+    """Bisect for the most channels, in order of worth, whose exact cost fits the budget."""
+    low, high = len(tail.groups), len(owner)
+    while low < high:
+        middle = (low + high + 1) // 2
+        counts = torch.bincount(owner[:middle], minlength=len(tail.groups)).tolist()
+        sizes = {g.name: n for g, n in zip(tail.groups, counts, strict=True)}
+        low, high = (middle, high) if fits(sizes) else (low, middle - 1)
+    return low

@@ -26,7 +26,7 @@ from pnc_core.graph.positions import INPUT, PositionInfo
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import limits
 from pnc_core.method.checkpoints import State
-from pnc_core.method.fit_head import Accuracy, accuracy, balance
+from pnc_core.method.heads.fit import Accuracy, accuracy, balance
 from pnc_core.method.insert import Insertion, bounds_of, module_macs, stitch_all
 from pnc_core.method.job import Batch, Job, Progress, traced_step
 from pnc_core.module.adapter import RidgeSums, takes_the_same_images

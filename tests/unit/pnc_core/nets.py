@@ -12,7 +12,7 @@ from pnc_core.graph.architectures import architectures, build_network
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
-from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job, prepare
 from pnc_core.module.bundle import Bundle

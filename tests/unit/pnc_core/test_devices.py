@@ -24,10 +24,10 @@ from pnc_core.method.balance import rebalance
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone, work_out
 from pnc_core.method.job import name_images
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.composed import attach, detach
 from pnc_core.module.export import to_program
+from pnc_core.module.watermark import Mark
 from tests.unit import pretended
 from tests.unit.pnc_core import nets, slim
 from tests.unit.pretended import OnCuda

@@ -19,7 +19,7 @@ from pnc_core.errors import ConfigError
 from pnc_core.method.balance import Rows, fit_balance
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone
-from pnc_core.method.fit_head import HeadInputs, fit_head
+from pnc_core.method.heads.fit import HeadInputs, fit_head
 from pnc_core.method.insert import localize, stitch
 from pnc_core.method.lime import solution, surrogate
 from pnc_core.method.reconstruct import reconstruct_layers, reconstruct_logits

@@ -15,10 +15,10 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import ConfigError
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone
-from pnc_core.method.localize import choose_channels, score_channels
-from pnc_core.method.mask import LearnedMask
-from pnc_core.method.watermark import BIAS_STRENGTH, Mark
+from pnc_core.method.localize import score_channels
+from pnc_core.method.mask import LearnedMask, choose_channels
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
+from pnc_core.module.watermark import BIAS_STRENGTH, Mark
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 

@@ -13,8 +13,10 @@ from pnc_core.graph.cost import Cost
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import preprocess
-from pnc_core.method.clone import _tap_windows, clone
-from pnc_core.method.fit_head import FittedHead, HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.method.clone import clone
+from pnc_core.method.heads.calibrate import _tap_windows
+from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
+from pnc_core.method.heads.fit import HeadInputs, head_logits
 from pnc_core.method.insert import localize, stitch, tap_widths
 from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle, digest
@@ -128,8 +130,8 @@ def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
         seen.append((choice.validation, choose_head([choice])))
         return seen[-1][1]
 
-    monkeypatch.setattr("pnc_core.method.clone.choose_head", narrow)
-    monkeypatch.setattr("pnc_core.method.clone._tap_windows", lambda *_: [tap_window])
+    monkeypatch.setattr("pnc_core.method.heads.calibrate.choose_head", narrow)
+    monkeypatch.setattr("pnc_core.method.heads.calibrate._tap_windows", lambda *_: [tap_window])
     bundle = clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, head="joint"))
     spec, (held, fitted) = bundle.manifest.head, seen[0]
     assert (len(spec.target_taps), len(spec.module_taps)) == (tap_window.target, tap_window.module)

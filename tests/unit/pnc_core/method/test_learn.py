@@ -9,7 +9,8 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import NetworkError
 from pnc_core.identity import fingerprint
 from pnc_core.images import preprocess
-from pnc_core.method.clone import clone, plain_head
+from pnc_core.method.clone import clone
+from pnc_core.method.heads.calibrate import plain_head
 from pnc_core.method.insert import Insertion
 from pnc_core.method.job import Job, Progress, name_images
 from pnc_core.method.learn import insert, refine

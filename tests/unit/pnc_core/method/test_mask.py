@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from pnc_core.method.localize import choose_channels
-from pnc_core.method.mask import REFRESH, LearnedMask
-from pnc_core.module.tail import Tail
+from pnc_core.method.mask import REFRESH, LearnedMask, choose_channels
+from pnc_core.module.tail import Tail, extract
 from tests.unit.pnc_core import nets
 
 
@@ -87,3 +86,28 @@ def test_from_wrong_scores_it_learns_its_way_to_the_channels_that_are_missed() -
         (tail.forward(x)[0] - wanted).square().mean().backward()
         optimizer.step()
     assert mismatch() < 0.5 * before
+
+
+@pytest.mark.parametrize("keep", [0.15, 0.3, 0.5, 0.75, 0.99])
+def test_the_budget_holds_and_is_used_up(keep: float) -> None:
+    tail, _ = _opened()
+    scores = _scores(tail)
+    kept = choose_channels(tail, scores, keep)
+    sizes = {name: len(k) for name, k in kept.items()}
+    assert extract(tail, kept).parameter_count == tail.count(sizes) <= keep * tail.parameter_count
+    assert any(tail.count({**sizes, n: sizes[n] + 1}) > keep * tail.parameter_count for n in sizes)
+    for name, indices in kept.items():
+        assert indices.tolist() == sorted(set(indices.tolist())) != []
+        assert int(scores[name].argmax()) in indices.tolist()
+
+
+def test_however_small_the_budget_no_group_is_emptied() -> None:
+    tail, _ = _opened()
+    kept = choose_channels(tail, _scores(tail), 1e-6)
+    assert [len(k) for k in kept.values()] == [1] * len(tail.groups)
+
+
+def test_keeping_everything_keeps_everything() -> None:
+    tail, _ = _opened()
+    kept = choose_channels(tail, _scores(tail), 1.0)
+    assert [len(kept[g.name]) for g in tail.groups] == [g.width for g in tail.groups]

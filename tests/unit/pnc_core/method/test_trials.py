@@ -8,7 +8,7 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import Cancelled
 from pnc_core.method.checkpoints import NoCheckpoints, State
 from pnc_core.method.clone import _search
-from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.job import Job, Progress
 from pnc_core.method.search import Trial, screen
 from pnc_core.method.trials import Ranked, Step, TrialRunner, best_first, rounds

@@ -11,8 +11,14 @@ from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet, preprocess
 from pnc_core.method.clone import clone
-from pnc_core.method.fit_head import HeadInputs, head_logits
-from pnc_core.method.without_old_images import _expected, _Moments, _verdict, remembered_moments, without_old_images
+from pnc_core.method.heads.fit import HeadInputs, head_logits
+from pnc_core.method.heads.without_old_images import (
+    _expected,
+    _Moments,
+    _verdict,
+    remembered_moments,
+    without_old_images,
+)
 from pnc_core.module.composed import attach
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair

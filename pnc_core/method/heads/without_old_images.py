@@ -26,9 +26,10 @@ from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import Traced
 from pnc_core.images import batches
-from pnc_core.method.fit_head import FittedHead, HeadInputs, accuracy, head_logits
+from pnc_core.method.heads.choose import FittedHead
+from pnc_core.method.heads.fit import HeadInputs, accuracy, head_logits
+from pnc_core.method.heads.locality_gate import bar_below
 from pnc_core.method.job import Job, enter
-from pnc_core.method.thresholds import bar_below
 from pnc_core.module.adapter import RidgeSums
 from pnc_core.module.head import Head, seen_width
 
