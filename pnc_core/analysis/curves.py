@@ -26,7 +26,7 @@ from pnc_core.method.search import Trial
 
 CONTROL: Localizer = "random"
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
-Step = Callable[[float, str], None]
+OnPoint = Callable[[float, str], None]
 """Called with the share done, 0..1, and what was done, in a few words."""
 
 
@@ -61,7 +61,7 @@ def masking_curve(
     localizers: Sequence[Localizer] | None = None,
     seeds: Sequence[int] = (0,),
     epochs: int = 3,
-    step: Step = lambda done, message: None,
+    step: OnPoint = lambda done, message: None,
 ) -> list[MaskingPoint]:
     """Accuracy and size for every share of the tail that is kept, at one position.
 

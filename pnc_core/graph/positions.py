@@ -161,7 +161,7 @@ def _check_hooks(module: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def _as_it_was(network: nn.Module) -> Iterator[None]:
+def _attributes_restored(network: nn.Module) -> Iterator[None]:
     """In the end modules have the attributes they had: tracing leaves constants there, and a network's own code keeps
     what it was traced with.
     """
@@ -194,7 +194,7 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     _check_hooks(network, "")
     _check_dtype(network)
     try:
-        with _TRACING, _as_it_was(network):
+        with _TRACING, _attributes_restored(network):
             graph = (tracer := _Tracer()).trace(network)
             graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
             shapes, changed = _shapes(graph_module, spec)

@@ -1,8 +1,25 @@
-"""Localization: which channels of the source carry the cloned classes.
+"""Localization: score how much every channel of the source matters for the cloned classes.
 
-Scores are taken *through the stitched input* A(phi), so that what is kept
-depends on where and how the module is inserted (the paper's abstract: localization
-and insertion are intertwined). The budget is exact, in numbers copied.
+The tail runs on the stitched input A(phi), not on the source's own activation. So the scores depend on the position and
+on the adapter (the paper's abstract: localization and insertion depend on each other). `pnc_core.method.mask` chooses
+channels by these scores.
+
+Every image x has one gate g_c = 1 per channel c. With the label y, the logits z, p = softmax(z) over the cloned
+classes, and the cross-entropy L = -log p_y, the score I_c of a channel is
+
+    log-odds               mean_x |d log(p_y / (1 - p_y)) / dg_c|      (default)
+    fisher                 mean_x (dL / dg_c)^2
+    taylor                 |mean_x dL / dg_c|
+    gradient-activation    mean_x |dz_y / dg_c|
+    lime                   mean_x sum_i (dw_i / dg_c)^2 / |w|^2        (w: coefficients of the LIME surrogate)
+    magnitude              L2 norm of the weights that make the channel
+    random                 uniform in [0, 1)                           (control)
+
+With one cloned class p_y = 1, so z_y replaces both the log-odds and L.
+
+References:
+    `fisher`: Theis et al. 2018. `taylor`: Molchanov et al. 2019. `log-odds` is our own choice: dL / dg_c contains
+    the factor 1 - p_y and vanishes where the source is sure, the log-odds do not.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,30 +36,22 @@ from pnc_core.module.tail import Tail
 
 Scores = dict[str, Tensor]
 LIME_IMAGES = 16
-"""Images of a batch that `lime` looks at: each costs 32 forward passes."""
+"""Images per batch that `lime` uses. Every image needs 32 forward passes."""
 LIME_PROBES = 2
-"""Random projections of an image's surrogate whose derivatives `lime` takes."""
+"""Random projections of the surrogate's coefficients that `lime` differentiates."""
 
 
 def score_channels(
     tail: Tail, batches: Iterable[tuple[Tensor, Tensor]], localizer: Localizer, generator: torch.Generator
 ) -> Scores:
-    """How much every channel of every group matters for the cloned classes.
+    """Score every channel of every group.
 
     Args:
-        tail: Opened tail, unmasked; left as it was.
-        batches: Pairs of stitched activations (N, *shape) and labels int64 (N,) among
-            the cloned classes; `lime` does not read the labels.
-        localizer: `log-odds`: mean absolute derivative of log p / (1 - p) of the label, p
-            among the cloned classes, by the channel's gate (own choice: it does not vanish
-            where the source is sure); `fisher`: mean over images of the squared derivative of the loss by
-            the channel's gate (Theis et al. 2018, Molchanov et al. 2019); `taylor`:
-            absolute value of its mean; `gradient-activation`: mean absolute value of
-            the derivative of the label's own logit;
-            `lime`: how fast the local behaviour
-            leaves the source's (see `_lime`); `magnitude`: L2 norm of the weights that
-            make the channel; `random`: uniform, the control.
-        generator: For `random` and `lime`.
+        tail: Opened tail, unmasked; not changed.
+        batches: Pairs of stitched activations (N, *shape) and labels int64 (N,). A label is an index among the cloned
+            classes; `lime` does not read the labels.
+        localizer: The formula of the score; the module's docstring lists them.
+        generator: Source of randomness for `random` and `lime`.
 
     Returns:
         Scores >= 0, float32 (width,), by group.
@@ -62,7 +71,7 @@ def score_channels(
 
 
 def _magnitude(tail: Tail, group: ChannelGroup) -> Tensor:
-    """L2 norm of all rows of all layers that make a channel."""
+    """L2 norm over all layers that make a channel: sqrt(sum of the squared weights of its rows)."""
     total = torch.zeros(group.width)
     for producer in group.producers:
         module = tail.part.get_submodule(producer)
@@ -86,7 +95,7 @@ def _taylor(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Gen
 
 
 def _gradient_activation(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """A gate's derivative is the activation times its derivative, summed over the channel's places."""
+    """dz_y / dg_c = sum over places p of a_cp dz_y / da_cp, where a_c is the channel's activation."""
     del generator
     with _OpenGates(tail, len(labels)) as gates:
         own = tail.forward(activation)[0].gather(1, labels[:, None])
@@ -94,23 +103,23 @@ def _gradient_activation(tail: Tail, activation: Tensor, labels: Tensor, generat
 
 
 def _log_odds(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """The derivative of the cross-entropy is 1 - p times that of log p / (1 - p): this one does without that factor."""
+    """log(p_y / (1 - p_y)) = z_y - logsumexp of the other logits."""
     del generator
     with _OpenGates(tail, len(labels)) as gates:
         logits = tail.forward(activation)[0]
         odds = logits.gather(1, labels[:, None])[:, 0]
-        if logits.shape[1] > 1:  # with one class there is no other: its logit stands in
+        if logits.shape[1] > 1:
             odds = odds - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
         return {n: d.abs() for n, d in gates.derivatives(odds.sum()).items()}
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy (N,). With one class there is none to derive: its logit stands in."""
+    """Cross-entropy (N,); with one class it is constant 0, so the logit (N,) is returned instead."""
     return F.cross_entropy(logits, labels, reduction="none") if logits.shape[1] > 1 else logits[:, 0]
 
 
 class _OpenGates:
-    """Every image has gates of its own, all ones, while the block runs."""
+    """Within the `with` block every image has its own gates, all ones and differentiable."""
 
     def __init__(self, tail: Tail, images: int, repeat: int = 1) -> None:
         self._tail = tail
@@ -129,25 +138,37 @@ class _OpenGates:
         self._tail.mask(None)
 
     def derivatives(self, value: Tensor, *, again: bool = False) -> Scores:
-        """d value / d gate of every image, (N, width) by group; `again`: the graph is needed once more."""
+        """Derivatives of `value` by every image's gates, (N, width) by group.
+
+        Args:
+            value: A scalar, the sum over images.
+            again: Keep the autograd graph for another call.
+        """
         found = torch.autograd.grad(value, list(self._masks.values()), allow_unused=True, retain_graph=again)
         rows = zip(self._masks.items(), found, strict=True)
         return {name: torch.zeros_like(mask) if d is None else d for (name, mask), d in rows}
 
 
 def _lime(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """The diagonal of the Gauss-Newton matrix of `lime.local_mismatch` at open gates.
+    """The diagonal of the Gauss-Newton matrix of `lime.local_mismatch` at g = 1.
 
-    The mismatch |w(g) - w(1)|^2 / |w(1)|^2 between the local surrogates with gates g
-    and without is zero at g = 1, and so is its gradient: it says nothing about a single channel. Its second
-    derivative does: to second order, closing gate c costs sum_i (dw_i / dg_c)^2 /
-    |w|^2, exactly what Fisher's score is for the cross-entropy. The sum over all coefficients i
-    is estimated without bias by random signs s, E (d(s . w) / dg_c)^2 (Hutchinson
-    1990): two backward passes instead of 17 K.
+    Let w(g) be the coefficients of the local surrogate with gates g. The mismatch
 
-    Cells are blocked in the stitched activation and not in the image: it is the tail
-    that is cut down, its function of the activation has to stay, and the target need not run on
-    every variant. The mean of an activation's channel is a likely value, black is not.
+        m(g) = |w(g) - w(1)|^2 / |w(1)|^2
+
+    has value 0 and gradient 0 at g = 1. To second order, closing gate c alone costs
+
+        m = sum_i (dw_i / dg_c)^2 / |w|^2.
+
+    Random signs s_i give an unbiased estimate of the sum (Hutchinson 1990):
+
+        sum_i (dw_i / dg_c)^2 = E_s (d(s . w) / dg_c)^2
+
+    This needs `LIME_PROBES` backward passes instead of one per coefficient (17 K of them).
+
+    Cells are blocked in the stitched activation, not in the image. The tail is cut down, so the tail as a function of
+    its input has to stay; and the target need not run on every variant. A blocked cell holds the mean of the
+    activation's channel, which is a likely value.
     """
     chosen = torch.randperm(len(labels), generator=generator)[:LIME_IMAGES].to(activation.device)
     x = activation[chosen]
@@ -170,4 +191,4 @@ _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
     "log-odds": _log_odds,
     "lime": _lime,
 }
-"""What is averaged over images: (N, width) by group."""
+"""Scores of single images, (N, width) by group, before the mean over images."""

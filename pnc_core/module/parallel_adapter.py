@@ -46,7 +46,7 @@ class ParallelAdapter(nn.Module):
         return x if self.stride is None else x[:, :, :: self.stride[0], :: self.stride[1]]
 
     @full_precision()
-    def become(self, weight: Tensor, bias: Tensor, rows: Tensor) -> None:
+    def approximate(self, weight: Tensor, bias: Tensor, rows: Tensor) -> None:
         """Answer as W x + b does, or, where the rank is limited, as nearly as it allows on average.
 
         Worked out in float32 or better on the device of `weight`, whatever autocast says.
@@ -79,7 +79,7 @@ class ParallelAdapter(nn.Module):
         return answer
 
 
-def is_whole(part: fx.GraphModule, node: fx.Node) -> bool:
+def is_full_rank(part: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the adapter beside a layer is a whole map."""
     layer = part.get_submodule(str(node.target))
     return node in readout(part) or (isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1)
@@ -96,7 +96,7 @@ def parallel_cost(width_in: int, width_out: int, places: int, *, whole: bool) ->
         width_in: Channels that the layer reads.
         width_out: Channels that it makes.
         places: How many places of one image it answers for.
-        whole: As `is_whole` says.
+        whole: As `is_full_rank` says.
     """
     maps = width_in * width_out
     if whole:
@@ -133,7 +133,7 @@ def insert_parallel_adapters(part: fx.GraphModule, layers: Sequence[str] | None 
             continue
         layer = part.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        adapters[name] = ParallelAdapter(layer, whole=is_whole(part, node)).to(layer.weight.device)
+        adapters[name] = ParallelAdapter(layer, full_rank=is_full_rank(part, node)).to(layer.weight.device)
         part.add_submodule(f"inner_{i}", adapters[name])
         _add_beside(part.graph, node, f"inner_{i}")
     part.recompile()

@@ -1,12 +1,19 @@
 """Put a watermark into the choice of channels.
 
-The key decides one fair bit for every channel of the source (HMAC-SHA-256 of layer and channel index).
-Localization adds a small bias to the importance of each channel whose bit is one. Important channels stay,
-unimportant channels go, and the key decides between them. `pnc_core.analysis.watermark` detects the watermark.
+The key gives every channel of the source one fair bit:
+
+    bit(layer, c) = lowest bit of the first byte of HMAC-SHA-256(key, "layer|c")
+
+Localization adds a small bias to the rank r_c of a channel, where r_c lies in [-1, 1] (`pnc_core.method.mask.ranks`):
+
+    r_c + 0.35 (2 bit(layer, c) - 1)
+
+Channels of high rank stay, channels of low rank are removed, and the key decides about the channels in between.
+`pnc_core.analysis.watermark` detects the watermark.
 
 References:
-    Own choice: copied weights equal the source's, and adapters and head can be learned again in seconds, so only the
-    choice of channels stays with a copied module.
+    Own choice. The copied weights equal the source's weights, and anybody can train adapters and head again within
+    seconds. Only the choice of channels stays in a copied module.
 """
 
 import hashlib
@@ -19,19 +26,18 @@ from torch import Tensor
 
 from pnc_core.errors import ConfigError
 from pnc_core.graph.groups import ChannelGroup
-from pnc_core.method.localize import Scores
 
 KEY_BYTES = 32
 BIAS_STRENGTH = 0.35
-"""How far a coin moves a channel in the order of worth, whose ends are -1 and 1."""
+"""Amount by which a bit moves a channel's rank. Ranks lie in [-1, 1]."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A key and the coins that it tosses.
+    """A watermark: a secret key of 32 bytes, and the bits that the key gives to channels.
 
     Raises:
-        ConfigError: the key is too short or too long.
+        ConfigError: the key does not have 32 bytes.
     """
 
     key: bytes = field(repr=False)
@@ -42,14 +48,17 @@ class Mark:
 
     @property
     def commitment(self) -> str:
-        """What may be shown before the key is: `sha256:` and 64 hexadecimal digits."""
+        """Digest of the key, `sha256:` and 64 hexadecimal digits.
+
+        The owner may publish the digest early and show the key later.
+        """
         return f"sha256:{hashlib.sha256(self.key).hexdigest()}"
 
-    def heads(self, layer: str, width: int) -> Tensor:
-        """For every channel that a layer of the source makes, whether its coin shows heads: bool (width,)."""
-        tosses = (hmac.digest(self.key, f"{layer}|{channel}".encode(), "sha256")[0] & 1 for channel in range(width))
-        return torch.tensor(list(tosses)).bool()
+    def bits(self, layer: str, width: int) -> Tensor:
+        """The bits of a source layer's output channels, bool (width,)."""
+        digests = (hmac.digest(self.key, f"{layer}|{channel}".encode(), "sha256") for channel in range(width))
+        return torch.tensor([digest[0] & 1 for digest in digests]).bool()
 
-    def importance_bias(self, groups: Iterable[ChannelGroup]) -> Scores:
-        """What is added to the worth of every channel, float32 (width,) by group."""
-        return {g.name: BIAS_STRENGTH * (self.heads(g.name, g.width).float() * 2 - 1) for g in groups}
+    def importance_bias(self, groups: Iterable[ChannelGroup]) -> dict[str, Tensor]:
+        """Bias of every channel's rank: +0.35 where the bit is 1, -0.35 where it is 0; float32 (width,) by group."""
+        return {g.name: BIAS_STRENGTH * (self.bits(g.name, g.width).float() * 2 - 1) for g in groups}

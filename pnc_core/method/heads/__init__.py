@@ -1,1 +1,1 @@
-"""Fit heads and choose one."""
+"""Heads: fit them, choose one, and put a locality gate in front of it."""

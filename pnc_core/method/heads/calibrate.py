@@ -8,19 +8,19 @@ from pnc_core.graph.cost import Cost
 from pnc_core.method.budget import head_kinds, limits
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import CHOICE_ROWS, balanced_losses, fit_head
-from pnc_core.method.heads.locality_gate import shut
+from pnc_core.method.heads.locality_gate import with_locality_gate
 from pnc_core.method.heads.without_old_images import without_old_images
 from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_macs, tap_widths
 from pnc_core.method.job import Job, traced_step
 from pnc_core.module.head import LAST, Head, TapWindow, head_cost, seen_width
 
 FAST_VIEWS = 2
-"""Augmented views at most that the preset `fast` fits its head on."""
+"""Largest number of augmented views for the head of the preset `fast`."""
 
 
 @traced_step("heads")
 def calibrate(job: Job, insertion: Insertion) -> FittedHead:
-    """Fit the heads on cached logits and taps, and choose one on the held-out images."""
+    """Fit every allowed head on cached logits and taps, and choose one by its loss on the held-out images."""
     config = job.config
     fast = config.preset == "fast"
     grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
@@ -30,7 +30,7 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     if not config.old_images:
         return without_old_images(job, train[0], validation[0])
     rows = list(zip(grids, train, validation, strict=True))
-    # The affine head reads no taps, so that one grid is enough for it.
+    # The affine head reads no taps, so it is the same on every grid.
     locality_gates = {grid: seen_width(job.target, grid) if config.locality == "strict" else 0 for grid in grids}
     choices = [
         HeadChoice(kind, *row, locality_gate=locality_gates[row[0]])
@@ -48,18 +48,20 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     if config.locality == "soft":
         return fitted
     kept = next(choice for choice in choices if choice.grid == fitted.grid)
-    return shut(fitted, kept.train, kept.validation, kept.locality_gate)
+    return with_locality_gate(fitted, kept.train, kept.validation, kept.locality_gate)
 
 
 def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:
-    """What a module takes without its head, and what it may take with it."""
+    """Cost of the module without its head, and the largest allowed cost of the whole module."""
     return Cost(insertion.parameter_count, module_macs(job, insertion)), limits(job)
 
 
 def _tap_windows(job: Job, insertion: Insertion, grid: int) -> list[TapWindow]:
-    """The last tap of either side; where all are too many, also as many of the target's as fit with the module's last.
+    """Tap windows to try besides all taps.
 
-    The target's are worth more than the module's: the fewer channels are left the less the module's earlier taps say.
+    The last tap of target and module is always tried. If all taps exceed the bounds, the longest window that fits is
+    tried too: several last taps of the target and the last tap of the module. The target's taps come first, because
+    the earlier taps of a strongly pruned module hold little information.
     """
     spent, most = _room(job, insertion)
     seen, made = tap_widths(job, insertion, grid)
@@ -74,7 +76,11 @@ def _tap_windows(job: Job, insertion: Insertion, grid: int) -> list[TapWindow]:
 
 
 def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
-    """The heads with which the whole module is within its bounds: the mask has left room for one at least."""
+    """The heads with which the whole module keeps its bounds.
+
+    Raises:
+        PositionError: No head fits.
+    """
     spent, most = _room(job, insertion)
     fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
     if not fitting:
@@ -86,7 +92,11 @@ def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[
 
 
 def plain_head(job: Job, insertion: Insertion, grid: int) -> tuple[Head, float]:
-    """A quick head to refine with, and its balanced cross-entropy on held-out images: before and after alike."""
+    """Fit one head without a choice, for refining.
+
+    Returns:
+        The head, and its balanced cross-entropy on the held-out images.
+    """
     kind = "joint" if job.config.head in ("auto", "joint") and job.config.locality == "soft" else "router"
     train, held = (head_inputs(job, insertion, i, [grid], 1)[0] for i in (job.train, job.validation))
     head = fit_head(kind, train.some(CHOICE_ROWS))

@@ -22,43 +22,43 @@ from pnc_core.module.head import Head, TapWindow, head_cost
 
 @dataclass(frozen=True)
 class HeadChoice:
-    """A kind of head with what it is fitted and judged on."""
+    """A kind of head, with the rows that fit it and the rows that judge it."""
 
     kind: str
     grid: int
     train: HeadInputs
     validation: HeadInputs
     locality_gate: int = 0
-    """How many features the locality gate in front of it will read; 0: there will be none."""
+    """Number of features that its locality gate will read; 0: it gets no locality gate."""
     tap_window: TapWindow | None = None
-    """Which taps the rows hold; None: all."""
+    """The taps that the rows hold; None: all taps."""
 
     @property
     def cost(self) -> Cost:
-        """What the head would cost, its locality gate included."""
+        """Cost of the head, including its locality gate."""
         sides = self.train.old.shape[1], self.train.own.shape[1]
         return head_cost(self.kind, self.train.features.shape[1], *sides, locality_gate=self.locality_gate)
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """The chosen head, and how it did on the images that were held out before it was fitted on all."""
+    """The chosen head, fitted on all images, and its score on the held-out images before that last fit."""
 
     head: Head
     grid: int
     judged: Head
-    """What the score is of: the same head before it learned from the held-out images."""
+    """The same head, fitted on the training images only."""
     score: Accuracy
+    """Accuracy of `judged` on the held-out images."""
     tap_window: TapWindow | None = None
-    """Which taps it reads; None: all."""
+    """The taps that the head reads; None: all taps."""
 
 
 def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
-    """Take the head with the lowest loss on the held-out images.
+    """Take the head with the lowest balanced cross-entropy on the held-out images.
 
-    The loss is the balanced cross-entropy, which tells more than accuracy when there
-    are few images. Kind and grid are chosen at the middle strength, then the strength for
-    them. The winner is fitted again on all images.
+    First the kind and the grid are chosen at the middle strength, then the strength. The winner is fitted again on all
+    images. With few images the loss separates heads better than the accuracy does.
 
     Args:
         choices: At least one.
@@ -74,7 +74,7 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
 
 
 @dataclass(frozen=True, eq=False)
-class _Tried:
+class _Candidate:
     choice: HeadChoice
     strength: float
     head: Head
@@ -82,17 +82,17 @@ class _Tried:
     """Balanced cross-entropy on the held-out images."""
 
 
-def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Tried:
+def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Candidate:
     head = fit_head(choice.kind, choice.train.some(CHOICE_ROWS), strength, start)
-    return _Tried(choice, strength, head, float(balanced_losses(head, choice.validation).mean()))
+    return _Candidate(choice, strength, head, float(balanced_losses(head, choice.validation).mean()))
 
 
 def not_worse(loss: Tensor, best: Tensor) -> bool:
-    """Is the mean loss above the best by at most one standard error of the paired difference?
+    """Is mean(d) <= std(d) / sqrt(N) for the paired differences d = loss - best?
 
     Args:
-        loss: One number an image, (N,): views of one image are no independent evidence.
-        best: The same of the best.
+        loss: Losses (N,), one per image. Average over an image's views first: views are not independent.
+        best: Losses (N,) of the best candidate on the same images.
     """
     difference = loss - best
     standard_error = float(difference.std()) / math.sqrt(len(difference))

@@ -1,4 +1,9 @@
-"""Fit a head on cached logits and taps, and choose among heads by held-out images."""
+"""Fit a head on cached logits and taps, and measure it.
+
+The loss is the balanced cross-entropy, in which old and new images weigh half each:
+
+    L = (mean over old images of CE + mean over new images of CE) / 2
+"""
 
 from dataclasses import dataclass
 
@@ -10,17 +15,20 @@ from pnc_core.devices import full_precision
 from pnc_core.module.head import Head
 
 SMALL_FIT, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 60, 20
-"""Features times rows up to which a head is fitted to the last digit; beyond, so many steps of L-BFGS are enough,
-and fewer where it goes on from a head of the same kind."""
+"""A fit with at most `SMALL_FIT` numbers (rows x features) runs in float64 until it converges.
+
+A larger fit runs in float32 for `LARGE_FIT_ITERATIONS` steps of L-BFGS, or for `WARM_ITERATIONS` steps if it starts
+from an already fitted head.
+"""
 CHOICE_ROWS = 20_000
-"""Rows that the choice between heads is made on, at most; the chosen one is fitted on all."""
+"""Largest number of rows for the choice between heads. The chosen head is fitted again on all rows."""
 STRENGTHS = (1e-3, 1e-2, 1e-1)
-"""Weight decays of gate and correction among which validation chooses."""
+"""Candidate weight decays for the weights on the taps; the held-out images choose one."""
 
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head is fitted on, one row an image."""
+    """The inputs and labels that a head is fitted on, one row per image."""
 
     old: Tensor
     """The target's logits (N, N_old)."""
@@ -36,7 +44,7 @@ class HeadInputs:
         return HeadInputs(*(column[:count] for column in vars(self).values()))
 
     def some(self, count: int) -> "HeadInputs":
-        """About `count` of the rows, if there are more: the same for equal sizes."""
+        """A random sample of `count` rows, or all rows if there are fewer; inputs of equal size give equal rows."""
         if len(self.labels) <= count:
             return self
         chosen = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count].sort().values
@@ -50,18 +58,18 @@ class HeadInputs:
 
 @full_precision()
 def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None) -> Head:
-    """Fit a head by balanced cross-entropy (old and new classes weigh half each).
+    """Minimise L + strength |W|^2, where L is the balanced cross-entropy and W the weights on standardised taps.
 
-    Taps are standardised for the fit; the statistics are folded into the weights.
+    The fit uses z = (taps - mean) / std. The returned head reads the taps themselves: W := W / std, b := b - W mean.
 
     Args:
         kind: `affine`, `router` or `joint`.
         inputs: Rows of the training images.
         strength: Weight decay on the standardised weights.
-        start: A head of this kind, fitted on rows like these, from which a large fit goes on.
+        start: A fitted head of the same kind, as the starting point of a large fit.
     """
     old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
-    # Small fits in double precision; large ones would take twice as long for digits that do not count.
+    # For large fits float64 would take twice as long and change nothing that matters.
     dtype = torch.float64 if inputs.features.numel() <= SMALL_FIT else torch.float32
     features = inputs.features.to(dtype)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
@@ -84,7 +92,7 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head 
 
 
 def balance(labels: Tensor, old_classes: int) -> Tensor:
-    """Weights float64 (N,) that sum to one, with which old and new images weigh half each."""
+    """Row weights float64 (N,): 1 / (2 N_old) for an old image, 1 / (2 N_new) for a new image."""
     is_new = labels >= old_classes
     share_new = is_new.double().mean().clamp(1e-9, 1 - 1e-9)
     return torch.where(is_new, 0.5 / share_new, 0.5 / (1 - share_new)) / len(labels)
@@ -111,18 +119,19 @@ class Accuracy:
     """Accuracies over all old and cloned classes, 0..1."""
 
     old: float | None
-    """None without images of old classes; `new` likewise."""
+    """Accuracy on images of old classes; None if there are none."""
     new: float | None
+    """Accuracy on images of cloned classes; None if there are none."""
 
     @property
     def average(self) -> float:
-        """Mean of both sides, however many images each has; of one side if the other has none."""
+        """(old + new) / 2, whatever the numbers of images; the other accuracy alone if one is None."""
         sides = [side for side in (self.old, self.new) if side is not None]
         return sum(sides) / len(sides)
 
 
 def accuracy(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
-    """Joint accuracy of logits (N, N_old + K) on both sides."""
+    """Accuracies of logits (N, N_old + K) on old and on new images; all classes compete."""
     right = logits.argmax(1).eq(labels).double()
     is_new = labels >= old_classes
     sides = right[~is_new], right[is_new]
@@ -136,6 +145,6 @@ def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
 
 
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
-    """Balanced cross-entropy of every row; its mean is the loss."""
+    """Weighted cross-entropy (N,) of every row; the mean over rows is the balanced cross-entropy."""
     weights = balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
     return F.cross_entropy(head_logits(head, inputs), inputs.labels, reduction="none") * weights

@@ -1,6 +1,13 @@
 """Put a locality gate in front of a chosen head, and set thresholds.
 
-A threshold lies midway between the scores of two images, never on one.
+The gate is a logistic regression of old against new images on the target's own features f:
+
+    the module runs if w . f + b > 0
+
+The threshold b lets 98 % of the held-out new images pass.
+
+Every threshold lies midway between the scores of two images. A score equal to the threshold, up to rounding, would pass
+on one processor and fail on another, because processors add in different orders. Own choice.
 """
 
 import math
@@ -23,25 +30,27 @@ from pnc_core.method.heads.fit import (
 )
 from pnc_core.module.head import Head
 
-GATE_LOSS = 0.02
-"""Share of held-out new images that a locality gate may turn away."""
-CLEAR = 1e-4
-"""Log-odds that two images must differ by for a bar to be put between them, or that share of the largest log-odds where
-these are above one: rounding stays far below it on every processor."""
+MAX_REJECTED_SHARE = 0.02
+"""Largest share of held-out new images that a locality gate may reject."""
+MIN_GAP = 1e-4
+"""Smallest gap between two scores that a threshold may separate, relative to max(1, largest absolute score).
+
+Rounding errors are far smaller on every processor.
+"""
 
 
 @full_precision()
-def shut(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: int) -> FittedHead:
-    """A chosen head behind a locality gate that reads the first `seen` features, the target's own.
+def with_locality_gate(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: int) -> FittedHead:
+    """Put a locality gate in front of a chosen head.
 
-    It opens for all but 2 % of the held-out new images, so that accuracy is hardly touched and
-    what stays shut costs nothing.
+    The gate rejects at most 2 % of the held-out new images, so accuracy changes little. For a rejected image the module
+    does not run.
 
     Args:
         fitted: `affine` or `router`.
         train: Rows that the locality gate is fitted on.
-        validation: Rows that say where it opens, and how good what has not learned from them is.
-        seen: How many features are the target's.
+        validation: Held-out rows. They set the threshold and give the score.
+        seen: Number of the target's own features; they come first.
     """
     locality_gate = _fit_locality_gate(train, validation, seen)
     judged, head = (_behind(locality_gate, part, train) for part in (fitted.judged, fitted.head))
@@ -50,7 +59,7 @@ def shut(fitted: FittedHead, train: HeadInputs, validation: HeadInputs, seen: in
 
 
 def _fit_locality_gate(train: HeadInputs, validation: HeadInputs, seen: int) -> tuple[Tensor, Tensor]:
-    """Weight (seen,) and bias of a logistic regression of old against new on the first `seen` features."""
+    """Weight (seen,) and bias of the logistic regression of old against new on the first `seen` features."""
     old_classes = train.old.shape[1]
     sides = [_sides(rows, old_classes, seen) for rows in (train, validation)]
     fitted = min(
@@ -59,11 +68,11 @@ def _fit_locality_gate(train: HeadInputs, validation: HeadInputs, seen: int) -> 
     )[0]
     held = sides[1].features[sides[1].labels == 1]
     found = F.linear(held, fitted.weight[0:1])[:, 0]
-    return fitted.weight[0], -bar_below(found[:CHOICE_ROWS], GATE_LOSS)
+    return fitted.weight[0], -threshold_below(found[:CHOICE_ROWS], MAX_REJECTED_SHARE)
 
 
 def _behind(locality_gate: tuple[Tensor, Tensor], head: Head, rows: HeadInputs) -> Head:
-    """The same head, run only where the locality gate opens; `rows` have the widths of what it reads."""
+    """Copy a head and give the copy a locality gate; `rows` gives the widths of the head's inputs."""
     weight, bias = locality_gate
     strict = Head(head.kind, rows.features.shape[1], rows.old.shape[1], rows.own.shape[1], locality_gate=len(weight))
     strict.load_state_dict(head.state_dict(), strict=False)
@@ -73,7 +82,7 @@ def _behind(locality_gate: tuple[Tensor, Tensor], head: Head, rows: HeadInputs) 
 
 
 def _sides(rows: HeadInputs, old_classes: int, seen: int) -> HeadInputs:
-    """Old against new, told apart by the target's taps alone."""
+    """Rows of a two-class problem: label 0 for old, 1 for new; only the target's own features."""
     nothing = torch.zeros(len(rows.labels), 1)
     return HeadInputs(nothing, nothing, rows.features[:, :seen], (rows.labels >= old_classes).long())
 
@@ -82,19 +91,18 @@ def _fit_on_some(rows: HeadInputs, strength: float) -> Head:
     return fit_head("router", rows.some(CHOICE_ROWS), strength)
 
 
-def bar_below(values: Tensor, share: float) -> Tensor:
-    """A threshold that about `share` of the values do not pass, as far from its neighbours as it can be.
-
-    It lies where `torch.quantile` does, but midway between two values.
+def threshold_below(values: Tensor, share: float) -> Tensor:
+    """A threshold that about `share` of the values do not exceed: the quantile, moved midway between two values.
 
     Args:
-        values: One number an image, (N,), of which those above the bar pass.
-        share: 0..1; the number that do not pass is rounded up to a whole image, and one always passes.
+        values: Scores (N,), one per image. Images with a score above the threshold pass.
+        share: Share of images to reject, 0..1. The number of rejected images is ceil(share (N - 1)), so at least one
+            image passes.
 
     Returns:
-        A scalar. Values that differ by no more than `CLEAR` count as equal and pass together.
+        A scalar. Scores that differ by no more than `MIN_GAP` count as equal, and their images pass together.
     """
     ordered = values.sort().values
-    clear = CLEAR * float(ordered.abs().max().clamp_min(1))
+    clear = MIN_GAP * float(ordered.abs().max().clamp_min(1))
     wide = torch.nonzero(ordered.diff()[: math.ceil(share * (len(ordered) - 1))] > clear).flatten()
     return (ordered[wide[-1]] + ordered[wide[-1] + 1]) / 2 if len(wide) else ordered[0] - clear

@@ -1,19 +1,26 @@
-"""A head without a single image of the target's own classes.
+"""Fit a head without any image of the target's own (old) classes.
 
-The target's batch norms remember the images it was trained on: the mean and variance
-of every channel before every norm. On the new images the same moments are
-seen, together with the taps that a head reads; a ridge regression of taps on moments,
-put at the remembered moments, says what the taps are on average over old images.
-With the taps' covariance (of new images, within their classes) that makes a linear
-discriminant between old and new, which becomes a router's gate.
+Batch norms store the mean and variance of every channel over the target's training images. So the target's moments
+m_old of old images are known, although the images are not.
 
-The threshold takes old images for the mirror image of new ones: what either network's logits are on its own
-classes the other's are on theirs. For the logits the middle is where as many new images are given up as have an
-old class for the surer answer of the two networks' softmax; for the gate it is half-way between new images and what
-is expected of old ones. At least 3 % and at most 30 % of the new images are given up, since that is an extrapolation.
+1. Ridge regression on the new images: taps f = R m + r, from the moments m of each image.
+2. Estimated mean taps of old images: f_old = R m_old + r.
+3. Linear discriminant between old and new: w = (C + 0.1 I)^-1 (f_new - f_old), where C is the covariance of the new
+   images' taps within their classes. All taps are standardised on the new images, so f_new = 0.
+4. The router's gate is w, scaled so that its standard deviation is 0.35 times that of the margin
+   s = logsumexp(new logits) - logsumexp(old logits).
 
-Own choice throughout. A network without batch norms remembers nothing: there, as with an affine head, the logits'
-middle is all there is.
+The head's offset is set by a threshold t on s + w . f, so that t separates old from new images:
+
+    t = t_logits + (mean of w . f over new images + w . f_old) / 2, limited to [q(0.03), q(0.3)]
+    t_logits = q(share of new images for which the target's softmax has the larger maximum)
+
+where q(a) is the a-quantile over held-out new images: of s for t_logits, of s + w . f for the limits. The limits keep
+the share of rejected new images between 3 % and 30 %, because the estimate is an extrapolation.
+
+Both terms of t assume that the scores of old images mirror the scores of new images.
+
+Own choice throughout. A target without batch norms, and every `affine` head, uses t_logits only.
 """
 
 from typing import Any
@@ -28,22 +35,23 @@ from pnc_core.graph.positions import Traced
 from pnc_core.images import batches
 from pnc_core.method.heads.choose import FittedHead
 from pnc_core.method.heads.fit import HeadInputs, accuracy, head_logits
-from pnc_core.method.heads.locality_gate import bar_below
+from pnc_core.method.heads.locality_gate import threshold_below
 from pnc_core.method.job import Job, enter
 from pnc_core.module.adapter import RidgeSums
 from pnc_core.module.head import Head, seen_width
 
 SHRINK = 0.1
-"""Added to the diagonal of the standardised taps' covariance."""
-TRUST, MISSED = 0.35, (0.03, 0.3)
-"""Spread of the gate over that of the logits' own verdict; least and largest share of new images that is given up.
+"""Added to the diagonal of the covariance C of the standardised taps."""
+GATE_SPREAD, REJECTED_SHARES = 0.35, (0.03, 0.3)
+"""Standard deviation of the gate over that of the margin s; smallest and largest share of rejected new images.
 
-Chosen on development splits of CIFAR-10 (one), digits (three) and MNIST (two): 0.25 to 0.5 and 0.02 do as well.
+Chosen on development splits of CIFAR-10 (one), digits (three) and MNIST (two). A spread of 0.25 to 0.5 and a smallest
+share of 0.02 give about the same accuracy.
 """
 
 
 class _Moments(fx.Interpreter):
-    """Runs a network and notes mean and mean square of every channel before every batch norm."""
+    """Runs a network and records the mean and the mean square of every channel before every batch norm."""
 
     def __init__(self, network: Traced) -> None:
         super().__init__(network.graph_module)
@@ -56,8 +64,11 @@ class _Moments(fx.Interpreter):
         return super().call_module(target, args, kwargs)
 
 
-def remembered_moments(network: Traced) -> Tensor | None:
-    """What the batch norms remember, float32 (M,), in the graph's order: means, then mean squares, norm by norm."""
+def stored_moments(network: Traced) -> Tensor | None:
+    """Moments m_old stored in the batch norms, float32 (M,): for every norm in graph order, means, then mean squares.
+
+    None if there is no batch norm, or one keeps no statistics.
+    """
     calls = [str(n.target) for n in network.graph_module.graph.nodes if n.op == "call_module"]
     norms = [m for m in map(network.graph_module.get_submodule, calls) if isinstance(m, nn.BatchNorm2d)]
     moments: list[Tensor] = []
@@ -69,79 +80,82 @@ def remembered_moments(network: Traced) -> Tensor | None:
 
 
 def kind_without_old_images(job: Job) -> str:
-    """Kind of the head that is made without old images: a gate needs batch norms that remember.
+    """Kind of the head: `router` if the target's batch norms store statistics, else `affine`.
 
     Raises:
-        ConfigError: a router is asked for, and the target has none.
+        ConfigError: The job asks for a router, and the target's batch norms store no statistics.
     """
     if job.config.head == "affine":
         return "affine"
-    if remembered_moments(job.target) is not None:
+    if stored_moments(job.target) is not None:
         return "router"
     if job.config.head == "router":
         raise ConfigError(
-            "head: expected affine or auto where old_images is false and the target has no batch norms that remember "
-            "old images, got 'router'; give images of old classes, or choose another head"
+            "head: expected affine or auto where old_images is false and the target has no batch norms with stored "
+            "statistics, got 'router'; give images of old classes, or choose another head"
         )
     return "affine"
 
 
 @full_precision()
 def without_old_images(job: Job, train: HeadInputs, validation: HeadInputs) -> FittedHead:
-    """A head from new images alone; its score is of the new side, for want of old images.
+    """Fit a head on new images only.
 
     Args:
-        job: Its training images are of the cloned classes only.
-        train: Rows of the training images first, then of their views; taps pooled to one cell.
+        job: Its training images show cloned classes only.
+        train: Rows of the training images, followed by the rows of their views; taps pooled to one cell.
         validation: Rows of held-out new images.
+
+    Returns:
+        The head. Its score holds only the accuracy on new images.
     """
     kind = kind_without_old_images(job)
-    memory = remembered_moments(job.target) if kind == "router" else None
+    stored = stored_moments(job.target) if kind == "router" else None
     head = Head(kind, train.features.shape[1], train.old.shape[1], train.own.shape[1]).requires_grad_(False)
-    middle = bar_below(_verdict(head, validation), _surer_of_old(validation))
-    if memory is not None:
+    threshold = threshold_below(_margin(head, validation), _share_surer_of_old(validation))
+    if stored is not None:
         own, moments = train.first(len(job.train)), _moments(job)
-        gate = _discriminant(own, moments, memory, seen_width(job.target, 1))
+        gate = _discriminant(own, moments, stored, seen_width(job.target, 1))
         taps = own.features[:, : len(gate)]
-        gate *= TRUST * _verdict(head, own).std() / (taps @ gate).std().clamp_min(1e-6)
+        gate *= GATE_SPREAD * _margin(head, own).std() / (taps @ gate).std().clamp_min(1e-6)
         head.weight[0, : len(gate)] = gate
         new = (taps @ gate).double()
-        old = _expected(moments, new[:, None], memory)[0]
-        middle = middle + ((new.mean() + old) / 2).float()
-    least, most = (bar_below(_verdict(head, validation), share) for share in MISSED)
-    head.offset.sub_(middle.clamp(least, most))
+        old = _expected(moments, new[:, None], stored)[0]
+        threshold = threshold + ((new.mean() + old) / 2).float()
+    least, most = (threshold_below(_margin(head, validation), share) for share in REJECTED_SHARES)
+    head.offset.sub_(threshold.clamp(least, most))
     score = accuracy(head_logits(head, validation), validation.labels, job.old_classes)
     return FittedHead(head, 1, head, score)
 
 
-def _surer_of_old(rows: HeadInputs) -> float:
-    """Share of the rows whose surest class, by the softmax of either network, is the target's."""
+def _share_surer_of_old(rows: HeadInputs) -> float:
+    """Share of rows for which the target's softmax has a larger maximum than the module's."""
     old, new = (logits.softmax(1).amax(1) for logits in (rows.old, rows.own))
     return float((old > new).double().mean())
 
 
-def _verdict(head: Head, rows: HeadInputs) -> Tensor:
-    """How much more the head makes of the new side than of the old, (N,)."""
+def _margin(head: Head, rows: HeadInputs) -> Tensor:
+    """Margin s = logsumexp(new logits) - logsumexp(old logits), (N,)."""
     old, new = head(rows.old, rows.own, rows.features)
-    verdict: Tensor = new.logsumexp(1) - old.logsumexp(1)
-    return verdict
+    margin: Tensor = new.logsumexp(1) - old.logsumexp(1)
+    return margin
 
 
-def _discriminant(rows: HeadInputs, moments: Tensor, memory: Tensor, width: int) -> Tensor:
-    """Direction (width,) in the target's taps from what it remembers of old images to the new ones."""
+def _discriminant(rows: HeadInputs, moments: Tensor, stored: Tensor, width: int) -> Tensor:
+    """w = (C + SHRINK I)^-1 (f_new - f_old), (width,), in units of the taps as they are."""
     taps, labels = rows.features[:, :width].double(), rows.labels
     mean, std = taps.mean(0), taps.std(0).clamp_min(1e-6)
     taps = (taps - mean) / std
-    old = _expected(moments, taps, memory)
+    old = _expected(moments, taps, stored)
     within = torch.cat([taps[labels == c] - taps[labels == c].mean(0) for c in labels.unique()])
     covariance = within.T @ within / len(within) + SHRINK * torch.eye(width, dtype=torch.float64)
-    # New taps have mean zero by now, so that the old ones are where the difference points from.
+    # f_new = 0: the taps are standardised on the new images.
     direction: Tensor = torch.linalg.solve(covariance, -old) / std
     return direction.float()
 
 
 def _moments(job: Job) -> Tensor:
-    """Moments of the training images before every batch norm of the target: (N, M)."""
+    """Moments (N, M) of every training image before every batch norm of the target."""
     rows = []
     for index in batches(len(job.train), job.config.batch_size):
         job.checkpoint()
@@ -152,10 +166,10 @@ def _moments(job: Job) -> Tensor:
     return torch.cat(rows)
 
 
-def _expected(moments: Tensor, values: Tensor, memory: Tensor) -> Tensor:
-    """Values (D,) where the moments are the remembered ones, by ridge regression of values (N, D) on moments (N, M)."""
+def _expected(moments: Tensor, values: Tensor, stored: Tensor) -> Tensor:
+    """Estimated values (D,) at the moments `stored` (M,), by ridge regression of values (N, D) on moments (N, M)."""
     mean, std = moments.mean(0), moments.std(0).clamp_min(1e-6)
     sums = RidgeSums(moments.shape[1], values.shape[1])
     sums.add((moments - mean) / std, values)
     weight, bias = sums.solve(1e-2)
-    return F.linear((memory - mean) / std, weight, bias).double()
+    return F.linear((stored - mean) / std, weight, bias).double()

@@ -45,9 +45,9 @@ def _off(got: Tensor, wanted: Tensor) -> float:
 def _limited(rows: Tensor) -> Tensor:
     """What an adapter of limited rank answers that was fitted by its closed form."""
     generator = torch.Generator().manual_seed(1)
-    adapter = ParallelAdapter(nn.Linear(48, 32), whole=False)
+    adapter = ParallelAdapter(nn.Linear(48, 32), full_rank=False)
     weight, bias = torch.randn(32, 48, generator=generator), torch.randn(32, generator=generator)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     assert adapter.down is not None
     return torch.cat([(adapter.up.double() @ adapter.down.double()).flatten(), adapter.bias.double()]).detach()
 

@@ -87,7 +87,7 @@ def test_the_key_decides_where_worths_are_close_and_a_learned_mask_begins_there(
         assert all(torch.equal(begun[name], chosen) for name, chosen in kept.items())
         for group in tail.groups:
             chosen = torch.zeros(group.width).bool().index_fill(0, kept[group.name], True)
-            agreeing += int((chosen == mark.heads(group.name, group.width)).sum())
+            agreeing += int((chosen == mark.bits(group.name, group.width)).sum())
             channels += group.width
     assert agreeing / channels == pytest.approx(
         0.5 + BIAS_STRENGTH / 2, abs=4 * 0.5 / math.sqrt(channels)

@@ -5,7 +5,7 @@ from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.graph.cost import Cost, count_macs
-from pnc_core.method.budget import ROOM, TailCost, limits
+from pnc_core.method.budget import HEAD_DIVISOR, TailCost, limits
 from pnc_core.method.clone import clone
 from pnc_core.method.insert import bounds_of, localize, stitch
 from pnc_core.method.job import Progress
@@ -123,7 +123,9 @@ def test_pairs_that_must_be_cut_below_keep_are_screened_where_there_are_no_other
     for position in screen(job):
         small = localize(job, stitch(job, position, job.train))
         assert small.parameter_count <= limits(job).parameter_count
-        assert bounds_of(job, stitch(job, position, job.train)).hold({n: len(k) for n, k in small.tail.kept.items()})
+        assert bounds_of(job, stitch(job, position, job.train)).hold_for(
+            {n: len(k) for n, k in small.tail.kept.items()}
+        )
     assert all(0 < r.data["trial"]["parameters"] <= limits(job).parameter_count for r in reports)
 
 
@@ -149,7 +151,7 @@ def test_room_is_left_for_a_head_on_all_taps_where_it_takes_little(pair: Pair, m
         bounds[kind] = bounds_of(job, whole := stitch(job, MIDDLE, job.train))
     sizes = {group.name: group.width for group in whole.tail.groups}
     cost = {kind: bound.cost(sizes).parameter_count for kind, bound in bounds.items()}
-    little = cost["joint"] - cost["affine"] <= limits(job).parameter_count / ROOM
+    little = cost["joint"] - cost["affine"] <= limits(job).parameter_count / HEAD_DIVISOR
     assert little == (head == "joint")
     assert cost["auto"] == cost[head]
     assert cost["joint"] > cost["affine"]

@@ -83,9 +83,9 @@ def _rows(count: int, width: int) -> Tensor:
 
 
 def test_a_whole_map_becomes_what_it_is_told() -> None:
-    adapter, rows = ParallelAdapter(nn.Conv2d(5, 3, 3, 2, 1), whole=True), _rows(50, 5)
+    adapter, rows = ParallelAdapter(nn.Conv2d(5, 3, 3, 2, 1), full_rank=True), _rows(50, 5)
     weight, bias = torch.randn(3, 5), torch.randn(3)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     x = torch.randn(2, 5, 6, 6)
     wanted = torch.einsum("oi,nihw->nohw", weight, adapter.reads(x)) + bias[:, None, None]
     assert torch.allclose(adapter(x), wanted, atol=1e-5)
@@ -95,12 +95,12 @@ def test_a_whole_map_becomes_what_it_is_told() -> None:
 def test_a_limited_map_is_the_best_of_its_rank(rank: int) -> None:
     """Eckart and Young: what is left are the smallest singular values of the answers about their mean."""
     layer = nn.Linear(48, 48)
-    adapter, rows = ParallelAdapter(layer, whole=False), _rows(200, 48)
+    adapter, rows = ParallelAdapter(layer, full_rank=False), _rows(200, 48)
     assert adapter.down is not None
     assert len(adapter.down) == 3
     adapter.down, adapter.up = nn.Parameter(adapter.down[:rank]), nn.Parameter(adapter.up[:, :rank])
     weight, bias = torch.randn(48, 48, generator=torch.Generator().manual_seed(2)), torch.arange(48.0)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     wanted = rows @ weight.T + bias
     with torch.no_grad():
         left = (adapter(rows) - wanted).square().sum()

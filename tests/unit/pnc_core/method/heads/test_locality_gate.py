@@ -5,7 +5,7 @@ import torch
 
 from pnc_core.method.heads.choose import HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs, accuracy, head_logits
-from pnc_core.method.heads.locality_gate import CLEAR, bar_below, shut
+from pnc_core.method.heads.locality_gate import MIN_GAP, threshold_below, with_locality_gate
 from tests.unit.pnc_core.method.heads.inputs import FEATURES, NEW, OLD, inputs
 
 
@@ -13,10 +13,10 @@ from tests.unit.pnc_core.method.heads.inputs import FEATURES, NEW, OLD, inputs
 @pytest.mark.parametrize("count", [1, 2, 3, 11, 51, 100, 101])
 def test_a_bar_is_where_the_quantile_is_and_on_no_value(count: int, share: float) -> None:
     values = 5 * torch.rand(count, generator=torch.Generator().manual_seed(count))
-    bar, ordered = bar_below(values, share), values.sort().values
+    bar, ordered = threshold_below(values, share), values.sort().values
     index = math.ceil(share * (count - 1))
     assert int((values > bar).sum()) == count - index
-    assert float((values - bar).abs().min()) > 0.4 * CLEAR
+    assert float((values - bar).abs().min()) > 0.4 * MIN_GAP
     if index:
         assert float(bar) == pytest.approx(float(ordered[index - 1] + ordered[index]) / 2)
 
@@ -25,18 +25,18 @@ def test_a_bar_is_where_the_quantile_is_and_on_no_value(count: int, share: float
 def test_a_bar_is_not_put_between_equal_values(size: float) -> None:
     """The same image twice, whose values another processor may round apart."""
     values = size * torch.tensor([1.0, 2.0, 2.0, 2.0000002, 3.0])
-    bar = bar_below(values, 0.5)
+    bar = threshold_below(values, 0.5)
     assert int((values > bar).sum()) == 4
     assert float((values - bar).abs().min()) > 0.4 * size
     alone = torch.full((7,), size)
-    assert int((alone > bar_below(alone, 0.5)).sum()) == 7
+    assert int((alone > threshold_below(alone, 0.5)).sum()) == 7
 
 
 def test_the_score_behind_a_shutter_is_of_what_has_not_seen_the_held_out_images() -> None:
     noise = _noise(24, 0), _noise(24, 1)
     fitted = choose_head([HeadChoice("router", 1, *noise)])
     again = accuracy(head_logits(fitted.head, noise[1]), noise[1].labels, OLD)
-    strict = shut(fitted, *noise, seen=30)
+    strict = with_locality_gate(fitted, *noise, seen=30)
     assert again.average > fitted.score.average + 0.2  # refitted on them it has learned them by heart
     assert strict.head.strict
     assert strict.score.average <= fitted.score.average
@@ -57,7 +57,7 @@ def _noise(count: int, seed: int) -> HeadInputs:
 def test_no_held_out_image_is_on_the_bar_of_a_shutter(count: int) -> None:
     """A job of a few images holds one new image out: a bar on it would be decided by the processor's rounding."""
     train, held = inputs(300), inputs(count, seed=1)
-    strict = shut(choose_head([HeadChoice("router", 1, train, held)]), train, held, seen=FEATURES)
+    strict = with_locality_gate(choose_head([HeadChoice("router", 1, train, held)]), train, held, seen=FEATURES)
     new = held.features[held.labels >= OLD].double()
     weight = strict.head.shutter_weight.double()
     verdict = new @ weight + strict.head.shutter_bias.double()

@@ -14,9 +14,9 @@ from pnc_core.method.clone import clone
 from pnc_core.method.heads.fit import HeadInputs, head_logits
 from pnc_core.method.heads.without_old_images import (
     _expected,
+    _margin,
     _Moments,
-    _verdict,
-    remembered_moments,
+    stored_moments,
     without_old_images,
 )
 from pnc_core.module.composed import attach
@@ -29,7 +29,7 @@ MIDDLE = Position(target="blocks.1", source="blocks.1")
 
 def test_what_norms_remember_is_near_what_they_see_on_the_target_s_own_images(pair: Pair) -> None:
     traced = trace(*pair.target)
-    memory = remembered_moments(traced)
+    memory = stored_moments(traced)
     assert memory is not None
     norms = [m for m in pair.target[0].modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(memory) == sum(2 * m.num_features for m in norms)
@@ -41,7 +41,7 @@ def test_what_norms_remember_is_near_what_they_see_on_the_target_s_own_images(pa
 
 
 def test_a_network_without_batch_norms_remembers_nothing() -> None:
-    assert remembered_moments(trace(*nets.network("torchvision/vit_b_16", 32))) is None
+    assert stored_moments(trace(*nets.network("torchvision/vit_b_16", 32))) is None
 
 
 def test_expected_taps_follow_a_linear_law() -> None:
@@ -97,7 +97,7 @@ def test_no_held_out_image_is_on_the_threshold_between_old_and_new(count: int) -
         rows = _rows([surer] * count, (1 + 3 * torch.rand(count, generator=generator)).tolist())
         job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
         head = without_old_images(job, rows, rows).head
-        assert float(_verdict(head, rows).abs().min()) > 4e-5
+        assert float(_margin(head, rows).abs().min()) > 4e-5
 
 
 def test_a_router_without_old_images_finds_the_middle(pair: Pair) -> None:
