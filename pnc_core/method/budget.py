@@ -171,7 +171,7 @@ class Bounds:
         tail: The uncut tail.
 
     Raises:
-        PositionError: Even one channel per group exceeds the bounds.
+        PositionError: even one channel per group exceeds the bounds.
     """
 
     def __init__(self, job: Job, position: Position, adapter: Adapter, tail: Tail) -> None:

@@ -1,4 +1,4 @@
-"""`clone()`: the one door to the method. It reads like the method section.
+"""`clone()`: the entry point of the method, in the order of its stages.
 
 References:
     Ye, Liu, Wang, "Partial Network Cloning", CVPR 2023, arXiv:2303.10597.
@@ -38,9 +38,9 @@ from pnc_core.module.module import module_tensors
 from pnc_core.module.watermark import Mark
 
 JOB = "job"
-"""Among a job's steps: what it was asked."""
+"""Name of the checkpoint that holds the job's inputs: parameters and digests of networks and images."""
 SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
-"""How much of a job is done when a stage begins, for progress."""
+"""Progress of a job, 0..1, after the search and at the start of refining and of calibrating."""
 
 
 @torch.enable_grad()
@@ -58,43 +58,45 @@ def clone(
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
-    Neither network changes. Equal networks, images, parameters, marks and thread counts
+    Neither network changes. Equal networks, images, parameters, watermarks and thread counts
     give equal bundles.
 
     Args:
         target: The network that will receive the module, in eval mode, and its spec.
         source: The network that has the classes, in eval mode, and its spec.
         images: Labelled images of old and cloned classes; others are ignored.
-        config: What to clone and how.
-        report: Called with every step's progress.
-        cancelled: Asked between steps; True ends the job.
-        checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
-        watch: Entered around `search`, `screening`, `trials`, `insertion`, `localization`, `adapter`, `refining` and
-            `heads`, which lie within one another.
-        mark: A key that has a say in which channels are kept; the bundle does not tell.
+        config: Parameters of the job.
+        report: Called with the progress of every step.
+        cancelled: Called between steps; True stops the job.
+        checkpoints: Saved states of an interrupted run of the same job. The job continues from them and makes the same
+            bundle.
+        watch: Makes a context manager that is entered around each of `search`, `screening`, `trials`, `insertion`,
+            `localization`, `adapter`, `refining` and `heads`. These pieces are nested.
+        mark: Watermark key. It influences the choice of channels; the bundle does not contain it.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
 
     Raises:
-        ConfigError: classes or parameters make no sense, or the checkpoints are another job's, or a marked one's.
+        ConfigError: a class or parameter is invalid, the checkpoints belong to another job, or `mark` and `checkpoints`
+            are both given.
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
-        Cancelled: `cancelled` answered True.
+        Cancelled: `cancelled` returned True.
     """
     if mark is not None and checkpoints is not None:
-        raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
+        raise ConfigError("mark: expected no checkpoints beside a mark, got both; leave one of them out")
     traced = trace(*target), trace(*source)
     _warn_of_slow_precision(config, traced[0].device, report)
     config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
     job = prepare(*traced, images, config, report, cancelled, checkpoints)
     job = replace(job, watch=watch, mark=mark)
     if not config.old_images:
-        kind_without_old_images(job)  # refused before the search, not after it
+        kind_without_old_images(job)  # an impossible head fails here, before the search
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
-        _recognise(checkpoints, config, prints, images)
+        _check_same_job(checkpoints, config, prints, images)
     position, rounds = _search(job)
     begun = time.monotonic()
     insertion = _insert(job, position)
@@ -109,7 +111,7 @@ def clone(
 
 
 def _precision(config: CloneConfig, device: torch.device, checkpoints: Checkpoints | None) -> Precision:
-    """What `auto` means; for all processes that work on a job it is what the first one of them took it for."""
+    """The precision that `auto` stands for. All processes of a job use the first process's choice."""
     known = checkpoints.load(JOB) if checkpoints is not None and config.precision == "auto" else None
     if known is not None:
         chosen: Precision = known.facts["config"]["precision"]
@@ -124,8 +126,12 @@ def _warn_of_slow_precision(config: CloneConfig, device: torch.device, report: R
         report(Progress("screening", 0.0, slow))
 
 
-def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
-    """Refuse to go on with what another job has kept."""
+def _check_same_job(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
+    """Save the job's inputs, or compare them with the saved ones.
+
+    Raises:
+        ConfigError: the checkpoints belong to another job.
+    """
     pixels, labels = (hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (images.images, images.labels))
     own = {"config": asdict(config), "networks": prints, "images": pixels, "labels": labels}
     own = json.loads(json.dumps(own))
@@ -136,8 +142,8 @@ def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str,
     other = [name for name, value in own.items() if known.facts.get(name) != value]
     if other:
         raise ConfigError(
-            f"checkpoints: expected those of this very job, got some that were kept with other {', '.join(other)}; "
-            "give every job a place of its own"
+            f"checkpoints: expected the checkpoints of this job, got checkpoints of a job with other "
+            f"{', '.join(other)}; give every job its own folder"
         )
 
 
@@ -153,20 +159,20 @@ def work_out(
     cancelled: Callable[[], bool] = lambda: False,
     watch: Watch = nullcontext,
 ) -> State:
-    """One step of a job that another process runs: `Checkpoints.each` has named it.
+    """Run one step of a job on behalf of another process; `Checkpoints.each` gives the step's name.
 
     Args:
         target: As for `clone`.
         source: As for `clone`.
         images: As for `clone`.
         config: As for `clone`.
-        step: A step's text.
-        checkpoints: Where the job's earlier steps are.
-        cancelled: Asked between batches; True ends the work.
+        step: Name of the step.
+        checkpoints: Storage with the states of the job's earlier steps.
+        cancelled: Called between batches; True stops the step.
         watch: As for `clone`.
 
     Raises:
-        Cancelled: `cancelled` answered True.
+        Cancelled: `cancelled` returned True.
     """
     traced = trace(*target), trace(*source)
     config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
@@ -176,7 +182,7 @@ def work_out(
 
 @traced_step("search")
 def _search(job: Job) -> tuple[Position, int]:
-    """The best pair of positions, and how many rounds of trials found it (0 if it was given).
+    """The best pair of positions, and the number of rounds of trials (0 if the job fixes the pair).
 
     Raises:
         PositionError: no pair can be used.
@@ -216,7 +222,7 @@ def _insert(job: Job, position: Position) -> Insertion:
 
 @traced_step("refining")
 def _refined(job: Job, insertion: Insertion) -> Insertion:
-    """Learn the labels, too, and keep what was learned only if held-out images are better off."""
+    """Train on labels, and keep the result only if the loss on held-out images falls."""
 
     def step(share: float, loss: float) -> None:
         job.report(Progress("refining", REFINING + (CALIBRATING - REFINING) * share, f"labels: loss {loss:.3f}"))

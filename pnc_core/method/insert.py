@@ -78,7 +78,7 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
     """Fit the ridge adapter at `position` and open the uncut tail behind it.
 
     Raises:
-        PositionError: No adapter joins the two positions, or the tail cannot be pruned.
+        PositionError: no adapter joins the two positions, or the tail cannot be pruned.
     """
     found = stitch_all(job, [position], images)[position]
     if isinstance(found, PositionError):
@@ -131,7 +131,7 @@ def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Inserti
         bounded: Also keep `max_size` and `max_macs`, if need be with fewer channels than `keep` allows.
 
     Raises:
-        PositionError: Even one channel per group exceeds the bounds.
+        PositionError: even one channel per group exceeds the bounds.
     """
     within_bounds = bounds_of(job, insertion).hold_for if bounded else None
     kept = choose_channels(
@@ -144,7 +144,7 @@ def bounds_of(job: Job, insertion: Insertion) -> Bounds:
     """Bounds on the whole module that is cut from a stitched insertion.
 
     Raises:
-        PositionError: Even one channel per group exceeds the bounds.
+        PositionError: even one channel per group exceeds the bounds.
     """
     return Bounds(job, insertion.position, insertion.adapter, insertion.tail)
 

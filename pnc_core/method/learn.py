@@ -97,7 +97,7 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, on_batch: OnBatch) -
         on_batch: Called after every batch.
 
     Raises:
-        PositionError: No mask keeps the module within its bounds.
+        PositionError: no mask keeps the module within its bounds.
     """
     tail, bounds = insertion.tail, bounds_of(job, insertion)
     mask = LearnedMask(tail, score(job, insertion), job.config.keep, job.importance_bias(tail), bounds.hold_for)

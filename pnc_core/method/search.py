@@ -115,7 +115,7 @@ def screen(job: Job) -> list[Position]:
     """Usable candidates in ascending order of their error without training.
 
     Raises:
-        PositionError: No candidate is usable.
+        PositionError: no candidate is usable.
     """
     known = job.checkpoints.load(SCREEN)
     if known is not None:

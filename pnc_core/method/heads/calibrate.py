@@ -79,7 +79,7 @@ def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[
     """The heads with which the whole module keeps its bounds.
 
     Raises:
-        PositionError: No head fits.
+        PositionError: no head fits.
     """
     spent, most = _room(job, insertion)
     fitting = [choice for choice in choices if (spent + choice.cost).within(most)]

@@ -83,7 +83,7 @@ def kind_without_old_images(job: Job) -> str:
     """Kind of the head: `router` if the target's batch norms store statistics, else `affine`.
 
     Raises:
-        ConfigError: The job asks for a router, and the target's batch norms store no statistics.
+        ConfigError: the job asks for a router, and the target's batch norms store no statistics.
     """
     if job.config.head == "affine":
         return "affine"
