@@ -1,8 +1,8 @@
 """Measure how much a module reveals of classes that were not cloned, with linear probes.
 
-A probe is a ridge classifier from a network's features x (its logits; mean and standard deviation of every channel at
-its positions) to the source's classes that were not cloned. Cross-validation gives its accuracy. For features X,
-one-hot labels Y - 1/K, and K_X = X X' / D:
+A probe is a ridge classifier from a network's features (its logits; mean and standard deviation of every channel at its
+positions) to the source's classes that were not cloned. Cross-validation gives its accuracy. With standardised features
+X (N, D), Y the one-hot labels minus 1 / number of classes, and the kernel matrix K_X = X X' / D:
 
     dual A = (K_X + ridge I)^-1 Y,    prediction for x: argmax of x X' A
     leave-one-out prediction of image i: Y_i - A_i / ((K_X + ridge I)^-1)_ii

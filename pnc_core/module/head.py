@@ -8,10 +8,10 @@ With pooled taps f, a head returns (old logits, new logits):
 
 `affine` and `router` leave the old logits untouched, and keep the order inside the new classes.
 
-*Taps* are means and standard deviations of the activations at the positions of target and module. They separate old from
-new images, while the features of a network's last layer mainly separate its own classes. A `joint` head has one row of
-W per class. With many classes and few images such long rows overfit, so the head may read the last tap of each side
-only.
+Pooled taps are means and standard deviations of the activations at the positions of target and module. They separate
+old from new images, while the features of a network's last layer mainly separate its own classes. A `joint` head has
+one row of W per class. With many classes and few images such long rows overfit, so the head may read the last tap of
+each side only.
 
 Own choice: heads and taps.
 """

@@ -114,7 +114,7 @@ def test_coins_are_counted_exactly() -> None:
     assert binomial_tail(1100, 2000) == pytest.approx(bdtrc(1099, 2000, 0.5), rel=1e-6)
     began = time.process_time()
     assert binomial_tail(12_200, 24_000) == pytest.approx(bdtrc(12_199, 24_000, 0.5), rel=1e-6)
-    assert time.process_time() - began < 5  # as many channels as ResNet-152 has
+    assert time.process_time() - began < 5  # ResNet-152 has this many channels
 
 
 def test_a_key_of_another_size_and_checkpoints_are_refused(pair: Pair, quick: CloneConfig, tmp_path: Path) -> None:

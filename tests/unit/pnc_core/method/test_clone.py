@@ -56,7 +56,7 @@ def test_the_composed_network_knows_old_and_cloned_digits(pair: Pair, cloned: Bu
     assert found.locality > 0.85
 
 
-def test_the_module_attaches_and_comes_out_without_a_trace(
+def test_attaching_and_detaching_leaves_the_target_unchanged(
     pair: Pair, cloned: Bundle, fingerprints: tuple[str, str]
 ) -> None:
     x = preprocess(pair.test.images[:64], pair.target[1])
@@ -119,10 +119,10 @@ def test_the_head_asked_for_is_the_one_made(pair: Pair, head: str) -> None:
 
 
 @pytest.mark.parametrize("tap_window", [LAST, TapWindow(3, 1)])
-def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
+def test_an_attached_head_of_the_last_taps_gives_the_judged_logits(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tap_window: TapWindow
 ) -> None:
-    """Whatever was chosen is what is attached: the rows it was judged on are made by other code."""
+    """The attached module gives the logits of the judged head, which other code computes."""
     seen: list[tuple[HeadInputs, FittedHead]] = []
 
     def narrow(choices: Sequence[HeadChoice]) -> FittedHead:
@@ -151,7 +151,7 @@ def test_where_not_all_taps_fit_a_head_may_read_as_many_of_the_target_s_as_do(pa
     spent = Cost(insertion.parameter_count, 0)
 
     def offered(*widths: int) -> list[TapWindow]:
-        """Where a head of just these widths fits, to the number."""
+        """Tap windows on offer if the bounds leave room for a head of exactly these widths."""
         whole = spent + head_cost("joint", sum(widths), 5, 1)
         share = (whole.parameter_count + 0.5) / job.source.parameter_count
         return _tap_windows(replace(job, config=dataclasses.replace(QUICK, max_size=share)), insertion, 1)
@@ -181,7 +181,7 @@ def test_a_cancelled_clone_raises_and_leaves_the_networks(pair: Pair, fingerprin
     assert (fingerprint(pair.target[0]), fingerprint(pair.source[0])) == fingerprints
 
 
-def test_a_clone_that_makes_no_sense_is_refused(pair: Pair) -> None:
+def test_invalid_jobs_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="unknown"):
         clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, classes=("unknown",)))
     with pytest.raises(DataError, match="'8'"):

@@ -129,17 +129,17 @@ def test_lime_scores_are_the_curvature_of_the_local_mismatch(monkeypatch: pytest
         gate.mask = torch.ones(len(gate.scale))
         gate.mask[1] -= eps
         closer = tail.forward(seen)[0].reshape(len(phi), VARIANTS, -1)
-        # A gate closed by eps moves the behaviour by eps^2 of its score; the rest is of third order.
+        # Closing a gate by eps gives the mismatch eps^2 x score, up to third order in eps.
         assert local_mismatch(before, closer).item() == pytest.approx(eps**2 * exact[name][1].item(), rel=0.1)
         gate.mask = None
     monkeypatch.setattr(localize, "LIME_PROBES", 400)
     found = score_channels(tail, [(phi, labels)], "lime", _seeded())
     for name, wanted in exact.items():
-        # The estimate's variance is at most twice its square over the number of probes: 7 %, three times that.
+        # Variance of the estimate <= 2 score^2 / probes, so its standard error is 7 %. The bound is three of these.
         assert torch.allclose(found[name], wanted, rtol=3 * math.sqrt(2 / 400), atol=1e-9)
 
 
-def test_lime_asks_for_no_labels_and_follows_the_seed() -> None:
+def test_lime_needs_no_labels_and_follows_the_seed() -> None:
     tail = _tail()
     other = [(phi, 1 - labels) for phi, labels in _batches()]
     first, again = (score_channels(tail, batches, "lime", _seeded()) for batches in (_batches(), other))
@@ -173,7 +173,7 @@ def test_scoring_leaves_the_tail_as_it_was(localizer: Localizer) -> None:
 
 @pytest.fixture(scope="module")
 def judged() -> Callable[[Localizer, int], float]:
-    """Test accuracy of a source of digits whose tail was cut down to 0.6 by a localizer and a seed."""
+    """Test accuracy of a source of digits, cut down to 60 % of its tail by a localizer."""
     train, test = (images.only(tuple("56789")) for images in _split_digits())
     spec = nets.spec("cnn", 8, 1, "56789", width=32)
     traced = trace(_train(spec, train), spec)
@@ -192,7 +192,7 @@ def judged() -> Callable[[Localizer, int], float]:
 
 
 @pytest.mark.parametrize("localizer", BY_DATA)
-def test_what_a_localizer_keeps_answers_better_than_what_chance_keeps(
+def test_channels_of_a_localizer_are_more_accurate_than_random_channels(
     judged: Callable[[Localizer, int], float], localizer: Localizer
 ) -> None:
     chance = [judged("random", seed) for seed in range(8)]

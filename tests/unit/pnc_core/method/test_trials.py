@@ -97,7 +97,7 @@ def test_a_trial_does_not_depend_on_its_company(pair: Pair) -> None:
 
 
 class _Remembered(NoCheckpoints):
-    """The state of another process's trial."""
+    """State of a trial that another process has run."""
 
     def __init__(self, step: str, state: State) -> None:
         self._step, self._state = step, state

@@ -8,7 +8,7 @@ OLD, NEW, FEATURES = 3, 2, 6
 
 
 def inputs(count: int = 200, seed: int = 0, gap: float = 3.0, confused: bool = True) -> HeadInputs:
-    """Every side knows its own classes and is as sure of the other's; only the first tap tells them apart, by `gap`."""
+    """Both networks are equally sure on all images; only the first tap separates old from new, by `gap`."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, OLD + NEW, (count,), generator=generator)
     logits = torch.randn(count, OLD + NEW, generator=generator)

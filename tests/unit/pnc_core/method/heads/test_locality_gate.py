@@ -11,7 +11,7 @@ from tests.unit.pnc_core.method.heads.inputs import FEATURES, NEW, OLD, inputs
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.03, 0.3, 1.0])
 @pytest.mark.parametrize("count", [1, 2, 3, 11, 51, 100, 101])
-def test_a_bar_is_where_the_quantile_is_and_on_no_value(count: int, share: float) -> None:
+def test_a_threshold_is_at_the_quantile_and_on_no_value(count: int, share: float) -> None:
     values = 5 * torch.rand(count, generator=torch.Generator().manual_seed(count))
     bar, ordered = threshold_below(values, share), values.sort().values
     index = math.ceil(share * (count - 1))
@@ -22,8 +22,8 @@ def test_a_bar_is_where_the_quantile_is_and_on_no_value(count: int, share: float
 
 
 @pytest.mark.parametrize("size", [1.0, 1e4])
-def test_a_bar_is_not_put_between_equal_values(size: float) -> None:
-    """The same image twice, whose values another processor may round apart."""
+def test_no_threshold_lies_between_equal_values(size: float) -> None:
+    """Equal images may get slightly different scores on another processor."""
     values = size * torch.tensor([1.0, 2.0, 2.0, 2.0000002, 3.0])
     bar = threshold_below(values, 0.5)
     assert int((values > bar).sum()) == 4
@@ -32,12 +32,12 @@ def test_a_bar_is_not_put_between_equal_values(size: float) -> None:
     assert int((alone > threshold_below(alone, 0.5)).sum()) == 7
 
 
-def test_the_score_behind_a_shutter_is_of_what_has_not_seen_the_held_out_images() -> None:
+def test_the_score_behind_a_locality_gate_is_that_of_the_head_without_held_out_images() -> None:
     noise = _noise(24, 0), _noise(24, 1)
     fitted = choose_head([HeadChoice("router", 1, *noise)])
     again = accuracy(head_logits(fitted.head, noise[1]), noise[1].labels, OLD)
     strict = with_locality_gate(fitted, *noise, seen=30)
-    assert again.average > fitted.score.average + 0.2  # refitted on them it has learned them by heart
+    assert again.average > fitted.score.average + 0.2  # the refitted head overfits the held-out images
     assert strict.head.strict
     assert strict.score.average <= fitted.score.average
     assert torch.equal(strict.head.weight, fitted.head.weight)
@@ -45,7 +45,7 @@ def test_the_score_behind_a_shutter_is_of_what_has_not_seen_the_held_out_images(
 
 
 def _noise(count: int, seed: int) -> HeadInputs:
-    """Both sides are as sure of any image, and the taps have nothing to do with which side it is of."""
+    """Both networks are equally sure, and the taps are noise: old and new cannot be separated."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % (OLD + NEW)
     logits = torch.nn.functional.one_hot(labels, OLD + NEW).float() * 6
@@ -54,8 +54,8 @@ def _noise(count: int, seed: int) -> HeadInputs:
 
 
 @pytest.mark.parametrize("count", [5, 10, 130, 255])
-def test_no_held_out_image_is_on_the_bar_of_a_shutter(count: int) -> None:
-    """A job of a few images holds one new image out: a bar on it would be decided by the processor's rounding."""
+def test_no_held_out_image_is_on_the_threshold_of_a_locality_gate(count: int) -> None:
+    """A small job holds out one new image. With a threshold at its score, rounding would decide."""
     train, held = inputs(300), inputs(count, seed=1)
     strict = with_locality_gate(choose_head([HeadChoice("router", 1, train, held)]), train, held, seen=FEATURES)
     new = held.features[held.labels >= OLD].double()
