@@ -29,7 +29,7 @@ from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.insert import Insertion, module_macs
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
 from pnc_core.method.learn import insert, refine
-from pnc_core.method.search import Trial, probe_of, screen
+from pnc_core.method.search import probe_of, screen, trial_of
 from pnc_core.method.trials import TrialRunner, halve
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.head import TapWindow
@@ -193,20 +193,10 @@ def _search(job: Job) -> tuple[Position, int]:
 
 
 def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: int, seconds: float) -> None:
-    where, score = insertion.position, fitted.score
+    position, score = insertion.position, fitted.score
     macs = module_macs(job, insertion)
-    trial = Trial(
-        where.target,
-        where.source,
-        number,
-        score.old,
-        score.new,
-        score.average,
-        insertion.parameter_count,
-        macs,
-        seconds,
-    )
-    message = f"{where}: joint accuracy {score.average:.3f}"
+    trial = trial_of(position, number, score, insertion.parameter_count, macs, seconds)
+    message = f"{position}: joint accuracy {score.average:.3f}"
     job.report(Progress("calibrating", 0.99, message, {"trial": asdict(trial)}))
 
 

@@ -52,13 +52,8 @@ class LearnedMask:
             importance_bias: Added to the importances whenever channels are chosen; a watermark needs it.
             within_bounds: Checks the other bounds of the module.
         """
-        self._tail, self._keep, self._steps, self._importance_bias, self._within_bounds = (
-            tail,
-            keep,
-            0,
-            importance_bias,
-            within_bounds,
-        )
+        self._tail, self._keep, self._steps = tail, keep, 0
+        self._importance_bias, self._within_bounds = importance_bias, within_bounds
         self._importance = {name: nn.Parameter(value) for name, value in ranks(importance(tail, scores)).items()}
         self.open = self.kept()
         """int64 indices of the channels that the current mask lets through, by group."""
