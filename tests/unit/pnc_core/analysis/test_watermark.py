@@ -120,7 +120,7 @@ def test_coins_are_counted_exactly() -> None:
 def test_a_key_of_another_size_and_checkpoints_are_refused(pair: Pair, quick: CloneConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a key of 32 bytes, got 3"):
         Mark(b"abc")
-    with pytest.raises(ConfigError, match="no checkpoints beside it"):
+    with pytest.raises(ConfigError, match="no checkpoints beside a mark"):
         clone(
             pair.target,
             pair.source,
