@@ -1,10 +1,10 @@
-"""Every architecture through the whole method: read, cut down, attached to a target and taken out again.
+"""Run every architecture through the whole method: trace, prune, attach to a target, detach.
 
     python -m benchmarks.architectures --out results/architectures [--only NAME ...]
 
-Networks are random and inputs small: what is looked at is whether a network can be
-read and cut, and whether this is exact, not what it knows. A run that is started again goes
-on where it was; architectures with a problem are tried again.
+Networks are random and inputs small: the benchmark checks that a network can be traced and cut, and that
+this is exact; it measures no accuracy. A repeated command continues an interrupted run and tries
+architectures with a problem again.
 """
 
 import argparse
@@ -33,15 +33,15 @@ from pnc_core.module.tail import Tail, extract, open_tail
 OLD, NEW = ("a", "b"), ("c", "d", "e")
 CLONED = ("e", "c")
 TOLERANCE = 1e-5
-"""Between masked and removed channels, relative to the largest logit."""
+"""Largest difference between masked and removed channels that passes, relative to the largest logit."""
 
 COLLECTED = 20_000_000
-"""Above this many numbers copies are freed at once: graphs refer to themselves, and the collector is late."""
+"""Networks with more parameters and buffers than this are garbage-collected at once, because graphs are cyclic."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one architecture showed."""
+    """Findings about one architecture."""
 
     architecture: str
     size: int
@@ -50,41 +50,42 @@ class Record:
     """Parameters and buffers, with five classes."""
     positions: int = 0
     position: str = ""
-    """The one in the middle, where the network was cut."""
+    """Name of the middle position, where the network was cut."""
     groups: int = 0
-    """Groups of channels that can be pruned behind it."""
+    """Number of prunable groups of channels after that position."""
     prunable_share: float = 0.0
-    """Share of the tail's numbers that are gone when one channel of every group is left."""
+    """Share of the tail's parameters that are removed when one channel of every group remains."""
     prunable_with_streams: float = 0.0
-    """The same where streams (residual, dense, concatenated) may be pruned, too."""
+    """The same share when streams (residual, dense, concatenated) are prunable too."""
     max_difference: float = float("inf")
-    """Largest difference between the logits with half the channels masked and removed, over the largest logit."""
+    """Largest difference between the logits with half the channels masked and those with them removed, divided by the
+    largest logit."""
     restored: bool = False
-    """After attaching and detaching, the target's fingerprint and logits were the same, bit for bit."""
+    """Whether the target's fingerprint and logits were bit-identical after attach and detach."""
     seconds: float = 0.0
     problem: str = ""
 
     @property
     def passed(self) -> bool:
-        """Did everything hold?"""
+        """Whether every check passed."""
         return not self.problem and self.restored and self.max_difference < TOLERANCE and self.prunable_share > 0
 
 
 def small_size(architecture: str) -> int:
-    """A small image size that the architecture takes."""
+    """A small image size that the architecture accepts."""
     family = architecture.rpartition("/")[2]
     fixed = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}
     return fixed.get(family, 64)
 
 
 def examine(architecture: str, size: int) -> Record:
-    """Take one architecture through the method; a problem is part of the record and does not stop anything."""
+    """Run one architecture through the method. An exception becomes the record's `problem`."""
     started = time.monotonic()
     facts: dict[str, object] = {}
     try:
         for found in _findings(architecture, size):
             facts |= found
-    except Exception as error:  # whatever an architecture does must not end the run over all of them
+    except Exception as error:  # one architecture must not stop the run over all
         facts["problem"] = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
     return Record(architecture, size, seconds=round(time.monotonic() - started, 1), **facts)  # type: ignore[arg-type]
 
@@ -118,10 +119,10 @@ def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) 
 
 @torch.no_grad()
 def enliven(network: nn.Module, spec: NetworkSpec, seed: int) -> nn.Module:
-    """Make an untrained network show mistakes: nothing constant, and batch norms that know its activations.
+    """Randomise constant parameters and calibrate batch norms, so that mistakes change the logits.
 
-    Fresh networks have heads of zeros, layer scales of 1e-6 and norms that do nothing, so that
-    many a wrong channel would go unnoticed. Changed in place and returned in eval mode.
+    Untrained networks have zero heads, layer scales of 1e-6 and norms without effect, which would hide
+    wrong channels. Changes the network in place and returns it in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -151,11 +152,11 @@ def _prunable(tail: Tail) -> float:
 
 @torch.no_grad()
 def masked_against_extracted(tail: Tail, activation: Tensor) -> float:
-    """Largest difference of the logits with half of all channels masked and removed, relative to the largest logit.
+    """Largest difference of the logits between half of all channels masked and removed, relative to the largest logit.
 
     Args:
-        tail: Opened tail; gets a random calibration.
-        activation: (N, *shape) at its start.
+        tail: Opened tail; its gates are set to random values.
+        activation: (N, *shape), the input of the tail.
     """
     generator = torch.Generator().manual_seed(3)
     for gate in tail.gates.values():
@@ -175,7 +176,7 @@ def masked_against_extracted(tail: Tail, activation: Tensor) -> float:
 
 
 def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, NetworkSpec], at: Position) -> bool:
-    """Clone, attach the full bundle, predict, detach: is the target the very same afterwards?"""
+    """Clone, attach the full bundle, predict and detach. Returns whether the target is bit-identical afterwards."""
     network, spec = target
     images = _images(spec, (*OLD, *CLONED))
     x = preprocess(images.images[:4], spec)
@@ -183,11 +184,10 @@ def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, Ne
     config = CloneConfig(classes=CLONED, position=at, epochs=1, views=1, head="affine", batch_size=16, max_size=2)
     composed = attach(network, clone(target, source, images, config), spec=spec)
     with torch.no_grad():
-        together = composed(x)
-    if together.shape != (4, 4) or not torch.equal(together[:, :2], logits):
-        raise ArithmeticError("expected the target's own logits beside the module's, got others")
-    alone = detach(composed)
-    return alone is network and fingerprint(network) == before and torch.equal(network(x), logits)
+        composed_logits = composed(x)
+    if composed_logits.shape != (4, 4) or not torch.equal(composed_logits[:, :2], logits):
+        raise ArithmeticError("expected the target's own logits next to the module's, got others")
+    return detach(composed) is network and fingerprint(network) == before and torch.equal(network(x), logits)
 
 
 def _images(spec: NetworkSpec, classes: tuple[str, ...]) -> ImageSet:
@@ -198,7 +198,7 @@ def _images(spec: NetworkSpec, classes: tuple[str, ...]) -> ImageSet:
 
 
 def markdown(records: Iterable[Record]) -> str:
-    """A table, one row an architecture."""
+    """A markdown table, one row per architecture."""
     lines = [
         "| architecture | image | numbers | positions | groups | prunable | with streams | difference | restored | s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
@@ -226,10 +226,12 @@ def _save(path: Path, records: dict[str, Record]) -> None:
 
 
 def main() -> None:
-    """Examine all architectures of torchvision, or those that are named."""
+    """Examine all architectures of torchvision, or the named ones."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for results.json and table.md")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="e.g. torchvision/resnet18; done anew")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="architectures to examine again, e.g. torchvision/resnet18"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which cloning jobs make sense, judged by rows alone, and what one will cost."""
+"""Rules for cloning jobs, checked against database rows only, and estimates of a job's cost."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from app.models.tables import VersionRow
 from pnc_core.config import MIN_IMAGES, CloneConfig
 
 LARGE_MACS = 10**14
-"""Jobs of more multiply-accumulates are large: about half an hour of one processor core."""
+"""Jobs with more multiply-accumulates are `large`. One processor core needs about half an hour for this number."""
 _PASSES = 3
-"""A training step costs about three forward passes: one forward, two backward."""
+"""A training step costs as much as three forward passes: the backward pass costs about two."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will cost at most; an upper bound, not a promise."""
+    """Upper bounds of a job's cost."""
 
     old_images: int
     """Images of the target's classes."""
@@ -26,11 +26,11 @@ class Estimate:
     macs: int | None
     """Multiply-accumulates of screening and training; None while a version is validating."""
     module_parameters: int | None
-    """Largest module that `max_size` allows; None while the source is validating."""
+    """Parameters of the largest module that `max_size` allows; None while the source is validating."""
 
 
 def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> list[Problem]:
-    """All faults of a job; empty when it can run, or as soon as its versions are ready."""
+    """All problems of a job; empty if the job can run as soon as both versions are ready."""
     faults = [
         *_rejected("/target", target),
         *_rejected("/source", source),
@@ -41,13 +41,13 @@ def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: C
     ]
     if target.id == source.id:
         faults.append(
-            Problem("/source", "same_version", f"expected another version than the target, got {source.ref} twice")
+            Problem("/source", "same_version", f"expected a source other than the target, got {source.ref} as both")
         )
     return faults
 
 
 def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Estimate:
-    """An upper bound of what a job costs."""
+    """Upper bounds of a job's cost."""
     new = sum(dataset.counts.get(name, 0) for name in config.classes)
     old = sum(dataset.counts.get(name, 0) for name in target.spec["classes"])
     macs = None
@@ -60,7 +60,7 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
 
 
 def size_of(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> str:
-    """`small` or `large`: which queue a job waits in, so that long jobs do not keep short ones waiting."""
+    """`small` or `large`. Each size has its own queue, so that long jobs do not delay short ones."""
     return "large" if (estimate(target, source, dataset, config).macs or 0) > LARGE_MACS else "small"
 
 
@@ -76,7 +76,9 @@ def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:
 def _archived(dataset: DatasetRow) -> Iterator[Problem]:
     if dataset.archived_at is not None:
         yield Problem(
-            "/dataset", "dataset_archived", f"expected a live dataset, got {dataset.id}, which is archived; restore it"
+            "/dataset",
+            "dataset_archived",
+            f"expected a dataset that is not archived, got {dataset.id}, which is; restore it",
         )
 
 
@@ -92,15 +94,17 @@ def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Ite
             yield Problem(
                 "/config/classes",
                 "class_in_target",
-                f"expected classes that {target.ref} lacks, got {name!r}, which it has; leave it out",
+                f"expected classes that {target.ref} does not have, got {name!r}; leave this class out",
             )
 
 
 def check_clonable(source: VersionRow, config: CloneConfig) -> None:
-    """See that the source's owner lets these classes be cloned, now that a worker is about to.
+    """Check that the source's owner allows these classes to be cloned.
+
+    A worker calls this before it clones, because the owner may have changed the list since the job was submitted.
 
     Raises:
-        Invalid: they do not, perhaps since the job was submitted.
+        Invalid: the owner does not allow a class.
     """
     faults = list(_protected(source, config))
     if faults:
@@ -113,25 +117,28 @@ def _protected(source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
         return
     for name in config.classes:
         if name not in allowed:
-            got = f"of {_some(allowed)}" if allowed else "of none"
-            detail = f"expected classes that {source.model.name} lets be cloned ({got}), got {name!r}; ask its owner"
+            names = _some(allowed) if allowed else "none"
+            detail = (
+                f"expected classes that the owner of {source.model.name} allows to be cloned ({names}), got {name!r}; "
+                "ask the owner"
+            )
             yield Problem("/config/classes", "not_clonable", detail)
 
 
 def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
     counts: Mapping[str, int] = dataset.counts
-    if not config.labels:  # who an image shows is only known once the networks have named it
+    if not config.labels:  # the class of an image is known only after the networks have predicted it
         classes = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
         if dataset.rows < MIN_IMAGES * classes:
             detail = f"expected at least {MIN_IMAGES} images of each of {classes} classes, got {dataset.rows} images"
-            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add some")
+            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add images")
         return
     if not dataset.classes:
         yield Problem(
             "/dataset",
             "no_labels",
-            f"expected images with labels, got {dataset.id}, which has none; set labels to false, so that the two "
-            "networks name the images, or send them in one folder a class",
+            f"expected images with labels, got {dataset.id}, which has none; set labels to false to use the classes "
+            "that the two networks predict, or register the images in one folder a class",
         )
         return
     for name in config.classes:
@@ -140,7 +147,7 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
                 "/dataset",
                 "too_few_images",
                 f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
-                "add some",
+                "add images",
             )
     short = [name for name in target.spec["classes"] if counts.get(name, 0) < MIN_IMAGES]
     if config.old_images and short:
@@ -148,7 +155,7 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
             "/dataset",
             "too_few_old_images",
             f"expected at least {MIN_IMAGES} images of each of the target's {len(target.spec['classes'])} classes in "
-            f"{dataset.id}, got fewer of {_some(short)}; add some, or set old_images to false if there are none",
+            f"{dataset.id}, got fewer of {_some(short)}; add images, or set old_images to false if there are none",
         )
 
 

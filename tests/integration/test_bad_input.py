@@ -1,4 +1,4 @@
-"""Bad input gets a clear problem document, and nothing has changed afterwards."""
+"""Bad input is refused with a clear problem document and changes nothing."""
 
 import io
 import json
@@ -30,7 +30,7 @@ CONFIG = CloneConfig(classes=("7", "8"))
 
 @pytest.fixture
 def counts(client: Client) -> Callable[[], dict[str, int]]:
-    """How much of everything there is."""
+    """Number of rows of every kind."""
 
     def _counts() -> dict[str, int]:
         return {
@@ -198,7 +198,7 @@ def test_parquet_that_cannot_be_read_is_refused_with_row_group_and_column(client
 
 
 def test_a_dataset_that_nobody_can_read_ends_its_job_once(service: Up, client: Client, dataset: Dataset) -> None:
-    """As one does that was registered before files were read whole."""
+    """A dataset as registered before whole files were checked at registration."""
     content = parquets.broken_page("image.bytes", DIGITS)
     zoo = open_zoo(Settings(data_dir=service.data_dir))
     with zoo.database.write() as session:
