@@ -106,7 +106,7 @@ def test_a_finished_module_is_within_its_bounds_and_uses_them(pair: Pair, change
 @pytest.mark.parametrize("preset", ["fast", "joint"])
 @pytest.mark.parametrize(("bound", "share"), [("max_size", 0.01), ("max_macs", 0.001)])
 def test_a_fixed_position_where_nothing_fits_is_refused(pair: Pair, preset: str, bound: str, share: float) -> None:
-    message = rf"position blocks.1->blocks.1: expected .+ {bound} {share} says, got [\d,]+ .+ raise {bound}"
+    message = rf"position blocks.1->blocks.1: expected .+ \({bound} {share}\), got [\d,]+ .+ raise {bound}"
     with pytest.raises(PositionError, match=message):
         clone(pair.target, pair.source, pair.images, _config(preset=preset, **{bound: share}))
 
