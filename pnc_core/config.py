@@ -13,9 +13,7 @@ Preset = Literal["fast", "joint"]
 Masking = Literal["learned", "scored"]
 Locality = Literal["soft", "strict"]
 Precision = Literal["float32", "bfloat16", "auto"]
-Localizer = Literal[
-    "log-odds", "fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"
-]
+Localizer = Literal["log-odds", "fisher", "taylor", "lime", "gradient-activation", "magnitude", "random"]
 MIN_IMAGES = 3
 """Images that a job needs of every class: one is held out, and the screen needs two more to fit and to judge."""
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -56,7 +54,7 @@ class CloneConfig:
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
     localizer: Localizer = "log-odds"
     """How channels are scored: `log-odds`, `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour),
-    `gradient-activation`, `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
+    `gradient-activation`, `magnitude` or `random`."""
     masking: Masking = "learned"
     """`learned`: the mask starts from the scores and is learned together with the adapters; `scored`: as scored."""
     inner_adapters: bool = True

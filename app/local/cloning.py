@@ -16,8 +16,8 @@ from pnc_core.devices import device_of
 from pnc_core.graph.architectures import load_network
 from pnc_core.method.clone import clone
 from pnc_core.method.job import Progress as Step
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle
+from pnc_core.module.watermark import Mark
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.local.origin import origin_of_file
 from pnc_core.analysis.watermark import Proof, proof_in_origin
 from pnc_core.errors import ConfigError
-from pnc_core.method.watermark import KEY_BYTES, Mark
+from pnc_core.module.watermark import KEY_BYTES, Mark
 
 
 def make_mark(path: Path) -> Mark:

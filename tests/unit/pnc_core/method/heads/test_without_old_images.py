@@ -11,8 +11,14 @@ from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet, preprocess
 from pnc_core.method.clone import clone
-from pnc_core.method.fit_head import HeadInputs, head_logits
-from pnc_core.method.without_old_images import _expected, _Moments, _verdict, remembered_moments, without_old_images
+from pnc_core.method.heads.fit import HeadInputs, head_logits
+from pnc_core.method.heads.without_old_images import (
+    _expected,
+    _margin,
+    _Moments,
+    stored_moments,
+    without_old_images,
+)
 from pnc_core.module.composed import attach
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
@@ -23,7 +29,7 @@ MIDDLE = Position(target="blocks.1", source="blocks.1")
 
 def test_what_norms_remember_is_near_what_they_see_on_the_target_s_own_images(pair: Pair) -> None:
     traced = trace(*pair.target)
-    memory = remembered_moments(traced)
+    memory = stored_moments(traced)
     assert memory is not None
     norms = [m for m in pair.target[0].modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(memory) == sum(2 * m.num_features for m in norms)
@@ -35,7 +41,7 @@ def test_what_norms_remember_is_near_what_they_see_on_the_target_s_own_images(pa
 
 
 def test_a_network_without_batch_norms_remembers_nothing() -> None:
-    assert remembered_moments(trace(*nets.network("torchvision/vit_b_16", 32))) is None
+    assert stored_moments(trace(*nets.network("torchvision/vit_b_16", 32))) is None
 
 
 def test_expected_taps_follow_a_linear_law() -> None:
@@ -67,17 +73,17 @@ def test_a_router_without_old_images_and_without_norms_is_refused_before_anythin
 
 
 def _rows(old: list[float], own: list[float]) -> HeadInputs:
-    """Logits of two classes a side, of which the second is always 0."""
+    """Logits of two classes per side; the second logit is always 0."""
     columns = (torch.stack([torch.tensor(side), torch.zeros(len(side))], dim=1) for side in (old, own))
     return HeadInputs(*columns, torch.zeros(len(old), 3), torch.full((len(old),), 2))
 
 
 def test_by_the_logits_alone_as_many_new_images_are_given_up_as_have_an_old_class_for_the_surer_answer() -> None:
     sureness = torch.linspace(1, 4, 100).tolist()
-    surer = [3.9 if i in range(40, 52) else 0.5 for i in range(100)]  # the target, of twelve images in a hundred
+    surer = [3.9 if i in range(40, 52) else 0.5 for i in range(100)]  # the target is surer for 12 of 100 images
     rows = _rows(surer, sureness)
     job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
-    for shift in (0, 30):  # which no softmax sees
+    for shift in (0, 30):  # a softmax does not depend on the shift
         shifted = replace(rows, old=rows.old + shift)
         logits = head_logits(without_old_images(job, shifted, shifted).head, shifted)
         assert int((logits.argmax(1) < 2).sum()) == 12
@@ -85,13 +91,13 @@ def test_by_the_logits_alone_as_many_new_images_are_given_up_as_have_an_old_clas
 
 @pytest.mark.parametrize("count", [1, 2, 11, 101])
 def test_no_held_out_image_is_on_the_threshold_between_old_and_new(count: int) -> None:
-    """At least 3 % and at most 30 % are given up: of 11 or 101 images that is a whole number of them."""
+    """The limits of 3 % and 30 % are whole numbers of images for 11 and 101 images."""
     generator = torch.Generator().manual_seed(count)
-    for surer in (0.0, 9.0):  # the target of no image, or of every one
+    for surer in (0.0, 9.0):  # the target is surer for no image, or for all
         rows = _rows([surer] * count, (1 + 3 * torch.rand(count, generator=generator)).tolist())
         job = SimpleNamespace(config=CloneConfig(classes=("7", "8"), old_images=False, head="affine"), old_classes=2)
         head = without_old_images(job, rows, rows).head
-        assert float(_verdict(head, rows).abs().min()) > 4e-5
+        assert float(_margin(head, rows).abs().min()) > 4e-5
 
 
 def test_a_router_without_old_images_finds_the_middle(pair: Pair) -> None:
@@ -103,7 +109,7 @@ def test_a_router_without_old_images_finds_the_middle(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("classes", ["9", "56", "78", "97", "567", "56789"])
-def test_behind_a_mended_layer_a_router_without_old_images_serves_any_classes(pair: Pair, classes: str) -> None:
+def test_behind_parallel_adapters_a_router_without_old_images_serves_any_classes(pair: Pair, classes: str) -> None:
     config = CloneConfig(classes=tuple(classes), preset="fast", old_images=False, position=MIDDLE, views=2)
     bundle = clone(pair.target, pair.source, pair.images.only(config.classes), config)
     found = evaluate(attach(pair.target[0], bundle), pair.test)
