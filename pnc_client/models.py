@@ -14,6 +14,7 @@ from pnc_client.schemas.models import Alias, Model
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
+from pnc_core.networks.files import as_safetensors
 
 POLL_SECONDS = 0.3
 
@@ -85,7 +86,8 @@ class Models:
         Args:
             name: The model.
             spec: How to rebuild the network.
-            weights: A safetensors file.
+            weights: A file of weights: safetensors, or any checkpoint of torch, which is converted first; that needs
+                torch on this machine.
             licence: Licence of the weights.
             description: Of the model, if it is new.
             progress: Told about every chunk.
@@ -94,10 +96,12 @@ class Models:
             The version, still `validating`; see `wait`.
 
         Raises:
+            TensorFileError: the file holds other things than the weights of one network.
             ApiError: the service refuses it.
         """
-        self._ensure(name, description)
-        upload = self._uploads.push(weights, progress)
+        with as_safetensors(weights) as file:
+            self._ensure(name, description)
+            upload = self._uploads.push(file, progress)
         body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
 

@@ -43,7 +43,7 @@ def push(
     """Send weights as the next version of a model."""
     with connected(url, as_json) as (client, screen):
         from app.local.specs import given_spec
-        from app.local.weights import as_safetensors
+        from pnc_core.networks.files import as_safetensors
 
         fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
         network = given_spec(spec or weights.with_suffix(".json"), fields, option or [])

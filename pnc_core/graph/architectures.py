@@ -20,11 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch, is_out_of_memory
+from pnc_core.networks import dense, mobile, plain, preactivation, residual
+from pnc_core.networks.options import whole
 from pnc_core.tensorfile import read_header
 from pnc_core.vision import timm_package, torchvision_models
 
 Builder = Callable[..., nn.Module]
-MAX_WIDTH = 4096
 
 
 class BasicBlock(nn.Module):
@@ -156,9 +157,7 @@ def _timm(name: str, spec: NetworkSpec) -> nn.Module:
 
 
 def _width(width: object) -> int:
-    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MAX_WIDTH:
-        raise ConfigError(f"options.width: expected an integer from 1 to {MAX_WIDTH}, got {width!r}")
-    return width
+    return whole("width", width)
 
 
 @cache
@@ -167,6 +166,8 @@ def architectures() -> dict[str, Builder]:
     models = torchvision_models()
     table: dict[str, Builder] = {f"resnet{6 * n + 2}": partial(_cifar_resnet, n) for n in (3, 5, 9)}
     table |= {"cnn": _cnn, "vgg": _vgg, "mobilenetv2": _mobilenet}
+    for family in (residual, preactivation, plain, dense, mobile):
+        table |= family.BUILDERS
     return table | {f"torchvision/{name}": partial(_torchvision, name) for name in models.list_models(module=models)}
 
 
@@ -276,6 +277,10 @@ def check_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
             )
         if got.is_floating_point() and not bool(torch.isfinite(got).all()):
             raise WeightsMismatch(f"weights: tensor {name!r} expected finite numbers, got inf or nan")
+        if name.endswith("running_var") and bool((got < 0).any()):
+            raise WeightsMismatch(
+                f"weights: tensor {name!r} expected variances of 0 or more, got {float(got.min()):g}; train again"
+            )
 
 
 def _some(names: list[str]) -> str:
