@@ -8,20 +8,24 @@ from typing import Any
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
 from pnc_core.module.manifest import build
+from pnc_core.networks.classes import BY_NAME
 
 
-def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[str]) -> NetworkSpec:
+def given_spec(
+    path: Path, fields: Mapping[str, str | None], options: Sequence[str], found: Mapping[str, Any] | None = None
+) -> NetworkSpec:
     """The network that a file describes, with fields replaced by those given on the command line.
 
     Args:
         path: A JSON file with the fields of a `NetworkSpec`; it may be missing when all fields are given.
         fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file.
         options: Of the architecture, `name=value`.
+        found: Fields that the weights tell; those of the file and of the command line go before them.
 
     Raises:
         ConfigError: the file is not such a description, or a field is missing or out of its range.
     """
-    spec = _read(path) if path.is_file() else {}
+    spec = dict(found or {}) | (_read(path) if path.is_file() else {})
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
         spec["options"] = {**spec.get("options", {}), **dict(_option(text) for text in options)}
@@ -59,7 +63,7 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
 def _option(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign:
-        raise ConfigError(f"--option: expected NAME=VALUE, got {text!r}")
+        raise ConfigError(f"--set: expected NAME=VALUE, got {text!r}")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -68,7 +72,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: text.split(","),
+    "classes": lambda _, text: BY_NAME.get(text) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),

@@ -25,18 +25,17 @@ BLOCKS = {
 
 def densenet(
     blocks: Sequence[int],
-    default: int,
     spec: NetworkSpec,
     *,
-    growth: int = 0,
+    growth: int,
     newest_first: bool = False,
     transition_relu: bool = True,
 ) -> nn.Module:
     """Blocks of bottleneck layers; transitions halve channels and grid.
 
-    `newest_first`: a layer's channels come in front of its input's. `growth`: channels a layer makes; 0: as published.
+    `growth`: channels that a layer makes. `newest_first`: they come in front of the layer's input.
     """
-    k = whole("growth", growth, 0) or default
+    k = whole("growth", growth)
     first, active = flag("newest_first", newest_first), flag("transition_relu", transition_relu)
     width = 2 * k
     parts: dict[str, nn.Module] = {"conv1": conv(spec.input_size[0], width)}
@@ -62,4 +61,4 @@ def _transition(before: int, after: int, *, active: bool) -> nn.Module:
     return named({"bn": nn.BatchNorm2d(before), **relu, "conv": conv(before, after, 1), "pool": nn.AvgPool2d(2)})
 
 
-BUILDERS = {f"cifar/{name}": partial(densenet, blocks, growth) for name, (blocks, growth) in BLOCKS.items()}
+BUILDERS = {f"cifar/{name}": partial(densenet, blocks, growth=growth) for name, (blocks, growth) in BLOCKS.items()}
