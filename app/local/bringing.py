@@ -112,7 +112,7 @@ def brought(path: Path, wanted: Wanted, note: Callable[[str], object]) -> Iterat
         note(text)
     found: dict[str, Any] = {}
     if wanted.fields.get("architecture") is None and not wanted.spec.is_file():
-        fit, facts = _found(weights)
+        fit, facts = _found(weights, wanted.spec)
         note(f"found {title(fit)}")
         found = _fields(fit, facts, wanted)
     spec = given_spec(wanted.spec, wanted.fields, wanted.options, found)
@@ -138,12 +138,13 @@ def named(architecture: str, options: Mapping[str, object]) -> str:
     return " ".join([architecture, *(f"{name}={value}" for name, value in values.items())])
 
 
-def _found(weights: Weights) -> tuple[Fit, Facts]:
+def _found(weights: Weights, spec: Path) -> tuple[Fit, Facts]:
     result = weights.identify()
     if result.chosen is None:
         several = f"several ({', '.join(title(fit) for fit in result.fits[:4])})" if result.fits else "none"
         raise Unfit(
-            f"weights: expected one architecture for these tensors, got {several}; give --architecture and --set",
+            f"weights: expected one architecture for these tensors, got {several}; give --architecture and --set, or "
+            f"describe the network in {spec.name}",
             result,
         )
     return result.chosen, result.facts

@@ -106,7 +106,7 @@ def torchvision(facts: Facts) -> Iterator[Candidate]:
 def timm(facts: Facts, noted: str | None) -> Iterator[Candidate]:
     """The noted architecture alone where timm has it; else those of its modules whose names are most alike."""
     package = timm_package()
-    if package is None:
+    if package is None or not facts.shapes:
         return
     if f"timm/{noted}" in timm_architectures():
         yield Candidate(f"timm/{noted}", {})
