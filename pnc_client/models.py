@@ -12,6 +12,7 @@ from pnc_client.schemas.models import Alias, Model
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
+from pnc_core.networks.files import as_safetensors
 
 POLL_SECONDS = 0.3
 
@@ -89,7 +90,8 @@ class Models:
         Args:
             name: Name of the model.
             spec: Spec of the network.
-            weights: A safetensors file.
+            weights: A file of weights: safetensors, or any checkpoint of torch, which is converted first; that needs
+                torch on this machine.
             licence: Licence of the weights.
             description: Description of a new model.
             progress: Called after each uploaded chunk.
@@ -98,10 +100,12 @@ class Models:
             The version in the status `validating`; see `wait`.
 
         Raises:
+            TensorFileError: the file does not hold the weights of one network.
             ApiError: the service refuses the version.
         """
-        self._ensure(name, description)
-        upload = self._uploads.push(weights, progress)
+        with as_safetensors(weights) as file:
+            self._ensure(name, description)
+            upload = self._uploads.push(file, progress)
         body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
 

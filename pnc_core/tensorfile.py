@@ -80,7 +80,7 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
     if length > MAX_HEADER_BYTES:
         raise TensorFileError(
             f"expected a header of at most {MAX_HEADER_BYTES} bytes, got {length}; "
-            "is this a safetensors file? Convert a .pth file with safetensors.torch.save_file"
+            "is this a safetensors file? `pnc models push` converts a checkpoint of torch"
         )
     if length < 2 or 8 + length > size:
         raise TensorFileError(

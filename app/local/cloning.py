@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.evidence.images import read_images
-from app.local.weights import as_safetensors
 from app.process import processors
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec
@@ -18,6 +17,7 @@ from pnc_core.method.clone import clone
 from pnc_core.method.job import Progress as Step
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.watermark import Mark
+from pnc_core.networks.files import as_safetensors
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from rich.text import Text
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.local.weights import as_safetensors
 from pnc_core.analysis.origin import FOUND, LayerOrigin, Origin, origin
 from pnc_core.errors import BundleError
 from pnc_core.module.bundle import MANIFEST_KEY, MODULE_PREFIX, read_bundle
+from pnc_core.networks.files import as_safetensors
 from pnc_core.tensorfile import read_header
 
 BAR = 20

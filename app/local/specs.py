@@ -8,20 +8,26 @@ from typing import Any
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
 from pnc_core.module.manifest import build
+from pnc_core.networks.classes import BY_NAME
 
 
-def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[str]) -> NetworkSpec:
+def given_spec(
+    path: Path, fields: Mapping[str, str | None], options: Sequence[str], found: Mapping[str, Any] | None = None
+) -> NetworkSpec:
     """The spec in a file; fields given on the command line override the file's.
 
     Args:
         path: A JSON file with the fields of a `NetworkSpec`; it may be missing if `fields` has all of them.
         fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file.
         options: Options of the architecture, each `NAME=VALUE`.
+        found: Fields that the weights tell; fields of the file and of the command line override them.
 
     Raises:
         ConfigError: the file is not a spec, or a field is missing or out of its range.
     """
-    spec = read_object(path, "the fields of a network") if path.is_file() else {}
+    spec = dict(found or {})
+    if path.is_file():
+        spec |= read_object(path, "the fields of a network")
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
         spec["options"] = {**spec.get("options", {}), **dict(name_and_value("--option", text) for text in options)}
@@ -82,7 +88,7 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
 
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: text.split(","),
+    "classes": lambda _, text: BY_NAME.get(text) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from app.local.weights import as_safetensors
 from pnc_core.analysis.evidence import verify_bundle
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import TargetMismatch
 from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
 from pnc_core.module.bundle import digest, read_bundle
+from pnc_core.networks.files import as_safetensors
 
 
 def verify_file(path: Path, source: Path | None, target: Path | None) -> dict[str, Any]:

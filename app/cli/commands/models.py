@@ -1,12 +1,15 @@
 """`pnc models`: registered networks and their versions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli import completion, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 from app.models.card import first_line
 
 if TYPE_CHECKING:
@@ -14,46 +17,59 @@ if TYPE_CHECKING:
 
     from pnc_client import Model, Version
     from pnc_client.schemas.purges import Purge
+    from pnc_core.config import NetworkSpec
+    from pnc_core.networks.files import Take
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=completion.models)]
+Taken = Annotated[
+    str | None, typer.Option("--weights", help="Where a file has both: plain, or ema for the moving average.")
+]
+KeyMap = Annotated[
+    Path | None,
+    typer.Option(help="JSON with new names by old ones, of tensors or layers; null: left out.", exists=True),
+]
 Number = Annotated[int, typer.Argument(help="Number of a version.", min=1)]
 
 
 @app.command()
 def push(
     name: Annotated[str, typer.Argument(help="Name of the model; a new name registers a model.")],
-    weights: Annotated[Path, typer.Argument(help="Weights: .safetensors, or .pth, which is converted.", exists=True)],
+    weights: Annotated[Path, typer.Argument(help="Weights: safetensors, or any checkpoint of torch.", exists=True)],
     spec: Annotated[
         Path | None,
         typer.Option(
             help="Spec of the network as JSON; default: the file beside the weights that ends in .json.", exists=True
         ),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help="Name of the architecture, e.g. resnet20.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="Without a file: name, e.g. cifar/resnet20; by default found by the tensors.")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names in the order of the logits, separated by commas.")
+        str | None, typer.Option(help="Class names in the order of the logits, by commas; or cifar10, cifar100.")
     ] = None,
     input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Mean of each channel, separated by commas.")] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, separated by commas.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, by commas.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Option of the architecture, e.g. width=32; repeatable.")
+        list[str] | None, typer.Option("--option", "--set", help="Of the architecture, e.g. width=32; repeatable.")
     ] = None,
+    take: Taken = None,
+    key_map: KeyMap = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     description: Annotated[str, typer.Option(help="Description of a new model.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait until a worker has checked the version.")] = True,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Upload weights as the next version of a model."""
+    """Upload weights as the next version of a model; without a spec the tensors tell the architecture."""
     with connected(url, as_json) as (client, screen):
-        from app.local.specs import given_spec
-        from app.local.weights import as_safetensors
-
         fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
-        network = given_spec(spec or weights.with_suffix(".json"), fields, option or [])
-        with as_safetensors(weights) as file, screen.bar(f"uploading {weights.name}") as progress:
+        given = spec or weights.with_suffix(".json")
+        with (
+            _brought(screen, weights, given, fields, option or [], take, key_map) as (network, file),
+            screen.bar(f"sending {weights.name}") as progress,
+        ):
             version = client.models.push(
                 name, network, file, licence=licence, description=description, progress=progress
             )
@@ -61,6 +77,28 @@ def push(
             screen.note(f"{version.ref}: waiting for a worker to check it")
             version = version.wait()
         screen.show(version, lambda: _version(version))
+
+
+@app.command()
+def identify(
+    weights: Annotated[Path, typer.Argument(help="Weights: safetensors, or any checkpoint of torch.", exists=True)],
+    take: Taken = None,
+    key_map: KeyMap = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the architecture of a file of weights by its tensors; nothing is sent."""
+    screen = Screen(as_json)
+    with failures(screen):
+        from app.local.bringing import opened
+        from app.local.identifying import described, shown
+
+        file = opened(weights, _take(take), key_map)
+        for text in file.notes:
+            screen.note(text)
+        found = file.identify()
+        screen.show(described(weights, found, file.notes), lambda: shown(weights, found))
+        if not found.fits:
+            raise typer.Exit(Exit.FAILED)
 
 
 @app.command("list")
@@ -204,6 +242,40 @@ def alias(
         else:
             made = client.models.set_alias(name, alias, version)
             screen.show(made, lambda: f"{name}@{alias} now points at {name}@{version}")
+
+
+@contextmanager
+def _brought(
+    screen: Screen, weights: Path, spec: Path, fields: dict[str, str | None], options: list[str], take: str | None,
+    key_map: Path | None,
+) -> "Iterator[tuple[NetworkSpec, Path]]":  # fmt: skip
+    """The network and its weights as safetensors; a file that fits no network shows the nearest ones."""
+    if find_spec("torch") is None and (fields["architecture"] is not None or spec.is_file()):
+        from app.local.specs import given_spec
+
+        yield given_spec(spec, fields, options), weights  # the service compares the tensors
+        return
+    from app.local.bringing import Unfit, Wanted, brought
+    from app.local.identifying import shown
+
+    try:
+        with brought(weights, Wanted(spec, fields, tuple(options), _take(take), key_map), screen.note) as pair:
+            yield pair
+    except Unfit as error:
+        if not screen.as_json:
+            screen.notes.print(shown(weights, error.identified))
+        raise
+
+
+def _take(text: str | None) -> "Take | None":
+    from pnc_core.networks.files import TAKES
+
+    for take in TAKES:
+        if text == take:
+            return take
+    if text is not None:
+        raise typer.BadParameter(f"expected plain or ema, got {text!r}", param_hint="--weights")
+    return None
 
 
 def _model(model: "Model") -> "RenderableType":

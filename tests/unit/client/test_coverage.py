@@ -110,7 +110,7 @@ def test_every_operation_is_in_the_table(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("operation", METHODS)
 def test_the_method_calls_its_operation(document: dict[str, Any], tmp_path: Path, operation: str) -> None:
     file = tmp_path / "file.safetensors"
-    file.write_bytes(b"test")
+    file.write_bytes(seeds.tensors())
     described = Described(document)
     with Client("http://localhost:8000", transport=described) as client:
         METHODS[operation](client, file)
