@@ -2,6 +2,8 @@
 
     PncError                      everything raised on purpose
     ├── ConfigError               a job's parameters make no sense (also a ValueError)
+    │   ├── UnknownClass          a network has no class of this name
+    │   └── AmbiguousClass        several classes of a network have this name
     ├── NetworkError              a network cannot be built, traced or used
     │   ├── UnknownArchitecture   the name is not on the list
     │   └── WeightsMismatch       the weights do not fit the architecture
@@ -33,6 +35,18 @@ class ConfigError(PncError, ValueError):
     """A parameter of a job is out of its range."""
 
     code = "invalid_config"
+
+
+class UnknownClass(ConfigError):
+    """A network has no class of this name."""
+
+    code = "unknown_class"
+
+
+class AmbiguousClass(ConfigError):
+    """Several classes of a network have this name."""
+
+    code = "ambiguous_class"
 
 
 class NetworkError(PncError):
