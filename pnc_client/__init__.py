@@ -1,6 +1,6 @@
 """Python client of the cloning service: `from pnc_client import Client`.
 
-Needs httpx and nothing of the server; only making a dataset needs pyarrow.
+It needs httpx and pydantic, but neither torch nor the server. Only `Datasets.push` of a directory needs pyarrow.
 """
 
 from pnc_client.client import Client

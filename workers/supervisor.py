@@ -42,7 +42,7 @@ RowUpdate = Callable[[Session, Lease], None]
 """The last update of a leased row, which also ends the lease."""
 
 
-_OPTIONAL_IMPORTS = ("app.store.s3", "app.store.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+_OPTIONAL_IMPORTS = ("app.store.s3", "app.store.s3_inbox", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 """Modules that opening a cluster's zoo imports. Preloading saves every child half a second of processor time."""
 
 

@@ -1,4 +1,4 @@
-"""Keyset pages: the position is the last row seen, so new rows never shift a page."""
+"""Keyset pagination: a cursor holds the position of the last row, so that new rows never shift a page."""
 
 import base64
 import binascii
@@ -20,11 +20,11 @@ Key = TypeVar("Key", str, int)
 
 @dataclass(frozen=True)
 class Window:
-    """Which page of a list."""
+    """Size and position of a page."""
 
     limit: int = DEFAULT_LIMIT
     after: str | None = None
-    """`next_cursor` of the page before."""
+    """`next_cursor` of the previous page."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ def page(
     """One page of `query`, in the order of a unique column.
 
     Args:
-        session: Where to read.
+        session: A session.
         query: The whole list, without order.
         column: Unique column that gives the order.
-        kind: Makes the column's value from text, e.g. `int`.
-        window: Which page.
-        newest_first: Falling order.
+        kind: Converts text to the column's type, e.g. `int`.
+        window: Size and position of the page.
+        newest_first: Descending order.
 
     Raises:
-        Invalid: the cursor is not one of ours, or the limit is out of range.
+        Invalid: the cursor is malformed, or the limit is out of range.
     """
     check_limit(window.limit)
     if window.after is not None:
@@ -70,7 +70,7 @@ def page(
 
 
 def encode(value: str | int) -> str:
-    """An opaque cursor behind this value."""
+    """Cursor for the position after this value."""
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
 
 
@@ -79,13 +79,13 @@ def decode(cursor: str, kind: Callable[[str], Key]) -> Key:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
         if isinstance(position, int) and not 0 <= position <= _MAX_POSITION:
-            raise ValueError("more than a database's integer holds")
+            raise ValueError("expected an integer of 64 bits, got a larger one")
         return position
     except (ValueError, binascii.Error):
         raise Invalid.at(
             "query:after",
             "invalid_cursor",
-            f"expected next_cursor of the page before, got {cursor!r:.80}; leave it out to begin anew",
+            f"expected next_cursor of the previous page, got {cursor!r:.80}; leave it out for the first page",
         ) from None
 
 

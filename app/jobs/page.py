@@ -18,7 +18,7 @@ from app.jobs.events import Head, heads
 from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import EventRow, JobRow, TrialRow
 from app.modules.accuracy import accuracy_section
-from app.web.drawing import curve, marks
+from app.web.drawing import position_plot
 from app.web.frame import button, frame, heading, markup, missing, tell
 from app.web.html import (
     ago,
@@ -38,7 +38,7 @@ from app.web.html import (
     table,
 )
 from app.web.page_context import PageContext
-from pnc_client.trials import newest
+from pnc_client.schemas.jobs import newest_trials
 
 REFRESH_SECONDS = 0.7
 EVENTS, TRIALS = 100, 400
@@ -190,7 +190,7 @@ def load_view(session: Session, job_id: str) -> View:
 def tried(session: Session, job: JobRow) -> list[TrialRow]:
     """A job's newest trial of each position in each round, from all attempts, oldest first."""
     rows = select(TrialRow).where(TrialRow.job_id == job.id).order_by(TrialRow.id.desc()).limit(TRIALS)
-    return newest(list(session.scalars(rows))[::-1], getattr)
+    return newest_trials(list(session.scalars(rows))[::-1], getattr)
 
 
 def _head(job: JobRow) -> Markup:
@@ -237,7 +237,7 @@ def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:
             "No position tried yet", waiting if job.state not in TERMINAL else "The job ended before its first trial."
         )
     else:
-        content = curve(marks(trials), ended=job.state == "succeeded")
+        content = position_plot(trials, ended=job.state == "succeeded")
     return section("Positions", content, hint)
 
 

@@ -1,4 +1,4 @@
-"""A cloning job on files: two networks and a folder of images in, a bundle out."""
+"""A cloning job on files: two networks and a directory of images in, a bundle out."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,15 @@ from pnc_core.module.bundle import Bundle
 
 @dataclass(frozen=True)
 class Material:
-    """What a job works on."""
+    """Input files of a job."""
 
     target: Path
-    """Weights, safetensors or pickled."""
+    """Weights as safetensors, or as written by `torch.save`."""
     target_spec: NetworkSpec
     source: Path
     source_spec: NetworkSpec
     data: Path
-    """A directory with one directory a class, or a Parquet file; without labels if the job reads none."""
+    """A directory with one directory per class, or a Parquet file; labels are optional if `config.labels` is False."""
 
 
 def clone_files(
@@ -43,18 +43,18 @@ def clone_files(
     mark: Mark | None = None,
     device: str = "cpu",
 ) -> Bundle:
-    """Clone classes of one weight file into a module for another.
+    """Clone classes of a source into a module for a target.
 
     Args:
-        material: Networks and images.
-        config: What to clone and how.
-        console: Where progress and every position that is tried are shown.
+        material: Files of both networks and of the images.
+        config: Classes and parameters of the job.
+        console: Shows the progress and each trial.
         quiet: Show nothing.
-        mark: Has a say in which channels are kept.
+        mark: Watermark key that influences the choice of kept channels; None: no watermark.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        PncError: files, classes, parameters or device make no sense.
+        PncError: a file, class or parameter is invalid, or the device is not available.
         OSError: a file cannot be read.
     """
     source_spec = material.source_spec

@@ -1,4 +1,4 @@
-"""Weights of other formats become safetensors here, on the user's machine, before anything is sent."""
+"""Convert weights to safetensors on the user's machine before they are sent."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ PICKLED = frozenset({".pth", ".pt", ".bin", ".ckpt"})
 
 @contextmanager
 def as_safetensors(path: Path) -> Iterator[Path]:
-    """The file itself, or a converted copy that is gone after the block.
+    """The path itself if the file is safetensors, or else a converted copy that exists within the block.
 
     Raises:
-        TensorFileError: a pickled file holds anything but tensors.
-        OSError: it cannot be read.
+        TensorFileError: a pickled file holds no tensors, or values other than tensors.
+        OSError: the file cannot be read.
     """
     if path.suffix.lower() not in PICKLED:
         yield path
         return
-    import safetensors.torch  # not needed, and perhaps not there, where files are safetensors already
+    import safetensors.torch  # optional: not installed with the base install
 
     from app.local.pickled import read_pickled
 

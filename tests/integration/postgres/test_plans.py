@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.access import audit, keys, workspaces
 from app.access.keys import ANYBODY
 from app.access.tables import WorkspaceRow
-from app.api import figures
+from app.api import metrics
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
@@ -230,7 +230,7 @@ HOT: dict[str, Act] = {
     "submitting": reading(_submit),
     "uploads": writing(_upload),
     "keys": writing(_keys),
-    "attempts and trials of the last hour": reading(lambda session: figures.recent(session, clock.now(session))),
+    "attempts and trials of the last hour": reading(lambda session: metrics.recent(session, clock.now(session))),
 }
 
 

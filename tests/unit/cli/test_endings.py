@@ -158,7 +158,7 @@ def test_a_missing_package_is_named_with_what_brings_it(
 
 
 @pytest.mark.parametrize(
-    ("out", "told"), [("nowhere/m.safetensors", "make nowhere first"), ("low.safetensors", "choose another name")]
+    ("out", "told"), [("nowhere/m.safetensors", "create nowhere first"), ("low.safetensors", "choose another name")]
 )
 def test_where_a_bundle_goes_is_looked_at_before_the_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, out: str, told: str
@@ -176,4 +176,4 @@ def test_where_a_bundle_goes_is_looked_at_before_the_work(
 def test_classes_beside_a_folder_are_refused(run: Run, tmp_path: Path) -> None:
     done = run("datasets", "push", str(tmp_path), "--classes", "a,b")
     assert done.exit_code == 2
-    assert "got a folder, which names its own" in done.stderr
+    assert "got a directory, whose class names" in done.stderr

@@ -1,4 +1,4 @@
-"""`pnc up`, `api`, `serve`, `worker`, `demo` and `status`: the service itself."""
+"""`pnc up`, `api`, `serve`, `worker`, `migrate`, `gc`, `demo`, `gallery` and `status`: run and maintain the service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 ApiHost = Annotated[str | None, typer.Option(help="Address to listen on; default: PNC_HOST, or else loopback.")]
 ApiPort = Annotated[
-    int | None, typer.Option(help="Port of the API; 0: a free one; default: PNC_PORT, or else 8000.", min=0)
+    int | None, typer.Option(help="Port of the API; 0: any free port; default: PNC_PORT, or else 8000.", min=0)
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; default: the user's data home.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Data directory of the service; default: the user's data directory.")
+]
 
 
 def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> None:
-    """Run the embedded service: API, serving and one worker, until Ctrl-C; pressed again, it ends at once."""
+    """Run the embedded service (API, serving and one worker) until Ctrl-C; a second Ctrl-C stops it at once."""
     from app.up import UpError, up
 
     settings = _settings(host=host, port=port, data_dir=data_dir)
@@ -28,19 +30,19 @@ def up(data_dir: DataDir = None, host: ApiHost = None, port: ApiPort = None) -> 
         in_order = up(
             settings,
             lambda url: Screen().out.print(
-                f"ready: {url}  (data: {settings.data_dir}; Ctrl-C ends it)", soft_wrap=True
+                f"ready: {url}  (data: {settings.data_dir}; Ctrl-C stops it)", soft_wrap=True
             ),
         )
     except (UpError, OSError) as error:
         Screen().fail(Exit.FAILED, str(error))
-    with suppress(OSError):  # the terminal is gone
+    with suppress(OSError):  # the terminal may be closed
         Screen().out.print("stopped" if in_order else "stopped at once")
     if not in_order:
         raise typer.Exit(Exit.INTERRUPTED)
 
 
 def api(host: ApiHost = None, port: ApiPort = None, data_dir: DataDir = None) -> None:
-    """Run the API and the pages alone, until Ctrl-C; PNC_SERVING_URL says where predictions are answered."""
+    """Run only the API and the web pages, until Ctrl-C; PNC_SERVING_URL is the address of the serving process."""
     from app.access.secrets_at_rest import seal_where_ready
     from app.main import create_app
     from app.process.server import run_alone
@@ -59,10 +61,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 8001,
     data_dir: DataDir = None,
 ) -> None:
-    """Run the serving process alone, e.g. on a host with an accelerator, until Ctrl-C.
+    """Run only the serving process, e.g. on a host with an accelerator, until Ctrl-C.
 
-    It follows the deployments of the database that PNC_DATABASE_URL names. Give the API its address with
-    PNC_SERVING_URL, and name that host in PNC_ALLOWED_HOSTS here.
+    The process serves the deployments in the database of PNC_DATABASE_URL. Set PNC_SERVING_URL of the API to the
+    address of this process, and add the host of that address to PNC_ALLOWED_HOSTS here.
     """
     settings = _settings(host=host, data_dir=data_dir)
     from app.process.server import run_alone
@@ -75,30 +77,35 @@ def serve(
 
 
 def worker(
-    slots: Annotated[int | None, typer.Option(help="Jobs at once; default 1.", min=1, max=64)] = None,
-    sizes: Annotated[str | None, typer.Option(help="Take only these: small, large, or both with a comma.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Number of jobs to run at the same time; default: 1.", min=1, max=64)
+    ] = None,
+    sizes: Annotated[str | None, typer.Option(help="Sizes of jobs to run: small, large, or small,large.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run a Celery worker until Ctrl-C; running jobs keep where they stand and are given back.
+    """Run a Celery worker until Ctrl-C; its running jobs then return to the queue with their checkpoints.
 
-    It needs PNC_BROKER_URL, and the database and store of the service that it works for.
+    The worker needs PNC_BROKER_URL, and the settings of the service's database and store.
     """
     import os
 
     given = {"PNC_SLOTS": slots, "PNC_WORKER_SIZES": sizes, "PNC_DATA_DIR": data_dir and data_dir.resolve()}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    with _settings_named():
+    with _failing_on_invalid_settings():
         from workers.main import run
     run()
 
 
 def migrate(
     forget_secrets: Annotated[
-        bool, typer.Option("--forget-secrets", help="Replace webhooks' secrets that no key decrypts, and disable them.")
+        bool,
+        typer.Option(
+            "--forget-secrets", help="Replace webhook secrets that no key decrypts, and disable their webhooks."
+        ),
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Bring the database that PNC_DATABASE_URL names up to date; again changes nothing."""
+    """Migrate the database of PNC_DATABASE_URL to the newest schema; repeating the command changes nothing."""
     from app.up import UpError, prepare
 
     try:
@@ -109,11 +116,13 @@ def migrate(
 
 
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    hours: Annotated[float, typer.Option(help="Age from which an object that no row names goes.", min=0)] = 1.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the files to delete.")] = False,
+    hours: Annotated[
+        float, typer.Option(help="Minimum age, in hours, of an unreferenced object to delete.", min=0)
+    ] = 1.0,
     data_dir: DataDir = None,
 ) -> None:
-    """Remove objects, uploads and files that nothing refers to; workers do so every hour."""
+    """Delete unreferenced objects, uploads and files; workers do this every hour."""
     from app.cleaning import clean
     from app.errors import ZooError
 
@@ -124,10 +133,10 @@ def gc(
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
-    record: Annotated[Path | None, typer.Option(help="Also keep what is shown as an SVG picture.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the networks and of the split.", min=0)] = 0,
+    record: Annotated[Path | None, typer.Option(help="Also save the output as an SVG picture.")] = None,
 ) -> None:
-    """Clone three digits from one network into another over HTTP, and take them out again."""
+    """Clone three digits from one network into another over HTTP, and detach them again."""
     from rich.console import Console
 
     from app.demo import run
@@ -141,12 +150,12 @@ def demo(
 
 
 def gallery(
-    seed: Annotated[int, typer.Option(help="Another seed: other networks, another split.", min=0)] = 0,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Even if there are models already.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed of the networks and of the split.", min=0)] = 0,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Fill the zoo even if it has models.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Fill an empty zoo with small real networks, images, a module and a deployment."""
+    """Fill an empty zoo with small trained networks, images, a module and a deployment."""
     with connected(url, as_json) as (client, screen):
         from app.gallery import NotEmpty, fill
 
@@ -158,8 +167,8 @@ def gallery(
 
 
 @contextmanager
-def _settings_named() -> Iterator[None]:
-    """Settings that cannot be read end the command, with what is wrong with which."""
+def _failing_on_invalid_settings() -> Iterator[None]:
+    """End the command with the names of invalid settings, if there are any."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -170,11 +179,11 @@ def _settings_named() -> Iterator[None]:
 
 
 def _settings(*, data_dir: Path | None, **given: Any) -> "Settings":
-    """The settings of the environment, with what was given on the command line."""
+    """The settings of the environment, overridden by the command line's options."""
     from app.settings import Settings
 
     given["data_dir"] = data_dir and data_dir.resolve()
-    with _settings_named():
+    with _failing_on_invalid_settings():
         return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -183,7 +192,7 @@ def _listed(value: object) -> object:
 
 
 def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Whether the service answers, and whether it can work."""
+    """Show whether the service answers and whether its database and store are usable."""
     with connected(url, as_json) as (client, screen):
         found = {"url": client.url, "alive": client.alive(), "ready": client.ready()}
         screen.show(found, lambda: record({name: _yes(value) for name, value in found.items()}))

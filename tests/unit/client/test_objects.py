@@ -1,6 +1,7 @@
-"""Answers know their client, and show themselves in a notebook."""
+"""Objects keep their connection, and show themselves in a notebook."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -8,7 +9,8 @@ import pytest
 
 from app.jobs import runs
 from app.zoo import Zoo
-from pnc_client import Client, Module, notebook
+from pnc_client import Client, Module, pictures
+from pnc_client.schemas.jobs import newest_trials
 from tests.unit import seeds
 
 TRIALS = [
@@ -40,7 +42,7 @@ def test_from_a_job_to_its_module_and_a_deployment(client: Client, module: str, 
     assert deployment.wait().detach(module).desired.modules == []
 
 
-def test_an_answer_made_by_hand_knows_no_client(client: Client, module: str) -> None:
+def test_an_object_made_by_hand_has_no_connection(client: Client, module: str) -> None:
     copied = Module.model_validate(client.modules.get(module).model_dump())
     with pytest.raises(ValueError, match="made by hand"):
         copied.manifest()
@@ -54,7 +56,7 @@ def test_a_job_without_module_says_so(client: Client, zoo: Zoo) -> None:
         client.jobs.get(job.id).result()
 
 
-def test_a_job_shows_its_curve(client: Client, zoo: Zoo) -> None:
+def test_a_job_shows_its_plot(client: Client, zoo: Zoo) -> None:
     with zoo.database.write() as session:
         job = seeds.queued(session, zoo)
         lease = runs.claim(session, "w")
@@ -67,34 +69,39 @@ def test_a_job_shows_its_curve(client: Client, zoo: Zoo) -> None:
     assert "running" in "".join(card.itertext())
 
 
-def test_the_curve_is_a_picture_of_all_trials() -> None:
-    picture = ElementTree.fromstring(notebook.curve(TRIALS))
+def plotted(trials: list[dict[str, Any]]) -> ElementTree.Element:
+    rows = newest_trials([SimpleNamespace(**{"attempt": 1, **trial}) for trial in trials], getattr)
+    return ElementTree.fromstring(pictures.position_plot(rows, mark_best=True))
+
+
+def test_the_plot_has_all_trials() -> None:
+    picture = plotted(TRIALS)
     circles = [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in picture.iter("circle")]
     (star,) = [t for t in picture.iter("text") if (t.text or "").startswith("★")]
     assert circles[0][0] < float(star.attrib["x"]) < circles[1][0]  # by size
     assert circles[0][1] > circles[1][1] > float(star.attrib["y"])  # by score, upwards
-    assert picture.attrib["aria-label"] == "3 positions tried; best score 0.900"
+    assert picture.attrib["aria-label"] == "3 positions tried, scores from 0.500 to 0.900"
 
 
-def test_what_is_tried_again_is_drawn_once() -> None:
+def test_a_repeated_trial_is_drawn_once() -> None:
     again = {**TRIALS[0], "attempt": 2, "score": 0.6}
-    picture = ElementTree.fromstring(notebook.curve([{**trial, "attempt": 1} for trial in TRIALS] + [again]))
+    picture = plotted([*TRIALS, again])
     assert len(list(picture.iter("circle"))) == 2
     assert "<a> → b100: 0.600" in "".join(picture.itertext())
-    assert "0.500" not in "".join(picture.itertext())
+    assert "b100: 0.500" not in "".join(picture.itertext())
     assert (picture.attrib["aria-label"]).startswith("3 positions tried")
 
 
 @pytest.mark.parametrize("trials", [TRIALS[:1], TRIALS[:2], [{**TRIALS[0], "parameters": None}]])
-def test_few_trials_are_no_trouble(trials: list[dict[str, Any]]) -> None:
-    ElementTree.fromstring(notebook.curve(trials))
+def test_few_trials_can_be_drawn(trials: list[dict[str, Any]]) -> None:
+    assert len(list(plotted(trials).iter("title"))) == len(trials)
 
 
 def test_names_are_text() -> None:
     module = {
         "id": "mod_1", "source": "<script>x</script>", "target": "a", "classes": ["<b>"], "bundles": [],
     }  # fmt: skip
-    card = notebook.module_card(module, {"kept_fraction": 0.5})
+    card = pictures.module_card(module, {"kept_fraction": 0.5})
     assert "<script>" not in card
     assert "<b>" not in card
     assert "&lt;b&gt;" in card

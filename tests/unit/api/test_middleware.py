@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from nicegui import core
 
 from app.access.keys import COOKIE
-from app.api import hardening
-from app.api.describing import _AT, _TYPES
+from app.api import middleware
+from app.api.openapi.pages import _FILES_PATH, _TYPES
 from app.deployments import service as deployments
 from app.jobs import service as jobs
 from app.zoo import Zoo
@@ -45,7 +45,7 @@ def browser_of(app: FastAPI, secret: str | None, monkeypatch: pytest.MonkeyPatch
 
 
 def check(answer: httpx.Response, about: object) -> None:
-    for name in hardening.HEADERS:
+    for name in middleware.HEADERS:
         assert len(answer.headers.get_list(name)) == 1, (about, name)
     policy = answer.headers["content-security-policy"]
     for directive in ("frame-ancestors 'none'", "base-uri 'none'", "default-src "):
@@ -63,7 +63,9 @@ def test_every_route_page_file_and_error_has_the_headers(app: FastAPI, monkeypat
         deployments.put(session, "digits", "low")
     _, secret = new_key(zoo, ["read", "write", "jobs", "deploy", "admin"])
     asked = [(method, path) for method, path, _, _ in operations(app)]
-    asked += [("GET", path) for path in (*PAGES, *(f"{_AT}/{name}" for name in _TYPES), "/nothing", "/v2/nothing")]
+    asked += [
+        ("GET", path) for path in (*PAGES, *(f"{_FILES_PATH}/{name}" for name in _TYPES), "/nothing", "/v2/nothing")
+    ]
     asked += [("GET", f"/v1/cloning-jobs/{job}/events/stream"), ("HEAD", "/v1/models"), ("PUT", "/v1/models")]
     asked += [("OPTIONS", "/v1/models"), ("GET", "/v1/models%2F"), ("GET", "/_nicegui_ws/socket.io/?EIO=4")]
     statuses = set()
@@ -90,7 +92,7 @@ def test_refusals_of_the_guard_and_errors_of_our_own_have_them(app: FastAPI) -> 
 
 def test_nothing_but_pages_and_documents_may_run_anything(app: FastAPI) -> None:
     with client_of(app, None) as http:
-        for path in ("/healthz", "/openapi.json", "/v1/models", "/nothing", f"{_AT}/swagger-ui.css"):
+        for path in ("/healthz", "/openapi.json", "/v1/models", "/nothing", f"{_FILES_PATH}/swagger-ui.css"):
             assert http.get(path).headers["content-security-policy"].startswith("default-src 'none';"), path
 
 

@@ -1,4 +1,4 @@
-"""`pnc clone`: a whole job on this machine, without a service."""
+"""`pnc clone`: a cloning job on this machine, without a service."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,32 +11,40 @@ from app.cli.screen import AsJson, Screen, check_out, failures, record, size
 Payload = Literal["thin", "full"]
 Device = Literal["auto", "cpu", "cuda"]
 Spec = Annotated[
-    Path | None, typer.Option(help="The network as JSON; default: beside its weights, ending in .json.", exists=True)
+    Path | None,
+    typer.Option(
+        help="Spec of the network as JSON; default: the file beside the weights that ends in .json.", exists=True
+    ),
 ]
 
 
 def clone(
     target: Annotated[Path, typer.Argument(help="Weights of the network that gains classes.", exists=True)],
-    source: Annotated[Path, typer.Argument(help="Weights of the network that has them.", exists=True)],
-    data: Annotated[Path, typer.Argument(help="Images of both: a folder a class, or Parquet.", exists=True)],
+    source: Annotated[Path, typer.Argument(help="Weights of the network that has the classes.", exists=True)],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Images of old and cloned classes: one directory per class, or a Parquet file.", exists=True
+        ),
+    ],
     classes: Classes,
-    out: Annotated[Path, typer.Option(help="Bundle to write.", dir_okay=False)] = Path("module.safetensors"),
-    payload: Annotated[Payload, typer.Option(help="full, or thin for whoever has the source.")] = "full",
+    out: Annotated[Path, typer.Option(help="Bundle file to write.", dir_okay=False)] = Path("module.safetensors"),
+    payload: Annotated[Payload, typer.Option(help="full, or thin: usable only with the source's weights.")] = "full",
     target_spec: Spec = None,
     source_spec: Spec = None,
     preset: Preset = None,
     keep: Keep = None,
     epochs: Epochs = None,
     seed: Seed = None,
-    device: Annotated[Device, typer.Option(help="auto: a GPU that torch can use, else the processor.")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto: a GPU if torch finds one, otherwise the CPU.")] = "auto",
     settings: Settings = None,
     file: Parameters = None,
     mark: Annotated[
-        Path | None, typer.Option(help="Key of `pnc keys mark`: its holder can prove it.", exists=True)
+        Path | None, typer.Option(help="Key of `pnc keys mark`; proves later that you made the module.", exists=True)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Clone classes from one weight file into a module for another, on this machine and without a service."""
+    """Clone classes of a source into a module for a target, on this machine and without a service."""
     screen = Screen(as_json)
     with failures(screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
@@ -76,7 +84,7 @@ def clone(
         if proof is not None:
             people["mark"] = f"{proof.agreeing} of {proof.channels} channels agree, p = {proof.p_value:.1e}"
             if not proof.proved:
-                screen.note(f"the mark proves nothing here (p is not below {PROVED:g}): too few channels can be chosen")
+                screen.note(f"the mark proves nothing (p is not below {PROVED:g}): the module has too few channels")
         screen.show(document, lambda: record(people))
 
 

@@ -1,32 +1,36 @@
-"""`pnc deployments`: targets served under a name, with modules attached."""
+"""`pnc deployments`: targets that are served under a name, with attached modules."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
+from app.cli import completion
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pnc_client import Deployment, Prediction
 
-app = typer.Typer(name="deployments", help="Targets served under a name.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=naming.deployments)]
-ModuleId = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
-IfMatch = Annotated[int | None, typer.Option(help="Generation that the change builds on; another one is refused.")]
+app = typer.Typer(name="deployments", help="Targets that are served under a name.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of a deployment.", autocompletion=completion.deployments)]
+ModuleId = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=completion.modules)]
+IfMatch = Annotated[
+    int | None, typer.Option(help="Expected generation; the change is refused if the deployment has another.")
+]
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name to serve it under.")],
-    target: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=naming.models)],
+    name: Annotated[str, typer.Argument(help="Name of the deployment.")],
+    target: Annotated[
+        str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)
+    ],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a version under a name; the same version again changes nothing."""
+    """Serve a version under a name; repeating the command changes nothing."""
     with connected(url, as_json) as (client, screen):
         made = client.deployments.create(name, target)
         screen.show(made, lambda: _deployment(made))
@@ -34,7 +38,7 @@ def create(
 
 @app.command("list")
 def list_deployments(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """All deployments, newest first."""
+    """List deployments, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.deployments.list())
         rows = ([d.name, d.desired.target, len(d.desired.modules), d.generation, _state(d)] for d in found)
@@ -45,7 +49,7 @@ def list_deployments(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """One deployment: what is wanted and what is served."""
+    """Show a deployment: its desired and its served state."""
     with connected(url, as_json) as (client, screen):
         found = client.deployments.get(name)
         screen.show(found, lambda: _deployment(found))
@@ -65,7 +69,7 @@ def attach(
 def detach(
     name: Name, module: ModuleId, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json: AsJson = False
 ) -> None:
-    """Detach a module; the target is again what it was without it."""
+    """Detach a module; the target then predicts exactly as before the module was attached."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.detach(name, module, if_match=if_match)
         screen.show(changed, lambda: _deployment(changed))
@@ -75,13 +79,13 @@ def detach(
 def set_modules(
     name: Name,
     modules: Annotated[
-        list[str] | None, typer.Argument(help="Ids in the order of attaching; none: detach all.")
+        list[str] | None, typer.Argument(help="Module ids in the order of attaching; none: detach all modules.")
     ] = None,
     if_match: IfMatch = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+    """Set the attached modules to exactly these, in one revision."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.set_modules(name, modules or [], if_match=if_match)
         screen.show(changed, lambda: _deployment(changed))
@@ -89,20 +93,26 @@ def set_modules(
 
 @app.command()
 def revisions(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Everything that the deployment was to serve, newest first."""
+    """List the deployment's revisions, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.deployments.revisions(name))
         rows = (
-            [r.generation, r.target, ", ".join(r.modules) or "none", "refused" if r.refused else "", when(r.created_at)]
+            [
+                r.generation,
+                r.target,
+                ", ".join(r.modules) or "none",
+                "refused" if r.refused else "",
+                local_time(r.created_at),
+            ]
             for r in found
         )
-        columns = ["#generation", "target", "modules", "", "wanted at"]
+        columns = ["#generation", "target", "modules", "", "created"]
         screen.show(found, lambda: table(columns, rows, "no revisions"))
 
 
 @app.command()
 def replicas(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """What every living serving process says about a deployment."""
+    """List the running serving processes and the generation that each serves."""
     with connected(url, as_json) as (client, screen):
         found = list(client.deployments.replicas(name))
         rows = ([r.id, r.generation, (r.problem or {}).get("detail", "")] for r in found)
@@ -117,7 +127,7 @@ def rollback(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Want again what an earlier generation was; this makes a new generation."""
+    """Return to the target and modules of an earlier generation; this creates a new generation."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.rollback(name, generation, if_match=if_match)
         screen.show(changed, lambda: _deployment(changed))
@@ -127,9 +137,12 @@ def rollback(
 def predict(
     name: Name,
     image: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file.", exists=True, dir_okay=False)],
-    module: Annotated[list[str] | None, typer.Option(help="Only these modules answer; repeatable.")] = None,
-    alone: Annotated[bool, typer.Option("--alone", help="The target answers without modules.")] = False,
-    generation: Annotated[int | None, typer.Option(help="An earlier generation, while it is kept.", min=1)] = None,
+    module: Annotated[list[str] | None, typer.Option(help="Predict with this module only; repeatable.")] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Predict with the target alone, without modules.")] = False,
+    generation: Annotated[
+        int | None,
+        typer.Option(help="Predict with an earlier generation, as long as the serving process keeps it.", min=1),
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -144,7 +157,7 @@ def predict(
 
 @app.command()
 def delete(name: Name, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Serve it no more."""
+    """Delete a deployment; its target is no longer served."""
     with connected(url, as_json) as (client, screen):
         client.deployments.delete(name, if_match=if_match)
         screen.show({"deleted": name}, lambda: f"{name} is no longer served")

@@ -1,41 +1,41 @@
-"""`pnc modules`: what was cloned."""
+"""`pnc modules`: modules and their bundles."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from app.cli import naming, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
+from app.cli import completion, purging
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from pnc_client import Module
 
-app = typer.Typer(name="modules", help="What was cloned, and its bundles.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=naming.modules)]
+app = typer.Typer(name="modules", help="Cloned modules and their bundles.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a module.", autocompletion=completion.modules)]
 
 
 @app.command("list")
 def list_modules(
-    fingerprint: Annotated[str | None, typer.Option(help="Only those that fit this fingerprint.")] = None,
-    archived: Annotated[bool, typer.Option("--archived", help="Archived ones, too.")] = False,
+    fingerprint: Annotated[str | None, typer.Option(help="Only modules for the target with this fingerprint.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Include archived modules.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """All modules, newest first."""
+    """List modules, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.modules.list(target_fingerprint=fingerprint, archived=archived))
-        rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), when(m.created_at)] for m in found)
-        empty = "no modules yet; clone some classes with `pnc jobs create`"
+        rows = ([m.id, m.source, m.target, ", ".join(m.classes), _sizes(m), local_time(m.created_at)] for m in found)
+        empty = "no modules yet; clone classes with `pnc jobs create`"
         columns = ["module", "from", "into", "classes", "bundles", "published"]
         screen.show(found, lambda: table(columns, rows, empty))
 
 
 @app.command()
 def show(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """One module, with what its bundle says about itself."""
+    """Show a module with the main facts of its manifest."""
     with connected(url, as_json) as (client, screen):
         found = client.modules.get(module)
         manifest = found.manifest()
@@ -46,15 +46,17 @@ def show(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @app.command()
 def pull(
     module: Id,
-    payload: Annotated[Literal["thin", "full"], typer.Option(help="Thin needs the source at hand.")] = "full",
-    out: Annotated[Path | None, typer.Option(help="File to write; default: named after the module.")] = None,
+    payload: Annotated[
+        Literal["thin", "full"], typer.Option(help="A thin bundle is usable only with the source's weights.")
+    ] = "full",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the module's id with the payload.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Download a module's bundle and check its digest."""
     with connected(url, as_json) as (client, screen):
         found = client.modules.get(module)
-        with screen.bar(f"fetching {module}") as progress:
+        with screen.bar(f"downloading {module}") as progress:
             path = found.download(out, payload, progress=progress)
         digest = next(b.digest for b in found.bundles if b.payload == payload)
         document = {"path": str(path), "bytes": path.stat().st_size, "digest": digest}
@@ -63,22 +65,31 @@ def pull(
 
 @app.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle on this machine.", exists=True, dir_okay=False)],
-    source: Annotated[Path | None, typer.Option(help="Weights of the source: prove the copies.", exists=True)] = None,
-    target: Annotated[Path | None, typer.Option(help="Weights of the target: check that it fits.", exists=True)] = None,
-    signature: Annotated[Path | None, typer.Option(help="Signature beside it: see that it fits.", exists=True)] = None,
-    trust: Annotated[list[str] | None, typer.Option(help="With --signature: public key; again for more.")] = None,
+    bundle: Annotated[Path, typer.Argument(help="A bundle file.", exists=True, dir_okay=False)],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the source; checks that the module's copies are equal to them.", exists=True),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Weights of the target; checks that the module fits them.", exists=True)
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(help="Signature file of the bundle; checks the signature.", exists=True)
+    ] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="With --signature: trusted public key; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle: whole, signed, cut from this source, made for this target. Needs no service."""
+    """Check a bundle: undamaged, signed, cut from this source, made for this target; needs no service."""
     screen = Screen(as_json)
     if signature is not None and not trust:
-        screen.fail(Exit.USAGE, "--trust: expected a public key beside --signature, got none; see `pnc keys trusted`")
+        screen.fail(
+            Exit.USAGE, "--trust: expected a public key together with --signature, got none; see `pnc keys trusted`"
+        )
     with failures(screen):
         from app.local.verifying import verify_file
         from pnc_core.module.signing import verify_bundle_file
 
-        # Who made the file is asked first: nothing else in it is worth reading otherwise.
+        # The signature is checked first, so that nothing else of an untrusted file is read.
         signed = verify_bundle_file(bundle, signature.read_text(encoding="utf-8"), trust or ()) if signature else None
         proved = {**verify_file(bundle, source, target), "signed_by": signed and signed.key}
         screen.show(proved, lambda: record({name.replace("_", " "): value for name, value in proved.items()}))
@@ -86,32 +97,30 @@ def verify(
 
 @app.command()
 def origin(
-    suspect: Annotated[
-        Path, typer.Argument(help="Weights, or a full bundle, of anybody.", exists=True, dir_okay=False)
-    ],
-    source: Annotated[Path, typer.Option(help="Weights of the network that it may be cut from.", exists=True)],
-    any_layer: Annotated[bool, typer.Option(help="Do not believe names: each layer with each. Takes long.")] = False,
+    suspect: Annotated[Path, typer.Argument(help="Weights or a full bundle to examine.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Option(help="Weights of the suspected source.", exists=True)],
+    any_layer: Annotated[
+        bool, typer.Option(help="Compare each layer with every layer, whatever their names; slow.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a file holds filters of a source, also with channels in another order. Needs no service."""
+    """Test whether a file holds filters of a source, even with reordered channels; needs no service."""
     screen = Screen(as_json)
     with failures(screen):
-        from app.local.origin import described, origin_of_file, shown
+        from app.local.origin import as_table, json_values, origin_of_file
 
         found = origin_of_file(suspect, source, any_layer=any_layer)
-        screen.show(described(found), lambda: shown(found))
+        screen.show(json_values(found), lambda: as_table(found))
 
 
 @app.command()
 def prove(
-    suspect: Annotated[
-        Path, typer.Argument(help="Weights, or a full bundle, of anybody.", exists=True, dir_okay=False)
-    ],
-    source: Annotated[Path, typer.Option(help="Weights of the source that you cut from.", exists=True)],
-    mark: Annotated[Path, typer.Option(help="Your key, of `pnc keys mark`.", exists=True, dir_okay=False)],
+    suspect: Annotated[Path, typer.Argument(help="Weights or a full bundle to examine.", exists=True, dir_okay=False)],
+    source: Annotated[Path, typer.Option(help="Weights of the source of your module.", exists=True)],
+    mark: Annotated[Path, typer.Option(help="Your key file of `pnc keys mark`.", exists=True, dir_okay=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the channels that a file has of a source were chosen under your key. Needs no service."""
+    """Test whether the channels that a file copies from a source were chosen with your key; needs no service."""
     screen = Screen(as_json)
     with failures(screen):
         from app.local.marking import proof_of_file, read_mark
@@ -131,12 +140,12 @@ def prove(
 @app.command()
 def sign(
     module: Id,
-    key: Annotated[Path, typer.Option(help="Private key, of `pnc keys pair`.", exists=True, dir_okay=False)],
+    key: Annotated[Path, typer.Option(help="Private key file of `pnc keys pair`.", exists=True, dir_okay=False)],
     out: Annotated[Path | None, typer.Option(help="Also write the signature to this file.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a module, check its bytes, and vouch for them; the private key stays here."""
+    """Download a module, check its digests, and sign it; the private key stays on this machine."""
     with connected(url, as_json) as (client, screen):
         from app.local.signing import sign_module
 
@@ -150,11 +159,11 @@ def sign(
 @app.command()
 def signature(
     module: Id,
-    out: Annotated[Path | None, typer.Option(help="Write it to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the signature to this file.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Who vouches for a module, and what they say."""
+    """Show the signature of a module."""
     with connected(url, as_json) as (client, screen):
         found = client.signatures.get(module)
         if out is not None:
@@ -164,7 +173,7 @@ def signature(
 
 @app.command()
 def delete(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Archive a module: it leaves the lists and is attached nowhere any more; where it is attached it goes on."""
+    """Archive a module: lists hide it and deployments cannot attach it; attached copies stay attached."""
     with connected(url, as_json) as (client, screen):
         client.modules.archive(module)
         purging.archived(screen, "modules", module)
@@ -172,7 +181,7 @@ def delete(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def restore(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Bring an archived module back."""
+    """Restore an archived module."""
     with connected(url, as_json) as (client, screen):
         client.modules.change(module, archived=False)
         screen.show({"restored": module}, lambda: f"restored {module}")
@@ -186,7 +195,7 @@ def purge(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Remove an archived module and its bundles for good; needs the scope admin."""
+    """Delete an archived module and its bundles permanently; needs the scope admin."""
     with connected(url, as_json) as (client, screen):
         purging.run(screen, lambda planned: client.modules.purge(module, dry_run=planned), dry_run=dry_run, yes=yes)
 
@@ -207,8 +216,8 @@ def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
             "bundles": _sizes(module),
             "fits": module.target_fingerprint,
             "job": module.job,
-            "published": when(module.created_at),
-            "archived": when(module.archived_at) if module.archived_at else "no",
+            "published": local_time(module.created_at),
+            "archived": local_time(module.archived_at) if module.archived_at else "no",
         }
     )
 

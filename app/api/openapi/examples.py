@@ -1,4 +1,4 @@
-"""One example of every answer and body, for the OpenAPI document; a test reads each as its model."""
+"""One example of every schema of the OpenAPI document. A test validates each example against its schema."""
 
 from typing import Any
 
@@ -261,7 +261,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def add_examples(schemas: dict[str, Any]) -> None:
-    """Give each schema of an OpenAPI document its example; a page's is a page of one."""
+    """Add an example to each schema of an OpenAPI document. The example of a page holds one item."""
     for name, schema in schemas.items():
         item = name.removeprefix("Page_").removesuffix("_")
         if item in EXAMPLES:

@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from app.serving.engine.capacity import TooLate
-from app.serving.engine.side_threads import Aside
+from app.serving.engine.side_threads import SideThreads
 
 
 def _order(threads: int, share: float, names: list[str], first: int) -> tuple[list[str], list[str]]:
     """Whose work was begun before any ended, and whose was begun at all, in order."""
-    aside, release, order = Aside(threads, share), threading.Event(), list[str]()
+    aside, release, order = SideThreads(threads, share), threading.Event(), list[str]()
 
     def work(name: str) -> None:
         order.append(name)
@@ -43,7 +43,7 @@ def test_workspaces_that_wait_take_turns() -> None:
 
 
 def test_a_turn_that_does_not_come_in_time_is_given_up() -> None:
-    aside, release = Aside(1), threading.Event()
+    aside, release = SideThreads(1), threading.Event()
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ def test_a_turn_that_does_not_come_in_time_is_given_up() -> None:
 
 
 def test_work_that_fails_gives_its_thread_back() -> None:
-    aside = Aside(1)
+    aside = SideThreads(1)
 
     def fail() -> None:
         raise ValueError("broken")

@@ -1,51 +1,52 @@
-"""`pnc webhooks`: addresses that are told of changes of jobs and deployments."""
+"""`pnc webhooks`: addresses that receive events of jobs and deployments."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, table, when
+from app.cli import completion
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, table
 
 if TYPE_CHECKING:
     from pnc_client import Webhook
 
-app = typer.Typer(name="webhooks", help="Addresses that are told of changes.", no_args_is_help=True)
-Id = Annotated[str, typer.Argument(help="Id of a webhook.", autocompletion=naming.webhooks)]
+app = typer.Typer(name="webhooks", help="Addresses that receive events of jobs and deployments.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a webhook.", autocompletion=completion.webhooks)]
 Events = Annotated[
-    list[str] | None, typer.Option("--event", "-e", help="Type such as job.succeeded; repeatable; none: all.")
+    list[str] | None,
+    typer.Option("--event", "-e", help="Event type such as job.succeeded; repeatable; none: all types."),
 ]
-KEEP_IT = "keep the secret: it is not shown again"
+SHOWN_ONCE = "store the secret: it is not shown again"
 
 
 @app.command()
 def create(
-    address: Annotated[str, typer.Argument(help="Where messages are sent: https://... or http://...")],
+    address: Annotated[str, typer.Argument(help="Address that receives the messages: https://... or http://...")],
     event: Events = None,
     description: Annotated[str, typer.Option(help="Free text.")] = "",
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Tell an address of changes; shows the secret that signs the messages."""
+    """Create a webhook and show the secret that signs its messages."""
     with connected(url, as_json) as (client, screen):
         made = client.webhooks.create(address, events=event or [], description=description)
         screen.show(made, lambda: record({**_fields(made), "secret": made.secret}))
-        screen.note(KEEP_IT)
+        screen.note(SHOWN_ONCE)
 
 
 @app.command("list")
 def list_webhooks(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """All webhooks, newest first."""
+    """List webhooks, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.webhooks.list())
         rows = ([hook.id, hook.url, ", ".join(hook.events) or "all", _state(hook)] for hook in found)
-        empty = "nobody is told of changes yet; add an address with `pnc webhooks create`"
+        empty = "no webhooks yet; add an address with `pnc webhooks create`"
         screen.show(found, lambda: table(["webhook", "address", "events", "state"], rows, empty))
 
 
 @app.command()
 def show(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """One webhook."""
+    """Show a webhook."""
     with connected(url, as_json) as (client, screen):
         found = client.webhooks.get(webhook)
         screen.show(found, lambda: record(_fields(found)))
@@ -54,13 +55,13 @@ def show(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @app.command()
 def edit(
     webhook: Id,
-    enable: Annotated[bool | None, typer.Option("--enable/--disable", help="Send messages, or let them wait.")] = None,
+    enable: Annotated[bool | None, typer.Option("--enable/--disable", help="Send messages, or hold them back.")] = None,
     event: Events = None,
     description: Annotated[str | None, typer.Option(help="Free text.")] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Enable or disable a webhook, or change what it is told."""
+    """Enable or disable a webhook, or change its event types or its description."""
     with connected(url, as_json) as (client, screen):
         changed = client.webhooks.change(webhook, enabled=enable, events=event, description=description)
         screen.show(changed, lambda: record(_fields(changed)))
@@ -68,24 +69,24 @@ def edit(
 
 @app.command()
 def delete(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Tell it nothing more, and forget what was sent."""
+    """Delete a webhook with its deliveries."""
     with connected(url, as_json) as (client, screen):
         client.webhooks.delete(webhook)
-        screen.show({"deleted": webhook}, lambda: f"{webhook} is told nothing more")
+        screen.show({"deleted": webhook}, lambda: f"deleted {webhook}")
 
 
 @app.command()
 def rotate(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Give it another secret; for a day messages are signed with both."""
+    """Create a new secret; for one day messages are signed with both secrets."""
     with connected(url, as_json) as (client, screen):
         changed = client.webhooks.rotate(webhook)
         screen.show(changed, lambda: record({"webhook": changed.id, "secret": changed.secret}))
-        screen.note(KEEP_IT)
+        screen.note(SHOWN_ONCE)
 
 
 @app.command("test")
 def send_test(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Send it a message that says nothing but that messages arrive."""
+    """Send a test message."""
     with connected(url, as_json) as (client, screen):
         sent = client.webhooks.test(webhook)
         screen.show(sent, lambda: f"{sent.id} will be sent; see `pnc webhooks deliveries {webhook}`")
@@ -94,16 +95,20 @@ def send_test(webhook: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> N
 @app.command()
 def deliveries(
     webhook: Id,
-    state: Annotated[str | None, typer.Option(help="Only waiting, delivered or failed ones.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only deliveries in this state: waiting, delivered or failed.")
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """What was and will be sent to it, newest first."""
+    """List the webhook's sent and waiting messages, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.webhooks.deliveries(webhook, state=state))
-        rows = ([d.id, d.type, d.state, d.tries, d.status or "—", d.error or "", when(d.created_at)] for d in found)
-        columns = ["delivery", "event", "state", "#tries", "#status", "last problem", "happened"]
-        screen.show(found, lambda: table(columns, rows, "nothing was sent yet; try `pnc webhooks test`"))
+        rows = (
+            [d.id, d.type, d.state, d.tries, d.status or "—", d.error or "", local_time(d.created_at)] for d in found
+        )
+        columns = ["delivery", "event", "state", "#tries", "#status", "last error", "time of event"]
+        screen.show(found, lambda: table(columns, rows, "no messages yet; try `pnc webhooks test`"))
 
 
 @app.command()
@@ -113,7 +118,7 @@ def redeliver(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Send a message once more, with its old id and body."""
+    """Send a message again, with the same id and body."""
     with connected(url, as_json) as (client, screen):
         sent = client.webhooks.redeliver(webhook, delivery)
         screen.show(sent, lambda: f"{sent.id} will be sent again")
@@ -126,11 +131,11 @@ def _fields(webhook: "Webhook") -> "dict[str, object]":
         "events": ", ".join(webhook.events) or "all",
         "state": _state(webhook),
         "description": webhook.description,
-        "made": when(webhook.created_at),
+        "created": local_time(webhook.created_at),
     }
 
 
 def _state(webhook: "Webhook") -> str:
     if not webhook.enabled:
         return f"disabled: {webhook.problem}" if webhook.problem else "disabled"
-    return f"failing since {when(webhook.failing_since)}" if webhook.failing_since else "enabled"
+    return f"failing since {local_time(webhook.failing_since)}" if webhook.failing_since else "enabled"

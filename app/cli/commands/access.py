@@ -1,4 +1,4 @@
-"""`pnc login`, `keys`, `workspaces` and `audit`: who may do what, and what was done."""
+"""`pnc login`, `keys`, `workspaces` and `audit`: access rights and the audit log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, record, size, table, when
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 keys = typer.Typer(name="keys", help="Keys of the API.", no_args_is_help=True)
-workspaces = typer.Typer(name="workspaces", help="What is kept apart from each other.", no_args_is_help=True)
-Here = Annotated[
-    bool, typer.Option("--here", help="In this machine's database, without the service and without a key.")
+workspaces = typer.Typer(
+    name="workspaces", help="Workspaces: each has its own resources and keys.", no_args_is_help=True
+)
+Here = Annotated[bool, typer.Option("--here", help="Write to this machine's database, without the service or a key.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="The service's data directory, with --here; default: the user's data directory.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Of the service, with --here; default: the user's data home.")]
 Name = Annotated[str, typer.Argument(help="Name for people.")]
 Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", "-s", help="read, write, jobs, deploy or admin; again for more. Default: all but admin."),
+    typer.Option("--scope", "-s", help="read, write, jobs, deploy or admin; repeatable. Default: all except admin."),
 ]
-_USUAL = ["read", "write", "jobs", "deploy"]
+_DEFAULT_SCOPES = ["read", "write", "jobs", "deploy"]
 
 
 def login(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Keep a key for a service; it is asked for, or read from standard input."""
+    """Store a key for a service; the command prompts for the key, or reads it from standard input."""
     screen = Screen(as_json)
     with failures(screen):
         import pnc_client as package
@@ -37,59 +39,63 @@ def login(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
         key = typer.prompt("Key", hide_input=True, err=True).strip()
         if not (key and key.isascii() and key.isprintable()):
-            raise ConfigError("key: expected one as `pnc keys create` shows it, got nothing or other characters")
+            raise ConfigError(
+                "key: expected a key as `pnc keys create` shows it, got no text or characters that keys cannot have"
+            )
         with package.Client(url, key=key) as client:
             mine = client.keys.workspace()
         file = credentials.keep(url, key)
         answer = {"url": url, "workspace": mine.name, "scopes": mine.scopes, "file": str(file)}
-        screen.show(answer, lambda: f"signed in to workspace {mine.name} at {url}; the key lies in {file}")
+        screen.show(answer, lambda: f"signed in to workspace {mine.name} at {url}; the key is stored in {file}")
 
 
 def logout(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Forget the key for a service; it stays in force, see `pnc keys revoke`."""
+    """Delete the stored key for a service; the key stays valid until `pnc keys revoke`."""
     screen = Screen(as_json)
     with failures(screen):
         from app.cli import credentials
 
         file = credentials.keep(url, None)
-        screen.show({"url": url, "file": str(file)}, lambda: f"forgot the key for {url}")
+        screen.show({"url": url, "file": str(file)}, lambda: f"deleted the stored key for {url}")
 
 
 def whoami(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """The workspace that one works in, and what one's key may do there."""
+    """Show the workspace of your key and the scopes of the key."""
     with connected(url, as_json) as (client, screen):
         mine = client.keys.workspace()
         screen.show(mine, lambda: record(_workspace(mine)))
 
 
 def audit(
-    key: Annotated[str | None, typer.Option(help="Id of a key: only what was done with it.")] = None,
-    most: Annotated[int, typer.Option(help="Lines at most.", min=1)] = 100,
+    key: Annotated[str | None, typer.Option(help="Id of a key: show only its requests.")] = None,
+    most: Annotated[int, typer.Option(help="Maximum number of lines.", min=1)] = 100,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """What was done in the workspace, newest first."""
+    """List the workspace's audit log, newest first."""
     from itertools import islice
 
     with connected(url, as_json) as (client, screen):
         found = list(islice(client.keys.audit(key=key), most))
-        rows = ([when(e.at), e.who, e.action, e.path, e.outcome, e.address] for e in found)
-        columns = ["when", "who", "what", "path", "outcome", "from"]
-        screen.show(found, lambda: table(columns, rows, "nothing was done with a key yet"))
+        rows = ([local_time(e.at), e.who, e.action, e.path, e.outcome, e.address] for e in found)
+        columns = ["time", "key", "action", "path", "outcome", "address"]
+        screen.show(found, lambda: table(columns, rows, "no request with a key yet"))
 
 
 @keys.command("create")
 def create_key(
     name: Name,
     scope: Scopes = None,
-    days: Annotated[int | None, typer.Option(help="It ends by itself after so many; default: never.", min=1)] = None,
+    days: Annotated[
+        int | None, typer.Option(help="Days until the key expires; default: it does not expire.", min=1)
+    ] = None,
     here: Here = False,
-    workspace: Annotated[str, typer.Option(help="With --here: the key's workspace.")] = "default",
+    workspace: Annotated[str, typer.Option(help="With --here: workspace of the key.")] = "default",
     data_dir: DataDir = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and show its secret, this once."""
+    """Create a key and show its secret once."""
     if here:
         screen = Screen(as_json)
         with failures(screen), _database(screen, data_dir, workspace) as session:
@@ -98,7 +104,7 @@ def create_key(
 
             zoo_workspaces.own(session)
             lifetime = timedelta(days=days) if days else None
-            row, secret = zoo_keys.create(session, name=name, scopes=scope or _USUAL, lifetime=lifetime)
+            row, secret = zoo_keys.create(session, name=name, scopes=scope or _DEFAULT_SCOPES, lifetime=lifetime)
             made: dict[str, object] = {
                 "id": row.id,
                 "name": name,
@@ -108,28 +114,29 @@ def create_key(
             }
     else:
         with connected(url, as_json) as (client, screen):
-            made = client.keys.create(name, scope or _USUAL, days=days).model_dump(mode="json")
+            made = client.keys.create(name, scope or _DEFAULT_SCOPES, days=days).model_dump(mode="json")
     screen.show(made, lambda: record(made))
-    screen.note("This is the only time that the secret is shown; use it with `pnc login` or as PNC_KEY.")
+    screen.note("The secret is shown only now; use it with `pnc login` or as PNC_KEY.")
 
 
 @keys.command("list")
 def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """All keys of the workspace, newest first."""
+    """List the workspace's keys, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.keys.list())
         rows = (
-            [k.id, k.name, k.hint + "...", ", ".join(k.scopes), when(k.expires_at), when(k.revoked_at)] for k in found
+            [k.id, k.name, k.hint + "...", ", ".join(k.scopes), local_time(k.expires_at), local_time(k.revoked_at)]
+            for k in found
         )
-        columns = ["key", "name", "begins", "scopes", "ends", "revoked"]
-        screen.show(found, lambda: table(columns, rows, "no keys yet; make one with `pnc keys create`"))
+        columns = ["key", "name", "begins with", "scopes", "expires", "revoked"]
+        screen.show(found, lambda: table(columns, rows, "no keys yet; create a key with `pnc keys create`"))
 
 
 @keys.command("revoke")
 def revoke_key(
     key: Annotated[str, typer.Argument(help="Id of a key.")], url: Url = DEFAULT_URL, as_json: AsJson = False
 ) -> None:
-    """End a key at once, and what is open with it."""
+    """Revoke a key at once; its open streams and browser sessions end."""
     with connected(url, as_json) as (client, screen):
         client.keys.revoke(key)
         screen.show({"revoked": key}, lambda: f"revoked {key}")
@@ -137,42 +144,42 @@ def revoke_key(
 
 @keys.command()
 def pair(
-    out: Annotated[Path, typer.Argument(help="File for the private key; it must not be there yet.")],
+    out: Annotated[Path, typer.Argument(help="File for the private key; the file must not exist.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a pair of keys to sign modules with: the private one stays in this file, the public one is shown."""
+    """Create a key pair for signing modules: write the private key to a file and show the public key."""
     screen = Screen(as_json)
     with failures(screen):
         from app.local.signing import make_pair
 
         public = make_pair(out)
         screen.show({"path": str(out), "public": public}, lambda: public)
-        screen.note(f"the private key lies in {out}; let others trust the public one with `pnc keys trust`")
+        screen.note(f"the private key is in {out}; others trust the public key with `pnc keys trust`")
 
 
 @keys.command()
 def mark(
-    out: Annotated[Path, typer.Argument(help="File for the key; it must not be there yet.")],
+    out: Annotated[Path, typer.Argument(help="File for the key; the file must not exist.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a key to mark modules with (`pnc clone --mark`); shows what may be published before a proof is needed."""
+    """Create a key for marking modules (`pnc clone --mark`); shows a commitment to the key that you can publish."""
     screen = Screen(as_json)
     with failures(screen):
         from app.local.marking import make_mark
 
         commitment = make_mark(out).commitment
         screen.show({"path": str(out), "commitment": commitment}, lambda: commitment)
-        screen.note(f"the key lies in {out}; publish the line above, dated, before you publish what is marked with it")
+        screen.note(f"the key is in {out}; publish the line above with a date before you publish a marked module")
 
 
 @keys.command()
 def trust(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
     public: Annotated[str, typer.Argument(help="ed25519:...")],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Let the workspace believe what a key signs."""
+    """Let the workspace trust the signatures of a public key."""
     with connected(url, as_json) as (client, screen):
         made = client.signatures.trust(name, public)
         screen.show(made, lambda: record({"name": made.name, "key": made.key}))
@@ -180,33 +187,38 @@ def trust(
 
 @keys.command()
 def trusted(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Public keys that the workspace trusts."""
+    """List the public keys that the workspace trusts."""
     with connected(url, as_json) as (client, screen):
         found = list(client.signatures.trusted())
-        rows = ([k.name, k.key, when(k.created_at)] for k in found)
-        screen.show(found, lambda: table(["name", "key", "since"], rows, "none; see `pnc keys trust`"))
+        rows = ([k.name, k.key, local_time(k.created_at)] for k in found)
+        screen.show(
+            found,
+            lambda: table(["name", "key", "since"], rows, "no trusted keys yet; trust a key with `pnc keys trust`"),
+        )
 
 
 @keys.command()
 def distrust(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")], url: Url = DEFAULT_URL, as_json: AsJson = False
+    name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
 ) -> None:
-    """Let the workspace believe a key no more."""
+    """Stop trusting a public key."""
     with connected(url, as_json) as (client, screen):
         client.signatures.distrust(name)
-        screen.show({"distrusted": name}, lambda: f"{name} is trusted no more")
+        screen.show({"distrusted": name}, lambda: f"{name} is no longer trusted")
 
 
 @workspaces.command("create")
 def create_workspace(
     name: Name,
-    max_bytes: Annotated[int | None, typer.Option(help="Bytes that it may keep.", min=0)] = None,
-    max_jobs: Annotated[int | None, typer.Option(help="Jobs that it may have at once.", min=0)] = None,
-    requests: Annotated[int | None, typer.Option(help="Requests a minute of each key.", min=1)] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Maximum number of stored bytes.", min=0)] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Maximum number of unfinished jobs.", min=0)] = None,
+    requests: Annotated[int | None, typer.Option(help="Maximum requests per minute of each key.", min=1)] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a workspace in this machine's database; give it keys with `pnc keys create --here --workspace`."""
+    """Create a workspace in this machine's database; create its keys with `pnc keys create --here --workspace`."""
     screen = Screen(as_json)
     limits = {"max_bytes": max_bytes, "max_jobs": max_jobs, "requests_per_minute": requests}
     with failures(screen), _database(screen, data_dir) as session:
@@ -218,23 +230,25 @@ def create_workspace(
 
 @workspaces.command("list")
 def list_workspaces(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """All workspaces of this machine's database."""
+    """List the workspaces in this machine's database."""
     screen = Screen(as_json)
     with failures(screen), _database(screen, data_dir) as session:
         from app.access import workspaces as zoo_workspaces
 
         columns = ("name", "max_bytes", "max_jobs", "requests_per_minute", "require_signature")
         found = [{c: getattr(row, c) for c in columns} for row in zoo_workspaces.list_workspaces(session)]
-    screen.show(found, lambda: table(columns, [list(row.values()) for row in found], "none; run `pnc migrate`"))
+    screen.show(
+        found, lambda: table(columns, [list(row.values()) for row in found], "no workspaces yet; run `pnc migrate`")
+    )
 
 
 @workspaces.command("signatures")
 def require_signatures(
-    required: Annotated[bool, typer.Option("--required/--optional", help="What deployments of one's workspace take.")],
+    required: Annotated[bool, typer.Option("--required/--optional", help="Whether deployments need signed modules.")],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Let deployments take only modules that a trusted key has signed, or all."""
+    """Let the workspace's deployments take only modules that a trusted key has signed, or all modules."""
     with connected(url, as_json) as (client, screen):
         mine = client.keys.change_workspace(require_signature=required)
         screen.show(mine, lambda: record(_workspace(mine)))
@@ -242,11 +256,11 @@ def require_signatures(
 
 @workspaces.command("retention")
 def keep_archived(
-    days: Annotated[str, typer.Argument(help="After so many days what is archived is purged; `off`: never by itself.")],
+    days: Annotated[str, typer.Argument(help="Days until archived resources are purged; `off`: never automatically.")],
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Say how long one's workspace keeps what is archived; workers look every hour."""
+    """Set how long your workspace keeps archived resources; workers purge once an hour."""
     if days != "off" and not days.isdigit():
         raise typer.BadParameter(f"expected a number of days, or off, got {days!r}", param_hint="DAYS")
     with connected(url, as_json) as (client, screen):
@@ -255,15 +269,15 @@ def keep_archived(
 
 
 def _workspace(mine: Any) -> dict[str, object]:
-    def share(have: object, most: object) -> str:
-        return f"{have} of {'any number' if most is None else most}"
+    def used(amount: object, limit: object) -> str:
+        return f"{amount} of {'any number' if limit is None else limit}"
 
     return {
         "workspace": mine.name,
-        "key": mine.key or "none asked for",
+        "key": mine.key or "the service needs none",
         "scopes": ", ".join(mine.scopes),
-        "bytes": share(size(mine.bytes), None if mine.max_bytes is None else size(mine.max_bytes)),
-        "jobs": share(mine.jobs, mine.max_jobs),
+        "bytes": used(size(mine.bytes), None if mine.max_bytes is None else size(mine.max_bytes)),
+        "jobs": used(mine.jobs, mine.max_jobs),
         "signatures": "required" if mine.require_signature else "optional",
         "archived": "kept" if mine.retention_days is None else f"purged after {mine.retention_days} days",
     }
@@ -271,7 +285,7 @@ def _workspace(mine: Any) -> dict[str, object]:
 
 @contextmanager
 def _database(screen: Screen, data_dir: Path | None, workspace: str | None = None) -> "Iterator[Session]":
-    """One writing transaction on this machine's database, migrated."""
+    """One write transaction on this machine's database, after its migration."""
     from app.db.engine import Database
     from app.db.isolation import confine
     from app.errors import ZooError

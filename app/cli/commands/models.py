@@ -1,12 +1,12 @@
-"""`pnc models`: registered networks."""
+"""`pnc models`: registered networks and their versions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import naming, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, record, size, table, when
+from app.cli import completion, purging
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
 from app.models.card import first_line
 
 if TYPE_CHECKING:
@@ -16,66 +16,73 @@ if TYPE_CHECKING:
     from pnc_client.schemas.purges import Purge
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=naming.models)]
+Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=completion.models)]
 Number = Annotated[int, typer.Argument(help="Number of a version.", min=1)]
 
 
 @app.command()
 def push(
-    name: Annotated[str, typer.Argument(help="Name of the model; it is registered if need be.")],
-    weights: Annotated[Path, typer.Argument(help="Weights: .safetensors, or .pth to convert.", exists=True)],
+    name: Annotated[str, typer.Argument(help="Name of the model; a new name registers a model.")],
+    weights: Annotated[Path, typer.Argument(help="Weights: .safetensors, or .pth, which is converted.", exists=True)],
     spec: Annotated[
         Path | None,
-        typer.Option(help="The network as JSON; default: the file beside the weights that ends in .json.", exists=True),
+        typer.Option(
+            help="Spec of the network as JSON; default: the file beside the weights that ends in .json.", exists=True
+        ),
     ] = None,
-    architecture: Annotated[str | None, typer.Option(help="Without a file: name, e.g. resnet20.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names in the order of the logits, by commas.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Name of the architecture, e.g. resnet20.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names in the order of the logits, separated by commas.")
+    ] = None,
     input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, by commas.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Of the architecture, e.g. width=32; repeatable.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of each channel, separated by commas.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, separated by commas.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the architecture, e.g. width=32; repeatable.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
-    description: Annotated[str, typer.Option(help="Of the model, if it is new.")] = "",
-    wait: Annotated[bool, typer.Option(help="Wait until a worker has tried the version.")] = True,
+    description: Annotated[str, typer.Option(help="Description of a new model.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until a worker has checked the version.")] = True,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Send weights as the next version of a model."""
+    """Upload weights as the next version of a model."""
     with connected(url, as_json) as (client, screen):
         from app.local.specs import given_spec
         from app.local.weights import as_safetensors
 
         fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
         network = given_spec(spec or weights.with_suffix(".json"), fields, option or [])
-        with as_safetensors(weights) as file, screen.bar(f"sending {weights.name}") as progress:
+        with as_safetensors(weights) as file, screen.bar(f"uploading {weights.name}") as progress:
             version = client.models.push(
                 name, network, file, licence=licence, description=description, progress=progress
             )
         if wait:
-            screen.note(f"{version.ref}: waiting for a worker to try it")
+            screen.note(f"{version.ref}: waiting for a worker to check it")
             version = version.wait()
         screen.show(version, lambda: _version(version))
 
 
 @app.command("list")
 def list_models(
-    archived: Annotated[bool, typer.Option("--archived", help="Archived models, too.")] = False,
+    archived: Annotated[bool, typer.Option("--archived", help="Include archived models.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """All models, newest first."""
+    """List models, newest first."""
     with connected(url, as_json) as (client, screen):
         found = list(client.models.list(archived=archived))
         rows = (
-            [m.name, m.last_version, _aliases(m), when(m.created_at), first_line(m.description)[:60]] for m in found
+            [m.name, m.last_version, _aliases(m), local_time(m.created_at), first_line(m.description)[:60]]
+            for m in found
         )
-        empty = "no models yet; send one with `pnc models push`, or fill the zoo with `pnc gallery`"
+        empty = "no models yet; upload a model with `pnc models push`, or fill the zoo with `pnc gallery`"
         screen.show(found, lambda: table(["model", "#versions", "aliases", "registered", "description"], rows, empty))
 
 
 @app.command()
 def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """A model with all its versions, archived ones too; `name@3` shows that version alone."""
+    """Show a model with all its versions, including archived versions; `name@3` shows that version only."""
     with connected(url, as_json) as (client, screen):
         model, _, number = name.partition("@")
         if number.isdigit():
@@ -86,9 +93,12 @@ def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
         screen.show(document, lambda: _model(found))
         if not as_json:
-            rows = ([v.number, _status(v), v.spec.architecture, _some(v.spec.classes), size(v.bytes)] for v in versions)
+            rows = (
+                [v.number, _status(v), v.spec.architecture, _first_classes(v.spec.classes), size(v.bytes)]
+                for v in versions
+            )
             columns = ["#version", "status", "architecture", "classes", "#size"]
-            screen.out.print(table(columns, rows, "no versions yet; send one with `pnc models push`"))
+            screen.out.print(table(columns, rows, "no versions yet; upload a version with `pnc models push`"))
 
 
 @app.command()
@@ -98,7 +108,7 @@ def create(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Register a model, still without versions; `push` does this, too."""
+    """Register a model without versions; `push` does this too."""
     with connected(url, as_json) as (client, screen):
         model = client.models.create(name, description)
         screen.show(model, lambda: _model(model))
@@ -107,30 +117,33 @@ def create(
 @app.command()
 def edit(
     name: Name,
-    description: Annotated[str | None, typer.Option(help="New card in Markdown.")] = None,
-    card: Annotated[Path | None, typer.Option(help="File with the new card.", exists=True, dir_okay=False)] = None,
+    description: Annotated[str | None, typer.Option(help="New model card in Markdown.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="File with the new model card.", exists=True, dir_okay=False)
+    ] = None,
     archived: Annotated[bool | None, typer.Option("--archive/--restore", help="Archive or restore.")] = None,
     clonable: Annotated[
-        str | None, typer.Option(help="Classes that may be cloned from it, separated by commas; `all`, or `none`.")
+        str | None,
+        typer.Option(help="Classes that jobs may clone from the model, separated by commas; or `all`, or `none`."),
     ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Change a model's card, archive or restore it."""
+    """Change a model's card or its clonable classes, or archive or restore the model."""
     if card is not None and description is not None:
         raise typer.BadParameter("expected --card or --description, got both", param_hint="--card")
     with connected(url, as_json) as (client, screen):
         text = card.read_text(encoding="utf-8") if card is not None else description
-        classes = None if clonable is None else "all" if clonable == "all" else _listed(clonable)
+        classes = None if clonable is None else "all" if clonable == "all" else _split(clonable)
         model = client.models.change(name, description=text, archived=archived, clonable=classes)
         screen.show(model, lambda: _model(model))
 
 
 @app.command()
 def delete(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Archive a model, or `name@3` alone: it leaves the lists and takes no more jobs; deployments go on."""
+    """Archive a model or one version, `name@3`: lists hide it and new jobs cannot use it; deployments continue."""
     with connected(url, as_json) as (client, screen):
-        model, number = _parted(name)
+        model, number = _name_and_number(name)
         if number is None:
             client.models.archive(model)
         else:
@@ -140,9 +153,9 @@ def delete(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def restore(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Bring an archived model back, or `name@3` alone."""
+    """Restore an archived model or one version, `name@3`."""
     with connected(url, as_json) as (client, screen):
-        model, number = _parted(name)
+        model, number = _name_and_number(name)
         if number is None:
             client.models.change(model, archived=False)
         else:
@@ -158,23 +171,25 @@ def purge(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Remove an archived model and its versions for good, or `name@3` alone; needs the scope admin."""
+    """Delete an archived model with its versions, or one version `name@3`, permanently; needs the scope admin."""
     with connected(url, as_json) as (client, screen):
-        model, number = _parted(name)
+        model, number = _name_and_number(name)
 
-        def work(planned: bool) -> "Purge":
+        def delete_permanently(planned: bool) -> "Purge":
             if number is None:
                 return client.models.purge(model, dry_run=planned)
             return client.models.purge_version(model, number, dry_run=planned)
 
-        purging.run(screen, work, dry_run=dry_run, yes=yes)
+        purging.run(screen, delete_permanently, dry_run=dry_run, yes=yes)
 
 
 @app.command()
 def alias(
     name: Name,
     alias: Annotated[str, typer.Argument(help="Name of the alias, used as model@alias.")],
-    version: Annotated[int | None, typer.Argument(help="Number of the version it shall point at.", min=1)] = None,
+    version: Annotated[
+        int | None, typer.Argument(help="Number of the version that the alias points at.", min=1)
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove the alias.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -185,10 +200,10 @@ def alias(
     with connected(url, as_json) as (client, screen):
         if version is None:
             client.models.delete_alias(name, alias)
-            screen.show({"deleted": alias}, lambda: f"{name}@{alias} is gone")
+            screen.show({"deleted": alias}, lambda: f"deleted the alias {name}@{alias}")
         else:
-            set_to = client.models.set_alias(name, alias, version)
-            screen.show(set_to, lambda: f"{name}@{alias} is {name}@{version}")
+            made = client.models.set_alias(name, alias, version)
+            screen.show(made, lambda: f"{name}@{alias} now points at {name}@{version}")
 
 
 def _model(model: "Model") -> "RenderableType":
@@ -200,8 +215,8 @@ def _model(model: "Model") -> "RenderableType":
             "versions": model.last_version,
             "aliases": _aliases(model),
             "clonable": "all" if model.clonable is None else ", ".join(model.clonable) or "none",
-            "registered": when(model.created_at),
-            "archived": when(model.archived_at) if model.archived_at else "no",
+            "registered": local_time(model.created_at),
+            "archived": local_time(model.archived_at) if model.archived_at else "no",
         }
     )
 
@@ -226,8 +241,8 @@ def _version(version: "Version") -> "RenderableType":
             "accuracy": _accuracy(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
-            "added": when(version.created_at),
-            "archived": when(version.archived_at) if version.archived_at else "no",
+            "added": local_time(version.created_at),
+            "archived": local_time(version.archived_at) if version.archived_at else "no",
         }
     )
 
@@ -238,15 +253,15 @@ def _accuracy(version: "Version") -> str | None:
     return f"{version.accuracy:.1%} of {version.accuracy_images} images of {version.accuracy_dataset}"
 
 
-def _parted(name: str) -> tuple[str, int | None]:
-    """A model's name, and the version's number where `name@3` names one."""
+def _name_and_number(name: str) -> tuple[str, int | None]:
+    """A model's name, and the version's number if the text is `name@3`."""
     model, at, number = name.partition("@")
     if at and not number.isdigit():
         raise typer.BadParameter(f"expected a model, or a version such as {model}@3, got {name!r}", param_hint="NAME")
     return model, int(number) if number else None
 
 
-def _listed(names: str) -> list[str]:
+def _split(names: str) -> list[str]:
     return [] if names == "none" else [name.strip() for name in names.split(",") if name.strip()]
 
 
@@ -254,5 +269,5 @@ def _aliases(model: "Model") -> str:
     return ", ".join(f"{alias}={number}" for alias, number in model.aliases.items())
 
 
-def _some(names: "tuple[str, ...]") -> str:
+def _first_classes(names: "tuple[str, ...]") -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
