@@ -3,27 +3,23 @@
 A class is found by, in this order:
 
 1. its name, as the network has it;
-2. another name of it: an entry of the network's `class_aliases`; a part of a name such as `goldfish, Carassius auratus`;
-   a WordNet id in front of a name, as in `n01443537 goldfish`;
+2. another name of it: an entry of the network's `class_aliases`, a part of `goldfish, Carassius auratus`, or the
+   WordNet id of `n01443537 goldfish`;
 3. its number: `#1`, or `1` where no class of the network is called by a number.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
+from itertools import islice
 
 from pnc_core.config import CloneConfig
 from pnc_core.errors import AmbiguousClass, ConfigError, UnknownClass
+from pnc_core.spelling import MAX_LENGTH, MOST, alike, listed, plain
 
-MOST_NEAREST = 3
-"""Similar names that a refusal shows."""
-MAX_NAME = 128
-"""Characters of a class name."""
 _WORDNET = re.compile(r"(n\d{8}) (?=\S)")
 _NUMBER = re.compile(r"#?[0-9]{1,9}\Z")
-_BETWEEN = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,9 @@ class ClassNames:
         if len(found) == 1:
             return self._classes[found[0]]
         if found:
-            names = _quoted([self._classes[number] for number in found[:MOST_NEAREST]], "and")
+            names = listed([self._classes[number] for number in found[:MOST]], "and")
             raise AmbiguousClass(
-                f"expected the name of one class of {self._owner}, got {text!r}, another name of {names}; use one of these"
+                f"expected the name of one class of {self._owner}, got {text!r}, another name of {names}; use one"
             )
         if _NUMBER.match(text) and (text.startswith("#") or self._are_words):
             return self._numbered(text)
@@ -109,15 +105,15 @@ class ClassNames:
                 yield found
 
     def nearest(self, text: str) -> list[str]:
-        """At most three names that resemble `text`, of different classes, the most similar name first."""
-        if len(text) > MAX_NAME:
+        """At most three names of different classes that resemble `text` or hold its words; the best name first."""
+        if len(text) > MAX_LENGTH:
             return []
-        close = get_close_matches(_plain(text), self._spellings, 3 * MOST_NEAREST, 0.7)
         first: dict[int, str] = {}
-        for spelling in close:
+        for spelling in alike(text, self._spellings, 3 * MOST):
             name, number = self._spellings[spelling]
             first.setdefault(number, name)
-        return list(first.values())[:MOST_NEAREST]
+        held = (found.name for found in islice(self.search(text), MOST))
+        return list(first.values())[:MOST] or list(held)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -137,9 +133,9 @@ class ClassNames:
         """Name and number by the name without case, spaces and punctuation."""
         found: dict[str, tuple[str, int]] = {}
         for name, number in self._numbers.items():
-            found.setdefault(_plain(name), (name, number))
+            found.setdefault(plain(name), (name, number))
         for name, numbers in self._others.items():
-            found.setdefault(_plain(name), (name, numbers[0]))
+            found.setdefault(plain(name), (name, numbers[0]))
         return found
 
     @cached_property
@@ -156,9 +152,9 @@ class ClassNames:
     def _advice(self, text: str) -> str:
         near = self.nearest(text)
         if near:
-            return f"did you mean {_quoted(near, 'or')}?"
-        if len(self) <= MOST_NEAREST:
-            return f"use {_quoted(self._classes, 'or')}"
+            return f"did you mean {listed(near, 'or')}?"
+        if len(self) <= MOST:
+            return f"use {listed(self._classes, 'or')}"
         return self._where or f"use one of its {len(self):,} classes"
 
 
@@ -192,12 +188,3 @@ def resolved(config: CloneConfig, names: ClassNames) -> CloneConfig:
 def repeated(name: str, first: str, second: str) -> str:
     """The message for two names of one class."""
     return f"expected each class once, got {first!r} and {second!r}, which both mean {name!r}; leave one out"
-
-
-def _plain(name: str) -> str:
-    return _BETWEEN.sub("", name.casefold())
-
-
-def _quoted(names: Sequence[str], last: str) -> str:
-    *first, final = map(repr, names)
-    return f"{', '.join(first)} {last} {final}" if first else final

@@ -230,8 +230,9 @@ class NetworkSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON holds them; an empty table of names is left out, so that older digests stay valid."""
-        fields = asdict(self)
-        return {name: value for name, value in fields.items() if name != "class_aliases" or value}
+        fields = {name: value for name, value in asdict(self).items() if name != "class_aliases"}
+        table = {name: list(others) for name, others in self.class_aliases.items()}
+        return fields | ({"class_aliases": table} if table else {})
 
     def __post_init__(self) -> None:
         for name, (kind, plain, expected) in _PLAIN.items():

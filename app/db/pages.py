@@ -75,6 +75,11 @@ def encode(value: str | int) -> str:
 
 
 def decode(cursor: str, kind: Callable[[str], Key]) -> Key:
+    """The position that a cursor holds.
+
+    Raises:
+        Invalid: the cursor is malformed.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
@@ -90,5 +95,10 @@ def decode(cursor: str, kind: Callable[[str], Key]) -> Key:
 
 
 def check_limit(limit: int) -> None:
+    """Check the size of a page.
+
+    Raises:
+        Invalid: the limit is out of range.
+    """
     if not 1 <= limit <= MAX_LIMIT:
         raise Invalid.at("query:limit", "invalid_limit", f"expected a limit from 1 to {MAX_LIMIT}, got {limit}")

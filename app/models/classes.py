@@ -1,6 +1,7 @@
 """The class names of a version: find one, and search all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from app.db.pages import Page, Window, check_limit, decode, encode
 from app.models import service as models
 from app.models.tables import VersionRow
 from pnc_core.class_names import ClassName, ClassNames
+from pnc_core.errors import AmbiguousClass, UnknownClass
 
 
 def names_of(version: VersionRow) -> ClassNames:
@@ -17,6 +19,15 @@ def names_of(version: VersionRow) -> ClassNames:
     spec: Mapping[str, Any] = version.spec
     where = f"search its names with GET /v1/models/{version.model.name}/versions/{version.number}/classes"
     return ClassNames(spec["classes"], spec.get("class_aliases"), version.ref, where)
+
+
+def meant(version: VersionRow, given: Iterable[str]) -> set[str]:
+    """Names of the classes that some names mean; names of no class and of several classes are left out."""
+    names, found = names_of(version), set[str]()
+    for text in given:
+        with suppress(UnknownClass, AmbiguousClass):
+            found.add(names.find(text))
+    return found
 
 
 def list_classes(session: Session, name: str, number: int, search: str, window: Window) -> Page[ClassName]:
