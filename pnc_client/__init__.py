@@ -12,7 +12,7 @@ from pnc_client.modules import Module
 from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.deployments import Prediction
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
-from pnc_client.schemas.models import Alias, Model
+from pnc_client.schemas.models import Alias, ClassName, Model
 from pnc_client.schemas.uploads import Upload
 from pnc_client.schemas.webhooks import Delivery, Webhook, WebhookSecret
 
@@ -20,6 +20,7 @@ __all__ = [
     "Alias",
     "ApiError",
     "Attempt",
+    "ClassName",
     "Client",
     "ClientError",
     "DamagedDownload",

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from pnc_client.errors import ApiError, VersionRejected
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
-from pnc_client.schemas.models import Alias, Model
+from pnc_client.schemas.models import Alias, ClassName, Model
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
@@ -106,7 +105,7 @@ class Models:
         with as_safetensors(weights) as file:
             self._ensure(name, description)
             upload = self._uploads.push(file, progress)
-        body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
+        body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
 
     def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:
@@ -116,6 +115,41 @@ class Models:
     def version(self, name: str, number: int) -> Version:
         """One version."""
         return self._http.get(Version, path_of("models", name, "versions", number))
+
+    def find(self, ref: str) -> Version:
+        """The version that `name` (its newest ready version), `name@3` or `name@alias` means.
+
+        Raises:
+            ApiError: there is no such model or version.
+            ValueError: the model has no version, or no such alias.
+        """
+        name, at, which = ref.partition("@")
+        if which.isascii() and which.isdigit():
+            return self.version(name, int(which))
+        if at:
+            aliases = self.get(name).aliases
+            if which not in aliases:
+                raise ValueError(f"expected an alias of {name} ({', '.join(aliases) or 'it has none'}), got {which!r}")
+            return self.version(name, aliases[which])
+        newest: Version | None = None
+        for version in self.versions(name):
+            if version.status == "ready":
+                return version
+            newest = newest or version
+        if newest is None:
+            raise ValueError(f"expected {name} to have a version, got none; upload one with `pnc models push`")
+        return newest
+
+    def classes(self, name: str, number: int, search: str = "") -> Iterator[ClassName]:
+        """Classes of a version in the order of its logits.
+
+        Args:
+            name: Name or id of the model.
+            number: Number of the version.
+            search: Words that the name or another name of a class must hold; `#12` finds the class 12.
+        """
+        path = path_of("models", name, "versions", number, "classes")
+        return self._http.pages(ClassName, path, search=search)
 
     def archive_version(self, name: str, number: int) -> None:
         """Archive a version."""

@@ -2,6 +2,8 @@
 
     PncError                      base class
     ├── ConfigError               a job's parameter is invalid (also a ValueError)
+    │   ├── UnknownClass          a network has no class of this name
+    │   └── AmbiguousClass        several classes of a network have this name
     ├── NetworkError              a network cannot be built, traced or used
     │   ├── UnknownArchitecture   the architecture's name is unknown
     │   └── WeightsMismatch       the weights do not fit the architecture
@@ -33,6 +35,18 @@ class ConfigError(PncError, ValueError):
     """A parameter is invalid."""
 
     code = "invalid_config"
+
+
+class UnknownClass(ConfigError):
+    """A network has no class of this name."""
+
+    code = "unknown_class"
+
+
+class AmbiguousClass(ConfigError):
+    """Several classes of a network have this name."""
+
+    code = "ambiguous_class"
 
 
 class NetworkError(PncError):

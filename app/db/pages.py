@@ -58,9 +58,9 @@ def page(
     Raises:
         Invalid: the cursor is malformed, or the limit is out of range.
     """
-    _check_limit(window.limit)
+    check_limit(window.limit)
     if window.after is not None:
-        last = _decode(window.after, kind)
+        last = decode(window.after, kind)
         query = query.where(column < last if newest_first else column > last)
     query = query.order_by(column.desc() if newest_first else column.asc()).limit(window.limit + 1)
     rows: Sequence[Any] = session.scalars(query).all()
@@ -74,7 +74,12 @@ def encode(value: str | int) -> str:
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, kind: Callable[[str], Key]) -> Key:
+def decode(cursor: str, kind: Callable[[str], Key]) -> Key:
+    """The position that a cursor holds.
+
+    Raises:
+        Invalid: the cursor is malformed.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
@@ -89,6 +94,11 @@ def _decode(cursor: str, kind: Callable[[str], Key]) -> Key:
         ) from None
 
 
-def _check_limit(limit: int) -> None:
+def check_limit(limit: int) -> None:
+    """Check the size of a page.
+
+    Raises:
+        Invalid: the limit is out of range.
+    """
     if not 1 <= limit <= MAX_LIMIT:
         raise Invalid.at("query:limit", "invalid_limit", f"expected a limit from 1 to {MAX_LIMIT}, got {limit}")

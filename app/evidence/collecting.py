@@ -102,7 +102,9 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
 def _check_sides(images: ImageSet, old: tuple[str, ...], new: tuple[str, ...]) -> None:
     for side, classes in (("the target's classes", old), ("the cloned classes", new)):
         if not len(images.only(classes)):
-            raise DataError(f"images: expected images of {side} {list(classes)}, got none; add images of these classes")
+            raise DataError(
+                f"images: expected images of {side} {list(classes[:3])}, got none; add images of these classes"
+            )
 
 
 def _measured_similarity(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:

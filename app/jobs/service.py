@@ -72,7 +72,8 @@ def submit(session: Session, request: JobRequest) -> JobRow:
     """
     parts = _parts(session, request)
     archive.hold(session, *{row.id: row for row in (parts.target, parts.source, parts.dataset)}.values())
-    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    asked = rules.named(parts.source, request.config)
+    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
     if problems:
         raise Invalid(problems)
     workspaces.check_jobs(session)
@@ -83,9 +84,9 @@ def submit(session: Session, request: JobRequest) -> JobRow:
         target_version=parts.target,
         source_version=parts.source,
         dataset=parts.dataset,
-        config=asdict(request.config),
+        config=asdict(asked.config),
         device=request.device,
-        size=rules.size_of(parts.target, parts.source, parts.dataset, request.config),
+        size=rules.size_of(parts.target, parts.source, parts.dataset, asked.config),
         max_seconds=request.max_seconds,
         traceparent=tracing.traceparent(),
         module=None,
@@ -109,8 +110,9 @@ def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Esti
         parts = _parts(session, request)
     except Invalid as error:
         return error.problems, None
-    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
-    return problems, rules.estimate(parts.target, parts.source, parts.dataset, request.config)
+    asked = rules.named(parts.source, request.config)
+    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
+    return problems, rules.estimate(parts.target, parts.source, parts.dataset, asked.config)
 
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from app.evidence.images import read_images
 from app.process import processors
 from pnc_core.analysis.evaluation import multiply_accumulates
+from pnc_core.class_names import ClassNames, resolved
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.devices import device_of
 from pnc_core.graph.architectures import load_network
@@ -56,6 +57,8 @@ def clone_files(
         PncError: a file, class or parameter is invalid, or the device is not available.
         OSError: a file cannot be read.
     """
+    source_spec = material.source_spec
+    config = resolved(config, ClassNames(source_spec.classes, source_spec.class_aliases))
     place = device_of(device)
     with as_safetensors(material.target) as file:
         target = load_network(material.target_spec, file).requires_grad_(False).to(place)

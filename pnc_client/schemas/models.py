@@ -51,6 +51,17 @@ class Alias(ResponseBody):
         return cls(alias=row.alias, version=row.version.number, updated_at=row.updated_at)
 
 
+class ClassName(ResponseBody):
+    """One class of a version."""
+
+    number: int
+    """Index of its logit; the first class has the number 0. `#0` names it in a job."""
+    name: str
+    """Name in the version's spec; jobs and modules show this name."""
+    aliases: list[str]
+    """Other names that a job may use."""
+
+
 class AliasSet(RequestBody):
     """The version that an alias points at."""
 

@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from pnc_core.class_names import ClassNames, resolved
 from pnc_core.config import MIN_IMAGES, CloneConfig
 from pnc_core.devices import full_precision, precision_of
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
@@ -36,6 +37,8 @@ class Progress:
     """Figures of the step, such as a trial's scores."""
 
 
+MOST_NAMED = 3
+"""Class names that an error shows."""
 Report = Callable[[Progress], None]
 Watch = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a piece of work, returns a context manager. The piece runs inside it, once or more per job."""
@@ -182,8 +185,9 @@ def prepare(
         NetworkError: the networks are on different devices, or a module's name cannot be stored in a bundle.
     """
     _check_devices(target.device, source.device)
+    config = resolved(config, ClassNames(source.spec.classes, source.spec.class_aliases))
     config = replace(config, precision=precision_of(config.precision, target.device))
-    _check_classes(target.spec.classes, source.spec.classes, config.classes)
+    _check_classes(target.spec.classes, config.classes)
     _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
@@ -196,7 +200,7 @@ def prepare(
         wanted = "every old and cloned class" if config.old_images else "every cloned class"
         named = "" if config.labels else ", as the two networks label them,"
         raise DataError(
-            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {missing}; add some"
+            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {_some(missing)}; add some"
             + ("" if not config.old_images else ", or set old_images=False if you have no images of old classes")
         )
     train, validation = used.split(config.validation, job.generator("split"))
@@ -235,15 +239,16 @@ def _check_names(source: Traced) -> None:
         )
 
 
+def _some(names: list[str]) -> str:
+    return f"{names[:MOST_NAMED]}" + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+
+
 def _check_devices(target: torch.device, source: torch.device) -> None:
     if target != source:
         raise NetworkError(f"networks: expected both on one device, got {target} and {source}; move one with .to()")
 
 
-def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:
-    unknown = [c for c in cloned if c not in source]
-    if unknown:
-        raise ConfigError(f"classes: expected classes of the source {list(source)}, got {unknown}")
+def _check_classes(old: tuple[str, ...], cloned: tuple[str, ...]) -> None:
     present = [c for c in cloned if c in old]
     if present:
         raise ConfigError(f"classes: expected classes the target does not have, got {present}")

@@ -84,9 +84,13 @@ class Manifest:
         if not all(0 <= share <= 1 for share in self.validation.values()):
             raise ValueError(f"validation: expected shares from 0 to 1, got {self.validation}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return {**asdict(self), "target": self.target.to_dict(), "source": self.source.to_dict()}
+
     def to_json(self) -> str:
         """Canonical JSON text."""
-        return canonical_json(asdict(self))
+        return canonical_json(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

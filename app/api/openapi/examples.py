@@ -138,6 +138,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "archived_at": None,
     },
     "Alias": {"alias": "production", "version": 1, "updated_at": _DAY},
+    "ClassName": {"number": 1, "name": "goldfish, Carassius auratus", "aliases": ["goldfish", "Carassius auratus"]},
     "AliasSet": {"version": 1},
     "Part": {
         "number": 1,
