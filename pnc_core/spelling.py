@@ -39,3 +39,16 @@ def listed(names: Sequence[str], last: str) -> str:
     """Names in quotes: `'a', 'b' or 'c'`."""
     *first, final = map(repr, names)
     return f"{', '.join(first)} {last} {final}" if first else final
+
+
+def did_you_mean(name: str, architectures: Sequence[str]) -> str:
+    """`; did you mean 'torchvision/resnet18'?` for an unknown architecture; empty if no name is similar.
+
+    Args:
+        name: The unknown name. Names such as `torchvision/resnet18` are also found by their last part.
+        architectures: All known names.
+    """
+    last = plain(name.rpartition("/")[2])
+    equal = [known for known in architectures if plain(known.rpartition("/")[2]) == last][:MOST]
+    near = equal or similar(name, architectures)
+    return f"; did you mean {listed(near, 'or')}?" if near else ""

@@ -22,6 +22,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch, is_out_of_memory
 from pnc_core.networks import dense, mobile, plain, preactivation, residual
 from pnc_core.networks.options import whole
+from pnc_core.spelling import did_you_mean
 from pnc_core.tensorfile import read_header
 from pnc_core.vision import timm_package, torchvision_models
 
@@ -206,7 +207,8 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     table = timm_architectures() if spec.architecture.startswith("timm/") else architectures()
     builder = table.get(spec.architecture)
     if builder is None:
-        raise UnknownArchitecture(_unknown(spec.architecture))
+        names = [*architectures(), *timm_architectures()]
+        raise UnknownArchitecture(_unknown(spec.architecture) + did_you_mean(spec.architecture, names))
     try:
         if device == "meta":
             with _EmptyOnMeta():
