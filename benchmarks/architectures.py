@@ -249,6 +249,7 @@ def _arguments() -> argparse.Namespace:
     timm.add_argument("--again", action="store_true", help="also try architectures again that had a problem")
     timm.add_argument("--largest", type=float, default=60, help="millions of numbers; larger networks are only traced")
     timm.add_argument("--structure", action="store_true", help="only trace, run nothing through the method")
+    timm.add_argument("--report-only", action="store_true", help="write the report about the results, examine nothing")
     timm.add_argument("--report", type=Path, help="file for the report, docs/architectures-timm.md for example")
     return parser.parse_args()
 

@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Examine the architectures of timm and write the report; `arguments` are those of benchmarks.architectures."""
     names = [*timm_architectures()]
     log = run(
-        arguments.only or names,
+        () if arguments.report_only else arguments.only or names,
         arguments.out / "timm.jsonl",
         largest=arguments.largest * 1e6,
         again=arguments.again or bool(arguments.only),
