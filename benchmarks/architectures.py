@@ -30,6 +30,7 @@ from pnc_core.method.clone import clone
 from pnc_core.module.composed import attach, detach
 from pnc_core.module.tail import Tail, extract, open_tail
 
+Option = int | float | bool | str
 OLD, NEW = ("a", "b"), ("c", "d", "e")
 CLONED = ("e", "c")
 TOLERANCE = 1e-5
@@ -75,23 +76,23 @@ def small_size(architecture: str) -> int:
     """A small image size that the architecture accepts."""
     family = architecture.rpartition("/")[2]
     fixed = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}
-    return fixed.get(family, 64)
+    return 32 if architecture.startswith("cifar/") else fixed.get(family, 64)
 
 
-def examine(architecture: str, size: int) -> Record:
+def examine(architecture: str, size: int, **options: Option) -> Record:
     """Run one architecture through the method. An exception becomes the record's `problem`."""
     started = time.monotonic()
     facts: dict[str, object] = {}
     try:
-        for found in _findings(architecture, size):
+        for found in _findings(architecture, size, options):
             facts |= found
     except Exception as error:  # one architecture must not stop the run over all
         facts["problem"] = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
     return Record(architecture, size, seconds=round(time.monotonic() - started, 1), **facts)  # type: ignore[arg-type]
 
 
-def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
-    source = _network(architecture, size, NEW, 0)
+def _findings(architecture: str, size: int, options: dict[str, Option]) -> Iterable[dict[str, object]]:
+    source = _network(architecture, size, NEW, 0, options)
     traced = trace(*source)
     middle = traced.positions[len(traced.positions) // 2]
     yield {"numbers": traced.parameter_count, "positions": len(traced.positions), "position": middle.name}
@@ -104,14 +105,17 @@ def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
     del tail, traced
     if large:
         gc.collect()
-    target = _network(architecture, size, OLD, 1)
+    target = _network(architecture, size, OLD, 1, options)
     yield {"restored": _restored(target, source, Position(target=middle.name, source=middle.name))}
 
 
-def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) -> tuple[nn.Module, NetworkSpec]:
+def _network(
+    architecture: str, size: int, classes: tuple[str, ...], seed: int, options: dict[str, Option]
+) -> tuple[nn.Module, NetworkSpec]:
     spec = NetworkSpec(
-        architecture=architecture, classes=classes, input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3
-    )
+        architecture=architecture, classes=classes, input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3,
+        options=options,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return enliven(build_network(spec), spec, seed).requires_grad_(False), spec

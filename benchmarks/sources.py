@@ -32,7 +32,7 @@ from pnc_core.analysis.evaluation import predict
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import PositionInfo, Traced, trace
 from pnc_core.images import EVALUATION_BATCH, batches, preprocess
-from pnc_core.method.balance import Answer, CommonHead, Rows, fit_balance, rebalance
+from pnc_core.method.balance import CommonHead, ModuleLogits, Rows, fit_balance, rebalance
 from pnc_core.method.clone import clone
 from pnc_core.module.composed import Composed, attach
 from pnc_core.module.head import pool_taps
@@ -218,7 +218,7 @@ def _rows(sides: list[tuple[Tensor, Tensor]], labels: Tensor) -> Rows:
     return Rows(old, [(None, logits) for logits in own], labels, features if features.shape[1] else None)
 
 
-def _side_by_side(old: Tensor, answers: list[Answer]) -> Tensor:
+def _side_by_side(old: Tensor, answers: list[ModuleLogits]) -> Tensor:
     return torch.cat([old, *(own for _, own in answers)], 1)
 
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -207,7 +206,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None
         bundles = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
         files = [(paths[p], digests[p]) for p in PAYLOADS]
         _put_all(zoo, lease, files)
-        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, **(found or {})}, files)
+        _succeed(zoo, lease, {"manifest": bundle.manifest.to_dict(), "bundles": bundles, **(found or {})}, files)
 
 
 @retrying

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
-from app.jobs import attempts, runs, steps
+from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
 from app.models import validation
 from app.process.lifeline import child_environment
@@ -42,7 +42,7 @@ RowUpdate = Callable[[Session, Lease], None]
 """The last update of a leased row, which also ends the lease."""
 
 
-_OPTIONAL_IMPORTS = ("app.store.s3", "app.store.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+_OPTIONAL_IMPORTS = ("app.store.s3", "app.store.s3_inbox", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 """Modules that opening a cluster's zoo imports. Preloading saves every child half a second of processor time."""
 
 
@@ -85,7 +85,7 @@ STEP = Kind(
     lambda session, lease, reason: steps.release(session, lease),
     lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
-JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
+JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, recovery.crashed)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _STOPPED: dict[str, RowUpdate] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from app.db import clock
-from app.jobs import notifier, runs, steps
+from app.jobs import notifier, recovery, steps
 from app.lifecycle import garbage, retention
 from app.models import validation
 from app.process.troubles import Complaints
@@ -67,7 +67,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
                     validation.sweep_validations(session, zoo.settings.max_attempts)
                     steps.sweep(session)
                     outbox.sweep(session)
-                    runs.sweep(session, zoo.settings.max_attempts)
+                    recovery.sweep(session, zoo.settings.max_attempts)
                 if zoo.database.notifier is not None and supervisor.is_idle:
                     seconds, sizes = zoo.settings.ring_again_seconds, zoo.settings.worker_sizes
                     notifier.announce_again(session, seconds, supervisor.devices, sizes)

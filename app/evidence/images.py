@@ -1,4 +1,4 @@
-"""Images from the user's disk: a directory a class, or a Parquet file of the project's form."""
+"""Read images from a directory with one directory per class, or from a Parquet file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
 
 Row = tuple[str | None, str, bytes]
-"""Class name (None: no label), what to call the image in messages, and the file's bytes."""
+"""Class name (None: no label), name of the image in messages, and bytes of the image file."""
 
 
 def read_images(
@@ -25,35 +25,35 @@ def read_images(
     *,
     labelled: bool = True,
 ) -> ImageSet:
-    """Read the images of some classes; those of others are skipped without decoding.
+    """Read the images of some classes; images of other classes are skipped without decoding.
 
     Args:
-        path: A directory with one directory a class, or a Parquet file of the Hugging Face image layout.
-        classes: Which classes, in the order of the labels.
-        size: Channels, height and width that every image is brought to.
-        step: Called with the number of images after each one.
-        labelled: Without, every image is taken, and the directory or file may have no labels at all.
+        path: A directory with one directory per class, or a Parquet file of the Hugging Face image layout.
+        classes: Names of the classes, in the order of the labels.
+        size: Channels, height and width to which each image is converted.
+        step: Called with the number of images after each image.
+        labelled: False: every image is read, and labels are ignored and may be missing.
 
     Raises:
-        DataError: there are no labels, or no image of these classes, or a file is not an image or not such a Parquet
-            file; the message names it.
-        ValueError: the directory holds no class directory with images.
-        OSError: something cannot be read.
+        DataError: labels are missing, no image has one of these classes, or a file is not an image or not a Parquet
+            file of that layout; the message names the file.
+        ValueError: the directory holds no images.
+        OSError: a file cannot be read.
     """
     labels = {name: label for label, name in enumerate(classes)}
     images, found = [], []
     for name, where, raw in _folder(path) if path.is_dir() else _parquet(path):
         if labelled and name is None:
             raise DataError(
-                f"{path}: expected images with labels, got some without; put them into one directory a class, or let "
-                "the two networks name them (`pnc clone --set labels=false`)"
+                f"{path}: expected images with labels, got images without; put the images into one directory per "
+                "class, or clone without labels (`pnc clone --set labels=false`)"
             )
         if name in labels or not labelled:
             images.append(torch.from_numpy(decode_image(raw, size, where)))
             found.append(labels[name] if labelled and name else 0)
             step(len(found))
     if not images:
-        raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the names")
+        raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the class names")
     return ImageSet(torch.stack(images), torch.tensor(found, dtype=torch.int64), tuple(classes))
 
 

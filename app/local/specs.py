@@ -1,4 +1,4 @@
-"""The description of a network beside its weights: a JSON file, or options of a command."""
+"""Specs of networks: a JSON file beside the weights, or options of a command."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,29 @@ from typing import Any
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
 from pnc_core.module.manifest import build
+from pnc_core.networks.classes import BY_NAME
 
 
-def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[str]) -> NetworkSpec:
-    """The network that a file describes, with fields replaced by those given on the command line.
+def given_spec(
+    path: Path, fields: Mapping[str, str | None], options: Sequence[str], found: Mapping[str, Any] | None = None
+) -> NetworkSpec:
+    """The spec in a file; fields given on the command line override the file's.
 
     Args:
-        path: A JSON file with the fields of a `NetworkSpec`; it may be missing when all fields are given.
+        path: A JSON file with the fields of a `NetworkSpec`; it may be missing if `fields` has all of them.
         fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file.
-        options: Of the architecture, `name=value`.
+        options: Options of the architecture, each `NAME=VALUE`.
+        found: Fields that the weights tell; fields of the file and of the command line override them.
 
     Raises:
-        ConfigError: the file is not such a description, or a field is missing or out of its range.
+        ConfigError: the file is not a spec, or a field is missing or out of its range.
     """
-    spec = _read(path) if path.is_file() else {}
+    spec = dict(found or {})
+    if path.is_file():
+        spec |= read_object(path, "the fields of a network")
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
-        spec["options"] = {**spec.get("options", {}), **dict(_option(text) for text in options)}
+        spec["options"] = {**spec.get("options", {}), **dict(name_and_value("--option", text) for text in options)}
     if not spec:
         raise ConfigError(
             f"expected {path} to describe the network, got no such file; write its spec there (architecture, classes, "
@@ -36,14 +42,38 @@ def given_spec(path: Path, fields: Mapping[str, str | None], options: Sequence[s
         raise ConfigError(str(error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path, content: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: The file.
+        content: The meaning of the object's fields, for the error message.
+
+    Raises:
+        ConfigError: the file is not JSON, or holds another JSON value.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: expected JSON, got text that does not parse ({error})") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected an object with the fields of a network, got {type(value).__name__}")
+        raise ConfigError(f"{path}: expected an object with {content}, got {type(value).__name__}")
     return value
+
+
+def name_and_value(option: str, text: str) -> tuple[str, Any]:
+    """`keep=0.5` as the name `keep` and the JSON value 0.5; a value that is not JSON is text.
+
+    Raises:
+        ConfigError: the text has no `=`; the message names `option`.
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"{option}: expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _numbers(kind: type[int] | type[float], separator: str) -> Any:
@@ -56,19 +86,9 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
     return read
 
 
-def _option(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ConfigError(f"--option: expected NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: text.split(","),
+    "classes": lambda _, text: BY_NAME.get(text) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),

@@ -19,7 +19,8 @@ from benchmarks.comparison.zoo import Network, zoo_recipe
 from pnc_core.analysis.evaluation import judge, multiply_accumulates, predict
 from pnc_core.config import NetworkSpec
 from pnc_core.images import EVALUATION_BATCH, ImageSet, augment, batches
-from pnc_core.method.fit_head import HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.method.heads.choose import HeadChoice, choose_head
+from pnc_core.method.heads.fit import HeadInputs, head_logits
 from pnc_core.method.insert import views_of
 from pnc_core.module.head import Head
 

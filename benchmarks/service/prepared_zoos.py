@@ -126,4 +126,4 @@ def _module(session: Any, zoo: Zoo, number: int, bundle: Bundle) -> str:
     assert lease is not None
     stored = [(p, zoo.store.put([bundle.payload(p).to_bytes()])) for p in ("thin", "full")]
     files = [(payload, blob.digest, blob.bytes) for payload, blob in stored]
-    return runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files).id
+    return runs.succeed(session, lease, manifest=bundle.manifest.to_dict(), bundles=files).id

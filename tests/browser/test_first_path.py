@@ -47,7 +47,7 @@ def test_from_nothing_to_the_first_composed_prediction(visit: Visit, start: Star
     with timed("module attached"):
         page.get_by_role("link", name="Open the module").click()
         expect(page.locator(".matrix")).to_have_count(4)
-        page.get_by_role("button", name="Serve with it").click()
+        page.get_by_role("button", name="Serve this module").click()
         page.wait_for_url("**/deployments/digits-low")
         expect(page.get_by_role("switch")).to_have_attribute("aria-checked", "true")
     with timed("first composed prediction"):

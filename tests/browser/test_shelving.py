@@ -18,7 +18,7 @@ def test_a_model_is_archived_restored_and_purged(service: Up, visit: Visit) -> N
         page.get_by_role("button", name="Archive", exact=True).click()
         page.get_by_role("button", name="Purge …").click()
         dialog = page.get_by_role("dialog", name="Purge unwanted")
-        expect(dialog).to_contain_text("cannot be taken back")
+        expect(dialog).to_contain_text("cannot be undone")
         assert client.models.get("unwanted").archived_at is not None
         dialog.get_by_role("button", name="Purge for good").click()
         page.wait_for_url(service.url + "/")

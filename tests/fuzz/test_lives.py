@@ -21,6 +21,7 @@ from app.access.tables import WorkspaceRow
 from app.db.leases import Lease
 from app.db.pages import Window
 from app.db.tables import Base
+from app.deployments import reports
 from app.deployments import service as deployments
 from app.deployments.tables import DeploymentRow
 from app.errors import AlreadyExists, Conflict, LeaseLost
@@ -123,9 +124,9 @@ class Lives(RuleBasedStateMachine):
             elif verb == "delete":
                 deployments.delete(session, name)
             elif verb == "refuse":
-                deployments.refuse(session, f"red/{name}", row.generation, {"code": "x", "detail": "y"})
+                reports.refuse(session, f"red/{name}", row.generation, {"code": "x", "detail": "y"})
             else:
-                deployments.observe(session, f"red/{name}", row.generation)
+                reports.observe(session, f"red/{name}", row.generation)
 
     @invariant()
     def jobs_end_once(self) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.zoo import open_zoo
 from pnc_client import ApiError, Client, Dataset, VersionRejected
 from pnc_client.parquet import write_parquet
 from pnc_core import CloneConfig, NetworkSpec
+from pnc_core.errors import TensorFileError
 from tests.integration.conftest import Up
 from tests.unit import seeds
 from tests.unit.datasets import parquets
@@ -89,11 +91,15 @@ def test_damaged_safetensors_are_refused(
     path = tmp_path / "bad.safetensors"
     path.write_bytes(damage((files / "digits-low.safetensors").read_bytes()))
     before = client.models.get("digits-low").last_version
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(TensorFileError):  # the client looks first
         client.models.push("digits-low", material.target[1], path)
-    assert (refused.value.status, refused.value.code) == (422, "invalid")
-    assert refused.value.errors[0].code == "invalid_safetensors"
-    assert is_clear(refused.value)
+    body = {"upload": client.uploads.push(path).id, "spec": asdict(material.target[1])}
+    answer = httpx.post(f"{client.url}/v1/models/digits-low/versions", json=body)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "invalid")
+    assert problem["errors"][0]["code"] == "invalid_safetensors"
+    assert "expected" in problem["detail"]
+    assert "got" in problem["detail"]
     assert client.models.get("digits-low").last_version == before
 
 

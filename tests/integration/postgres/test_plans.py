@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 from app.access import audit, keys, workspaces
 from app.access.keys import ANYBODY
 from app.access.tables import WorkspaceRow
-from app.api import figures
+from app.api import metrics
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
 from app.db.pages import Window, encode
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
-from app.jobs import events, notifier, runs, steps
+from app.jobs import events, notifier, recovery, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.lifecycle import blockers, garbage, purges, retention
@@ -103,7 +103,7 @@ def _job(session: Session) -> None:
     assert steps.claim_own(session, lease) is not None
     assert steps.claim_shared(session, "other", 20) is not None
     steps.find(session, lease.id, ["a", "b"])
-    runs.crashed(session, lease, "died", "out_of_memory")
+    recovery.crashed(session, lease, "died", "out_of_memory")
 
 
 def _version(session: Session) -> None:
@@ -118,7 +118,7 @@ def _sweep(session: Session) -> None:
     validation.sweep_validations(session)
     steps.sweep(session)
     outbox.sweep(session)
-    runs.sweep(session)
+    recovery.sweep(session)
     notifier.announce_again(session, 60)
 
 
@@ -190,7 +190,7 @@ def _serving(session: Session) -> None:
 def _attach(session: Session) -> None:
     deployments.attach(session, "dep-1", f"mod_{1:032x}")
     deployments.detach(session, "dep-1", f"mod_{1:032x}")
-    deployments.observe(session, "dep-1", 2)
+    reports.observe(session, "dep-1", 2)
 
 
 def _submit(session: Session) -> None:
@@ -230,7 +230,7 @@ HOT: dict[str, Act] = {
     "submitting": reading(_submit),
     "uploads": writing(_upload),
     "keys": writing(_keys),
-    "attempts and trials of the last hour": reading(lambda session: figures.recent(session, clock.now(session))),
+    "attempts and trials of the last hour": reading(lambda session: metrics.recent(session, clock.now(session))),
 }
 
 

@@ -15,8 +15,8 @@ from app.errors import DigestMismatch, Invalid
 from app.settings import Settings
 from app.store import uploads
 from app.store.bucket import Bucket as ZooBucket
-from app.store.multipart import Arrived, Multipart
 from app.store.s3 import S3Store
+from app.store.s3_inbox import Arrived, Multipart
 from app.store.tables import UploadRow
 from app.zoo import Zoo
 from pnc_client import Client, ServiceUnreachable
@@ -187,7 +187,7 @@ def test_a_url_signed_with_another_secret_is_refused(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     assert isinstance(zoo.store, S3Store)
     forger = ZooBucket(zoo.store.bucket.name, settings.store_endpoint)
-    parts = zoo.store.multipart(f"incoming/{row.id}", row.bytes)
+    parts = Multipart(zoo.store, f"incoming/{row.id}", row.bytes)
     url = parts.url(forger.client, parts.find() or "", parts.spans[0], 60)
     answer = httpx.put(url, content=SMALL)
     forger.close()

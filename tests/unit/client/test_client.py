@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.jobs import runs, watching
+from app.jobs import runs
+from app.jobs.streams import watching
 from app.models import validation
 from app.zoo import Zoo
 from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
@@ -202,7 +203,7 @@ def test_waiting_for_a_job_ends_with_it(client: Client, zoo: Zoo, monkeypatch: p
 
 def test_a_rejected_version_says_why(client: Client, zoo: Zoo, weights: Path) -> None:
     version = client.models.push("low", seeds.network(), weights)
-    with pytest.raises(TimeoutError, match="is one running"):
+    with pytest.raises(TimeoutError, match="is a worker running"):
         client.models.wait("low", version.number, timeout=0)
     _validate(zoo, None)
     with pytest.raises(VersionRejected, match="layer fc is missing"):

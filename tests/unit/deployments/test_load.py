@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.deployments.load import Load, Numbers
+from app.deployments.load import Load, SharedMetrics
 from app.jobs.new_page import MOST, classes_like
 
 TEXT = """# TYPE pnc_requests_total counter
@@ -34,7 +34,7 @@ def test_pages_that_ask_at_once_are_one_question() -> None:
         return 200, b"numbers"
 
     async def main() -> None:
-        numbers = Numbers()
+        numbers = SharedMetrics()
         assert set(await asyncio.gather(*(numbers.text(ask) for _ in range(100)))) == {"numbers"}
         assert await numbers.text(ask) == "numbers"
 

@@ -13,7 +13,7 @@ from app.db import leases
 from app.db.leases import Lease
 from app.db.pages import Window
 from app.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
-from app.jobs import events, runs
+from app.jobs import events, recovery, runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.models import service as models
@@ -82,7 +82,7 @@ def test_what_the_owner_forbids_while_a_job_waits_is_not_cloned(zoo: Zoo, lease:
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
     assert job.problem is not None
-    assert (job.state, "ask its owner" in job.problem["detail"]) == ("failed", True)
+    assert (job.state, "ask the owner" in job.problem["detail"]) == ("failed", True)
 
 
 def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -> None:
@@ -120,7 +120,7 @@ def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monke
 def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     before, second = objects(zoo), claim(zoo)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)
@@ -132,7 +132,7 @@ def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> Non
 def test_a_late_loser_does_not_take_the_winner_s_objects(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     publish(zoo, claim(zoo), BUNDLE)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.db.leases import Lease
 from app.errors import Misconfigured
-from app.jobs import events, runs, steps
+from app.jobs import events, recovery, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import StepRow
 from app.zoo import Zoo
@@ -41,7 +41,7 @@ class Deaf:
         until = time.monotonic() + (seconds or 0)
         while time.monotonic() < until:
             with self._zoo.database.write() as session:
-                runs.sweep(session)
+                recovery.sweep(session)
             time.sleep(0.1)
 
     def terminate(self) -> None:

@@ -135,7 +135,7 @@ def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.Mon
             raise RecursionError("a row that nobody thought of")
 
     monkeypatch.setattr(sweeping, "time", stop)
-    monkeypatch.setattr(sweeping.runs, "sweep", sweep)
+    monkeypatch.setattr(sweeping.recovery, "sweep", sweep)
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
     sweep_regularly(Supervisor(zoo, stop))
     assert swept[1] - swept[0] >= sweeping.UNREACHABLE_SECONDS

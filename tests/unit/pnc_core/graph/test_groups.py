@@ -14,7 +14,7 @@ from tests.unit.pnc_core import nets
 
 
 class _Net(nn.Module):
-    """Two inner channels groups, one residual stream, one that a layer norm closes off."""
+    """Two groups of inner channels, one residual stream, and one group frozen by a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Net(nn.Module):
 
 
 class _Wide(nn.Module):
-    """A grouped convolution that doubles its channels, and a concatenation that is normed, read and passed on."""
+    """A grouped convolution that doubles its channels, and a concatenation with a norm and two readers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_behind_a_grouped_convolution_channels_go_group_by_group() -> None:
 
 
 class _Chain(nn.Module):
-    """Three convolutions and what is done behind the first two."""
+    """Three convolutions, with an operation behind each of the first two."""
 
     def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def test_what_has_parameters_or_buffers_and_is_called_twice_keeps_its_channels()
 
 
 class _Adding(nn.Module):
-    """Adds to an activation that a layer has read, in place or not."""
+    """Adds to an activation after a layer has read it, in place or not."""
 
     def __init__(self, add: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ def test_removing_from_grouped_and_concatenated_layers_is_zeroing_what_is_read()
 
 
 class _Tied(nn.Module):
-    """The second layer's weights are read twice: as a layer and by themselves."""
+    """Reads the second layer's weights twice: by calling the layer, and directly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def test_a_layer_whose_weights_are_used_elsewhere_is_left_whole() -> None:
 
 
 class _Means(nn.Module):
-    """The mean over places in its forms, and one over channels."""
+    """Means over places in several notations, and one mean over channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ def test_a_mean_over_places_carries_channels_and_one_over_channels_does_not() ->
 
 
 class _OwnConv(nn.Conv2d):
-    """torch.fx traces through layers that are not torch's own."""
+    """A layer class outside torch.nn, which torch.fx traces through."""
 
 
 class _OwnNorm(nn.BatchNorm2d):
@@ -317,7 +317,7 @@ def test_layers_that_are_traced_through_are_layers() -> None:
 
 
 class _Scaled(nn.Module):
-    """Activations written as arithmetic with single numbers, and one with a number for every channel."""
+    """Activation functions written as arithmetic with scalars, and one with a number per channel."""
 
     def __init__(self) -> None:
         super().__init__()

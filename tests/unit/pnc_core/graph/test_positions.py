@@ -97,7 +97,7 @@ def test_patches_that_were_transposed_have_their_channels_last(name: str) -> Non
 
 
 class _Tokens(nn.Module):
-    """A map becomes tokens by one way of many."""
+    """Turns a map into tokens, in one of several ways."""
 
     def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ def test_a_cut_hands_out_the_activations_behind_it() -> None:
 
 
 class _InPlace(nn.Module):
-    """Changes the images and then an activation once layers have read them."""
+    """Changes the images, and later an activation, in place after layers have read them."""
 
     def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -237,7 +237,7 @@ def test_only_what_would_be_changed_is_copied() -> None:
 
 
 class _Odd(nn.Module):
-    """Treats the image first, and may forget what it got."""
+    """Changes the image before the first layer; with `forgets` it does not use the result."""
 
     def __init__(self, *, forgets: bool = False) -> None:
         super().__init__()
@@ -414,7 +414,7 @@ def test_a_spec_with_another_number_of_classes_than_logits_is_refused() -> None:
 
 
 class _WithChoices(nn.Module):
-    """As timm's transformers are: what may be given beside the images is looked at and passed on to every block."""
+    """Has optional arguments besides the images, like timm's transformers, and passes them on to every block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -456,7 +456,7 @@ def test_what_a_network_makes_in_passing_is_not_left_on_it() -> None:
 
 
 class _Keeping(nn.Module):
-    """Keeps what it has seen, in an attribute, in a dictionary and in a list."""
+    """Stores its input in an attribute, in a dictionary and in a list."""
 
     def __init__(self, *, branches: bool) -> None:
         super().__init__()
@@ -528,7 +528,7 @@ def test_channels_that_are_shuffled_are_still_the_second_axis(width: str) -> Non
 
 
 def test_networks_can_be_run_while_others_are_traced() -> None:
-    """torch.fx changes nn.Module for the time of a trace: whoever serves must not notice."""
+    """torch.fx patches nn.Module during a trace; networks in other threads must not be affected."""
     network, spec = nets.network("resnet20", 16, width=4)
     x, failed, stop = nets.pictures(2, spec), [], threading.Event()
     with torch.no_grad():
@@ -540,7 +540,7 @@ def test_networks_can_be_run_while_others_are_traced() -> None:
             while not stop.is_set():
                 with torch.no_grad():
                     answers.append(torch.equal(network(x), wanted))
-        except BaseException as error:  # whatever comes out
+        except BaseException as error:  # any error fails the test
             failed.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(2)]

@@ -65,7 +65,7 @@ def test_a_map_of_the_classes_is_no_tap() -> None:
 
 
 class _Computed(torch.nn.Module):
-    """Its code makes tensors of its own, anew each time it runs."""
+    """Creates constant tensors in every forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
