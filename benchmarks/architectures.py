@@ -96,9 +96,9 @@ def _findings(architecture: str, size: int, options: dict[str, Option]) -> Itera
     traced = trace(*source)
     middle = traced.positions[len(traced.positions) // 2]
     yield {"numbers": traced.parameter_count, "positions": len(traced.positions), "position": middle.name}
-    yield {"prunable_with_streams": _prunable(open_tail(traced, middle.name, [0, 1], residual=True))}
+    yield {"prunable_with_streams": prunable_share(open_tail(traced, middle.name, [0, 1], residual=True))}
     tail = open_tail(traced, middle.name, [NEW.index(c) for c in CLONED])
-    yield {"groups": len(tail.groups), "prunable_share": _prunable(tail)}
+    yield {"groups": len(tail.groups), "prunable_share": prunable_share(tail)}
     phi = torch.randn(4, *middle.shape, generator=torch.Generator().manual_seed(2))
     yield {"max_difference": masked_against_extracted(tail, phi)}
     large = traced.parameter_count > COLLECTED
@@ -150,7 +150,7 @@ def _vary(parameter: Tensor, generator: torch.Generator) -> None:
         parameter.copy_(middle * (0.7 + 0.6 * torch.rand(parameter.shape, generator=generator)))
 
 
-def _prunable(tail: Tail) -> float:
+def prunable_share(tail: Tail) -> float:
     return round(1 - tail.count({group.name: 1 for group in tail.groups}) / tail.parameter_count, 4)
 
 
@@ -230,15 +230,35 @@ def _save(path: Path, records: dict[str, Record]) -> None:
 
 
 def main() -> None:
-    """Examine all architectures of torchvision, or the named ones."""
+    """Examine all architectures of torchvision or of timm, or the named ones."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.timm:
+        from benchmarks.survey.running import main as examine_timm  # imports timm, which takes seconds
+
+        examine_timm(arguments)
+    else:
+        _examine_torchvision(arguments)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.json and table.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results and the table")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="architectures to examine again, e.g. torchvision/resnet18"
     )
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    timm = parser.add_argument_group("timm")
+    timm.add_argument("--timm", action="store_true", help="examine timm's architectures instead of torchvision's")
+    timm.add_argument("--again", action="store_true", help="also try architectures again that had a problem")
+    timm.add_argument("--largest", type=float, default=60, help="millions of numbers; larger networks are only traced")
+    timm.add_argument("--structure", action="store_true", help="only trace, run nothing through the method")
+    timm.add_argument("--report-only", action="store_true", help="write the report about the results, examine nothing")
+    timm.add_argument("--report", type=Path, help="file for the report, docs/architectures-timm.md for example")
+    return parser.parse_args()
+
+
+def _examine_torchvision(arguments: argparse.Namespace) -> None:
     path = arguments.out / "results.json"
     records = _load(path)
     names = arguments.only or [name for name in architectures() if name.startswith("torchvision/")]

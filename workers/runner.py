@@ -41,6 +41,7 @@ from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
+from pnc_core.graph.answers import check_answers
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
@@ -85,7 +86,7 @@ def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: 
 
 def _facts(zoo: Zoo, version: VersionRow) -> dict[str, Any]:
     network, spec = load_version(zoo, version)
-    trace(network, spec)
+    check_answers(network, trace(network, spec))
     parameters = sum(p.numel() for p in network.parameters())
     macs = multiply_accumulates(network, spec)
     return {"fingerprint": fingerprint(network), "parameters": parameters, "macs": macs}

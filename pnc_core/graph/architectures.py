@@ -192,6 +192,15 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **meta})
 
 
+def _without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build on the meta device where the network allows it; some of timm's run their own layers to learn shapes."""
+    try:
+        with _EmptyOnMeta():
+            return build()
+    except RuntimeError:
+        return build()
+
+
 def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     """Build the network that `spec` names, in eval mode, with fresh weights.
 
@@ -211,8 +220,7 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
         raise UnknownArchitecture(_unknown(spec.architecture) + did_you_mean(spec.architecture, names))
     try:
         if device == "meta":
-            with _EmptyOnMeta():
-                return builder(spec, **spec.options).eval().to("meta")
+            return _without_memory(partial(builder, spec, **spec.options)).eval().to("meta")
         return builder(spec, **spec.options).to(device).eval()
     except TypeError as error:
         raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None

@@ -35,7 +35,7 @@ def _channel_axis(
         return rank - 1
     if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
         return 1
-    before = next((a for a in node.all_input_nodes if a.name in axes and a.op != "get_attr"), None)
+    before = next((a for a in node.all_input_nodes if shapes.get(a.name) and a.op != "get_attr"), None)
     if before is None:
         return 1 if rank == 4 else rank - 1
     axis, shape = axes[before.name], shapes[before.name]
@@ -45,7 +45,7 @@ def _channel_axis(
     # A reshape: take a dimension of the same size, preferably at the same index.
     places = [i for i, size in enumerate(shapes[node.name]) if i > 0 and size == shape[axis]]
     if axis in places or not places:
-        return axis if places else 1 if rank == 4 or axis == 1 else rank - 1
+        return axis if places else 1 if rank == 4 or (axis == 1 and rank > 1) else rank - 1
     return places[-1]
 
 

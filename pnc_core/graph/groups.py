@@ -122,13 +122,15 @@ class _Reader:
         self.outputs: dict[str, Flow] = {}
         self.readers: dict[str, tuple[str, Flow]] = {}
         self.spaces: list[Space] = []
+        self.parts: dict[str, list[Space]] = {}
+        """Spaces of the equal parts into which a node divides a tensor, by node."""
         self.called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
         self.owners = [str(n.target).rpartition(".")[0] for n in graph_module.graph.nodes if n.op == "get_attr"]
 
     def read(self, node: fx.Node) -> None:
         """Record the flow of the node's tensor."""
         if node.name not in self.shapes:
-            if not (node.target is getattr and node.args[1] in CHANNELLESS):
+            if not (node.target is getattr and node.args[1] in CHANNELLESS) and not self._divide(node):
                 self._freeze_inputs(node)
             return
         flow = self._module(node) if node.op == "call_module" else self._function(node)
@@ -214,6 +216,9 @@ class _Reader:
             return self._concatenate(node)
         if node.target in (F.linear, F.conv2d, F.batch_norm):
             return self._functional(node)
+        if node.target is operator.getitem and str(node.args[0]) in self.parts:
+            divided, place = node.args
+            return Flow((Run(self.parts[str(divided)][place]),), self.axes[node.name])  # type: ignore[index]
         flow = self._input(node)
         if flow is None:
             return None
@@ -252,6 +257,23 @@ class _Reader:
         if flow.axis != 1 or any(run.repeat != 1 for run in flow.runs) or len(before) < 2:
             return None
         return flow.repeated(math.prod(before[2:]))
+
+    def _divide(self, node: fx.Node) -> bool:
+        """Divide a space into equal parts, as gated linear units do; parts that are not united later on freeze."""
+        flow = self._input(node) if node.target in ("chunk", torch.chunk) else None
+        given = dict(zip(("input", "chunks", "dim"), node.args, strict=False)) | node.kwargs
+        count, dim = given.get("chunks"), given.get("dim", 0)
+        if flow is None or not isinstance(count, int) or not isinstance(dim, int) or len(flow.runs) != 1:
+            return False
+        (whole,), rank = flow.spaces, len(self.shapes[node.all_input_nodes[0].name])
+        if dim % rank != flow.axis or flow.runs[0].repeat != 1 or whole.block != 1 or whole.width % count:
+            return False
+        self.parts[node.name] = parts = [whole.part(count) for _ in range(count)]
+        self.spaces = [space for space in self.spaces if space is not whole] + parts
+        for flows in (self.flows, self.inputs, self.outputs):
+            flows.update({name: known.divided(whole, parts) for name, known in flows.items()})
+        self.readers = {reader: (name, known.divided(whole, parts)) for reader, (name, known) in self.readers.items()}
+        return True
 
     def _mean(self, node: fx.Node, flow: Flow) -> Flow | None:
         """A mean over places; a mean over channels is unknown."""
@@ -317,6 +339,12 @@ class _Reader:
 
     def result(self, logits: fx.Node) -> Channels:
         flow = self.flows[logits.name]
+        for (
+            parts
+        ) in self.parts.values():  # a node that divides equally must find equal parts after channels are removed
+            if len({part.root() for part in parts}) > 1:
+                for part in parts:
+                    part.root().frozen = True
         last = next(flow.spaces)
         last.output = True
         roots = [s for s in self.spaces if s.parent is None]

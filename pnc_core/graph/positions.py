@@ -10,7 +10,6 @@ Own choice: the paper searches over positions; this definition works for any tra
 architectures.
 """
 
-import inspect
 import math
 import operator
 import threading
@@ -27,6 +26,9 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import NetworkError, PositionError, is_out_of_memory
 from pnc_core.graph.axes import channel_axes, patch_grids
 from pnc_core.graph.cost import count_macs
+from pnc_core.graph.folding import folded
+from pnc_core.graph.known_shapes import SizedTracer
+from pnc_core.graph.tracing import Tracer, check_hooks, fake_tensors_silent, read_results
 
 INPUT = "input"
 
@@ -71,7 +73,7 @@ class PositionInfo:
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A traced network. `graph_module` shares the network's own modules."""
+    """A traced network. `graph_module` shares the network's own modules; re-parametrised layers are folded."""
 
     graph_module: fx.GraphModule
     spec: NetworkSpec
@@ -84,7 +86,7 @@ class Traced:
     @property
     def device(self) -> torch.device:
         """Device of the network's parameters."""
-        return next((p.device for p in self.graph_module.parameters()), torch.device("cpu"))
+        return _device(self.graph_module)
 
     @property
     def taps(self) -> tuple[PositionInfo, ...]:
@@ -115,54 +117,6 @@ class Traced:
 
 
 _TRACING = threading.Lock()
-
-
-class _Tracer(fx.Tracer):
-    """A tracer that leaves other threads alone.
-
-    torch.fx patches `nn.Module` while it traces. Calls from other threads get the original behaviour.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        """Trace the first argument only; every other argument takes its default."""
-        parameters = inspect.signature(root_fn).parameters
-        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        for place, arg in enumerate(args):  # match by name: torch.fx puts keyword-only arguments before `*args`
-            known = parameters.get(str(arg.node.target)) if isinstance(arg, fx.Proxy) else None
-            if known is not None and known.default is not inspect.Parameter.empty:
-                self.graph.erase_node(arg.node)
-                args[place] = known.default
-        return fn, args
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        name = self.path_of_module(m)
-        if not self.is_leaf_module(m, name):
-            _check_hooks(m, name)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-
-def _check_hooks(module: nn.Module, name: str) -> None:
-    """Refuse hooks on a module that is traced through: during tracing they get no tensors, later they do not run."""
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise NetworkError(
-            f"network: expected forward hooks on single layers of torch.nn alone, got some on "
-            f"{name or 'the network itself'}; remove them"
-        )
 
 
 @contextmanager
@@ -197,22 +151,43 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
-    _check_hooks(network, "")
+    check_hooks(network, "")
     _check_dtype(network)
+    plain = folded(network)
     try:
-        with _TRACING, _attributes_restored(network):
-            graph = (tracer := _Tracer()).trace(network)
-            graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
+        with _TRACING, fake_tensors_silent(), _attributes_restored(plain):
+            graph_module = _graph(plain, spec)
             shapes, changed = _shapes(graph_module, spec)
     except NetworkError:
         raise
     except Exception as error:  # tracing runs the network's own code, which may raise any error
         if is_out_of_memory(error):
             raise
-        raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise NetworkError(
+            f"network: expected one torch.fx can trace, got {type(error).__name__}: {reason}; check that the network "
+            f"takes images {spec.input_size}, and write that part of its forward with plain tensor operations"
+        ) from error
     _check_logits(graph_module, shapes, spec)
     positions = _positions(graph_module, shapes)
     return Traced(graph_module, spec, positions, shapes | {copy_name(n): shapes[n] for n in changed}, changed)
+
+
+def _graph(network: nn.Module, spec: NetworkSpec) -> fx.GraphModule:
+    """The traced graph; its shapes are constants only where the network's code computes with shapes."""
+    try:
+        return _traced_with(Tracer(), network)
+    except Exception as error:  # the network's own code may raise any error on a value that is not known
+        if isinstance(error, NetworkError) or is_out_of_memory(error):
+            raise
+    return _traced_with(SizedTracer(spec, _device(network)), network)
+
+
+def _traced_with(tracer: Tracer, network: nn.Module) -> fx.GraphModule:
+    with _attributes_restored(network):
+        graph = tracer.trace(network)
+        read_results(graph)
+        return fx.GraphModule(tracer.root, graph, type(network).__name__)
 
 
 class _ShapeReader(fx.Interpreter):
@@ -249,16 +224,19 @@ def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, 
 
     Fake tensors are used: they need no computation and no memory.
     """
-    device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
     reader = _ShapeReader(graph_module)
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
+        reader.run(torch.zeros(2, *spec.input_size, device=_device(graph_module)), enable_io_processing=False)
     if reader.unread:
         raise NetworkError(
             "network: expected in-place operations whose result is used, got "
             f"{reader.unread[0]!r}, whose result nothing reads; write x = f(x) in place of f(x)"
         )
     return reader.shapes, reader.changed
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
 
 
 def ancestors(roots: list[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:

@@ -47,6 +47,11 @@ class Space:
         self.block = math.lcm(self.block, other.block)
         other.parent = self
 
+    def part(self, count: int) -> "Space":
+        """One of `count` equal parts."""
+        names = [*self.producers], [*self.carriers], [*self.consumers]
+        return Space(self.width // count, self.block, *names, frozen=self.frozen, residual=self.residual)
+
     @property
     def prunable(self) -> bool:
         """Can channels be removed? The graph must make and read them, and every node on the way must be known."""
@@ -86,3 +91,8 @@ class Flow:
     def repeated(self, times: int) -> "Flow":
         """The same flow with every feature repeated `times` times, as after a flatten."""
         return Flow(tuple(Run(run.space, run.repeat * times) for run in self.runs), self.axis)
+
+    def divided(self, whole: Space, parts: list[Space]) -> "Flow":
+        """The same channels with `parts` in place of `whole`."""
+        runs = ([Run(part, r.repeat) for part in parts] if r.space.root() is whole else [r] for r in self.runs)
+        return Flow(tuple(run for several in runs for run in several), self.axis)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx, nn
 
-from pnc_core.errors import MismatchError, PositionError
+from pnc_core.errors import MismatchError, NetworkError, PositionError, is_out_of_memory
 from pnc_core.graph.attention import open_attention
 from pnc_core.graph.axes import channel_axes
 from pnc_core.graph.features import cut, run_part, taps_behind
@@ -137,9 +137,10 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
 
     Raises:
         PositionError: no channel behind `start` can be pruned, or the last layer has no separate row per class.
+        NetworkError: a layer behind `start` has forward hooks, or cannot be copied.
     """
     infos = [source.position(name) for name in taps_behind(source, start)]
-    part = copy.deepcopy(cut(source, start, [info.name for info in infos])).requires_grad_(False).eval()
+    part = _copied(cut(source, start, [info.name for info in infos]), start).requires_grad_(False).eval()
     _name_constants(part)
     channels = _read(part, source)
     if channels.logits is None:
@@ -166,6 +167,33 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         layouts=channels.layouts,
         tap_pieces=tapped,
     )
+
+
+def _copied(part: fx.GraphModule, start: str) -> fx.GraphModule:
+    """A copy of a part of the source, without hooks on its gradients.
+
+    Raises:
+        NetworkError: a layer has forward hooks, or cannot be copied.
+    """
+    hooked = next((name for name, m in part.named_modules() if m._forward_hooks or m._forward_pre_hooks), None)
+    if hooked is not None:
+        raise NetworkError(
+            f"source: expected layers without forward hooks behind position {start!r}, got some on {hooked!r}; a "
+            "module holds copies of layers and no code around them: remove the hooks, or move their code into forward"
+        )
+    try:
+        copied = copy.deepcopy(part)
+    except Exception as error:  # a layer may hold anything
+        if is_out_of_memory(error):
+            raise
+        raise NetworkError(
+            f"source: expected layers that copy.deepcopy can copy behind position {start!r}, got "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}; delete tensors that hooks left on them"
+        ) from error
+    for layer in copied.modules():
+        layer._backward_hooks.clear()
+        layer._backward_pre_hooks.clear()
+    return copied
 
 
 def _name_constants(part: fx.GraphModule) -> None:

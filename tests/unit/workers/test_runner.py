@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+import safetensors.torch
 import torch
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -23,6 +24,7 @@ from app.modules import service as modules
 from app.store.directory import DirectoryStore
 from app.zoo import Zoo
 from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.graph.architectures import build_network
 from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
@@ -219,6 +221,24 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         assert row.status == "rejected"
         assert row.problem is not None
         assert row.problem["code"] == "digest_mismatch"
+
+
+def test_a_network_whose_logits_are_no_numbers_is_rejected_with_the_reason(zoo: Zoo) -> None:
+    state = build_network(SPEC).state_dict()
+    state["fc.weight"] = torch.full_like(state["fc.weight"], 3e38)
+    with zoo.database.write() as session:
+        models.create(session, name="overflowing")
+        upload = seeds.upload(session, zoo, safetensors.torch.save(state))
+        version = models.add_version(session, "overflowing", upload_id=upload.id, spec=SPEC)
+        lease = validation.claim_validation(session, "worker")
+    assert lease is not None
+    check_version(zoo, lease)
+    with zoo.database.read() as session:
+        row = session.get_one(VersionRow, version.id)
+        assert row.status == "rejected"
+        assert row.problem is not None
+        assert row.problem["code"] == "invalid_network"
+        assert "expected finite logits for random images, got NaN or infinity" in row.problem["detail"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pnc_core.graph.architectures import build_network
 from pnc_core.graph.groups import Channels, channel_groups
 from pnc_core.graph.layouts import Piece, kept_features, parameter_count, remove_channels
 from pnc_core.graph.positions import trace
-from pnc_core.module.tail import open_tail
+from pnc_core.module.tail import extract, open_tail
 from tests.unit.pnc_core import nets
 
 
@@ -351,3 +351,54 @@ def test_arithmetic_with_single_numbers_carries_channels() -> None:
     assert torch.allclose(part(x), before, atol=1e-6)
     remove_channels(part, channels.layouts, {channels.logits.name: torch.tensor([2, 0])})
     assert torch.allclose(part(x), before[:, [2, 0]], atol=1e-6)
+
+
+class _Gated(nn.Module):
+    """A gated linear unit over channels that come last; `joins` says how its halves meet."""
+
+    def __init__(self, joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Conv2d(3, 4, 2), nn.Linear(4, 12), nn.Linear(6, 5)
+        self.fc, self.joins = nn.Linear(5, 3), joins
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        value, gate = self.up(x).chunk(2, dim=-1)
+        return self.fc(F.relu(self.down(self.joins(value, gate))).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "joins",
+    [
+        lambda value, gate: value * torch.sigmoid(gate),
+        lambda value, gate: F.gelu(gate) * value,
+        lambda value, gate: value + gate,
+    ],
+)
+@torch.no_grad()
+def test_the_halves_of_a_gated_unit_are_cut_together(joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network, spec = _Gated(joins).eval(), nets.spec("own", 5, 3, "abc")
+    tail = open_tail(trace(network, spec), "input", [0, 1, 2], residual=True)
+    assert {g.name: g.width for g in tail.groups} == {"up": 6, "down": 5}
+    kept = {"up": torch.tensor([0, 2, 5]), "down": torch.tensor([1, 4])}
+    small = extract(tail, kept)
+    assert small.part.get_parameter("up.weight").shape == (6, 4)
+    assert torch.equal(small.part.get_parameter("up.weight"), network.up.weight[[0, 2, 5, 6, 8, 11]])
+    assert tail.count({"up": 3, "down": 2}) == small.parameter_count
+    x = nets.pictures(2, spec)
+    tail.mask(kept)
+    torch.testing.assert_close(small.forward(x)[0], tail.forward(x)[0])
+
+
+@pytest.mark.parametrize(
+    "joins",
+    [
+        lambda value, gate: torch.where(gate > 0, value, -value),  # not understood
+        lambda value, gate: value * gate.mean(-1, keepdim=True),  # the halves never meet
+        lambda value, gate: value.chunk(2, dim=-1)[0].repeat(1, 1, 2) + gate,
+    ],
+)
+def test_halves_that_do_not_meet_stay_whole(joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+    tail = open_tail(trace(_Gated(joins).eval(), nets.spec("own", 5, 3, "abc")), "input", [0, 1, 2], residual=True)
+    assert {g.name for g in tail.groups} == {"down"}
