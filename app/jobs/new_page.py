@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from app.errors import ZooError
 from app.jobs import service as jobs
-from app.jobs.class_choice import Asked, ClassChoice
 from app.jobs.service import JobRequest
 from app.web.choosing import dataset_choice, model_choice
+from app.web.class_choice import Asked, ClassChoice
 from app.web.frame import button, frame, heading, markup, tell
 from app.web.html import count, empty, facts, problem, section, title
 from app.web.page_context import PageContext

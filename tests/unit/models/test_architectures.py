@@ -21,7 +21,7 @@ def _spec(architecture: str) -> NetworkSpec:
 @pytest.mark.parametrize(
     ("typo", "advice"),
     [
-        ("torchvision/resnet81", "; did you mean 'torchvision/resnet18' or 'torchvision/resnet34'?"),
+        ("torchvision/resnet81", "; did you mean 'torchvision/resnet18', 'torchvision/resnet34' or 'timm/resnet18'?"),
         ("torchvison/resnet18", "; did you mean 'torchvision/resnet18' or 'timm/resnet18'?"),
         ("resnet18", "; did you mean 'torchvision/resnet18' or 'timm/resnet18'?"),
         ("ResNet-20", "; did you mean 'resnet20'?"),
