@@ -72,7 +72,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: BY_NAME.get(text) or text.split(","),
+    "classes": lambda _, text: list(BY_NAME.get(text, ())) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),
