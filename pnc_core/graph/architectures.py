@@ -236,10 +236,7 @@ def _unknown(name: str) -> str:
     if name.startswith("timm/") and not timm_architectures():
         return f"architecture: expected timm to be installed for {name!r}, got none; pip install 'pnc-zoo[timm]'"
     own = sorted(known for known in architectures() if "/" not in known)
-    return (
-        f"architecture: expected one of {own}, cifar/<name>, torchvision/<classifier> or timm/<name>, got {name!r}; "
-        "`pnc models identify` finds the name for a file of weights"
-    )
+    return f"architecture: expected one of {own}, cifar/<name>, torchvision/<classifier> or timm/<name>, got {name!r}"
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
