@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
-from benchmarks.architectures import TOLERANCE, Record
+from benchmarks.survey.method import TOLERANCE, Record
 
 Records = Mapping[str, Record]
 PASSED, REFUSED, FAILED, LIMITED, TRACED, UNTRIED = (

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.architectures import Record
 from benchmarks.survey import running
 from benchmarks.survey.examining import examine_structure
 from benchmarks.survey.limits import LimitExceeded, Limits
+from benchmarks.survey.method import Record
 from benchmarks.survey.reporting import outcome, reason, report
 from benchmarks.survey.running import STRUCTURE, WHOLE, read_log, run
 
