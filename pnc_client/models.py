@@ -7,10 +7,11 @@ from pathlib import Path
 from pnc_client.errors import ApiError, VersionRejected
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
-from pnc_client.schemas.models import Alias, ClassName, Model
+from pnc_client.schemas.models import Alias, ClassName, Model, SpecVerdict
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
+from pnc_core.errors import ConfigError
 from pnc_core.networks.files import as_safetensors
 
 POLL_SECONDS = 0.3
@@ -101,12 +102,24 @@ class Models:
         Raises:
             TensorFileError: the file does not hold the weights of one network.
             ApiError: the service refuses the version.
+            ConfigError: the service does not know the architecture; nothing was uploaded.
         """
+        self.check(spec)
         with as_safetensors(weights) as file:
             self._ensure(name, description)
             upload = self._uploads.push(file, progress)
         body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Check a spec before its weights are uploaded.
+
+        Raises:
+            ConfigError: the service does not know the architecture; the message has similar names.
+        """
+        verdict = self._http.post(SpecVerdict, path_of("models", "validate"), {"spec": spec.to_dict()})
+        if not verdict.valid:
+            raise ConfigError("; ".join(problem.detail for problem in verdict.problems))
 
     def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:
         """All versions of a model, newest first."""

@@ -1,32 +1,23 @@
 """`/new`: a form that submits a cloning job, and shows its problems and its cost while it is filled in."""
 
 import asyncio
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any, get_args
 
 from markupsafe import Markup
 from nicegui import ui
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.datasets import service as datasets
-from app.errors import NotFound, ZooError
+from app.errors import ZooError
 from app.jobs import service as jobs
 from app.jobs.service import JobRequest
-from app.models import service as models
-from app.process.threads import PAGES
-from app.web.choosing import MOST, dataset_choice, model_choice
-from app.web.frame import button, frame, heading, markup, notify, tell
+from app.web.choosing import dataset_choice, model_choice
+from app.web.class_choice import Asked, ClassChoice
+from app.web.frame import button, frame, heading, markup, tell
 from app.web.html import count, empty, facts, problem, section, title
 from app.web.page_context import PageContext
 from pnc_core.config import CloneConfig, Localizer
 from pnc_core.errors import ConfigError
 
-MOST_CHOSEN = 500
-"""Limit of the classes that can be chosen on this page."""
-TICKS = 60
-"""If the source has more classes than this, a search field replaces the tick boxes."""
 _PAUSE = 0.15
 """Seconds without a change before the form is checked."""
 _CHOICES: dict[str, dict[str, str]] = {
@@ -68,7 +59,7 @@ class _Form:
 
     def __init__(self, context: PageContext, target: str | None, source: str | None) -> None:
         self._context, self._given = context, (target, source)
-        self._ticked: dict[str, bool] = {}
+        self._classes = ClassChoice(context, self.judge)
         self._fields: dict[str, Any] = {}
         self._version = 0
 
@@ -78,16 +69,14 @@ class _Form:
                 with ui.element("section").classes("card stack tight"):
                     markup(title("Networks and classes"))
                     await self._choices()
-                    markup(Markup('<div class="faint">Classes to clone</div>'))
-                    self._classes = ui.element("div")
+                    self._classes.build()
                 with ui.element("section").classes("card stack tight"):
                     markup(title("Parameters"))
                     self._parameters()
             with ui.element("div").classes("stack"):
                 self._verdict = markup(Markup("")).props('aria-live="polite"')
                 self._post = button("Start the job", on_click=self._submit, kind="go")
-        await self._show_classes()
-        await self.judge()
+        await self._networks_changed()
 
     async def _choices(self) -> None:
         self._source = await model_choice(
@@ -123,58 +112,7 @@ class _Form:
         self._fields[name] = field.props(f'outlined dense options-dense aria-label="{label}"')
 
     async def _networks_changed(self) -> None:
-        await self._show_classes()
-        await self.judge()
-
-    async def _show_classes(self) -> None:
-        """Show a tick box for each class of the source, with the number of its images in the dataset."""
-        source, target, data = self._source.value, self._target.value, self._data.value
-        offered, taken, counts = await self._context.read(lambda session: _offered(session, source, target, data))
-        self._ticked = {name: self._ticked.get(name, False) for name in offered if name not in taken}
-        self._classes.clear()
-        with self._classes:
-            if not offered:
-                markup(empty("Choose a source first", "Its classes are listed here."))
-            elif len(offered) > TICKS:
-                self._pick()
-            else:
-                with ui.element("div").classes("ticks"):
-                    for name in offered:
-                        self._tick(name, name in taken, counts.get(name, 0) if data else None)
-
-    def _pick(self) -> None:
-        """Show a search field for many classes: it lists the first ones, and typing finds the others."""
-        chosen = [name for name, ticked in self._ticked.items() if ticked][:MOST_CHOSEN]
-        options = classes_like(self._ticked, "", chosen)
-        field = ui.select(options, multiple=True, with_input=True, value=chosen, on_change=self._picked)
-        field.props('outlined dense use-chips aria-label="Classes to clone"')
-
-        async def typed(event: Any) -> None:
-            kept = list(field.value)
-            field.set_options(await PAGES.run(classes_like, self._ticked, str(event.args or ""), kept), value=kept)
-
-        field.on("input-value", typed, throttle=0.3)
-
-    def _tick(self, name: str, is_taken: bool, images: int | None) -> None:
-        hint = "in target" if is_taken else "" if images is None else f"{images:,}"
-        box = ui.checkbox(f"{name}  ({hint})" if hint else name, value=self._ticked.get(name, False))
-        box.props("dense").on_value_change(lambda event: self._tick_changed(name, bool(event.value)))
-        if is_taken:
-            box.disable()
-
-    async def _tick_changed(self, name: str, ticked: bool) -> None:
-        self._ticked[name] = ticked
-        await self.judge()
-
-    async def _picked(self, event: Any) -> None:
-        chosen = set(event.value)
-        if len(chosen) > MOST_CHOSEN:
-            notify(
-                f"expected at most {MOST_CHOSEN} classes, got more; use pnc jobs create for more classes",
-                good=False,
-            )
-            return
-        self._ticked = {name: name in chosen for name in self._ticked}
+        await self._classes.show(Asked(self._source.value, self._target.value, self._data.value))
         await self.judge()
 
     async def judge(self) -> None:
@@ -205,7 +143,7 @@ class _Form:
         self._show(Markup('<div class="problems">{}</div>{}').format(faults or fine, facts(cost)), valid=not problems)
 
     def _request(self) -> JobRequest | None:
-        classes = tuple(name for name, ticked in self._ticked.items() if ticked)
+        classes = tuple(self._classes.chosen)
         if not (classes and self._source.value and self._target.value and self._data.value):
             return None
         given = {name: field.value for name, field in self._fields.items()}
@@ -231,34 +169,3 @@ class _Form:
             tell(error)
             return
         ui.navigate.to(f"/jobs/{job}")
-
-
-def classes_like(names: Iterable[str], search: str, chosen: list[str]) -> list[str]:
-    """Names for the search field: the chosen ones, then the first others that match the search.
-
-    Args:
-        names: All class names.
-        search: Text that a name must contain, in upper or lower case.
-        chosen: Names that are chosen already.
-    """
-    known, text = set(chosen), search.lower()
-    found = (name for name in names if text in name.lower() and name not in known)
-    return [*chosen, *islice(found, MOST)]
-
-
-def _offered(
-    session: Session, source: str | None, target: str | None, data: str | None
-) -> tuple[list[str], set[str], dict[str, int]]:
-    """The source's classes, the target's classes, and the dataset's number of images of each class."""
-
-    def classes(name: str | None) -> list[str]:
-        try:
-            return list(models.resolve(session, name).spec["classes"]) if name else []
-        except NotFound:
-            return []
-
-    try:
-        counts = datasets.get(session, data).counts if data else {}
-    except NotFound:
-        counts = {}
-    return classes(source), set(classes(target)), counts

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, UnknownArchitecture, WeightsMismatch
 from pnc_core.graph.candidates import Facts
 from pnc_core.graph.identify import Fit, Identified, Near, compare, identify
+from pnc_core.networks import plain
 from pnc_core.networks.checkpoint import read_checkpoint, write
 from pnc_core.networks.classes import BY_NAME
 from pnc_core.networks.files import Take, is_ready, kind_of
@@ -116,6 +117,7 @@ def brought(path: Path, wanted: Wanted, note: Callable[[str], object]) -> Iterat
         note(f"found {title(fit)}")
         found = _fields(fit, facts, wanted)
     spec = given_spec(wanted.spec, wanted.fields, wanted.options, found)
+    weights = _fused(path, weights, spec, note)
     names = _fitted(weights, spec, note)
     if weights.tensors is None and all(old == new for old, new in names.items()):
         yield spec, path
@@ -148,6 +150,19 @@ def _found(weights: Weights, spec: Path) -> tuple[Fit, Facts]:
             result,
         )
     return result.chosen, result.facts
+
+
+def _fused(path: Path, weights: Weights, spec: NetworkSpec, note: Callable[[str], object]) -> Weights:
+    """Branches of a RepVGG become one convolution a block where the network is wanted so."""
+    if spec.options.get("fused") is not True:
+        return weights
+    fit = compare(replace(spec, options=spec.options | {"fused": False}), weights.shapes, ordered=weights.ordered)
+    if isinstance(fit, Near):
+        return weights
+    tensors = weights.tensors or read_checkpoint(path).tensors
+    single = plain.fused({fit.key_map[name]: tensor for name, tensor in tensors.items()})
+    note("fused the branches of each block into one convolution")
+    return Weights({name: tuple(t.shape) for name, t in single.items()}, ordered=False, tensors=single)
 
 
 def _fitted(weights: Weights, spec: NetworkSpec, note: Callable[[str], object]) -> dict[str, str]:

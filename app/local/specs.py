@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.local.class_files import read_class_file
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
 from pnc_core.module.manifest import build
@@ -18,7 +19,8 @@ def given_spec(
 
     Args:
         path: A JSON file with the fields of a `NetworkSpec`; it may be missing if `fields` has all of them.
-        fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file.
+        fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file. The text of
+            `classes` may be the path of a file of names, see `app.local.class_files`.
         options: Options of the architecture, each `NAME=VALUE`.
         found: Fields that the weights tell; fields of the file and of the command line override them.
 
@@ -28,6 +30,10 @@ def given_spec(
     spec = dict(found or {})
     if path.is_file():
         spec |= read_object(path, "the fields of a network")
+    given = fields.get("classes")
+    if given is not None and Path(given).is_file():
+        fields = {**fields, "classes": None}
+        spec = {name: value for name, value in spec.items() if name != "class_aliases"} | read_class_file(Path(given))
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
         spec["options"] = {**spec.get("options", {}), **dict(name_and_value("--option", text) for text in options)}
@@ -88,7 +94,7 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
 
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: BY_NAME.get(text) or text.split(","),
+    "classes": lambda _, text: list(BY_NAME.get(text, ())) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),

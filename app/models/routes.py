@@ -8,8 +8,9 @@ from pydantic import Field
 from app.api.documented import documented
 from app.api.requests import ArchivesOf, DoOnce, ListQuery, OpenZoo, ReadSession, Reply
 from app.api.scopes import ScopedRoute, needs
-from app.models import classes
+from app.models import architectures, classes
 from app.models import service as models
+from app.process.threads import LONG, on
 from app.store import uploads
 from pnc_client.schemas import models as wire
 from pnc_client.schemas.shapes import Archiving, Page
@@ -38,6 +39,15 @@ def create_model(body: wire.ModelCreate, once: DoOnce) -> Response:
             location=f"/v1/models/{body.name}",
         )
     )
+
+
+@router.post("/validate", response_model=wire.SpecVerdict)
+@needs("read")
+@on(LONG)
+def validate_spec(body: wire.SpecCheck) -> Any:
+    """Check a spec before its weights are uploaded: a misspelt architecture is answered with similar names."""
+    problems = architectures.problems(body.spec)
+    return {"valid": not problems, "problems": problems}
 
 
 @router.get("", response_model=Page[wire.Model])

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from app.models.tables import VersionRow
+from app.models.tables import ModelRow, VersionRow
 
 DASH = Markup('<span class="faint">—</span>')
 _SIGNS = {
@@ -17,6 +17,8 @@ _SIGNS = {
 }  # fmt: skip
 """Sign and tone of each state; the sign repeats the meaning of the colour."""
 _STEPS = ((60, "s"), (60, "min"), (24, "h"), (30, "d"), (12, "months"))
+MOST_IN_TOOLTIP = 20
+"""Further names that the tooltip of a long list shows."""
 CHIPS = 8
 """Number of names that a long list shows."""
 
@@ -31,10 +33,14 @@ def chips(names: Sequence[str], most: int = CHIPS) -> Markup:
     """The first names of a list, and the number of further names."""
     shown = Markup("").join(Markup('<span class="chip">{}</span>').format(name) for name in names[:most])
     rest = len(names) - most
-    more = (
-        Markup('<span class="faint" title="{}">+{}</span>').format(", ".join(names[most:200]), rest) if rest > 0 else ""
-    )
+    others = ", ".join(names[most : most + MOST_IN_TOOLTIP])
+    more = Markup('<span class="faint" title="{}">+{}</span>').format(others, rest) if rest > 0 else ""
     return Markup('<span class="chips">{}{}</span>').format(shown, more)
+
+
+def aliases_of(model: ModelRow, number: int) -> list[str]:
+    """The aliases that point at a version of a model."""
+    return [alias.alias for alias in model.aliases if alias.version.number == number]
 
 
 def link(path: str, text: object, kind: str = "") -> Markup:

@@ -12,6 +12,7 @@ from app.datasets import sandbox
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.errors import AlreadyExists, Invalid
+from app.models import architectures
 from app.models import service as models
 from app.models.tables import VersionRow
 from app.process.threads import LONG, TEXTS
@@ -92,6 +93,9 @@ async def add_model(context: PageContext, name: str, spec: NetworkSpec, file: An
     Raises:
         ZooError: the name or the file is invalid.
     """
+    problems = await LONG.run(architectures.problems, spec)
+    if problems:
+        raise Invalid(problems)
     upload = await receive(context, file)
     key = await context.read(lambda session: uploads.completed(session, upload)[1])
     await LONG.run(models.check_header, context.zoo.store, key)

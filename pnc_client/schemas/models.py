@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from pnc_client.schemas.problems import Fault
 from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody, known
 from pnc_core.config import NetworkSpec
 
@@ -95,6 +96,22 @@ class Model(ResponseBody):
         aliases = {alias.alias: alias.version.number for alias in row.aliases}
         plain = {name: getattr(row, name) for name in cls.model_fields if name != "aliases"}
         return cls.model_validate({**plain, "aliases": aliases})
+
+
+class SpecCheck(RequestBody):
+    """The spec of a network whose weights are not uploaded yet."""
+
+    spec: NetworkSpec
+    """Spec of the network."""
+
+
+class SpecVerdict(ResponseBody):
+    """Result of a spec's check."""
+
+    valid: bool
+    """Whether `problems` is empty."""
+    problems: list[Fault]
+    """Faults for which a worker would reject a version with this spec."""
 
 
 class VersionCreate(RequestBody):

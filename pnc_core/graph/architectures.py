@@ -22,6 +22,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch, is_out_of_memory
 from pnc_core.networks import dense, mobile, plain, preactivation, residual
 from pnc_core.networks.options import whole
+from pnc_core.spelling import did_you_mean
 from pnc_core.tensorfile import read_header
 from pnc_core.vision import timm_package, torchvision_models
 
@@ -215,7 +216,8 @@ def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     table = timm_architectures() if spec.architecture.startswith("timm/") else architectures()
     builder = table.get(spec.architecture)
     if builder is None:
-        raise UnknownArchitecture(_unknown(spec.architecture))
+        names = [*architectures(), *timm_architectures()]
+        raise UnknownArchitecture(_unknown(spec.architecture) + did_you_mean(spec.architecture, names))
     try:
         if device == "meta":
             return _without_memory(partial(builder, spec, **spec.options)).eval().to("meta")
@@ -234,10 +236,7 @@ def _unknown(name: str) -> str:
     if name.startswith("timm/") and not timm_architectures():
         return f"architecture: expected timm to be installed for {name!r}, got none; pip install 'pnc-zoo[timm]'"
     own = sorted(known for known in architectures() if "/" not in known)
-    return (
-        f"architecture: expected one of {own}, cifar/<name>, torchvision/<classifier> or timm/<name>, got {name!r}; "
-        "`pnc models identify` finds the name for a file of weights"
-    )
+    return f"architecture: expected one of {own}, cifar/<name>, torchvision/<classifier> or timm/<name>, got {name!r}"
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

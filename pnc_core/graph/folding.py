@@ -50,7 +50,7 @@ def _twin(network: nn.Module) -> nn.Module:
     held = (value for m in network.modules() for value in vars(m).values() if isinstance(value, Tensor))
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *held)}
     try:
-        return copy.deepcopy(network, shared)  # type: ignore[arg-type]
+        return copy.deepcopy(network, shared)
     except Exception as error:  # the network's own code may raise any error
         if is_out_of_memory(error):
             raise

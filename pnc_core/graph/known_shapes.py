@@ -8,7 +8,7 @@ Own choice: torch.fx has the experimental `MetaTracer` for this, which makes the
 """
 
 from collections.abc import Callable, Iterator
-from operator import attrgetter
+from operator import attrgetter, getitem
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class SizedTracer(Tracer):
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         """The elements of a tensor or tuple."""
-        return iter([obj[i] for i in range(self.length(obj))])
+        return iter([getitem(obj, i) for i in range(self.length(obj))])
 
     def length(self, obj: fx.Proxy) -> int:
         """Length of a tensor or tuple, if it is the same for every number of images."""
@@ -164,7 +164,7 @@ def _constant_or_proxy(proxy: fx.Proxy, values: tuple[Any, ...]) -> Any:
         return first
     if isinstance(first, tuple) and len({len(value) for value in values}) == 1:
         same = [len({value[i] for value in values}) == 1 for i in range(len(first))]
-        return tuple(first[i] if same[i] else proxy[i] for i in range(len(first)))
+        return tuple(first[i] if same[i] else getitem(proxy, i) for i in range(len(first)))
     return proxy
 
 

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -12,7 +13,7 @@ from torch import fx, nn
 from pnc_core.errors import NetworkError
 
 _FAKE_TENSORS = logging.getLogger("torch._subclasses.fake_tensor")
-_PREFIXES = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_PREFIXES: dict[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -109,7 +110,11 @@ def read_results(graph: fx.Graph) -> None:
     for node in graph.nodes:
         changed = node.args[0] if node.args and _is_in_place(node) else None
         if isinstance(changed, fx.Node):
-            changed.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: order[user] > order[node])
+            changed.replace_all_uses_with(node, delete_user_cb=partial(_is_behind, order, node))
+
+
+def _is_behind(order: dict[fx.Node, int], node: fx.Node, user: fx.Node) -> bool:
+    return order[user] > order[node]
 
 
 def _is_in_place(node: fx.Node) -> bool:

@@ -39,7 +39,7 @@ def mobilenetv2(spec: NetworkSpec, *, width: float = 1.0, shortcut: Around = "id
     plan = [list(stage) for stage in PLAN]
     network: nn.Module = torchvision_models().MobileNetV2(len(spec.classes), float(width), plan)
     first = network.get_submodule("features.0.0")
-    network.get_submodule("features.0")[0] = conv(spec.input_size[0], first.out_channels)  # type: ignore
+    network.get_submodule("features.0").register_module("0", conv(spec.input_size[0], int(first.out_channels)))
     return network
 
 
@@ -77,7 +77,7 @@ def _expanded(before: int, after: int, expansion: int, stride: int) -> nn.Module
 def shufflenetv2(kind: str, spec: NetworkSpec) -> nn.Module:
     """ShuffleNetV2 with a first layer of stride 1 and without its max pooling."""
     network: nn.Module = torchvision_models().ShuffleNetV2([4, 8, 4], [*SHUFFLE[kind]], num_classes=len(spec.classes))
-    network.get_submodule("conv1")[0] = conv(spec.input_size[0], SHUFFLE[kind][0])  # type: ignore
+    network.get_submodule("conv1").register_module("0", conv(spec.input_size[0], SHUFFLE[kind][0]))
     network.maxpool = nn.Identity()
     return network
 

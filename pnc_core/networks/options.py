@@ -6,7 +6,7 @@ from typing import TypeVar
 from pnc_core.errors import ConfigError
 
 MAX_WIDTH = 4096
-Value = TypeVar("Value", int, float, str)
+Value = TypeVar("Value", bound=int | float | str)
 
 
 def whole(name: str, value: object, least: int = 1, most: int = MAX_WIDTH) -> int:

@@ -5,8 +5,10 @@ References:
     with strides for 32x32 images.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from pnc_core.config import NetworkSpec
@@ -80,6 +82,36 @@ def _block(before: int, after: int, stride: int, *, fused: bool) -> nn.Module:
     if fused:
         return named({"conv": conv(before, after, 3, stride, bias=True), "relu": nn.ReLU()})
     return Branches(before, after, stride)
+
+
+def fused(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a RepVGG whose blocks are single convolutions, from those of its branches; the logits stay.
+
+    Args:
+        state: Tensors of `repvgg` without `fused`, by name.
+    """
+    blocks = [name.removesuffix(".dense.conv.weight") for name in state if name.endswith(".dense.conv.weight")]
+    made = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(f"{b}." for b in blocks))}
+    for block in blocks:
+        weight, bias = _convolved(state, f"{block}.dense.conv", f"{block}.dense.bn")
+        for conv_name, norm in ((f"{block}.point.conv", f"{block}.point.bn"), (None, f"{block}.identity")):
+            if f"{norm}.weight" in state:
+                more, shift = _convolved(state, conv_name, norm)
+                weight, bias = weight + more, bias + shift
+        made |= {f"{block}.conv.weight": weight.float(), f"{block}.conv.bias": bias.float()}
+    return made
+
+
+def _convolved(state: Mapping[str, Tensor], conv_name: str | None, norm: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float64 of a 3x3 convolution that does the same as a branch with its batch norm."""
+    gain, shift, mean, var = (
+        state[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / (var + nn.BatchNorm2d(1).eps).sqrt()
+    plain = torch.eye(len(gain))[:, :, None, None] if conv_name is None else state[f"{conv_name}.weight"]
+    margin = (3 - plain.shape[-1]) // 2
+    weight = nn.functional.pad(plain.double(), (margin,) * 4)
+    return weight * scale[:, None, None, None], shift - mean * scale
 
 
 BUILDERS = {

@@ -91,7 +91,7 @@ def _states(saved: Any, place: str, take: Take, depth: int) -> Iterator[_State]:
     plain = {n: v for n, v in named.items() if n not in averaged}
     for kind, tensors, at in ((take, plain, place), ("ema", _shortened(averaged), f"{place}.ema".strip("."))):
         if any(_is_numbers(value) for value in tensors.values()):
-            yield _State(at or "the file itself", kind, tensors)  # type: ignore[arg-type]
+            yield _State(at or "the file itself", kind, tensors)
 
 
 def _shortened(tensors: Mapping[str, Any]) -> dict[str, Any]:

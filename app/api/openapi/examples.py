@@ -140,6 +140,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Alias": {"alias": "production", "version": 1, "updated_at": _DAY},
     "ClassName": {"number": 1, "name": "goldfish, Carassius auratus", "aliases": ["goldfish", "Carassius auratus"]},
     "AliasSet": {"version": 1},
+    "SpecCheck": {"spec": _SPEC},
+    "SpecVerdict": {"valid": True, "problems": []},
     "Part": {
         "number": 1,
         "offset": 0,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,8 @@ KeyMap = Annotated[
     Path | None,
     typer.Option(help="JSON with new names by old ones, of tensors or layers; null: left out.", exists=True),
 ]
+MOST_CLASSES = 10
+"""A version with more classes is shown with its first six."""
 Number = Annotated[int, typer.Argument(help="Number of a version.", min=1)]
 
 
@@ -46,7 +49,10 @@ def push(
         str | None, typer.Option(help="Without a file: name, e.g. cifar/resnet20; by default found by the tensors.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Class names in the order of the logits, by commas; or cifar10, cifar100.")
+        str | None,
+        typer.Option(
+            help="Class names in the order of the logits: by commas, a file of names, or cifar10 or cifar100."
+        ),
     ] = None,
     input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
@@ -120,23 +126,48 @@ def list_models(
 
 @app.command()
 def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show a model with all its versions, including archived versions; `name@3` shows that version only."""
+    """Show a model with all versions, including archived ones; `name@3` or `name@alias` shows that version only."""
     with connected(url, as_json) as (client, screen):
-        model, _, number = name.partition("@")
-        if number.isdigit():
-            version = client.models.version(model, int(number))
-            screen.show(version, lambda: _version(version))
+        if "@" in name:
+            version = client.models.find(name)
+            names = _names_of(client.models.get(name.partition("@")[0]), version.number)
+            screen.show(version, lambda: _version(version, names))
             return
-        found, versions = client.models.get(model), list(client.models.versions(model, archived=True))
+        found, versions = client.models.get(name), list(client.models.versions(name, archived=True))
         document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
         screen.show(document, lambda: _model(found))
         if not as_json:
             rows = (
-                [v.number, _status(v), v.spec.architecture, _first_classes(v.spec.classes), size(v.bytes)]
+                [
+                    *(v.number, _names_of(found, v.number), _status(v), v.spec.architecture),
+                    *(_first_classes(v.spec.classes), size(v.bytes)),
+                ]
                 for v in versions
             )
-            columns = ["#version", "status", "architecture", "classes", "#size"]
+            columns = ["#version", "aliases", "status", "architecture", "classes", "#size"]
             screen.out.print(table(columns, rows, "no versions yet; upload a version with `pnc models push`"))
+
+
+@app.command("classes")
+def list_classes(
+    name: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)],
+    search: Annotated[
+        list[str] | None, typer.Argument(help="Words that a class's name or other name holds; #12: the class 12.")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Most classes to show; 0: all.", min=0)] = 20,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List or search the classes of a version. A job may name a class by its name, other name or number."""
+    with connected(url, as_json) as (client, screen):
+        version = client.models.find(name)
+        found = client.models.classes(name.partition("@")[0], version.number, " ".join(search or []))
+        shown = list(islice(found, most or None))
+        rows = ([f"#{c.number}", c.name, ", ".join(c.aliases)] for c in shown)
+        empty = f"no such class among the {len(version.spec.classes):,} of {version.ref}; try other words"
+        screen.show(shown, lambda: table(["#number", "class", "other names"], rows, empty))
+        if most and next(found, None) is not None:
+            screen.note(f"{version.ref} has more such classes; add words, or --most 0 for all classes")
 
 
 @app.command()
@@ -297,16 +328,19 @@ def _status(version: "Version") -> str:
     return "archived" if version.archived_at else version.status
 
 
-def _version(version: "Version") -> "RenderableType":
+def _version(version: "Version", aliases: str = "") -> "RenderableType":
     spec = version.spec
     problem = (version.problem or {}).get("detail")
     return record(
         {
             "version": version.ref,
+            "aliases": aliases,
             "status": f"{version.status}: {problem}" if problem else version.status,
             "architecture": " ".join([spec.architecture, *(f"{k}={v}" for k, v in spec.options.items())]),
-            "classes": ", ".join(spec.classes),
+            "classes": _first_classes(spec.classes) + _search_hint(version),
             "input": " x ".join(map(str, spec.input_size)),
+            "mean": ", ".join(f"{value:g}" for value in spec.mean),
+            "std": ", ".join(f"{value:g}" for value in spec.std),
             "size": size(version.bytes),
             "parameters": f"{version.parameters:,}" if version.parameters is not None else None,
             "macs": f"{version.macs:,}" if version.macs is not None else None,
@@ -341,5 +375,17 @@ def _aliases(model: "Model") -> str:
     return ", ".join(f"{alias}={number}" for alias, number in model.aliases.items())
 
 
+def _names_of(model: "Model", version: int) -> str:
+    """The aliases that point at a version."""
+    return ", ".join(alias for alias, number in model.aliases.items() if number == version)
+
+
 def _first_classes(names: "tuple[str, ...]") -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    if len(names) <= MOST_CLASSES:
+        return ", ".join(names)
+    return f"{', '.join(names[:6])} and {len(names) - 6:,} more"
+
+
+def _search_hint(version: "Version") -> str:
+    is_long = len(version.spec.classes) > MOST_CLASSES
+    return f"; search them with `pnc models classes {version.ref}`" if is_long else ""

@@ -104,6 +104,20 @@ def test_fields_that_nobody_published_have_to_be_given(tmp_path: Path) -> None:
     assert (made.architecture, fingerprint(loaded)) == (spec.architecture, fingerprint(network))
 
 
+@torch.no_grad()
+def test_branches_are_fused_where_the_network_is_wanted_so(tmp_path: Path) -> None:
+    network, spec = nets.network("cifar/repvgg-a0", classes=TEN, width=8)
+    names = {"identity": "rbr_identity", "dense": "rbr_dense", "point": "rbr_1x1"}
+    theirs = {".".join(names.get(part, part) for part in n.split(".")): t for n, t in network.state_dict().items()}
+    torch.save(theirs, tmp_path / "a.pt")
+    named = {**NAMED, "architecture": "cifar/repvgg-a0"}
+    made, single, notes = bring(tmp_path / "a.pt", "width=8", "fused=true", **named, **PIXELS)
+    assert made.options == {"width": 8, "fused": True}
+    assert notes == ["fused the branches of each block into one convolution"]
+    x = nets.pictures(2, spec)
+    assert float((single(x) - network(x)).abs().max()) < 1e-4 * float(network(x).abs().max())
+
+
 def test_safetensors_that_fit_are_sent_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     safetensors.torch.save_file(STATE, path)

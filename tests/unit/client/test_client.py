@@ -1,6 +1,7 @@
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from app.models import validation
 from app.zoo import Zoo
 from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
 from pnc_core.config import CloneConfig
+from pnc_core.errors import ConfigError
 from tests.unit import seeds
 from tests.unit.client.breaking import Breaking
 from tests.unit.inprocess import FakeServing
@@ -44,6 +46,17 @@ def _ended_job(zoo: Zoo, steps: int = 10) -> str:
             runs.record(session, lease, stage="searching", message=f"step {step}", progress=step / steps)
         seeds.publish(session, zoo, lease)
         return job.id
+
+
+def test_a_misspelt_architecture_is_refused_before_anything_is_sent(
+    client: Client, line: Breaking, weights: Path
+) -> None:
+    spec = replace(seeds.network(), architecture="planes")
+    with pytest.raises(ConfigError, match="got 'planes'; did you mean 'plain'") as caught:
+        client.models.push("low", spec, weights)
+    assert len(str(caught.value)) < 100
+    assert [request.url.path for request in line.requests] == ["/v1/models/validate"]
+    assert list(client.models.list()) == []
 
 
 def test_everything_a_user_does(client: Client, zoo: Zoo, weights: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "list_versions": lambda client, _: list(client.models.versions("a")),
     "get_version": lambda client, _: client.models.version("a", 1),
     "list_classes": lambda client, _: list(client.models.classes("a", 1, "goldfish")),
+    "validate_spec": lambda client, _: client.models.check(seeds.network()),
     "set_alias": lambda client, _: client.models.set_alias("a", "production", 1),
     "delete_alias": lambda client, _: client.models.delete_alias("a", "production"),
     "create_dataset": lambda client, file: client.datasets.push(file, name="a"),

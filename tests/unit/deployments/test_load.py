@@ -3,7 +3,6 @@
 import asyncio
 
 from app.deployments.load import Load, SharedMetrics
-from app.jobs.new_page import MOST, classes_like
 
 TEXT = """# TYPE pnc_requests_total counter
 pnc_requests_total{deployment="digits"} 7.0
@@ -40,13 +39,3 @@ def test_pages_that_ask_at_once_are_one_question() -> None:
 
     asyncio.run(main())
     assert len(asked) == 1
-
-
-def test_a_field_offers_some_of_many_classes() -> None:
-    names = [f"Class {n}" for n in range(20_000)]
-    assert classes_like(names, "", []) == names[:MOST]
-    assert classes_like(names, "class 1999", ["Class 3"]) == [
-        "Class 3",
-        "Class 1999",
-        *(f"Class 1999{n}" for n in range(10)),
-    ]

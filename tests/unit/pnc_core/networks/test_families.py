@@ -10,6 +10,7 @@ from benchmarks import architectures as benchmark
 from benchmarks.architectures import examine
 from pnc_core.errors import ConfigError
 from pnc_core.graph.architectures import architectures, build_network
+from pnc_core.networks.plain import fused
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.networks import reference
 from tests.unit.pnc_core.networks.reference import Formula
@@ -102,6 +103,15 @@ def test_the_logits_are_those_of_the_author_s_formula(name: str, options: dict[s
 
 
 @torch.no_grad()
+def test_fused_blocks_compute_the_logits_of_their_branches() -> None:
+    network, spec = nets.network("cifar/repvgg-a0", width=8)
+    single = build_network(nets.spec("cifar/repvgg-a0", width=8, fused=True))
+    single.load_state_dict(fused(network.state_dict()))
+    x = nets.pictures(3, spec)
+    assert torch.allclose(network(x), single(x), rtol=1e-4, atol=1e-4 * float(network(x).abs().max()))
+
+
+@torch.no_grad()
 def test_shortcuts_with_the_same_tensors_compute_other_logits() -> None:
     one, spec = nets.network("cifar/resnet20", width=4)
     for kind in ("pad-end", "pool"):
@@ -121,7 +131,7 @@ def test_the_older_resnet20_pads_behind_the_channels_as_ever() -> None:
 SMALLEST: list[tuple[str, dict[str, Any]]] = [
     ("resnet20", {"width": 8}), ("resnet20", {"width": 8, "shortcut": "conv"}), ("resnet18", {"width": 8}),
     ("resnet50", {"width": 4}), ("preact-resnet18", {"width": 8}), ("wrn16", {"widen": 1, "width": 8}),
-    ("vgg11", {"width": 8}), ("vgg11", {"width": 8, "hidden": 32}), ("repvgg-a0", {"width": 8}),
+    ("vgg11", {"width": 8}), ("vgg11", {"width": 8, "hidden": 32}), ("repvgg-a0", {"width": 8, "fused": True}),
     ("densenet121", {"growth": 4}), ("mobilenetv2", {"width": 0.25}),
     ("mobilenetv2", {"width": 0.25, "shortcut": "conv"}), ("shufflenetv2-x0.5", {}),
     pytest.param("resnet20", {"width": 8, "shortcut": "pool"}, marks=pytest.mark.slow),
