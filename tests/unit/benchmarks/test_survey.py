@@ -85,6 +85,7 @@ def test_a_problem_is_tried_again_only_if_asked(tmp_path: Path, examined: _Exami
         (TRACED, replace(DONE, restored=False), "failed"),
         (TRACED, replace(DONE, problem="RuntimeError: sizes"), "failed"),
         (TRACED, replace(DONE, problem="limit: more than 5 s of one core"), "over a limit"),
+        (TRACED, replace(DONE, problem="RuntimeError: can't allocate memory: you tried"), "over a limit"),
         (_pruned_nothing("a"), None, "refused with a reason"),
         (replace(TRACED, problem="IndexError: tuple index out of range"), None, "failed"),
     ],
