@@ -23,7 +23,6 @@ from pnc_core.files import written_whole
 from pnc_core.graph.architectures import architectures
 
 
-
 def markdown(records: Iterable[Record]) -> str:
     """A markdown table, one row per architecture."""
     lines = [

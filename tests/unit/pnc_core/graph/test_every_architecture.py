@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks import architectures
 from benchmarks.architectures import markdown
+from benchmarks.survey import method
 from benchmarks.survey.method import TOLERANCE, Record, enliven, examine, masked_against_extracted
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.positions import trace
@@ -38,7 +39,7 @@ def test_a_problem_is_recorded_with_what_was_found_before_it(monkeypatch: pytest
     def broken(tail: Tail, activation: torch.Tensor) -> float:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr(architectures, "masked_against_extracted", broken)
+    monkeypatch.setattr(method, "masked_against_extracted", broken)
     record = examine("cnn", 16)
     assert record.problem == "RuntimeError: first line"
     assert (record.positions, record.groups, record.restored, record.passed) == (5, 2, False, False)
@@ -60,7 +61,7 @@ def test_an_extraction_of_other_channels_is_noticed(monkeypatch: pytest.MonkeyPa
     def shifted(tail: Tail, kept: dict[str, torch.Tensor]) -> Tail:
         return extract(tail, {g.name: ((kept[g.name] + 1) % g.width).sort().values for g in tail.groups})
 
-    monkeypatch.setattr(architectures, "extract", shifted)
+    monkeypatch.setattr(method, "extract", shifted)
     assert masked_against_extracted(tail, phi) > 100 * TOLERANCE
 
 
