@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,7 @@ def register(client: Client, material: Material, folder: Path, console: Console)
     for name, (network, spec) in {"digits-low": material.target, "digits-high": material.source}.items():
         path = folder / f"{name}.safetensors"
         safetensors.torch.save_file(network.state_dict(), path)
-        path.with_suffix(".json").write_text(json.dumps(asdict(spec)))
+        path.with_suffix(".json").write_text(json.dumps(spec.to_dict()))
         version = client.models.wait(name, client.models.push(name, spec, path).number)
         console.print(
             f"registered {version.ref}: {version.parameters:,} parameters, {version.fingerprint:.20}...",

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from pnc_client.bound import Bound
@@ -98,7 +97,7 @@ class Models:
         """
         self._ensure(name, description)
         upload = self._uploads.push(weights, progress)
-        body = {"upload": upload.id, "spec": asdict(spec), "licence": licence}
+        body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
 
     def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:

@@ -24,6 +24,7 @@ from pnc_core.method.job import prepare
 from pnc_core.method.lime import VARIANTS
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import Composed, attach
+from pnc_core.module.entry import pixels_for
 from workers.loading import load_images
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,8 @@ def measured(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None
         available = [dataset.counts.get(name, 0) for name in spec.classes]
         if min(available) == 0 or min(most, sum(available)) < LEAST_IMAGES:
             return None
-        images = load_images(zoo, dataset, spec.classes, spec.input_size, most=most)
-        right = predict(*network, images.images).argmax(1) == images.labels
+        images = load_images(zoo, dataset, spec.classes, [spec.geometry], most=most)
+        right = predict(*network, images.views).argmax(1) == images.labels
     except (PncError, ZooError) as error:
         log.warning("accuracy not measured: %s", error)
         return None
@@ -120,7 +121,7 @@ def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:
     if len(classes) > MOST_CLASSES:
         return {}
     used, spec = held.only(classes), composed.traced.spec
-    before, after = (predict(network, spec, used.images).argmax(1).cpu() for network in (composed.target, composed))
+    before, after = (predict(network, spec, used.views).argmax(1).cpu() for network in (composed.target, composed))
     matrices = {
         "before": _counts(used.labels, before, len(classes)),
         "after": _counts(used.labels, after, len(classes)),
@@ -150,6 +151,7 @@ def _similarity(composed: Composed, source: Network, held: ImageSet) -> dict[str
         source[1],
         cloned,
         limit=limit,
+        module_spec=pixels_for(module.manifest),
     )
     return {
         "similarity": {

@@ -1,5 +1,6 @@
 """From objects in the store to networks and images in memory."""
 
+import math
 import os
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import load_network
 from pnc_core.images import ImageSet
+from pnc_core.preprocessing import Geometry
 
 Rows = NDArray[np.int64]
 
@@ -43,18 +45,18 @@ def load_images(
     zoo: Zoo,
     dataset: DatasetRow,
     classes: Sequence[str],
-    size: tuple[int, int, int],
+    geometries: Sequence[Geometry],
     *,
     labelled: bool = True,
     most: int | None = None,
 ) -> ImageSet:
-    """The images of some classes, decoded to one size.
+    """The images of some classes, decoded once, as each of some networks sees them.
 
     Args:
         zoo: Where the file lies.
         dataset: Parquet in the Hugging Face image layout.
         classes: Which classes; rows of others are skipped without decoding.
-        size: Channels, height and width that every image is brought to.
+        geometries: Of the networks that will see the images; `images` of the answer has the first one.
         labelled: Without, every row is taken and its label is not looked at.
         most: So many of them, always the same ones; None: all.
 
@@ -68,11 +70,12 @@ def load_images(
         try:
             table = ImageTable(path)
             rows, labels = _chosen(table, wanted if labelled else None, most)
-            _check_size(dataset, len(rows), size, zoo.settings.max_pixel_bytes)
-            pixels = _decoded(table, rows, size)
+            _check_size(dataset, len(rows), geometries, zoo.settings.max_pixel_bytes)
+            plain, *others = (torch.from_numpy(pixels) for pixels in _decoded(table, rows, geometries))
         except Unreadable as error:
             raise DataError(f"dataset {dataset.id} ({dataset.name}): {error}; register the images again") from None
-    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(classes))
+    fitted = dict(zip(geometries[1:], others, strict=True))
+    return ImageSet(plain, torch.from_numpy(labels), tuple(classes), fitted)
 
 
 def _chosen(table: ImageTable, wanted: dict[int, int] | None, most: int | None) -> tuple[Rows, Rows]:
@@ -107,9 +110,10 @@ def _integers(column: "pa.Array[Any] | None") -> Rows:
     return np.asarray(pc.fill_null(cast, -1))
 
 
-def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], most: int) -> None:
-    needed = count * int(np.prod(size))
-    got = f"{count} images of {' x '.join(map(str, size))}, which are {needed} bytes"
+def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry], most: int) -> None:
+    needed = count * sum(math.prod(geometry.size) for geometry in geometries)
+    sizes = " and ".join(" x ".join(map(str, geometry.size)) for geometry in geometries)
+    got = f"{count} images of {sizes}, which are {needed} bytes"
     if needed > most:
         raise DataError(
             f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {most} bytes, got {got}; "
@@ -120,9 +124,9 @@ def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], mos
         raise MemoryError(f"dataset {dataset.id}: expected images that fit into {there} bytes of memory, got {got}")
 
 
-def _decoded(table: ImageTable, rows: Rows, size: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Pixels of some rows; equal files are decoded once."""
-    pixels = np.empty((len(rows), *size), np.uint8)
+def _decoded(table: ImageTable, rows: Rows, geometries: Sequence[Geometry]) -> list[NDArray[np.uint8]]:
+    """Pixels of some rows, by geometry; equal files are decoded once."""
+    views = [np.empty((len(rows), *geometry.size), np.uint8) for geometry in geometries]
     known: dict[bytes, int] = {}
     done = 0
     for batch in table.batches(labels=False):
@@ -138,8 +142,11 @@ def _decoded(table: ImageTable, rows: Rows, size: tuple[int, int, int]) -> NDArr
                 place = known.setdefault(blake2b(raw or b"", digest_size=16).digest(), done)
                 here[index] = place
                 if place == done:
-                    pixels[done] = decode_image(raw or b"", size, f"row {rows[done]}")
+                    found = decode_image(raw or b"", geometries, f"row {rows[done]}")
+                    for pixels, one in zip(views, found, strict=True):
+                        pixels[done] = one
             if place != done:
-                pixels[done] = pixels[place]
+                for pixels in views:
+                    pixels[done] = pixels[place]
             done += 1
-    return pixels
+    return views

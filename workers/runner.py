@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from app.store import object_locks
 from app.store.objects import key_of, seen_through
 from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
-from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
@@ -162,8 +161,8 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
     config = jobs.config_of(job)
     rules.check_clonable(job.source_version, config)
     target, source = (_placed(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
-    classes, size = (*target[1].classes, *config.classes), target[1].input_size
-    images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)
+    classes, geometries = (*target[1].classes, *config.classes), geometries_of([target[1], source[1]])
+    images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels)
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
     torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
     return target, source, images, config
@@ -206,7 +205,7 @@ def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None
         bundles = [(p, digests[p], path.stat().st_size) for p, path in paths.items()]
         files = [(paths[p], digests[p]) for p in PAYLOADS]
         _put_all(zoo, lease, files)
-        _succeed(zoo, lease, {"manifest": asdict(bundle.manifest), "bundles": bundles, **(found or {})}, files)
+        _succeed(zoo, lease, {"manifest": bundle.manifest.to_dict(), "bundles": bundles, **(found or {})}, files)
 
 
 @retrying

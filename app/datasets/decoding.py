@@ -5,6 +5,8 @@ children. `python -m app.datasets.decoding` is one: its standard input is a sock
 and it ends with whoever holds the other end. Nothing that it imports takes long or knows the service's settings.
 """
 
+import json
+import math
 import os
 import resource
 import socket
@@ -12,7 +14,10 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +27,7 @@ from app.process import processors
 from app.process.children import python
 from app.process.signals import leave_to_parent
 from pnc_core.errors import DataError
+from pnc_core.preprocessing import Geometry
 
 CHILDREN = max(2, min(processors.share_of(1), 8))
 """Images that are decoded at once."""
@@ -29,8 +35,8 @@ SECONDS = 20.0
 """How long one image may take; the largest that are allowed take five where processors are fought for."""
 MEMORY = 2 * 1024**3
 """Bytes that a child may address; 64 million pixels of 16 bits take one."""
-_ASKED = struct.Struct("<4Q")
-"""Bytes of the file, channels, height, width."""
+_ASKED = struct.Struct("<2Q")
+"""Bytes of the file, and of the JSON with the geometries before it."""
 _ANSWERED = struct.Struct("<?Q")
 """Whether pixels follow, or why there are none; and how many bytes."""
 _NEEDED = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
@@ -54,12 +60,12 @@ class Decoders:
         """Start a child before the first image comes."""
         self._idle.append(_Child(self._seconds, self._memory))
 
-    def decode(self, raw: bytes, size: tuple[int, int, int], where: str) -> NDArray[np.uint8]:
+    def decode(self, raw: bytes, geometries: Sequence[Geometry], where: str) -> list[NDArray[np.uint8]]:
         """The same as `app.datasets.images.decode_image`, elsewhere.
 
         Args:
             raw: The file's bytes.
-            size: Channels, height and width.
+            geometries: How each network wants the image.
             where: Names the image in messages.
 
         Raises:
@@ -68,7 +74,7 @@ class Decoders:
         with self._permits:
             child = self._take()
             try:
-                is_image, answer = child.ask(raw, size)
+                is_image, answer = child.ask(raw, geometries)
             except OSError as error:
                 child.close()
                 raise DataError(
@@ -79,8 +85,9 @@ class Decoders:
             self._idle.append(child)
         if not is_image:
             raise DataError(f"{where}: {answer.decode()}")
-        channels, height, width = size
-        return np.frombuffer(answer, np.uint8).reshape(channels, height, width)
+        ends = np.cumsum([math.prod(geometry.size) for geometry in geometries])[:-1]
+        parts = np.split(np.frombuffer(answer, np.uint8), ends)
+        return [part.reshape(geometry.size) for part, geometry in zip(parts, geometries, strict=True)]
 
     def _take(self) -> "_Child":
         """A child that is alive: one that died while it had nothing to do is no image's fault."""
@@ -117,13 +124,15 @@ class _Child:
         """Whether it may still answer."""
         return self._process.poll() is None
 
-    def ask(self, raw: bytes, size: tuple[int, int, int]) -> tuple[bool, bytearray]:
+    def ask(self, raw: bytes, geometries: Sequence[Geometry]) -> tuple[bool, bytearray]:
         """Whether it was an image, and its pixels, or why it was none.
 
         Raises:
             OSError: the child has ended, or takes too long.
         """
-        self._socket.sendall(_ASKED.pack(len(raw), *size))
+        wanted = json.dumps([asdict(geometry) for geometry in geometries]).encode()
+        self._socket.sendall(_ASKED.pack(len(raw), len(wanted)))
+        self._socket.sendall(wanted)
         self._socket.sendall(raw)
         is_image, length = _ANSWERED.unpack(_read(self._socket, _ANSWERED.size))
         return is_image, _read(self._socket, length)
@@ -155,16 +164,22 @@ def main() -> None:
     leave_to_parent()  # which closes the socket
     with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):
         while True:
-            length, *size = _ASKED.unpack(_read(connection, _ASKED.size))
-            is_image, answer = _decoded(bytes(_read(connection, length)), size)
+            length, described = _ASKED.unpack(_read(connection, _ASKED.size))
+            geometries = [_geometry(one) for one in json.loads(_read(connection, described))]
+            is_image, answer = _decoded(bytes(_read(connection, length)), geometries)
             connection.sendall(_ANSWERED.pack(is_image, len(answer)))
             connection.sendall(answer)
 
 
-def _decoded(raw: bytes, size: list[int]) -> tuple[bool, bytes | memoryview]:
-    channels, height, width = size
+def _geometry(described: dict[str, Any]) -> Geometry:
+    """JSON has lists only."""
+    return Geometry(**{name: tuple(value) if isinstance(value, list) else value for name, value in described.items()})
+
+
+def _decoded(raw: bytes, geometries: list[Geometry]) -> tuple[bool, bytes | memoryview]:
     try:
-        return True, decode_image(raw, (channels, height, width), "image").reshape(-1).data
+        views = decode_image(raw, geometries, "image")
+        return True, np.concatenate([view.reshape(-1) for view in views]).data
     except DataError as error:
         return False, str(error).removeprefix("image: ").encode()
     except MemoryError:

@@ -1,7 +1,7 @@
 """Models, their immutable versions, and the names that point at them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import case, func, or_, select, update
@@ -147,7 +147,7 @@ def add_version(
         id=new_id("ver"),
         model=model,
         number=model.last_version,
-        spec=asdict(spec),
+        spec=spec.to_dict(),
         licence=licence,
         digest=upload.digest,
         bytes=upload.bytes,

@@ -25,6 +25,7 @@ from app.serving.protocol.bodies import CHILDREN as READERS
 from app.serving.protocol.bodies import Readers
 from app.serving.protocol.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
 from app.settings import Settings
+from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 WRITERS, CHANGES = 2, 8
@@ -124,13 +125,13 @@ def deadline(request: Request) -> float:
     return asyncio.get_running_loop().time() + Host.of(request).settings.answer_seconds
 
 
-async def logits(request: Request, choice: Choice, images: Tensor, until: float) -> Tensor:
+async def logits(request: Request, choice: Choice, images: Tensor | Views, until: float) -> Tensor:
     """Answer for images; the snapshot is held until then, whatever is published meanwhile.
 
     Args:
         request: That asks; its body has been read.
         choice: What answers.
-        images: uint8 pixels, or float32 that are preprocessed already, (N, C, H, W).
+        images: uint8 images, or float32 images that are preprocessed for the target.
         until: When the answer is of no use any more, on the event loop's clock.
 
     Raises:

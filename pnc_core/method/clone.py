@@ -132,6 +132,8 @@ def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str,
     """Refuse to go on with what another job has kept."""
     pixels, labels = (hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (images.images, images.labels))
     own = {"config": asdict(config), "networks": prints, "images": pixels, "labels": labels}
+    if images.fitted:
+        own["fitted"] = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in images.fitted.values()]
     own = json.loads(json.dumps(own))
     known = checkpoints.load(JOB)
     if known is None:

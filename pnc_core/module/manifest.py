@@ -16,7 +16,7 @@ from pnc_core.errors import BundleError
 
 FORMAT = "pnc-bundle/1"
 Payload = Literal["thin", "full"]
-Resize = Literal["cells", "pixels"]
+Resize = Literal["cells", "pixels", "image"]
 T = TypeVar("T")
 
 
@@ -76,7 +76,8 @@ class Manifest:
     inner: tuple[str, ...] = ()
     """Layers of the source that have a parallel adapter beside them."""
     adapter_resize: Resize = "cells"
-    """How the adapter comes to another grid: `cells` averages or repeats, `pixels` resizes an image bilinearly."""
+    """How the adapter comes to another grid: `cells` averages or repeats, `pixels` resizes an image bilinearly.
+    `image`: the module reads nothing of the target; it takes the image itself, preprocessed for the source."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:
@@ -84,9 +85,13 @@ class Manifest:
         if not all(0 <= share <= 1 for share in self.validation.values()):
             raise ValueError(f"validation: expected shares from 0 to 1, got {self.validation}")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON holds them."""
+        return {**asdict(self), "target": self.target.to_dict(), "source": self.source.to_dict()}
+
     def to_json(self) -> str:
         """Canonical JSON text."""
-        return canonical_json(asdict(self))
+        return canonical_json(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":

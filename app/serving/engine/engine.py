@@ -27,6 +27,7 @@ from app.serving.engine.capacity import Overloaded, Room, TooLate
 from app.serving.engine.pace import Pace
 from app.serving.engine.programs import Program, Trunk
 from app.serving.engine.turns import Batch, Line, NotFinite, Question
+from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 10.0
@@ -111,12 +112,14 @@ class Engine:
             )
         return None
 
-    async def ask(self, program: Program, images: Tensor, seconds: float, place: tuple[str, str] = ("", "")) -> Tensor:
+    async def ask(
+        self, program: Program, images: Tensor | Views, seconds: float, place: tuple[str, str] = ("", "")
+    ) -> Tensor:
         """Logits (N, classes) of images.
 
         Args:
             program: What answers.
-            images: uint8 pixels, or preprocessed float32, (N, C, H, W), N at least 1.
+            images: uint8 images, or float32 images that are preprocessed for the target, N at least 1.
             seconds: How long the answer is of use.
             place: Workspace and deployment, which take turns.
 
@@ -131,12 +134,12 @@ class Engine:
             raise Stopped(reason)
         try:
             with self._requests.taken(place[0], 1), self._images.taken(place[0], len(images)):
-                return await self._answer(program, images, seconds, place)
+                return await self._answer(program, Views.of(images), seconds, place)
         except Overloaded:
             metrics.TURNED_AWAY.labels("queue_full").inc()
             raise
 
-    async def _answer(self, program: Program, images: Tensor, seconds: float, place: tuple[str, str]) -> Tensor:
+    async def _answer(self, program: Program, images: Views, seconds: float, place: tuple[str, str]) -> Tensor:
         loop = asyncio.get_running_loop()
         question = Question(program, images, loop.create_future(), *place)
         timer = loop.call_later(seconds, question.settle, TooLate())
@@ -155,7 +158,7 @@ class Engine:
 
     def answer_now(self, program: Program, images: Tensor) -> Tensor:
         """The same in the caller's own thread, in batches of its own: to try a program out."""
-        return torch.cat([self._run([(program, part)])[0] for part in images.split(self.limits.batch)])
+        return torch.cat([self._run([(program, Views(part))])[0] for part in images.split(self.limits.batch)])
 
     def _work(self) -> None:
         while len(self._line) or not self._closing:
@@ -220,27 +223,28 @@ class Engine:
     def _pace(self, trunk: Trunk) -> Pace:
         return self._paces.setdefault(trunk, Pace(self.limits.batch))
 
-    def _run(self, asked: Sequence[tuple[Program, Tensor]]) -> list[Tensor]:
+    def _run(self, asked: Sequence[tuple[Program, Views]]) -> list[Tensor]:
         begun, trunk = time.monotonic(), asked[0][0].trunk
         sizes = [len(images) for _, images in asked]
         with torch.inference_mode():
-            images = asked[0][1] if len(asked) == 1 else torch.cat([images for _, images in asked])
-            x = trunk.prepare(_filled(images, self.limits.size(len(images))))
-            answers = [answer.cpu() for answer in self._together([program for program, _ in asked], x, sizes)]
-        self._pace(trunk).note(len(x), time.monotonic() - begun)
+            images = Views.cat([images for _, images in asked])
+            images = images.map(partial(_filled, size=self.limits.size(len(images))))
+            answers = [answer.cpu() for answer in self._together([program for program, _ in asked], images, sizes)]
+        self._pace(trunk).note(len(images), time.monotonic() - begun)
         return answers
 
-    def _together(self, programs: list[Program], x: Tensor, sizes: list[int]) -> list[Tensor]:
+    def _together(self, programs: list[Program], images: Views, sizes: list[int]) -> list[Tensor]:
         """Answers for all rows; the trunk is read once, and every program answers for its own."""
         distinct = list(dict.fromkeys(programs))
-        output = distinct[0].trunk.read(x, {branch for program in distinct for branch in program.branches})
+        trunk = distinct[0].trunk
+        output = trunk.read(trunk.prepare(images), {b for program in distinct for b in program.branches}, images)
         if len(distinct) == 1:
             return list(distinct[0].answer(output)[: sum(sizes)].split(sizes))
         owners = torch.tensor([distinct.index(p) for p, size in zip(programs, sizes, strict=True) for _ in range(size)])
         answers: dict[int, Tensor] = {}
         for number, program in enumerate(distinct):
             rows = torch.nonzero(owners == number).flatten()
-            some = partial(_rows, rows=rows.to(x.device), size=self.limits.size(len(rows)))
+            some = partial(_rows, rows=rows.to(output.old.device), size=self.limits.size(len(rows)))
             places = [i for i, owner in enumerate(programs) if owner is program]
             logits = program.answer(output.rows(some, program.branches))[: len(rows)]
             answers |= zip(places, logits.split([sizes[i] for i in places]), strict=True)

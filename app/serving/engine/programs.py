@@ -22,13 +22,16 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from app.process import processors
+from pnc_core.config import geometries_of
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import INPUT
-from pnc_core.images import preprocess
+from pnc_core.images import Views, preprocess
 from pnc_core.module.composed import Composed
+from pnc_core.module.entry import entry_of, from_target, phi_of, takes_image
 from pnc_core.module.head import Head, pool_taps, tap_width
 from pnc_core.module.module import ClonedModule
 from pnc_core.module.tail import Gate
+from pnc_core.preprocessing import Geometry
 
 log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
@@ -67,7 +70,7 @@ class TrunkOutput:
     old: Tensor
     """Its logits (N, old)."""
     activations: dict[str, Tensor]
-    """By position; empty where no branch needs them."""
+    """By position, and the images of branches that take the image itself; empty where no branch needs them."""
     pooled: dict[int, Tensor]
     """Pooled taps (N, D) by grid, as heads read them."""
 
@@ -78,7 +81,7 @@ class TrunkOutput:
             some: Picks the rows of one tensor.
             branches: Who reads.
         """
-        activations = {name: some(self.activations[name]) for name in {branch.position for branch in branches}}
+        activations = {name: some(self.activations[name]) for name in {branch.entry for branch in branches}}
         pooled = {grid: some(self.pooled[grid]) for grid in {b.grid for b in branches} if grid is not None}
         return TrunkOutput(some(self.old), activations, pooled)
 
@@ -111,22 +114,27 @@ class Trunk:
             _TrunkOutputs(part), lambda: _TrunkOutputs(_folded(part, precision), precision), (self._example,), self.mode
         )
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) scaled as the target wants them, or float32 that are so already; on its device."""
-        return preprocess(images, self._spec, self._device) if images.dtype == torch.uint8 else images.to(self._device)
+    def prepare(self, images: Tensor | Views) -> Tensor:
+        """uint8 images preprocessed for the target, or float32 images that are preprocessed already; on its device."""
+        plain = Views.of(images).plain
+        return preprocess(images, self._spec, self._device) if plain.dtype == torch.uint8 else plain.to(self._device)
 
-    def read(self, x: Tensor, branches: Collection["Branch"]) -> TrunkOutput:
+    def read(self, x: Tensor, branches: Collection["Branch"], images: Views | None = None) -> TrunkOutput:
         """One pass over a batch.
 
         Args:
             x: Prepared images.
             branches: What they read is handed out; without any, the logits alone.
+            images: The images that `x` was prepared from, for branches that take the image itself.
         """
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         if not branches:
             return TrunkOutput(self._logits(x)[0], {}, {})
-        return self._seen(x, {branch.grid for branch in branches if branch.grid is not None})
+        output = self._seen(x, {branch.grid for branch in branches if branch.grid is not None})
+        direct = {branch.entry: branch for branch in branches if branch.takes_image}
+        output.activations.update((name, branch.entered(x, images)) for name, branch in direct.items())
+        return output
 
     def example(self, grid: int | None) -> TrunkOutput:
         """What it sees in a few images of noise, to make branches ready with."""
@@ -158,13 +166,18 @@ class Branch:
 
     def __init__(self, module: ClonedModule, trunk: Trunk) -> None:
         head: Head = module.head
-        self.module, self.position = module, module.manifest.position.target
+        self.module, self.entry = module, entry_of(module.manifest)
+        self.takes_image = takes_image(module.manifest)
+        """Does it take the image itself, preprocessed for its source?"""
         self.grid = module.manifest.head.grid if head.needs_taps else None
         """Of the trunk's pooled taps that its head looks at; none: it does not."""
         taps = map(trunk.target.traced.position, module.manifest.head.target_taps)
         self._seen = 0 if self.grid is None else sum(tap_width(p.channels, p.grid, self.grid) for p in taps)
         """How many of those features, the last ones, are its."""
-        examples = self._inputs(trunk.example(self.grid))
+        example = trunk.example(self.grid)
+        if self.takes_image:
+            example.activations[self.entry] = phi_of(module.manifest, example.activations)
+        examples = self._inputs(example)
         precision = trunk.mode.precision
         # A locality gate looks at the batch and runs the rest only if it opens: that cannot be recorded.
         self._run = _ready(
@@ -187,10 +200,22 @@ class Branch:
         *correction, own = self._run(*self._inputs(output))
         return (correction[0] if correction else None), own
 
+    def entered(self, x: Tensor, images: Views | None) -> Tensor:
+        """The images preprocessed for the source; made from `x` unless the uint8 images are there.
+
+        Args:
+            x: The images as the target takes them.
+            images: uint8, or float32 that is preprocessed for the target.
+        """
+        manifest = self.module.manifest
+        if images is not None and images.plain.dtype == torch.uint8:
+            return preprocess(images, manifest.source, x.device)
+        return from_target(x, manifest.target, manifest.source)
+
     def _inputs(self, output: TrunkOutput) -> tuple[Tensor, Tensor]:
         old = output.old
         seen = old.new_empty(len(old), 0) if self.grid is None else output.pooled[self.grid][:, -self._seen :]
-        return output.activations[self.position], seen
+        return output.activations[self.entry], seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +226,11 @@ class Program:
     """The same as the library puts it together: names, order, and how logits are joined."""
     trunk: Trunk
     branches: tuple[Branch, ...] = ()
+
+    @property
+    def sees(self) -> list[Geometry]:
+        """How the networks want a decoded image, the target first."""
+        return geometries_of(self.network.sees)
 
     def answer(self, output: TrunkOutput) -> Tensor:
         """Logits (N, classes)."""
