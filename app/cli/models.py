@@ -33,6 +33,17 @@ def push(
     input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, by commas.")] = None,
+    resize: Annotated[str | None, typer.Option(help="How images are resized: squash or shorter-side.")] = None,
+    resize_size: Annotated[
+        int | None, typer.Option(help="Pixels of the shorter side before the centre crop to the input size.")
+    ] = None,
+    crop_share: Annotated[
+        float | None, typer.Option(help="In place of --resize-size: input size over shorter side, e.g. 0.875.")
+    ] = None,
+    interpolation: Annotated[str | None, typer.Option(help="E.g. bilinear, bicubic or nearest.")] = None,
+    antialias: Annotated[bool | None, typer.Option(help="Average pixels where images are made smaller.")] = None,
+    channel_order: Annotated[str | None, typer.Option(help="Order of the colours: rgb or bgr.")] = None,
+    value_range: Annotated[str | None, typer.Option(help="Range of pixels before the mean: 0..1 or 0..255.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Of the architecture, e.g. width=32; repeatable.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     description: Annotated[str, typer.Option(help="Of the model, if it is new.")] = "",
@@ -46,7 +57,16 @@ def push(
         from app.local.weights import as_safetensors
 
         fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
-        network = given_spec(spec or weights.with_suffix(".json"), fields, option or [])
+        rule = {
+            "resize": resize,
+            "resize_size": resize_size,
+            "crop_share": crop_share,
+            "interpolation": interpolation,
+            "antialias": antialias,
+            "channel_order": channel_order,
+            "value_range": value_range,
+        }
+        network = given_spec(spec or weights.with_suffix(".json"), fields, option or [], rule)
         with as_safetensors(weights) as file, screen.bar(f"sending {weights.name}") as progress:
             version = client.models.push(
                 name, network, file, licence=licence, description=description, progress=progress
@@ -220,6 +240,7 @@ def _version(version: "Version") -> "RenderableType":
             "architecture": " ".join([spec.architecture, *(f"{k}={v}" for k, v in spec.options.items())]),
             "classes": ", ".join(spec.classes),
             "input": " x ".join(map(str, spec.input_size)),
+            "preprocessing": spec.preprocessing.describe(spec.input_size),
             "size": size(version.bytes),
             "parameters": f"{version.parameters:,}" if version.parameters is not None else None,
             "macs": f"{version.macs:,}" if version.macs is not None else None,
