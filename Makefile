@@ -1,6 +1,6 @@
-# `make` alone lists what there is.
+# `make` alone lists the targets.
 #   PYTHON=python3.12      the interpreter that .venv is made with
-#   CONSTRAINTS=           leave the exact CPU pins out, for instance on a machine with a GPU
+#   CONSTRAINTS=           install without the exact CPU pins, for instance on a machine with a GPU
 #   SEED=3                 another seed for `make demo`
 #   ARGS="-k store -x"     further arguments for pytest
 
@@ -17,7 +17,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-# Where Python is told to keep no bytecode, every process would compile torch anew, for as long as it takes to load it.
+# Without cached bytecode every process would compile torch again, which doubles the time of its import.
 export PYTHONDONTWRITEBYTECODE :=
 
 BIN := .venv/bin
@@ -36,8 +36,8 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or later, got " + sys.version.split()[0] + ": set PYTHON=")'
 	$(PYTHON) -m venv --upgrade-deps .venv  # a recent pip takes half the time
 
-# Two sizes of one environment: a visitor's demo need not wait for the developer's tools.
-# The exact pins are all that the developer's needs, so pip has nothing to resolve.
+# Two sizes of one environment: the demo does not need the developer's tools.
+# The pins list every package of the developer's environment, so pip has nothing to resolve.
 $(DEMO): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@echo 'Installing into .venv (about a minute) ...'
 	$(INSTALL) -e '.[demo]'
@@ -51,77 +51,77 @@ $(DEV): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 
 setup: $(DEV) ## make .venv with everything a developer needs
 
-demo: $(DEMO) ## clone three digits from one network into another over HTTP, and take them out again
+demo: $(DEMO) ## clone three digits from one network into another over HTTP, and detach them again
 	@$(BIN)/pnc demo --seed $(SEED)
 
-stack: $(DEV) ## the same on real Redis, PostgreSQL, S3 and two Celery workers; ARGS=--stay keeps it up
+stack: $(DEV) ## the same on real Redis, PostgreSQL, S3 and two Celery workers; ARGS=--stay keeps them running
 	@$(BIN)/python -m tests.stack $(ARGS)
 
-chaos: $(DEV) ## break the stack in every way it must survive, 60 times; ARGS="--faults 100 --seed 1"
+chaos: $(DEV) ## cause 60 random faults that the stack must survive; ARGS="--faults 100 --seed 1"
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-fuzz: $(DEV) ## ten thousand odd requests, sequences and files; the last line is FUZZ and JSON; ARGS="--seed 1"
+fuzz: $(DEV) ## ten thousand random and hostile requests and files; the last line is FUZZ and JSON; ARGS="--seed 1"
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-soak: $(DEV) ## half an hour of everything at once on one service; the last line is SOAK and JSON; ARGS="--minutes 5"
+soak: $(DEV) ## half an hour of all operations at once on one service; the last line is SOAK and JSON; ARGS="--minutes 5"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-test: lint unit integration ## set everything up, check and test; some twenty minutes on two cores
+test: lint unit integration ## set up, check and test; some twenty minutes on two cores
 
-thorough: lint ## all tests there are, the slow ones, the pages and the tutorials among them; an hour
+thorough: lint ## all tests, also the slow ones, the pages and the tutorials; an hour
 	@$(MAKE) unit integration QUICKLY=
 	$(MAKE) browser docs
 
-lint: $(DEV) ## style, types, and who may import whom
+lint: $(DEV) ## check style, types and import rules
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy --no-error-summary -n 2
 	$(BIN)/lint-imports --no-logo --no-cache
 
-format: $(DEV) ## put the code into its form
+format: $(DEV) ## format the code
 	@$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-# Every core has a test process of its own; more threads would only be in each other's way.
+# Each core runs one test process, so more threads per process would only compete.
 unit integration: export OMP_NUM_THREADS := 1
 
-unit: $(DEV) ## tests that need no socket and no other process
+unit: $(DEV) ## tests without sockets and other processes
 	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(QUICKLY) $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
 	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder --durations=12 $(QUICKLY) $(ARGS)
 
-browser: $(DEV) ## a user's way through the pages in Chromium, with screenshots of each in build/screenshots
+browser: $(DEV) ## test the pages in Chromium, with screenshots in build/screenshots
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-screenshots: $(DEV) ## the pages' pictures in docs/screenshots, taken anew
+screenshots: $(DEV) ## take the screenshots in docs/screenshots again
 	@$(BIN)/pytest tests/browser/test_journey.py tests/browser/test_pages.py tests/browser/test_signing_in.py $(ARGS)
 	$(BIN)/python -m tests.browser.pictures
 
-site: $(DEV) ## the documentation as a site in build/site; ARGS=... for mkdocs
+site: $(DEV) ## build the documentation as a site in build/site; ARGS=... for mkdocs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 	echo build/site/index.html
 
-docs: site ## the site, and everything that the first page, the tutorials and the notebook print, done as printed
+docs: site ## build the site, and run the commands of the first page, the tutorials and the notebook
 	@$(BIN)/pytest tests/docs --durations=8 $(ARGS)
 
-# Tools with dependencies of their own, which ours must not notice: an environment beside the developer's.
+# These tools have other dependencies, so they get a separate environment.
 $(SUPPLY)/.installed: | $(BIN)/python
 	$(BIN)/python -m venv $(SUPPLY)
 	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
 	touch $@
 
-sbom: $(DEV) $(SUPPLY)/.installed ## what .venv is made of, with versions and licences, as CycloneDX in build/sbom.cdx.json
+sbom: $(DEV) $(SUPPLY)/.installed ## list the packages in .venv with versions and licences, as CycloneDX in build/sbom.cdx.json
 	@mkdir -p build
 	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json $(BIN)/python
 	echo build/sbom.cdx.json
 
-audit: $(SUPPLY)/.installed ## look the pinned versions up among known vulnerabilities; asks an advisory service
+audit: $(SUPPLY)/.installed ## look up the pinned versions in an advisory service of known vulnerabilities
 	@$(SUPPLY)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints-cpu.txt || {
-	  echo 'audit: expected an advisory service that answers and no known vulnerability, got what is above; nothing counts as audited' >&2
+	  echo 'audit: expected a reachable advisory service and no known vulnerability, got the errors above; the audit failed' >&2
 	  exit 1
 	}
 

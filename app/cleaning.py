@@ -1,4 +1,4 @@
-"""`pnc gc`: what is left over, or archived for too long, shown and removed."""
+"""`pnc gc`: list and remove garbage, and purge things that have been archived for too long."""
 
 from collections.abc import Mapping
 
@@ -14,18 +14,16 @@ from app.zoo import open_zoo
 
 
 def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: Console) -> None:
-    """Purge what workspaces do not want to keep archived any longer; name all garbage, a line each, and remove it.
-
-    A dry run removes nothing.
+    """Purge things whose retention time as archived has passed, and remove all garbage. Print one line for each.
 
     Args:
-        settings: Where database and store are.
-        object_seconds: Age from which an object that no row names is garbage.
-        dry_run: Remove nothing.
-        console: Where to show it.
+        settings: Settings of the service.
+        object_seconds: Age from which an object without a row is garbage.
+        dry_run: Print only, and remove nothing.
+        console: Receives the output.
 
     Raises:
-        Misconfigured: a setting leads nowhere, or the schema is not the newest.
+        Misconfigured: a setting is wrong, or the schema is not at the newest revision.
     """
     zoo = open_zoo(settings)
     try:
@@ -33,7 +31,7 @@ def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: 
         if problem is not None:
             raise Misconfigured(f"PNC_DATABASE_URL: {problem}")
         due = retention.find(zoo)
-        told = [_told(one) for one in due]
+        due_lines = [_due_line(item) for item in due]
         purged = [] if dry_run else retention.purge(zoo, due)
         found = garbage.find(zoo, object_seconds=object_seconds)
         sizes = {key: zoo.store.size(key) for key in found.objects}
@@ -41,20 +39,20 @@ def clean(settings: Settings, object_seconds: float, *, dry_run: bool, console: 
             found = garbage.remove(zoo, found, object_seconds=object_seconds)
     finally:
         zoo.close()
-    for line in (*told, *_lines(found, sizes)):
+    for line in (*due_lines, *_garbage_lines(found, sizes)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if told:
-        count = len([one for one in due if not one.obstacles]) if dry_run else len(purged)
+    if due_lines:
+        count = len([item for item in due if not item.obstacles]) if dry_run else len(purged)
         console.print(f"{count} of {len(due)} archived {'would be purged' if dry_run else 'purged'}", highlight=False)
     console.print(f"{_summary(found)} {'would go' if dry_run else 'removed'}", highlight=False)
 
 
-def _told(due: Due) -> str:
-    what = f"{due.kind} {due.name} of {due.workspace} (archived on {due.archived_at:%Y-%m-%d})"
-    return f"{what} stays: {'; '.join(due.obstacles)}" if due.obstacles else what
+def _due_line(due: Due) -> str:
+    thing = f"{due.kind} {due.name} of {due.workspace} (archived on {due.archived_at:%Y-%m-%d})"
+    return f"{thing} stays: {'; '.join(due.obstacles)}" if due.obstacles else thing
 
 
-def _lines(found: Garbage, sizes: Mapping[str, int | None]) -> list[str]:
+def _garbage_lines(found: Garbage, sizes: Mapping[str, int | None]) -> list[str]:
     return [
         *(f"object {key} ({sizes[key]} bytes)" for key in found.objects),
         *(f"transfer {name}" for name in found.transfers),

@@ -1,9 +1,9 @@
-"""`pnc demo`: the main job on real handwritten digits, done over HTTP as a user would.
+"""`pnc demo`: a complete cloning job on real handwritten digits, over HTTP.
 
-Two small networks are trained here, one on the digits 0 to 4, one on 5 to 9.
-Everything after that goes through the service and its client: register, clone
-only 7, 8 and 9, download, attach, predict, detach. A square of every scan is blotted out, so that
-no method comes near the ceiling; the promises that are checked at the end are in `app.promises`.
+The demo trains two small networks, one on the digits 0 to 4 and one on 5 to 9.
+It does the rest through the service and its client: register, clone
+7, 8 and 9, download, attach, predict, detach. A black square covers a part of every scan, so that
+no method comes near the ceiling. Finally it checks the promises of `app.promises`.
 """
 
 import io
@@ -43,64 +43,64 @@ Network = tuple[nn.Module, NetworkSpec]
 
 @dataclass(frozen=True)
 class Task:
-    """Which images the networks are trained on, and which the job and the tests get."""
+    """Sizes and difficulty of the demo."""
 
     test_share: float = 0.3
-    """Of all images: nothing is learned from them."""
+    """Share of all images that are test images."""
     job_share: float = 0.3
-    """Of the images that the networks are trained on."""
+    """Share of the training images that the job gets."""
     blot: int = 0
-    """Side of the square that is black in every image, in pixels."""
+    """Side in pixels of the black square in every image; 0: no square."""
     width: int = 32
-    """Of both networks."""
+    """Width of both networks."""
     smoothing: float = 0.0
-    """Of the source's labels. It makes a network less sure of its answers: two networks from two hands seldom are
-    equally sure, and nobody has made their logits comparable."""
+    """Label smoothing of the source. It lowers the source's confidence, because networks of different origin are seldom
+    equally confident and their logits are not comparable."""
 
 
 EASY = Task()
-"""Whole scans: networks and composed network are right about 98 to 99 times in a hundred."""
+"""Scans without a square: all networks have an accuracy of 98 to 99 %."""
 HARD = Task(test_share=0.6, job_share=0.55, blot=2, width=16, smoothing=0.2)
-"""What the demo shows: a square of 2 x 2 of the 8 x 8 pixels is black, and the job has 40 images a class."""
+"""Task of the demo: 2 x 2 of the 8 x 8 pixels are black, and the job has 40 images for each class."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a team would bring: two trained networks and images."""
+    """Two trained networks, and images."""
 
     target: Network
     source: Network
     job: ImageSet
-    """Some of the images that the networks were trained on."""
+    """Images of the job, a part of the training images."""
     test: ImageSet
-    """Images that nothing was learned from."""
+    """Test images, on which no network was trained."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What the service said of every test image."""
+    """Predictions of the service for all test images."""
 
     predictions: list[Prediction]
 
     @property
     def fingerprint(self) -> str:
-        """Of the live target."""
+        """Fingerprint of the live target."""
         return self.predictions[0].target_fingerprint
 
     def logits(self, classes: tuple[str, ...]) -> torch.Tensor:
-        """Logits (N, classes) in a fixed order."""
+        """Logits, float64 (N, classes), with columns in the given order."""
         rows = [{c.name: c.logit for c in p.classes} for p in self.predictions]
         return torch.tensor([[row[name] for name in classes] for row in rows], dtype=torch.float64)
 
 
 def run(seed: int, console: Console) -> None:
-    """Do it all and print a table; the last line is `DEMO ` and one JSON object.
+    """Start a service, run the demo and exit. The last line of output is `DEMO ` and a JSON object.
 
-    Exits with 1 when a promise is not kept.
+    The exit code is 1 if a promise is not kept.
 
     Args:
-        seed: Of the networks, the split and the job.
-        console: Where to show it.
+        seed: Seed of the networks, the split and the job.
+        console: Receives progress and the table.
     """
     with tempfile.TemporaryDirectory(prefix="pnc-demo-") as folder:
         settings = Settings(data_dir=Path(folder), port=0, log_level="warning")
@@ -111,7 +111,7 @@ def run(seed: int, console: Console) -> None:
 
 
 def run_against(url: str, seed: int, console: Console) -> bool:
-    """The same against a service that is up and empty; returns whether all promises were kept."""
+    """Run the demo against a running, empty service; returns whether all promises were kept."""
     began = time.monotonic()
     console.rule(f"Cloning digits {', '.join(CLONED)} into a network that knows {', '.join(LOW)}")
     material = prepare(seed, console, HARD)
@@ -127,7 +127,7 @@ def run_against(url: str, seed: int, console: Console) -> bool:
 
 
 def handwritten() -> ImageSet:
-    """scikit-learn's 1,797 scans of digits, grey and 8 x 8."""
+    """scikit-learn's 1,797 scans of digits, grey, 8 x 8 pixels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -136,7 +136,7 @@ def handwritten() -> ImageSet:
 
 
 def blotted(images: ImageSet, side: int, generator: torch.Generator) -> ImageSet:
-    """The same with a black square of `side` pixels somewhere in every image: whole numbers, equal on any processor."""
+    """Copy with a black square of `side` pixels at a random place in every image. Equal on every processor."""
     count, _, height, width = images.images.shape
     rows, columns = (_inside(count, size, side, generator) for size in (height, width))
     hidden = (rows[:, :, None] & columns[:, None, :])[:, None]
@@ -144,7 +144,7 @@ def blotted(images: ImageSet, side: int, generator: torch.Generator) -> ImageSet
 
 
 def _inside(count: int, size: int, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Which rows (or columns) the square of every image covers: bool (N, size)."""
+    """Rows (or columns) that the square of each image covers, bool (N, size)."""
     first = torch.randint(0, size - side + 1, (count, 1), generator=generator)
     places = torch.arange(size)
     return (places >= first) & (places < first + side)
@@ -152,12 +152,12 @@ def _inside(count: int, size: int, side: int, generator: torch.Generator) -> tor
 
 def prepare(seed: int, console: Console, task: Task = EASY) -> Material:
     """Split scikit-learn's digits and train both networks."""
-    torch.set_num_threads(processors.threads_for(0))  # networks this small only wait for each other on several
+    torch.set_num_threads(processors.threads_for(0))  # several threads slow down networks of this size
     generator = torch.Generator().manual_seed(seed)
-    everything = handwritten()
+    images = handwritten()
     if task.blot:
-        everything = blotted(everything, task.blot, generator)
-    train, test = everything.split(task.test_share, generator)
+        images = blotted(images, task.blot, generator)
+    train, test = images.split(task.test_share, generator)
     _, job = train.split(task.job_share, generator)
     low, high = train.only(LOW), train.only(HIGH)
     with progress_on(console) as progress:
@@ -176,7 +176,7 @@ def trained(
     width: int = 32,
     smoothing: float = 0.0,
 ) -> Network:
-    """A small network that knows the classes of `images`, in eval mode; `progress` gets a bar with this title."""
+    """Train a small network on images, with a progress bar; returns it in eval mode."""
     spec = NetworkSpec(
         architecture="cnn",
         classes=images.classes,
@@ -205,7 +205,7 @@ def trained(
 
 
 def walk(client: Client, material: Material, folder: Path, seed: int, console: Console) -> dict[str, Any]:
-    """The user's way through the service; returns the figures."""
+    """Go through all steps of a user; returns the figures."""
     dataset = register(client, material, folder, console)
     job = _follow(client, dataset.id, seed, console)
     module = job.module or ""
@@ -225,13 +225,13 @@ def walk(client: Client, material: Material, folder: Path, seed: int, console: C
 
 
 def job_config(seed: int) -> CloneConfig:
-    """What the demo's job is asked to do."""
-    # A file holds indices and a manifest beside its numbers: half of the numbers are less than 0.6 of the bytes.
+    """Configuration of the demo's job."""
+    # Half of the source's numbers, plus indices and a manifest, take less than 0.6 of its bytes.
     return CloneConfig(classes=CLONED, seed=seed, preset="fast", batch_size=64, max_size=0.5)
 
 
 def register(client: Client, material: Material, folder: Path, console: Console) -> Dataset:
-    """Push both networks and the job's images; returns the dataset once both versions are ready."""
+    """Push both networks and the job's images; returns the dataset when both versions are ready."""
     for name, (network, spec) in {"digits-low": material.target, "digits-high": material.source}.items():
         path = folder / f"{name}.safetensors"
         safetensors.torch.save_file(network.state_dict(), path)
@@ -248,7 +248,7 @@ def register(client: Client, material: Material, folder: Path, console: Console)
 
 
 def _follow(client: Client, dataset: str, seed: int, console: Console) -> Job:
-    """Post the job and show its progress and every position that is tried."""
+    """Submit the job, and show its progress and all trials."""
     config = job_config(seed)
     verdict = client.jobs.validate("digits-low", "digits-high", dataset, config)
     if not verdict.valid:
@@ -286,7 +286,7 @@ def _serve(client: Client, material: Material, module: str, console: Console) ->
     """Serve the target, attach the module, predict every test image, detach, predict again.
 
     Returns:
-        The figures, and the logits of target and module together for every image of their classes.
+        The figures, and the logits of the target with the module for the images of their classes, float64 (N, classes).
     """
     name = "digits"
     client.deployments.create(name, "digits-low")
@@ -319,13 +319,13 @@ def _predict_all(client: Client, name: str, images: ImageSet) -> Served:
 
 
 def progress_on(console: Console, *, quiet: bool = False) -> Progress:
-    """Bars with a title, a share and the time."""
+    """Progress bars with title, percentage and elapsed time."""
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     return Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet)
 
 
 def png_rows(images: ImageSet) -> list[tuple[str, bytes]]:
-    """Class name and PNG file of every image."""
+    """Class name and PNG file of each image."""
     pairs = zip(images.images, images.labels.tolist(), strict=True)
     return [(images.classes[label], png(image)) for image, label in pairs]
 

@@ -1,32 +1,32 @@
 """Errors of the zoo.
 
-    ZooError                      everything raised on purpose
-    ├── NotFound                  no such thing
-    ├── Conflict                  the thing is not in a state that allows this
+    ZooError                      base class of all errors that the service raises on purpose
+    ├── NotFound                  the thing does not exist
+    ├── Conflict                  the state of the thing does not allow the request
     │   ├── AlreadyExists         the name is taken
-    │   ├── InvalidTransition     a job cannot go from its state to that one
+    │   ├── InvalidTransition     a job cannot change from its state to the requested one
     │   ├── TargetMismatch        a module was cloned for another target
-    │   ├── Unsigned              a module that no trusted key has signed, where that is required
-    │   ├── Archived              it was put away, and takes no new work
-    │   ├── InUse                 what shall be purged is needed; carries one Problem an obstacle
-    │   └── ClassCollision        two attached modules, or module and target, name the same class
-    ├── Invalid                   the request makes no sense; carries one Problem a fault
-    │   ├── DigestMismatch        bytes are not the announced ones
-    │   └── KeyReused             an Idempotency-Key came back with another request
+    │   ├── Unsigned              the workspace requires a signature by a trusted key, and the module has none
+    │   ├── Archived              an archived thing takes no new work
+    │   ├── InUse                 a thing to be purged is still needed; holds one Problem for each obstacle
+    │   └── ClassCollision        two attached modules, or a module and its target, have a class of the same name
+    ├── Invalid                   the request is invalid; holds one Problem for each fault
+    │   ├── DigestMismatch        the bytes have another digest than announced
+    │   └── KeyReused             an Idempotency-Key was used for another request
     ├── TooLarge                  more bytes than allowed
-    ├── StaleRevision             If-Match names a generation that has passed
-    ├── Unauthenticated           no key, or none that is in force
+    ├── StaleRevision             If-Match names an older generation
+    ├── Unauthenticated           the key is missing, unknown, expired or revoked
     ├── Forbidden                 the key lacks the scope
-    ├── TooMany                   too much at once; says when to come again
-    │   └── QuotaExceeded         more than the workspace may have
-    ├── LeaseLost                 another worker, or the sweeper, has taken the row
-    ├── StoreUnavailable          the object store does not answer, or refuses
-    │   └── NoSpace               there is no room left to write to
-    ├── Loading                   a deployment that is wanted is not served yet
-    └── Misconfigured             a setting leads nowhere
+    ├── TooMany                   too many requests at once; says when to retry
+    │   └── QuotaExceeded         a quota of the workspace is exceeded
+    ├── LeaseLost                 another worker or the sweeper has taken the row
+    ├── StoreUnavailable          the object store does not answer, or refuses the request
+    │   └── NoSpace               a disk, a quota or a bucket is full
+    ├── Loading                   a wanted deployment is not served yet
+    └── Misconfigured             a setting is wrong
 
 Every message says what was expected, what was got and what to do. `code` is
-stable and machine-readable; the HTTP API repeats it.
+stable and machine-readable, and part of the HTTP API.
 """
 
 from collections.abc import Sequence
@@ -38,27 +38,27 @@ class Problem:
     """One fault of a request."""
 
     pointer: str
-    """JSON pointer into the body (`/config/classes`), or `query:limit` and the like."""
+    """JSON pointer into the body (`/config/classes`), or a parameter such as `query:limit` or `header:If-Match`."""
     code: str
-    """Stable, machine-readable."""
+    """Stable, machine-readable code."""
     detail: str
-    """Expected, got and what to do."""
+    """Message: expected, got, what to do."""
 
 
 class ZooError(Exception):
-    """Base of all errors the zoo raises on purpose."""
+    """Base class of all errors that the service raises on purpose."""
 
     code = "zoo_error"
 
 
 class NotFound(ZooError):
-    """No such thing."""
+    """The thing does not exist."""
 
     code = "not_found"
 
 
 class Conflict(ZooError):
-    """The thing is not in a state that allows this."""
+    """The state of the thing does not allow the request."""
 
     code = "conflict"
 
@@ -70,7 +70,7 @@ class AlreadyExists(Conflict):
 
 
 class InvalidTransition(Conflict):
-    """A job cannot go from its state to that one."""
+    """A job cannot change from its state to the requested one."""
 
     code = "invalid_transition"
 
@@ -82,25 +82,25 @@ class TargetMismatch(Conflict):
 
 
 class ClassCollision(Conflict):
-    """Two attached modules, or module and target, name the same class."""
+    """Two attached modules, or a module and its target, have a class of the same name."""
 
     code = "class_collision"
 
 
 class Unsigned(Conflict):
-    """A module that no trusted key has signed, where that is required."""
+    """The workspace requires a signature by a trusted key, and the module has none."""
 
     code = "unsigned"
 
 
 class Archived(Conflict):
-    """It was put away, and takes no new work."""
+    """An archived thing takes no new work."""
 
     code = "archived"
 
 
 class InUse(Conflict):
-    """What shall be purged is needed.
+    """A thing to be purged is still needed.
 
     Args:
         problems: At least one obstacle.
@@ -114,7 +114,7 @@ class InUse(Conflict):
 
 
 class Invalid(ZooError):
-    """The request makes no sense.
+    """The request is invalid.
 
     Args:
         problems: At least one fault.
@@ -133,13 +133,13 @@ class Invalid(ZooError):
 
 
 class DigestMismatch(Invalid):
-    """Bytes are not the announced ones."""
+    """The bytes have another digest than announced."""
 
     code = "digest_mismatch"
 
 
 class KeyReused(Invalid):
-    """An Idempotency-Key came back with another request."""
+    """An Idempotency-Key was used for another request."""
 
     code = "idempotency_key_reused"
 
@@ -151,13 +151,13 @@ class TooLarge(ZooError):
 
 
 class StaleRevision(ZooError):
-    """If-Match names a generation that has passed."""
+    """If-Match names an older generation."""
 
     code = "stale_revision"
 
 
 class Unauthenticated(ZooError):
-    """No key, or none that is in force."""
+    """The key is missing, unknown, expired or revoked."""
 
     code = "unauthenticated"
 
@@ -169,11 +169,11 @@ class Forbidden(ZooError):
 
 
 class TooMany(ZooError):
-    """Too much at once.
+    """Too many requests at once.
 
     Args:
-        detail: Expected, got and what to do.
-        seconds: When to come again.
+        detail: Message: expected, got, what to do.
+        seconds: Seconds after which a client may retry.
     """
 
     code = "too_many_requests"
@@ -184,36 +184,36 @@ class TooMany(ZooError):
 
 
 class QuotaExceeded(TooMany):
-    """More than the workspace may have."""
+    """A quota of the workspace is exceeded."""
 
     code = "quota_exceeded"
 
 
 class LeaseLost(ZooError):
-    """Another worker, or the sweeper, has taken the row: stop and write nothing more."""
+    """Another worker or the sweeper has taken the row. Stop, and write nothing more for it."""
 
     code = "lease_lost"
 
 
 class StoreUnavailable(ZooError, OSError):
-    """The object store does not answer, or refuses; the same may work in a moment."""
+    """The object store does not answer, or refuses the request. A retry may succeed."""
 
     code = "store_unavailable"
 
 
 class NoSpace(StoreUnavailable):
-    """There is no room left to write to: on a disk, in a quota, or in a bucket."""
+    """A disk, a quota or a bucket is full."""
 
     code = "insufficient_storage"
 
 
 class Loading(ZooError):
-    """A deployment that is wanted is not served yet; the same request may work in a moment."""
+    """A wanted deployment is not served yet. A retry may succeed."""
 
     code = "loading"
 
 
 class Misconfigured(ZooError, ValueError):
-    """A setting leads nowhere; the message names it and is one line."""
+    """A setting is wrong. The message names the setting and is one line."""
 
     code = "misconfigured"

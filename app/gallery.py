@@ -1,12 +1,12 @@
-"""`pnc gallery`: an empty zoo gets small real networks, images, a module and a deployment.
+"""`pnc gallery`: fill an empty zoo with small real networks, images, a module and a deployment.
 
-Everything is made here from scikit-learn's scans of handwritten digits, in seconds, and
-goes through the client as a user's own would.
+The networks are trained on scikit-learn's scans of handwritten digits, in seconds. Everything is
+registered through the client.
 """
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ LICENCE = "Apache-2.0"
 EVEN = DIGITS[::2]
 CLONED = ("7", "8", "9")
 UNSEEN_SHARE, TRIED_SHARE = 0.4, 0.2
-"""Images that no network learns from; most of them are the job's, so that accuracies mean something."""
+"""Share of images on which no network is trained, and the part of them for a prediction. The job gets the others."""
 DEPLOYMENT = "digits"
 
 
 class NotEmpty(Exception):
-    """The zoo has models already."""
+    """The zoo already has models."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ _CARD = """{first}
 
 ## Trained on
 
-Six of ten images of its classes among the 1,797 handwritten digits that come with scikit-learn (8 × 8 pixels, grey),
-for some seconds on this machine. The dataset `digits` holds images that it has not seen.
+60 % of the images of its classes in scikit-learn's 1,797 handwritten digits (8 × 8 pixels, grey), for a few seconds on
+this machine. The dataset `digits` holds other images.
 
 ## Good for
 
-Looking around: it is small enough to be cloned from and into in seconds.
+Trying the service: a cloning job with this network takes seconds.
 
 ## Not good for
 
-Digits that were photographed or turned, or that come in more than 8 × 8 pixels.
+Photographed or rotated digits, and images of more than 8 × 8 pixels.
 """
 _FIRST = {
     "digits-low": (LOW, "Handwritten digits 0 to 4, a small convolutional network"),
@@ -70,25 +70,25 @@ def fill(
     """Train, register, clone and serve.
 
     Args:
-        client: Of a running service.
-        console: Where progress is shown.
-        seed: Of networks, split and job.
-        anyway: Even if there are models already.
-        quiet: Show nothing.
+        client: Client of a running service.
+        console: Receives the progress.
+        seed: Seed of networks, split and job.
+        anyway: Fill a zoo that already has models.
+        quiet: Show no progress.
 
     Returns:
-        Names and ids of what was made.
+        Names and ids of the models, the dataset, the job, the module and the deployment.
 
     Raises:
-        NotEmpty: there are models, and `anyway` is false.
-        ClientError: the service refuses something.
+        NotEmpty: the zoo has models, and `anyway` is false.
+        ClientError: the service refuses a request.
     """
     if not anyway and next(client.models.list(), None) is not None:
         raise NotEmpty(f"expected an empty zoo at {client.url}, got one with models; --anyway adds to it")
     generator = torch.Generator().manual_seed(seed)
     learned, unseen = handwritten().split(UNSEEN_SHARE, generator)
     given, tried = unseen.split(TRIED_SHARE, generator)
-    torch.set_num_threads(1)  # networks this small only wait for each other on several
+    torch.set_num_threads(1)  # several threads slow down networks of this size
     with progress_on(console, quiet=quiet) as progress:
         networks = [
             trained(learned.only(exhibit.classes), generator, progress, f"training {exhibit.name}")
@@ -106,7 +106,7 @@ def fill(
 def _register(client: Client, exhibit: Exhibit, network: Network, folder: Path) -> None:
     path = folder / f"{exhibit.name}.safetensors"
     safetensors.torch.save_file(network[0].state_dict(), path)
-    path.with_suffix(".json").write_text(json.dumps(asdict(network[1])))
+    path.with_suffix(".json").write_text(json.dumps(network[1].to_dict()))
     version = client.models.push(
         exhibit.name, network[1], path, licence=LICENCE, description=exhibit.description
     ).wait()
@@ -125,7 +125,7 @@ def _watched(job: Job, console: Console, *, quiet: bool) -> Job:
 
 
 def _served(client: Client, job: Job, dataset: Dataset, tried: ImageSet) -> dict[str, Any]:
-    """Serve the target with the module, and ask for one image, so that the first numbers are there."""
+    """Serve the target with the module, and predict one image for the first statistics."""
     module = job.result()
     deployment = client.deployments.create(DEPLOYMENT, "digits-low").attach(module).wait()
     seen = deployment.predict(png(tried.only(["7"]).images[0]))

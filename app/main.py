@@ -1,4 +1,4 @@
-"""The composition root of the HTTP front end: `pnc api`, or `uvicorn --factory app.main:create_app`."""
+"""The application of the HTTP API: `pnc api`, or `uvicorn --factory app.main:create_app`."""
 
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, nullcontext
@@ -15,20 +15,20 @@ from pydantic.json_schema import models_json_schema
 
 from app.access import routes as keys
 from app.access.auth import Admission
-from app.api import describing, health, metrics
+from app.api import health, metrics
 from app.api.documented import documented
-from app.api.examples import add_examples
 from app.api.guard import Guard
-from app.api.hardening import Hardened
-from app.api.heads import Heads
+from app.api.middleware import HeadRequests, SecurityHeaders
+from app.api.openapi import pages as document_pages
+from app.api.openapi.examples import add_examples
 from app.api.problems import install
-from app.api.scopes import PUBLIC, check_routes, scopes
+from app.api.scopes import DOCUMENT, PUBLIC, check_routes, scopes
 from app.datasets import routes as datasets
 from app.deployments import inference
 from app.deployments import routes as deployments
 from app.deployments.gateway import Gateway
 from app.jobs import routes as jobs
-from app.jobs import streams
+from app.jobs.streams import routes as streams
 from app.lifecycle import routes as purges
 from app.models import routes as models
 from app.modules import routes as modules
@@ -45,28 +45,28 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Clone classes of one trained network into another, and plug them in and out of a live model.
 
-1. Announce, send and complete an upload; add it to a model as a version; a worker checks it.
+1. Announce, send and complete an upload. Add it to a model as a version. A worker checks the version.
 2. Register a dataset: Parquet in the Hugging Face image layout.
 3. Submit a cloning job and follow its events. Its states: `validating` (a version is being checked), `queued`,
-   `running`, `pausing`, `paused`, `cancelling`, and at the end `succeeded`, `failed` or `cancelled`.
+   `running`, `pausing`, `paused`, `cancelling`, and finally `succeeded`, `failed` or `cancelled`.
 4. Attach the module to a deployment, predict, detach it again.
 
-Every error is a problem document (RFC 9457). Lists are pages; `after` takes `next_cursor` of the page before.
-A POST with an `Idempotency-Key` can be repeated for 24 hours without being done twice."""
+Every error is a problem document (RFC 9457). Lists are pages; `after` takes `next_cursor` of the previous page.
+A repeated POST with the same `Idempotency-Key` is executed only once within 24 hours."""
 TAGS = [
-    {"name": "uploads", "description": "Files on their way in."},
+    {"name": "uploads", "description": "Files that are sent to the service."},
     {"name": "models", "description": "Registered networks and their immutable versions."},
-    {"name": "datasets", "description": "Images that jobs work with."},
-    {"name": "cloning jobs", "description": "Give a target some classes of a source."},
-    {"name": "modules", "description": "What was cloned, and its bundles."},
-    {"name": "purges", "description": "What was archived goes for good, and its bytes with it."},
-    {"name": "deployments", "description": "Targets served under a name, with modules attached."},
-    {"name": "webhooks", "description": "Addresses that are told of changes of jobs and deployments."},
-    {"name": "access", "description": "Keys, the workspace that they belong to, and what was done with them."},
-    {"name": "health", "description": "For whoever watches the process."},
+    {"name": "datasets", "description": "Images for cloning jobs."},
+    {"name": "cloning jobs", "description": "Clone classes of a source network into a target network."},
+    {"name": "modules", "description": "Cloned modules and their bundles."},
+    {"name": "purges", "description": "Remove archived things and their bytes for good."},
+    {"name": "deployments", "description": "Served targets with attached modules."},
+    {"name": "webhooks", "description": "URLs that receive messages about jobs and deployments."},
+    {"name": "access", "description": "Keys, their workspace, and the audit log."},
+    {"name": "health", "description": "State of the process, for monitoring."},
 ]
 UNTRACED = ("/healthz", "/readyz", "/metrics", "/_nicegui")
-"""Beginnings of paths that are asked for all the time, by programs."""
+"""Beginnings of paths that programs request all the time; they get no spans."""
 _ROUTERS = (
     models,
     uploads,
@@ -82,18 +82,18 @@ _ROUTERS = (
     webhooks,
     health,
     metrics,
-    describing,
+    document_pages,
 )
 
 
 def create_app(
     settings: Settings | None = None, *, serving_transport: httpx.AsyncBaseTransport | None = None
 ) -> FastAPI:
-    """Build the API around an open zoo; the schema must have been migrated.
+    """Open the zoo and build the API. The schema must be at the newest revision.
 
     Args:
-        settings: Instead of those in the environment.
-        serving_transport: In place of the network to the serving process, for tests.
+        settings: Settings; None: those of the environment.
+        serving_transport: Transport to the serving process, for tests; None: the network.
     """
     settings = settings or Settings()
     app = FastAPI(
@@ -107,7 +107,7 @@ def create_app(
         responses=documented(400, 401, 403, 422, 429, 503),
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
-        openapi_url=describing.DOCUMENT,
+        openapi_url=DOCUMENT,
         docs_url=None,
         redoc_url=None,
         telemetry=_telemetry(tracing.begin("api")),
@@ -123,16 +123,16 @@ def create_app(
     if settings.pages:
         _add_pages(app)
     check_routes(app, app.state.pages)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     install(app)
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Hardened)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 def _telemetry(provider: "TracerProvider | None") -> TelemetryConfig:
-    """A span for each request, if this process is traced, and nothing else of what FastAPI could send."""
+    """FastAPI's telemetry: one span for each request if this process is traced, and nothing else."""
     return {
         "tracing": provider is not None,
         "tracer_provider": provider,
@@ -150,7 +150,7 @@ def _is_untraced(scope: MutableMapping[str, Any]) -> bool:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The web pages, behind all routes of the API."""
+    """Add the web pages after all routes of the API."""
     from app.web.mount import Pages
     from app.web.page_context import PageContext
 
@@ -160,7 +160,7 @@ def _add_pages(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    await run_in_threadpool(app.openapi)  # takes most of a second, and is asked for by any request of a wrong method
+    await run_in_threadpool(app.openapi)  # takes most of a second, and is needed to answer 405
     async with app.state.pages.running() if app.state.pages else nullcontext():
         yield
     await run_in_threadpool(app.state.watch.close)
@@ -176,12 +176,12 @@ def _operation_id(route: APIRoute) -> str:
 def _version() -> str:
     try:
         return version("pnc-zoo")
-    except PackageNotFoundError:  # run from a checkout that is not installed
+    except PackageNotFoundError:  # the package is not installed
         return "0.0.0"
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's own document, and the problem document that routes refer to by name."""
+    """FastAPI's OpenAPI document with the schema of problem documents, examples and scopes."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -203,8 +203,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _add_security(app: FastAPI, document: dict[str, Any]) -> None:
-    """Which operations need a key, and which scope."""
-    described = "A key, where the service asks for one; the browser's pages send it as a cookie."
+    """Add to every operation whether it needs a key, and with which scope."""
+    described = "A key, if the service requires keys. The web pages send the key as a cookie."
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": described}}
     needed = scopes(app)
     for item in document["paths"].values():

@@ -1,4 +1,4 @@
-"""Names that people give, and references made of them."""
+"""Rules for the names of models, aliases, deployments and classes."""
 
 import re
 
@@ -7,26 +7,26 @@ from pnc_client.schemas.shapes import NAME_PATTERN
 
 ALIAS_PATTERN = r"^[a-z][a-z0-9._-]{0,62}$"
 ID_PREFIXES = ("mdl_", "ver_")
-"""How ids begin that stand where a model's name does."""
+"""Prefixes of ids that are accepted in place of a model's name."""
 MAX_CLASS_NAME = 128
 _NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")
 _ALIAS = re.compile(ALIAS_PATTERN.rstrip("$") + r"\Z")
 
 
 def check_name(name: str, pointer: str = "/name") -> str:
-    """The name itself, when it is one.
+    """Return the name if it is valid.
 
     Raises:
-        Invalid: it holds other characters, or is too long.
+        Invalid: the name holds other characters, or is too long.
     """
     return _check(_NAME, name, pointer, "letter or digit")
 
 
 def check_model_name(name: str) -> str:
-    """The name itself, when it is one and cannot be taken for an id.
+    """Return the name if it is valid and does not look like an id.
 
     Raises:
-        Invalid: it is no name, or begins as ids do.
+        Invalid: the name is malformed, or begins with a prefix of ids.
     """
     if check_name(name).startswith(ID_PREFIXES):
         detail = (
@@ -37,15 +37,15 @@ def check_model_name(name: str) -> str:
 
 
 def is_class_name(name: object) -> bool:
-    """Whether this can name a class; the same rule as a network's own classes follow."""
+    """Whether the value is a valid class name, by the rule for the classes of a network."""
     return isinstance(name, str) and 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
 
 
 def check_alias(alias: str, pointer: str = "path:alias") -> str:
-    """The alias itself, when it is one; it begins with a letter, so that it is never a version's number.
+    """Return the alias if it is valid. An alias begins with a letter, so that it is never a version's number.
 
     Raises:
-        Invalid: it holds other characters, or is too long.
+        Invalid: the alias holds other characters, or is too long.
     """
     return _check(_ALIAS, alias, pointer, "letter")
 

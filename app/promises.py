@@ -1,9 +1,8 @@
-"""What the demo promises of its job, and the table that it ends with.
+"""Promises of the demo about its job, and the table that the demo prints.
 
-A network that is trained on another processor, or with another number of threads, is another network: its last bits
-differ, and training makes the difference grow. So every bound on an accuracy is far from the worst that
-`python -m benchmarks.demo` has seen, and two methods that both come near the ceiling count as equal. What concerns
-bits is promised exactly.
+Another processor or another number of threads changes the last bits of a network, and training amplifies the
+difference. Every bound on an accuracy is therefore far from the worst result of `python -m benchmarks.demo`, and two
+methods that both come near the ceiling count as equal. Promises about bits hold exactly.
 """
 
 from pathlib import Path
@@ -21,18 +20,18 @@ from pnc_core.module.composed import attach, detach
 
 LEAST_AVERAGE, LEAST_LOCALITY = 0.75, 0.75
 LEAST_GAIN = 0.03
-"""By how much composed is above the better direct ensemble."""
+"""Least difference of average accuracy between the composed network and the better direct ensemble."""
 CEILING = 0.97
-"""Where both are above this, there is no room for a gain: composed may then be below by as much as `LEAST_GAIN`."""
+"""If both are above this accuracy, a gain is impossible. The composed network may then be lower by `LEAST_GAIN`."""
 LARGEST_FULL, LARGEST_THIN = 0.6, 0.3
-"""Of the source's file."""
+"""Largest sizes of the bundles as shares of the source's file."""
 ROUNDING = 1e-3
-"""By how much served logits may differ from a local network's, as a share of the largest: serving runs a folded copy,
-and allows it a tenth of this."""
+"""Largest difference between served and local logits, as a share of the largest logit. Serving runs a folded copy,
+whose own tolerance is a tenth of this."""
 
 
 def figures_of(judged: Evaluation) -> dict[str, float]:
-    """The composed network's figures, as they are printed."""
+    """Rounded figures of the composed network."""
     return {
         "target_old": round(judged.target_old, 4),
         "composed_old": round(judged.old, 4),
@@ -51,15 +50,18 @@ def compare(
     bundles: dict[str, Path],
     served: torch.Tensor,
 ) -> dict[str, Any]:
-    """Attach both bundles without a server, and judge the rivals that need no cloning.
+    """Attach both bundles without a server, and evaluate the direct ensembles.
 
     Args:
-        target: Network and spec; left as it was.
-        source: The same.
-        cloned: The classes that were cloned.
-        images: Test images, labelled by class name.
-        bundles: Files of `full` and `thin`.
-        served: What the service answered for the images of old and cloned classes, (N, classes).
+        target: Network and spec; unchanged.
+        source: Network and spec; unchanged.
+        cloned: The cloned classes.
+        images: Test images.
+        bundles: Files of the payloads `full` and `thin`.
+        served: Logits of the service for the images of old and cloned classes, float64 (N, classes).
+
+    Returns:
+        Figures by name, as JSON values.
     """
     digest = fingerprint(target[0])
     full = attach(target[0], bundles["full"])
@@ -86,7 +88,7 @@ def compare(
 
 
 def broken(result: dict[str, Any]) -> list[str]:
-    """The promises that a run did not keep."""
+    """The promises that a run has not kept."""
     composed, ensemble, source = result["composed_avg"], result["ensemble_avg"], result["source_bytes"]
     tied = min(composed, ensemble) >= CEILING and composed - ensemble > -LEAST_GAIN
     promises = {
@@ -94,7 +96,7 @@ def broken(result: dict[str, Any]) -> list[str]:
         f"composed is above the better direct ensemble by more than {LEAST_GAIN}, or both are above {CEILING}": (
             composed - ensemble > LEAST_GAIN or tied
         ),
-        f"the target's answer stands for {LEAST_LOCALITY} of the old images": result["locality"] >= LEAST_LOCALITY,
+        f"the target's answer stays for {LEAST_LOCALITY} of the old images": result["locality"] >= LEAST_LOCALITY,
         "the target is restored bit for bit": result["restored"],
         "without a server the bundle gives the same logits": result["local_logit_difference"] <= ROUNDING,
         "thin and full bundle give the same answers": result["thin_is_full"],
@@ -106,7 +108,7 @@ def broken(result: dict[str, Any]) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Accuracies of the target alone, the better ensemble and the composed network."""
+    """Table with the accuracies of the target alone, the better direct ensemble and the composed network."""
     shown = Table(title="Accuracy on test images, all classes competing", caption=_caption(result), min_width=78)
     for column in ("", "old (0-4)", "new (7-9)", "average", "all images", "locality"):
         shown.add_column(column, justify="right" if column else "left")

@@ -1,4 +1,4 @@
-"""Settings of every process, read once at its root from `PNC_*` environment variables."""
+"""Settings of all processes. Each process reads them once from the environment variables `PNC_*`."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,133 +20,133 @@ def _objects_in(values: dict[str, Any]) -> str:
 
 
 class Settings(BaseSettings):
-    """What a process needs to know about its surroundings; the defaults are the embedded service."""
+    """Settings of a process. The defaults are those of the embedded service."""
 
     model_config = SettingsConfigDict(
         env_prefix="PNC_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
     data_dir: Path = Field(default_factory=lambda: Path(user_data_dir("pnc-zoo")))
-    """Directory of everything the embedded service keeps."""
+    """Directory of all files of the embedded service."""
     database_url: str = Field(default_factory=_database_in)
     """SQLAlchemy URL: `sqlite:///...` or `postgresql+psycopg://...`."""
     broker_url: str | None = None
-    """Redis that tells Celery workers of jobs, e.g. `redis://127.0.0.1:6379/0`; none: a worker looks by itself."""
+    """Redis for notices to Celery workers, e.g. `redis://127.0.0.1:6379/0`; none: a worker polls the database."""
     store_url: str = Field(default_factory=_objects_in)
     """Object store: a directory, or `s3://bucket` or `s3://bucket/prefix`."""
     store_endpoint: str | None = None
-    """Address of an S3 server, e.g. `http://s3.example:7480`; none: Amazon's. Keys come from boto3's own chain."""
+    """Address of an S3 server, e.g. `http://s3.example:7480`; none: Amazon's. boto3 looks for the keys as usual."""
     store_public_endpoint: str | None = None
-    """The same server as clients of the API reach it, for the URLs they are given; none: `store_endpoint`."""
+    """Address of the same server in URLs for clients of the API; none: `store_endpoint`."""
     part_bytes: int = Field(64 * 1024**2, ge=5 * 1024**2, le=5 * 1024**3)
-    """Larger files travel to and from S3 in parts of this size, and a broken transfer goes on with the next part."""
+    """Larger files are sent to S3 in parts of this size. A client's broken transfer continues with the next part."""
     url_seconds: int = Field(900, ge=1, le=900)
-    """How long a presigned URL lets a client in."""
+    """Validity of presigned URLs in seconds."""
     pages: bool = True
-    """Whether the API's process also has the web pages, at `/`."""
+    """Whether the API's process also serves the web pages, at `/`."""
     host: str = "127.0.0.1"
     """Address that the API listens on."""
     port: int = Field(8000, ge=0, le=65535)
     """Port that the API listens on."""
     require_keys: bool = False
-    """Whether every request needs a key; without keys the service answers loopback alone."""
+    """Whether every request needs a key. Without keys the service may listen on loopback only."""
     published_on_loopback: bool = False
-    """Says that only this machine reaches the service though it listens elsewhere, as in a container."""
+    """States that only this machine reaches the service although it listens on another address, as in a container."""
     internal_key: str | None = Field(None, min_length=32, repr=False)
-    """What the API proves itself with to serving processes, and a monitor to `/metrics`; needed with keys."""
+    """Secret by which serving processes recognize the API, and `/metrics` a monitor. Required with `require_keys`."""
     secret_key: str | None = Field(None, repr=False)
-    """Encrypts secrets that the database must keep readable: 32 random bytes in URL-safe base64, the same on all
-    machines. Several with commas: the first encrypts, all of them decrypt."""
+    """Key that encrypts secrets in the database: 32 random bytes in URL-safe base64, the same on all machines. Several
+    keys are separated by commas: the first encrypts, and all decrypt."""
     secret_key_file: Path | None = None
-    """A file of such keys, one a line; none: `secret.key` in the data directory, made there for SQLite."""
+    """File of such keys, one a line; none: `secret.key` in the data directory, which is created for SQLite."""
     file_access: Literal["owner", "group"] = "owner"
-    """Who may use the files of the data directory and of a store in a directory: its user, or the group too."""
+    """Who may use the files of the data directory and of a directory store: the user, or also the user's group."""
     serving_url: str | None = None
-    """Where the serving process listens, e.g. `http://127.0.0.1:8001`; none: predictions answer 503."""
+    """Address of the serving process, e.g. `http://127.0.0.1:8001`; none: predictions are answered 503."""
     serving_timeout: float = Field(30.0, gt=0)
     """Seconds that the API waits for the serving process."""
     batch_images: int = Field(8, ge=1, le=1024)
-    """Images that the serving process runs at once, at most."""
+    """Most images in a batch of the serving process."""
     batch_wait_ms: float = Field(1.0, ge=0, le=1000)
-    """How long a batch waits for company once the device is free."""
+    """Milliseconds for which a batch waits for further images when the device is free."""
     waiting_requests: int = Field(256, ge=1)
-    """Predictions that may wait for the device; more are answered 503 with Retry-After."""
+    """Most predictions that wait for the device; further ones are answered 503 with Retry-After."""
     waiting_images: int = Field(2**15, ge=1)
-    """Images of predictions that may wait for the device, all together; more are answered 503 with Retry-After."""
+    """Most images of all predictions that wait for the device; further ones are answered 503 with Retry-After."""
     waiting_bytes: int = Field(2**29, ge=1)
-    """Bytes of the bodies of predictions that are held at once; more are answered 503 with Retry-After."""
+    """Most bytes of prediction bodies in memory; further predictions are answered 503 with Retry-After."""
     workspace_share: float = Field(0.5, gt=0, le=1)
-    """Of what may wait, and of the threads that read and write bodies, for one workspace; counts where keys are
-    required."""
+    """Largest share of one workspace in these limits, and in the threads that read and write bodies. Applies only with
+    `require_keys`."""
     request_images: int = Field(4096, ge=1)
-    """Images of one prediction, at most; more are answered 413."""
+    """Most images in one prediction; more are answered 413."""
     request_outputs: int = Field(2**20, ge=1)
-    """Images times classes of one prediction, at most; more are answered 413."""
+    """Largest product of images and classes in one prediction; more are answered 413."""
     answer_seconds: float = Field(20.0, gt=0)
-    """A prediction that is not finished so long after its body has come is answered 504 and not run any further."""
+    """Time limit of a prediction after its body has arrived. A later one is answered 504 and dropped."""
     stuck_seconds: float = Field(60.0, gt=0)
-    """A batch that takes longer makes the serving process's `/readyz` answer 503; `pnc up` then starts it again."""
+    """Time limit of a batch. After it, `/readyz` of the serving process answers 503, and `pnc up` restarts it."""
     deterministic: bool = False
-    """One shape for all batches and the plain memory layout: an image has one answer, whatever else is asked."""
+    """One batch size and the plain memory layout: the answer to an image does not depend on other requests."""
     serving_precision: Literal["float32", "bf16"] = "float32"
-    """Of the layers that the serving process runs; heads and logits are float32 always."""
+    """Precision of layers in the serving process. Heads and logits are always float32."""
     serving_compile: bool = False
-    """Let torch.compile make what the serving process runs; it takes a minute for every network, and a C++ compiler."""
+    """Whether serving compiles networks with torch.compile. Takes a minute for every network and a C++ compiler."""
     device: str = Field("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    """Where the serving process runs networks, as torch names it; `auto`: on a GPU that torch can use, else `cpu`."""
+    """Device of the serving process, as torch names it; `auto`: a GPU that torch can use, else `cpu`."""
     module_cache_bytes: int = Field(1024**3, ge=0)
-    """Modules that the serving process keeps in memory though they are not attached."""
+    """Most bytes of modules in the memory of the serving process. Attached modules always stay."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Names beside loopback and `host` that a request's Host header may carry, separated by commas."""
+    """Allowed names in the Host header beside loopback and `host`, separated by commas."""
     lease_seconds: int = Field(20, ge=2)
-    """A worker that stays silent this long loses its job."""
+    """A worker without a heartbeat for this time loses its job."""
     heartbeat_seconds: int = Field(2, ge=1)
-    """How often a worker renews its lease."""
+    """Time between a worker's heartbeats, which renew its lease."""
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
-    """What a worker's jobs run on; `auto`: the accelerators that torch can use, else the processor."""
+    """Device of a worker's jobs; `auto`: the accelerators that torch can use, else the processor."""
     worker_sizes: Annotated[tuple[Literal["small", "large"], ...], NoDecode] = ("small", "large")
     """Sizes of jobs that a Celery worker takes, separated by commas."""
     slots: int = Field(1, ge=1, le=64)
-    """Jobs that a Celery worker runs at once; with accelerators, one for each is enough."""
+    """Jobs that a Celery worker runs at once. With accelerators, one job for each is enough."""
     job_memory_bytes: int | None = Field(None, ge=2**29)
-    """Memory that a job's process may allocate; more ends the attempt. None: as much as there is.
-    A process that has only begun has a third of a GB."""
+    """Most memory of a job's process; an attempt that needs more ends. None: no limit.
+    A process takes a third of a GB at its start."""
     max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=1000)
-    """A job fails after so many attempts that died without getting any further, a version after so many that died.
-    Machines that may be taken away at any moment need more."""
+    """A job fails after this number of attempts that died without progress, and a check of a version after this number
+    of attempts that died. Machines that are often taken away need more attempts."""
     checkpoint_seconds: float = Field(15.0, ge=0)
-    """How often a running job keeps where it stands."""
+    """Time between the checkpoints of a running job."""
     share_seconds: float = Field(10.0, ge=0)
     """Trials that take longer are shared among idle workers."""
     ring_again_seconds: int = Field(60, ge=1)
-    """Workers are told once more of a job that none of them has taken for so long."""
+    """The notice of a job is sent again if no worker has taken the job for this time."""
     threads: int | None = Field(None, ge=1)
-    """Threads of every process that runs networks; none: its share of the processors, and one where networks are small.
-    Equal bundles need equal numbers of threads."""
+    """Threads of every process that runs networks; none: a share of the processors, and one for small networks.
+    Only runs with equal numbers of threads give identical bundles."""
     webhook_private: bool = False
-    """Whether webhooks may point at loopback, private and link-local addresses."""
+    """Whether webhooks may use loopback, private and link-local addresses."""
     webhook_retry_seconds: float = Field(5.0, gt=0)
-    """Pause after the first failure to deliver to a webhook; each further one is three times as long, up to 6 h."""
+    """Pause after the first failed delivery to a webhook. Each further pause is three times as long, up to 6 h."""
     webhook_days: float = Field(3.0, gt=0)
-    """A message that cannot be delivered for so long is given up, and a webhook that fails for so long is disabled."""
+    """Days after which an undelivered message is dropped and a failing webhook is disabled."""
     log_format: Literal["text", "json"] = "text"
-    """How a line of the log looks: for people, or one JSON object for whoever collects them."""
+    """Format of a log line: text for people, or a JSON object for log collectors."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much the processes say on standard error."""
+    """Lowest level of messages in the log."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
-    """Largest file that can be uploaded."""
+    """Most bytes of an uploaded file."""
     max_dataset_bytes: int = Field(64 * 1024**3, gt=0)
-    """Bytes that a dataset's images may take once they are unpacked; equal ones of a small row group count once."""
+    """Most bytes of a dataset's unpacked image files. Equal files of a small row group count once."""
     max_pixel_bytes: int = Field(64 * 1024**3, gt=0)
-    """Bytes that the decoded images of a job may take; they lie in memory at once."""
+    """Most bytes of a job's decoded images, which are all in memory at once."""
     max_image_bytes: int = Field(20 * 1024**2, gt=0)
-    """Largest image that a prediction accepts."""
+    """Most bytes of a prediction's body, before and after decompression."""
     max_body_bytes: int = Field(4 * 1024**2, gt=0)
-    """Largest JSON body."""
+    """Most bytes of a JSON body."""
     max_streams: int = Field(1000, ge=1)
-    """Event streams that a process of the API keeps open at once, and at most half of the files that it may open."""
+    """Most event streams that are open at once in a process of the API. Half of its open files is a further limit."""
     max_streams_per_key: int = Field(100, ge=1)
-    """Event streams of one key at each process of the API, or of one address where there are no keys."""
+    """Most event streams of one key, or of one address without keys, in a process of the API."""
 
     @field_validator("allowed_hosts", "worker_sizes", mode="before")
     @classmethod
@@ -179,10 +179,10 @@ class Settings(BaseSettings):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the API."""
+        """Whether the API listens on loopback."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     def environment(self) -> dict[str, str]:
-        """These settings as the environment of a child process."""
+        """Environment variables of these settings, for a child process."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {f"PNC_{n.upper()}": ",".join(v) if isinstance(v, list) else str(v) for n, v in values.items()}

@@ -1,4 +1,4 @@
-"""All tables of the zoo: import this module before the first query, so that every relationship finds its other side."""
+"""All tables of the zoo. Import this module before the first query: SQLAlchemy must know both tables of a relation."""
 
 from app.access import tables as access
 from app.datasets.tables import DatasetRow
@@ -11,5 +11,5 @@ from app.store.tables import UploadRow
 from app.webhooks import tables as webhooks
 
 OWNERS = (BundleRow, DatasetRow, StepRow, UploadRow, VersionRow)
-"""Tables whose rows name objects."""
+"""Tables whose rows refer to objects of the store."""
 __all__ = ["OWNERS", "Base", "IdempotencyRow", "access", "deployments", "webhooks"]

@@ -1,9 +1,9 @@
-"""`pnc up`: the embedded service, as one command.
+"""`pnc up`: the embedded service in one command.
 
-One supervisor and three children: the API, the serving process and a worker.
-They meet only in the database, the store and on loopback, just as they would
-on three machines. A child that dies is started again; they all end with the
-supervisor, even when it is killed.
+A supervisor runs three children: the API, the serving process and a worker.
+As on three machines, they share only the database, the store and network
+connections. The supervisor restarts a child that dies. All children end with
+the supervisor, even when it is killed.
 """
 
 import fcntl
@@ -38,16 +38,16 @@ STARTUP_SECONDS = 60
 STOP_SECONDS = 15
 BACKOFF_SECONDS = (0.2, 1, 2, 5, 10)
 RUN_NETWORKS = 2
-"""Children that do, side by side: serving, and the worker with its one job."""
+"""Number of children that run networks: the serving process, and the worker with its one job."""
 
 
 class UpError(Exception):
-    """The service cannot be started; the message says what to do."""
+    """The service cannot be started. The message says what to do."""
 
 
 @dataclass
 class Child:
-    """A process that is kept running."""
+    """A process that the supervisor keeps running."""
 
     name: str
     command: list[str]
@@ -58,7 +58,7 @@ class Child:
     started: float = 0.0
 
     def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches only the supervisor."""
+        """Start the process in its own session, so that Ctrl-C reaches only the supervisor."""
         self.started = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
             self.command,
@@ -68,7 +68,7 @@ class Child:
         )
 
     def revive(self) -> None:
-        """Start it again if it has died and the pause after its last deaths is over."""
+        """Restart the process if it has died and the pause after its last start is over."""
         assert self.process is not None
         if self.process.poll() is None:
             return
@@ -76,17 +76,17 @@ class Child:
             self.deaths = 0
         pause = BACKOFF_SECONDS[min(self.deaths, len(BACKOFF_SECONDS) - 1)]
         if time.monotonic() - self.started >= pause:
-            log.warning("%s ended with %s; starting it again", self.name, self.process.returncode)
+            log.warning("%s ended with %s; restarting it", self.name, self.process.returncode)
             self.deaths += 1
             self.start()
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def join(self, deadline: float) -> None:
-        """Wait for its end until the deadline, then kill it."""
+        """Wait for the end of the process until the deadline, then kill it."""
         if self.process is None:
             return
         try:
@@ -97,113 +97,115 @@ class Child:
             self.process.wait()
 
     def kill(self) -> None:
-        """End it at once, and all that it has started."""
+        """Kill the process and all its children."""
         if self.process is not None and self.process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
-class Wish:
-    """What signals have asked of the service."""
+class Shutdown:
+    """Requests of signals to the service: to end, or to end at once."""
 
     def __init__(self) -> None:
-        # Plain flags: a signal is handled in the thread that waits, where it could wait for an event's lock for ever.
-        self.end = self.hurry = False
+        # Plain flags: a signal handler interrupts the waiting thread, which may hold the lock of an Event.
+        self.requested = self.immediate = False
         self.service: Service | None = None
 
     def listen(self) -> None:
-        """Follow the signals of this process from now on."""
-        signals.on_signals(self._end, self._hurry)
+        """Install the signal handlers of this process."""
+        signals.on_signals(self._request, self._end_at_once)
 
-    def _end(self) -> None:
-        self.end = True
+    def _request(self) -> None:
+        self.requested = True
 
-    def _hurry(self) -> None:
-        self.hurry = True
-        if self.service is None:  # nothing runs yet
+    def _end_at_once(self) -> None:
+        self.immediate = True
+        if self.service is None:  # no child runs yet
             raise KeyboardInterrupt
         self.service.kill()
 
 
 @contextmanager
-def running(settings: Settings, wish: Wish | None = None) -> Iterator["Service"]:
-    """The embedded service, ready to be used; it ends with the block.
+def running(settings: Settings, shutdown: Shutdown | None = None) -> Iterator["Service"]:
+    """Run the embedded service for the duration of a block.
 
     Args:
-        settings: Of the whole service.
-        wish: Once it is to end, its start is given up.
+        settings: Settings of the service.
+        shutdown: Requests of signals. A request to end cancels the start.
 
     Raises:
-        UpError: the port or the data directory is in use, a part does not come up, or strangers could use it.
+        UpError: the port or the data directory is in use, a child does not start, or other machines could use the
+            service without keys.
     """
     with ExitStack() as stack:
         settings = _with_own_key(settings)
         permissions.begin(settings)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_only_one(settings.data_dir))
-        door, back = (stack.enter_context(s) for s in (_listen(settings.host, settings.port), _listen("127.0.0.1", 0)))
+        api = stack.enter_context(_listen(settings.host, settings.port))
+        serving = stack.enter_context(_listen("127.0.0.1", 0))
         prepare(settings)
-        service = Service(settings, door, back, wish or Wish())
+        service = Service(settings, api, serving, shutdown or Shutdown())
         stack.callback(service.stop)
         service.start()
         yield service
 
 
 class Service:
-    """The running children.
+    """The children of the embedded service.
 
     Args:
-        settings: Of the whole service.
-        door: Socket of the API.
-        back: Loopback socket of the serving process.
-        wish: What signals have asked of it.
+        settings: Settings of the service.
+        api: Listening socket of the API.
+        serving: Listening socket of the serving process, on loopback.
+        shutdown: Requests of signals.
     """
 
-    def __init__(self, settings: Settings, door: socket.socket, back: socket.socket, wish: Wish) -> None:
-        self._wish, wish.service = wish, self
+    def __init__(self, settings: Settings, api: socket.socket, serving: socket.socket, shutdown: Shutdown) -> None:
+        self._shutdown, shutdown.service = shutdown, self
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = f"http://{host}:{door.getsockname()[1]}"
-        self._serving = f"http://127.0.0.1:{back.getsockname()[1]}"
+        self.url = f"http://{host}:{api.getsockname()[1]}"
+        self._serving = f"http://127.0.0.1:{serving.getsockname()[1]}"
         threads = processors.variables(RUN_NETWORKS, settings.threads)
         environment = child_environment({**settings.environment(), **threads, "PNC_SERVING_URL": self._serving})
         self.children = [
-            Child("serving", python("app.serving", str(back.fileno())), environment, [back]),
+            Child("serving", python("app.serving", str(serving.fileno())), environment, [serving]),
             Child("worker", python("workers.embedded"), environment),
-            Child("api", python("app.api", str(door.fileno())), environment, [door]),
+            Child("api", python("app.api", str(api.fileno())), environment, [api]),
         ]
 
     def start(self) -> None:
-        """Start the children and wait until the API answers and everything wanted is served, or it is to end.
+        """Start the children, and wait until all are ready or a signal asks to end.
 
         Raises:
-            UpError: one of them does not come up.
+            UpError: a child does not start.
         """
         for child in self.children:
             child.start()
         deadline = time.monotonic() + STARTUP_SECONDS
         for name, url in (("api", self.url), ("serving", self._serving)):
-            while not self._wish.end and not _answers(f"{url}/readyz"):
+            while not self._shutdown.requested and not _answers(f"{url}/readyz"):
                 dead = [c.name for c in self.children if c.process is not None and c.process.poll() is not None]
-                if (dead or time.monotonic() > deadline) and not self._wish.end:
+                if (dead or time.monotonic() > deadline) and not self._shutdown.requested:
                     raise UpError(f"expected {name} to come up at {url}, got no answer; see the messages above")
                 time.sleep(0.1)
 
     def watch(self) -> None:
-        """Keep the children alive until the service is to end."""
+        """Restart dead children until a signal asks to end."""
         pulse = Pulse(self._serving)
-        while not self._wish.end:
+        while not self._shutdown.requested:
             if pulse.has_stopped():
-                log.warning("serving runs no networks any more and is killed")
+                log.warning("serving no longer runs networks and is killed")
                 self.children[0].kill()
             for child in self.children:
                 child.revive()
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End all children: the worker gives its job back, requests in flight are answered; when hurried, at once."""
+        """End all children in order: the worker returns its job, and running requests are answered."""
         for child in self.children:
             child.stop()
-        if self._wish.hurry:  # just while one was being started
+        if self._shutdown.immediate:  # the signal came while a child was starting
             self.kill()
         deadline = time.monotonic() + STOP_SECONDS
         try:
@@ -214,7 +216,7 @@ class Service:
             raise
 
     def kill(self) -> None:
-        """End all children at once: a job is taken up again when its lease has run out, requests are lost."""
+        """Kill all children. A running job continues when its lease has expired; running requests fail."""
         for child in self.children:
             child.kill()
 
@@ -223,29 +225,29 @@ def up(settings: Settings, ready: Callable[[str], None]) -> bool:
     """Run the embedded service until a signal asks it to end.
 
     Args:
-        settings: Of the whole service.
-        ready: Called with the URL once it can be used.
+        settings: Settings of the service.
+        ready: Called with the service's URL when the service is ready.
 
     Returns:
-        Whether it ended in order, and not at once because Ctrl-C was pressed again.
+        Whether the service ended in order; False: a further Ctrl-C ended it at once.
 
     Raises:
-        UpError: it cannot be started.
+        UpError: the service cannot be started.
     """
-    wish = Wish()
-    wish.listen()
-    with running(settings, wish) as service:
-        if not wish.end:
+    shutdown = Shutdown()
+    shutdown.listen()
+    with running(settings, shutdown) as service:
+        if not shutdown.requested:
             ready(service.url)
         service.watch()
-    return not wish.hurry
+    return not shutdown.immediate
 
 
 def _with_own_key(settings: Settings) -> Settings:
-    """The settings with a secret that only this service's processes know, if strangers cannot use it without keys.
+    """The settings with a new internal key if they have none.
 
     Raises:
-        UpError: they could.
+        UpError: other machines could use the service without keys.
     """
     if settings.internal_key is None:
         settings = settings.model_copy(update={"internal_key": secrets.token_urlsafe(32)})
@@ -258,7 +260,7 @@ def _with_own_key(settings: Settings) -> Settings:
 
 @contextmanager
 def _only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory's lock; the file stays, the lock ends with the process."""
+    """Hold the lock of the data directory. The lock file stays; the lock ends with the process."""
     with (data_dir / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -275,14 +277,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def prepare(settings: Settings, *, forget_secrets: bool = False) -> None:
-    """Open everything once here, where a message is still seen, and bring schema, permissions and secrets up to date.
+    """Update schema, file permissions and encrypted secrets before the children start, where an error is still visible.
 
     Args:
-        settings: Of the whole service.
+        settings: Settings of the service.
         forget_secrets: Replace secrets that no key decrypts.
 
     Raises:
-        UpError: one of these is not possible.
+        UpError: an update fails.
     """
     permissions.mend(settings, deep=True)
     try:
@@ -295,7 +297,7 @@ def prepare(settings: Settings, *, forget_secrets: bool = False) -> None:
     except Misconfigured as error:
         raise UpError(str(error)) from None
     except SQLAlchemyError as error:
-        raise UpError(f"expected a database that can be brought up to date, got: {error}") from None
+        raise UpError(f"expected a database that can be migrated, got: {error}") from None
     finally:
         zoo.close()
 

@@ -1,4 +1,4 @@
-"""What a process holds open: settings, database, object store and the place for unfinished uploads."""
+"""The open zoo of a process: settings, database, object store and inbox of uploads."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import tables  # noqa: F401 - rows of one room refer to rows of others
+from app import tables  # noqa: F401 - defines the tables of all rooms, which refer to each other
 from app.access.keys import Caller
 from app.db.engine import Database, parse_url
 from app.db.sealing import sealer_of
@@ -16,28 +16,27 @@ from app.jobs.notifier import CeleryNotifier
 from app.process import permissions
 from app.settings import Settings
 from app.store.directory import DirectoryStore
-from app.store.inbox import Inbox
+from app.store.inbox import DirectoryInbox, Inbox
 from app.store.objects import Store
-from app.store.staging import Staging
 from app.store.writability import Writability
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """An open zoo; close it at the end of the process."""
+    """An open zoo. Close it at the end of the process."""
 
     settings: Settings
     database: Database
     store: Store
     inbox: Inbox
-    """Takes the bytes of uploads."""
+    """Receives the bytes of uploads."""
     staging: Path
-    """Directory for files in the making, those of unfinished uploads among them."""
+    """Directory of temporary files and of unfinished uploads."""
     writability: Writability
-    """Whether database, store and staging can be written."""
+    """Checks whether database, store and staging directory can be written."""
 
     def seen_by(self, caller: Caller) -> "Zoo":
-        """The same zoo as one caller may see it."""
+        """The same zoo, restricted to a caller's workspace."""
         return replace(self, database=self.database.of(caller))
 
     def close(self) -> None:
@@ -47,10 +46,10 @@ class Zoo:
 
 
 def open_zoo(settings: Settings) -> Zoo:
-    """Open database and store, and see that both answer; the schema is `db.migrate`'s business.
+    """Open database and store, and check that both answer. `app.db.engine.migrate` updates the schema.
 
     Raises:
-        Misconfigured: a setting leads nowhere; the message names it.
+        Misconfigured: a setting is wrong; the message names the setting.
     """
     permissions.begin(settings)
     permissions.mend(settings)
@@ -72,7 +71,7 @@ def open_zoo(settings: Settings) -> Zoo:
 
 
 def _places(database: Database, staging: Path) -> list[tuple[str, Path]]:
-    """Directories that must be written to, and the settings that name them."""
+    """Directories that must be writable, each with the name of its setting."""
     file = database.engine.url.database if database.is_sqlite else None
     beside = [("PNC_DATABASE_URL", Path(file).parent)] if file and file != ":memory:" else []
     return [("PNC_DATA_DIR", staging), *beside]
@@ -99,17 +98,17 @@ def _open_database(url: str) -> Database:
 def _open_store(settings: Settings, staging: Path) -> tuple[Store, Inbox]:
     if "://" not in settings.store_url:
         directory = DirectoryStore(_directory("PNC_STORE_URL", Path(settings.store_url)))
-        return directory, Staging(staging, directory)
-    try:  # boto3 takes a third of a second, and is not installed everywhere
+        return directory, DirectoryInbox(staging, directory)
+    try:  # the import of boto3 takes a third of a second, and boto3 is optional
         from app.store.s3 import open_s3_store
-        from app.store.transfers import Transfers
+        from app.store.s3_inbox import S3Inbox
     except ModuleNotFoundError as error:
         raise Misconfigured(
             f"PNC_STORE_URL: expected the package for {settings.store_url!r}, got: {error}; "
             "install it with: pip install 'pnc-zoo[cluster]'"
         ) from None
     store = open_s3_store(settings, staging)
-    return store, Transfers(store)
+    return store, S3Inbox(store)
 
 
 def _directory(setting: str, path: Path) -> Path:
@@ -125,5 +124,5 @@ def _directory(setting: str, path: Path) -> Path:
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """What the driver said, in one line."""
+    """The message of the database driver, in one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split())

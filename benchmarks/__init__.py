@@ -1,4 +1,7 @@
-"""What is measured and published. Threads share out the processors before torch is loaded, as in the service."""
+"""Published measurements, and the modules they share.
+
+The number of threads is set here, before torch is loaded, by the same rule as in the service.
+"""
 
 from app.process import processors
 

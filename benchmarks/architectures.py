@@ -1,10 +1,10 @@
-"""Every architecture through the whole method: read, cut down, attached to a target and taken out again.
+"""Run every architecture through the whole method: trace, prune, attach to a target, detach.
 
     python -m benchmarks.architectures --out results/architectures [--only NAME ...]
 
-Networks are random and inputs small: what is looked at is whether a network can be
-read and cut, and whether this is exact, not what it knows. A run that is started again goes
-on where it was; architectures with a problem are tried again.
+Networks are random and inputs small: the benchmark checks that a network can be traced and cut, and that
+this is exact; it measures no accuracy. A repeated command continues an interrupted run and tries
+architectures with a problem again.
 """
 
 import argparse
@@ -30,18 +30,19 @@ from pnc_core.method.clone import clone
 from pnc_core.module.composed import attach, detach
 from pnc_core.module.tail import Tail, extract, open_tail
 
+Option = int | float | bool | str
 OLD, NEW = ("a", "b"), ("c", "d", "e")
 CLONED = ("e", "c")
 TOLERANCE = 1e-5
-"""Between masked and removed channels, relative to the largest logit."""
+"""Largest difference between masked and removed channels that passes, relative to the largest logit."""
 
 COLLECTED = 20_000_000
-"""Above this many numbers copies are freed at once: graphs refer to themselves, and the collector is late."""
+"""Networks with more parameters and buffers than this are garbage-collected at once, because graphs are cyclic."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one architecture showed."""
+    """Findings about one architecture."""
 
     architecture: str
     size: int
@@ -50,67 +51,71 @@ class Record:
     """Parameters and buffers, with five classes."""
     positions: int = 0
     position: str = ""
-    """The one in the middle, where the network was cut."""
+    """Name of the middle position, where the network was cut."""
     groups: int = 0
-    """Groups of channels that can be pruned behind it."""
+    """Number of prunable groups of channels after that position."""
     prunable_share: float = 0.0
-    """Share of the tail's numbers that are gone when one channel of every group is left."""
+    """Share of the tail's parameters that are removed when one channel of every group remains."""
     prunable_with_streams: float = 0.0
-    """The same where streams (residual, dense, concatenated) may be pruned, too."""
+    """The same share when streams (residual, dense, concatenated) are prunable too."""
     max_difference: float = float("inf")
-    """Largest difference between the logits with half the channels masked and removed, over the largest logit."""
+    """Largest difference between the logits with half the channels masked and those with them removed, divided by the
+    largest logit."""
     restored: bool = False
-    """After attaching and detaching, the target's fingerprint and logits were the same, bit for bit."""
+    """Whether the target's fingerprint and logits were bit-identical after attach and detach."""
     seconds: float = 0.0
     problem: str = ""
 
     @property
     def passed(self) -> bool:
-        """Did everything hold?"""
+        """Whether every check passed."""
         return not self.problem and self.restored and self.max_difference < TOLERANCE and self.prunable_share > 0
 
 
 def small_size(architecture: str) -> int:
-    """A small image size that the architecture takes."""
+    """A small image size that the architecture accepts."""
     family = architecture.rpartition("/")[2]
     fixed = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}
-    return fixed.get(family, 64)
+    return 32 if architecture.startswith("cifar/") else fixed.get(family, 64)
 
 
-def examine(architecture: str, size: int) -> Record:
-    """Take one architecture through the method; a problem is part of the record and does not stop anything."""
+def examine(architecture: str, size: int, **options: Option) -> Record:
+    """Run one architecture through the method. An exception becomes the record's `problem`."""
     started = time.monotonic()
     facts: dict[str, object] = {}
     try:
-        for found in _findings(architecture, size):
+        for found in _findings(architecture, size, options):
             facts |= found
-    except Exception as error:  # whatever an architecture does must not end the run over all of them
+    except Exception as error:  # one architecture must not stop the run over all
         facts["problem"] = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
     return Record(architecture, size, seconds=round(time.monotonic() - started, 1), **facts)  # type: ignore[arg-type]
 
 
-def _findings(architecture: str, size: int) -> Iterable[dict[str, object]]:
-    source = _network(architecture, size, NEW, 0)
+def _findings(architecture: str, size: int, options: dict[str, Option]) -> Iterable[dict[str, object]]:
+    source = _network(architecture, size, NEW, 0, options)
     traced = trace(*source)
     middle = traced.positions[len(traced.positions) // 2]
     yield {"numbers": traced.parameter_count, "positions": len(traced.positions), "position": middle.name}
-    yield {"prunable_with_streams": _prunable(open_tail(traced, middle.name, [0, 1], residual=True))}
+    yield {"prunable_with_streams": prunable_share(open_tail(traced, middle.name, [0, 1], residual=True))}
     tail = open_tail(traced, middle.name, [NEW.index(c) for c in CLONED])
-    yield {"groups": len(tail.groups), "prunable_share": _prunable(tail)}
+    yield {"groups": len(tail.groups), "prunable_share": prunable_share(tail)}
     phi = torch.randn(4, *middle.shape, generator=torch.Generator().manual_seed(2))
     yield {"max_difference": masked_against_extracted(tail, phi)}
     large = traced.parameter_count > COLLECTED
     del tail, traced
     if large:
         gc.collect()
-    target = _network(architecture, size, OLD, 1)
+    target = _network(architecture, size, OLD, 1, options)
     yield {"restored": _restored(target, source, Position(target=middle.name, source=middle.name))}
 
 
-def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) -> tuple[nn.Module, NetworkSpec]:
+def _network(
+    architecture: str, size: int, classes: tuple[str, ...], seed: int, options: dict[str, Option]
+) -> tuple[nn.Module, NetworkSpec]:
     spec = NetworkSpec(
-        architecture=architecture, classes=classes, input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3
-    )
+        architecture=architecture, classes=classes, input_size=(3, size, size), mean=(0.5,) * 3, std=(0.25,) * 3,
+        options=options,
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return enliven(build_network(spec), spec, seed).requires_grad_(False), spec
@@ -118,10 +123,10 @@ def _network(architecture: str, size: int, classes: tuple[str, ...], seed: int) 
 
 @torch.no_grad()
 def enliven(network: nn.Module, spec: NetworkSpec, seed: int) -> nn.Module:
-    """Make an untrained network show mistakes: nothing constant, and batch norms that know its activations.
+    """Randomise constant parameters and calibrate batch norms, so that mistakes change the logits.
 
-    Fresh networks have heads of zeros, layer scales of 1e-6 and norms that do nothing, so that
-    many a wrong channel would go unnoticed. Changed in place and returned in eval mode.
+    Untrained networks have zero heads, layer scales of 1e-6 and norms without effect, which would hide
+    wrong channels. Changes the network in place and returns it in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
@@ -145,17 +150,17 @@ def _vary(parameter: Tensor, generator: torch.Generator) -> None:
         parameter.copy_(middle * (0.7 + 0.6 * torch.rand(parameter.shape, generator=generator)))
 
 
-def _prunable(tail: Tail) -> float:
+def prunable_share(tail: Tail) -> float:
     return round(1 - tail.count({group.name: 1 for group in tail.groups}) / tail.parameter_count, 4)
 
 
 @torch.no_grad()
 def masked_against_extracted(tail: Tail, activation: Tensor) -> float:
-    """Largest difference of the logits with half of all channels masked and removed, relative to the largest logit.
+    """Largest difference of the logits between half of all channels masked and removed, relative to the largest logit.
 
     Args:
-        tail: Opened tail; gets a random calibration.
-        activation: (N, *shape) at its start.
+        tail: Opened tail; its gates are set to random values.
+        activation: (N, *shape), the input of the tail.
     """
     generator = torch.Generator().manual_seed(3)
     for gate in tail.gates.values():
@@ -175,7 +180,7 @@ def masked_against_extracted(tail: Tail, activation: Tensor) -> float:
 
 
 def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, NetworkSpec], at: Position) -> bool:
-    """Clone, attach the full bundle, predict, detach: is the target the very same afterwards?"""
+    """Clone, attach the full bundle, predict and detach. Returns whether the target is bit-identical afterwards."""
     network, spec = target
     images = _images(spec, (*OLD, *CLONED))
     x = preprocess(images.images[:4], spec)
@@ -183,11 +188,10 @@ def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, Ne
     config = CloneConfig(classes=CLONED, position=at, epochs=1, views=1, head="affine", batch_size=16, max_size=2)
     composed = attach(network, clone(target, source, images, config), spec=spec)
     with torch.no_grad():
-        together = composed(x)
-    if together.shape != (4, 4) or not torch.equal(together[:, :2], logits):
-        raise ArithmeticError("expected the target's own logits beside the module's, got others")
-    alone = detach(composed)
-    return alone is network and fingerprint(network) == before and torch.equal(network(x), logits)
+        composed_logits = composed(x)
+    if composed_logits.shape != (4, 4) or not torch.equal(composed_logits[:, :2], logits):
+        raise ArithmeticError("expected the target's own logits next to the module's, got others")
+    return detach(composed) is network and fingerprint(network) == before and torch.equal(network(x), logits)
 
 
 def _images(spec: NetworkSpec, classes: tuple[str, ...]) -> ImageSet:
@@ -198,7 +202,7 @@ def _images(spec: NetworkSpec, classes: tuple[str, ...]) -> ImageSet:
 
 
 def markdown(records: Iterable[Record]) -> str:
-    """A table, one row an architecture."""
+    """A markdown table, one row per architecture."""
     lines = [
         "| architecture | image | numbers | positions | groups | prunable | with streams | difference | restored | s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |",
@@ -226,13 +230,35 @@ def _save(path: Path, records: dict[str, Record]) -> None:
 
 
 def main() -> None:
-    """Examine all architectures of torchvision, or those that are named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.json and table.md")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="e.g. torchvision/resnet18; done anew")
-    arguments = parser.parse_args()
+    """Examine all architectures of torchvision or of timm, or the named ones."""
+    arguments = _arguments()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.timm:
+        from benchmarks.survey.running import main as examine_timm  # imports timm, which takes seconds
+
+        examine_timm(arguments)
+    else:
+        _examine_torchvision(arguments)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results and the table")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="architectures to examine again, e.g. torchvision/resnet18"
+    )
+    timm = parser.add_argument_group("timm")
+    timm.add_argument("--timm", action="store_true", help="examine timm's architectures instead of torchvision's")
+    timm.add_argument("--again", action="store_true", help="also try architectures again that had a problem")
+    timm.add_argument("--largest", type=float, default=60, help="millions of numbers; larger networks are only traced")
+    timm.add_argument("--structure", action="store_true", help="only trace, run nothing through the method")
+    timm.add_argument("--report-only", action="store_true", help="write the report about the results, examine nothing")
+    timm.add_argument("--report", type=Path, help="file for the report, docs/architectures-timm.md for example")
+    return parser.parse_args()
+
+
+def _examine_torchvision(arguments: argparse.Namespace) -> None:
     path = arguments.out / "results.json"
     records = _load(path)
     names = arguments.only or [name for name in architectures() if name.startswith("torchvision/")]

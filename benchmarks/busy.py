@@ -1,10 +1,10 @@
-"""How much longer a job takes beside other work, with threads as torch chooses them and as the service does.
+"""Slowdown of a job on a busy machine, with torch's default threads and with the service's.
 
     python -m benchmarks.busy [--quick]
-    python -m benchmarks.busy --threads       from which cost on a network is worth a second thread
+    python -m benchmarks.busy --threads       the cost of a network above which a second thread is worth it
 
-The demo's job runs in a process of its own, alone and beside processes that only compute, each setting in turn so that
-whatever else the machine does meets all of them alike. A run that takes too long is ended and counts as that long.
+The demo's job runs in a separate process, alone and next to processes that only compute. The settings take turns, so
+that other load on the machine affects all of them. A run that reaches the limit is stopped and counts as the limit.
 """
 
 import json
@@ -30,38 +30,38 @@ CALLS = 3
 SPIN = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: sum(range(100_000))"
 SETTINGS = ("torch's own", "passive", "one thread", "the service's")
 SPINNING = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
-"""What each OpenMP does by itself; the first has the last word with GNU's, the second with LLVM's."""
+"""Default waiting of OpenMP: the first variable decides for GNU's library, the second for LLVM's."""
 OURS = (*SPINNING, processors.THREADS, "PNC_SHARED_THREADS", *processors.WAITING)
 console = Console()
 
 
 def main(
-    busy: Annotated[int | None, typer.Option(help="Processes beside the job; default: one a processor.")] = None,
+    busy: Annotated[int | None, typer.Option(help="Processes next to the job; default: one per processor.")] = None,
     rounds: Annotated[int, typer.Option(help="Runs of each setting.", min=1)] = 3,
-    limit: Annotated[int, typer.Option(help="Seconds after which a run is ended.", min=1)] = 300,
+    limit: Annotated[int, typer.Option(help="Seconds after which a run is stopped.", min=1)] = 300,
     quick: Annotated[bool, typer.Option("--quick", help="One round of a short job.")] = False,
     threads: Annotated[bool, typer.Option("--threads", help="Time networks with one thread and with two.")] = False,
 ) -> None:
-    """Print a table; its last line is one JSON object."""
+    """Print a table, and one JSON object as the last line."""
     if threads:
         compare_threads(1 if quick else 5)
         return
     rounds = 1 if quick else rounds
-    beside = busy if busy is not None else processors.share_of(1)
+    other_count = busy if busy is not None else processors.share_of(1)
     seconds: dict[tuple[str, int], list[float]] = {}
     with TemporaryDirectory(prefix="pnc-busy-") as folder:
         prepare(Path(folder))
         for number in range(rounds):
             for setting in SETTINGS:
-                for others in (0, beside):
-                    took = timed(Path(folder), setting, others, limit, quick=quick)
+                for others in (0, other_count):
+                    took = time_job(Path(folder), setting, others, limit, quick=quick)
                     seconds.setdefault((setting, others), []).append(took)
-                    console.print(f"round {number + 1}: {setting}, beside {others}: {took:.1f} s", highlight=False)
-    show(seconds, beside, limit)
+                    console.print(f"round {number + 1}: {setting}, {others} others: {took:.1f} s", highlight=False)
+    print_table(seconds, other_count, limit)
 
 
 def prepare(folder: Path) -> None:
-    """Train the demo's two networks and keep them, with the images, for all runs."""
+    """Train the demo's two networks and write them and the images to the folder."""
     import safetensors.torch
 
     from app.demo import DIGITS, png_rows
@@ -75,12 +75,12 @@ def prepare(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(vars(spec)))
 
 
-def timed(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -> float:
-    """Seconds that one job takes beside some processes that only compute."""
+def time_job(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -> float:
+    """Seconds that one job takes next to `others` processes that only compute."""
     words = ["clone", "target.safetensors", "source.safetensors", "images.parquet", "--epochs", "3" if quick else "60"]
     words += ["-c", "7", "-c", "8", "-c", "9", "--set", "batch_size=64", "--json"]
     command = [sys.executable, "-P", "-m", "app.cli", *words]
-    with computing(others, limit + 60):
+    with busy_processes(others, limit + 60):
         began = time.monotonic()
         try:
             subprocess.run(
@@ -92,7 +92,7 @@ def timed(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -
 
 
 def environment(setting: str) -> dict[str, str]:
-    """Variables of a job's process."""
+    """Environment variables of a job's process."""
     given = {name: value for name, value in os.environ.items() if name not in OURS}
     whole = {processors.THREADS: str(os.cpu_count() or 1)}
     return {
@@ -104,8 +104,8 @@ def environment(setting: str) -> dict[str, str]:
 
 
 @contextmanager
-def computing(count: int, seconds: int) -> Iterator[None]:
-    """Processes that keep a processor busy each; they end with the block, or by themselves."""
+def busy_processes(count: int, seconds: int) -> Iterator[None]:
+    """Run processes that keep one processor busy each; they end with the block, or after `seconds`."""
     code = SPIN.format(seconds=seconds)
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
     try:
@@ -116,27 +116,27 @@ def computing(count: int, seconds: int) -> Iterator[None]:
             process.wait()
 
 
-def show(seconds: dict[tuple[str, int], list[float]], beside: int, limit: int) -> None:
-    """Medians, and how much longer a job takes beside others."""
-    table = Table(title=f"The demo's job, median seconds, {os.cpu_count()} processors; {limit} s: ended there")
-    for column in ("threads", "alone", f"beside {beside}", "ratio"):
+def print_table(seconds: dict[tuple[str, int], list[float]], other_count: int, limit: int) -> None:
+    """Print the median times and the slowdown next to other processes."""
+    table = Table(title=f"The demo's job, median seconds, {os.cpu_count()} processors; {limit} s: stopped at the limit")
+    for column in ("threads", "alone", f"with {other_count} others", "ratio"):
         table.add_column(column, justify="left" if column == "threads" else "right")
     found = {}
     for setting in SETTINGS:
-        alone, busy = (median(seconds[setting, others]) for others in (0, beside))
+        alone, busy = (median(seconds[setting, others]) for others in (0, other_count))
         found[setting] = {"alone": round(alone, 1), "busy": round(busy, 1), "ratio": round(busy / alone, 2)}
         table.add_row(setting, *(str(value) for value in found[setting].values()))
     console.print(table)
-    console.print_json(data={"busy": found, "beside": beside, "processors": os.cpu_count()}, indent=None)
+    console.print_json(data={"busy": found, "beside": other_count, "processors": os.cpu_count()}, indent=None)
 
 
 def compare_threads(seconds: int) -> None:
-    """The best time of a pass there and back with one thread and with two, from small networks to large ones."""
+    """Print the best time of one forward and backward pass with one and two threads, for small to large networks."""
     from pnc_core.analysis.evaluation import multiply_accumulates
     from pnc_core.config import NetworkSpec
     from pnc_core.graph.architectures import build_network
 
-    table = Table(title="Best milliseconds of one batch, forward and back")
+    table = Table(title="Best milliseconds of one batch, forward and backward")
     for column in ("network", "batch", "million MACs", "1 thread", "2 threads", "gain"):
         table.add_column(column, justify="left" if column == "network" else "right")
     for architecture, size, width in (("cnn", 8, 8), ("cnn", 8, 32), ("cnn", 16, 32), ("resnet20", 32, 16)):
@@ -153,7 +153,7 @@ def compare_threads(seconds: int) -> None:
 
 
 def _best_of_both(network: torch.nn.Module, images: torch.Tensor, seconds: int) -> dict[int, float]:
-    """Taken in turn: the best of many short runs is hardly touched by what else the machine does."""
+    """Best seconds by number of threads. Runs alternate; other load hardly changes the best of many short runs."""
     best = {1: float("inf"), 2: float("inf")}
     end = time.monotonic() + seconds
     while time.monotonic() < end:

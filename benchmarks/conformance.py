@@ -1,8 +1,8 @@
-"""The Open Inference Protocol as Triton's own client speaks it, check by check.
+"""Check a server against the Open Inference Protocol with Triton's own client.
 
     python -m benchmarks.conformance http://127.0.0.1:8001 digits mod_...
 
-The deployment must be served without the module, and is left so.
+The deployment must be served without the module; the command leaves it without the module.
 """
 
 import json
@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 @dataclass
 class Server:
-    """What is checked, and what it answered before anything was changed."""
+    """The checked server, and its logits and metadata before the checks."""
 
     url: str
     deployment: str
@@ -41,7 +41,7 @@ class Server:
 
     @property
     def composed(self) -> str:
-        """The deployment with the module, as a model."""
+        """Name of the deployment with the module as a model of the protocol."""
         return f"{self.deployment}+{self.module}"
 
     def metadata(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Server:
         return found
 
     def refuses(self, status: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
-        """Does a call fail with this status and a message?"""
+        """Whether a call fails with this status and a message."""
         try:
             call(*arguments, **named)
         except InferenceServerException as error:
@@ -70,7 +70,7 @@ class Server:
         return False
 
     def refuses_body(self, content: bytes, headers: dict[str, str] | None = None) -> bool:
-        """Is a body answered with 400 and the protocol's form of an error?"""
+        """Whether a body is refused with 400 and an error in the protocol's format."""
         answer = self.http.post(f"/v2/models/{self.deployment}/infer", content=content, headers=headers or {})
         return answer.status_code == 400 and list(answer.json()) == ["error"]
 
@@ -154,26 +154,26 @@ CHECKS: dict[str, Callable[[Server], bool]] = {
     "an unknown version is 404": lambda s: s.refuses("404", s.infer, model_version="999999"),
     "a wrong shape is 400": _refused(shape=[1, 1]),
     "a wrong datatype is 400": _refused(datatype="FP64"),
-    "a wrong number of numbers is 400": _refused(data=[0]),
+    "a wrong number of values is 400": _refused(data=[0]),
     "a wrong number of bytes is 400": _refused(data=None, parameters={"binary_data_size": 1}),
-    "what is no JSON is 400": lambda s: s.refuses_body(b"{"),
+    "a body that is not JSON is 400": lambda s: s.refuses_body(b"{"),
     "loading attaches": _loads,
-    "what is loaded is listed": lambda s: {s.deployment, s.composed} <= _index(s),
-    "a module can be asked for alone": lambda s: np.array_equal(s.logits(s.composed), s.logits()),
+    "a loaded model is listed": lambda s: {s.deployment, s.composed} <= _index(s),
+    "a request can name the module alone": lambda s: np.array_equal(s.logits(s.composed), s.logits()),
     "unloading detaches": _unloads,
-    "afterwards everything is as before, bit for bit": lambda s: (
+    "logits and fingerprint are the same afterwards, bit for bit": lambda s: (
         np.array_equal(s.logits(), s.before) and s.metadata()["parameters"]["target_fingerprint"] == s.digest
     ),
 }
 
 
 def run(url: str, deployment: str, module: str) -> dict[str, str]:
-    """All checks in order; by name: empty where it passed, else what happened."""
+    """Run all checks in order; returns by name an empty string for a passed check, else the reason."""
     server = Server(url, deployment, module)
     found: dict[str, str] = {}
     for name, check in CHECKS.items():
         try:
-            found[name] = "" if check(server) else "got another answer"
+            found[name] = "" if check(server) else "expected another response"
         except (InferenceServerException, httpx.HTTPError, LookupError, ValueError) as error:
             found[name] = f"{type(error).__name__}: {error}"
     with suppress(InferenceServerException):
@@ -184,11 +184,11 @@ def run(url: str, deployment: str, module: str) -> dict[str, str]:
 
 
 def main(
-    url: Annotated[str, typer.Argument(help="Of a serving process.")],
-    deployment: Annotated[str, typer.Argument(help="Served without the module.")],
+    url: Annotated[str, typer.Argument(help="URL of a serving process.")],
+    deployment: Annotated[str, typer.Argument(help="Name of a deployment that is served without the module.")],
     module: Annotated[str, typer.Argument(help="Id of a module for it.")],
 ) -> None:
-    """Print every check, and how many passed."""
+    """Print the result of every check and the number of passed checks."""
     console = Console()
     found = run(url.rstrip("/"), deployment, module)
     for name, wrong in found.items():

@@ -1,12 +1,12 @@
-"""The demo's job over many seeds, processors' instructions and numbers of threads: is every promise kept on each?
+"""Check the demo's promises over many seeds, instruction sets and numbers of threads.
 
     python -m benchmarks.demo --seeds 0-19 --threads 1,2 --isa unset,avx2,default --out results/demo.jsonl
 
-does what `pnc demo` does, without the service: the same networks, images, job and promises. Each setting has a process
-of its own, since torch reads it while it is loaded: `ATEN_CPU_CAPABILITY` chooses torch's own kernels, and
-`ONEDNN_MAX_CPU_ISA` those of the library that convolutions run in; `default` has neither AVX2 nor AVX-512. One line
-of JSON a run; a run whose line is there is not repeated, so that a broken command goes on where it was. Ends with 1
-where a promise was broken.
+runs the job of `pnc demo` without the service: the same networks, images, job and promises. Each setting runs in a
+separate process, because torch reads it at import: `ATEN_CPU_CAPABILITY` selects torch's own kernels, and
+`ONEDNN_MAX_CPU_ISA` the convolution kernels of oneDNN; `default` has neither AVX2 nor AVX-512. Each run writes one
+line of JSON. Runs with a line in the file are not repeated, so that an interrupted command can be continued. The exit
+status is 1 if a run broke a promise.
 """
 
 import io
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "default": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 }
-"""What a process is told about the processor's instructions; `unset`: it uses all it finds."""
+"""Environment variables that limit the instruction set; `unset` has no limit."""
 METHODS = {
     "direct ensemble": ("ensemble_old", "ensemble_new", "ensemble_avg", "ensemble_locality"),
     "composed": ("composed_old", "composed_new", "composed_avg", "locality"),
@@ -45,13 +45,13 @@ METHODS = {
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="File of JSON lines, one a run; runs that it holds are not repeated.")],
-    seeds: Annotated[str, typer.Option(help="From-to, or a list.")] = "0-19",
-    threads: Annotated[str, typer.Option(help="Torch's threads, a list.")] = "1,2",
+    out: Annotated[Path, typer.Option(help="File of JSON lines, one per run; its runs are not repeated.")],
+    seeds: Annotated[str, typer.Option(help="A range such as 0-19, or a list.")] = "0-19",
+    threads: Annotated[str, typer.Option(help="Numbers of torch's threads, a list.")] = "1,2",
     isa: Annotated[str, typer.Option(help=f"A list of {', '.join(SETTINGS)}.")] = "unset,avx2,default",
-    only: Annotated[str, typer.Option(hidden=True, help="Inside one setting's process: its name.")] = "",
+    only: Annotated[str, typer.Option(hidden=True, help="The setting of a child process.")] = "",
 ) -> None:
-    """Run what is missing, and print a table."""
+    """Run all missing runs and print two tables."""
     wanted = [(name, int(count)) for name in isa.split(",") for count in threads.split(",")]
     out.parent.mkdir(parents=True, exist_ok=True)
     if only:
@@ -77,7 +77,7 @@ def _rows(out: Path) -> list[dict[str, Any]]:
 
 
 def _start(out: Path, name: str, threads: int, seeds: str) -> None:
-    """One setting in a process of its own."""
+    """Run one setting in a child process."""
     kept = {key: value for key, value in os.environ.items() if key not in SETTINGS["avx2"]}
     setting = kept | SETTINGS[name] | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     given = ["--out", str(out), "--seeds", seeds, "--threads", str(threads), "--only", name]
@@ -95,7 +95,7 @@ def _run(out: Path, name: str, threads: int, seeds: list[int]) -> None:
 
 
 def measure(seed: int) -> dict[str, Any]:
-    """The demo's figures of one seed, without the service, and the promises that were not kept."""
+    """Run the demo's job of one seed without the service; returns its figures and the broken promises."""
     began = time.monotonic()
     material = demo.prepare(seed, Console(file=io.StringIO()), demo.HARD)
     (target, spec), test = material.target, material.test
@@ -134,7 +134,8 @@ def _accuracies(rows: list[dict[str, Any]]) -> Table:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    """One line a setting: means over seeds, the worst seed of what is promised, and how many broke a promise."""
+    """One line per setting: means over seeds, the lowest value of each promised figure, and the number of broken
+    runs."""
     table = Table(title="The demo's job")
     columns = (
         "setting",

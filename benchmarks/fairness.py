@@ -1,10 +1,10 @@
-"""How long one client waits while another sends the largest requests that are allowed, without pause.
+"""Latency of one client while another client constantly sends requests of the largest allowed size.
 
-    python -m benchmarks.fairness --out results           # add --quick for a look
+    python -m benchmarks.fairness --out results           # --quick for a short test
 
-The service is an API and a serving process with one deployment. In every round a client asks for one image at a time,
-first alone, then beside a second client that sends requests of the most images over several connections. What counts
-is the ratio of both 99th percentiles inside a round, because machines are busy with other things, too.
+The service is an API and a serving process with one deployment. In every round a client sends one image at a time,
+first alone, then next to a second client that sends the largest requests over several connections. The result is the
+ratio of both 99th percentiles within a round, because the load of the machine changes between rounds.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
@@ -36,23 +36,25 @@ from app.models import service as models
 from app.models import validation
 from app.settings import Settings
 from app.zoo import open_zoo
-from benchmarks.served import _uploaded
+from benchmarks.service.prepared_zoos import upload
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.identity import fingerprint
 
 NAME, IMAGE = "target", (3, 32, 32)
-MOST = 4096
-"""Images of a large request: the default of PNC_REQUEST_IMAGES."""
+LARGE_IMAGES = 4096
+"""Images in a large request: the default of PNC_REQUEST_IMAGES."""
 CONNECTIONS = 2
-"""Of the client that sends them."""
+"""Connections of the client that sends large requests."""
 START_SECONDS = 300
+LONGEST_SECONDS = 60
+"""How long a round waits for the end of a large request."""
 HEADERS = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds of one image alone and beside large requests."""
+    """Latency in milliseconds of one image: alone, and beside large requests."""
 
     alone_p50: float
     alone_p99: float
@@ -60,23 +62,23 @@ class Round:
     beside_p99: float
     samples: int
     large: int
-    """Large requests that ended meanwhile, with whatever answer."""
+    """Large requests answered meanwhile, with any status."""
     large_images_per_s: float
 
     @property
     def ratio(self) -> float:
-        """How many times as long the slowest hundredth takes."""
+        """99th percentile beside large requests, divided by the 99th percentile alone."""
         return self.beside_p99 / self.alone_p99
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the zoo and fairness.json.")],
-    quick: Annotated[bool, typer.Option(help="Three short rounds: shows that it works, measures little.")] = False,
-    rounds: Annotated[int, typer.Option(help="Alone and beside, one after the other.", min=1)] = 7,
-    seconds: Annotated[float, typer.Option(help="Of each half of a round.", min=0.5)] = 15.0,
-    width: Annotated[int, typer.Option(help="Of the network.")] = 16,
+    quick: Annotated[bool, typer.Option(help="Three short rounds: a test of the command.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds; each measures alone, then beside large requests.", min=1)] = 7,
+    seconds: Annotated[float, typer.Option(help="Seconds of each half of a round.", min=0.5)] = 15.0,
+    width: Annotated[int, typer.Option(help="Channels of the network.")] = 16,
 ) -> None:
-    """Measure and write down."""
+    """Measure, write `fairness.json`, and print one line of JSON."""
     out.mkdir(parents=True, exist_ok=True)
     found = measure(out / "zoo", *((3, 4.0) if quick else (rounds, seconds)), width)
     document = {"ratio_median": median(one.ratio for one in found), "rounds": [asdict(one) for one in found]}
@@ -85,22 +87,22 @@ def main(
 
 
 def measure(folder: Path, rounds: int, seconds: float, width: int = 16) -> list[Round]:
-    """Start a service on a new zoo and measure so many rounds.
+    """Start a service on a new zoo and measure it.
 
     Args:
-        folder: Of the zoo.
-        rounds: How many.
-        seconds: Of each half.
-        width: Of the network.
+        folder: Data folder of the zoo.
+        rounds: Number of rounds.
+        seconds: Seconds of each half of a round.
+        width: Channels of the network.
     """
     prepare(folder, width)
-    with served(folder) as port:
-        ask(port, one(), 1.0)  # warm
-        return [measured(port, seconds) for _ in range(rounds)]
+    with running_service(folder) as port:
+        ask(port, image_bytes(), 1.0)  # warm up
+        return [measure_round(port, seconds) for _ in range(rounds)]
 
 
 def prepare(folder: Path, width: int) -> None:
-    """A zoo with one deployment of a small network."""
+    """Make a zoo with one deployment of a small network, unless the folder holds one."""
     if (folder / "zoo.db").exists():
         return
     torch.manual_seed(0)
@@ -118,8 +120,8 @@ def prepare(folder: Path, width: int) -> None:
     migrate(zoo.database)
     with zoo.database.write() as session:
         models.create(session, name=NAME)
-        upload = _uploaded(session, zoo, safetensors.torch.save(network.state_dict()))
-        models.add_version(session, NAME, upload_id=upload, spec=spec)
+        upload_id = upload(session, zoo, safetensors.torch.save(network.state_dict()))
+        models.add_version(session, NAME, upload_id=upload_id, spec=spec)
         lease = validation.claim_validation(session, "benchmark")
         assert lease is not None
         validation.accept_version(session, lease, fingerprint=fingerprint(network), parameters=0, macs=0)
@@ -128,8 +130,8 @@ def prepare(folder: Path, width: int) -> None:
 
 
 @contextmanager
-def served(folder: Path, **settings: str) -> Iterator[int]:
-    """API and serving process on a zoo, and the API's port; they end with the block."""
+def running_service(folder: Path, **settings: str) -> Iterator[int]:
+    """Run the API and the serving process on a zoo; yields the API's port."""
     api, serving = _free_port(), _free_port()
     urls = [f"http://127.0.0.1:{port}" for port in (serving, api)]
     environment = {**os.environ, "PNC_THREADS": "1", "PNC_PAGES": "false", "PNC_SERVING_URL": urls[0], **settings}
@@ -140,7 +142,7 @@ def served(folder: Path, **settings: str) -> Iterator[int]:
         deadline = time.monotonic() + START_SECONDS
         while not all(_is_ready(url) for url in urls):
             if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
-                raise RuntimeError("expected API and serving to come up, got no answer; see the messages above")
+                raise RuntimeError("expected API and serving to become ready, got no answer; see the messages above")
             time.sleep(0.1)
         yield api
     finally:
@@ -162,33 +164,43 @@ def _is_ready(url: str) -> bool:
     return False
 
 
-def one() -> bytes:
-    """The pixels of one image."""
+def image_bytes() -> bytes:
+    """The pixels of one random image."""
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, IMAGE, generator=generator, dtype=torch.uint8).numpy().tobytes()
 
 
-def ask(port: int, body: bytes, seconds: float) -> list[float]:
-    """Ask again and again for so long; how long each answer took."""
+def ask(port: int, body: bytes, seconds: float, is_enough: Callable[[], bool] = lambda: True) -> list[float]:
+    """Send the body repeatedly.
+
+    Args:
+        port: Of the API.
+        body: Raw tensor of a request.
+        seconds: Duration.
+        is_enough: Asked after that time; the requests go on until it returns True, for LONGEST_SECONDS at most.
+
+    Returns:
+        The latency of each response in seconds.
+    """
     took: list[float] = []
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     end = time.perf_counter() + seconds
-    while (begun := time.perf_counter()) < end:
+    while (begun := time.perf_counter()) < end or not (is_enough() or begun > end + LONGEST_SECONDS):
         connection.request("POST", f"/v2/models/{NAME}/infer", body, HEADERS)
         answer = connection.getresponse()
         answer.read()
         took.append(time.perf_counter() - begun)
         if answer.status != 200:
-            raise RuntimeError(f"expected an answer, got {answer.status}")
+            raise RuntimeError(f"expected status 200, got {answer.status}")
     connection.close()
     return took
 
 
-def measured(port: int, seconds: float) -> Round:
-    """One round: alone, then beside the other client."""
-    alone = ask(port, one(), seconds)
+def measure_round(port: int, seconds: float) -> Round:
+    """Measure one round: alone, then beside the client of large requests."""
+    alone = ask(port, image_bytes(), seconds)
     context: Any = multiprocessing.get_context("spawn")
     stop, ended, begun = context.Event(), context.Value("i", 0), context.Event()
     other = context.Process(target=_send_large, args=(port, stop, begun, ended), daemon=True)
@@ -196,25 +208,26 @@ def measured(port: int, seconds: float) -> Round:
     begun.wait(60)
     time.sleep(0.5)
     started, before = time.perf_counter(), ended.value
-    beside = ask(port, one(), seconds)
+    # A slow machine needs longer than `seconds` for one large request.
+    beside = ask(port, image_bytes(), seconds, lambda: ended.value > before)
     large, took = ended.value - before, time.perf_counter() - started
     stop.set()
     other.join(60)
     if other.is_alive():
         other.kill()
-    (a50, a99), (b50, b99) = late(alone), late(beside)
-    return Round(a50, a99, b50, b99, min(len(alone), len(beside)), large, large * MOST / took)
+    (a50, a99), (b50, b99) = median_and_p99(alone), median_and_p99(beside)
+    return Round(a50, a99, b50, b99, min(len(alone), len(beside)), large, large * LARGE_IMAGES / took)
 
 
-def late(took: list[float]) -> tuple[float, float]:
-    """Median and 99th percentile in milliseconds."""
+def median_and_p99(took: list[float]) -> tuple[float, float]:
+    """Median and 99th percentile, in milliseconds, of latencies in seconds."""
     times = sorted(took)
     return 1000 * times[len(times) // 2], 1000 * times[min(len(times) - 1, int(0.99 * len(times)))]
 
 
 def _send_large(port: int, stop: Event, begun: Event, ended: Any) -> None:
-    """The other client, in a process of its own."""
-    body = one() * MOST
+    """Send large requests until stopped; runs in a separate process."""
+    body = image_bytes() * LARGE_IMAGES
     named = {"Host": "localhost", "Content-Length": str(len(body)), **HEADERS}
     lines = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     head = f"POST /v2/models/{NAME}/infer HTTP/1.1\r\n{lines}\r\n"

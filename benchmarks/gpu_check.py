@@ -1,9 +1,10 @@
-"""Run the library for real on a GPU and on the processor, and compare: for a host with CUDA.
+"""Run the library on a GPU and on the processor and compare both; needs a host with CUDA.
 
     python -m benchmarks.gpu_check [--out results/gpu]
 
-Without a torch that can use CUDA it says so and ends with 2. Otherwise it prints one table, a row a path: time on both
-devices, the GPU's peak memory, and how far the answers lie apart, and ends with 1 if a path failed or lies off.
+If torch cannot use CUDA, the command says so and exits with 2. Otherwise it prints a table with one row per path: time
+on both devices, the GPU's peak memory, and the largest difference of the logits. It exits with 1 if a path failed or
+differs too much.
 """
 
 import json
@@ -49,14 +50,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 USUAL: dict[str, Any] = {"shortlist": 1, "views": 1, "screen_images": 64, "batch_size": 32, "max_size": 2.0}
 APART = 1e-3
-"""Largest difference of logits of one bundle on either device, as a share of the largest."""
+"""Largest accepted difference of the logits between both devices, as a share of the largest logit."""
 SIZE, IMAGES = 64, 140
 Network = tuple[nn.Module, NetworkSpec]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One path of one architecture; seconds, MiB, and a share of the largest logit."""
+    """Result of one path of one architecture: seconds on each device, peak memory in MiB, difference of the logits."""
 
     architecture: str
     path: str
@@ -68,13 +69,15 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether both devices came to the same."""
+        """Whether the path ran, and both devices agree."""
         return not self.error and self.apart <= APART
 
 
 def main(
     out: Annotated[Path | None, typer.Option(help="Folder for gpu_check.json.")] = None,
-    architectures: Annotated[str, typer.Option(help="Which; all by default.")] = ",".join(ARCHITECTURES),
+    architectures: Annotated[str, typer.Option(help="Architectures, a list; all by default.")] = ",".join(
+        ARCHITECTURES
+    ),
 ) -> None:
     """Check this host's GPU."""
     console = Console()
@@ -94,7 +97,7 @@ def main(
 
 
 def check(architecture: str, device: str) -> list[Row]:
-    """All paths of one architecture on the processor and on a device."""
+    """Run all paths of one architecture on the processor and on a device."""
     images = _images()
     plain, moved = _networks(architecture, "cpu"), _networks(architecture, device)
     rows, bundle = [], None
@@ -152,7 +155,7 @@ def _attached(bundle: Bundle, images: ImageSet) -> Work:
         composed = attach(target[0], bundle.thin(), source[0])
         logits = predict(composed, target[1], images.images)
         if detach(composed) is not target[0] or fingerprint(target[0]) != before:
-            raise RuntimeError("detach: expected the target as it was, got another")
+            raise RuntimeError("detach: expected the unchanged target, got a changed one")
         return logits
 
     return work
@@ -185,14 +188,14 @@ def _exported(bundle: Bundle, images: ImageSet) -> Work:
 def _compared(
     architecture: str, path: str, work: Work, networks: tuple[tuple[Network, Network], ...], device: str
 ) -> Row:
-    """One path on the processor, then on the device; what fails there is a row with its error."""
+    """Run one path on the processor, then on the device; an exception on the device becomes the row's error."""
     plain, moved = networks
     wanted, on_cpu = _timed(work, plain, "cpu")
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     try:
         got, on_gpu = _timed(work, moved, device)
-    except Exception as error:  # what a device brings up is what this script is for
+    except Exception as error:  # the check reports any error of the device
         return Row(architecture, path, on_cpu, float("nan"), 0.0, float("nan"), f"{type(error).__name__}: {error}")
     peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
     apart = 0.0
@@ -212,7 +215,7 @@ def _timed(work: Work, networks: tuple[Network, Network], device: str) -> tuple[
 def _table(rows: list[Row], name: str) -> Table:
     table = Table("architecture", "path", "processor, s", "GPU, s", "peak, MiB", "apart", "", title=name)
     for row in rows:
-        said = row.error.splitlines()[0][:80] if row.error else "ok" if row.good else f"more than {APART:g} apart"
+        verdict = row.error.splitlines()[0][:80] if row.error else "ok" if row.good else f"more than {APART:g} apart"
         table.add_row(
             row.architecture,
             row.path,
@@ -220,7 +223,7 @@ def _table(rows: list[Row], name: str) -> Table:
             f"{row.gpu:.2f}",
             f"{row.peak:.0f}",
             f"{row.apart:.1e}",
-            said,
+            verdict,
         )
     return table
 

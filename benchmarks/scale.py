@@ -1,9 +1,9 @@
-"""A zoo of many models, jobs and events: how long lists and claims take, and how many queries.
+"""Time and number of queries of lists and claims, in a zoo with many models, jobs and events.
 
     env $(python -m tests.services up postgres) python -m benchmarks.scale --out results/scale
 
-fills an empty, migrated database (PNC_DATABASE_URL, or SQLite below --out) and asks the API in this process, so that
-the socket is left out and the database is not.
+migrates and fills an empty database (PNC_DATABASE_URL, or SQLite below --out) and calls the API in this process, so
+that the times include the database but no socket.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def main(
     events: Annotated[int, typer.Option(min=1000)] = 1_000_000,
     rounds: Annotated[int, typer.Option(min=5)] = 30,
 ) -> None:
-    """Fill, ask, write."""
+    """Fill the database, measure, and write `results.json`."""
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(data_dir=out / "data")
@@ -53,9 +53,9 @@ def main(
     engine.migrate(zoo.database)
     with zoo.database.read() as session:
         if session.scalar(select(func.count(ModelRow.id))):
-            raise SystemExit("expected an empty database, got one with models; give another PNC_DATABASE_URL or --out")
+            raise SystemExit("expected an empty database, got one with models; name another PNC_DATABASE_URL or --out")
     fill(zoo, models, jobs, events)
-    rows = [*asyncio.run(ask(settings, rounds, jobs)), claims(zoo, rounds)]
+    rows = [*asyncio.run(time_lists(settings, rounds, jobs)), time_claims(zoo, rounds)]
     zoo.close()
     facts = {"database": zoo.database.engine.dialect.name, "models": models, "jobs": jobs, "events": events}
     (out / "results.json").write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
@@ -66,7 +66,7 @@ def main(
 
 
 def fill(zoo: Zoo, models: int, jobs: int, events: int) -> None:
-    """Rows as the service writes them, many at a time."""
+    """Insert rows as the service writes them, many at a time."""
     with Progress() as progress:
         task = progress.add_task("filling", total=2 * models + 2 * jobs + 3 * (jobs // len(STATES)) + events)
         for table, rows in _rows(models, jobs, events):
@@ -74,7 +74,7 @@ def fill(zoo: Zoo, models: int, jobs: int, events: int) -> None:
                 with zoo.database.write() as session:
                     session.execute(insert(table), chunk)
                 progress.advance(task, len(chunk))
-    # As the database does by itself after a while; else it would do so while it is asked.
+    # Collect statistics now; otherwise the database might do it during the measurement.
     with zoo.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE" if zoo.database.is_sqlite else "VACUUM ANALYZE"))
 
@@ -138,8 +138,8 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield chunk
 
 
-async def ask(settings: Settings, rounds: int, jobs: int) -> list[dict[str, Any]]:
-    """Every list, its first page and one from the middle."""
+async def time_lists(settings: Settings, rounds: int, jobs: int) -> list[dict[str, Any]]:
+    """Time every list: the first page, and for models and jobs the second page too."""
     app = create_app(settings)
     zoo: Zoo = app.state.zoo
     middle = f"job_{jobs // 2:032x}"
@@ -157,15 +157,15 @@ async def ask(settings: Settings, rounds: int, jobs: int) -> list[dict[str, Any]
         for start in ("/v1/models", "/v1/cloning-jobs"):
             cursor = (await client.get(f"{start}?limit=100")).json()["next_cursor"]
             paths.append(f"{start}?after={cursor}")
-        for path in track([*paths, "/metrics"], "asking"):
+        for path in track([*paths, "/metrics"], "requests"):
             taken, queries = [], 0
             for _ in range(rounds):
-                with _counted(zoo) as counted:
+                with _QueryCount(zoo) as query_count:
                     began = time.perf_counter()
-                    answer = await client.get(path)
+                    response = await client.get(path)
                     taken.append(time.perf_counter() - began)
-                answer.raise_for_status()
-                queries = counted()
+                response.raise_for_status()
+                queries = query_count()
             rows.append(
                 _row(f"GET {path.split('?after=')[0]}{'?after=...' if 'after=' in path else ''}", taken, queries)
             )
@@ -173,22 +173,22 @@ async def ask(settings: Settings, rounds: int, jobs: int) -> list[dict[str, Any]
     return rows
 
 
-def claims(zoo: Zoo, rounds: int) -> dict[str, Any]:
-    """A worker takes the oldest queued job, and another the next."""
+def time_claims(zoo: Zoo, rounds: int) -> dict[str, Any]:
+    """Time claims: each round another worker claims the oldest queued job."""
     taken, queries = [], 0
     for number in range(rounds):
-        with _counted(zoo) as counted:
+        with _QueryCount(zoo) as query_count:
             began = time.perf_counter()
             with zoo.database.write() as session:
                 lease = runs.claim(session, f"worker-{number}")
                 assert lease is not None
             taken.append(time.perf_counter() - began)
-        queries = counted()
+        queries = query_count()
     return _row("claim of a job", taken, queries)
 
 
-class _counted:  # noqa: N801 - reads as the block it opens
-    """Counts statements for the length of a block."""
+class _QueryCount:
+    """Counts SQL statements within a `with` block."""
 
     def __init__(self, zoo: Zoo) -> None:
         self._engine, self._count = zoo.database.engine, 0

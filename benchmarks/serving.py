@@ -1,12 +1,12 @@
-"""Our serving process beside others: the same network and image, in interleaved rounds on one machine.
+"""Compare our serving process with other servers: the same network and image, in alternating rounds on one machine.
 
-    python -m benchmarks.serving --out results            # add --quick for a look
+    python -m benchmarks.serving --out results            # --quick for a short test
 
-Peers: FastAPI as one would write it first, LitServe (without batches, with batches, with its fast queue)
-and MLServer, each installed into a virtual environment of its own under the folder. In every round each
-system is started, warmed up and kept busy over 16 connections, one image a request; what counts is the
-ratio inside a round, because machines are busy with other things, too. Then ours with 0, 1 and 3 modules
-attached, and modules going in and out under load.
+Peers: a simple FastAPI server, LitServe (single images, batches, fast queue) and MLServer, each installed into
+its own virtual environment under the folder. In every round each system is started, warmed up and loaded over
+16 connections, with one image per request. Only ratios within a round are compared, because the load of the
+machine changes between rounds. Then our process is measured with 0, 1 and 3 modules, and while modules are
+attached and detached under load.
 """
 
 import json
@@ -29,18 +29,18 @@ from rich.progress import track
 from app.deployments import desired
 from app.settings import Settings
 from app.zoo import open_zoo
-from benchmarks.load import Load, Request, run
-from benchmarks.paper import write_rows
-from benchmarks.report import markdown
-from benchmarks.served import IMAGE, NAME, SOURCES, prepare
-from benchmarks.servers import OWN, SYSTEMS, System, cpu_seconds, environment, started
+from benchmarks.reports.rows import write_rows
+from benchmarks.reports.tables import markdown
+from benchmarks.service.load_generator import LoadResult, Request, run
+from benchmarks.service.prepared_zoos import IMAGE, NAME, SOURCES, prepare
+from benchmarks.service.servers import OWN, SYSTEMS, System, cpu_seconds, environment, started
 
 CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
 class Row:
-    """One system in one round."""
+    """Result of one system in one round."""
 
     system: str
     mode: str
@@ -55,13 +55,13 @@ class Row:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for results.json, serving.md and the environments.")],
-    quick: Annotated[bool, typer.Option(help="Two short rounds: shows that it works, measures little.")] = False,
-    rounds: Annotated[
-        int, typer.Option(help="How often every system is measured; 0: modules going in and out alone.", min=0)
-    ] = 5,
-    seconds: Annotated[float, typer.Option(help="Of every measurement.", min=0.5)] = 6.0,
-    threads: Annotated[int, typer.Option(help="Processor threads of every network.")] = 1,
-    only: Annotated[str, typer.Option(help="Systems, by name.")] = "fastapi,litserve,mlserver,pnc",
+    quick: Annotated[
+        bool, typer.Option(help="Two short rounds: a test of the command, with imprecise results.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds; 0: only measure attaching and detaching.", min=0)] = 5,
+    seconds: Annotated[float, typer.Option(help="Seconds of every measurement.", min=0.5)] = 6.0,
+    threads: Annotated[int, typer.Option(help="Processor threads of every server.")] = 1,
+    only: Annotated[str, typer.Option(help="Names of systems, a list.")] = "fastapi,litserve,mlserver,pnc",
 ) -> None:
     """Measure and write a report."""
     rounds, seconds = (2, 1.5) if quick else (rounds, seconds)
@@ -76,19 +76,19 @@ def main(
     order = [(number, system) for number in range(rounds) for system in (*chosen, *OWN[1:])]
     for number, system in track(order, "measuring", console=console):
         with started(out, system, threads) as (process, port):
-            row = measured(system, number, process, port, seconds)
+            row = measure_system(system, number, process, port, seconds)
         rows.append(row)
         write_rows(out / "results.json", rows)
         console.print(
             f"{number} {row.system:<9} {row.mode:<28} {row.modules} modules  {row.rps:7.0f}/s  p99 {row.p99_ms:.1f} ms"
         )
-    swaps = [swapped(out, threads, 20 if quick else 500, connections) for connections in (0, 8)]
+    swaps = [measure_swaps(out, threads, 20 if quick else 500, connections) for connections in (0, 8)]
     (out / "swaps.json").write_text(json.dumps(swaps, indent=1) + "\n")
     console.print(f"report: {report(rows, swaps, cost, out)}")
 
 
-def asking(system: System, port: int) -> Request:
-    """The request of a system: the same image, as it wants it."""
+def request_of(system: System, port: int) -> Request:
+    """A request with the same image for every system, in the system's payload format."""
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (1, *IMAGE), generator=generator, dtype=torch.uint8)
     raw = image.numpy().tobytes()
@@ -108,10 +108,10 @@ def asking(system: System, port: int) -> Request:
     return Request.post(port, system.path, orjson.dumps({"inputs": [tensor]}), Content_Type="application/json")
 
 
-def measured(system: System, number: int, process: psutil.Process, port: int, seconds: float) -> Row:
-    """One system kept busy."""
+def measure_system(system: System, number: int, process: psutil.Process, port: int, seconds: float) -> Row:
+    """Load one running system and measure it."""
     before, began = cpu_seconds(process), time.perf_counter()
-    load: Load = run(asking(system, port), CONNECTIONS, seconds)
+    load: LoadResult = run(request_of(system, port), CONNECTIONS, seconds)
     spent = (cpu_seconds(process) - before) * load.seconds / (time.perf_counter() - began)
     return Row(
         system=system.system,
@@ -126,17 +126,20 @@ def measured(system: System, number: int, process: psutil.Process, port: int, se
     )
 
 
-def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, Any]:
-    """Attach and detach through the protocol while so many connections ask; each call returns once it is served."""
+def measure_swaps(out: Path, threads: int, swaps: int, connections: int) -> dict[str, Any]:
+    """Time attach and detach through the protocol while `connections` connections send requests.
+
+    Each call returns after the change is served.
+    """
     system = replace(OWN[0], command=(*OWN[0].command[:-1], "{folder}/zoo-0"))
     took: dict[str, list[float]] = {"load": [], "unload": []}
     with started(out, system, threads) as (_, port):
         stop = threading.Event()
-        loads: list[Load] = []
+        loads: list[LoadResult] = []
 
-        def ask() -> None:
+        def send_requests() -> None:
             while connections and not stop.is_set():
-                loads.append(run(asking(system, port), connections, 2.0))
+                loads.append(run(request_of(system, port), connections, 2.0))
 
         zoo = open_zoo(Settings(data_dir=out / "zoo-0"))
         with zoo.database.read() as session:
@@ -145,7 +148,7 @@ def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, 
             names = [f"{NAME}+{module.id}" for module in modules]
             size = mean(zoo.store.size(module.key) or 0 for module in modules)
         zoo.close()
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=send_requests)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             before = client.get(f"/v2/models/{NAME}").json()["parameters"]["target_fingerprint"]
             thread.start()
@@ -176,24 +179,24 @@ def swapped(out: Path, threads: int, swaps: int, connections: int) -> dict[str, 
 
 
 def report(rows: Sequence[Row], swaps: Sequence[dict[str, Any]], cost: dict[int, float], out: Path) -> Path:
-    """Write `serving.md`: every system, the ratios inside rounds, and what modules cost."""
+    """Write `serving.md`: every system, the ratios within rounds, and the cost of modules."""
     records = [{**asdict(row), "of_litserve": _ratio(rows, row)} for row in rows]
     numbers = ("rps", "of_litserve", "rps_per_cpu_second", "p50_ms", "p99_ms", "errors")
     parts = [markdown(records, ("system", "mode", "modules"), (), numbers).replace("splits", "rounds")]
     for modules in sorted({row.modules for row in rows} - {0}):
         slower = [_slower(rows, number, modules) for number in sorted({row.round for row in rows})]
         parts.append(
-            f"{modules} modules attached: time of a request {mean(slower):.2f} times that without, "
+            f"{modules} modules attached: time of a request {mean(slower):.2f} times that without modules, "
             f"multiply-accumulates {cost[modules]:.2f} times."
         )
-    parts += [f"Swaps while {swap['connections']} connections ask: " + json.dumps(swap) for swap in swaps]
+    parts += [f"Swaps while {swap['connections']} connections send requests: " + json.dumps(swap) for swap in swaps]
     path = out / "serving.md"
     path.write_text("\n\n".join(parts) + "\n")
     return path
 
 
 def _ratio(rows: Sequence[Row], row: Row) -> float:
-    """Requests a second over LitServe's best mode with the same payload in the same round."""
+    """Requests per second, divided by those of LitServe's best mode with the same kind of payload in the same round."""
     same = [other for other in rows if other.round == row.round and _is_binary(other) == _is_binary(row)]
     best = [other.rps for other in same if other.system == "litserve"]
     return row.rps / max(best) if best else float("nan")

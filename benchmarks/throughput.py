@@ -1,11 +1,11 @@
-"""Workers and their queue: jobs a minute and one job's seconds with 1, 2 and 4 of them, and what the queue costs.
+"""Jobs per minute and seconds per job with 1, 2 and 4 workers, and the cost of the queue.
 
-    python -m benchmarks.throughput --out results/throughput        # --quick for a look
+    python -m benchmarks.throughput --out results/throughput        # --quick for a short test
 
-brings up Redis, PostgreSQL, S3, API and Celery workers on this machine as `make stack` does. Jobs are computing: more
-workers than cores only share them, so processor seconds and the time that jobs waited are told beside the clock.
-Pretended jobs take a fixed time and no processor, as if each worker had a machine of its own; what they take beyond it
-is the queue: messages, claims, a child process, heartbeats, bundles in the store.
+starts Redis, PostgreSQL, S3, API and Celery workers on this machine as `make stack` does. Real jobs compute, and more
+workers than cores only share the cores; the report therefore has processor seconds and waiting times as well.
+Pretended jobs sleep for a fixed time, as if each worker had its own machine. Their time beyond the sleep is the cost of
+the queue: messages, claims, a child process, heartbeats, bundles in the store.
 """
 
 import io
@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import track
 
 from app import demo
-from benchmarks.pretending import SECONDS
-from benchmarks.report import markdown
+from benchmarks.reports.tables import markdown
+from benchmarks.service.sleeping_worker import SECONDS
 from pnc_client import Client, Job
 from pnc_core.config import CloneConfig
 from tests.services.processes import Process
@@ -35,32 +35,33 @@ from tests.stack import Stack, running
 CONFIG = CloneConfig(classes=("7", "8", "9"), epochs=8, batch_size=64, shortlist=3, views=1, screen_images=200)
 WORKERS = (1, 2, 4)
 PRETENDED = 1.0
-"""Seconds of a pretended job."""
+"""Seconds that a pretended job sleeps."""
 COLUMNS = ("jobs", "jobs_a_minute", "job_seconds", "waiting_seconds", "cpu_seconds_a_job")
 
 
 @dataclass(frozen=True)
 class Row:
-    """So many jobs on so many workers."""
+    """Result of one set of jobs on a number of workers."""
 
     kind: str
-    """`many`: jobs side by side; `one`: a single one, whose trials all workers share; `pretended`."""
+    """`many`: jobs at the same time; `one`: a single job, whose trials all workers share; `pretended`: jobs that
+    sleep."""
     workers: int
     jobs: int
     jobs_a_minute: float
     job_seconds: float
-    """From its start to its end, mean."""
+    """Mean time from a job's start to its end."""
     waiting_seconds: float
-    """From its submission to its start, mean."""
+    """Mean time from a job's submission to its start."""
     cpu_seconds_a_job: float
-    """Of all workers and their children."""
+    """Processor seconds of all workers and their children, divided by the number of jobs."""
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for results.json and workers.md.")],
     jobs: Annotated[int, typer.Option(help="Real jobs for every number of workers.", min=1)] = 12,
     pretended: Annotated[int, typer.Option(help="Pretended jobs for each worker.", min=1)] = 20,
-    quick: Annotated[bool, typer.Option(help="Few jobs: shows that it works, measures little.")] = False,
+    quick: Annotated[bool, typer.Option(help="Few jobs: a test of the command, with imprecise results.")] = False,
 ) -> None:
     """Measure and write a report."""
     jobs, pretended = (2, 2) if quick else (jobs, pretended)
@@ -78,11 +79,11 @@ def main(
                         _add(stack, kind)
                     if kind == "real":
                         rows += [
-                            measured(stack, client, dataset, "many", jobs),
-                            measured(stack, client, dataset, "one", 1),
+                            measure_jobs(stack, client, dataset, "many", jobs),
+                            measure_jobs(stack, client, dataset, "one", 1),
                         ]
                     else:
-                        rows.append(measured(stack, client, dataset, kind, pretended * workers))
+                        rows.append(measure_jobs(stack, client, dataset, kind, pretended * workers))
                 _dismiss(stack)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -93,8 +94,8 @@ def main(
     console.print(table)
 
 
-def measured(stack: Stack, client: Client, dataset: str, kind: str, count: int) -> Row:
-    """Submit so many jobs at once and wait for all."""
+def measure_jobs(stack: Stack, client: Client, dataset: str, kind: str, count: int) -> Row:
+    """Submit `count` jobs at once and wait for all of them."""
     before, began = _processor_seconds(stack), time.perf_counter()
     posted = [
         client.jobs.create("digits-low", "digits-high", dataset, replace(CONFIG, seed=seed)) for seed in range(count)
@@ -102,7 +103,9 @@ def measured(stack: Stack, client: Client, dataset: str, kind: str, count: int) 
     done = [client.jobs.wait(job.id) for job in posted]
     passed, spent = time.perf_counter() - began, _processor_seconds(stack) - before
     if any(job.state != "succeeded" for job in done):
-        raise SystemExit(f"expected jobs that succeed, got {[job.problem for job in done if job.state != 'succeeded']}")
+        raise SystemExit(
+            f"expected succeeded jobs, got the problems {[job.problem for job in done if job.state != 'succeeded']}"
+        )
     workers = len(stack.workers)
     return Row(
         kind=kind,
@@ -116,7 +119,7 @@ def measured(stack: Stack, client: Client, dataset: str, kind: str, count: int) 
 
 
 def _registered(stack: Stack, client: Client, directory: Path) -> str:
-    """Both networks and the images, checked by a worker that is gone again."""
+    """Register both networks and the images; a temporary worker validates them. Returns the dataset's id."""
     torch.set_num_threads(1)
     _add(stack, "real")
     quiet = Console(file=io.StringIO())
@@ -129,8 +132,8 @@ def _add(stack: Stack, kind: str) -> None:
     if kind == "real":
         stack.add_worker()
         return
-    name = f"pretending{len(stack.workers)}"
-    worker = stack.process(name, "-m", "benchmarks.pretending", **{SECONDS: str(PRETENDED)})
+    name = f"sleeping-worker{len(stack.workers)}"
+    worker = stack.process(name, "-m", "benchmarks.service.sleeping_worker", **{SECONDS: str(PRETENDED)})
     stack.workers.append(worker)
     stack.start_worker(worker)
 
@@ -145,7 +148,7 @@ def _processor_seconds(stack: Stack) -> float:
 
 
 def _spent(worker: Process) -> float:
-    """Of a worker, of what it has started, and of what has ended meanwhile."""
+    """Processor seconds of a worker, of its running children, and of its ended children."""
     own = psutil.Process(worker.pid)
     return sum(sum(process.cpu_times()[:4]) for process in (own, *own.children(recursive=True)))
 

@@ -1,9 +1,9 @@
-"""The engine alone, against another revision of it: throughput of short requests, and p99 beside long ones.
+"""Compare the serving engine with another revision: throughput of short requests, and their p99 beside long ones.
 
     git show REVISION:app/serving/engine/engine.py > before.py
     python -m benchmarks.turns before.py
 
-Both run in this process, in interleaved rounds, on the same network.
+Both engines run in this process, in alternating rounds, on the same network.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import typer
 
 from app.serving.engine import engine as ours
 from app.serving.engine.programs import Mode, Program, Trunk, put_together
-from benchmarks.fairness import IMAGE, MOST, late
+from benchmarks.fairness import IMAGE, LARGE_IMAGES, median_and_p99
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.module.composed import without_modules
@@ -30,13 +30,13 @@ CONNECTIONS = 16
 
 def main(
     before: Annotated[Path, typer.Argument(help="engine.py of the other revision.")],
-    rounds: Annotated[int, typer.Option(help="Of both.", min=1)] = 7,
-    seconds: Annotated[float, typer.Option(help="Of every measurement.", min=0.1)] = 3.0,
-    width: Annotated[int, typer.Option(help="Of the network.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Rounds of both engines.", min=1)] = 7,
+    seconds: Annotated[float, typer.Option(help="Seconds of every measurement.", min=0.1)] = 3.0,
+    width: Annotated[int, typer.Option(help="Channels of the network.")] = 16,
 ) -> None:
     """Measure and print one JSON object."""
     torch.set_num_threads(1)
-    sys.setswitchinterval(50e-6)  # as the serving process has it
+    sys.setswitchinterval(50e-6)  # as in the serving process
     theirs = _loaded(before)
     torch.manual_seed(0)
     spec = NetworkSpec(
@@ -74,7 +74,7 @@ async def _round(module: Any, program: Program, seconds: float) -> dict[str, flo
     engine = module.Engine(module.Limits(batch=8, wait=0.001))
     engine.start()
     one = torch.randint(0, 256, (1, *IMAGE), dtype=torch.uint8)
-    long = torch.randint(0, 256, (MOST, *IMAGE), dtype=torch.uint8)
+    long = torch.randint(0, 256, (LARGE_IMAGES, *IMAGE), dtype=torch.uint8)
     for size in (1, 8) * 3:
         engine.answer_now(program, long[:size])
     crowd = [asyncio.create_task(_ask(engine, program, one, seconds)) for _ in range(CONNECTIONS)]
@@ -85,7 +85,7 @@ async def _round(module: Any, program: Program, seconds: float) -> dict[str, flo
     beside = await _ask(engine, program, one, seconds)
     await other
     await asyncio.to_thread(engine.close)
-    (_, a99), (_, b99) = late(alone), late(beside)
+    (_, a99), (_, b99) = median_and_p99(alone), median_and_p99(beside)
     return {"rps": answers / seconds, "alone_p99_ms": a99, "beside_p99_ms": b99, "ratio": b99 / a99}
 
 

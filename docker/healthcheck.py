@@ -1,4 +1,4 @@
-"""Exit 0 when the service in this container answers /readyz with 200."""
+"""Exit with 0 if the service in this container answers /readyz with 200, else with 1."""
 
 import http.client
 import sys
@@ -7,7 +7,7 @@ PORT = 8000
 
 
 def ready(port: int) -> bool:
-    """Whether the service on this port takes requests. Asks directly, whatever proxies are set."""
+    """Whether the service on this port is ready. Ignores the environment's proxies."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=4)
     try:
         connection.request("GET", "/readyz")

@@ -1,4 +1,4 @@
-"""Make the bucket that PNC_STORE_URL names, unless it is there."""
+"""Create the bucket in PNC_STORE_URL, unless it exists."""
 
 import os
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ import boto3
 
 
 def main() -> None:
-    """Ask with the keys that are set."""
+    """Create the bucket with the keys in the environment."""
     client = boto3.client("s3", endpoint_url=os.environ["PNC_STORE_ENDPOINT"])
     name = urlsplit(os.environ["PNC_STORE_URL"]).netloc
     if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:

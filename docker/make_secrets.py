@@ -1,4 +1,4 @@
-"""Make the passwords of the containers once, as files that only the service's users can read.
+"""Create the passwords of the containers once, as files that only the service's containers can read.
 
 make_secrets.py DIRECTORY
 """
@@ -12,10 +12,10 @@ BUCKET = "pnc"
 
 
 def main(directory: Path) -> None:
-    """Write what is missing; passwords that are there stay."""
+    """Write missing passwords and all configuration files; existing passwords are kept."""
     directory.mkdir(parents=True, exist_ok=True)
     postgres, redis, key, secret, internal, sealing = (
-        _kept(directory / name)
+        _read_or_create(directory / name)
         for name in ("postgres", "redis", "store-key", "store-secret", "internal-key", "secret-key")
     )
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -40,7 +40,7 @@ def main(directory: Path) -> None:
     _write(directory / "settings.json", json.dumps(settings))
 
 
-def _kept(path: Path) -> str:
+def _read_or_create(path: Path) -> str:
     if not path.exists():
         _write(path, secrets.token_urlsafe(32))
     return path.read_text()
@@ -49,7 +49,7 @@ def _kept(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     half = path.with_suffix(".half")
     half.write_text(text)
-    half.chmod(0o444)  # the volume is mounted into our own containers alone, whose users differ
+    half.chmod(0o444)  # world-readable: only our containers mount the volume, and their users differ
     half.rename(path)
 
 

@@ -1,4 +1,4 @@
-"""Run `pnc` or Python with the settings that make_secrets.py has written; what is set already wins."""
+"""Run `pnc` or Python with the settings from make_secrets.py; variables that are set already take precedence."""
 
 import json
 import os
@@ -9,7 +9,7 @@ SETTINGS = Path("/run/secrets/pnc/settings.json")
 
 
 def main(arguments: list[str]) -> None:
-    """Take the place of this process."""
+    """Replace this process by the program."""
     for name, value in json.loads(SETTINGS.read_text()).items():
         os.environ.setdefault(name, value)
     program = arguments if arguments[:1] == ["python"] else ["pnc", *arguments]

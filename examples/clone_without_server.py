@@ -1,4 +1,4 @@
-"""Clone, attach and detach with the library alone: no server, no database, no queue."""
+"""Clone, attach and detach with the library alone, without a server."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ learn, test = images.split(0.5, torch.Generator().manual_seed(0))
 
 before = fingerprint(target)
 bundle = clone((target, target_spec), (source, source_spec), learn, CloneConfig(classes=("7", "8", "9")))
-bundle.write("full.safetensors")  # stands alone
-bundle.thin().write("thin.safetensors")  # for whoever has the source
+bundle.write("full.safetensors")  # usable without the source
+bundle.thin().write("thin.safetensors")  # usable with the source only
 
 composed = attach(target, "full.safetensors")  # or attach(target, "thin.safetensors", source=source)
 print(composed.classes, evaluate(composed, test))

@@ -1,4 +1,4 @@
-"""What a device runs: two networks that it has, a thin bundle that came, one picture. No server."""
+"""Attach a thin bundle on a device that has both networks, and classify one image, without a server."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from pnc_core import NetworkSpec, attach, detach, fingerprint, load_network, pre
 
 
 def network(name: str) -> tuple[torch.nn.Module, NetworkSpec]:
-    """Weights and their description, which lie beside each other."""
+    """A network and its spec, from two files with the same stem."""
     spec = NetworkSpec(**json.loads(Path(f"{name}.json").read_text()))
     return load_network(spec, Path(f"{name}.safetensors")), spec
 

@@ -1,4 +1,4 @@
-"""Networks from torchvision: train two for a moment, write weights, descriptions and images. No server."""
+"""Train two torchvision networks for a short time; write weights, specs and images, without a server."""
 
 import json
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from pnc_core import ImageSet, NetworkSpec, build_network, preprocess
 torch.manual_seed(0)
 torch.set_num_threads(1)
 digits = handwritten()
-# torchvision's networks want colours and more pixels: scans of 8 x 8 are shown at 32 x 32 in grey.
+# torchvision's networks need three channels and larger images: the 8 x 8 scans become grey images of 32 x 32.
 colour = F.interpolate(digits.images.float(), 32, mode="bilinear").clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
 images = ImageSet(colour.contiguous(), digits.labels, DIGITS)
 

@@ -1,8 +1,8 @@
-"""Receive webhooks with the standard library and `standardwebhooks`; prints what it is told. Ctrl-C ends it.
+"""Receive webhooks with the standard library and `standardwebhooks`, and print their events, until Ctrl-C.
 
     python examples/receive_webhooks.py whsec_... [PORT]
 
-For a try on one machine start the service with PNC_WEBHOOK_PRIVATE=true, and make the webhook with
+To try it on one machine, start the service with PNC_WEBHOOK_PRIVATE=true, and create the webhook with
 `pnc webhooks create http://127.0.0.1:PORT/`, which shows the secret.
 """
 
@@ -13,21 +13,21 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Checks the signature first, and answers at once."""
+    """Checks the signature of a message, prints the event, and responds at once."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
-            told = Webhook(sys.argv[1]).verify(body, dict(self.headers))
+            message = Webhook(sys.argv[1]).verify(body, dict(self.headers))
         except WebhookVerificationError as error:
             self.send_error(401, str(error))
             return
-        print(f"{told['timestamp']} {told['type']}: {told['data']}", flush=True)
+        print(f"{message['timestamp']} {message['type']}: {message['data']}", flush=True)
         self.send_response(204)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """What came is printed already."""
+        """Print no log line, because `do_POST` prints the event."""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Train two small networks on real digits and register them with a running `pnc up`.
+"""Train two small networks on handwritten digits and register them with a running `pnc up`.
 
     python examples/register_digits.py [SEED]
 
-Leaves the two weight files, the images as Parquet and one picture of a seven in
-the folder it is run in: the one that the source is surest of, so that it is a clear one.
+Writes the two weight files, the images as Parquet and one image of a seven to the
+working directory: the seven for which the source is most confident.
 """
 
 import os
@@ -22,10 +22,10 @@ url = os.environ.get("PNC_URL", "http://127.0.0.1:8000")
 try:
     httpx.get(f"{url}/readyz").raise_for_status()
 except httpx.HTTPError as error:
-    sys.exit(f"expected the service at {url}, got: {error}; start it with `pnc up`, or set PNC_URL")
+    sys.exit(f"expected the service at {url}, got: {error}; start the service with `pnc up`, or set PNC_URL")
 material = prepare(int(sys.argv[1]) if len(sys.argv) > 1 else 0, console)
 with Client(url) as client:
     register(client, material, Path(), console)
 sevens = material.test.only([DIGITS[7]]).images
-sure = predict(*material.source, sevens).log_softmax(1)[:, HIGH.index("7")]
-Path("seven.png").write_bytes(png(sevens[int(sure.argmax())]))
+confidence = predict(*material.source, sevens).log_softmax(1)[:, HIGH.index("7")]
+Path("seven.png").write_bytes(png(sevens[int(confidence.argmax())]))

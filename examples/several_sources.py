@@ -1,4 +1,4 @@
-"""One target, two sources, one composed network: 5 to 7 from the one, 7 to 9 from the other. No server."""
+"""One target with modules of two sources, without a server: digits 5 to 7 of the first, 7 to 9 of the second."""
 
 import torch
 from rich.progress import Progress
@@ -6,7 +6,7 @@ from rich.progress import Progress
 from app.demo import Network, handwritten, trained
 from pnc_core import CloneConfig, attach, clone, detach, evaluate, fingerprint, rebalance
 
-torch.set_num_threads(1)  # networks this small only wait for each other on several
+torch.set_num_threads(1)  # networks of this size are slower on several threads
 generator = torch.Generator().manual_seed(0)
 learned, test = handwritten().split(0.3, generator)
 _, few = learned.split(0.3, generator)

@@ -1,1 +1,1 @@
-"""Database migrations; `app.db.engine.migrate` or `alembic upgrade head` runs them."""
+"""Database migrations. Run them with `app.db.engine.migrate` or `alembic upgrade head`."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: on the connection it is given, or on the settings' database."""
+"""Entry point of Alembic. Migrates the database of a given connection, or the database in the settings."""
 
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ _TABLES = Base.metadata
 
 
 def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
-    """Own column types as plain ones: a migration must not change when the code does."""
+    """Render our column types as SQLAlchemy's types, because a migration must not depend on code that changes."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, Text):
@@ -29,7 +29,7 @@ def _render(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal
 
 
 def _run(connection: Connection) -> None:
-    # Batch mode because SQLite cannot alter most things in place.
+    # Batch mode, because SQLite supports few changes with ALTER TABLE.
     context.configure(connection=connection, target_metadata=_TABLES, render_as_batch=True, render_item=_render)
     with context.begin_transaction():
         context.run_migrations()

@@ -1,6 +1,6 @@
 """Python client of the cloning service: `from pnc_client import Client`.
 
-Needs httpx and nothing of the server; only making a dataset needs pyarrow.
+It needs httpx and pydantic, but neither torch nor the server. Only `Datasets.push` of a directory needs pyarrow.
 """
 
 from pnc_client.client import Client
@@ -12,7 +12,7 @@ from pnc_client.modules import Module
 from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.deployments import Prediction
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
-from pnc_client.schemas.models import Alias, Model
+from pnc_client.schemas.models import Alias, ClassName, Model
 from pnc_client.schemas.uploads import Upload
 from pnc_client.schemas.webhooks import Delivery, Webhook, WebhookSecret
 
@@ -20,6 +20,7 @@ __all__ = [
     "Alias",
     "ApiError",
     "Attempt",
+    "ClassName",
     "Client",
     "ClientError",
     "DamagedDownload",

@@ -1,4 +1,4 @@
-"""The client: one object with a part for each resource."""
+"""The client: one object with an attribute for each resource."""
 
 import time
 from collections.abc import Callable
@@ -12,36 +12,35 @@ from pnc_client.deployments import Deployments
 from pnc_client.errors import ServiceUnreachable
 from pnc_client.http import Http
 from pnc_client.jobs import Jobs
-from pnc_client.keys import Keys, bearer
+from pnc_client.keys import Keys, Signatures, bearer
 from pnc_client.models import Models
 from pnc_client.modules import Modules
-from pnc_client.schemas.shapes import Answer
-from pnc_client.signatures import Signatures
+from pnc_client.schemas.shapes import ResponseBody
 from pnc_client.uploads import Uploads
 from pnc_client.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class Health(Answer):
-    """A state in one word."""
+class Health(ResponseBody):
+    """Response of a health check."""
 
     status: str
 
 
 class Client:
-    """Talks to a cloning service; use it in a `with` statement, or close it.
+    """A client of a cloning service; use it in a `with` statement, or call `close`.
 
     Args:
-        url: Where the service listens.
-        key: What one proves with who one is; none: what PNC_KEY says, or nothing.
-        timeout: Seconds to wait for an answer.
+        url: Address of the service.
+        key: A key of the API; None: the key in PNC_KEY, or no key.
+        timeout: Seconds to wait for a response.
         attempts: How often a request is sent at most.
-        transport: In place of the network, for tests.
-        sleep: Waits some seconds, in place of `time.sleep`.
+        transport: Replaces the network in tests.
+        sleep: Waits a number of seconds; tests pass a function that returns at once.
 
     Raises:
-        ServiceUnreachable: `url` is no address.
+        ServiceUnreachable: `url` is not an HTTP address.
     """
 
     def __init__(
@@ -78,22 +77,22 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where the service listens."""
+        """Address of the service."""
         return str(self._client.base_url)
 
     def alive(self) -> bool:
         """Whether the service's process answers.
 
         Raises:
-            ServiceUnreachable: it does not.
+            ServiceUnreachable: the service does not answer.
         """
         return self._http.get(Health, "/healthz").status == "ok"
 
     def ready(self) -> bool:
-        """Whether database and store can be used.
+        """Whether the service's database and store are usable.
 
         Raises:
-            ApiError: they cannot; `detail` says why.
+            ApiError: one of them is not usable; `detail` says why.
         """
         return self._http.get(Health, "/readyz").status == "ready"
 
@@ -106,9 +105,9 @@ def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
         if address.scheme not in ("http", "https") or not address.host:
-            raise ValueError("it lacks http:// or a host")
+            raise ValueError("http:// or the host is missing")
     except (httpx.InvalidURL, ValueError) as error:
         raise ServiceUnreachable(
-            f"expected an address such as {DEFAULT_URL}, got {url!r:.80} ({error}); write it like that one"
+            f"expected an address such as {DEFAULT_URL}, got {url!r:.80} ({error}); write the address in that form"
         ) from None
     return address

@@ -1,4 +1,4 @@
-"""Datasets."""
+"""The resource of datasets."""
 
 import re
 import tempfile
@@ -7,12 +7,11 @@ from pathlib import Path
 
 from pnc_client.http import Http, path_of
 from pnc_client.parquet import folder_rows, write_parquet
-from pnc_client.purges import purge
 from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+_INVALID_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 
 
 class Datasets:
@@ -30,16 +29,17 @@ class Datasets:
         classes: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Send a Parquet file, or a directory that holds one directory of images a class, or images without labels.
+        """Upload a Parquet file or a directory of images as a dataset.
 
         Args:
-            path: File or directory.
-            name: Name for people; without one, made of the path.
-            classes: Class names in the order of the labels, instead of those in the file.
-            progress: Told about every chunk.
+            path: A Parquet file, a directory with one directory of images per class, or a directory of images without
+                labels.
+            name: Name for people; None: made from the path.
+            classes: Class names in the order of the labels; None: the names in the file.
+            progress: Called after each uploaded chunk.
 
         Raises:
-            ApiError: the service refuses it.
+            ApiError: the service refuses the file.
             ValueError: the directory holds no images.
         """
         if path.is_dir():
@@ -62,16 +62,15 @@ class Datasets:
 
     def change(self, dataset_id: str, *, archived: bool) -> Dataset:
         """Archive or restore a dataset."""
-        answer = self._http.request("PATCH", path_of("datasets", dataset_id), json={"archived": archived})
-        return self._http.read(Dataset, answer)
+        return self._http.patch(Dataset, path_of("datasets", dataset_id), {"archived": archived})
 
     def purge(self, dataset_id: str, *, dry_run: bool = False) -> Purge:
-        """Remove an archived dataset for good; a dry run only tells what would go.
+        """Delete an archived dataset permanently; a dry run only returns the plan.
 
         Raises:
-            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+            ApiError: other resources use the dataset (`in_use`); `errors` lists them.
         """
-        return purge(self._http, path_of("datasets", dataset_id), dry_run=dry_run)
+        return self._http.purge(path_of("datasets", dataset_id), dry_run=dry_run)
 
     def _push_folder(self, root: Path, name: str, progress: Progress | None) -> Dataset:
         classes, rows = folder_rows(root)
@@ -82,4 +81,4 @@ class Datasets:
 
 
 def _name(path: Path) -> str:
-    return _NOT_IN_NAMES.sub("-", path.resolve().stem.lower()).strip("-._")[:63] or "dataset"
+    return _INVALID_IN_NAMES.sub("-", path.resolve().stem.lower()).strip("-._")[:63] or "dataset"

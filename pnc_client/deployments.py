@@ -1,11 +1,10 @@
-"""Deployments and predictions."""
+"""The resource of deployments, and predictions."""
 
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pnc_client.bound import Bound
-from pnc_client.http import Http, path_of
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module
 from pnc_client.schemas import deployments as schemas
 from pnc_client.schemas.deployments import Prediction, Replica, Revision
@@ -13,12 +12,12 @@ from pnc_client.schemas.deployments import Prediction, Replica, Revision
 POLL_SECONDS = 0.2
 
 
-class Deployment(schemas.Deployment, Bound):
-    """A target served under a name."""
+class Deployment(schemas.Deployment, Connected):
+    """A target that is served under a name."""
 
     @property
     def settled(self) -> bool:
-        """Whether the serving process has worked on the newest generation."""
+        """Whether the serving process has loaded or refused the newest generation."""
         return self.observed.generation == self.generation
 
     def attach(self, module: Module | str) -> "Deployment":
@@ -45,7 +44,7 @@ class Deployments:
         self._http = http
 
     def create(self, name: str, target: str) -> Deployment:
-        """Serve a version under a name; the same version again changes nothing."""
+        """Serve a version under a name; repeating the call changes nothing."""
         return self._put(path_of("deployments", name), json={"target": target})
 
     def list(self) -> Iterator[Deployment]:
@@ -53,24 +52,24 @@ class Deployments:
         return self._http.pages(Deployment, "/v1/deployments")
 
     def get(self, name: str) -> Deployment:
-        """One deployment: what is wanted and what is served."""
+        """One deployment, with its desired and its observed state."""
         return self._http.get(Deployment, path_of("deployments", name))
 
     def delete(self, name: str, *, if_match: int | None = None) -> None:
-        """Serve it no more; see `attach`."""
+        """Delete a deployment; its target is no longer served. See `attach` for `if_match`."""
         self._http.delete(path_of("deployments", name), _condition(if_match))
 
     def attach(self, name: str, module_id: str, *, if_match: int | None = None) -> Deployment:
-        """Attach a module; one that is attached already changes nothing.
+        """Attach a module; repeating the call changes nothing.
 
         Args:
-            name: The deployment.
-            module_id: The module.
-            if_match: Generation that the change builds on; another one is an error.
+            name: Name of the deployment.
+            module_id: Id of the module.
+            if_match: Expected generation; the call fails if the deployment has another. None: any generation.
 
         Raises:
-            ApiError: the module does not fit, or the generation has passed.
-            ServiceUnreachable: it did not answer; where the message says so, the change may have been made.
+            ApiError: the module does not fit the target, or the deployment has another generation.
+            ServiceUnreachable: the service did not answer; the message says if the change may have been made.
         """
         return self._put(path_of("deployments", name, "modules", module_id), if_match=if_match)
 
@@ -80,29 +79,29 @@ class Deployments:
         return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)))
 
     def set_modules(self, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Deployment:
-        """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+        """Set the attached modules to exactly these, in one revision."""
         path = path_of("deployments", name, "modules")
         return self._put(path, json={"modules": [*module_ids]}, if_match=if_match)
 
     def replicas(self, name: str) -> Iterator[Replica]:
-        """What every living serving process says about a deployment."""
+        """The running serving processes, with the generation that each serves."""
         return self._http.pages(Replica, path_of("deployments", name, "replicas"))
 
     def revisions(self, name: str) -> Iterator[Revision]:
-        """Everything that the deployment was to serve, newest first."""
+        """The deployment's revisions, newest first."""
         return self._http.pages(Revision, path_of("deployments", name, "revisions"))
 
     def rollback(self, name: str, generation: int, *, if_match: int | None = None) -> Deployment:
-        """Want again what an earlier generation was; this makes a new generation."""
+        """Return to the target and modules of an earlier generation; this creates a new generation."""
         path, headers = path_of("deployments", name, "rollback"), _condition(if_match)
-        answer = self._http.request("POST", path, json={"generation": generation}, headers=headers)
-        return self._http.read(Deployment, answer)
+        response = self._http.request("POST", path, json={"generation": generation}, headers=headers)
+        return self._http.read(Deployment, response)
 
     def wait(self, name: str, timeout: float = 60.0) -> Deployment:
-        """Wait until the serving process has worked on the newest generation.
+        """Wait until the serving process has loaded or refused the newest generation.
 
         Raises:
-            TimeoutError: it has not within `timeout` seconds.
+            TimeoutError: the serving process has done neither within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while not (deployment := self.get(name)).settled:
@@ -122,23 +121,23 @@ class Deployments:
         """Classify an image.
 
         Args:
-            name: The deployment.
+            name: Name of the deployment.
             image: A PNG, JPEG or WebP file, or its bytes.
-            modules: Ids of the modules that shall answer; none at all: the target alone; left out: all.
-            generation: An earlier generation, while it is kept.
+            modules: Ids of the modules to predict with; an empty list: the target alone; None: all attached modules.
+            generation: An earlier generation, as long as the serving process keeps it; None: the newest.
 
         Raises:
-            ApiError: it is not an image, or the serving process is away.
+            ApiError: the bytes are not an image, or no serving process runs.
         """
         content = image.read_bytes() if isinstance(image, Path) else image
         path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
         params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
-        answer = self._http.request("POST", path, content=content, params=params, headers=headers)
-        return self._http.read(Prediction, answer)
+        response = self._http.request("POST", path, content=content, params=params, headers=headers)
+        return self._http.read(Prediction, response)
 
     def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
-        answer = self._http.request("PUT", path, json=json, headers=_condition(if_match))
-        return self._http.read(Deployment, answer)
+        response = self._http.request("PUT", path, json=json, headers=_condition(if_match))
+        return self._http.read(Deployment, response)
 
 
 def _condition(if_match: int | None) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Errors of the client.
 
-ClientError                everything raised on purpose
+ClientError                base class of all errors below
 ├── ApiError               the service answered with a problem document
-├── ServiceUnreachable     it did not answer, again and again, or something else did
-├── InvalidName            a name or an id that cannot be one
-├── VersionRejected        a worker could not use the weights
-└── DamagedDownload        a file is not the one that was announced
+├── ServiceUnreachable     no attempt reached the service, or another server answered
+├── InvalidName            a name or id holds characters that names cannot have
+├── VersionRejected        a worker rejected the weights
+└── DamagedDownload        a downloaded file has not the announced digest
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from pnc_client.schemas.problems import Fault
 
 
 class ClientError(Exception):
-    """Base of all errors the client raises on purpose."""
+    """Base class of the client's errors."""
 
 
 class ApiError(ClientError):
@@ -39,23 +39,23 @@ class ApiError(ClientError):
 
 
 class ServiceUnreachable(ClientError):
-    """The service did not answer, again and again, or something else did in its place."""
+    """No attempt reached the service, or another server answered at its address."""
 
 
 class InvalidName(ClientError):
-    """A name or an id that cannot be one, and would lead to something else."""
+    """A name or id is empty or holds characters that would change the request's path."""
 
 
 class VersionRejected(ClientError):
-    """A worker could not use the weights."""
+    """A worker rejected the weights."""
 
 
 class DamagedDownload(ClientError):
-    """A file is not the one that was announced."""
+    """A downloaded file has not the announced digest."""
 
 
 def _faults(errors: object) -> list[Fault]:
-    """The faults of a problem document; what another server calls errors is none of them."""
+    """The faults of a problem document; empty if `errors` has another server's form."""
     try:
         return [Fault.model_validate(fault) for fault in errors] if isinstance(errors, list) else []
     except ValidationError:

@@ -1,12 +1,11 @@
-"""Cloning jobs."""
+"""The resource of cloning jobs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from pnc_client import notebook
-from pnc_client.bound import Bound
-from pnc_client.http import Http, path_of
+from pnc_client import pictures
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module, Modules
 from pnc_client.schemas import jobs as schemas
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
@@ -15,18 +14,16 @@ from pnc_core.config import CloneConfig
 
 _PATH = "/v1/cloning-jobs"
 Progress = Callable[[float, str], object]
-"""Called with the share that is done, 0 to 1, and a line for people."""
-
-
+"""Called with the finished share of the job, 0 to 1, and a message for people."""
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Job(schemas.Job, Bound):
+class Job(schemas.Job, Connected):
     """One cloning job."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has succeeded, failed or been cancelled."""
         return self.state in ENDED
 
     def refresh(self) -> "Job":
@@ -39,30 +36,31 @@ class Job(schemas.Job, Bound):
         *,
         progress: Progress | None = None,
     ) -> "Job":
-        """Wait until it has ended; see `Jobs.wait`."""
+        """Wait until the job ends; see `Jobs.wait`."""
         return Jobs(self.http).wait(self.id, on_event, progress=progress)
 
     def cancel(self) -> "Job":
-        """Cancel it; see `Jobs.cancel`."""
+        """Cancel the job; see `Jobs.cancel`."""
         return Jobs(self.http).cancel(self.id)
 
     def trials(self) -> Iterator[Trial]:
-        """The positions that it has tried, oldest first."""
+        """The job's trials of positions, oldest first."""
         return Jobs(self.http).trials(self.id)
 
     def result(self) -> Module:
-        """The module that it cloned.
+        """The module that the job cloned.
 
         Raises:
-            ValueError: it has none (yet).
+            ValueError: the job has not succeeded.
         """
         if self.module is None:
-            raise ValueError(f"{self.id}: expected a job that succeeded, got one that is {self.state}; wait for it")
+            raise ValueError(
+                f"{self.id}: expected a succeeded job, got a job in the state {self.state}; wait until it succeeds"
+            )
         return Modules(self.http).get(self.module)
 
     def _repr_html_(self) -> str:
-        trials = [trial.model_dump() for trial in self.trials()] if self._connection else []
-        return notebook.job_card(self.model_dump(), trials)
+        return pictures.job_card(self.model_dump(), list(self.trials()) if self._connection else [])
 
 
 class Jobs:
@@ -81,24 +79,24 @@ class Jobs:
         device: str = "any",
         max_seconds: int | None = None,
     ) -> Job:
-        """Submit a job: give `target` the classes `config.classes` of `source`.
+        """Submit a job that clones the classes `config.classes` of `source` for `target`.
 
         Args:
             target: Version that gains classes: `name` (its newest ready version), `name@3` or `name@alias`.
-            source: Version they are cloned from.
-            dataset: Id of a dataset with images of both.
-            config: What to clone and how.
-            device: Which workers may take it: `cpu`, `cuda`, or `any`.
-            max_seconds: How long an attempt may take.
+            source: Version that the classes are cloned from.
+            dataset: Id of a dataset with images of old and cloned classes.
+            config: Classes and parameters of the job.
+            device: Device of the workers that may run the job: `cpu`, `cuda`, or `any`.
+            max_seconds: Time limit of one attempt, in seconds; None: no limit.
 
         Raises:
-            ApiError: the job makes no sense; `errors` says why.
+            ApiError: the job is invalid; `errors` lists the faults.
         """
-        asked = {**_body(target, source, dataset, config), "device": device, "max_seconds": max_seconds}
-        return self._http.post(Job, _PATH, asked)
+        body = {**_body(target, source, dataset, config), "device": device, "max_seconds": max_seconds}
+        return self._http.post(Job, _PATH, body)
 
     def validate(self, target: str, source: str, dataset: str, config: CloneConfig) -> Verdict:
-        """What `create` would refuse, and what the job would cost."""
+        """The faults for which `create` would refuse the job, and the job's estimated cost."""
         return self._http.post(Verdict, f"{_PATH}/validate", _body(target, source, dataset, config))
 
     def get(self, job_id: str) -> Job:
@@ -106,55 +104,55 @@ class Jobs:
         return self._http.get(Job, path_of("cloning-jobs", job_id))
 
     def list(self, *, state: str | None = None) -> Iterator[Job]:
-        """All jobs, newest first, of one state or all."""
+        """All jobs, newest first; with `state` only jobs in that state."""
         return self._http.pages(Job, _PATH, state=state)
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job; a running one ends as soon as its worker notices."""
+        """Cancel a job; a running job ends as soon as its worker reads the request."""
         return self._http.post(Job, path_of("cloning-jobs", job_id, "cancel"))
 
     def pause(self, job_id: str) -> Job:
-        """Pause a job; a running one stops at its next checkpoint."""
+        """Pause a job; a running job stops at its next checkpoint."""
         return self._http.post(Job, path_of("cloning-jobs", job_id, "pause"))
 
     def resume(self, job_id: str) -> Job:
-        """Let a paused job go on."""
+        """Resume a paused job from its checkpoint."""
         return self._http.post(Job, path_of("cloning-jobs", job_id, "resume"))
 
     def retry(self, job_id: str) -> Job:
-        """Submit a failed or cancelled job anew; the answer is the new job."""
+        """Submit a failed or cancelled job again; returns the new job."""
         return self._http.post(Job, path_of("cloning-jobs", job_id, "retry"))
 
     def attempts(self, job_id: str) -> Iterator[Attempt]:
-        """The claims of a job by workers, oldest first."""
+        """The job's attempts by workers, oldest first."""
         return self._http.pages(Attempt, path_of("cloning-jobs", job_id, "attempts"))
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[Event]:
-        """A job's events as they happen, until it has ended; a broken stream is gone on with.
+        """A job's events as they happen, until the job ends; a broken stream is resumed.
 
         Args:
-            job_id: The job.
-            after: Number of the last event that is known already.
+            job_id: Id of the job.
+            after: Number of the last event that the caller has; 0: none.
         """
         return follow(self._http, path_of("cloning-jobs", job_id, "events", "stream"), after)
 
     def history(self, job_id: str) -> Iterator[Event]:
-        """What has happened to a job so far, oldest first."""
+        """A job's events so far, oldest first."""
         return self._http.pages(Event, path_of("cloning-jobs", job_id, "events"))
 
     def trials(self, job_id: str) -> Iterator[Trial]:
-        """The positions a job has tried, oldest first."""
+        """A job's trials of positions, oldest first."""
         return self._http.pages(Trial, path_of("cloning-jobs", job_id, "trials"))
 
     def wait(
         self, job_id: str, on_event: Callable[[Event], object] | None = None, *, progress: Progress | None = None
     ) -> Job:
-        """Wait until a job has ended; its `state` says how.
+        """Wait until a job ends; its `state` is then `succeeded`, `failed` or `cancelled`.
 
         Args:
-            job_id: The job.
-            on_event: Told about every event.
-            progress: Told the share that is done, 0 to 1, and what was just done.
+            job_id: Id of the job.
+            on_event: Called with each event.
+            progress: Called with the finished share, 0 to 1, and a message for people.
         """
         for event in self.events(job_id):
             if on_event is not None:

@@ -1,27 +1,27 @@
-"""Models and versions."""
+"""The resource of models and their versions."""
 
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pnc_client.bound import Bound
 from pnc_client.errors import ApiError, VersionRejected
-from pnc_client.http import Http, path_of
-from pnc_client.purges import purge
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
-from pnc_client.schemas.models import Alias, Model
+from pnc_client.schemas.models import Alias, ClassName, Model, SpecVerdict
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
+from pnc_core.errors import ConfigError
+from pnc_core.networks.files import as_safetensors
 
 POLL_SECONDS = 0.3
 
 
-class Version(schemas.Version, Bound):
+class Version(schemas.Version, Connected):
     """One immutable set of weights."""
 
     def wait(self, timeout: float = 300.0) -> "Version":
-        """Wait until a worker has tried it; see `Models.wait`."""
+        """Wait until a worker has checked the version; see `Models.wait`."""
         return Models(self.http).wait(self.ref.partition("@")[0], self.number, timeout)
 
 
@@ -33,7 +33,7 @@ class Models:
         self._uploads = Uploads(http)
 
     def create(self, name: str, description: str = "") -> Model:
-        """Register a model, still without versions."""
+        """Register a model without versions."""
         return self._http.post(Model, "/v1/models", {"name": name, "description": description})
 
     def list(self, *, archived: bool = False) -> Iterator[Model]:
@@ -52,22 +52,28 @@ class Models:
         archived: bool | None = None,
         clonable: Sequence[str] | None = None,
     ) -> Model:
-        """Change a model's description, archive or restore it, or say which classes may be cloned: some, or `all`."""
-        body = {"description": description, "archived": archived, "clonable": clonable}
-        changes = {key: value for key, value in body.items() if value is not None}
-        return self._http.read(Model, self._http.request("PATCH", path_of("models", name), json=changes))
+        """Change a model; fields that are None stay unchanged.
+
+        Args:
+            name: Name or id of the model.
+            description: New model card in Markdown.
+            archived: Archive or restore the model.
+            clonable: Classes that jobs may clone from the model, or `all`.
+        """
+        fields = {"description": description, "archived": archived, "clonable": clonable}
+        return self._http.patch(Model, path_of("models", name), fields)
 
     def archive(self, name: str) -> None:
         """Archive a model."""
         self._http.delete(path_of("models", name))
 
     def purge(self, name: str, *, dry_run: bool = False) -> Purge:
-        """Remove an archived model with all its versions for good; a dry run only tells what would go.
+        """Delete an archived model with all its versions permanently; a dry run only returns the plan.
 
         Raises:
-            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+            ApiError: other resources use the model (`in_use`); `errors` lists them.
         """
-        return purge(self._http, path_of("models", name), dry_run=dry_run)
+        return self._http.purge(path_of("models", name), dry_run=dry_run)
 
     def push(
         self,
@@ -79,26 +85,41 @@ class Models:
         description: str = "",
         progress: Progress | None = None,
     ) -> Version:
-        """Send weights as the next version of a model, which is registered if need be.
+        """Upload weights as the next version of a model; a new name registers a model.
 
         Args:
-            name: The model.
-            spec: How to rebuild the network.
-            weights: A safetensors file.
+            name: Name of the model.
+            spec: Spec of the network.
+            weights: A file of weights: safetensors, or any checkpoint of torch, which is converted first; that needs
+                torch on this machine.
             licence: Licence of the weights.
-            description: Of the model, if it is new.
-            progress: Told about every chunk.
+            description: Description of a new model.
+            progress: Called after each uploaded chunk.
 
         Returns:
-            The version, still `validating`; see `wait`.
+            The version in the status `validating`; see `wait`.
 
         Raises:
-            ApiError: the service refuses it.
+            TensorFileError: the file does not hold the weights of one network.
+            ApiError: the service refuses the version.
+            ConfigError: the service does not know the architecture; nothing was uploaded.
         """
-        self._ensure(name, description)
-        upload = self._uploads.push(weights, progress)
+        self.check(spec)
+        with as_safetensors(weights) as file:
+            self._ensure(name, description)
+            upload = self._uploads.push(file, progress)
         body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
         return self._http.post(Version, path_of("models", name, "versions"), body)
+
+    def check(self, spec: NetworkSpec) -> None:
+        """Check a spec before its weights are uploaded.
+
+        Raises:
+            ConfigError: the service does not know the architecture; the message has similar names.
+        """
+        verdict = self._http.post(SpecVerdict, path_of("models", "validate"), {"spec": spec.to_dict()})
+        if not verdict.valid:
+            raise ConfigError("; ".join(problem.detail for problem in verdict.problems))
 
     def versions(self, name: str, *, archived: bool = False) -> Iterator[Version]:
         """All versions of a model, newest first."""
@@ -108,25 +129,59 @@ class Models:
         """One version."""
         return self._http.get(Version, path_of("models", name, "versions", number))
 
+    def find(self, ref: str) -> Version:
+        """The version that `name` (its newest ready version), `name@3` or `name@alias` means.
+
+        Raises:
+            ApiError: there is no such model or version.
+            ValueError: the model has no version, or no such alias.
+        """
+        name, at, which = ref.partition("@")
+        if which.isascii() and which.isdigit():
+            return self.version(name, int(which))
+        if at:
+            aliases = self.get(name).aliases
+            if which not in aliases:
+                raise ValueError(f"expected an alias of {name} ({', '.join(aliases) or 'it has none'}), got {which!r}")
+            return self.version(name, aliases[which])
+        newest: Version | None = None
+        for version in self.versions(name):
+            if version.status == "ready":
+                return version
+            newest = newest or version
+        if newest is None:
+            raise ValueError(f"expected {name} to have a version, got none; upload one with `pnc models push`")
+        return newest
+
+    def classes(self, name: str, number: int, search: str = "") -> Iterator[ClassName]:
+        """Classes of a version in the order of its logits.
+
+        Args:
+            name: Name or id of the model.
+            number: Number of the version.
+            search: Words that the name or another name of a class must hold; `#12` finds the class 12.
+        """
+        path = path_of("models", name, "versions", number, "classes")
+        return self._http.pages(ClassName, path, search=search)
+
     def archive_version(self, name: str, number: int) -> None:
         """Archive a version."""
         self._http.delete(path_of("models", name, "versions", number))
 
     def change_version(self, name: str, number: int, *, archived: bool) -> Version:
         """Archive or restore a version."""
-        answer = self._http.request("PATCH", path_of("models", name, "versions", number), json={"archived": archived})
-        return self._http.read(Version, answer)
+        return self._http.patch(Version, path_of("models", name, "versions", number), {"archived": archived})
 
     def purge_version(self, name: str, number: int, *, dry_run: bool = False) -> Purge:
-        """Remove an archived version for good; see `purge`."""
-        return purge(self._http, path_of("models", name, "versions", number), dry_run=dry_run)
+        """Delete an archived version permanently; see `purge`."""
+        return self._http.purge(path_of("models", name, "versions", number), dry_run=dry_run)
 
     def wait(self, name: str, number: int, timeout: float = 300.0) -> Version:
-        """Wait until a worker has tried a version.
+        """Wait until a worker has checked a version.
 
         Raises:
-            VersionRejected: it cannot be used.
-            TimeoutError: no worker has within `timeout` seconds.
+            VersionRejected: the worker rejected the weights.
+            TimeoutError: no worker has checked the version within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -136,13 +191,14 @@ class Models:
             if version.status == "ready":
                 return version
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{version.ref}: expected a worker to try it within {timeout:g} s; is one running?")
+                raise TimeoutError(
+                    f"{version.ref}: expected a worker's check within {timeout:g} s, got none; is a worker running?"
+                )
             self._http.sleep(POLL_SECONDS)
 
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
-        answer = self._http.request("PUT", path_of("models", name, "aliases", alias), json={"version": number})
-        return self._http.read(Alias, answer)
+        return self._http.put(Alias, path_of("models", name, "aliases", alias), {"version": number})
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove an alias."""

@@ -1,4 +1,4 @@
-"""Modules and their bundles."""
+"""The resource of modules and their bundles."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -6,23 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pnc_client import notebook
-from pnc_client.bound import Bound
+from pnc_client import pictures
 from pnc_client.errors import DamagedDownload
-from pnc_client.http import Http, checked, path_of
-from pnc_client.purges import purge
+from pnc_client.http import Connected, Http, checked, path_of
 from pnc_client.schemas import modules as schemas
 from pnc_client.schemas.purges import Purge
-from pnc_client.schemas.shapes import Answer
+from pnc_client.schemas.shapes import ResponseBody
 from pnc_client.uploads import Progress
 from pnc_core.files import written_whole
 
 
-class Module(schemas.Module, Bound):
-    """What a job cloned."""
+class Module(schemas.Module, Connected):
+    """The classes that a job cloned, as files for one target."""
 
     def manifest(self) -> dict[str, Any]:
-        """What its bundle says about itself."""
+        """The manifest of the module's bundle."""
         return Modules(self.http).manifest(self.id)
 
     def download(
@@ -35,18 +33,18 @@ class Module(schemas.Module, Bound):
         """Download a bundle; see `Modules.download`.
 
         Args:
-            path: Where to put it; left out: `<id>.<payload>.safetensors` in the working directory.
+            path: File to write; None: `<id>.<payload>.safetensors` in the working directory.
             payload: `thin` or `full`.
-            progress: Told the bytes that have come, and all bytes.
+            progress: Called with the downloaded bytes and the total.
         """
         file = Path(path) if path is not None else Path(f"{self.id}.{payload}.safetensors")
         return Modules(self.http).download(self.id, payload, file, progress=progress)
 
     def _repr_html_(self) -> str:
-        return notebook.module_card(self.model_dump(), self.manifest() if self._connection else None)
+        return pictures.module_card(self.model_dump(), self.manifest() if self._connection else None)
 
 
-class _Described(Answer):
+class _Manifest(ResponseBody):
     manifest: dict[str, Any]
     evidence: dict[str, Any] | None
 
@@ -58,7 +56,7 @@ class Modules:
         self._http = http
 
     def list(self, *, target_fingerprint: str | None = None, archived: bool = False) -> Iterator[Module]:
-        """All modules, newest first, for one target's fingerprint or all."""
+        """All modules, newest first; with `target_fingerprint` only modules for that target."""
         return self._http.pages(Module, "/v1/modules", target_fingerprint=target_fingerprint, archived=archived)
 
     def get(self, module_id: str) -> Module:
@@ -71,63 +69,62 @@ class Modules:
 
     def change(self, module_id: str, *, archived: bool) -> Module:
         """Archive or restore a module."""
-        answer = self._http.request("PATCH", path_of("modules", module_id), json={"archived": archived})
-        return self._http.read(Module, answer)
+        return self._http.patch(Module, path_of("modules", module_id), {"archived": archived})
 
     def purge(self, module_id: str, *, dry_run: bool = False) -> Purge:
-        """Remove an archived module for good; a dry run only tells what would go.
+        """Delete an archived module permanently; a dry run only returns the plan.
 
         Raises:
-            ApiError: something stands in the way (`in_use`), and `errors` tells what.
+            ApiError: other resources use the module (`in_use`); `errors` lists them.
         """
-        return purge(self._http, path_of("modules", module_id), dry_run=dry_run)
+        return self._http.purge(path_of("modules", module_id), dry_run=dry_run)
 
     def manifest(self, module_id: str) -> dict[str, Any]:
-        """What the module's bundle says about itself."""
-        return self._described(module_id).manifest
+        """The manifest of the module's bundle."""
+        return self._fetched_manifest(module_id).manifest
 
     def evidence(self, module_id: str) -> dict[str, Any] | None:
-        """What the module is worth on images that its job held out: confusion before and after, and similarity."""
-        return self._described(module_id).evidence
+        """Accuracy, confusion and similarity on images that the job held out; None: the job measured none."""
+        return self._fetched_manifest(module_id).evidence
 
     def download(self, module_id: str, payload: str, path: Path, *, progress: Progress | None = None) -> Path:
-        """Download a bundle and check its digest; the file appears whole or not at all.
+        """Download a bundle and check its digest; a failed download leaves no file.
 
         Args:
-            module_id: The module.
+            module_id: Id of the module.
             payload: `thin` or `full`.
-            path: Where to put it.
-            progress: Told the bytes that have come, and all bytes.
+            path: File to write.
+            progress: Called with the downloaded bytes and the total.
 
         Raises:
-            ApiError: there is no such module or payload.
-            DamagedDownload: other bytes came than were announced.
+            ApiError: the module or the payload does not exist.
+            DamagedDownload: the downloaded bytes have another digest than the announced one.
             ServiceUnreachable: the service did not answer.
         """
         bundle = next((b for b in self.get(module_id).bundles if b.payload == payload), None)
-        wanted, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
+        expected, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
         with written_whole(path) as part:
-            come = partial(_tell, progress, size)
-            digest = self._http.repeat(lambda: self._fetch(module_id, payload, part, come))
-            if digest != wanted:
-                raise DamagedDownload(f"{module_id}: expected SHA-256 {wanted}, got {digest}; download it again")
+            report = partial(_report, progress, size)
+            digest = self._http.repeat(lambda: self._fetch(module_id, payload, part, report))
+            if digest != expected:
+                raise DamagedDownload(f"{module_id}: expected SHA-256 {expected}, got {digest}; download it again")
         return path
 
-    def _described(self, module_id: str) -> _Described:
-        return self._http.get(_Described, path_of("modules", module_id, "manifest"))
+    def _fetched_manifest(self, module_id: str) -> _Manifest:
+        return self._http.get(_Manifest, path_of("modules", module_id, "manifest"))
 
-    def _fetch(self, module_id: str, payload: str, part: Path, come: Callable[[int], None]) -> str:
-        """From the service, or from its object store, to which it then leads."""
+    def _fetch(self, module_id: str, payload: str, part: Path, report: Callable[[int], None]) -> str:
+        """Download from the service, or from the object store that the service redirects to; returns the digest."""
         hasher, client, url = hashlib.sha256(), self._http.client, path_of("modules", module_id, "bundle")
-        answer = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
-        with answer as response, part.open("wb") as file:
+        stream = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
+        with stream as response, part.open("wb") as file:
             for chunk in checked(response).iter_bytes():
                 hasher.update(chunk)
                 file.write(chunk)
-                come(file.tell())
+                report(file.tell())
         return hasher.hexdigest()
 
 
-def _tell(progress: Progress | None, size: int, come: int) -> None:
+def _report(progress: Progress | None, size: int, downloaded: int) -> None:
     if progress is not None:
-        progress(come, size)
+        progress(downloaded, size)

@@ -1,4 +1,4 @@
-"""Make a dataset: one Parquet file of the Hugging Face image layout."""
+"""Write images as one Parquet file of the Hugging Face image layout."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 _GROUP, _GROUP_BYTES = 1000, 32 * 2**20
-"""Images, and bytes of images, after which a group is written: no more is held in memory at once."""
+"""Maximum images and bytes of a row group; only one group is in memory at a time."""
 
 
 def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequence[str] | None) -> int:
-    """Write images; equal rows give equal bytes.
+    """Write images to a Parquet file; equal rows give equal bytes.
 
     Args:
         path: The file to write.
         rows: Class name and image file (PNG, JPEG or WebP bytes) of each image.
-        classes: All class names; a label is a place in this list. None: images without labels, whose class is not read.
+        classes: All class names; a label is an index into this list. None: no labels are written.
 
     Returns:
-        How many images were written.
+        The number of images.
 
     Raises:
         ValueError: an image's class is not among `classes`.
@@ -48,35 +48,35 @@ def write_parquet(path: Path, rows: Iterable[tuple[str, bytes]], classes: Sequen
 
 
 def folder_rows(root: Path) -> tuple[list[str] | None, Iterator[tuple[str, bytes]]]:
-    """Class names and images of a directory that holds one directory a class, or images without labels.
+    """Class names and images of a directory with one directory per class, or of a directory of unlabelled images.
 
     Returns:
-        Class names, and class name and bytes of each image. Images that lie in the directory itself are taken where
-        there are no others; class names are then None, and each image's is empty.
+        Class names, and class name and bytes of each image. If no directory inside `root` holds images, the images
+        in `root` itself are read without labels: the class names are None, and each image's class name is empty.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: the directory holds no image.
     """
-    files = {d.name: _images(d) for d in sorted(root.iterdir()) if d.is_dir() and not _is_litter(d)}
+    files = {d.name: _images(d) for d in sorted(root.iterdir()) if d.is_dir() and not _is_system_file(d)}
     classes = [name for name, images in files.items() if images]
     if classes:
         return classes, ((name, file.read_bytes()) for name in classes for file in files[name])
-    loose = _images(root)
-    if not loose:
+    unlabelled = _images(root)
+    if not unlabelled:
         raise ValueError(
-            f"{root}: expected one directory a class with PNG, JPEG or WebP files, or such files without labels, "
+            f"{root}: expected one directory per class with PNG, JPEG or WebP files, or such files without labels, "
             "got none"
         )
-    return None, (("", file.read_bytes()) for file in loose)
+    return None, (("", file.read_bytes()) for file in unlabelled)
 
 
 def _images(directory: Path) -> list[Path]:
-    files = (f for f in directory.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not _is_litter(f))
+    files = (f for f in directory.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not _is_system_file(f))
     return sorted(f for f in files if f.is_file())
 
 
-def _is_litter(path: Path) -> bool:
-    """Whether a system left it there, such as `._cat.png` and `__MACOSX` in an archive made on a Mac."""
+def _is_system_file(path: Path) -> bool:
+    """Whether an operating system created the file, e.g. `._cat.png` or `__MACOSX` in an archive from macOS."""
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 
@@ -89,7 +89,7 @@ def _metadata(classes: Sequence[str] | None) -> str:
 
 def _label(labels: dict[str, int], name: str) -> int:
     if name not in labels:
-        raise ValueError(f"expected a class of {list(labels)[:20]}, got {name!r}; add it to `classes`")
+        raise ValueError(f"expected one of the classes {list(labels)[:20]}, got {name!r}; add the class to `classes`")
     return labels[name]
 
 
@@ -101,7 +101,7 @@ def _groups(rows: Iterable[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, b
         size += len(row[1])
         if len(group) == _GROUP or size >= _GROUP_BYTES:
             yield group
-            group.clear()  # whoever has written it has it still, and would keep its images beside the next ones
+            group.clear()  # the caller still refers to this list; clearing it frees the images
             size = 0
     if group:
         yield group

@@ -1,4 +1,4 @@
-"""Server-sent events: parse a stream, and go on where a broken one ended."""
+"""Server-sent events: parse a stream, and resume a broken stream after its last event."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from pnc_client.http import PASSING, Http, checked
+from pnc_client.http import RETRYABLE, Http, checked
 from pnc_client.schemas.jobs import Event
 
 READ_SECONDS = 60.0
-"""The service pings every 15 s; four times that is a dead connection."""
+"""Seconds without data after which the connection counts as dead; the service pings every 15 s."""
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Message:
 
 
 def parse(lines: Iterable[str]) -> Iterator[Message]:
-    """Messages of an event stream; comments, which are pings, are passed over."""
+    """The messages of an event stream; comments, which the service sends as pings, are skipped."""
     message = Message()
     data: list[str] = []
     for line in lines:
@@ -40,11 +40,11 @@ def parse(lines: Iterable[str]) -> Iterator[Message]:
 
 
 def follow(http: Http, path: str, after: int = 0) -> Iterator[Event]:
-    """Events of a job after number `after`, until its last.
+    """Events of a job with numbers above `after`, until the job ends.
 
     Raises:
-        ApiError: there is no such job, or the service was busy again and again.
-        ServiceUnreachable: the connection broke again and again without any news.
+        ApiError: the job does not exist, or the service was busy at every attempt.
+        ServiceUnreachable: the connection broke at every attempt without a new event.
     """
     failures = 0
     while True:
@@ -55,7 +55,7 @@ def follow(http: Http, path: str, after: int = 0) -> Iterator[Event]:
                 event = Event.model_validate(json.loads(message.data))
                 after, failures = event.seq, 0
                 yield event
-        except PASSING as error:
+        except RETRYABLE as error:
             failures += 1
             http.pause(error, failures)
 

@@ -1,4 +1,4 @@
-"""Send files: announced, streamed, gone on with after a break, checked by the service."""
+"""The resource of uploads: announce a file, send its bytes, and resume after a broken connection."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from pnc_client.http import Http, checked, path_of
 from pnc_client.schemas.uploads import Upload
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes sent so far and all bytes."""
+"""Called with the bytes sent so far and the total."""
 PAUSE_SECONDS = 0.5
-"""Between two attempts to reach the object store, times their number."""
+"""Seconds to wait after the first failed attempt to reach the object store; grows with each further failure."""
 _CHUNK = 256 * 1024
 
 
@@ -26,17 +26,17 @@ class Uploads:
         self._http = http
 
     def push(self, path: Path, progress: Progress | None = None, *, resume: str | None = None) -> Upload:
-        """Send a file: through the service, or straight to its object store where it has one.
+        """Upload a file through the service, or directly to the service's object store if it has one.
 
         Args:
             path: The file.
-            progress: Told about every chunk.
-            resume: Id of an upload of this very file that was broken off; only what is missing is sent.
+            progress: Called after each chunk.
+            resume: Id of an unfinished upload of the same file; only the missing bytes are sent.
 
         Raises:
-            ApiError: the service refuses it.
-            ServiceUnreachable: it did not answer.
-            ValueError: `resume` is an upload of another file.
+            ApiError: the service refuses the file.
+            ServiceUnreachable: the service did not answer.
+            ValueError: `resume` is the id of an upload of another file.
         """
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -52,7 +52,7 @@ class Uploads:
         return self._http.get(Upload, path_of("uploads", upload_id))
 
     def delete(self, upload_id: str) -> None:
-        """Forget an upload and what has arrived of it; a version or dataset that was made of it stays."""
+        """Delete an upload and its bytes; a version or dataset made from the upload is kept."""
         self._http.delete(path_of("uploads", upload_id))
 
     def _announced(self, size: int, digest: str, resume: str | None) -> Upload:
@@ -60,13 +60,11 @@ class Uploads:
             return self._http.post(Upload, "/v1/uploads", {"bytes": size, "sha256": digest})
         upload = self.get(resume)
         if (upload.bytes, upload.digest) != (size, digest):
-            raise ValueError(
-                f"{resume}: expected the file with SHA-256 {upload.digest}, got {digest}; push it without `resume`"
-            )
+            raise ValueError(f"{resume}: expected the file with SHA-256 {upload.digest}, got {digest}; omit `resume`")
         return upload
 
     def _send(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
-        """Send the bytes through the service, going on where it has them after a break."""
+        """Send the bytes through the service; after a failure, continue from the bytes that have arrived."""
         offset: int | None = upload.received
         url, headers = path_of("uploads", upload.id, "content"), {"Content-Type": "application/octet-stream"}
 
@@ -74,18 +72,18 @@ class Uploads:
             nonlocal offset
             begin = self._received(upload.id) if offset is None else offset
             offset = None
-            body = _chunks(file, begin, upload.bytes - begin, partial(_tell, progress, begin, upload.bytes))
+            body = _chunks(file, begin, upload.bytes - begin, partial(_report, progress, begin, upload.bytes))
             checked(self._http.client.put(url, content=body, params={"offset": begin}, headers=headers))
 
         self._http.repeat(send)
 
     def _received(self, upload_id: str) -> int:
-        """Asked once: who sends is repeated as a whole."""
-        answer = self._http.client.get(path_of("uploads", upload_id))
-        return self._http.read(Upload, checked(answer)).received
+        """Bytes that have arrived; asked without retries, because the caller repeats the whole step."""
+        response = self._http.client.get(path_of("uploads", upload_id))
+        return self._http.read(Upload, checked(response)).received
 
     def _send_parts(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
-        """Send what is missing to the object store; after a break, or when a URL has expired, ask what that is now."""
+        """Send the missing parts to the object store; after a failure or an expired URL, fetch the parts again."""
         failures = 0
         while upload.parts:
             missing = len(upload.parts)
@@ -96,33 +94,33 @@ class Uploads:
                 upload = self.get(upload.id)
                 failures = 1 if len(upload.parts or []) < missing else failures + 1
                 if failures == self._http.attempts:
-                    raise _store_away(error) from None
+                    raise _store_unreachable(error) from None
                 self._http.sleep(PAUSE_SECONDS * failures)
 
     def _send_all(self, file: BinaryIO, upload: Upload, progress: Progress) -> None:
         parts = upload.parts or []
         arrived = upload.bytes - sum(part.bytes for part in parts)
         for part in parts:
-            body = _chunks(file, part.offset, part.bytes, partial(_tell, progress, arrived, upload.bytes))
+            body = _chunks(file, part.offset, part.bytes, partial(_report, progress, arrived, upload.bytes))
             checked(self._http.client.put(part.url, content=body, headers={"Content-Length": str(part.bytes)}))
             arrived += part.bytes
 
 
-def _chunks(file: BinaryIO, offset: int, size: int, tell: Callable[[int], None]) -> Iterator[bytes]:
-    """`size` bytes from `offset` on; `tell` is told how many of them are sent."""
+def _chunks(file: BinaryIO, offset: int, size: int, report: Callable[[int], None]) -> Iterator[bytes]:
+    """`size` bytes from `offset`; `report` is called with the number of bytes sent so far."""
     file.seek(offset)
     sent = 0
     while chunk := file.read(min(_CHUNK, size - sent)):
         yield chunk
         sent += len(chunk)
-        tell(sent)
+        report(sent)
 
 
-def _tell(progress: Progress, before: int, size: int, sent: int) -> None:
+def _report(progress: Progress, before: int, size: int, sent: int) -> None:
     progress(before + sent, size)
 
 
-def _store_away(error: Exception) -> ClientError:
+def _store_unreachable(error: Exception) -> ClientError:
     if isinstance(error, ApiError):
         return error
     return ServiceUnreachable(f"expected the service's object store, got {error!r}; can it be reached from here?")

@@ -1,4 +1,4 @@
-"""Webhooks: who is told of changes, and what was sent."""
+"""The resource of webhooks and their deliveries."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,18 +15,18 @@ class Webhooks:
         self._http = http
 
     def create(self, url: str, *, events: Sequence[str] = (), description: str = "") -> WebhookSecret:
-        """Tell an address of changes from now on.
+        """Create a webhook: the service sends events to an address.
 
         Args:
-            url: Where messages are sent.
-            events: Types such as `job.succeeded`; none: all.
+            url: Address that receives the messages.
+            events: Event types such as `job.succeeded`; empty: all types.
             description: Free text.
 
         Returns:
-            The webhook with its secret: keep it, it is not shown again.
+            The webhook with its secret; store the secret, because the service does not show it again.
 
         Raises:
-            ApiError: the address is not one, or not a public one.
+            ApiError: the address is not a public HTTP address.
         """
         body = {"url": url, "events": [*events], "description": description}
         return self._http.post(WebhookSecret, _PATH, body)
@@ -47,28 +47,26 @@ class Webhooks:
         events: Sequence[str] | None = None,
         description: str | None = None,
     ) -> Webhook:
-        """Change what is given; what waited while it was disabled is sent once it is enabled again."""
-        body = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
-        changes = {key: value for key, value in body.items() if value is not None}
-        answer = self._http.request("PATCH", path_of("webhooks", webhook_id), json=changes)
-        return self._http.read(Webhook, answer)
+        """Change a webhook; fields that are None stay unchanged. Enabling a webhook sends its waiting messages."""
+        fields = {"enabled": enabled, "events": None if events is None else [*events], "description": description}
+        return self._http.patch(Webhook, path_of("webhooks", webhook_id), fields)
 
     def delete(self, webhook_id: str) -> None:
-        """Tell it nothing more, and forget what was sent."""
+        """Delete a webhook with its deliveries."""
         self._http.delete(path_of("webhooks", webhook_id))
 
     def rotate(self, webhook_id: str) -> WebhookSecret:
-        """Give it another secret; for a day messages are signed with both."""
+        """Create a new secret; for one day messages are signed with both secrets."""
         return self._http.post(WebhookSecret, path_of("webhooks", webhook_id, "rotate"))
 
     def test(self, webhook_id: str) -> Delivery:
-        """Send it a message that says nothing but that messages arrive; see `deliveries` for what came of it."""
+        """Send a test message; `deliveries` shows its outcome."""
         return self._http.post(Delivery, path_of("webhooks", webhook_id, "test"))
 
     def deliveries(self, webhook_id: str, *, state: str | None = None) -> Iterator[Delivery]:
-        """What was and will be sent to it, newest first, in one state or all."""
+        """The webhook's sent and waiting messages, newest first; with `state` only messages in that state."""
         return self._http.pages(Delivery, path_of("webhooks", webhook_id, "deliveries"), state=state)
 
     def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
-        """Send a message once more, with its old id and body."""
+        """Send a message again, with the same id and body."""
         return self._http.post(Delivery, path_of("webhooks", webhook_id, "deliveries", delivery_id, "redeliver"))

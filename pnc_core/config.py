@@ -1,6 +1,7 @@
 """Parameters of a cloning job and description of a network: frozen dataclasses for library, API, CLI and row."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from numbers import Integral, Real
@@ -14,9 +15,7 @@ Preset = Literal["fast", "joint"]
 Masking = Literal["learned", "scored"]
 Locality = Literal["soft", "strict"]
 Precision = Literal["float32", "bfloat16", "auto"]
-Localizer = Literal[
-    "log-odds", "fisher", "taylor", "lime", "gradient-activation", "integrated-gradients", "magnitude", "random"
-]
+Localizer = Literal["log-odds", "fisher", "taylor", "lime", "gradient-activation", "magnitude", "random"]
 MIN_IMAGES = 3
 """Images that a job needs of every class: one is held out, and the screen needs two more to fit and to judge."""
 
@@ -56,7 +55,7 @@ class CloneConfig:
     """Share of the cloned tail's parameters that localization keeps, above 0 and at most 1."""
     localizer: Localizer = "log-odds"
     """How channels are scored: `log-odds`, `fisher` (Fisher-Taylor), `taylor`, `lime` (local behaviour),
-    `gradient-activation`, `integrated-gradients` (needs the extra `attribution`), `magnitude` or `random`."""
+    `gradient-activation`, `magnitude` or `random`."""
     masking: Masking = "learned"
     """`learned`: the mask starts from the scores and is learned together with the adapters; `scored`: as scored."""
     inner_adapters: bool = True
@@ -178,6 +177,24 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
+def _is_class_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= 128 and name.isprintable()
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """At most three names that occur more than once."""
+    return [name for name, count in Counter(names).items() if count > 1][:3]
+
+
+def _aliases(classes: Sequence[str], given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    table = {name: tuple(others) for name, others in given.items()}
+    unknown = list(table.keys() - set(classes))[:3]
+    check(not unknown, "class_aliases", "names of classes as keys", unknown)
+    odd = [name for name, others in table.items() if not others or not all(map(_is_class_name, others))][:3]
+    check(not odd, "class_aliases", "a list of printable names of 1 to 128 characters for each class", odd)
+    return table
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
     """Everything but the weights that is needed to rebuild a network and feed it.
@@ -200,6 +217,8 @@ class NetworkSpec:
     """Per-channel standard deviation that pixels are divided by."""
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the architecture, e.g. `{"width": 32}`."""
+    class_aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """Other names of classes that requests may use, e.g. `{"n01443537": ["goldfish"]}`. Bundles leave them out."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """How a decoded image is resized and scaled; default: bilinear resize to the input size, RGB, 0..1."""
 
@@ -215,9 +234,13 @@ class NetworkSpec:
         return Geometry(self.input_size, rule.resize, size, rule.interpolation, antialias)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON holds them; a default preprocessing is left out, so that older digests stay valid."""
+        """The fields as JSON holds them. Empty aliases and a default preprocessing are left out, so that older digests
+        stay valid.
+        """
+        fields = {name: value for name, value in asdict(self).items() if name not in ("class_aliases", "preprocessing")}
+        table = {name: list(others) for name, others in self.class_aliases.items()}
         changed = self.preprocessing.to_dict()
-        fields = {name: value for name, value in asdict(self).items() if name != "preprocessing"}
+        fields |= {"class_aliases": table} if table else {}
         return fields | ({"preprocessing": changed} if changed else {})
 
     def __post_init__(self) -> None:
@@ -226,16 +249,17 @@ class NetworkSpec:
             check(all(isinstance(value, kind) for value in given), name, expected, given)
             object.__setattr__(self, name, tuple(map(plain, given)))
         object.__setattr__(self, "options", {name: _plain(value) for name, value in self.options.items()})
+        object.__setattr__(self, "class_aliases", _aliases(self.classes, self.class_aliases))
         if isinstance(self.preprocessing, Mapping):  # a spec that was read from JSON without `build`
             object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
         channels = self.input_size[0] if len(self.input_size) == 3 else 0
         check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
-        check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
+        check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", _twice(self.classes))
         check(
-            all(0 < len(c) <= 128 and c.isprintable() for c in self.classes),
+            all(map(_is_class_name, self.classes)),
             "classes",
             "printable names of 1 to 128 characters",
-            self.classes,
+            next((name for name in self.classes if not _is_class_name(name)), None),
         )
         check(
             len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size),

@@ -1,7 +1,7 @@
-"""Where networks run and in which precision: torch is asked, never the machine's files.
+"""Choose the device and the precision of networks, from torch's own information about the machine.
 
-`bfloat16` is twice to three times as fast as float32 where a processor has instructions for it, and up to twenty times
-slower where it has none.
+`bfloat16` is two to three times faster than float32 on a device with instructions for it, and up to twenty times slower
+on a device without them.
 """
 
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from pnc_core.config import Precision
 from pnc_core.errors import ConfigError
 
 _INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Of x86 and of ARM, as torch names them."""
+"""torch's names of the bfloat16 instructions of x86 and ARM processors."""
 
 
 class SlowPrecision(UserWarning):
-    """bfloat16 was asked for where it is slower than float32."""
+    """The job uses bfloat16 on a device where it is slower than float32."""
 
 
 def device_of(wanted: str) -> str:
-    """The device that `auto` means here, or the wanted one if it can be had.
+    """Resolve a device name.
 
     Args:
-        wanted: `auto`, or as torch names it: `cpu`, `cuda`, `cuda:1`, `mps`.
+        wanted: `auto` (CUDA if available, else CPU), or torch's name of a device: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        ConfigError: CUDA is wanted and torch has none.
+        ConfigError: a CUDA device is wanted, and torch cannot use CUDA.
     """
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,41 +38,41 @@ def device_of(wanted: str) -> str:
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device has instructions for bfloat16.
+    """Has this device instructions for bfloat16?
 
-    Of a processor this is what torch says of it, less what oneDNN has been told to leave alone
-    (`ONEDNN_MAX_CPU_ISA=AVX2` or lower). `ATEN_CPU_CAPABILITY` changes nothing: layers are oneDNN's.
+    For a CPU: torch must report the instructions, and oneDNN must be allowed to use them (it is not with
+    `ONEDNN_MAX_CPU_ISA=AVX2` or lower). `ATEN_CPU_CAPABILITY` has no effect, because oneDNN computes the layers.
     """
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":
         return False
-    ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.6 to 2.10 have another way
+    ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.6 to 2.10 do not have this function
     found = ask() if ask else {"avx512_bf16": torch.cpu._is_avx512_bf16_supported()}
     usable: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return usable and any(found.get(name, False) for name in _INSTRUCTIONS)
 
 
 def precision_of(wanted: Precision, device: torch.device | str) -> Precision:
-    """The precision that `auto` means on a device; any other is what it is."""
+    """Resolve a precision: `auto` is bfloat16 if the device has instructions for it, else float32."""
     if wanted != "auto":
         return wanted
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def slow_bfloat16(precision: Precision, device: torch.device | str) -> str | None:
-    """What to tell people who asked for bfloat16 on a device without it; None: all is well."""
+    """Warning for bfloat16 on a device without instructions for it; None if there is nothing to warn of."""
     if precision != "bfloat16" or has_bfloat16(device):
         return None
     return (
         f"precision: bfloat16 is slower than float32 here, as {torch.device(device).type} has no instructions for it; "
-        "auto chooses what is quicker"
+        "auto chooses the faster precision"
     )
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Without autocast, of the job and of whoever called: what is solved in closed form is float32 or float64."""
+    """Context manager and decorator that disables autocast, so closed-form solutions use float32 or float64."""
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield

@@ -1,21 +1,23 @@
 """Errors of the library.
 
-    PncError                      everything raised on purpose
-    ├── ConfigError               a job's parameters make no sense (also a ValueError)
+    PncError                      base class
+    ├── ConfigError               a job's parameter is invalid (also a ValueError)
+    │   ├── UnknownClass          a network has no class of this name
+    │   └── AmbiguousClass        several classes of a network have this name
     ├── NetworkError              a network cannot be built, traced or used
-    │   ├── UnknownArchitecture   the name is not on the list
+    │   ├── UnknownArchitecture   the architecture's name is unknown
     │   └── WeightsMismatch       the weights do not fit the architecture
     ├── DataError                 images or labels cannot be used
-    ├── PositionError             no position, or not one of this network's
-    ├── TensorFileError           a file is not a whole, harmless safetensors file
-    ├── BundleError               a file is not a whole, well-formed bundle
+    ├── PositionError             a position does not exist or cannot be used
+    ├── TensorFileError           a file is not a valid safetensors file within the limits
+    ├── BundleError               a file is not a valid bundle
     ├── SignatureError            a signature is damaged, by another key, or of other bytes
-    ├── MismatchError             two things do not belong together
+    ├── MismatchError             two objects do not belong together
     │   ├── TargetMismatch        a bundle was made for another target
-    │   └── SourceMismatch        a thin bundle came without its source, or with another one
-    └── Cancelled                 the caller asked to stop
+    │   └── SourceMismatch        a thin bundle is given without its source, or with another source
+    └── Cancelled                 the caller cancelled the job
 
-Every message says what was expected, what was got and what to do. `code` is
+Every message names the expected value, the actual value and a remedy. `code` is
 stable and machine-readable; the HTTP API repeats it.
 """
 
@@ -24,15 +26,27 @@ import os
 
 
 class PncError(Exception):
-    """Base of all errors the library raises on purpose."""
+    """Base class of the library's errors."""
 
     code = "pnc_error"
 
 
 class ConfigError(PncError, ValueError):
-    """A parameter of a job is out of its range."""
+    """A parameter is invalid."""
 
     code = "invalid_config"
+
+
+class UnknownClass(ConfigError):
+    """A network has no class of this name."""
+
+    code = "unknown_class"
+
+
+class AmbiguousClass(ConfigError):
+    """Several classes of a network have this name."""
+
+    code = "ambiguous_class"
 
 
 class NetworkError(PncError):
@@ -42,7 +56,7 @@ class NetworkError(PncError):
 
 
 class UnknownArchitecture(NetworkError):
-    """The architecture's name is not on the allow-list."""
+    """The architecture's name is unknown."""
 
     code = "unknown_architecture"
 
@@ -60,19 +74,19 @@ class DataError(PncError):
 
 
 class PositionError(PncError):
-    """A position does not exist, or none is usable."""
+    """A position does not exist or cannot be used."""
 
     code = "invalid_position"
 
 
 class TensorFileError(PncError):
-    """A file is not a whole, harmless safetensors file."""
+    """A file is not a valid safetensors file within the limits."""
 
     code = "invalid_safetensors"
 
 
 class BundleError(PncError):
-    """A file is not a whole, well-formed bundle."""
+    """A file is not a valid bundle."""
 
     code = "invalid_bundle"
 
@@ -84,7 +98,7 @@ class SignatureError(PncError):
 
 
 class MismatchError(PncError):
-    """Two things do not belong together."""
+    """Two objects, such as a bundle and a network, do not belong together."""
 
     code = "mismatch"
 
@@ -96,13 +110,13 @@ class TargetMismatch(MismatchError):
 
 
 class SourceMismatch(MismatchError):
-    """A thin bundle came without its source, or with another one."""
+    """A thin bundle is given without its source, or with another source."""
 
     code = "source_mismatch"
 
 
 class Cancelled(PncError):
-    """The caller's cancel callback asked to stop."""
+    """The caller's callback `cancelled` returned True."""
 
     code = "cancelled"
 
@@ -111,9 +125,10 @@ _NO_MEMORY = ("can't allocate memory", os.strerror(errno.ENOMEM).lower())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of a device: nothing need be wrong with what was worked on.
+    """Does this error mean that the machine or a device ran out of memory?
 
-    Torch's allocator for processors has no error of its own, and the kernel's refusal may come as any error.
+    Then the input may be valid. On a CPU torch raises a plain RuntimeError, and the operating system may raise an
+    OSError, so the message is checked too.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True

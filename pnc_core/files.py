@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,10 @@ from uuid import uuid4
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end: who is stopped leaves what was there.
+    """Yield the path of a temporary file beside `path`; at the end of the block it replaces `path`.
 
-    Everyone who writes has a file of their own, which is not there yet: who opens it gives it the usual permissions.
+    If the block fails, `path` keeps its old content. Every call has its own temporary path. The file does not exist
+    yet: the caller creates it, with the permissions that it needs.
     """
     half = path.with_name(f"{path.name}.{uuid4().hex}.half")
     try:

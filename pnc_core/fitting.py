@@ -74,7 +74,8 @@ def _resize(image: Image.Image, size: tuple[int, int], geometry: Geometry) -> Im
         for axis in (0, 1):
             pixels = _sampled(pixels, size[axis], axis, cubic=geometry.interpolation == "bicubic")
         return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return image.resize(size[::-1], Image.Resampling[geometry.interpolation.upper()])
+    resized_image: Image.Image = image.resize(size[::-1], Image.Resampling[geometry.interpolation.upper()])
+    return resized_image
 
 
 def _sampled(pixels: NDArray[np.generic], count: int, axis: int, *, cubic: bool) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Is this the very same network? A digest over every parameter and buffer."""
+"""Fingerprint of a network: a digest over every parameter and buffer."""
 
 import hashlib
 
@@ -7,11 +7,11 @@ from torch import nn
 
 
 def fingerprint(network: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of a network's state.
+    """SHA-256 over names, dtypes, shapes and bytes of a network's parameters and buffers.
 
     Args:
-        network: Any module; neither it nor its mode is changed. Buffers count,
-            so that recalibrated BatchNorm statistics are noticed.
+        network: Any module; neither it nor its mode is changed. Buffers count, so changed BatchNorm statistics change
+            the fingerprint.
 
     Returns:
         `sha256:` and 64 hexadecimal digits, the same on every device.

@@ -1,9 +1,8 @@
 """Check a safetensors file before any library parses it.
 
-The library accepts headers of 100 MB, repeated keys and odd names; a service
-that takes strangers' files must not. Torch-free, so that the HTTP front end can
-call it. Source: the safetensors format description; the limits are our own
-choice (the widest torchvision network has under 3,000 tensors).
+The safetensors library accepts headers of 100 MB, repeated keys and any name; a service for untrusted files must not.
+Torch-free, so the HTTP front end can call it. Source: the safetensors format description. The limits are our own choice
+(the largest torchvision network has fewer than 3,000 tensors).
 """
 
 import json
@@ -20,19 +19,19 @@ MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 20_000
 MAX_RANK = 8
 MAX_MARKS = {b"{": 60_000, b"[": 60_000, b",": 400_000, b'"': 600_000}
-"""Marks of JSON in a header, those inside strings included: what is parsed from few bytes can fill much memory."""
+"""Largest number of each JSON character in a header, including strings. A short JSON text can need much memory."""
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9_.\-/]{1,256}\Z")
 MAX_NAME = 200
-"""Characters of a module's name; what a file calls its tensors is longer."""
+"""Largest number of characters of a module's name; a tensor's name adds a prefix and a suffix to it."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as the header declares it."""
+    """Dtype and shape of one tensor, from the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,24 +39,24 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """A checked header: tensors by name and the free metadata."""
+    """A checked header: tensors by name, and the metadata."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
 
     @property
     def parameters(self) -> int:
-        """How many numbers the file holds."""
+        """Number of values in all tensors."""
         return sum(math.prod(t.shape) for t in self.tensors.values())
 
 
 def is_plain(name: str) -> bool:
-    """Whether a module of this name can be written to a file that `read_header` takes."""
+    """Can `read_header` read a file with tensors of a module of this name?"""
     return len(name) <= MAX_NAME and _NAME.match(name) is not None
 
 
 def read_header(source: Path | BinaryIO) -> Header:
-    """Read and check the header of a safetensors file; the tensors are not touched.
+    """Read and check the header of a safetensors file, without reading the tensors.
 
     Args:
         source: A path, or a stream that can seek.
@@ -81,7 +80,7 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
     if length > MAX_HEADER_BYTES:
         raise TensorFileError(
             f"expected a header of at most {MAX_HEADER_BYTES} bytes, got {length}; "
-            "is this a safetensors file? Convert a .pth file with safetensors.torch.save_file"
+            "is this a safetensors file? `pnc models push` converts a checkpoint of torch"
         )
     if length < 2 or 8 + length > size:
         raise TensorFileError(
@@ -93,11 +92,11 @@ def _header_bytes(file: BinaryIO, size: int) -> bytes:
 def _parse(raw: bytes, size: int) -> Header:
     for mark, most in MAX_MARKS.items():
         if (count := raw.count(mark)) > most:
-            raise TensorFileError(f"expected at most {most} times {mark.decode()} in a header, got {count}")
+            raise TensorFileError(f"expected at most {most} characters {mark.decode()} in a header, got {count}")
     try:
-        text = raw.decode("utf-8")  # json would guess other encodings, which safetensors refuses
+        text = raw.decode("utf-8")  # json.loads would accept other encodings, which safetensors refuses
         value = json.loads(text, object_pairs_hook=_unique)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a surrogate is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails on an unpaired surrogate
     except (ValueError, RecursionError) as error:
         raise TensorFileError(f"expected a JSON header, got bytes that do not parse ({error})") from None
     if not isinstance(value, dict):
@@ -119,7 +118,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_layout(tensors: dict[str, Any], data_bytes: int) -> None:
-    """Every tensor well-formed; together they cover the data exactly, without overlap or gap."""
+    """Check every tensor, and that the tensors cover the data exactly, without overlap or gap."""
     spans = sorted(_span(name, tensor) for name, tensor in tensors.items())
     end = 0
     for begin, stop, name in spans:

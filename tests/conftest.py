@@ -1,4 +1,4 @@
-"""Marks tests by their folder."""
+"""Marks each test with the name of its folder."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""Files that mean harm, made by code: each must be refused with a reason, and leave everything as it was.
+"""Hostile files, made by code. The service must refuse each with a reason, and change nothing.
 
-Nothing here is read from elsewhere. A file whose bytes would run something writes to `canary` when it does.
+A file whose bytes contain a command creates the file `canary` if the command runs.
 """
 
 import io
 import json
-import pickle  # noqa: TID251 - to see it refused
+import pickle  # noqa: TID251 - to make files that must be refused
 import struct
 import tarfile
 import zipfile
@@ -26,7 +26,7 @@ Kind = Literal["weights", "bundle", "dataset", "image"]
 
 @dataclass(frozen=True)
 class Hostile:
-    """One file."""
+    """One hostile file."""
 
     name: str
     kind: Kind
@@ -34,7 +34,7 @@ class Hostile:
 
 
 class _Touch:
-    """Runs a command when it is unpickled."""
+    """Creates the canary when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self._canary = canary
@@ -44,7 +44,7 @@ class _Touch:
 
 
 def corpus(canary: Path) -> list[Hostile]:
-    """All of them; `canary` is a file that does not exist."""
+    """All hostile files; `canary` names a file that does not exist."""
     found = [Hostile(f"weights-{n}", "weights", c) for n, c in (*_renamed(canary), *_headers())]
     found += [Hostile(f"bundle-{n}", "bundle", c) for n, c in (*_renamed(canary), *_headers(), *_manifests())]
     found += [Hostile(f"dataset-{n}", "dataset", c) for n, c in (*_renamed(canary), *_parquets())]
@@ -53,7 +53,7 @@ def corpus(canary: Path) -> list[Hostile]:
 
 
 def bombs() -> list[Hostile]:
-    """Headers that are small to send and large to read."""
+    """Files with headers that are small to send and expensive to parse."""
     deep, wide = MAX_HEADER_BYTES - 100, MAX_HEADER_BYTES - 100
     texts = {
         "nested-lists": b"[" * (deep // 2) + b"]" * (deep // 2),
@@ -85,7 +85,7 @@ def _one(name: str = "a", **changes: Any) -> dict[str, Any]:
 
 
 def _renamed(canary: Path) -> Iterator[tuple[str, bytes]]:
-    """Files of other kinds under our names."""
+    """Files of other formats with the names of ours."""
     for protocol in (0, 2, 5):
         yield f"pickle-{protocol}", pickle.dumps(_Touch(canary), protocol)
     archive = io.BytesIO()
@@ -119,7 +119,7 @@ def _renamed(canary: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _headers() -> Iterator[tuple[str, bytes]]:
-    """safetensors that are not what they say."""
+    """safetensors with wrong headers."""
     four = bytes(4)
     yield "length-huge", struct.pack("<Q", 2**63) + b"{}"
     yield "length-most", struct.pack("<Q", 2**64 - 1) + b"{}"
@@ -156,7 +156,7 @@ def _headers() -> Iterator[tuple[str, bytes]]:
 
 
 def _manifests() -> Iterator[tuple[str, bytes]]:
-    """Headers that are well-formed and no bundle's."""
+    """Well-formed headers without a valid bundle manifest."""
     for name, text in {
         "none": None,
         "empty": "",
@@ -175,7 +175,7 @@ def _manifests() -> Iterator[tuple[str, bytes]]:
 
 
 def _parquets() -> Iterator[tuple[str, bytes]]:
-    """Parquet that is damaged, of other columns, or far larger than it looks."""
+    """Parquet files that are damaged, have other columns, or are much larger when decoded."""
     whole = _table([0, 1, 2])
     yield "cut", whole[: len(whole) // 2]
     yield "footer-length", whole[:-8] + struct.pack("<I", 2**31 - 1) + b"PAR1"
@@ -203,7 +203,7 @@ def _parquets() -> Iterator[tuple[str, bytes]]:
 
 
 def parquet_bomb(rows: int = 60_000_000) -> bytes:
-    """Some kilobytes that say they are hundreds of millions of images."""
+    """A file of some kilobytes that decodes to `rows` images."""
     labels = pa.array(np.zeros(1_000_000, dtype=np.int64))
     images = pa.StructArray.from_arrays(
         [pa.nulls(1_000_000, pa.binary()), pa.nulls(1_000_000, pa.string())], names=["bytes", "path"]
@@ -238,7 +238,7 @@ def _written(table: pa.Table) -> bytes:
 
 
 def _images() -> Iterator[tuple[str, bytes]]:
-    """Images that are damaged, of other kinds, or far larger than they look."""
+    """Images that are damaged, have other formats, or are much larger when decoded."""
     yield "png-bomb", _png(60_000, 60_000)
     yield "png-wide", _png(2**31 - 1, 1)
     yield "png-nothing", _png(0, 0)

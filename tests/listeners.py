@@ -1,8 +1,8 @@
-"""A crowd that listens to event streams, half of which never read, and how long other requests take meanwhile.
+"""Measures requests while many event streams are open, of which every second one is not read.
 
     python -m tests.listeners [--streams 500] [--rounds 200]
 
-starts two APIs, each alone on a zoo of its own, lets the crowd listen to one of them, and asks both in turn.
+starts two APIs on separate zoos, opens the streams at one of them, and sends requests to both in turn.
 """
 
 import argparse
@@ -35,18 +35,18 @@ from tests.unit import seeds
 PATHS = ("/healthz", "/v1/models")
 START_SECONDS = 90
 HISTORY, WORDS = 2000, 2000
-"""Events of the job with a long history and letters of each: more than a socket's buffers take from a stream."""
+"""Number of events of the job with a long history, and letters per event: more than a socket's buffers hold."""
 STUCK = 10
-"""Streams of that job that nobody reads."""
+"""Number of unread streams of that job."""
 SETTLE_SECONDS = 3.0
-"""Streams begin with what has happened already; only then they are open and wait."""
+"""Seconds for all streams to send their past events before the measurement."""
 EVENT_SECONDS = 0.1
-"""Pause between two events of the job that all others follow."""
+"""Seconds between two events of the job that all other streams follow."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long requests of one path took, in seconds."""
+    """Latency of requests to one path, in seconds."""
 
     median: float
     p99: float
@@ -54,9 +54,9 @@ class Timing:
 
 @contextmanager
 def alone(name: str, zoo: Zoo, **settings: str) -> Iterator[tuple[str, psutil.Process]]:
-    """`pnc api` or `pnc serve` on a zoo's directory, without the other parts: its URL and process.
+    """Run only `pnc api` or `pnc serve` on a zoo's directory; yields its URL and process.
 
-    What it logs is in the directory, in `api.log` or `serve.log`.
+    Its log is `api.log` or `serve.log` in the directory.
     """
     port, folder = free_port(), zoo.settings.data_dir
     command = [sys.executable, "-m", "app.cli", name, "--port", str(port), "--data-dir", str(folder)]
@@ -68,7 +68,7 @@ def alone(name: str, zoo: Zoo, **settings: str) -> Iterator[tuple[str, psutil.Pr
         deadline = time.monotonic() + START_SECONDS
         while not _answers(url):
             assert process.poll() is None, (folder / f"{name}.log").read_text()
-            assert time.monotonic() < deadline, f"{name} did not come up"
+            assert time.monotonic() < deadline, f"{name} did not become ready"
             time.sleep(0.1)
         yield url, psutil.Process(process.pid)
     finally:
@@ -83,7 +83,7 @@ def _answers(url: str) -> bool:
 
 
 def seeded(folder: Path) -> tuple[Zoo, Lease, str]:
-    """A zoo with a job that runs, and the id of one with a long history."""
+    """A new zoo, the lease of its running job, and the id of a job with a long history."""
     zoo = seeds.new_zoo(folder)
     with zoo.database.write() as session:
         request = seeds.request(session, zoo)
@@ -98,7 +98,8 @@ def seeded(folder: Path) -> tuple[Zoo, Lease, str]:
 
 @contextmanager
 def crowd(url: str, job: str, long: str, number: int) -> Iterator[list[socket.socket]]:
-    """Open streams: every second one is read, some of the others have much that waits for them."""
+    """Open event streams. Every second stream is read; the first `STUCK` unread ones follow the job with a long
+    history."""
     allow_files(2 * number)
     place = urlsplit(url)
     assert place.hostname is not None
@@ -119,7 +120,7 @@ def crowd(url: str, job: str, long: str, number: int) -> Iterator[list[socket.so
 
 @contextmanager
 def _reading(streams: Sequence[socket.socket]) -> Iterator[None]:
-    """One thread reads all of these; each has answered before the block begins."""
+    """Read all these streams in one thread; each has responded before the block begins."""
     stop = threading.Event()
     answered: set[int] = set()
     odd: list[bytes] = []
@@ -144,7 +145,7 @@ def _reading(streams: Sequence[socket.socket]) -> Iterator[None]:
         while len(answered) < len(streams) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not odd, odd[0]
-        assert len(answered) == len(streams), f"{len(answered)} of {len(streams)} streams were answered"
+        assert len(answered) == len(streams), f"{len(answered)} of {len(streams)} streams responded"
         yield
     finally:
         stop.set()
@@ -153,7 +154,7 @@ def _reading(streams: Sequence[socket.socket]) -> Iterator[None]:
 
 @contextmanager
 def chatting(zoo: Zoo, lease: Lease) -> Iterator[None]:
-    """A job that has news all the time."""
+    """Write an event of the leased job every `EVENT_SECONDS`."""
     stop = threading.Event()
 
     def chat() -> None:
@@ -171,7 +172,8 @@ def chatting(zoo: Zoo, lease: Lease) -> Iterator[None]:
 
 
 def timed(urls: Sequence[str], rounds: int) -> list[dict[str, Timing]]:
-    """How long requests of each path take at each service; all in turn, so that other work on the machine hits all."""
+    """Latencies of each path at each service. Requests alternate, so that other load on the machine affects all
+    alike."""
     taken: dict[tuple[str, str], list[float]] = {(url, path): [] for url in urls for path in PATHS}
     with httpx.Client(timeout=60) as client:
         for _ in range(rounds):
@@ -188,18 +190,18 @@ def _timing(taken: list[float]) -> Timing:
 
 @dataclass(frozen=True)
 class Found:
-    """What the same requests took at two services, and what streams cost one of them."""
+    """Latencies of the same requests at two services, and memory of the service with streams."""
 
     idle: dict[str, Timing]
-    """Without streams."""
+    """Latencies at the service without streams."""
     crowded: dict[str, Timing]
     bytes_before: int
     bytes_after: int
-    """Memory of the service with streams."""
+    """Memory of the service before and with streams."""
 
 
 def compared(folder: Path, streams: int, rounds: int) -> Found:
-    """Two services alike, one of them with a crowd of streams, whose job has news all the time."""
+    """Measure two equal services, one of them with open streams; a job of each has events all the time."""
     limits = {"PNC_MAX_STREAMS": str(streams), "PNC_MAX_STREAMS_PER_KEY": str(streams)}
     with ExitStack() as stack:
         zoo, lease, long = seeded(folder / "crowded")
@@ -218,7 +220,7 @@ def compared(folder: Path, streams: int, rounds: int) -> Found:
 
 
 def allow_files(number: int) -> None:
-    """Let this process open so many files more."""
+    """Raise the limit of open files of this process by `number`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number + 1000
     if resource.RLIM_INFINITY not in (soft, hard) and soft < wanted:
@@ -226,15 +228,15 @@ def allow_files(number: int) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Entry point of the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=200)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = compared(Path(folder), asked.streams, asked.rounds)
-    print(f"{asked.streams} open streams, every second one unread; milliseconds at two services, in turn")
-    print(f"{'':12}{'without streams':>20}{'with them':>20}{'ratio of medians':>18}")
+    print(f"{asked.streams} open streams, every second one unread; milliseconds at both services")
+    print(f"{'':12}{'without streams':>20}{'with streams':>20}{'ratio of medians':>18}")
     for path in PATHS:
         cells = (f"{1000 * t.median:.1f} p99 {1000 * t.p99:.0f}" for t in (found.idle[path], found.crowded[path]))
         ratio = found.crowded[path].median / found.idle[path].median

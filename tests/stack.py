@@ -1,9 +1,9 @@
-"""The whole service as it runs on many machines, here without containers: real Redis, PostgreSQL, S3, API, serving
-and Celery workers, each a process of its own.
+"""The whole service as on many machines, but without containers: Redis, PostgreSQL, S3, API, serving and Celery workers
+as separate processes.
 
     python -m tests.stack [--workers 2] [--stay]
 
-brings it up, runs the demo against it and takes it down again; with `--stay` it stays up until Ctrl-C.
+starts the stack, runs the demo against it and stops the stack; with `--stay` it runs until Ctrl-C.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from tests.services.processes import Process, free_port
 from workers.runner_pool import TITLE
 
 START_SECONDS = 180
-"""A worker imports torch, for 8 s of a core; here it may have to share two cores with four workers at work."""
-# Everything happens a little faster than in production.
+"""Importing torch takes a worker 8 s of one core, and four busy workers may share two cores with it."""
+# Shorter intervals than in production.
 QUICK = {
     "PNC_LEASE_SECONDS": "4",
     "PNC_HEARTBEAT_SECONDS": "1",
@@ -43,9 +43,9 @@ class Stack:
     """The running service.
 
     Args:
-        directory: Where everything is kept, on a path that other users can reach.
-        services: Started already.
-        settings: Variables of all processes.
+        directory: Folder of all files, on a path that other users can reach.
+        services: The running Redis, PostgreSQL and S3.
+        settings: Environment variables of all processes.
     """
 
     def __init__(self, directory: Path, services: Sequence[Service], settings: dict[str, str]) -> None:
@@ -55,7 +55,7 @@ class Stack:
             self.environment |= service.environment()
         self.workers: list[Process] = []
         self._before: dict[Process, int] = {}
-        """How much a worker had said when it was last started again."""
+        """Length of a worker's log at its last start."""
         api, serving = free_port(), free_port()
         self.url, self._serving_url = f"http://127.0.0.1:{api}", f"http://127.0.0.1:{serving}"
         self.environment["PNC_SERVING_URL"] = self._serving_url
@@ -63,7 +63,7 @@ class Stack:
         self.serving = self.process("serving", "-m", "app.cli", "serve", "--port", str(serving))
 
     def process(self, name: str, *arguments: str, prefix: Sequence[str] = (), **settings: str) -> Process:
-        """One more process of the service, with a data directory of its own, as on a machine of its own."""
+        """Make a process of the service with a separate data directory, as on another machine; does not start it."""
         home = self.directory / name
         home.mkdir(parents=True, exist_ok=True)
         environment = {**self.environment, "PNC_DATA_DIR": str(home / "data"), **settings}
@@ -71,7 +71,7 @@ class Stack:
         return Process(["/usr/bin/env", *variables, *prefix, sys.executable, *arguments], home)
 
     def start(self, workers: int) -> None:
-        """Migrate, start everything and wait until it answers."""
+        """Migrate, start all processes and wait until they are ready."""
         migration = self.process("migration", "-m", "app.cli", "migrate")
         migration.start()
         while migration.running:
@@ -85,7 +85,7 @@ class Stack:
             worker.wait_until(lambda worker=worker: self.is_ready(worker), START_SECONDS)
 
     def add_worker(self, *, prefix: Sequence[str] = (), **settings: str) -> Process:
-        """Start one more worker and wait until it takes jobs."""
+        """Start another worker and wait until it claims jobs."""
         worker = self._new_worker(prefix, **settings)
         self.start_worker(worker)
         return worker
@@ -96,18 +96,18 @@ class Stack:
         return self.workers[-1]
 
     def start_worker(self, worker: Process, *, wait: bool = True) -> None:
-        """Start a worker, perhaps again, and wait until it takes jobs."""
+        """Start or restart a worker and wait until it claims jobs."""
         self._before[worker] = len(said(worker))
         worker.start()
         if wait:
             worker.wait_until(lambda: self.is_ready(worker), START_SECONDS)
 
     def is_ready(self, worker: Process) -> bool:
-        """Whether a worker has said so since it was last started."""
+        """Whether a worker has logged that it is ready since its last start."""
         return "is ready" in said(worker)[self._before.get(worker, 0) :]
 
     def stop(self) -> None:
-        """End everything but the services."""
+        """Stop the workers, serving and the API; Redis, PostgreSQL and S3 keep running."""
         for process in (*self.workers, self.serving, self.api):
             process.stop()
 
@@ -121,19 +121,19 @@ class Stack:
 
 
 def said(process: Process) -> str:
-    """What a process has logged."""
+    """The log of a process."""
     return process.log.read_text(errors="replace") if process.log.exists() else ""
 
 
 def answers(url: str) -> bool:
-    """Whether a part of the service is ready."""
+    """Whether the process at this URL is ready."""
     with suppress(httpx.TransportError):
         return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
     return False
 
 
 def is_runner(process: psutil.Process) -> bool:
-    """Whether it is a child of a worker that works on a row."""
+    """Whether a process is a worker's child that runs a row."""
     with suppress(psutil.NoSuchProcess):
         return " ".join(process.cmdline()).startswith(TITLE)
     return False
@@ -143,13 +143,13 @@ def is_runner(process: psutil.Process) -> bool:
 def running(
     directory: Path, workers: int = 2, services: Sequence[Service] | None = None, **settings: str
 ) -> Iterator[Stack]:
-    """A stack for the length of a block.
+    """Run a stack within a block.
 
     Args:
-        directory: Where everything is kept.
-        workers: How many.
-        services: Running already; otherwise they are started, and ended with the block.
-        **settings: Variables of all processes.
+        directory: Folder of all files.
+        workers: Number of workers.
+        services: Running services to use; without them new ones are started, and stopped at the end of the block.
+        **settings: Environment variables of all processes.
     """
     own = [] if services is not None else [kind(directory) for kind in (Redis, Postgres, S3)]
     stack = None
@@ -167,10 +167,10 @@ def running(
 
 
 def main() -> None:
-    """Up, demo, down."""
+    """Start the stack, run the demo, stop the stack."""
     parser = argparse.ArgumentParser(prog="python -m tests.stack", description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--stay", action="store_true", help="run until Ctrl-C")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
@@ -184,7 +184,7 @@ def main() -> None:
 
             kept = run_against(stack.url, 0, console)
             if given.stay:
-                console.print("Ctrl-C ends it")
+                console.print("Ctrl-C stops it")
                 with suppress(KeyboardInterrupt):
                     signal.pause()
     finally:

@@ -1,1 +1,1 @@
-"""Workers: take a row, run it in a fresh child process, report through rows."""
+"""Workers: claim a row, run it in a new child process, and write the result to rows."""

@@ -1,4 +1,4 @@
-"""A job's checkpoints as rows and objects, and its trials shared among workers."""
+"""Stores a job's checkpoints as rows and objects, and shares the job's trials among workers."""
 
 import tempfile
 import time
@@ -18,13 +18,13 @@ POLL_SECONDS = 0.3
 
 
 class StoredCheckpoints:
-    """What a job has worked out so far, for whoever goes on with it on whichever machine.
+    """The checkpoints of one job, readable by every worker on every machine.
 
     Args:
         zoo: The open zoo.
         job_id: The job.
-        lease: Of the job, for the process that runs it; a helper only reads.
-        cancelled: Asked while waiting for helpers.
+        lease: The job's lease in the process that runs the job; None in a helper, which only reads.
+        cancelled: Returns whether the job is cancelled; called while waiting for helpers.
     """
 
     def __init__(self, zoo: Zoo, job_id: str, lease: Lease | None, cancelled: Callable[[], bool]) -> None:
@@ -42,7 +42,9 @@ class StoredCheckpoints:
             return State.read(path)
 
     def offer(self, step: str, state: State) -> None:
-        """See `Checkpoints.offer`; kept every `checkpoint_seconds`, and by `flush`; a helper's are not."""
+        """See `Checkpoints.offer`. States are stored every `checkpoint_seconds`, and by `flush`; a helper stores
+        none.
+        """
         if self._lease is None:
             return
         self._offered[step] = state
@@ -50,7 +52,7 @@ class StoredCheckpoints:
             self.flush()
 
     def flush(self) -> None:
-        """Keep what was offered.
+        """Store the offered states.
 
         Raises:
             LeaseLost: another worker has the job now.
@@ -65,7 +67,7 @@ class StoredCheckpoints:
         self._keep(step, state)
 
     def each(self, names: Sequence[str], work: Work) -> Iterable[State]:
-        """See `Checkpoints.each`; with a broker, idle workers take their share."""
+        """See `Checkpoints.each`. With a broker, idle workers run some of the steps."""
         missing = self._missing(names)
         if self._lease is None or self._zoo.database.notifier is None or len(missing) < 2:
             for name, state in zip(missing, work(missing) if missing else [], strict=True):
@@ -91,9 +93,9 @@ class StoredCheckpoints:
         self._kept_at = time.monotonic()
 
     def _share(self, names: list[str], work: Work) -> None:
-        """Offer the steps to everybody, take one after another, and wait for those that others have taken.
+        """Share the steps with all workers, run one after another here, and wait for the steps of other workers.
 
-        A helper has to load networks and images first: what is done sooner than that is done here.
+        A helper first loads networks and images. Steps that take less time than this are not shared.
         """
         assert self._lease is not None
         began, first = time.monotonic(), names.pop(0)
@@ -125,7 +127,7 @@ class StoredCheckpoints:
 
     @retrying
     def finish(self, lease: Lease, state: State) -> None:
-        """A shared step is worked out.
+        """Store the state of a finished shared step.
 
         Raises:
             LeaseLost: another worker has the step now.
@@ -137,7 +139,7 @@ class StoredCheckpoints:
 
 
 def put_state(zoo: Zoo, state: State) -> Stored:
-    """Store a state by its digest."""
+    """Put a state into the store, keyed by its digest."""
     with tempfile.NamedTemporaryFile(dir=zoo.staging) as file:
         path = Path(file.name)
         path.write_bytes(state.to_bytes())

@@ -1,8 +1,8 @@
-"""Sends what waits in the outbox to webhooks, by the rules of Standard Webhooks.
+"""Sends the messages of the outbox to webhooks, by the rules of Standard Webhooks.
 
-Beside the jobs, in every worker: a message is taken under a lease, so that two workers do not send it at a time. A
-receiver gets ten seconds, is not followed elsewhere, and can make the service connect to nothing but the address that
-was judged.
+Runs in a thread of every worker. A worker leases a message, so that no other worker sends it at the same time. A
+receiver has ten seconds, and redirects are not followed. The service connects only to the address that passed the
+check.
 """
 
 import logging
@@ -29,34 +29,34 @@ from workers.sweep import repeat
 log = logging.getLogger(__name__)
 _complain = Complaints(log)
 SLOTS = 4
-"""Receivers that are told at once; one that hangs fills one."""
+"""Messages that are sent at the same time; a receiver that hangs occupies one slot."""
 SECONDS = 10.0
-"""For all of a try: finding, connecting, sending and hearing the answer."""
+"""Time limit of one attempt: resolve the name, connect, send, and read the response."""
 
 
 def deliver_webhooks(supervisor: Supervisor) -> None:
-    """Send what is due, until the supervisor is stopped."""
+    """Send due messages until the supervisor is stopped."""
     free = threading.Semaphore(SLOTS)
     with ThreadPoolExecutor(SLOTS, "webhooks") as pool:
 
         def take() -> bool:
             if not free.acquire(blocking=False):
                 return False
-            taken = None
+            claimed = None
             try:
-                taken = _claim(supervisor)
+                claimed = _claim(supervisor)
             finally:
-                if taken is None:
+                if claimed is None:
                     free.release()
-            if taken is not None:
-                pool.submit(_see_through, supervisor.zoo, *taken).add_done_callback(lambda _: free.release())
-            return taken is not None
+            if claimed is not None:
+                pool.submit(_deliver, supervisor.zoo, *claimed).add_done_callback(lambda _: free.release())
+            return claimed is not None
 
         repeat(take, supervisor.stop)
 
 
 def _claim(supervisor: Supervisor) -> tuple[Lease, WebhookRequest] | None:
-    """Look first: there is seldom anything to do, and a claim takes the write lock of SQLite."""
+    """Claim a due message. Reads first: messages are rare, and a claim takes the write lock of SQLite."""
     with supervisor.zoo.database.read() as session:
         if not outbox.is_due(session):
             return None
@@ -64,19 +64,19 @@ def _claim(supervisor: Supervisor) -> tuple[Lease, WebhookRequest] | None:
         return outbox.claim(session, supervisor.name)
 
 
-def _see_through(zoo: Zoo, lease: Lease, message: WebhookRequest) -> None:
+def _deliver(zoo: Zoo, lease: Lease, message: WebhookRequest) -> None:
     settings = zoo.settings
-    answer = send(message, private=settings.webhook_private)
+    reception = send(message, private=settings.webhook_private)
     policy = RetryPolicy(timedelta(seconds=settings.webhook_retry_seconds), timedelta(days=settings.webhook_days))
     try:
         with zoo.database.write() as session:
-            outbox.settle(session, lease, answer, policy)
+            outbox.settle(session, lease, reception, policy)
     except LeaseLost as error:
         log.warning("%s", error)
     except SQLAlchemyError as error:
-        _complain(f"{message.id}: what came of it cannot be kept; it will be sent again", error)
+        _complain(f"{message.id}: the result cannot be stored; the message will be sent again", error)
     else:
-        log.info("%s: %s", message.id, answer.error or "delivered")
+        log.info("%s: %s", message.id, reception.error or "delivered")
 
 
 def send(message: WebhookRequest, *, private: bool) -> Reception:
@@ -84,19 +84,19 @@ def send(message: WebhookRequest, *, private: bool) -> Reception:
 
     Args:
         message: The message.
-        private: Whether it may go to addresses of one's own network.
+        private: Whether private addresses are allowed.
 
     Returns:
-        What came of it; trouble is an answer, too.
+        Status and start of the response, or the error.
     """
     try:
         return anyio.run(_send, message, private)
     except TimeoutError:
-        return Reception(None, error=f"expected an answer within {SECONDS:g} s, got none")
+        return Reception(None, error=f"expected a response within {SECONDS:g} s, got none")
     except Invalid as error:
         return Reception(None, error=str(error))
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
-        return Reception(None, error=f"expected an answer, got {type(error).__name__}: {error}"[:500])
+        return Reception(None, error=f"expected a response, got {type(error).__name__}: {error}"[:500])
 
 
 async def _send(message: WebhookRequest, private: bool) -> Reception:
@@ -109,11 +109,11 @@ async def _send(message: WebhookRequest, private: bool) -> Reception:
                 url.copy_with(host=str(address)),
                 content=message.body.encode(),
                 headers={**_headers(message), "Host": url.netloc.decode()},
-                # The certificate must still be the name's, though the connection goes to the address.
+                # The connection goes to the address; the certificate must be valid for the host name.
                 extensions={"sni_hostname": url.raw_host.decode()},
             )
             response = await client.send(request, stream=True)
-            text = await _beginning(response)
+            text = await _read_start(response)
             await response.aclose()
     error = None if response.is_success else f"expected 2xx, got {response.status_code}"
     return Reception(response.status_code, text, error)
@@ -125,14 +125,14 @@ async def _resolve(url: httpx.URL, private: bool) -> Address:
     return choose([str(entry[4][0]) for entry in found], private=private)
 
 
-async def _beginning(response: httpx.Response) -> str:
-    """The first KB, as it comes: nothing is unpacked, and the rest is never read."""
-    kept = b""
+async def _read_start(response: httpx.Response) -> str:
+    """The first KB of the raw body, without decompression; the rest is not read."""
+    start = b""
     async for chunk in response.aiter_raw():
-        kept += chunk
-        if len(kept) >= outbox.MAX_ANSWER:
+        start += chunk
+        if len(start) >= outbox.MAX_ANSWER:
             break
-    return kept[: outbox.MAX_ANSWER].decode("utf-8", "replace")
+    return start[: outbox.MAX_ANSWER].decode("utf-8", "replace")
 
 
 def _headers(message: WebhookRequest) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""The worker of the embedded service: no broker, it looks for jobs by itself.
+"""The worker of the embedded service: without a broker, it polls the database for jobs.
 
     python -m workers.embedded
 
-One job at a time, and beside it one version and messages to webhooks. On TERM it gives its rows back at once.
+It runs one job at a time, and in other threads validates versions and sends webhooks. On SIGTERM it releases its rows
+at once.
 """
 
 import logging
@@ -18,16 +19,17 @@ from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, Supervisor
-from workers.sweep import check_versions, repeat, sweep_now_and_then
+from workers.sweep import check_versions, repeat, sweep_regularly
 
 log = logging.getLogger(__name__)
 
 
 def work(supervisor: Supervisor) -> None:
     """Work until the supervisor is stopped."""
-    # None in the main thread: it handles signals, which set the event that loops wait for, whose lock they may hold.
-    each = (check_versions, run_jobs, deliver_webhooks, sweep_now_and_then)
-    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in each]
+    # No loop runs in the main thread. A signal handler there sets `stop`, and would deadlock if the main thread held
+    # the lock of `stop`.
+    targets = (check_versions, run_jobs, deliver_webhooks, sweep_regularly)
+    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in targets]
     for loop in loops:
         loop.start()
     log.info("worker %s is ready", supervisor.name)
@@ -36,25 +38,25 @@ def work(supervisor: Supervisor) -> None:
 
 
 def run_jobs(supervisor: Supervisor) -> None:
-    """See jobs through, the oldest first, until the supervisor is stopped."""
+    """Run jobs, the oldest first, until the supervisor is stopped."""
 
     def take() -> bool:
         with supervisor.zoo.database.write() as session:
             seconds = supervisor.zoo.settings.lease_seconds
             lease = runs.claim(session, supervisor.name, seconds, devices=supervisor.devices)
-        return lease is not None and supervisor.see_through(JOB, lease)
+        return lease is not None and supervisor.run_row(JOB, lease)
 
     repeat(take, supervisor.stop)
 
 
 def main() -> None:
-    """Entry of the worker process."""
+    """Entry point of the worker process."""
     end_with_parent()
     settings = Settings()
     log_to_stderr(settings, "worker")
     tracing.begin("worker")
     stop = threading.Event()
-    signals.on_signals(stop.set, _hurry)
+    signals.on_signals(stop.set, _exit_at_once)
     zoo = open_zoo(settings)
     try:
         work(Supervisor(zoo, stop))
@@ -63,7 +65,7 @@ def main() -> None:
         tracing.end()
 
 
-def _hurry() -> None:
+def _exit_at_once() -> None:
     runner_pool.kill_all()
     os._exit(signals.INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""How a child process ends, as its supervisor reads it."""
+"""Exit codes of child processes, and the reasons that a supervisor derives from them."""
 
 import signal
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from contextlib import suppress
 from pathlib import Path
 
 UNREACHABLE, OUT_OF_MEMORY, NO_SPACE = 75, 76, 77
-"""Exit codes: database, store or broker cannot be reached (try again later); memory ran out; a disk is full (later)."""
-PASSING = {
-    UNREACHABLE: "database or store could not be reached",
+"""Exit codes: database, store or broker unreachable (retry later); out of memory; disk full (retry later)."""
+TEMPORARY = {
+    UNREACHABLE: "database or store is unreachable",
     NO_SPACE: "no room is left where its worker writes (PNC_DATA_DIR, the store or the database); free some space",
 }
-"""Why a row is given back for a while, by exit code; no attempt is used."""
+"""Reason for releasing a row until later, by exit code; no attempt is used."""
 _OWN, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def killed_for_memory() -> int:
-    """How many processes of this control group the kernel has killed because memory ran out; 0 where nobody counts."""
+    """Number of processes of this control group that the kernel killed for lack of memory; 0 if there is no counter."""
     for path in _counters():
         with suppress(OSError):
             lines = path.read_text().splitlines()
@@ -25,7 +25,10 @@ def killed_for_memory() -> int:
 
 
 def _counters() -> Iterator[Path]:
-    """Where the kernel may count, the nearest first; a container sees its own group at the top, and under no name."""
+    """Files that may hold the kernel's counter, the nearest control group first.
+
+    In a container the own group is the root of the mounted tree.
+    """
     with suppress(OSError):
         for line in _OWN.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
@@ -38,17 +41,17 @@ def _counters() -> Iterator[Path]:
 
 
 def was_out_of_memory(code: int, killed: int) -> bool:
-    """Whether memory is what a process died of.
+    """Whether a process ended for lack of memory.
 
     Args:
-        code: How it ended.
-        killed: What `killed_for_memory` said when it began.
+        code: Its exit code.
+        killed: Result of `killed_for_memory` when the process started.
     """
     return code == OUT_OF_MEMORY or (code == -signal.SIGKILL and killed_for_memory() > killed)
 
 
 def reason(code: int, *, out_of_memory: bool = False) -> str:
-    """One line for people, to follow the name of an attempt."""
+    """The reason of a crash in one line, as a continuation of the attempt's name."""
     if code == -signal.SIGKILL and out_of_memory:
         return "its process was killed because memory ran out"
     if code == OUT_OF_MEMORY:

@@ -1,4 +1,4 @@
-"""What a worker does about a row, as spans of the trace that the row belongs to."""
+"""Spans for a worker's attempts, as a part of the trace that the row belongs to."""
 
 import logging
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _complain = Complaints(logging.getLogger(__name__))
 
 @contextmanager
 def attempt(zoo: Zoo, lease: Lease) -> Iterator[dict[str, str]]:
-    """A span around all that a worker does about a claimed row; its outcome is noted at the end.
+    """A span around one attempt on a claimed row; the outcome is added at the end.
 
     Args:
         zoo: The open zoo.
-        lease: Of a job, or of a step; of other rows nothing is traced.
+        lease: Lease of a job or a step; other rows are not traced.
 
     Yields:
-        Variables by which the child process goes on with the trace.
+        Environment variables with which the child process continues the trace.
     """
     row = _row(zoo, lease) if tracing.is_on() else None
     if row is None:
@@ -45,16 +45,16 @@ def _row(zoo: Zoo, lease: Lease) -> JobRow | StepRow | None:
         with zoo.database.read() as session:
             return session.get(JobRow, lease.id) or session.get(StepRow, lease.id)
     except SQLAlchemyError as error:
-        _complain(f"{lease.id}: its trace is not known", error)
+        _complain(f"{lease.id}: its trace cannot be read", error)
         return None
 
 
 def _outcome(zoo: Zoo, lease: Lease) -> str | None:
-    """How the attempt ended, as its row says."""
+    """The outcome in the attempt's row."""
     try:
         with zoo.database.read() as session:
             row = session.get(AttemptRow, (lease.id, lease.token))
             return None if row is None else row.outcome
     except SQLAlchemyError as error:
-        _complain(f"{lease.id}: its outcome is not known", error)
+        _complain(f"{lease.id}: its outcome cannot be read", error)
         return None

@@ -1,6 +1,7 @@
-"""What a module is worth on the images that its job held out, and how well its networks do by themselves.
+"""Evaluates a module on the images that its job held out, and measures the accuracy of the job's networks.
 
-Nothing here goes into the bundle, and nothing here can fail a job: what cannot be judged is left out.
+The results are not a part of the bundle. An error here does not fail the job: figures that cannot be computed are
+omitted.
 """
 
 import logging
@@ -29,76 +30,78 @@ from workers.loading import load_images
 
 log = logging.getLogger(__name__)
 Network = tuple[nn.Module, NetworkSpec]
-MOST_CLASSES = 50
-"""A larger confusion matrix says nothing to people."""
-PER_CLASS = 8
-"""Images of each cloned class whose explanations are compared, at most."""
-EFFORT = 2e10
-"""Multiply-accumulates that explanations may cost, some seconds of one core; what costs more is `pnc evidence`'s."""
-LEAST_IMAGES, MOST_IMAGES = 50, 1000
-"""On fewer images an accuracy is chance (at 50 its standard error is up to 7 points); more than 1,000 add little."""
-MEASURING = 4e11
-"""Multiply-accumulates that an accuracy may cost: a minute of one core."""
+MAX_CLASSES = 50
+"""A confusion matrix of more classes is not readable."""
+MAX_IMAGES_PER_CLASS = 8
+"""Limit of the images of each cloned class whose explanations are compared."""
+MAX_EXPLANATION_MACS = 2e10
+"""Limit of multiply-accumulates for explanations, some seconds of one core; `pnc evidence` has no such limit."""
+MIN_IMAGES, MAX_IMAGES = 50, 1000
+"""Images for an accuracy. With 50 images its standard error is up to 7 points; more than 1,000 add little precision."""
+MAX_ACCURACY_MACS = 4e11
+"""Limit of multiply-accumulates for an accuracy: a minute of one core."""
 
 
-def judged(target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle) -> dict[str, Any]:
-    """Who is taken for whom with and without the module, and how alike source and module explain.
+def evaluate_module(
+    target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle
+) -> dict[str, Any]:
+    """Evaluate a module on the job's held-out images: accuracies, confusion matrices, similarity of explanations.
 
     Args:
         target: The job's target in eval mode, and its spec; not changed.
         source: The job's source, likewise.
-        images: The job's images; only those that it held out are looked at.
-        config: The job's parameters. Images that nobody labelled are not judged.
-        bundle: What it made, full.
+        images: The job's images; only the held-out ones are used.
+        config: The job's parameters. A job without labels is not evaluated.
+        bundle: The job's full bundle.
 
     Returns:
-        `worth`, `confusion` and `similarity`, as far as they make sense; rows are true classes.
+        `worth`, `confusion` (rows are true classes) and `similarity`; those that cannot be computed are omitted.
     """
     if not config.labels:
         return {}
     try:
         held = prepare(trace(*target), trace(*source), images, config, lambda progress: None, lambda: False).validation
         composed = attach(target[0], bundle)
-        return _rivals(target, source, config, held) | _confusion(composed, held) | _similarity(composed, source, held)
+        return _worth(target, source, config, held) | _confusion(composed, held) | _similarity(composed, source, held)
     except PncError as error:
-        log.warning("not judged: %s", error)
+        log.warning("the module is not evaluated: %s", error)
         return {}
 
 
-def measured(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None:
-    """How well a network does by itself on a dataset that has images of all its classes.
+def measure_accuracy(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None:
+    """Measure the accuracy of a network on a dataset with images of all its classes.
 
-    Neither of a job's networks learns from the job, so any image of its dataset will do; whether the network
-    was trained on it before only its owner knows.
+    A job trains neither of its networks, so all images of the dataset can be used. The service does not know whether
+    the network was trained on them earlier.
 
     Args:
-        zoo: Where the images are.
+        zoo: The open zoo.
         dataset: Images with labels.
-        network: In eval mode, and its spec.
+        network: The network in eval mode, and its spec.
 
     Returns:
-        None: images of a class are missing, or as many images as would tell something are too much work.
+        None: a class has no images, or `MIN_IMAGES` images are not available or cost too much.
     """
     spec = network[1]
     try:
-        most = _affordable(multiply_accumulates(*network))
+        limit = _affordable_images(multiply_accumulates(*network))
         available = [dataset.counts.get(name, 0) for name in spec.classes]
-        if min(available) == 0 or min(most, sum(available)) < LEAST_IMAGES:
+        if min(available) == 0 or min(limit, sum(available)) < MIN_IMAGES:
             return None
-        images = load_images(zoo, dataset, spec.classes, [spec.geometry], most=most)
+        images = load_images(zoo, dataset, spec.classes, [spec.geometry], max_images=limit)
         right = predict(*network, images.views).argmax(1) == images.labels
     except (PncError, ZooError) as error:
-        log.warning("accuracy not measured: %s", error)
+        log.warning("the accuracy is not measured: %s", error)
         return None
     return Accuracy(float(right.double().mean()), len(images), dataset.id)
 
 
-def _rivals(target: Network, source: Network, config: CloneConfig, held: ImageSet) -> dict[str, Any]:
-    """What the target alone and the direct ensemble, the better of its two kinds, make of the held-out images."""
-    most = _affordable(2 * (multiply_accumulates(*target) + multiply_accumulates(*source)))
-    if most < LEAST_IMAGES:
+def _worth(target: Network, source: Network, config: CloneConfig, held: ImageSet) -> dict[str, Any]:
+    """Accuracies on the held-out images of the target alone and of the better direct ensemble (logits or softmax)."""
+    limit = _affordable_images(2 * (multiply_accumulates(*target) + multiply_accumulates(*source)))
+    if limit < MIN_IMAGES:
         return {}
-    used = held if len(held) <= most else held.sample(most, torch.Generator().manual_seed(0))
+    used = held if len(held) <= limit else held.sample(limit, torch.Generator().manual_seed(0))
     both = direct_ensembles(target, source, config.classes, used)
     best = max(both.values(), key=lambda found: found.average)
     alone = {"old": best.target_old, "new": 0.0, "average": best.target_old / 2}
@@ -107,18 +110,18 @@ def _rivals(target: Network, source: Network, config: CloneConfig, held: ImageSe
 
 
 def _numbers(shares: dict[str, float]) -> dict[str, float]:
-    """Without those of sides that have no images, which JSON cannot say."""
+    """Round shares, and drop NaN, the share of a side without images: JSON has no NaN."""
     return {name: round(share, 6) for name, share in shares.items() if not isnan(share)}
 
 
-def _affordable(cost: int) -> int:
-    """How many images may be looked at when one costs so many multiply-accumulates."""
-    return min(MOST_IMAGES, int(MEASURING // max(1, cost)))
+def _affordable_images(cost: int) -> int:
+    """Number of images within the limits when one image costs `cost` multiply-accumulates."""
+    return min(MAX_IMAGES, int(MAX_ACCURACY_MACS // max(1, cost)))
 
 
 def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:
     classes = composed.classes
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > MAX_CLASSES:
         return {}
     used, spec = held.only(classes), composed.traced.spec
     before, after = (predict(network, spec, used.views).argmax(1).cpu() for network in (composed.target, composed))
@@ -130,7 +133,7 @@ def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:
 
 
 def _counts(labels: Tensor, predicted: Tensor, classes: int) -> list[list[int]]:
-    """Images by true class (rows) and by the class they were taken for (columns)."""
+    """Number of images by true class (rows) and predicted class (columns)."""
     counted: list[list[int]] = (
         torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, -1).tolist()
     )
@@ -141,8 +144,8 @@ def _similarity(composed: Composed, source: Network, held: ImageSet) -> dict[str
     (module,) = composed.attached
     cloned = module.manifest.classes
     cost = 2 * VARIANTS * multiply_accumulates(*source) * len(cloned)
-    limit = min(PER_CLASS, int(EFFORT // cost))
-    if limit == 0 or len(cloned) > MOST_CLASSES:
+    limit = min(MAX_IMAGES_PER_CLASS, int(MAX_EXPLANATION_MACS // cost))
+    if limit == 0 or len(cloned) > MAX_CLASSES:
         return {}
     found = similarity(
         network_logits(*source),

@@ -1,4 +1,4 @@
-"""From objects in the store to networks and images in memory."""
+"""Loads networks and images from objects in the store."""
 
 import math
 import os
@@ -30,10 +30,10 @@ Rows = NDArray[np.int64]
 
 
 def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]:
-    """A registered network in eval mode, and its spec.
+    """Load a registered network in eval mode, with its spec.
 
     Raises:
-        ZooError: the object is gone, or its bytes have changed.
+        ZooError: the object is missing, or its bytes have changed.
         PncError: the weights are damaged or do not fit the spec.
     """
     spec = spec_of(version)
@@ -48,40 +48,45 @@ def load_images(
     geometries: Sequence[Geometry],
     *,
     labelled: bool = True,
-    most: int | None = None,
+    max_images: int | None = None,
 ) -> ImageSet:
-    """The images of some classes, decoded once, as each of some networks sees them.
+    """Load the images of some classes. Each file is decoded once and fitted for each network.
 
     Args:
-        zoo: Where the file lies.
+        zoo: The open zoo.
         dataset: Parquet in the Hugging Face image layout.
-        classes: Which classes; rows of others are skipped without decoding.
-        geometries: Of the networks that will see the images; `images` of the answer has the first one.
-        labelled: Without, every row is taken and its label is not looked at.
-        most: So many of them, always the same ones; None: all.
+        classes: Classes to load; rows of other classes are skipped without decoding.
+        geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
+            the first one, `fitted` the others.
+        labelled: False: all rows are loaded and their labels ignored.
+        max_images: Limit of images, drawn with a fixed seed; None: no limit.
 
     Raises:
-        ZooError: the object is gone, or its bytes have changed.
-        DataError: the file cannot be read, its images are too many, or a row holds no image; the message names it.
+        ZooError: the object is missing, or its bytes have changed.
+        DataError: the file cannot be read, holds too many images, or has a row without an image; the message names
+            the row.
         MemoryError: the images cannot fit into this machine.
     """
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
         try:
             table = ImageTable(path)
-            rows, labels = _chosen(table, wanted if labelled else None, most)
+            rows, labels = _select_rows(table, wanted if labelled else None, max_images)
             _check_size(dataset, len(rows), geometries, zoo.settings.max_pixel_bytes)
-            plain, *others = (torch.from_numpy(pixels) for pixels in _decoded(table, rows, geometries))
+            plain, *others = (torch.from_numpy(pixels) for pixels in _decode_rows(table, rows, geometries))
         except Unreadable as error:
             raise DataError(f"dataset {dataset.id} ({dataset.name}): {error}; register the images again") from None
     fitted = dict(zip(geometries[1:], others, strict=True))
     return ImageSet(plain, torch.from_numpy(labels), tuple(classes), fitted)
 
 
-def _chosen(table: ImageTable, wanted: dict[int, int] | None, most: int | None) -> tuple[Rows, Rows]:
-    """Numbers of the rows with some labels (None: of all) in order, and their new labels.
+def _select_rows(table: ImageTable, wanted: dict[int, int] | None, max_images: int | None) -> tuple[Rows, Rows]:
+    """Numbers of the rows with the wanted labels in rising order, and their new labels.
 
-    At most `most` of them, drawn with a seed of its own.
+    Args:
+        table: The open file.
+        wanted: New label by label in the file; None selects all rows.
+        max_images: Limit of rows, drawn with a fixed seed.
     """
     if wanted is None:
         rows = np.arange(table.rows)
@@ -91,9 +96,9 @@ def _chosen(table: ImageTable, wanted: dict[int, int] | None, most: int | None) 
         rows = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in found)])
         old = np.concatenate([np.empty(0, np.int64), *(labels for _, labels in found)])
         labels = np.array([wanted[label] for label in old.tolist()], np.int64)
-    if most is None:
+    if max_images is None:
         return rows, labels
-    places = np.sort(np.random.default_rng(0).permutation(len(rows))[:most])
+    places = np.sort(np.random.default_rng(0).permutation(len(rows))[:max_images])
     return rows[places], labels[places]
 
 
@@ -104,28 +109,28 @@ def _with_labels(batch: Batch, wanted: list[int]) -> tuple[Rows, Rows]:
 
 
 def _integers(column: "pa.Array[Any] | None") -> Rows:
-    """-1 where there is none."""
+    """The column as int64; missing values are -1."""
     assert column is not None  # the batch was read with this column
     cast: Any = pc.cast(column, pa.int64(), safe=False)
     return np.asarray(pc.fill_null(cast, -1))
 
 
-def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry], most: int) -> None:
+def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry], max_bytes: int) -> None:
     needed = count * sum(math.prod(geometry.size) for geometry in geometries)
     sizes = " and ".join(" x ".join(map(str, geometry.size)) for geometry in geometries)
     got = f"{count} images of {sizes}, which are {needed} bytes"
-    if needed > most:
+    if needed > max_bytes:
         raise DataError(
-            f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {most} bytes, got {got}; "
+            f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {max_bytes} bytes, got {got}; "
             "register fewer images, or raise PNC_MAX_PIXEL_BYTES"
         )
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise MemoryError(f"dataset {dataset.id}: expected images that fit into {there} bytes of memory, got {got}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise MemoryError(f"dataset {dataset.id}: expected images that fit into {memory} bytes of memory, got {got}")
 
 
-def _decoded(table: ImageTable, rows: Rows, geometries: Sequence[Geometry]) -> list[NDArray[np.uint8]]:
-    """Pixels of some rows, by geometry; equal files are decoded once."""
+def _decode_rows(table: ImageTable, rows: Rows, geometries: Sequence[Geometry]) -> list[NDArray[np.uint8]]:
+    """Pixels of some rows by geometry: uint8 (rows, *geometry.size). Rows with equal files are decoded once."""
     views = [np.empty((len(rows), *geometry.size), np.uint8) for geometry in geometries]
     known: dict[bytes, int] = {}
     done = 0

@@ -1,9 +1,9 @@
-"""The Celery worker: messages say which row to look at, the rows say everything else.
+"""The Celery worker. A message only names a row; everything else is in the row.
 
     celery -A workers.main worker        (or `pnc worker`)
 
-A task only supervises a child process, so that threads are enough to run several. Versions are checked beside
-the jobs, without messages. On TERM running jobs keep where they stand and are given back.
+A task only supervises a child process, so tasks run in threads. Other threads validate versions, without messages.
+On SIGTERM running jobs store their checkpoints and are released.
 """
 
 import logging
@@ -26,19 +26,19 @@ from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, STEP, Supervisor
-from workers.sweep import check_versions, sweep_now_and_then
+from workers.sweep import check_versions, sweep_regularly
 
 log = logging.getLogger(__name__)
 settings = Settings()
 if settings.broker_url is None:
     raise SystemExit("PNC_BROKER_URL: expected the address of Redis, e.g. redis://127.0.0.1:6379/0, got none")
 _hangup = signal.getsignal(signal.SIGHUP)
-"""Ignored under nohup; Celery sets its own all the same."""
+"""The handler of SIGHUP at the start (ignored under nohup), because Celery replaces it."""
 children.shield_children()
 processors.begin(settings.slots, settings.threads)
 app = celery_app(settings.broker_url)
 app.conf.update(
-    task_queues=queues_of(("any",), settings.worker_sizes),  # those of its device follow once torch was asked
+    task_queues=queues_of(("any",), settings.worker_sizes),  # `_begin` adds the queues of the device that torch finds
     worker_concurrency=settings.slots,
     worker_enable_remote_control=False,
     worker_pool="threads",
@@ -59,13 +59,13 @@ def _supervisor() -> Supervisor:
 
 @app.task(name=JOB_TASK)
 def run_job(job_id: str) -> None:
-    """Take this job, if it is still to be had, then what else there is."""
+    """Claim and run this job if it is still available, then other waiting rows."""
     _supervisor().work(JOB, job_id)
 
 
 @app.task(name=STEP_TASK)
-def help_out(step_id: str) -> None:
-    """Take this step of somebody else's job, if it is still to be had, then what else there is."""
+def run_step(step_id: str) -> None:
+    """Claim and run this step of another worker's job if it is still available, then other waiting rows."""
     _supervisor().work(STEP, step_id)
 
 
@@ -81,35 +81,35 @@ def _begin(**_: Any) -> None:
         for queue in queues_of((_supervisor().device,), settings.worker_sizes):
             app.amqp.queues.select_add(queue)
     except Misconfigured as error:
-        # Celery swallows what a signal raises, but for this, and would go on to eat messages.
+        # Celery ignores other exceptions of a signal handler, and would continue to consume messages.
         raise SystemExit(f"error: {error}") from None
     except Exception:
-        log.exception("cannot begin")
+        log.exception("the worker cannot start")
         raise SystemExit(1) from None
 
 
 class _Signals(bootsteps.StartStopStep):
-    """Takes over from Celery, which on SIGHUP begins anew and on a second Ctrl-C waits for running tasks."""
+    """Replaces Celery's signal handlers: they restart on SIGHUP, and wait for running tasks on a second Ctrl-C."""
 
-    requires = ("celery.worker.components:Pool",)  # the first that is started once Celery has set its own
+    requires = ("celery.worker.components:Pool",)  # the first component that starts after Celery has set its handlers
 
     def start(self, parent: Any) -> None:
         term: Any = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGHUP, _hangup)
-        leaving.on_signals(lambda: term(signal.SIGTERM, None), _hurry)
+        leaving.on_signals(lambda: term(signal.SIGTERM, None), _exit_at_once)
 
 
 app.steps["worker"].add(_Signals)
 
 
-def _hurry() -> None:
+def _exit_at_once() -> None:
     runner_pool.kill_all()
     os._exit(leaving.INTERRUPTED)
 
 
 @signals.worker_ready.connect
-def _sweep(**_: Any) -> None:
-    loops = (check_versions, deliver_webhooks, sweep_now_and_then)
+def _start_loops(**_: Any) -> None:
+    loops = (check_versions, deliver_webhooks, sweep_regularly)
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()
@@ -117,12 +117,12 @@ def _sweep(**_: Any) -> None:
 
 
 @signals.worker_shutting_down.connect
-def _give_back(**_: Any) -> None:
+def _stop_work(**_: Any) -> None:
     _stop.set()
 
 
 @signals.worker_shutdown.connect
-def _end(**_: Any) -> None:
+def _close(**_: Any) -> None:
     _stop.set()
     for loop in _loops:
         loop.join()

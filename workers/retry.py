@@ -1,4 +1,4 @@
-"""Waiting out a database or store that is away for a moment."""
+"""Retries while the database or the store is unreachable for a short time."""
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -8,7 +8,7 @@ from app.errors import Misconfigured
 
 PATIENCE_SECONDS = 60
 UNREACHABLE = (DBAPIError, Misconfigured, OSError, PoolTimeout)
-"""What is worth another try: nothing about the row itself is wrong."""
+"""Errors that are worth a retry, because their cause is not the row."""
 
 retrying = retry(
     retry=retry_if_exception_type(UNREACHABLE),
@@ -16,4 +16,4 @@ retrying = retry(
     stop=stop_after_delay(PATIENCE_SECONDS),
     reraise=True,
 )
-"""Tries again for a minute; then the error goes on."""
+"""Decorator: retries for a minute, then raises the last error."""

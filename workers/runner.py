@@ -1,7 +1,7 @@
-"""What a child process does with one leased row: check a version, run a cloning job, or one step of another's.
+"""The work of a child process on one leased row: validate a version, run a cloning job, or run one step of a job.
 
-No broker and no Celery in here. What this module imports is imported once, before children are forked: nothing of
-it may start a thread or touch an accelerator while it is imported.
+This module uses neither the broker nor Celery. The fork server imports it once, before children are forked: no import
+may start a thread or initialise an accelerator.
 """
 
 import errno
@@ -41,6 +41,7 @@ from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
+from pnc_core.graph.answers import check_answers
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
@@ -51,31 +52,31 @@ from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
 from workers import exit_codes
 from workers.checkpoints import StoredCheckpoints
-from workers.judging import judged, measured
+from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_images, load_version
 from workers.retry import UNREACHABLE, retrying
 
-torchvision_models()  # takes longer than all else that a child would have to import
+torchvision_models()  # the slowest import of a child; done once, before the fork
 tracing.load()
 log = logging.getLogger(__name__)
 OOM_SCORE = 500
-"""Where memory runs out, the kernel shall end the job and not who watches it, whose score is 0."""
+"""Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
 REPORT_SECONDS = 0.5
-"""Plain progress is written at most this often; trials always are."""
+"""Shortest interval between written reports of progress; trials are always written."""
 REASONS = (PncError, Invalid, NotFound)
-"""Errors that another attempt would meet again: the row ends with the reason."""
+"""Errors that another attempt would repeat; the row ends with the error as its reason."""
 Network = tuple[nn.Module, NetworkSpec]
 PAYLOADS: tuple[Payload, ...] = ("full", "thin")
 
 
 def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: False) -> None:
-    """Load a version's weights, trace and run it; then accept or reject it."""
+    """Load a version's weights, trace and run the network; then accept or reject the version."""
     with zoo.database.read() as session:
         version = session.get_one(VersionRow, lease.id)
     try:
         facts = _facts(zoo, version)
     except REASONS as error:
-        _check_passing(zoo, error)
+        _raise_if_store_is_down(zoo, error)
         with zoo.database.write() as session:
             validation.reject_version(session, lease, problem(error))
         return
@@ -85,14 +86,14 @@ def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: 
 
 def _facts(zoo: Zoo, version: VersionRow) -> dict[str, Any]:
     network, spec = load_version(zoo, version)
-    trace(network, spec)
+    check_answers(network, trace(network, spec))
     parameters = sum(p.numel() for p in network.parameters())
     macs = multiply_accumulates(network, spec)
     return {"fingerprint": fingerprint(network), "parameters": parameters, "macs": macs}
 
 
 def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
-    """Clone, publish the bundles and end the job; if stopped, keep where it stands.
+    """Clone, publish the bundles and end the job; if stopped, store the checkpoints.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
@@ -100,7 +101,7 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     with zoo.database.read() as session:
         job = session.get_one(JobRow, lease.id)
     checkpoints = StoredCheckpoints(zoo, job.id, lease, stopped)
-    report, watch = Reporter(zoo, lease), _watch(job.id, lease)
+    report, watch = Reporter(zoo, lease), _span_maker(job.id, lease)
     try:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
         with watch("loading"):
@@ -110,57 +111,57 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
         checkpoints.flush()
         return
     except REASONS as error:
-        _check_passing(zoo, error)
+        _raise_if_store_is_down(zoo, error)
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
     with watch("judging"):
-        found = {"evidence": judged(*inputs, bundle), "accuracies": _accuracies(zoo, job, *inputs[:2])}
+        found = {"evidence": evaluate_module(*inputs, bundle), "accuracies": _accuracies(zoo, job, *inputs[:2])}
     with watch("publish"):
         publish(zoo, lease, bundle, found)
 
 
 def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
-    """Work out one step of a job that another process runs.
+    """Run one step of a job that another process runs.
 
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
     """
     with zoo.database.read() as session:
         step = session.get_one(StepRow, lease.id)
-    checkpoints, watch = StoredCheckpoints(zoo, step.job_id, None, stopped), _watch(step.job_id, lease)
+    checkpoints, watch = StoredCheckpoints(zoo, step.job_id, None, stopped), _span_maker(step.job_id, lease)
     try:
         with watch("loading"):
             inputs = _inputs(zoo, step.job)
         state = work_out(*inputs, step.name, cancelled=stopped, checkpoints=checkpoints, watch=watch)
-    except (Cancelled, *REASONS) as error:  # the process that runs the job will meet it and tell
-        log.info("%s: not worked out: %s", step.name, error)
+    except (Cancelled, *REASONS) as error:  # the job's own process will meet the same error and report it
+        log.info("%s: not finished: %s", step.name, error)
         with zoo.database.write() as session:
             steps.crashed(session, lease)
         return
     checkpoints.finish(lease, state)
 
 
-def _check_passing(zoo: Zoo, error: Exception) -> None:
-    """See that an error is the row's own before the row ends with it.
+def _raise_if_store_is_down(zoo: Zoo, error: Exception) -> None:
+    """Check that an error does not come from an unavailable store, before the row ends with the error.
 
     Raises:
-        StoreUnavailable: the whole store is gone, and not one object of it.
+        StoreUnavailable: the whole store is unavailable, not a single object.
     """
     seen = seen_through(zoo.store, error)
     if seen is not error:
         raise seen from None
 
 
-def _watch(job_id: str, lease: Lease) -> Watch:
-    """Makes spans of the pieces of a job, or of a step of it."""
+def _span_maker(job_id: str, lease: Lease) -> Watch:
+    """A function that opens a span for each phase of a job or a step."""
     return partial(tracing.span, job_id=job_id, attempt=lease.token)
 
 
 def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneConfig]:
     config = jobs.config_of(job)
     rules.check_clonable(job.source_version, config)
-    target, source = (_placed(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
+    target, source = (_on_device(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
     classes, geometries = (*target[1].classes, *config.classes), geometries_of([target[1], source[1]])
     images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels)
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
@@ -169,32 +170,32 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
 
 
 def _accuracies(zoo: Zoo, job: JobRow, target: Network, source: Network) -> dict[str, Accuracy]:
-    """How well networks do on the job's dataset by themselves, by id of their versions; none is measured twice."""
+    """Accuracy of the job's networks on its dataset, by version id; without those measured on this dataset before."""
     if not jobs.config_of(job).labels:
         return {}
     both = (job.target_version, target), (job.source_version, source)
     new = ((version, network) for version, network in both if version.accuracy_dataset != job.dataset_id)
-    found = ((version.id, measured(zoo, job.dataset, network)) for version, network in new)
+    found = ((version.id, measure_accuracy(zoo, job.dataset, network)) for version, network in new)
     return {version_id: accuracy for version_id, accuracy in found if accuracy is not None}
 
 
-def _placed(network: Network, zoo: Zoo) -> Network:
+def _on_device(network: Network, zoo: Zoo) -> Network:
     device = "cuda" if zoo.settings.worker_device == "cuda" else "cpu"
     return network[0].to(device), network[1]
 
 
 def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None = None) -> None:
-    """Store the bundles and end the job, in one fenced transaction.
+    """Store the bundles and end the job, in one transaction that the lease protects.
 
-    The lease is checked first, the objects are put next, and the rows are written last: who has lost the lease
-    puts nothing, and no row names an object that is not there. Whoever is cut off in between leaves objects that
-    are garbage, or that the next attempt finds there.
+    The order is: check the lease, put the objects, write the rows. A process without the lease puts no object, and no
+    row names a missing object. A process that is killed in between leaves objects that the next attempt uses or the
+    garbage collector removes.
 
     Args:
-        zoo: Where to.
-        lease: Of the job.
-        bundle: What it made.
-        found: What was found out besides, see `app.jobs.runs.succeed`.
+        zoo: The open zoo.
+        lease: The job's lease.
+        bundle: The job's result.
+        found: Further arguments of `app.jobs.runs.succeed`: evidence and accuracies.
 
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
@@ -225,14 +226,14 @@ def _succeed(zoo: Zoo, lease: Lease, module: dict[str, Any], files: list[tuple[P
             for path, digest in files:
                 put = partial(zoo.store.put, path, expected=digest)
                 object_locks.put_again(session, zoo.store, key_of(digest), put)
-    except InvalidTransition as error:  # cancelled meanwhile
+    except InvalidTransition as error:  # the job was cancelled in the meantime
         log.info("not published: %s", error)
         with zoo.database.write() as session:
             runs.finish_cancel(session, lease)
 
 
 class Reporter:
-    """Turns the library's progress into rows, fenced by the lease."""
+    """Writes the library's progress to rows, if the lease is still held."""
 
     def __init__(self, zoo: Zoo, lease: Lease) -> None:
         self._zoo, self._lease = zoo, lease
@@ -240,9 +241,9 @@ class Reporter:
         self._waiting: list[Progress] = []
 
     def __call__(self, progress: Progress) -> None:
-        """Write a trial always, plain progress when the stage is new or some time has passed.
+        """Write every trial, and other progress when the stage changes or `REPORT_SECONDS` have passed.
 
-        What cannot be written because the database is away is written with the next report.
+        Reports that fail because the database is unreachable are written with the next report.
 
         Raises:
             LeaseLost: another worker has the job now.
@@ -255,10 +256,10 @@ class Reporter:
         self._waiting = [p for p in self._waiting if "trial" in p.data] + [progress]
         try:
             with self._zoo.database.write() as session:
-                for each in self._waiting:
-                    self._write(session, each)
+                for report in self._waiting:
+                    self._write(session, report)
         except UNREACHABLE as error:
-            log.warning("progress is not written yet: %s", error)
+            log.warning("progress is not written yet and will be retried: %s", error)
         else:
             self._waiting = []
 
@@ -271,16 +272,16 @@ class Reporter:
 
 
 def problem(error: PncError | ZooError) -> dict[str, Any]:
-    """What the row keeps of an error."""
+    """An error as the row stores it."""
     return {"code": error.code, "detail": str(error)}
 
 
 def main(kind: str, lease: Lease) -> None:
-    """Entry of the child process.
+    """Entry point of the child process.
 
     Args:
-        kind: What the row is, a name of `KINDS`.
-        lease: Of the row.
+        kind: Kind of the row, a key of `KINDS`.
+        lease: The row's lease.
     """
     end_with_parent()
     asked_to_stop = threading.Event()
@@ -288,8 +289,8 @@ def main(kind: str, lease: Lease) -> None:
     signals.leave_to_parent()
     settings = Settings()
     log_to_stderr(settings, "runner")
-    tracing.begin("runner")  # only now: it starts a thread, which a fork would have left behind
-    with suppress(OSError):  # only Linux has it
+    tracing.begin("runner")  # after the fork: the span exporter is a thread, and threads do not survive a fork
+    with suppress(OSError):  # the file exists only on Linux
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -321,8 +322,9 @@ def _work(kind: str, lease: Lease, settings: Settings, stopped: Callable[[], boo
 
 
 def _exit_code(error: Exception) -> int | None:
-    """What to tell the supervisor; None: nothing is known of this error."""
-    # The kernel's refusal may come as any OSError: taken for a store that is away, it would be tried again for ever.
+    """The exit code for an error; None: the error is unexpected."""
+    # Check for lack of memory first: it may be an OSError, which would count as an unreachable store and be retried
+    # without end.
     if is_out_of_memory(error):
         return exit_codes.OUT_OF_MEMORY
     if troubles.is_full(error) or os.strerror(errno.ENOSPC).lower() in str(error).lower():

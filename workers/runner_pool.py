@@ -1,7 +1,7 @@
-"""Child processes that begin with everything imported: importing takes seconds, a fork takes none.
+"""Starts child processes with everything imported: an import takes seconds, a fork takes none.
 
-They are forked from a process that has imported the runner and done nothing else: it has one thread and
-has not touched CUDA, which begins in the child. Source: the fork server of the standard library.
+Children are forked by the standard library's fork server. This process has imported the runner and done nothing else:
+it has one thread and has not initialised CUDA, which each child does itself.
 """
 
 import os
@@ -20,23 +20,23 @@ from setproctitle import setproctitle
 from app.db.leases import Lease
 
 TITLE = "pnc-runner"
-"""What a child is called in the list of processes, before its kind and the id of its row."""
+"""Title of a child in the list of processes; the kind and the id of its row follow."""
 _context = get_context("forkserver")
 _preloaded = ["workers.runner"]
 _context.set_forkserver_preload(_preloaded)
 
 
 def preload(*modules: str) -> None:
-    """Let children begin with more modules imported; to be called before the nursery is opened."""
+    """Add modules that the fork server imports; call before `open_runner_pool`."""
     _preloaded.extend(modules)
     _context.set_forkserver_preload(_preloaded)
 
 
 def open_runner_pool() -> int:
-    """Start the process that children are forked from, and wait until it can: nobody holds a lease meanwhile.
+    """Start the fork server and wait until it is ready, so that no lease is held during the imports.
 
     Returns:
-        How many accelerators a child can use, as torch says: this process stays without it.
+        Number of accelerators that a child can use. A child asks torch, because this process does not import it.
     """
     with _hangup_ignored():
         forkserver.ensure_running()
@@ -46,7 +46,7 @@ def open_runner_pool() -> int:
     sending.close()
     try:
         return int(receiving.recv())
-    except EOFError:  # it died: of a driver that is broken, perhaps
+    except EOFError:  # the child died, for example of a broken driver
         return 0
     finally:
         receiving.close()
@@ -54,14 +54,16 @@ def open_runner_pool() -> int:
 
 
 def kill_all() -> None:
-    """End all children at once."""
+    """Kill all children."""
     for child in active_children():
         child.kill()
 
 
 @contextmanager
 def _hangup_ignored() -> Iterator[None]:
-    """What is started meanwhile ignores SIGHUP for good: a closed terminal sends it to all, and we end in order."""
+    """Ignore SIGHUP in processes started within the block. A closed terminal sends SIGHUP to all processes, and the
+    worker itself stops its children in order.
+    """
     if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -79,12 +81,12 @@ def _count_accelerators(sending: Connection) -> None:
 
 
 def start(kind: str, lease: Lease, environment: Mapping[str, str]) -> ForkServerProcess:
-    """A child that works on a leased row and ends with an exit code of `exit_codes`.
+    """Start a child that works on a leased row and exits with a code of `exit_codes`.
 
     Args:
-        kind: Of the row, a name of `runner.KINDS`.
-        lease: Handed over to the child.
-        environment: All its variables.
+        kind: Kind of the row, a key of `runner.KINDS`.
+        lease: The row's lease; the child uses it.
+        environment: All environment variables of the child.
     """
     child = _context.Process(target=_run, args=(kind, asdict(lease), dict(environment)), name=f"{kind} {lease.id}")
     child.start()
@@ -92,9 +94,9 @@ def start(kind: str, lease: Lease, environment: Mapping[str, str]) -> ForkServer
 
 
 def _run(kind: str, lease: dict[str, Any], environment: dict[str, str]) -> None:
-    from workers import runner  # the supervisor, which imports this module, stays without torch
+    from workers import runner  # imported here, so that the supervisor does not import torch
 
-    setproctitle(f"{TITLE} {kind} {lease['id']}")  # finds its place by the variables that the process began with
+    setproctitle(f"{TITLE} {kind} {lease['id']}")  # needs the original environment, so call it before `clear`
     os.environ.clear()
     os.environ.update(environment)
     runner.main(kind, Lease(**lease))

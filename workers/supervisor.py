@@ -1,7 +1,7 @@
-"""Sees one leased row through: a fresh child process does the work, this one keeps the lease alive.
+"""Supervises leased rows: a new child process does the work, and this process renews the lease.
 
-It holds no work in memory: killed at any moment, its lease runs out and another worker takes the row back. A child
-is a process of its own, so that it can always be killed and its memory returns.
+No result is held in memory: if this process is killed, its lease expires and another worker recovers the row. The work
+is in a child process, which can be killed at any time and whose memory is then free.
 """
 
 import logging
@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
-from app.jobs import attempts, runs, steps
+from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
 from app.models import validation
 from app.process.lifeline import child_environment
@@ -37,36 +37,36 @@ log = logging.getLogger(__name__)
 _complain = Complaints(log)
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 5.0
-"""How long a child may take to stop when asked; then it is killed."""
-Word = Callable[[Session, Lease], None]
-"""A last word about a leased row."""
+"""Time for a child to stop after SIGTERM; then it is killed."""
+RowUpdate = Callable[[Session, Lease], None]
+"""The last update of a leased row, which also ends the lease."""
 
 
-_OPENING = ("app.store.s3", "app.store.transfers", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
-"""What opening a cluster's zoo imports, where it is one: half a second of every child's processor time."""
+_OPTIONAL_IMPORTS = ("app.store.s3", "app.store.s3_inbox", "psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+"""Modules that opening a cluster's zoo imports. Preloading saves every child half a second of processor time."""
 
 
 class Crashed(Protocol):
-    """Says that the process of a leased row has died."""
+    """Records that the process of a leased row has crashed."""
 
     def __call__(self, session: Session, lease: Lease, reason: str, code: str, most: int) -> None:
-        """One attempt of `most` is used."""
+        """Count one of at most `most` attempts as used."""
 
 
 class Postpone(Protocol):
-    """Says that the process of a leased row could not reach what it needs."""
+    """Records that the process of a leased row could not reach the database, the store or a disk with free space."""
 
     def __call__(self, session: Session, lease: Lease, reason: str) -> None:
-        """No attempt is used."""
+        """Release the row until later; no attempt is used."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of row and what a worker may say about it."""
+    """One kind of row, with the updates that a worker may write to it."""
 
     name: str
     heartbeat: Callable[[Session, Lease], str | None]
-    release: Word
+    release: RowUpdate
     postpone: Postpone
     crashed: Crashed
 
@@ -85,9 +85,9 @@ STEP = Kind(
     lambda session, lease, reason: steps.release(session, lease),
     lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
-JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, runs.crashed)
+JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, recovery.crashed)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_STOPPED: dict[str, Word] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
+_STOPPED: dict[str, RowUpdate] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
 
 
 class Supervisor:
@@ -95,57 +95,57 @@ class Supervisor:
 
     Args:
         zoo: The open zoo.
-        stop: Once set, rows are given back.
+        stop: Once set, running rows are released.
     """
 
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        runner_pool.preload(*(module for module in _OPENING if module in sys.modules))
+        runner_pool.preload(*(module for module in _OPTIONAL_IMPORTS if module in sys.modules))
         usable = runner_pool.open_runner_pool()
         self.device = device_of(zoo.settings, usable)
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # As many places as slots: a row that waits for one after it was taken would fall silent, and lose its lease.
-        names = accelerators(usable) if usable else [""]  # a worker without any takes none
+        # At least one place per slot: a claimed row that waited for a place would send no heartbeats and lose its
+        # lease.
+        names = accelerators(usable) if usable else [""]  # without accelerators nothing is taken from the queue
         for place in range(max(len(names), zoo.settings.slots)):
             self._accelerators.put(names[place % len(names)])
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """What jobs may ask for to be run here."""
+        """Values of a job's device with which the job can run on this worker."""
         return ("any", self.device)
 
     @property
     def is_idle(self) -> bool:
-        """Whether it could take one more row."""
+        """Whether the worker can claim another row."""
         return self._at_work < self.zoo.settings.slots
 
     def work(self, kind: Kind, row_id: str) -> None:
-        """Take the row that a message names, then whatever else is to be had, until nothing is.
+        """Run the row that a message names, then other waiting rows until there are none.
 
-        Messages only wake: a worker that waited for one between two rows would stand still for most of a second,
-        which is what reading the next one takes.
+        The worker does not wait for a message between two rows, because receiving one takes most of a second.
 
         Args:
             kind: `JOB` or `STEP`.
-            row_id: Taken first, if it is still to be had.
+            row_id: The first row to claim, if it is still available.
         """
         with self._lock:
             self._at_work += 1
         try:
-            taken = self._take(kind, row_id) or self._take_next()
-            while taken is not None and self.see_through(*taken):
-                taken = self._take_next()
+            claimed = self._claim(kind, row_id) or self._claim_next()
+            while claimed is not None and self.run_row(*claimed):
+                claimed = self._claim_next()
         finally:
             with self._lock:
                 self._at_work -= 1
 
-    def _take_next(self) -> tuple[Kind, Lease] | None:
-        """The oldest job, or, when none waits, the oldest step that somebody shares."""
-        return self._take(JOB) or self._take(STEP)
+    def _claim_next(self) -> tuple[Kind, Lease] | None:
+        """Claim the oldest waiting job, or without one the oldest shared step."""
+        return self._claim(JOB) or self._claim(STEP)
 
-    def _take(self, kind: Kind, row_id: str | None = None) -> tuple[Kind, Lease] | None:
+    def _claim(self, kind: Kind, row_id: str | None = None) -> tuple[Kind, Lease] | None:
         if self.stop.is_set():
             return None
         settings = self.zoo.settings
@@ -158,34 +158,34 @@ class Supervisor:
                 lease = steps.claim_shared(session, *worker, row_id, devices=self.devices)
         return None if lease is None else (kind, lease)
 
-    def see_through(self, kind: Kind, lease: Lease) -> bool:
-        """Work on a row until it is ended or given back; False: it could not be worked on now."""
+    def run_row(self, kind: Kind, lease: Lease) -> bool:
+        """Run a row until it ends or is released. Returns false if the row was postponed."""
         with job_spans.attempt(self.zoo, lease) as variables:
-            return self._see_through(kind, lease, variables)
+            return self._run_in_child(kind, lease, variables)
 
-    def _see_through(self, kind: Kind, lease: Lease, variables: dict[str, str]) -> bool:
-        log.info("%s %s: taken", kind.name, lease.id, extra=_about(lease))
+    def _run_in_child(self, kind: Kind, lease: Lease, variables: dict[str, str]) -> bool:
+        log.info("%s %s: claimed", kind.name, lease.id, extra=_about(lease))
         killed = exit_codes.killed_for_memory()
-        with self._placed(kind, variables) as environment:
+        with self._child_variables(kind, variables) as environment:
             child = runner_pool.start(kind.name, lease, environment)
             try:
                 code = self._supervise(kind, lease, child)
             finally:
                 _kill(child)
-        if code in exit_codes.PASSING:
-            self._say(partial(kind.postpone, reason=exit_codes.PASSING[code]), lease)
+        if code in exit_codes.TEMPORARY:
+            self._update(partial(kind.postpone, reason=exit_codes.TEMPORARY[code]), lease)
             return False
         if code is not None:
-            full = exit_codes.was_out_of_memory(code, killed)
-            outcome = attempts.OUT_OF_MEMORY if full else attempts.CRASHED
-            # A child that has ended its row has given up the lease, and there is nothing to say.
-            reason, most = exit_codes.reason(code, out_of_memory=full), self.zoo.settings.max_attempts
-            self._say(partial(kind.crashed, reason=reason, code=outcome, most=most), lease)
+            no_memory = exit_codes.was_out_of_memory(code, killed)
+            outcome = attempts.OUT_OF_MEMORY if no_memory else attempts.CRASHED
+            # If the child has ended its row, it has given up the lease, and this update has no effect.
+            reason, most = exit_codes.reason(code, out_of_memory=no_memory), self.zoo.settings.max_attempts
+            self._update(partial(kind.crashed, reason=reason, code=outcome, most=most), lease)
         return True
 
     @contextmanager
-    def _placed(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
-        """The environment of a child, which sees one accelerator at most; versions are judged beside jobs, without."""
+    def _child_variables(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
+        """The environment of a child, which sees at most one accelerator. Versions are validated without any."""
         settings = {**self.zoo.settings.environment(), **variables}
         if self.device == "cpu" or kind is VERSION:
             yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
@@ -197,7 +197,9 @@ class Supervisor:
             self._accelerators.put(name)
 
     def _supervise(self, kind: Kind, lease: Lease, child: BaseProcess) -> int | None:
-        """Keep the lease alive until the child ends (its exit code), or its row is ended or given back (None)."""
+        """Renew the lease until the child ends. Returns its exit code, or None if the row was ended or released
+        here.
+        """
         beat = self.zoo.settings.heartbeat_seconds
         began = next_beat = time.monotonic()
         limit = self._limit(kind, lease)
@@ -212,15 +214,15 @@ class Supervisor:
             if now < next_beat:
                 continue
             next_beat = now + beat
-            order = self._heartbeat(kind, lease)
-            if order in _STOPPED:
-                self._stop(kind, lease, child, _STOPPED[order])
+            request = self._heartbeat(kind, lease)
+            if request in _STOPPED:
+                self._stop(kind, lease, child, _STOPPED[request])
                 return None
-            if order == "lost":
-                # A child that ends its row gives up the lease a moment before it exits.
+            if request == "lost":
+                # A child that ends its row gives up the lease shortly before it exits.
                 if not _ended(child, GRACE_SECONDS) or child.exitcode != 0:
                     log.warning(
-                        "%s %s: the lease is lost; its process is ended", kind.name, lease.id, extra=_about(lease)
+                        "%s %s: the lease is lost; its process is killed", kind.name, lease.id, extra=_about(lease)
                     )
                 return None
         return child.exitcode
@@ -232,11 +234,11 @@ class Supervisor:
             with self.zoo.database.read() as session:
                 return session.scalar(select(JobRow.max_seconds).where(JobRow.id == lease.id))
         except SQLAlchemyError as error:
-            _complain(f"{lease.id}: its time limit is not known", error)
+            _complain(f"{lease.id}: its time limit cannot be read", error)
             return None
 
-    def _stop(self, kind: Kind, lease: Lease, child: BaseProcess, last: Word) -> None:
-        """Ask a child to stop, wait a little, then kill it; the lease is kept meanwhile, for the last word."""
+    def _stop(self, kind: Kind, lease: Lease, child: BaseProcess, update: RowUpdate) -> None:
+        """Terminate a child, kill it after `GRACE_SECONDS`, then update its row; the lease is renewed until then."""
         child.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
@@ -244,7 +246,7 @@ class Supervisor:
             if _ended(child, min(self.zoo.settings.heartbeat_seconds, GRACE_SECONDS)):
                 break
         _kill(child)
-        self._say(last, lease)
+        self._update(update, lease)
 
     def _heartbeat(self, kind: Kind, lease: Lease) -> str | None:
         try:
@@ -253,20 +255,20 @@ class Supervisor:
         except LeaseLost:
             return "lost"
         except SQLAlchemyError as error:
-            _complain(f"{kind.name} {lease.id}: no heartbeat; trying again while the lease lasts", error)
+            _complain(f"{kind.name} {lease.id}: the heartbeat failed; trying again until the lease expires", error)
             return None
 
-    def _say(self, what: Word, lease: Lease) -> None:
-        """Write a last word, unless the child has ended the row by itself."""
+    def _update(self, update: RowUpdate, lease: Lease) -> None:
+        """Write the last update of a row, unless the child has ended the row itself."""
         try:
             with self.zoo.database.write() as session:
-                what(session, lease)
+                update(session, lease)
         except LeaseLost:
             log.debug("%s: ended by its own process", lease.id)
         except SQLAlchemyError as error:
-            _complain(f"{lease.id}: cannot be given back; its lease will run out", error)
+            _complain(f"{lease.id}: cannot be released; its lease will expire", error)
         else:
-            log.info("%s: given back or ended", lease.id, extra=_about(lease))
+            log.info("%s: released or ended", lease.id, extra=_about(lease))
 
 
 def _about(lease: Lease) -> dict[str, str]:
@@ -274,19 +276,19 @@ def _about(lease: Lease) -> dict[str, str]:
 
 
 def device_of(settings: Settings, usable: int) -> str:
-    """`cpu` or `cuda`.
+    """The worker's device: `cpu` or `cuda`.
 
     Args:
-        settings: What is wanted.
-        usable: How many accelerators torch can use.
+        settings: Their `worker_device` may be `auto`.
+        usable: Number of accelerators that torch can use.
 
     Raises:
-        Misconfigured: CUDA is asked for where torch has none.
+        Misconfigured: the settings ask for CUDA, and torch can use no accelerator.
     """
     if settings.worker_device == "cuda" and not usable:
         raise Misconfigured(
-            f"PNC_WORKER_DEVICE: expected a device that torch can use, got cuda with none; look at {_VISIBLE}, at the "
-            "driver and at the build of torch, or set it to auto or cpu"
+            f"PNC_WORKER_DEVICE: expected a device that torch can use, got cuda with none; check {_VISIBLE}, the "
+            "driver and the build of torch, or set auto or cpu"
         )
     if settings.worker_device != "auto":
         return settings.worker_device
@@ -294,7 +296,7 @@ def device_of(settings: Settings, usable: int) -> str:
 
 
 def accelerators(usable: int) -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` calls the accelerators that torch can use."""
+    """Names of the usable accelerators, as `CUDA_VISIBLE_DEVICES` names them."""
     given = os.environ.get(_VISIBLE)
     names = [name.strip() for name in given.split(",") if name.strip()] if given is not None else []
     return (names or [str(number) for number in range(usable)])[:usable]
@@ -312,5 +314,5 @@ def _kill(child: BaseProcess) -> None:
 
 
 def _too_long(seconds: int) -> dict[str, Any]:
-    detail = f"expected an attempt to end within max_seconds ({seconds} s), got a longer one; submit it with more"
+    detail = f"expected an attempt to end within max_seconds ({seconds} s), got a longer one; raise max_seconds"
     return {"code": attempts.DEADLINE, "detail": detail}

@@ -1,1 +1,1 @@
-"""Workspaces, keys, the audit log, and the check of every request."""
+"""Access: workspaces, API keys, the audit log and the authentication of requests."""

@@ -1,4 +1,4 @@
-"""What was done with which key: one row a request that changed something, or was refused."""
+"""The audit log: one row for each request that changed something or was refused."""
 
 from datetime import timedelta
 
@@ -12,8 +12,9 @@ from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 
 KEPT = timedelta(days=400)
-LONGEST = 500
-"""Characters of a path that are kept."""
+"""Age at which a row is deleted."""
+MAX_PATH = 500
+"""Longer paths are cut to this number of characters."""
 
 
 def note(
@@ -27,17 +28,17 @@ def note(
     outcome: str,
     request_id: str,
 ) -> None:
-    """Write one row; neither bodies nor keys are ever part of it.
+    """Write one row. Bodies and keys are never written.
 
     Args:
         session: A writing session that belongs to no workspace.
-        caller: Who asked.
-        action: The operation's id.
+        caller: Caller of the request.
+        action: Operation id in the OpenAPI document.
         method: HTTP method.
-        path: Without the query.
-        address: Where it came from.
-        outcome: Status, or the problem's code.
-        request_id: By which logs tell of it.
+        path: Path of the URL, without the query.
+        address: IP address of the client.
+        outcome: HTTP status, or the code of the problem.
+        request_id: Id of the request in the logs.
     """
     session.add(
         AuditRow(
@@ -47,7 +48,7 @@ def note(
             who=caller.name,
             action=action,
             method=method,
-            path=path[:LONGEST],
+            path=path[:MAX_PATH],
             address=address,
             outcome=outcome,
             request_id=request_id,
@@ -56,7 +57,7 @@ def note(
 
 
 def list_entries(session: Session, window: Window, *, key_id: str | None = None) -> Page[AuditRow]:
-    """What was done in the session's workspace, newest first; of one key or all."""
+    """Rows of the session's workspace, newest first, of one key or of all keys."""
     query = select(AuditRow)
     if key_id is not None:
         query = query.where(AuditRow.key_id == key_id)
@@ -64,5 +65,5 @@ def list_entries(session: Session, window: Window, *, key_id: str | None = None)
 
 
 def sweep(session: Session) -> None:
-    """Forget what is older than a year and a month."""
+    """Delete rows older than `KEPT`."""
     session.execute(delete(AuditRow).where(AuditRow.at < clock.now(session) - KEPT))

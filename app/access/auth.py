@@ -1,6 +1,6 @@
-"""Who may come in: a key from the header or the browser's cookie, its workspace, and how much at once.
+"""Authentication of a request by the key in its header or cookie, and the limit of requests a minute.
 
-Without `PNC_REQUIRE_KEYS` there are no keys, and the service answers on this machine's own addresses alone.
+Without `PNC_REQUIRE_KEYS` no key is needed, and the service answers only on this machine's loopback addresses.
 """
 
 import ipaddress
@@ -19,20 +19,20 @@ from app.settings import Settings
 from app.zoo import Zoo
 
 OPERATOR = "operator"
-"""What tells of all workspaces; with keys, only the service's own secret opens it."""
+"""Scope of endpoints that show all workspaces. If keys are required, they need the secret PNC_INTERNAL_KEY."""
 MINUTE = 60.0
 _SCHEME = "bearer "
-_MANY = 10_000
-"""Keys whose requests are counted at most; then those that have not asked for a minute are forgotten."""
+_MAX_BUCKETS = 10_000
+"""With more buckets than this, those of keys that sent no request for a minute are deleted."""
 
 
 class Admission:
-    """Tells who asks, and turns away who may not.
+    """Identifies the caller of a request, and refuses callers without permission.
 
     Args:
-        settings: Whether there are keys.
-        zoo: Where they are.
-        clock: Seconds that only go forward, for tests.
+        settings: Says whether keys are required.
+        zoo: The zoo whose database holds the keys.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, settings: Settings, zoo: Zoo, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,12 +42,16 @@ class Admission:
         self._pace = Pace(clock)
 
     async def __call__(self, connection: HTTPConnection, scope: str | None) -> Caller:
-        """Who asks, if they may do what needs this scope; None: any key may.
+        """The caller of a request.
+
+        Args:
+            connection: The request, or a connection of a page.
+            scope: The scope that the request needs; None: every valid key is enough.
 
         Raises:
-            Unauthenticated: there is no key, or none that is in force.
-            Forbidden: the key lacks the scope, or this is no machine of ours.
-            TooMany: more requests came in a minute than the workspace allows a key.
+            Unauthenticated: the request has no key, or the key is not valid.
+            Forbidden: the key lacks the scope, or no keys are required and the request is not to loopback.
+            TooMany: the key has sent more requests a minute than its workspace allows.
         """
         if scope == OPERATOR and self._settings.require_keys:
             return self._operator(connection)
@@ -55,7 +59,7 @@ class Admission:
         connection.scope.setdefault("state", {})["caller"] = caller
         if scope not in (None, OPERATOR) and not caller.may(scope):
             raise Forbidden(
-                f"expected a key with the scope {scope!r}, got one with {sorted(caller.scopes)}; use another"
+                f"expected a key with the scope {scope!r}, got one with {sorted(caller.scopes)}; use another key"
             )
         if caller.requests_per_minute is not None:
             self._pace.check(caller.key_id or "", caller.requests_per_minute)
@@ -83,7 +87,7 @@ class Admission:
             return keys.authenticate(session, secret)
 
     def _check_address(self, connection: HTTPConnection) -> None:
-        """Whatever a server was told to listen on: nobody answers another machine without keys."""
+        """Refuse other machines while no keys are required, even if the server listens on other addresses."""
         host = (connection.scope.get("server") or ("",))[0]
         if not (self._settings.published_on_loopback or is_loopback(host)):
             raise Forbidden(
@@ -92,38 +96,42 @@ class Admission:
 
 
 class Pace:
-    """Counts requests: every key has a bucket that holds a minute's worth and fills steadily.
+    """Limits requests with a token bucket for each key; a full bucket holds the requests of one minute.
 
     Args:
-        clock: Seconds that only go forward.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
-        """What is left, and when that was so."""
+        """By key id: the requests left, and the time at which they were counted."""
         self._lock = threading.Lock()
 
     def check(self, key: str, per_minute: int) -> None:
         """Take one request out of a key's bucket.
 
+        Args:
+            key: Id of the key.
+            per_minute: Requests a minute that the workspace allows.
+
         Raises:
-            TooMany: it is empty.
+            TooMany: the bucket is empty.
         """
         now = self._clock()
         with self._lock:
-            if len(self._buckets) > _MANY:
+            if len(self._buckets) > _MAX_BUCKETS:
                 self._buckets = {k: b for k, b in self._buckets.items() if now - b[1] < MINUTE}
             left, since = self._buckets.get(key, (float(per_minute), now))
             left = min(float(per_minute), left + (now - since) * per_minute / MINUTE)
             self._buckets[key] = (left - 1 if left >= 1 else left), now
         if left < 1:
             wait = int((1 - left) * MINUTE / per_minute) + 1
-            raise TooMany(f"expected at most {per_minute} requests a minute, got more; come again in {wait} s", wait)
+            raise TooMany(f"expected at most {per_minute} requests a minute, got more; try again in {wait} s", wait)
 
 
 def presented(connection: HTTPConnection) -> str | None:
-    """The key that a request brings: a program's in the header, a browser's in its cookie."""
+    """The key in a request: from the `Authorization` header, or else from the browser's cookie."""
     header = connection.headers.get("authorization")
     if header is not None:
         return header[len(_SCHEME) :].strip() if header.lower().startswith(_SCHEME) else ""
@@ -131,26 +139,26 @@ def presented(connection: HTTPConnection) -> str | None:
 
 
 def check_exposure(settings: Settings) -> None:
-    """See that other machines cannot reach a service that asks nobody for a key.
+    """Check that a service without keys listens only on loopback, and that a service with keys has a secret.
 
     Raises:
-        Misconfigured: they could.
+        Misconfigured: other machines could reach the service without a key, or PNC_INTERNAL_KEY is missing.
     """
     if settings.require_keys and settings.internal_key is None:
         raise Misconfigured(
-            "PNC_INTERNAL_KEY: expected a secret of 32 characters or more beside PNC_REQUIRE_KEYS, got none; "
-            "give the API and serving processes the same one"
+            "PNC_INTERNAL_KEY: expected a secret of 32 characters or more with PNC_REQUIRE_KEYS=true, got none; "
+            "give the API and the serving processes the same secret"
         )
     if settings.is_loopback or settings.require_keys or settings.published_on_loopback:
         return
     raise Misconfigured(
-        f"PNC_HOST: expected loopback while there are no keys, got {settings.host}; set PNC_REQUIRE_KEYS=true, "
-        "make a key with `pnc keys create --here`, and listen again"
+        f"PNC_HOST: expected loopback while no keys are required, got {settings.host}; set PNC_REQUIRE_KEYS=true, "
+        "make a key with `pnc keys create --here`, and start again"
     )
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether an address is this machine's own; a socket that is a file has none and is."""
+    """Whether an address is a loopback address. A Unix socket has no address and counts as loopback."""
     if not host or host == "localhost":
         return True
     try:

@@ -1,8 +1,8 @@
-"""Keys of the API: made once, shown once, kept as a digest, revoked at once.
+"""API keys. The service shows a key's secret once and stores only its SHA-256 digest.
 
-A secret is 256 random bits. Guessing one is hopeless, so that its plain SHA-256 is as good as a slow hash, which is
-for passwords that people think of; and it can be looked up by an index. The checksum behind it tells a typing error
-from a revoked key without asking the database, and lets scanners find keys that were published by mistake.
+A secret is 256 random bits, so nobody can guess it. A plain SHA-256 is therefore as safe as a slow password hash, and a
+database index can find it. A CRC-32 checksum follows the secret: it detects a mistyped key without a database query,
+and secret scanners can recognise published keys by it.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ from pnc_client.schemas.keys import Scope
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 COOKIE = "pnc-key"
-"""What a browser that is signed in sends."""
+"""Name of the cookie that holds the key of a signed-in browser."""
 PREFIX = "pnc_"
 HINT = 10
-"""Characters of a secret that may be shown again."""
+"""Number of a secret's first characters that are stored and shown in lists."""
 SIGNED_IN = timedelta(hours=12)
 """How long a browser stays signed in."""
 _CHECKSUM = 8
@@ -39,12 +39,12 @@ _SECRET = 43
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks for something."""
+    """The caller of a request, and the caller's permissions."""
 
     workspace: str
     scopes: frozenset[str]
     key_id: str | None = None
-    """None: there are no keys, and whoever reaches the service may do everything."""
+    """None: no keys are required, and every caller has all scopes."""
     name: str = ""
     requests_per_minute: int | None = None
 
@@ -52,18 +52,18 @@ class Caller:
         """Check that the caller's key is still valid.
 
         Raises:
-            Unauthenticated: it has been revoked, or has expired.
+            Unauthenticated: the key was revoked or has expired.
         """
         if self.key_id is not None:
             check_in_force(session, self.key_id)
 
     def may(self, scope: str) -> bool:
-        """Whether something that needs this scope is allowed; `admin` can give itself all others."""
+        """Whether the caller has a scope. `admin` includes all scopes, because it can make keys with any scope."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 ANYBODY = Caller(DEFAULT, frozenset(SCOPES))
-"""Who asks while there are no keys."""
+"""The caller of every request while no keys are required."""
 
 
 def create(
@@ -74,22 +74,25 @@ def create(
     lifetime: timedelta | None = None,
     parent: KeyRow | None = None,
 ) -> tuple[KeyRow, str]:
-    """A new key of the session's workspace, and its secret, which nobody can ever get again.
+    """Create a key of the session's workspace.
 
     Args:
         session: A writing session of the workspace.
-        name: For people.
-        scopes: What it may do.
-        lifetime: After which it ends by itself.
-        parent: Key that it ends with.
+        name: Name of the key, for people.
+        scopes: Scopes of the key.
+        lifetime: Time after which the key expires; None: never.
+        parent: A key whose revocation also revokes this one.
+
+    Returns:
+        The key and its secret. The secret is not stored and cannot be shown again.
 
     Raises:
-        Invalid: the name is not one, or the scopes are not.
+        Invalid: the name is not valid, there is no scope, or a scope is unknown.
     """
     check_name(name)
-    odd = [scope for scope in scopes if scope not in SCOPES]
-    if odd or not scopes:
-        got = f"got {odd[0]!r:.40}" if odd else "got none"
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown or not scopes:
+        got = f"got {unknown[0]!r:.40}" if unknown else "got none"
         raise Invalid.at("/scopes", "invalid_scopes", f"expected some of {', '.join(SCOPES)}, {got}")
     secret = _new_secret()
     row = KeyRow(
@@ -107,14 +110,14 @@ def create(
 
 
 def authenticate(session: Session, secret: str) -> Caller:
-    """Who has this secret.
+    """The caller that a secret belongs to.
 
     Args:
         session: A session that belongs to no workspace.
-        secret: What somebody says is a key.
+        secret: The secret from the request.
 
     Raises:
-        Unauthenticated: it is none, or one that has ended.
+        Unauthenticated: there is no key with this secret, or it was revoked or has expired.
     """
     row = (
         session.scalars(select(KeyRow).where(KeyRow.digest == _digest(secret))).one_or_none()
@@ -122,7 +125,9 @@ def authenticate(session: Session, secret: str) -> Caller:
         else None
     )
     if row is None or _ended(session, row):
-        raise Unauthenticated("expected a key that is in force, got another; sign in again, or ask for a new key")
+        raise Unauthenticated(
+            "expected a valid key, got an unknown, revoked or expired one; sign in again, or ask for a new key"
+        )
     limits = session.get(WorkspaceRow, row.workspace)
     return Caller(
         row.workspace, frozenset(row.scopes), row.id, row.name, limits.requests_per_minute if limits else None
@@ -130,22 +135,22 @@ def authenticate(session: Session, secret: str) -> Caller:
 
 
 def check_in_force(session: Session, key_id: str) -> None:
-    """See that a key that was in force when a request or a page began still is.
+    """Check that the key of a request or a page is still valid.
 
     Raises:
-        Unauthenticated: it has been revoked, or has expired.
+        Unauthenticated: the key was revoked or has expired.
     """
     row = session.get(KeyRow, key_id)
     if row is None or _ended(session, row):
-        raise Unauthenticated("expected a key that is in force, got one that has ended meanwhile; sign in again")
+        raise Unauthenticated("expected a valid key, got one that was revoked or has expired; sign in again")
 
 
 def in_force(session: Session, key_ids: Collection[str]) -> set[str]:
-    """Those of some keys that have not ended, in one query.
+    """The ids of the valid keys among some keys, found with one query.
 
     Args:
         session: A session that belongs to no workspace.
-        key_ids: Their ids.
+        key_ids: Ids of the keys to check.
     """
     if not key_ids:
         return set()
@@ -155,14 +160,17 @@ def in_force(session: Session, key_ids: Collection[str]) -> set[str]:
 
 
 def sign_in(session: Session, caller: Caller) -> tuple[KeyRow, str]:
-    """A key for a browser, which ends with the one that somebody signed in with, and soon by itself.
+    """Create a key for a browser. It expires after `SIGNED_IN`, and together with the caller's own key.
+
+    Returns:
+        The browser's key and its secret.
 
     Raises:
-        Unauthenticated: the caller's key is a browser's already.
+        Unauthenticated: the caller's key belongs to a browser itself.
     """
     parent = session.get_one(KeyRow, caller.key_id)
     if parent.parent_id is not None:
-        raise Unauthenticated("expected a key of your own, got a browser's; sign in with the key itself")
+        raise Unauthenticated("expected a key from `pnc keys create`, got a browser's key; sign in with your own key")
     row, secret = create(session, name=parent.name, scopes=parent.scopes, lifetime=SIGNED_IN, parent=parent)
     if row.expires_at is not None and parent.expires_at is not None:
         row.expires_at = min(row.expires_at, parent.expires_at)
@@ -170,15 +178,15 @@ def sign_in(session: Session, caller: Caller) -> tuple[KeyRow, str]:
 
 
 def list_keys(session: Session, window: Window) -> Page[KeyRow]:
-    """Keys, newest first, those that have ended and those of browsers included."""
+    """All keys, newest first, including revoked and expired keys and keys of browsers."""
     return page(session, select(KeyRow), KeyRow.id, str, window)
 
 
 def revoke(session: Session, key_id: str) -> KeyRow:
-    """End a key, and with it all browsers that signed in with it. Again is fine.
+    """Revoke a key, and the keys of all browsers that signed in with it. Revoking it again changes nothing.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no key with this id.
     """
     row = session.get(KeyRow, key_id)
     if row is None:
@@ -201,7 +209,7 @@ def _new_secret() -> str:
 
 
 def is_secret(secret: str) -> bool:
-    """Whether a text has the form of a key, checksum included."""
+    """Whether a text has the format of a secret: prefix, length and checksum."""
     if not secret.isascii() or len(secret) != len(PREFIX) + _SECRET + _CHECKSUM or not secret.startswith(PREFIX):
         return False
     text = secret[len(PREFIX) : -_CHECKSUM]

@@ -1,4 +1,4 @@
-"""`/sign-in`: a browser gets a key of its own for one that somebody has, and gives it back at `/sign-out`."""
+"""`/sign-in` exchanges a key for a short-lived key in the browser's cookie; `/sign-out` revokes the browser's key."""
 
 from urllib.parse import parse_qs
 
@@ -17,7 +17,7 @@ from app.zoo import Zoo
 
 PATH, LEAVE = "/sign-in", "/sign-out"
 MOST_BYTES = 4096
-"""Of the form, in which a key of 55 letters is sent."""
+"""Limit of the form's size; a key has 55 characters."""
 _PAGE = Markup(
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in · Model zoo</title>'
     '<meta name="viewport" content="width=device-width">{style}</head><body class="{scheme}"><main class="door">'
@@ -35,7 +35,7 @@ def _page(request: Request, status: int = 200, fault: Markup | str = "") -> HTML
 
 
 async def answer(request: Request, zoo: Zoo) -> Response:
-    """The page itself, or what its form and the way out do."""
+    """Show the sign-in page, sign a browser in, or sign it out."""
     if request.url.path == LEAVE:
         return await _leave(request, zoo)
     if request.method != "POST":
@@ -57,16 +57,16 @@ async def answer(request: Request, zoo: Zoo) -> Response:
 
 
 async def _form(request: Request) -> str:
-    """What was filled in.
+    """The body of the form.
 
     Raises:
-        ValueError: it is more than a key can be.
+        ValueError: the body is longer than `MOST_BYTES`.
     """
     form = b""
     async for part in request.stream():
         form += part
         if len(form) > MOST_BYTES:
-            raise ValueError("too much")
+            raise ValueError(f"expected a form of at most {MOST_BYTES} bytes, got more")
     return form.decode("latin-1")
 
 
@@ -80,7 +80,7 @@ def _sign_in(request: Request, zoo: Zoo, given: str) -> str:
 
 
 def _note(session: Session, request: Request, caller: Caller, action: str) -> None:
-    """A browser's key has been made or revoked, which is in the audit log as every change is."""
+    """Write to the audit log that a browser's key was made or revoked."""
     audit.note(
         session,
         caller,
@@ -94,7 +94,7 @@ def _note(session: Session, request: Request, caller: Caller, action: str) -> No
 
 
 async def _leave(request: Request, zoo: Zoo) -> Response:
-    """A link of another site must not sign anybody out: the cookie does not come along from there."""
+    """Sign a browser out. A link from another site cannot do so: its request lacks the `SameSite=Strict` cookie."""
     secret = request.cookies.get(COOKIE)
     if secret is not None:
         await CHANGES.run(_sign_out, request, zoo, secret)
@@ -110,5 +110,5 @@ def _sign_out(request: Request, zoo: Zoo, secret: str) -> None:
         with zoo.seen_by(caller).database.write() as session:
             keys.revoke(session, caller.key_id or "")
             _note(session, request, caller, "sign_out")
-    except ZooError:  # it has ended already
+    except ZooError:  # the key was revoked or has expired already
         return

@@ -1,4 +1,4 @@
-"""Keys, the caller's workspace, and the audit log."""
+"""HTTP API of keys, the caller's workspace and the audit log."""
 
 from datetime import timedelta
 from typing import Annotated, Any
@@ -22,14 +22,14 @@ class AuditQuery(ListQuery):
     """Query of the audit log."""
 
     key: str | None = None
-    """Only what was done with this key."""
+    """Id of a key: only requests with this key."""
 
 
-# Not repeatable with an Idempotency-Key: the answer would be kept, and with it the secret.
+# No Idempotency-Key here: it would store the answer, and the answer contains the secret.
 @router.post("/keys", response_model=wire.NewKey, status_code=201)
 @needs("admin")
 def create_key(body: wire.KeyCreate, zoo: OpenZoo) -> Any:
-    """Make a key of the caller's workspace; its secret is in this answer and never again."""
+    """Create a key of the caller's workspace. Only this answer contains the key's secret."""
     lifetime = timedelta(days=body.days) if body.days else None
     with zoo.database.write() as session:
         row, secret = keys.create(session, name=body.name, scopes=body.scopes, lifetime=lifetime)
@@ -39,14 +39,14 @@ def create_key(body: wire.KeyCreate, zoo: OpenZoo) -> Any:
 @router.get("/keys", response_model=Page[wire.Key])
 @needs("admin")
 def list_keys(session: ReadSession, query: ListOf) -> Any:
-    """Keys of the workspace, newest first, those that have ended included."""
+    """Keys of the workspace, newest first, including revoked and expired keys."""
     return keys.list_keys(session, query.window())
 
 
 @router.delete("/keys/{key}", status_code=204, responses=documented(404))
 @needs("admin")
 def revoke_key(key: Id, zoo: OpenZoo) -> None:
-    """End a key at once, open streams and pages included; again is fine."""
+    """Revoke a key at once, and end its open event streams and pages. Revoking it again changes nothing."""
     with zoo.database.write() as session:
         keys.revoke(session, key)
 
@@ -54,14 +54,14 @@ def revoke_key(key: Id, zoo: OpenZoo) -> None:
 @router.get("/workspace", response_model=wire.Workspace)
 @needs("read")
 def get_workspace(session: ReadSession, caller: Asking) -> Any:
-    """The caller's workspace: what it may keep and keeps, and what the caller's key may do."""
+    """The caller's workspace with its limits and usage, and the scopes of the caller's key."""
     return _shown(session, caller)
 
 
 @router.patch("/workspace", response_model=wire.Workspace)
 @needs("admin")
 def change_workspace(body: wire.WorkspaceChange, zoo: OpenZoo, caller: Asking) -> Any:
-    """Change what deployments of the workspace take, and how long archived things are kept."""
+    """Change whether modules need a trusted signature, and after how many days archived records are purged."""
     with zoo.database.write() as session:
         row = workspaces.own(session)
         if body.require_signature is not None:
@@ -74,7 +74,7 @@ def change_workspace(body: wire.WorkspaceChange, zoo: OpenZoo, caller: Asking) -
 @router.get("/audit", response_model=Page[wire.AuditEntry])
 @needs("admin")
 def list_audit(session: ReadSession, query: Annotated[AuditQuery, Query()]) -> Any:
-    """What was done in the workspace with keys, newest first."""
+    """The workspace's audit log: requests that changed something or were refused, newest first."""
     return audit.list_entries(session, query.window(), key_id=query.key)
 
 

@@ -1,6 +1,7 @@
-"""Secrets in the database are encrypted with the newest key, those of earlier versions as well, and no copy is left.
+"""Encryption of secrets that are in the database already.
 
-A process that works with secrets calls `seal_all` when it starts.
+Earlier releases stored secrets unencrypted, and operators may change the encryption key. `seal_all` encrypts every
+secret with the newest key and removes readable copies. Each process that uses secrets calls it at its start.
 """
 
 import logging
@@ -21,27 +22,30 @@ from app.zoo import Zoo
 
 log = logging.getLogger(__name__)
 CLEAN = 1
-"""SQLite's `user_version` of a file that never held, or no longer holds, a readable secret."""
-_HELD = '%"secret":"whsec_%'
-"""An answer that shows a secret, as it was kept for repeated requests."""
-LOST = "its secret could not be read and was replaced; rotate it, give the receiver the new one, and enable it"
+"""SQLite's `user_version` of a file without readable secrets, including its free pages."""
+_READABLE_ANSWER = '%"secret":"whsec_%'
+"""SQL pattern of a stored answer that contains a readable secret; answers are stored for repeated requests."""
+LOST = (
+    "the secret could not be decrypted and was replaced; rotate it, give the new secret to the receiver, and enable "
+    "the webhook"
+)
 
 
 def seal_all(zoo: Zoo, *, forget: bool = False) -> None:
-    """Encrypt what is readable, and anew what an older key has sealed.
+    """Encrypt readable secrets, and encrypt again the secrets that an older key has encrypted.
 
     Args:
-        zoo: The open zoo, at the newest revision.
-        forget: Replace secrets that no key opens, and disable their webhooks.
+        zoo: The open zoo, with the newest database schema.
+        forget: Replace secrets that no configured key decrypts, and disable their webhooks.
 
     Raises:
-        Misconfigured: there is no key for what is to be sealed, or none that opens what is.
+        Misconfigured: there is no key to encrypt with, or no key decrypts a stored secret.
     """
     database = zoo.database.of_all()
     with database.read() as session:
-        todo = _is_todo(session)
+        needed = _needs_sealing(session)
     was_readable = False
-    if todo:
+    if needed:
         with database.write() as session:
             was_readable = _seal(session, forget=forget)
     if database.is_sqlite:
@@ -51,7 +55,7 @@ def seal_all(zoo: Zoo, *, forget: bool = False) -> None:
 
 
 def seal_where_ready(zoo: Zoo) -> None:
-    """`seal_all` for a process that leaves the schema to others, and waits for them.
+    """Call `seal_all` if the database has the newest schema; for processes that do not migrate the database.
 
     Raises:
         Misconfigured: see `seal_all`.
@@ -60,7 +64,7 @@ def seal_where_ready(zoo: Zoo) -> None:
         seal_all(zoo)
 
 
-def _is_todo(session: Session) -> bool:
+def _needs_sealing(session: Session) -> bool:
     if session.scalar(_readable_answers().limit(1)) is not None:
         return True
     return any(
@@ -71,7 +75,7 @@ def _is_todo(session: Session) -> bool:
 
 
 def _seal(session: Session, *, forget: bool) -> bool:
-    """Seal everything; says whether something was readable before."""
+    """Encrypt every secret with the newest key; returns whether a secret was readable before."""
     sealer, was_readable = sealing.of(session), False
     for row in session.scalars(select(WebhookRow).with_for_update()).all():
         was_readable |= not all(is_sealed(text) for text in _texts(row))
@@ -101,11 +105,11 @@ def _texts(row: WebhookRow) -> Iterator[str]:
 
 
 def _readable_answers() -> Select[IdempotencyRow]:
-    return select(IdempotencyRow).where(IdempotencyRow.body.like(_HELD))
+    return select(IdempotencyRow).where(IdempotencyRow.body.like(_READABLE_ANSWER))
 
 
 def _clean_file(database: Database) -> None:
-    """Build SQLite's file anew once, so that no page that was freed, and no log, holds what was readable."""
+    """Rebuild SQLite's file once: free pages and the write-ahead log may still contain readable secrets."""
     with database.engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert driver is not None
@@ -115,17 +119,21 @@ def _clean_file(database: Database) -> None:
         driver.execute("VACUUM")
         driver.execute(f"PRAGMA user_version={CLEAN}")
         is_busy = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        if is_busy:  # somebody reads just now: the log still holds old pages, and the next start tries again
+        if is_busy:  # a reader keeps old pages in the log; the next start tries again
             driver.execute("PRAGMA user_version=0")
-            log.warning("the database's log still holds earlier secrets; it is emptied at the next start")
+            log.warning("the database's log still contains readable secrets; the next start empties the log")
 
 
 def _clean_tables(database: Database) -> None:
-    """PostgreSQL keeps old rows until they are swept up; its archived logs and backups are the operator's."""
-    log.warning("secrets of webhooks were readable until now; rotate those that backups of the database may hold")
+    """Remove PostgreSQL's old row versions. Archived logs and backups are left to the operator."""
+    log.warning("secrets of webhooks were unencrypted until now; rotate each secret that a database backup may contain")
     try:
         with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             for table in (WebhookRow.__tablename__, IdempotencyRow.__tablename__):
                 connection.exec_driver_sql(f"VACUUM (FULL) {table}")
     except SQLAlchemyError as error:
-        log.warning("old rows of webhooks could not be removed; run VACUUM FULL webhooks, idempotency_keys: %s", error)
+        log.warning(
+            "old row versions with readable secrets could not be removed; run VACUUM FULL webhooks, idempotency_keys: "
+            "%s",
+            error,
+        )

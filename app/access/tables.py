@@ -1,4 +1,4 @@
-"""Tables of who may do what: workspaces, keys, and what was done with them."""
+"""Tables of workspaces, keys and the audit log."""
 
 from datetime import datetime
 
@@ -10,26 +10,26 @@ from app.db.tables import Base, Owned
 
 
 class WorkspaceRow(Base):
-    """Whose things are kept apart from all others', and how much of everything they may be."""
+    """A workspace and its limits. Each workspace sees only its own rows."""
 
     __tablename__ = "workspaces"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Bytes of uploads, models, datasets and bundles together; none: as many as there is room for."""
+    """Limit of the bytes of uploads, models, datasets and bundles together; None: no limit."""
     max_jobs: Mapped[int | None]
-    """Jobs that have not ended."""
+    """Limit of the jobs that have not ended; None: no limit."""
     requests_per_minute: Mapped[int | None]
-    """Of each key, at each process of the API."""
+    """Limit of the requests with one key to one API process; None: no limit."""
     require_signature: Mapped[bool] = mapped_column(default=False, server_default="0")
-    """Deployments take only modules that a trusted key has signed."""
+    """Whether deployments accept only modules that a trusted key has signed."""
     retention_days: Mapped[int | None]
-    """After so many days what is archived is purged; none: only when somebody asks for it."""
+    """Days after which archived records are purged; None: they are purged only on request."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
 class KeyRow(Owned, Base):
-    """A key of the API; the secret itself is nowhere."""
+    """An API key. Its secret is not stored."""
 
     __tablename__ = "keys"
 
@@ -38,17 +38,17 @@ class KeyRow(Owned, Base):
     digest: Mapped[str] = mapped_column(unique=True)
     """SHA-256 of the secret."""
     hint: Mapped[str]
-    """The secret's first characters, by which its owner knows it again."""
+    """The secret's first characters, so that its owner can recognise the key."""
     scopes: Mapped[list[str]]
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("keys.id"), index=True)
-    """The key that somebody signed in with, to whose browser this one belongs."""
+    """For a browser's key: the key that was used to sign in."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
 class AuditRow(Owned, Base):
-    """One request that changed something, or tried to."""
+    """One request that changed something or was refused."""
 
     __tablename__ = "audit"
     __table_args__ = (Index(None, "workspace", "id"),)
@@ -57,13 +57,13 @@ class AuditRow(Owned, Base):
     at: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
     key_id: Mapped[str | None]
     who: Mapped[str]
-    """Name of the key."""
+    """Name of the key, or of the part of the service that made the change."""
     action: Mapped[str]
-    """The operation's id in the OpenAPI document."""
+    """Operation id in the OpenAPI document."""
     method: Mapped[str]
     path: Mapped[str]
     address: Mapped[str]
-    """Where the request came from."""
+    """IP address of the client."""
     outcome: Mapped[str]
-    """The status, or the code of the problem."""
+    """HTTP status, or the code of the problem."""
     request_id: Mapped[str]

@@ -1,4 +1,4 @@
-"""Workspaces: made by whoever runs the service, at its machine; over HTTP nobody reaches beyond their own."""
+"""Workspaces and their quotas. The operator creates them with the `pnc` command; HTTP reaches only the caller's own."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from app.names import check_name
 from app.store.tables import UploadRow
 
 QUOTA_SECONDS = 60
-"""When to come again with what was too much: something may have ended by then."""
+"""Retry-After of a request over the quota: a job may have ended by then."""
 
 
 def create(
@@ -28,11 +28,18 @@ def create(
     max_jobs: int | None = None,
     requests_per_minute: int | None = None,
 ) -> WorkspaceRow:
-    """A new workspace, with nothing in it; None: no limit.
+    """Create an empty workspace.
+
+    Args:
+        session: A writing session that belongs to no workspace.
+        name: Name of the workspace.
+        max_bytes: Limit of stored bytes; None: no limit.
+        max_jobs: Limit of jobs that have not ended; None: no limit.
+        requests_per_minute: Limit of requests with one key; None: no limit.
 
     Raises:
-        Invalid: the name is not one.
-        AlreadyExists: it is taken.
+        Invalid: the name is not valid.
+        AlreadyExists: there is a workspace with this name.
     """
     check_name(name)
     if session.get(WorkspaceRow, name) is not None:
@@ -44,7 +51,7 @@ def create(
 
 
 def list_workspaces(session: Session) -> Sequence[WorkspaceRow]:
-    """All of them, by name."""
+    """All workspaces, sorted by name."""
     return session.scalars(select(WorkspaceRow).order_by(WorkspaceRow.name)).all()
 
 
@@ -52,7 +59,7 @@ def get(session: Session, name: str) -> WorkspaceRow:
     """One workspace.
 
     Raises:
-        NotFound: there is none with this name.
+        NotFound: there is no workspace with this name.
     """
     row = session.get(WorkspaceRow, name)
     if row is None:
@@ -66,9 +73,10 @@ def own(session: Session) -> WorkspaceRow:
 
 
 def stored_bytes(session: Session) -> int:
-    """Bytes that count for the session's workspace; an object that two rows name counts for each.
+    """Bytes that count against the quota of the session's workspace.
 
-    Whether somebody else keeps the same bytes must not be seen in a quota.
+    An object that two rows refer to counts twice. If shared objects counted once, the quota would reveal whether
+    another workspace stores the same bytes.
     """
     named = select(VersionRow.key).union(select(DatasetRow.key))
     open_or_unused = UploadRow.key.is_(None) | UploadRow.key.not_in(named)
@@ -83,16 +91,16 @@ def stored_bytes(session: Session) -> int:
 
 
 def live_jobs(session: Session) -> int:
-    """Jobs of the session's workspace that have not ended."""
+    """The number of jobs of the session's workspace that have not ended."""
     query = select(func.count()).select_from(JobRow).where(JobRow.state.in_(states.LIVE))
     return session.scalar(query) or 0
 
 
 def check_room(session: Session, more: int) -> None:
-    """See that a workspace may keep so many more bytes.
+    """Check that the session's workspace may store `more` bytes.
 
     Raises:
-        QuotaExceeded: it may not.
+        QuotaExceeded: the workspace would exceed its limit of bytes.
     """
     limit = _locked(session).max_bytes
     if limit is not None and (have := stored_bytes(session)) + more > limit:
@@ -101,17 +109,19 @@ def check_room(session: Session, more: int) -> None:
 
 
 def check_jobs(session: Session) -> None:
-    """See that a workspace may have one more job.
+    """Check that the session's workspace may have one more job.
 
     Raises:
-        QuotaExceeded: it may not.
+        QuotaExceeded: the workspace has reached its limit of jobs.
     """
     limit = _locked(session).max_jobs
     if limit is not None and live_jobs(session) >= limit:
-        detail = f"expected at most {limit} jobs that have not ended in this workspace, got one more; wait for one"
+        detail = (
+            f"expected at most {limit} jobs that have not ended in this workspace, got one more; wait until a job ends"
+        )
         raise QuotaExceeded(detail, QUOTA_SECONDS)
 
 
 def _locked(session: Session) -> WorkspaceRow:
-    """For the rest of the transaction, so that two requests at once cannot both fit into the same room."""
+    """The session's workspace, locked until the transaction ends: two requests cannot both use the last free bytes."""
     return session.get_one(WorkspaceRow, workspace_of(session), with_for_update=True)

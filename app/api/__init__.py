@@ -1,1 +1,1 @@
-"""HTTP: one router a resource; a route parses, calls one zoo function and returns."""
+"""Shared parts of the HTTP API. A route parses its request, calls one function of a service, and answers."""

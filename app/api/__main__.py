@@ -1,4 +1,4 @@
-"""`python -m app.api FD`: the API on a listening socket inherited from the supervisor."""
+"""`python -m app.api FD`: run the API on a listening socket inherited from the supervisor."""
 
 import sys
 

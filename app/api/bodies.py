@@ -1,8 +1,8 @@
-"""Large JSON bodies are read on a thread of their own, and refused where they would be costly all the same.
+"""Large JSON bodies are read and validated on a thread. Bodies whose validation would take long are refused.
 
-FastAPI reads and checks a body on the event loop, which does nothing else meanwhile: four megabytes of short lists are
-most of a second, and as many mistakes as they can hold are several. A body that is checked here goes on as the checked
-object, which FastAPI takes as it is.
+FastAPI reads and validates a body on the event loop, which blocks all other requests. Four megabytes of short lists
+take most of a second, and several seconds if every list is invalid. `LargeBody.json` returns the validated object,
+which FastAPI accepts in place of JSON.
 """
 
 import json
@@ -14,19 +14,19 @@ from starlette.exceptions import HTTPException
 from app.process.threads import TEXTS
 
 SMALL = 8 * 1024
-"""Bytes that are read at once: to hand them to a thread would take longer."""
+"""Bytes of a body that is read on the event loop: handing it to a thread would take longer."""
 MOST_VALUES = 150_000
-"""Commas of a body; a model may name 100,000 classes."""
+"""Most commas of a body. A model may name 100,000 classes."""
 MOST_MEMBERS = 1000
-"""Members of one object, and items of a list that holds anything but text."""
-_ADVICE = "see /openapi.json for what a body holds"
+"""Most members of an object, and most items of a list that holds anything but text."""
+_ADVICE = "see /openapi.json for its schema"
 
 
 class Unreadable(HTTPException):
-    """A large body is not what the route takes.
+    """A large body does not validate.
 
     Args:
-        errors: As pydantic lists them.
+        errors: Errors in the form of pydantic's `ValidationError.errors()`.
     """
 
     def __init__(self, errors: list[Any]) -> None:
@@ -35,17 +35,17 @@ class Unreadable(HTTPException):
 
 
 class LargeBody(Request):
-    """A request whose body, if it is large, is read and checked on a thread."""
+    """A request whose large body is read and validated on a thread."""
 
     def __init__(self, request: Request, field: Any) -> None:
         super().__init__(request.scope, request.receive)
         self._field = field
 
     async def json(self) -> Any:
-        """The body as JSON, or as the object that the route takes.
+        """The body as JSON; a large body as the validated object.
 
         Raises:
-            Unreadable: the route takes another.
+            Unreadable: a large body does not validate.
         """
         raw = await self.body()
         if len(raw) <= SMALL or self._field is None:
@@ -65,10 +65,10 @@ def _checked(raw: bytes, field: Any) -> Any:
 
 
 def _check_breadth(value: Any) -> None:
-    """See that nothing is so broad that each of its parts could be a mistake to be told of.
+    """Limit the length of objects and lists, because each member can cause one validation error.
 
     Raises:
-        Unreadable: something is.
+        Unreadable: an object or a list is too long.
     """
     rest = [value]
     while rest:
@@ -78,7 +78,7 @@ def _check_breadth(value: Any) -> None:
                 raise Unreadable(_error(f"expected objects of at most {MOST_MEMBERS:,} members; {_ADVICE}"))
             rest += item.values()
         elif isinstance(item, list):
-            others = [one for one in item if not isinstance(one, str)]
+            others = [member for member in item if not isinstance(member, str)]
             if others and len(item) > MOST_MEMBERS:
                 raise Unreadable(_error(f"expected lists of more than {MOST_MEMBERS:,} items to be text; {_ADVICE}"))
             rest += others

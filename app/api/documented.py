@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents."""
+"""OpenAPI entries of problem documents (RFC 9457)."""
 
 from typing import Any
 
@@ -21,22 +21,22 @@ EXAMPLE = {
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries that say these statuses come with a problem document."""
+    """OpenAPI entries of statuses that are answered with a problem document."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": EXAMPLE}}
     return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
 
 
 _MEANINGS = {
-    400: "The path is not spelled as this document has it",
-    401: "No key, or none that is in force",
-    403: "The key lacks the scope, or Host or Origin is not this service's",
-    404: "No such thing",
+    400: "The path is not in the spelling of this document",
+    401: "The key is missing, unknown, expired or revoked",
+    403: "The key lacks the scope, or Host or Origin is not allowed",
+    404: "Not found",
     409: "Not possible in the present state",
-    412: "If-Match names a generation that has passed",
-    413: "Too many bytes",
-    416: "The range is not one of the bundle's",
-    422: "The request makes no sense",
-    429: "Too many requests, or more than the workspace may have; come again after Retry-After seconds",
-    503: "A part of the service does not answer; try again after Retry-After seconds",
-    507: "No room is left where the service writes",
+    412: "If-Match names an older generation",
+    413: "The body or the file is too large",
+    416: "The range lies outside the bundle",
+    422: "The request is invalid; `errors` lists the faults",
+    429: "Too many requests, or a quota of the workspace is exceeded; retry after Retry-After seconds",
+    503: "A part of the service does not answer; retry after Retry-After seconds",
+    507: "The disk or the object store of the service is full",
 }

@@ -1,8 +1,8 @@
-"""What every request passes first: an id, the spelling of its path, Host and Origin, and a limit on its body.
+"""The first checks of every request: request id, spelling of the path, Host, Origin and size of the body.
 
-The embedded service has no keys and listens on loopback. A page in the user's
-browser must not reach it: Host must name this machine (against DNS rebinding),
-and a write's Origin must be the page's own host (against forged requests).
+The embedded service has no keys and listens on loopback. Pages of other sites in the user's
+browser must not use it. Host must name this machine, which prevents DNS rebinding. The Origin of
+a write must equal Host, which prevents cross-site request forgery.
 """
 
 import re
@@ -24,20 +24,20 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _SOCKET = "/_nicegui_ws/"
-"""Where the pages' websocket lies, and its polling, whose reads another site's page may not do either."""
-_DROPPED = "/_nicegui/client/"
-"""Where the pages receive files."""
-_UPLOADED = re.compile(r"/v1/uploads/[^/]+/content\Z")
-_ASKED = re.compile(r"/v1/deployments/[^/]+/predict\Z|/v2/models/[^/]+(/versions/[^/]+)?/infer\Z")
-"""Where images and tensors come."""
+"""Path of the web pages' websocket and of its polling. Reads of this path are checked like writes."""
+_PAGE_UPLOADS = "/_nicegui/client/"
+"""Path on which the web pages receive files."""
+_UPLOADS = re.compile(r"/v1/uploads/[^/]+/content\Z")
+_PREDICTIONS = re.compile(r"/v1/deployments/[^/]+/predict\Z|/v2/models/[^/]+(/versions/[^/]+)?/infer\Z")
+"""Paths that receive images and tensors."""
 
 
 class Guard:
     """ASGI middleware around the whole API.
 
     Args:
-        app: What comes after.
-        settings: Which hosts and how many bytes are allowed.
+        app: The next ASGI application.
+        settings: Allowed hosts and sizes of bodies.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -46,7 +46,7 @@ class Guard:
         self._hosts = frozenset((*_LOOPBACK, settings.host, *settings.allowed_hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request, or pass it on with an id and a counted body."""
+        """Refuse the request, or pass it on with a request id and a limit on its body."""
         if scope["type"] == "websocket":
             await self._socket(scope, receive, send)
             return
@@ -64,20 +64,20 @@ class Guard:
         if refusal is not None:
             await respond(scope, *refusal)(scope, receive, send)
             return
-        await self._app(scope, _counted(receive, limit), _naming(send, request_id))
+        await self._app(scope, _limited(receive, limit), _with_request_id(send, request_id))
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A websocket may be written to by whoever opened it, so it is judged as a write."""
+        """Check a websocket like a write, because its opener can send data."""
         refusal = _misspelt(scope) or self._refusal("POST", scope["path"], Headers(scope=scope), None)
         if refusal is not None:
-            await _turn_away(scope, receive, send, respond(scope, *refusal))
+            await _refuse_socket(scope, receive, send, respond(scope, *refusal))
             return
         await self._app(scope, receive, send)
 
     def _refusal(self, method: str, path: str, headers: Headers, limit: int | None) -> tuple[int, str, str] | None:
-        """Status, code and detail; None when the request may pass."""
+        """Status, code and detail of a refusal; None: the request is allowed."""
         host = headers.get("host", "")
-        if _name(f"//{host}") not in self._hosts and "*" not in self._hosts:
+        if _host_name(f"//{host}") not in self._hosts and "*" not in self._hosts:
             detail = f"expected Host {_LOOPBACK[0]} or one of PNC_ALLOWED_HOSTS, got {host!r:.80}"
             return 403, "host_not_allowed", detail
         origin = headers.get("origin")
@@ -91,16 +91,16 @@ class Guard:
         return None
 
     def _body_limit(self, path: str) -> int | None:
-        """Bytes that a body may have; uploads count for themselves."""
-        if _UPLOADED.match(path):
+        """Most bytes of a body; None: no limit here, because the upload itself checks its announced size."""
+        if _UPLOADS.match(path):
             return None
-        if path.startswith(_DROPPED):
+        if path.startswith(_PAGE_UPLOADS):
             return self._settings.max_upload_bytes
-        return self._settings.max_image_bytes if _ASKED.match(path) else self._settings.max_body_bytes
+        return self._settings.max_image_bytes if _PREDICTIONS.match(path) else self._settings.max_body_bytes
 
 
-async def _turn_away(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:
-    """Refuse a websocket before it is open: with an answer, where the server can send one."""
+async def _refuse_socket(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:
+    """Refuse a websocket before it is open, with an HTTP answer if the server supports that."""
     if "websocket.http.response" in scope.get("extensions", {}):
         await WebSocket(scope, receive, send).send_denial_response(answer)
     else:
@@ -108,19 +108,19 @@ async def _turn_away(scope: Scope, receive: Receive, send: Send, answer: Respons
 
 
 def _misspelt(scope: Scope) -> tuple[int, str, str] | None:
-    """Status, code and detail when the path is not in its one spelling."""
+    """Status, code and detail of a refusal; None: the path is spelled correctly."""
     detail = paths.fault(scope)
     return None if detail is None else (400, paths.CODE, detail)
 
 
 def _unstorable(scope: Scope) -> tuple[int, str, str] | None:
-    """Status, code and detail when path or query hold NUL, which is in no name and which PostgreSQL refuses."""
+    """Status, code and detail of a refusal; None: path and query hold no NUL, which PostgreSQL cannot store."""
     if NUL in scope["path"] or b"%00" in scope.get("query_string", b""):
         return 422, "invalid", "expected a path and a query without NUL (%00), got one; leave it out"
     return None
 
 
-def _name(url: str) -> str:
+def _host_name(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -138,13 +138,13 @@ def _too_large(limit: int) -> str:
     return f"expected a body of at most {limit} bytes, got more; send less"
 
 
-def _counted(receive: Receive, limit: int | None) -> Receive:
-    """`receive`, but a body over the limit is an error."""
+def _limited(receive: Receive, limit: int | None) -> Receive:
+    """`receive` that raises an error when the body exceeds the limit."""
     if limit is None:
         return receive
     seen = 0
 
-    async def counted() -> Message:
+    async def receive_limited() -> Message:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
@@ -152,15 +152,15 @@ def _counted(receive: Receive, limit: int | None) -> Receive:
             raise HTTPException(413, _too_large(limit))
         return message
 
-    return counted
+    return receive_limited
 
 
-def _naming(send: Send, request_id: str) -> Send:
-    """`send`, but every answer carries the request's id."""
+def _with_request_id(send: Send, request_id: str) -> Send:
+    """`send` that adds the request id to the answer."""
 
-    async def naming(message: Message) -> None:
+    async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message)["X-Request-ID"] = request_id
         await send(message)
 
-    return naming
+    return send_with_id

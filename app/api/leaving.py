@@ -1,4 +1,4 @@
-"""Work for a client ends when the client goes away."""
+"""Cancel the work for a request when its client closes the connection."""
 
 import asyncio
 from types import TracebackType
@@ -6,24 +6,24 @@ from typing import Self
 
 from starlette.requests import Request
 
-LOOK_SECONDS = 0.05
-"""Work that takes no longer is not watched: there is nothing to save."""
+WATCH_AFTER_SECONDS = 0.05
+"""Shorter work is not watched: cancelling it would save nothing."""
 GONE = 499
-"""The status of an answer that nobody reads, as nginx calls it."""
+"""Status for a client that has closed the connection; 499 is nginx's convention."""
 
 
 class Gone(Exception):
-    """The client has closed the connection; nobody waits for the answer."""
+    """The client has closed the connection and does not wait for the answer."""
 
 
 class WhileThere:
-    """A block that is cancelled when the client of a request goes away; the request's body has been read.
+    """Async context manager whose block is cancelled when the client of a request closes the connection.
 
     Args:
-        request: Whose client.
+        request: The request. Its body must have been read.
 
     Raises:
-        Gone: in place of the cancellation.
+        Gone: the client has closed the connection.
     """
 
     def __init__(self, request: Request) -> None:
@@ -35,7 +35,7 @@ class WhileThere:
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling = task, task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._begin)
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._begin)
         return self
 
     def _begin(self) -> None:
@@ -53,6 +53,6 @@ class WhileThere:
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        # As asyncio.timeout does: our own cancellation is taken back, one from elsewhere goes on.
+        # As in asyncio.timeout: our own cancellation becomes `Gone`, any other cancellation stays.
         if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise Gone from error

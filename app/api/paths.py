@@ -1,15 +1,14 @@
-r"""One spelling of every path, so that the path that is judged is the path that is matched and sent on.
+r"""Every path has one allowed spelling, so that checks, routes and proxied requests all see the same path.
 
-Clients, proxies and servers normalise paths, each in its own way: `.` and `..` are removed, slashes merged, `%2e` and
-`%2F` decoded. Wherever two of them disagree, a rule that was checked for one path lets another one pass. So the service
-takes a path in one spelling, and no other:
+Clients, proxies and servers normalise paths differently: they remove `.` and `..`, merge slashes, decode `%2e` and
+`%2F`. Where two of them disagree, a request can pass a check for one path and reach another. The service therefore
+accepts only this spelling:
 
 - parts are separated by single slashes, with none at the end;
 - no part is `.` or `..`, and none holds a slash, a backslash, a percent sign or a control character, encoded or not;
-- what needs no percent-encoding (letters, digits and `- . _ ~`) is not encoded.
+- characters that need no percent-encoding (letters, digits and `- . _ ~`) are not encoded.
 
-Reserved characters that names hold may be written either way (`digits+mod_1` or `digits%2Bmod_1`): they are decoded
-once, here and for good.
+Reserved characters in names may be encoded or not (`digits+mod_1` or `digits%2Bmod_1`). The server decodes them once.
 """
 
 import re
@@ -22,37 +21,38 @@ from app.errors import Invalid
 CODE = "invalid_path"
 _SUB_DELIMITERS = "!$&'()*+,;=:@"
 _PART = re.compile(rf"(?:[A-Za-z0-9._~{re.escape(_SUB_DELIMITERS)}-]|%[0-9A-Fa-f]{{2}})+\Z")
-"""RFC 3986's `segment-nz`: what a part may be made of."""
+"""`segment-nz` of RFC 3986."""
 _ENCODED = re.compile(r"%([0-9A-Fa-f]{2})")
 _NEVER_ENCODED = re.compile(r"[A-Za-z0-9._~/\\%\x01-\x1f\x7f-]\Z")
-"""Needless, or in no name; a line feed at its end is overlooked by routes. NUL has an answer of its own."""
+"""Characters whose encoding is unnecessary or forbidden; routes overlook a line feed at the end of a path.
+The guard refuses NUL."""
 _DOTS = (".", "..")
 _ENDS_WITH_SLASH = frozenset({"/_nicegui_ws/socket.io/"})
-"""Socket.IO's clients write it so."""
+"""Socket.IO clients use this path."""
 
 
 def fault(scope: Scope) -> str | None:
-    """Why a request's path is not spelled as it should be, as the detail of a problem; None: it is.
+    """Message about a path in a wrong spelling; None: the spelling is correct.
 
     Args:
-        scope: Of HTTP or a websocket; a server that gives no `raw_path` has decoded `path` once.
+        scope: ASGI scope of HTTP or of a websocket. Without `raw_path`, the server has decoded `path` once.
     """
     path: str = scope["path"]
     raw = (scope.get("raw_path") or quote(path, safe="/" + _SUB_DELIMITERS).encode()).decode("latin-1")
-    why = _why(raw, path)
+    why = _path_fault(raw, path)
     if why is None:
         return None
     return (
-        f"expected a path of parts between single slashes, none of them . or .., and nothing percent-encoded that need "
-        f"not be, got {raw!r:.200} ({why}); write the path as /openapi.json has it"
+        f"expected a path of parts between single slashes, none of them . or .., without needless percent-encoding, "
+        f"got {raw!r:.200} ({why}); write the path as in /openapi.json"
     )
 
 
 def join(*parts: str) -> str:
-    """A path in its one spelling, in which every part stays one part.
+    """Join parts to a path in the allowed spelling.
 
     Raises:
-        Invalid: a part would lead elsewhere.
+        Invalid: a part is empty, `.` or `..`, or holds a slash, a backslash or a percent sign.
     """
     for part in parts:
         if part in ("", *_DOTS) or any(character in part for character in "/\\%"):
@@ -60,20 +60,21 @@ def join(*parts: str) -> str:
     return "".join("/" + quote(part, safe=_SUB_DELIMITERS) for part in parts)
 
 
-def _why(raw: str, path: str) -> str | None:
+def _path_fault(raw: str, path: str) -> str | None:
+    """What is wrong with a path; None: nothing."""
     if not raw.startswith("/"):
         return "no slash at the beginning"
     parts = raw[1:].split("/")
     if raw == "/" or raw in _ENDS_WITH_SLASH:
         parts.pop()
-    found = next((why for part in parts if (why := _why_not(part)) is not None), None)
+    found = next((why for part in parts if (why := _part_fault(part)) is not None), None)
     if found is None and unquote(raw) != path:
         return "decoded otherwise by the server"
     return found
 
 
-def _why_not(part: str) -> str | None:
-    """What is wrong with one part."""
+def _part_fault(part: str) -> str | None:
+    """What is wrong with one part; None: nothing."""
     if part == "":
         return "an empty part: two slashes, or one at the end"
     if part in _DOTS:

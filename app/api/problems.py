@@ -1,4 +1,4 @@
-"""Errors become problem documents here, and nowhere else in the API."""
+"""Translation of errors into problem documents (RFC 9457): the only place in the API."""
 
 import logging
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import errors
 from app.api.bodies import Unreadable
 from app.api.documented import MEDIA_TYPE
-from app.api.heads import is_answered
-from app.api.protocol import speaks
+from app.api.middleware import answers_head
+from app.api.protocol import is_protocol_path
 from app.process import troubles
 from pnc_client.schemas.problems import Fault, ProblemDocument
 
 log = logging.getLogger(__name__)
 _complain = troubles.Complaints(log)
 
-# The first class that fits decides, so a subclass comes before its parent.
+# The first matching class decides, so a subclass comes before its parent.
 _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.Unauthenticated, 401),
     (errors.Forbidden, 403),
@@ -43,11 +43,11 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.Loading, 503),
     (errors.Misconfigured, 503),
 )
-_PASSING = (errors.StoreUnavailable, errors.Loading)
+_RETRIED = (errors.StoreUnavailable, errors.Loading)
 RETRY_SECONDS = 2
-"""When a client that got 503 may come back."""
+"""`Retry-After` of a 503 answer."""
 MOST_FAULTS = 100
-"""Mistakes of a request that are told."""
+"""Most faults in a problem document."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _BRIEF = Repr()
 _BRIEF.maxlevel = 4
@@ -57,17 +57,17 @@ _CODES = {413: "too_large", 416: "range_not_satisfiable"}
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of `app` be answered with a problem document."""
+    """Answer every error of `app` with a problem document."""
     app.add_exception_handler(errors.ZooError, _zoo_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(Unreadable, _large_body_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(IntegrityError, _race_lost)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, _disconnected)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _database_away)
-    app.add_exception_handler(OSError, _system_refuses)
-    app.add_middleware(LastResort)
+    app.add_exception_handler(OSError, _system_error)
+    app.add_middleware(UnexpectedErrors)
 
 
 def respond(
@@ -78,14 +78,14 @@ def respond(
     faults: list[Fault] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A problem document as an answer.
+    """Answer with a problem document.
 
     Args:
         scope: The request's ASGI scope.
         status: HTTP status.
-        code: Stable, machine-readable.
-        detail: Expected, got and what to do.
-        faults: Single faults, if any.
+        code: Stable, machine-readable code.
+        detail: Message: expected, got, what to do.
+        faults: Single faults of the request.
         headers: Further headers.
     """
     request_id = scope.get("state", {}).get("request_id", "")
@@ -110,9 +110,9 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
 
 
 def refuse(scope: Any, error: errors.ZooError) -> Response:
-    """What an error of the zoo answers, in the form of the API or of the inference protocol."""
+    """Answer with an error of the zoo, in the format of the API or of the inference protocol."""
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-    if speaks(scope["path"]):
+    if is_protocol_path(scope["path"]):
         return JSONResponse({"error": str(error)}, status, _hints(error))
     problems = error.problems if isinstance(error, errors.Invalid | errors.InUse) else []
     faults = [Fault.model_validate(problem) for problem in problems]
@@ -120,19 +120,19 @@ def refuse(scope: Any, error: errors.ZooError) -> Response:
 
 
 def _hints(error: errors.ZooError) -> dict[str, str] | None:
-    """Headers that say how to do better."""
+    """Headers that tell a client how and when to retry."""
     if isinstance(error, errors.Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="pnc"'}
     if isinstance(error, errors.TooMany):
         return {"Retry-After": str(error.seconds)}
-    is_passing = isinstance(error, _PASSING) and not isinstance(error, errors.NoSpace)
-    return {"Retry-After": str(RETRY_SECONDS)} if is_passing else None
+    may_retry = isinstance(error, _RETRIED) and not isinstance(error, errors.NoSpace)
+    return {"Retry-After": str(RETRY_SECONDS)} if may_retry else None
 
 
-async def _gone(request: Request, error: Exception) -> Response:
-    """The client has left in the middle of its body; nobody hears the answer."""
-    _log_gone(request.scope)
-    return respond(request.scope, 400, "aborted", "expected the whole body, got an end before; send it again")
+async def _disconnected(request: Request, error: Exception) -> Response:
+    """The client has disconnected before the end of its body, and will not read the answer."""
+    _log_disconnect(request.scope)
+    return respond(request.scope, 400, "aborted", "expected the whole body, got an earlier end; send it again")
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -146,7 +146,7 @@ async def _large_body_error(request: Request, error: Exception) -> Response:
 
 
 def _faulty(request: Request, found: Sequence[Any]) -> Response:
-    """What is wrong with a request; the first mistakes are enough to begin with."""
+    """Answer 422 with the first faults of a request."""
     faults = [Fault(pointer=_pointer(e), code=e["type"], detail=_detail(e)) for e in found[:MOST_FAULTS]]
     detail = "; ".join(f"{f.pointer}: {f.detail}" if f.pointer else f.detail for f in faults[:5])
     return respond(request.scope, 422, "invalid", detail, faults)
@@ -155,7 +155,7 @@ def _faulty(request: Request, found: Sequence[Any]) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, headers = error.status_code, dict(error.headers or {})
-    if status == 400:  # raised by FastAPI alone, for a body that it cannot read
+    if status == 400:  # only FastAPI raises 400, for a body that it cannot read
         return _unreadable(request, error)
     if status == 405:
         headers["Allow"] = _allowed(request)
@@ -166,20 +166,20 @@ async def _http_error(request: Request, error: Exception) -> Response:
     }
     code = _CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
     detail = texts.get(status, str(error.detail)) if error.detail == HTTPStatus(status).phrase else str(error.detail)
-    if speaks(request.url.path):
+    if is_protocol_path(request.url.path):
         return JSONResponse({"error": detail}, status, headers)
     return respond(request.scope, status, code, detail, headers=headers)
 
 
 def _unreadable(request: Request, error: HTTPException) -> Response:
-    detail = _object(f"one that cannot be read ({type(error.__cause__).__name__})")
+    detail = _expected_object(f"one that cannot be read ({type(error.__cause__).__name__})")
     return respond(request.scope, 422, "invalid", detail, [Fault(pointer="", code="json_invalid", detail=detail)])
 
 
 def _allowed(request: Request) -> str:
-    """Methods of all routes of the request's path; Starlette names those of the first alone.
+    """Methods of all routes of the request's path, as RFC 9110 wants in `Allow`. Starlette names only the first route.
 
-    Where a path is written out, routes that would take its last part for an id do not count.
+    For a path that the OpenAPI document lists literally, routes that match by an id in the last part do not count.
     """
     described = request.app.openapi()["paths"] if request.app.openapi_url else {}
     if request.url.path in described:
@@ -187,33 +187,33 @@ def _allowed(request: Request) -> str:
     else:
         scope, routes = request.scope, request.app.routes
         found = {m for m in _METHODS if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes)}
-    if "GET" in found and is_answered(request.url.path):
+    if "GET" in found and answers_head(request.url.path):
         found.add("HEAD")
     return ", ".join(m for m in _METHODS if m in found)
 
 
 async def _race_lost(request: Request, error: Exception) -> Response:
-    """Rules are checked before a write, so only another request at the same moment can get here."""
-    log.warning("lost a race: %s", error)
-    detail = "expected to be alone with this change, got another request that made it first; read again and retry"
+    """Answer 409 to a violated constraint. Rules are checked before a write, so a concurrent write is the cause."""
+    log.warning("a concurrent write came first: %s", error)
+    detail = "expected no concurrent write, got one that came first; read again and retry"
     return respond(request.scope, 409, "conflict", detail)
 
 
 async def _database_away(request: Request, error: Exception) -> Response:
-    """The database is away, full or broken, or somebody holds a lock for too long."""
+    """Answer an error of the database: full disk, broken file, no answer, or a lock that was held for too long."""
     full, broken = troubles.full_database(error), troubles.broken_database(error)
     if full is not None:
         return _no_space(request.scope, error, full)
     _complain("the database cannot be used", error)
     got = "got no answer in time; send the same request again"
     if broken is not None:
-        got = "got one whose file cannot be read or written; bring PNC_DATABASE_URL's file or directory back"
+        got = "got one whose file cannot be read or written; bring the file or directory of PNC_DATABASE_URL back"
     detail = f"expected the database to answer, {got}"
     return respond(request.scope, 503, "database_unavailable", detail, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
-async def _system_refuses(request: Request, error: Exception) -> Response:
-    """A disk is full, or a directory is not what it should be; any other error of the system is one of ours."""
+async def _system_error(request: Request, error: Exception) -> Response:
+    """Answer an error of the operating system: 507 or 503 if the environment is the cause, else 500."""
     why = troubles.reason(error)
     if why is None:
         _log(request.scope, error)
@@ -226,38 +226,38 @@ async def _system_refuses(request: Request, error: Exception) -> Response:
 
 
 def _no_space(scope: Any, error: Exception, why: str) -> Response:
-    _complain("no room is left", error)
-    return refuse(scope, errors.NoSpace(f"expected room for what is written, got: {why}; free some space"))
+    _complain("the disk is full", error)
+    return refuse(scope, errors.NoSpace(f"expected room to write, got: {why}; free some space"))
 
 
-class LastResort:
-    """ASGI middleware that logs errors of our own, once, and answers them.
+class UnexpectedErrors:
+    """ASGI middleware that logs each unexpected error once and answers 500.
 
-    Starlette's handler of `Exception` raises them again, and the server would log them again.
+    Starlette's handler of `Exception` raises the error again, and the server would log it a second time.
 
     Args:
-        app: What comes after.
+        app: The next ASGI application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; an answer that has begun can only be broken off, so its error goes up to the server."""
+        """Pass the request on. An error after the answer has begun is raised again: the server then disconnects."""
         begun = False
 
-        async def watching(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, watching)
+            await self._app(scope, receive, send_and_note)
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            if _has_left(error):
-                _log_gone(scope)
+            if _is_disconnect(error):
+                _log_disconnect(scope)
                 return
             _log(scope, None if begun else error)
             if begun:
@@ -265,26 +265,26 @@ class LastResort:
             await _server_error(scope)(scope, receive, send)
 
 
-def _has_left(error: BaseException | None) -> bool:
-    """Whether an error comes of a client that went away, whatever was made of that on the way here."""
+def _is_disconnect(error: BaseException | None) -> bool:
+    """Whether a disconnected client is the error or a cause of it."""
     while error is not None and not isinstance(error, ClientDisconnect):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
-def _log_gone(scope: Scope) -> None:
+def _log_disconnect(scope: Scope) -> None:
     request_id = scope.get("state", {}).get("request_id", "")
     log.info("request %s was aborted by its client: %s %r", request_id, scope["method"], scope["path"])
 
 
 def _log(scope: Scope, error: Exception | None) -> None:
-    """What an operator finds the request by; the path is quoted, since it may hold line breaks."""
+    """Log the request id, method and path of a failed request. The path is quoted, because it may hold line breaks."""
     request_id = scope.get("state", {}).get("request_id", "")
     log.error("request %s failed: %s %r", request_id, scope["method"], scope["path"], exc_info=error)
 
 
 def _server_error(scope: Scope) -> Response:
-    detail = "expected to handle this, got an error of our own; tell the operator the request id"
+    detail = "expected to handle this, got an internal error; tell the operator the request id"
     return respond(scope, 500, "internal_error", detail)
 
 
@@ -301,18 +301,18 @@ def _pointer(error: dict[str, Any]) -> str:
 def _detail(error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "json_invalid":
-        return _object(f"text that fails at character {error['loc'][-1]} ({error['ctx']['error']})")
+        return _expected_object(f"text that fails at character {error['loc'][-1]} ({error['ctx']['error']})")
     if error["loc"] == ("body",) and error["type"] != "value_error":
-        return _object("none" if error["type"] == "missing" else _shown(error.get("input")))
+        return _expected_object("none" if error["type"] == "missing" else _shown(error.get("input")))
     if error["type"] in ("missing", "value_error"):
         return message
     return f"{message}, got {_shown(error.get('input'))}"
 
 
 def _shown(value: Any) -> str:
-    """The beginning of what came, without writing all of it out."""
+    """The beginning of a value's text."""
     return f"{_BRIEF.repr(value):.80}"
 
 
-def _object(got: str) -> str:
+def _expected_object(got: str) -> str:
     return f"expected a body that is a JSON object in UTF-8, got {got}; send it as application/json, see /openapi.json"

@@ -1,7 +1,7 @@
-"""Every call of the Open Inference Protocol, and the scope that each needs.
+"""All calls of the Open Inference Protocol, each with the scope that it needs.
 
-The API has a route for each and sends nothing else on; the serving process judges those who come with a key of their
-own by the same table.
+The API has one route for each call and forwards no other request. The serving process uses the same table for requests
+that come to it directly, with a key.
 """
 
 from dataclasses import dataclass
@@ -13,37 +13,37 @@ PREFIX = "/v2"
 
 @dataclass(frozen=True)
 class Call:
-    """One call."""
+    """One call of the protocol."""
 
     name: str
-    """Under which the audit log has it."""
+    """Action in the audit log."""
     method: str
     path: str
     scope: str = "read"
 
 
-def speaks(path: str) -> bool:
-    """Whether errors at this path are answered in the protocol's form."""
+def is_protocol_path(path: str) -> bool:
+    """Whether errors at this path have the protocol's format."""
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
 def call_of(method: str, path: str) -> Call | None:
-    """The call that a request makes; None: it is none of the protocol's.
+    """The call of a request; None: the request is no call of the protocol.
 
     Args:
-        method: Of HTTP.
-        path: Decoded, in its one spelling.
+        method: HTTP method.
+        path: Decoded path in the spelling of `app.api.paths`.
     """
     return next((call for call, pattern in _COMPILED if call.method == method and pattern.match(path)), None)
 
 
 def _calls(name: str, method: str, path: str, scope: str = "read", *, versioned: bool = False) -> list[Call]:
-    """One call; `{v}` in its path is where a version may stand."""
+    """A call with one path, or two if `versioned`. `{v}` marks the place of the version in the path."""
     paths = [path.replace("{v}", "")] + [path.replace("{v}", "/versions/{version}")] * versioned
-    return [Call(name, method, PREFIX + one, scope) for one in paths]
+    return [Call(name, method, PREFIX + path, scope) for path in paths]
 
 
-# In order: `/models/stats` comes before the model that could be called so.
+# The first match decides: `/models/stats` must come before `/models/{name}`.
 CALLS: tuple[Call, ...] = (
     *_calls("infer", "POST", "/models/{name}{v}/infer", versioned=True),
     *_calls("inference_server", "GET", ""),

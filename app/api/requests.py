@@ -1,4 +1,4 @@
-"""Parts of requests that several routes share, as dependencies."""
+"""FastAPI dependencies that several rooms use: caller, zoo, sessions, list queries, If-Match, Idempotency-Key."""
 
 import hashlib
 import re
@@ -22,9 +22,9 @@ from app.zoo import Zoo
 _GENERATION = re.compile(r'"?([0-9]{1,9})"?\Z')
 
 
-# What does not wait is async: FastAPI would hand a plain function to a thread, which takes longer than all of these.
+# These functions are async because they do not block: FastAPI would run plain functions on a thread, which costs more.
 async def _caller(request: Request) -> Caller:
-    """Whom the route has let in; a public one lets in anybody."""
+    """The caller that the route has admitted; `ANYBODY` on a public route."""
     caller = request.scope["state"].get("caller", ANYBODY)
     assert isinstance(caller, Caller)
     return caller
@@ -34,7 +34,7 @@ Asking = Annotated[Caller, Depends(_caller)]
 
 
 async def _zoo(request: Request, caller: Asking) -> Zoo:
-    """The zoo as the caller's workspace sees it."""
+    """The zoo, restricted to the caller's workspace."""
     zoo = request.app.state.zoo
     assert isinstance(zoo, Zoo)
     return zoo.seen_by(caller)
@@ -55,8 +55,8 @@ async def _read_session(zoo: OpenZoo) -> AsyncIterator[Session]:
         yield session
 
 
-# Writes open their session inside the route: a dependency would be closed on another
-# thread of the pool, which may be full of requests that wait for this one's lock.
+# Writes open their session inside the route. FastAPI would close a dependency on a thread of its pool,
+# and all of these threads may be waiting for the lock that this session holds.
 ReadSession = Annotated[Session, Depends(_read_session)]
 
 
@@ -67,21 +67,21 @@ async def _read_all_session(request: Request) -> AsyncIterator[Session]:
 
 
 ReadAllSession = Annotated[Session, Depends(_read_all_session)]
-"""Of all workspaces: only for what needs the operator's scope."""
+"""A session that sees all workspaces; only for routes that need the operator's scope."""
 
 
 class ListQuery(BaseModel):
-    """Query of every list."""
+    """Query of a list."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
-    """How many items at most."""
+    """Most items of the page."""
     after: str | None = Field(None, max_length=200)
-    """`next_cursor` of the page before."""
+    """`next_cursor` of the previous page."""
 
     def window(self) -> Window:
-        """The page that is asked for."""
+        """The requested page."""
         return Window(self.limit, self.after)
 
 
@@ -89,10 +89,10 @@ ListOf = Annotated[ListQuery, Query()]
 
 
 class ArchiveQuery(ListQuery):
-    """Query of a list of what can be archived."""
+    """Query of a list of archivable things."""
 
     archived: bool = False
-    """Archived ones too."""
+    """Include archived ones."""
 
 
 ArchivesOf = Annotated[ArchiveQuery, Query()]
@@ -114,14 +114,14 @@ IfMatch = Annotated[int | None, Depends(_generation)]
 
 @dataclass(frozen=True)
 class Reply:
-    """What a POST answers."""
+    """Answer to a POST."""
 
     body: BaseModel | str
-    """An answer, or its JSON text."""
+    """A schema, or its JSON text."""
     status: int = 201
     location: str | None = None
     is_secret: bool = False
-    """Whether it shows a secret, and is encrypted where it is kept for a repeated request."""
+    """Whether the body holds a secret. It is then stored encrypted for repeated requests."""
 
     @property
     def text(self) -> str:
@@ -131,18 +131,18 @@ class Reply:
 
 @dataclass(frozen=True)
 class Once:
-    """Does a POST's work in one transaction, and only once for an Idempotency-Key."""
+    """Do the work of a POST in one transaction, and only once for each Idempotency-Key."""
 
     zoo: Zoo
     key: str | None
     request_digest: str
-    """Empty without a key."""
+    """SHA-256 of method, path and body; empty without a key."""
 
     def __call__(self, work: Callable[[Session], Reply]) -> Response:
-        """Do the work, or give the answer that it gave before.
+        """Do the work, or repeat the stored answer of the same request.
 
         Raises:
-            Invalid: the key is not one, or came with another request.
+            Invalid: the key is malformed, or was used for another request.
         """
         with self.zoo.database.write() as session:
             if self.key is None:

@@ -1,4 +1,4 @@
-"""The `pnc` command. What a command needs is imported inside it, so that help is instant."""
+"""The `pnc` command. Each command imports its dependencies inside its function, so that `--help` starts fast."""
 
 import io
 import sys
@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from app.cli import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli.commands import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
 from app.cli.screen import Exit, Screen, what_to_install
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ for command in (*cloning.COMMANDS, *service.COMMANDS, *files.COMMANDS, *access.C
 def main() -> None:
     """Entry point of the `pnc` command."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
-        sys.stdout.reconfigure(encoding="utf-8")  # Windows would write a pipe in a code page without most class names
+        sys.stdout.reconfigure(encoding="utf-8")  # the code page of a Windows pipe lacks most characters
     from app.process import children, processors
 
     children.shield_children()

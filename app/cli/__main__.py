@@ -1,4 +1,4 @@
-"""`python -m app.cli`: the `pnc` command where it is not installed."""
+"""`python -m app.cli`: the `pnc` command without an installed script."""
 
 from app.cli import main
 

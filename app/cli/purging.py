@@ -1,4 +1,4 @@
-"""Away with things of every kind: archived, and what leads on from there; or for good, after a look and a question."""
+"""Archive and purge for all kinds of resources: show the plan, ask, and delete permanently."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
 
     from pnc_client.schemas.purges import Purge
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and what stands in the way.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; it cannot be taken back.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show the rows and bytes to delete, and the obstacles.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation; a purge cannot be undone.")]
 _FATES = {
-    "stored": "would go",
-    "gone": "gone",
-    "left": "left to the next sweep, or `pnc gc`",
-    "kept": "stays: {} has the same",
+    "stored": "would be deleted",
+    "gone": "deleted",
+    "left": "deleted by the next sweep or by `pnc gc`",
+    "kept": "kept: {} has the same bytes",
 }
 
 
 def archived(screen: Screen, noun: str, name: str) -> None:
-    """Say that something is archived, and what can be done with it.
+    """Print that a resource is archived, with the commands that restore or purge it.
 
     Args:
-        screen: Where to say it.
-        noun: Whose commands bring it back or remove it.
-        name: What they call it.
+        screen: The command's screen.
+        noun: Command group of the resource, e.g. `models`.
+        name: Name or id of the resource.
     """
-    advice = f"`pnc {noun} restore {name}` brings it back, `pnc {noun} purge {name}` removes it for good"
+    advice = f"restore it with `pnc {noun} restore {name}`, or delete it permanently with `pnc {noun} purge {name}`"
     screen.show({"archived": name}, lambda: f"archived {name}; {advice}")
 
 
 def run(screen: Screen, purge: "Callable[[bool], Purge]", *, dry_run: bool, yes: bool) -> None:
-    """Show what would go, ask, and purge.
+    """Show the plan of a purge, ask for confirmation, and purge.
 
     Args:
-        screen: Where to show and to ask.
-        purge: Purges, or plans to when it is given True.
-        dry_run: Only show it.
+        screen: The command's screen.
+        purge: Purges the resource; called with True it only returns the plan.
+        dry_run: Show the plan and stop.
         yes: Do not ask.
     """
     if dry_run:
@@ -55,21 +55,24 @@ def run(screen: Screen, purge: "Callable[[bool], Purge]", *, dry_run: bool, yes:
 
 def _ask(screen: Screen, planned: "Purge") -> None:
     if screen.as_json:
-        screen.fail(Exit.USAGE, "expected --yes or --dry-run beside --json, got neither; a program cannot be asked")
+        screen.fail(
+            Exit.USAGE,
+            "expected --yes or --dry-run together with --json, got neither; --json cannot ask for confirmation",
+        )
     screen.out.print(_shown(planned))
     if not planned.obstacles and planned.purged_at is None:
-        typer.confirm("Purge it? This cannot be taken back.", abort=True, err=True)
+        typer.confirm("Purge it? This cannot be undone.", abort=True, err=True)
 
 
 def _shown(found: "Purge") -> "RenderableType":
-    goes = "gone" if found.purged_at else "would go"
-    bytes_of = [f"{one.digest[:12]}: {_size(one.bytes)}{_fate(one.fate, one.kept_by)}" for one in found.objects]
+    heading = "deleted" if found.purged_at else "would be deleted"
+    objects = [f"{item.digest[:12]}: {_size(item.bytes)}{_fate(item.fate, item.kept_by)}" for item in found.objects]
     return record(
         {
             found.kind: found.name,
-            goes: ", ".join(found.rows) or "nothing more",
-            "bytes": "\n".join(bytes_of) or "none",
-            "in the way": "\n".join(problem.detail for problem in found.obstacles) or "nothing",
+            heading: ", ".join(found.rows) or "no other rows",
+            "bytes": "\n".join(objects) or "none",
+            "obstacles": "\n".join(problem.detail for problem in found.obstacles) or "none",
         }
     )
 

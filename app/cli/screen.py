@@ -1,7 +1,7 @@
-"""What commands say, and how they end.
+"""Output and exit codes of commands.
 
-Answers go to standard output: text for people, or with `--json` one JSON document and
-nothing else, also when the command fails. Notes, progress and errors go to standard error.
+A command prints its result to standard output: text for people, or with `--json` exactly one JSON document,
+even when the command fails. Notes, progress and errors go to standard error.
 """
 
 import sys
@@ -28,54 +28,54 @@ _EXTRAS = {
     "matplotlib": "server,plots",
     "sklearn": "demo",
 }
-"""Which extra brings a package; `server` brings the others."""
-UNBROKEN = 1000
-"""Characters of a line where nobody looks at it on a terminal."""
-Url = Annotated[str, typer.Option("--url", envvar="PNC_URL", help="Where the service listens.")]
+"""The extra that installs each package; `server` installs all packages that are not listed."""
+PIPE_WIDTH = 1000
+"""Width of a line, in characters, if standard output is not a terminal."""
+Url = Annotated[str, typer.Option("--url", envvar="PNC_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 class Exit(IntEnum):
-    """Codes that commands end with."""
+    """Exit codes of commands."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
     NOT_SUCCEEDED = 3
-    """A job ended failed or cancelled, or a version was rejected."""
+    """A job failed or was cancelled, or a version was rejected."""
     REFUSED = 4
-    """The service answered with a problem."""
+    """The service answered with a problem document."""
     UNREACHABLE = 5
     INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a command puts what it has to say."""
+    """The output of one command."""
 
     as_json: bool = False
 
     @property
     def out(self) -> "Console":
-        """For answers; in a pipe lines are as long as they are."""
+        """Standard output, for results; in a pipe long lines are not wrapped."""
         from rich.console import Console
 
-        wide = None if sys.stdout.isatty() else UNBROKEN
-        return Console(highlight=False, width=wide)
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        return Console(highlight=False, width=width)
 
     @property
     def notes(self) -> "Console":
-        """For everything beside the answer."""
+        """Standard error, for notes, progress and errors."""
         from rich.console import Console
 
         return Console(stderr=True, highlight=False)
 
     def show(self, value: object, people: "Callable[[], RenderableType]") -> None:
-        """Give the answer.
+        """Print the result.
 
         Args:
-            value: What programs get: objects of the client, dataclasses, lists or plain JSON values.
-            people: Makes what people see.
+            value: The result for `--json`: objects of the client, dataclasses, lists or plain JSON values.
+            people: Makes the result for people; called only without `--json`.
         """
         if self.as_json:
             from pydantic_core import to_json
@@ -86,17 +86,17 @@ class Screen:
             self.out.print(shown, soft_wrap=isinstance(shown, str), markup=False)
 
     def note(self, text: str) -> None:
-        """Say something that is no part of the answer; silent with `--json`."""
+        """Print a note to standard error; silent with `--json`."""
         if not self.as_json:
             self.notes.print(plain(text), markup=False, soft_wrap=True)
 
     def fail(self, code: Exit, message: str, problem: dict[str, Any] | None = None) -> NoReturn:
-        """End the command.
+        """Print an error and end the command.
 
         Args:
-            code: What to end with.
-            message: Expected, got and what to do.
-            problem: What programs get besides, e.g. a problem document's fields.
+            code: The exit code.
+            message: What was expected, what was got, and what to do.
+            problem: Further fields for `--json`, e.g. of a problem document.
         """
         if self.as_json:
             from pydantic_core import to_json
@@ -109,7 +109,7 @@ class Screen:
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar of bytes on standard error, for uploads and downloads; told the bytes so far and all bytes."""
+        """A progress bar for uploads and downloads; the yielded function takes the bytes so far and the total."""
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -118,23 +118,23 @@ class Screen:
             yield lambda done, size: progress.update(task, completed=done, total=size)
 
 
-def check_out(out: "Path", *read: "Path") -> None:
-    """See, before any work, that a file can be written, and is none of those that are read.
+def check_out(out: "Path", *inputs: "Path") -> None:
+    """Check before any work that the output file can be written and is not an input file.
 
     Raises:
-        ConfigError: it cannot, or is.
+        ConfigError: the directory of `out` does not exist, or `out` is one of the input files.
     """
     from pnc_core.errors import ConfigError
 
     if not out.parent.is_dir():
-        raise ConfigError(f"--out: expected a file in a directory that is there, got {out}; make {out.parent} first")
-    if out.exists() and any(out.samefile(path) for path in read):
-        raise ConfigError(f"--out: expected another file than those that are read, got {out}; choose another name")
+        raise ConfigError(f"--out: expected a file in an existing directory, got {out}; create {out.parent} first")
+    if out.exists() and any(out.samefile(path) for path in inputs):
+        raise ConfigError(f"--out: expected a file that is not an input, got {out}; choose another name")
 
 
 @contextmanager
 def failures(screen: Screen) -> Iterator[None]:
-    """Let the errors of the block end the command with their code and message."""
+    """Turn errors of the block into the command's exit code and message."""
     from pnc_client import ApiError, ClientError, ServiceUnreachable, VersionRejected
     from pnc_core.errors import ConfigError, PncError
 
@@ -162,7 +162,7 @@ def failures(screen: Screen) -> Iterator[None]:
 
 @contextmanager
 def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
-    """A client of the service and a screen; errors of the block end the command."""
+    """A client of the service and a screen; errors of the block end the command, see `failures`."""
     from app.cli import credentials
     from pnc_client import Client
 
@@ -172,23 +172,23 @@ def connected(url: str, as_json: bool) -> "Iterator[tuple[Client, Screen]]":
 
 
 def what_to_install(error: ModuleNotFoundError) -> str:
-    """What to say where a package is missing: the command line comes without what only some commands need."""
+    """The message for a missing package: the base install lacks packages that only some commands need."""
     extra = _EXTRAS.get((error.name or "").partition(".")[0], "server")
-    return f"{error}; install what this command needs with: pip install 'pnc-zoo[{extra}]'"
+    return f"{error}; install the packages of this command with: pip install 'pnc-zoo[{extra}]'"
 
 
 def plain(text: object) -> str:
-    """Text without characters that a terminal would act upon."""
+    """Text in which control characters of terminals are replaced."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> "RenderableType":
-    """A table of plain text; a column whose name begins with `#` is one of numbers.
+    """A table of plain text, or `empty` if there are no rows.
 
     Args:
-        columns: Their titles.
-        rows: As many values each.
-        empty: What to say, and to do, when there is no row.
+        columns: Titles; a title that begins with `#` makes a right-aligned column of numbers.
+        rows: One value for each column.
+        empty: Text that says what to do next.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -207,7 +207,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) 
 
 
 def record(fields: "dict[str, object]") -> "RenderableType":
-    """Names and values, one a line."""
+    """Names and values, one pair per line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -220,14 +220,14 @@ def record(fields: "dict[str, object]") -> "RenderableType":
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes for people, e.g. `1.2 MB`."""
     from rich.filesize import decimal
 
     return decimal(count)
 
 
-def when(moment: object) -> str:
-    """A moment in the reader's own time."""
+def local_time(moment: object) -> str:
+    """A time in the user's time zone; a dash if there is none."""
     from datetime import datetime
 
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if isinstance(moment, datetime) else "—"

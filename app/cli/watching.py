@@ -1,4 +1,4 @@
-"""A job on the terminal: its progress, and what it has tried so far as a table and a plot."""
+"""Progress of a job in the terminal, with a table and a plot of its trials."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.screen import Screen, plain
-from pnc_client.trials import newest
+from pnc_client.schemas.jobs import newest_trials
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 ROWS = 10
-"""Trials in the table, the best of them."""
-WIDE, HIGH = 60, 10
-"""Characters of the plot."""
+"""Number of trials in the table; the best trials are shown."""
+WIDTH, HEIGHT = 60, 10
+"""Size of the plot, in characters."""
 SCREENED, TRAINED, BEST = "○", "■", "★"
 
 
 def watch_job(job: "Job", screen: Screen) -> "Job":
-    """Follow a job until it has ended, on standard error; silent with `--json`.
+    """Follow a job on standard error until it ends; silent with `--json`.
 
-    Off a terminal every event is one line.
+    If standard error is not a terminal, each event is printed as one line.
     """
     if screen.as_json:
         return job.wait()
@@ -51,8 +51,8 @@ def watch_job(job: "Job", screen: Screen) -> "Job":
 
 
 def trials_view(trials: Sequence[Record]) -> "RenderableType":
-    """A plot of size against score, and a table of the best trials."""
-    trials = newest(trials, dict.get)
+    """A plot of score over module size, and a table of the best trials."""
+    trials = newest_trials(trials, dict.get)
     if not trials:
         return Text("no position tried yet")
     return Group(_plot(trials), _table(trials))
@@ -78,20 +78,20 @@ def _table(trials: Sequence[Record]) -> Table:
 
 
 def _plot(trials: Sequence[Record]) -> Text:
-    """Characters on a grid: to the right the size, upwards the score."""
+    """A character grid: module size along the horizontal axis, score along the vertical axis."""
     sizes, scores = [t["parameters"] or 0 for t in trials], [t["score"] for t in trials]
-    cells = [[" "] * WIDE for _ in range(HIGH)]
+    cells = [[" "] * WIDTH for _ in range(HEIGHT)]
     order = sorted(trials, key=lambda trial: (trial["round"], trial["score"]))
     for trial in order:
-        column = _place(trial["parameters"] or 0, sizes, WIDE)
-        row = HIGH - 1 - _place(trial["score"], scores, HIGH)
+        column = _place(trial["parameters"] or 0, sizes, WIDTH)
+        row = HEIGHT - 1 - _place(trial["score"], scores, HEIGHT)
         cells[row][column] = BEST if trial is order[-1] else TRAINED if trial["round"] else SCREENED
-    lines = [f"{_mark(scores, row):>6} │{''.join(line)}" for row, line in enumerate(cells)]
-    axis = f"{'':>6} └{'─' * WIDE}"
+    lines = [f"{_tick(scores, row):>6} │{''.join(line)}" for row, line in enumerate(cells)]
+    axis = f"{'':>6} └{'─' * WIDTH}"
     left, right = f"{min(sizes):,}", f"{max(sizes):,} numbers"
-    foot = f"{'':>8}{left}{right:>{WIDE - len(left)}}"
-    key = f"{'':>8}{SCREENED} screened  {TRAINED} trained  {BEST} best"
-    return Text("\n".join([*lines, axis, foot, key]))
+    ticks = f"{'':>8}{left}{right:>{WIDTH - len(left)}}"
+    legend = f"{'':>8}{SCREENED} screened  {TRAINED} trained  {BEST} best"
+    return Text("\n".join([*lines, axis, ticks, legend]))
 
 
 def _place(value: float, values: Sequence[float], steps: int) -> int:
@@ -99,7 +99,7 @@ def _place(value: float, values: Sequence[float], steps: int) -> int:
     return steps // 2 if low == high else round((steps - 1) * (value - low) / (high - low))
 
 
-def _mark(scores: Sequence[float], row: int) -> str:
+def _tick(scores: Sequence[float], row: int) -> str:
     if row == 0:
         return f"{max(scores):.3f}"
-    return f"{min(scores):.3f}" if row == HIGH - 1 else ""
+    return f"{min(scores):.3f}" if row == HEIGHT - 1 else ""

@@ -1,21 +1,13 @@
-"""Decode strangers' images in processes that are worth nothing, and that are kept for the next image.
+"""Decode images of untrusted origin in child processes.
 
-What a crafted file does to the libraries that read it, a crash or a gigabyte of pixels, happens to one of a few
-children. `python -m app.datasets.decoding` is one: its standard input is a socket, on which images come and pixels go,
-and it ends with whoever holds the other end. Nothing that it imports takes long or knows the service's settings.
+A crafted file can crash the decoder or expand to a gigabyte of pixels. That happens in a child
+(`app.process.child_pool`), never in the service. A child runs `python -m app.datasets.decoding`; this module therefore
+imports nothing slow and no settings.
 """
 
 import json
 import math
-import os
-import resource
-import socket
-import struct
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -24,167 +16,85 @@ from numpy.typing import NDArray
 
 from app.datasets.images import decode_image
 from app.process import processors
-from app.process.children import python
-from app.process.signals import leave_to_parent
+from app.process.child_pool import ChildPool, serve
 from pnc_core.errors import DataError
 from pnc_core.preprocessing import Geometry
 
 CHILDREN = max(2, min(processors.share_of(1), 8))
 """Images that are decoded at once."""
 SECONDS = 20.0
-"""How long one image may take; the largest that are allowed take five where processors are fought for."""
+"""Time limit of one image. The largest allowed image takes five seconds on a busy machine."""
 MEMORY = 2 * 1024**3
-"""Bytes that a child may address; 64 million pixels of 16 bits take one."""
-_ASKED = struct.Struct("<2Q")
-"""Bytes of the file, and of the JSON with the geometries before it."""
-_ANSWERED = struct.Struct("<?Q")
-"""Whether pixels follow, or why there are none; and how many bytes."""
-_NEEDED = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
+"""Bytes of address space of a child. 64 million pixels of 16 bits take one GiB."""
+_IS_IMAGE, _IS_PROBLEM = b"image", b"problem"
+"""Heads of answers: pixels follow, or an error message."""
 
 
 class Decoders:
-    """Children that decode images, started as they are needed and replaced when they fail.
+    """Decode images in children.
 
     Args:
-        children: How many at most; who comes while all are busy waits.
-        seconds: How long one image may take.
-        memory: Bytes that a child may address.
+        children: Largest number of images that are decoded at once.
+        seconds: Time limit of one image.
+        memory: Bytes of address space of a child.
     """
 
     def __init__(self, children: int = CHILDREN, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         self._seconds, self._memory = seconds, memory
-        self._permits = threading.BoundedSemaphore(children)
-        self._idle: list[_Child] = []
+        self._children = ChildPool("app.datasets.decoding", children, seconds, memory)
 
     def start(self) -> None:
-        """Start a child before the first image comes."""
-        self._idle.append(_Child(self._seconds, self._memory))
+        """Start a child before the first image arrives."""
+        self._children.start()
 
     def decode(self, raw: bytes, geometries: Sequence[Geometry], where: str) -> list[NDArray[np.uint8]]:
-        """The same as `app.datasets.images.decode_image`, elsewhere.
+        """Decode an image as `app.datasets.images.decode_image` does, in a child.
 
         Args:
             raw: The file's bytes.
-            geometries: How each network wants the image.
+            geometries: Geometries of the networks that see the image, at least one.
             where: Names the image in messages.
 
+        Returns:
+            Pixels for each geometry, uint8 (C, H, W).
+
         Raises:
-            DataError: the bytes are no such image, or reading them took more than it may take.
+            DataError: the bytes are no image of an allowed format, or decoding exceeded the time or memory limit.
         """
-        with self._permits:
-            child = self._take()
-            try:
-                is_image, answer = child.ask(raw, geometries)
-            except OSError as error:
-                child.close()
-                raise DataError(
-                    f"{where}: expected an image that can be decoded within {self._seconds:g} s and "
-                    f"{self._memory // 1024**2} MiB, got one that ended its process ({type(error).__name__}); "
-                    "save it again, or smaller"
-                ) from None
-            self._idle.append(child)
-        if not is_image:
+        try:
+            kind, answer = self._children.ask(json.dumps([asdict(geometry) for geometry in geometries]).encode(), raw)
+        except OSError as error:
+            raise DataError(
+                f"{where}: expected an image that can be decoded within {self._seconds:g} s and "
+                f"{self._memory // 1024**2} MiB, got one that ended its process ({type(error).__name__}); "
+                "save it again, or smaller"
+            ) from None
+        if kind == _IS_PROBLEM:
             raise DataError(f"{where}: {answer.decode()}")
         ends = np.cumsum([math.prod(geometry.size) for geometry in geometries])[:-1]
         parts = np.split(np.frombuffer(answer, np.uint8), ends)
         return [part.reshape(geometry.size) for part, geometry in zip(parts, geometries, strict=True)]
 
-    def _take(self) -> "_Child":
-        """A child that is alive: one that died while it had nothing to do is no image's fault."""
-        while self._idle:
-            child = self._idle.pop()
-            if child.is_alive():
-                return child
-            child.close()
-        return _Child(self._seconds, self._memory)
-
     def close(self) -> None:
-        """End all children that are idle; one that is busy ends with this process."""
-        while self._idle:
-            self._idle.pop().close()
+        """End all idle children. A busy child ends with this process."""
+        self._children.close()
 
 
-class _Child:
-    """One process and the socket to it."""
-
-    def __init__(self, seconds: float, memory: int) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(seconds)
-        environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                python("app.datasets.decoding", str(memory)),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**environment, "OMP_NUM_THREADS": "1"},
-                process_group=0,  # a terminal's Ctrl-C is for the parent, whose end the child sees on its input
-            )
-
-    def is_alive(self) -> bool:
-        """Whether it may still answer."""
-        return self._process.poll() is None
-
-    def ask(self, raw: bytes, geometries: Sequence[Geometry]) -> tuple[bool, bytearray]:
-        """Whether it was an image, and its pixels, or why it was none.
-
-        Raises:
-            OSError: the child has ended, or takes too long.
-        """
-        wanted = json.dumps([asdict(geometry) for geometry in geometries]).encode()
-        self._socket.sendall(_ASKED.pack(len(raw), len(wanted)))
-        self._socket.sendall(wanted)
-        self._socket.sendall(raw)
-        is_image, length = _ANSWERED.unpack(_read(self._socket, _ANSWERED.size))
-        return is_image, _read(self._socket, length)
-
-    def close(self) -> None:
-        """End it."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-
-def _read(connection: socket.socket, count: int) -> bytearray:
-    content, have = bytearray(count), 0
-    view = memoryview(content)
-    while have < count:
-        got = connection.recv_into(view[have:])
-        if got == 0:
-            raise ConnectionError("the other end is closed")
-        have += got
-    return content
-
-
-def main() -> None:
-    """Entry of a child."""
-    memory = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    leave_to_parent()  # which closes the socket
-    with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):
-        while True:
-            length, described = _ASKED.unpack(_read(connection, _ASKED.size))
-            geometries = [_geometry(one) for one in json.loads(_read(connection, described))]
-            is_image, answer = _decoded(bytes(_read(connection, length)), geometries)
-            connection.sendall(_ANSWERED.pack(is_image, len(answer)))
-            connection.sendall(answer)
-
-
-def _geometry(described: dict[str, Any]) -> Geometry:
-    """JSON has lists only."""
-    return Geometry(**{name: tuple(value) if isinstance(value, list) else value for name, value in described.items()})
-
-
-def _decoded(raw: bytes, geometries: list[Geometry]) -> tuple[bool, bytes | memoryview]:
+def _decoded(head: bytearray, raw: bytearray) -> tuple[bytes, bytes | memoryview]:
     try:
-        views = decode_image(raw, geometries, "image")
-        return True, np.concatenate([view.reshape(-1) for view in views]).data
+        pixels = decode_image(bytes(raw), [_geometry(fields) for fields in json.loads(head)], "image")
+        return _IS_IMAGE, np.concatenate([one.reshape(-1) for one in pixels]).data
     except DataError as error:
-        return False, str(error).removeprefix("image: ").encode()
+        return _IS_PROBLEM, str(error).removeprefix("image: ").encode()
     except MemoryError:
-        return False, b"expected an image that fits into memory, got a larger one; save it smaller"
+        return _IS_PROBLEM, b"expected an image that fits into memory, got a larger one; save it smaller"
+
+
+def _geometry(fields: dict[str, Any]) -> Geometry:
+    """A geometry from JSON, which has lists in place of tuples."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return Geometry(**values)
 
 
 if __name__ == "__main__":
-    main()
+    serve(_decoded)

@@ -1,1 +1,1 @@
-"""The database: engine, sessions, shared columns, leases, and rules that every table keeps."""
+"""The database: engine, sessions, shared columns, leases, and rules for all tables."""

@@ -1,7 +1,7 @@
-"""What was put away: archived things leave the lists, take no new work, and come back when they are restored.
+"""Archived rows: they leave the lists and take no new work until they are restored.
 
-What runs or is served goes on. What is archived can be removed for good, see `app.lifecycle.purges`;
-from then on its row only says what there was, and is found no more.
+Running jobs and served deployments continue. `app.lifecycle.purges` removes an archived thing for good. Its row
+remains as a record, and look-ups no longer find it.
 """
 
 from typing import TypeVar
@@ -16,45 +16,45 @@ Row = TypeVar("Row", bound=Archivable)
 
 
 def found(row: Row | None, otherwise: str, *, purged: bool = False) -> Row:
-    """The row that was looked for.
+    """Return the row, or raise an error if it does not exist or is purged.
 
     Args:
-        row: What the database has.
-        otherwise: What to say when it has none.
-        purged: Also one of which nothing but the row is left.
+        row: Result of a look-up.
+        otherwise: Message of the error.
+        purged: Return a purged row too.
 
     Raises:
-        NotFound: there is none, or not any more.
+        NotFound: the row does not exist, or is purged.
     """
     if row is None:
         raise NotFound(otherwise)
     if row.purged_at is not None and not purged:
-        raise NotFound(f"{otherwise}; it was purged on {row.purged_at:%Y-%m-%d} and does not come back")
+        raise NotFound(f"{otherwise}; it was purged on {row.purged_at:%Y-%m-%d} and cannot be restored")
     return row
 
 
 def set_archived(session: Session, row: Archivable, archived: bool) -> None:
-    """Archive or restore a row; again changes nothing."""
+    """Archive or restore a row. Idempotent."""
     row.archived_at = (row.archived_at or clock.now(session)) if archived else None
 
 
 def hold(session: Session, *rows: Archivable) -> None:
-    """Keep rows from being purged until the transaction ends, in which others come to refer to them.
+    """Lock rows against purging until this transaction commits.
 
     Raises:
-        NotFound: one was purged meanwhile.
+        NotFound: a row was purged in the meantime.
     """
     session.flush()
-    for row in sorted(rows, key=lambda row: row.id):  # always in this order, so that two never wait for each other
+    for row in sorted(rows, key=lambda row: row.id):  # a fixed order prevents deadlocks
         session.refresh(row, ["archived_at", "purged_at"], with_for_update={"read": True})
-        found(row, f"expected {row.id} to be there still, got it purged meanwhile")
+        found(row, f"expected {row.id} to exist, got a row that was purged in the meantime")
 
 
 def check_live(row: Archivable) -> None:
-    """See that something may take new work.
+    """Check that a row may take new work.
 
     Raises:
-        Archived: it was put away.
+        Archived: the row is archived.
     """
     if row.archived_at is not None:
-        raise Archived(f"{row.id}: expected one that is in use, got one that is archived; restore it first")
+        raise Archived(f"{row.id}: expected one that is not archived, got an archived one; restore it first")

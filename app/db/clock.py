@@ -1,4 +1,4 @@
-"""One clock for all processes: the database's."""
+"""The database's clock, which all processes use."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +12,13 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC; SQLite keeps it without a zone."""
+    """An aware datetime in UTC. SQLite stores it without a time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive values; drop the zone where the database has none."""
+        """Refuse naive values, and drop the time zone for SQLite."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -27,14 +27,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the zone back."""
+        """Add the time zone UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class utc_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
-    """The database's time of day when the statement began; an index can be searched by it."""
+class utc_now(FunctionElement[datetime]):  # noqa: N801 - named like an SQL function
+    """The database's time at the start of the statement. Conditions on it can use an index."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -51,7 +51,7 @@ def _sqlite(element: utc_now, compiler: SQLCompiler, **_: Any) -> str:
 
 
 class utc_in(FunctionElement[datetime]):  # noqa: N801 - as above
-    """The database's time of day so many seconds from now."""
+    """The database's time plus a number of seconds."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -72,5 +72,5 @@ def _sqlite_in(element: utc_in, compiler: SQLCompiler, **given: Any) -> str:
 
 
 def now(session: Session) -> datetime:
-    """The database's clock, in UTC."""
+    """The database's time in UTC."""
     return session.scalars(select(utc_now())).one()

@@ -1,9 +1,8 @@
 """Engine, sessions and migrations.
 
-On SQLite every writing transaction begins with BEGIN IMMEDIATE: a transaction
-that reads first and wants to write later is the one that fails with "database
-is locked". Reading transactions cannot write at all, on either database, and
-see one state of it from their first statement to their last.
+On SQLite every writing transaction begins with BEGIN IMMEDIATE. A transaction
+that reads first and writes later could fail with "database is locked". Reading
+transactions cannot write, on either database, and see one consistent state.
 """
 
 import importlib.util
@@ -31,32 +30,32 @@ from app.db.sealing import Sealer
 from app.db.text import without_nul
 
 BUSY_SECONDS = 30
-"""How long a statement waits for somebody else's lock, on either database."""
+"""Longest time that a statement waits for a lock, on either database."""
 STATEMENT_SECONDS = 60
-"""PostgreSQL ends a statement that runs longer; none of ours comes near."""
+"""PostgreSQL ends a statement that runs longer. Statements of the service take far less."""
 IDLE_SECONDS = 900
-"""PostgreSQL ends a transaction that says nothing for longer; a job's bundles are put inside one."""
+"""PostgreSQL ends a transaction that is idle for longer. A job puts its bundles into the store inside a transaction."""
 SILENT_SECONDS = 30
-"""A connection to PostgreSQL on which nothing comes back for longer is given up."""
+"""A connection to PostgreSQL without any answer for longer is closed."""
 DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-"""What may stand before `://` and which driver it gets."""
+"""Driver for each allowed scheme of a URL."""
 _WRITE = "pnc_write"
-_MIGRATION_LOCK = 0x706E63  # any fixed number; "pnc"
+_MIGRATION_LOCK = 0x706E63  # an arbitrary fixed number: "pnc" in ASCII
 
 
 class Viewer(Protocol):
-    """The caller that a session works for."""
+    """The caller of a session."""
 
     @property
     def workspace(self) -> str:
         """The workspace whose rows the session sees."""
 
     def check(self, session: Session) -> None:
-        """Raise an error when the caller may not use the session any more."""
+        """Raise an error if the caller's key is no longer valid."""
 
 
 class Database:
-    """A database and the two kinds of sessions on it.
+    """A database with its reading and writing sessions.
 
     Args:
         url: SQLAlchemy URL, `sqlite:///...` or `postgresql+psycopg://...`.
@@ -65,18 +64,18 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self.caller: Viewer | None = None
-        """Whose workspace sessions belong to; none: they belong to no workspace and see all."""
+        """The caller whose workspace the sessions see; None: the sessions see all workspaces."""
         self.notifier: Notifier | None = None
-        """Sends what a transaction has announced, once it is committed; none: nobody waits for it."""
+        """Sends the notices of a transaction after its commit; None: notices are dropped."""
         self.sealer: Sealer | None = None
-        """Encrypts secrets; none: there are none, or this process has no key for them."""
+        """Encrypts secrets; None: this process has no key."""
         consistent = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._readers = self.engine.execution_options(**consistent)
         self._writers = self.engine.execution_options(**{_WRITE: True})
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is one file of this machine."""
+        """Whether the database is SQLite."""
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
@@ -88,7 +87,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A session that commits at the end, or rolls back on any error; then what it announced is sent."""
+        """A session that commits at the end and then sends its notices. It rolls back on any error."""
         with ZooSession(self._writers, expire_on_commit=False) as session:
             with session.begin():
                 self._admit(session)
@@ -97,19 +96,19 @@ class Database:
                 self.notifier.send(take_announced(session))
 
     def of(self, caller: Viewer) -> "Database":
-        """The same database as one caller may see it: their workspace, and only while their key is in force."""
+        """The same database, restricted to a caller's workspace while the caller's key is valid."""
         narrowed = copy(self)
         narrowed.caller = caller
         return narrowed
 
     def of_all(self) -> "Database":
-        """The same database, belonging to no workspace: for what is the service's own business, not a caller's."""
+        """The same database with all workspaces, for work of the service that no caller asked for."""
         whole = copy(self)
         whole.caller = None
         return whole
 
     def _admit(self, session: Session) -> None:
-        """Asked again for every session: a key may be revoked while a page or a stream is open."""
+        """Restrict a session to its caller. Every session checks the key, which may be revoked while a page is open."""
         sealing.lend(session, self.sealer)
         if self.caller is None:
             return
@@ -122,10 +121,10 @@ class Database:
 
 
 def parse_url(url: str) -> URL:
-    """A database's URL with the driver that is used for it.
+    """Parse the URL of a database and set its driver.
 
     Raises:
-        ValueError: no URL, or of a database that is not supported.
+        ValueError: the text is no URL, or the database is not supported.
     """
     try:
         parsed = make_url(url)
@@ -150,7 +149,7 @@ def _engine(url: str) -> Engine:
 
 
 def _postgres(url: URL) -> Engine:
-    """Every limit is there so that a frozen server or a forgotten transaction ends as an error, not as a wait."""
+    """Engine with time limits: a frozen server or a forgotten transaction raises an error and does not block."""
     limits = {
         "statement_timeout": STATEMENT_SECONDS,
         "lock_timeout": BUSY_SECONDS,
@@ -171,14 +170,14 @@ def _postgres(url: URL) -> Engine:
         hide_parameters=True,
         pool_size=8,
         max_overflow=32,
-        pool_pre_ping=True,  # a connection that died with the server is noticed before it is used
+        pool_pre_ping=True,  # replaces a connection that the server has closed
         pool_timeout=BUSY_SECONDS,
         connect_args=given,
         json_serializer=lambda value: json.dumps(without_nul(value)),
     )
 
 
-# Turning WAL on needs the file for itself, and SQLite does not wait for that by its own timeout.
+# Turning WAL on needs an exclusive lock, for which SQLite does not wait by its own timeout.
 @retry(
     retry=retry_if_exception_type(sqlite3.OperationalError),
     wait=wait_random(0.01, 0.1),
@@ -186,7 +185,7 @@ def _postgres(url: URL) -> Engine:
     reraise=True,
 )
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver's own BEGIN comes too late and is deferred
+    connection.isolation_level = None  # the driver's own BEGIN is late and deferred
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -203,7 +202,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
     """Alembic's configuration for the `migrations` package, wherever it is installed.
 
     Args:
-        connection: Where to run; without one, the settings' database.
+        connection: Connection of the migration; None: the database of the settings.
     """
     spec = importlib.util.find_spec("migrations")
     if spec is None or spec.origin is None:
@@ -215,17 +214,17 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 def migrate(database: Database) -> None:
-    """Bring the schema to the newest revision; several processes may do so at once."""
+    """Migrate the schema to the newest revision. Several processes may call this at once."""
     with writing_schema(database) as connection:
         command.upgrade(alembic_config(connection), "head")
 
 
 @contextmanager
 def writing_schema(database: Database) -> Iterator[Connection]:
-    """A transaction that has the schema for itself and may take its time; who comes second waits for it."""
+    """A transaction with exclusive use of the schema and without time limits. Other processes wait for its end."""
     with (
         database.engine.execution_options(**{_WRITE: True}).connect() as connection,
-        _whole_tables(database, connection),
+        _without_foreign_keys(database, connection),
         connection.begin(),
     ):
         if not database.is_sqlite:
@@ -235,8 +234,8 @@ def writing_schema(database: Database) -> Iterator[Connection]:
 
 
 @contextmanager
-def _whole_tables(database: Database, connection: Connection) -> Iterator[None]:
-    """SQLite changes a table by making it anew; what refers to it must not notice, and cannot be told inside."""
+def _without_foreign_keys(database: Database, connection: Connection) -> Iterator[None]:
+    """Turn off SQLite's foreign keys, because a migration replaces tables. Not possible inside a transaction."""
     driver = connection.connection.driver_connection if database.is_sqlite else None
     if driver is not None:
         driver.execute("PRAGMA foreign_keys=OFF")
@@ -248,7 +247,7 @@ def _whole_tables(database: Database, connection: Connection) -> Iterator[None]:
 
 
 def outdated(database: Database) -> str | None:
-    """Why the schema cannot be used; None when it is the newest."""
+    """Message about a schema that is not at the newest revision; None: it is."""
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     with database.engine.connect() as connection:
         have = MigrationContext.configure(connection).get_current_revision()

@@ -1,4 +1,4 @@
-"""Answers kept for repeated requests, written in the same transaction as what they tell about."""
+"""Stored answers for repeated requests, written in the transaction of the first request."""
 
 from datetime import timedelta
 
@@ -15,11 +15,11 @@ MAX_KEY = 128
 
 
 def recall(session: Session, key: str, request_digest: str) -> IdempotencyRow | None:
-    """The answer this key got before, if it did within a day.
+    """The answer stored under a key within the last 24 hours; None: no answer is stored.
 
     Raises:
-        Invalid: the key is not one.
-        KeyReused: it came with another request.
+        Invalid: the key is malformed.
+        KeyReused: the key was used for another request.
     """
     if not 0 < len(key) <= MAX_KEY or not key.isascii() or not key.isprintable():
         detail = f"expected 1 to {MAX_KEY} printable ASCII characters, got {key!r:.80}"
@@ -32,16 +32,16 @@ def recall(session: Session, key: str, request_digest: str) -> IdempotencyRow | 
         session.flush()
         return None
     if row.request_digest != request_digest:
-        detail = f"expected the request that came with key {key!r} before, got another; use a new key for it"
+        detail = f"expected the first request with key {key!r}, got another request; use a new key for it"
         raise KeyReused([Problem("header:Idempotency-Key", KeyReused.code, detail)])
     return row
 
 
 def body_of(session: Session, row: IdempotencyRow) -> str:
-    """The answer's body as it was sent.
+    """The body of a stored answer.
 
     Raises:
-        Misconfigured: it is encrypted, and no key decrypts it.
+        Misconfigured: the body is encrypted, and no key decrypts it.
     """
     return sealing.of(session).open(row.body) if sealing.is_sealed(row.body) else row.body
 
@@ -56,12 +56,12 @@ def remember(
     body: str,
     is_secret: bool = False,
 ) -> None:
-    """Keep an answer for a day, one that shows a secret encrypted."""
+    """Store an answer for 24 hours. An answer with a secret is encrypted."""
     if is_secret:
         body = sealing.of(session).seal(body)
     session.add(IdempotencyRow(key=key, request_digest=request_digest, status=status, location=location, body=body))
 
 
 def sweep_keys(session: Session) -> None:
-    """Forget answers older than a day."""
+    """Delete answers that are older than 24 hours."""
     session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < clock.now(session) - KEPT))

@@ -1,4 +1,4 @@
-"""Typed ids that sort by age: a prefix and a UUIDv7."""
+"""Typed ids that sort by creation time: a prefix and a UUIDv7."""
 
 from typing import Literal
 
@@ -10,5 +10,5 @@ Kind = Literal[
 
 
 def new_id(kind: Kind) -> str:
-    """A new id such as `job_01890a5d...`; ids made later sort later."""
+    """A new id such as `job_01890a5d...`. Later ids sort later."""
     return f"{kind}_{uuid_utils.uuid7().hex}"

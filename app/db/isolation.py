@@ -1,8 +1,8 @@
-"""Workspaces see nothing of each other.
+"""Isolation of workspaces.
 
-A session that belongs to a workspace adds the condition to every statement by itself, whoever wrote it, and puts its
-workspace on every new row. So a query that forgets about workspaces still cannot tell of another one's rows: they are
-not there. Workers and the serving process work for all, with sessions that belong to none.
+A session of a workspace adds the workspace to the conditions of every statement and to every new row. A query that
+does not mention workspaces therefore finds no rows of other workspaces. Workers and the serving process use sessions
+without a workspace, which see all rows.
 """
 
 from typing import Any
@@ -16,33 +16,33 @@ _WORKSPACE = "workspace"
 
 
 class ZooSession(Session):
-    """A session of one workspace, or of all."""
+    """A session of one workspace, or of all workspaces."""
 
 
 def confine(session: Session, workspace: str | None) -> None:
-    """Let a session see and make rows of this workspace alone; None: it belongs to none."""
+    """Restrict a session to rows of one workspace; None: no restriction."""
     session.info[_WORKSPACE] = workspace
 
 
 def workspace_of(session: Session) -> str:
-    """The workspace that a session belongs to; of one that belongs to none, that of keyless days."""
+    """The workspace of a session; `DEFAULT` for a session of all workspaces."""
     return session.info.get(_WORKSPACE) or DEFAULT
 
 
 def qualified(workspace: str, name: str) -> str:
-    """A name that is unique among all workspaces; in the one of keyless days it is the name itself."""
+    """A name that is unique among all workspaces: `workspace/name`, or the bare name in the workspace `DEFAULT`."""
     return name if workspace == DEFAULT else f"{workspace}/{name}"
 
 
 def parted(name: str, workspace: str = DEFAULT) -> tuple[str, str]:
-    """Workspace and name that a qualified name is made of; a bare one is of the workspace that is given."""
+    """Split a qualified name into workspace and name. A bare name belongs to the given workspace."""
     other, _, bare = name.rpartition("/")
     return other or workspace, bare
 
 
 @event.listens_for(ZooSession, "do_orm_execute")
 def _narrow(state: ORMExecuteState) -> None:
-    """Refreshing what was found already is passed over; what belongs to it is not."""
+    """Restrict a statement to the session's workspace. A refresh of a loaded row needs no restriction."""
     workspace = state.session.info.get(_WORKSPACE)
     if workspace is not None and not state.is_column_load:
         narrowed = with_loader_criteria(Owned, lambda owned: owned.workspace == workspace, include_aliases=True)

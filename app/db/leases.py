@@ -1,9 +1,9 @@
-"""Leases: one worker at a time on a row, and none for ever.
+"""Leases: at most one worker works on a row, and a lease expires.
 
-A claim is one conditional UPDATE; of any number of claimers one wins. Each
-claim raises the row's fencing token, and every later write names its token:
-a worker that was silent too long finds its token outdated and must stop.
-Expiry is measured by the database's clock alone.
+A claim is one conditional UPDATE, so that one of several claimers succeeds. Each
+claim increases the row's fencing token, and every later write checks the token.
+A worker whose lease has expired finds another token and must stop.
+The database's clock alone decides when a lease expires.
 """
 
 from collections.abc import Sequence
@@ -20,37 +20,40 @@ from app.db.tables import Leased
 from app.errors import LeaseLost
 
 FRESH = {"populate_existing": True}
-"""A locked row counts as it is now, not as the session once saw it."""
+"""Execution option that replaces loaded attributes by the current values of a locked row."""
 _ALONE = lazyload("*")
-"""What hangs on a row is looked up when it is asked for: most writers only want the row."""
+"""Loads related rows only on access, because most writers need the row alone."""
 Row = TypeVar("Row", bound=Leased)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on one row; plain data, so that it can be handed to a child process."""
+    """The right to work on one row. Plain data, so that it can be passed to a child process."""
 
     id: str
-    """The row's id."""
+    """Id of the row."""
     worker: str
     token: int
     """Fencing token of this claim."""
     seconds: int
-    """How long the lease lasts after the last heartbeat."""
+    """Duration of the lease after the last heartbeat."""
 
 
 def claim(
     session: Session, table: type[Row], free: ColumnElement[bool], worker: str, seconds: int, **values: Any
 ) -> tuple[Lease, Row] | None:
-    """Take the oldest free row, which is locked until the transaction ends.
+    """Claim the oldest free row, and lock it until the transaction ends.
 
     Args:
         session: A writing session.
-        table: Which rows.
-        free: When a row can be taken.
-        worker: Who takes it.
-        seconds: How long the lease lasts without a heartbeat.
+        table: Table of the rows.
+        free: Condition of a free row.
+        worker: Name of the claiming worker.
+        seconds: Duration of the lease without a heartbeat.
         **values: Columns to set in the same statement.
+
+    Returns:
+        The lease and the row; None: no row is free.
     """
     oldest = select(table.id).where(free).order_by(table.id).limit(1).with_for_update(skip_locked=True)
     statement = (
@@ -73,7 +76,7 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     """The leased row, locked until the transaction ends.
 
     Raises:
-        LeaseLost: the row is not, or no longer, this lease's.
+        LeaseLost: another claim has replaced the lease, or the lease has ended.
     """
     query = select(table).where(
         table.id == lease.id, table.lease_worker == lease.worker, table.lease_token == lease.token
@@ -82,24 +85,24 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     if row is None:
         raise LeaseLost(
             f"{lease.id}: expected the lease with token {lease.token} of {lease.worker}, got a newer one or none; "
-            "stop, and write nothing more for it"
+            "stop, and write nothing more for this row"
         )
     return row
 
 
 def renew(session: Session, row: Leased, lease: Lease) -> None:
-    """Give the lease its whole time again."""
+    """Extend the lease to its full duration from now on."""
     row.lease_expires_at = clock.now(session) + timedelta(seconds=lease.seconds)
 
 
 def drop(row: Leased) -> None:
-    """End the lease; its token is worth nothing from now on."""
+    """End the lease. Writes with its token fail from now on."""
     row.lease_worker = None
     row.lease_expires_at = None
 
 
 def take_back(session: Session, table: type[Row]) -> Sequence[Row]:
-    """End all leases that have run out and count one more attempt on each row; the rows are locked."""
+    """End all expired leases and count an attempt on each row. The rows stay locked."""
     query = select(table).where(table.lease_expires_at < utc_now()).with_for_update(skip_locked=True)
     rows = session.scalars(query, execution_options=FRESH).all()
     for row in rows:
@@ -108,6 +111,6 @@ def take_back(session: Session, table: type[Row]) -> Sequence[Row]:
 
 
 def count_attempt(row: Leased) -> None:
-    """End a lease that came to nothing."""
+    """End a lease that expired, and count the attempt."""
     drop(row)
     row.attempts += 1

@@ -1,4 +1,4 @@
-"""Keyset pages: the position is the last row seen, so new rows never shift a page."""
+"""Keyset pagination: a cursor holds the position of the last row, so that new rows never shift a page."""
 
 import base64
 import binascii
@@ -20,11 +20,11 @@ Key = TypeVar("Key", str, int)
 
 @dataclass(frozen=True)
 class Window:
-    """Which page of a list."""
+    """Size and position of a page."""
 
     limit: int = DEFAULT_LIMIT
     after: str | None = None
-    """`next_cursor` of the page before."""
+    """`next_cursor` of the previous page."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ def page(
     """One page of `query`, in the order of a unique column.
 
     Args:
-        session: Where to read.
+        session: A session.
         query: The whole list, without order.
         column: Unique column that gives the order.
-        kind: Makes the column's value from text, e.g. `int`.
-        window: Which page.
-        newest_first: Falling order.
+        kind: Converts text to the column's type, e.g. `int`.
+        window: Size and position of the page.
+        newest_first: Descending order.
 
     Raises:
-        Invalid: the cursor is not one of ours, or the limit is out of range.
+        Invalid: the cursor is malformed, or the limit is out of range.
     """
-    _check_limit(window.limit)
+    check_limit(window.limit)
     if window.after is not None:
-        last = _decode(window.after, kind)
+        last = decode(window.after, kind)
         query = query.where(column < last if newest_first else column > last)
     query = query.order_by(column.desc() if newest_first else column.asc()).limit(window.limit + 1)
     rows: Sequence[Any] = session.scalars(query).all()
@@ -70,25 +70,35 @@ def page(
 
 
 def encode(value: str | int) -> str:
-    """An opaque cursor behind this value."""
+    """Cursor for the position after this value."""
     return base64.urlsafe_b64encode(str(value).encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, kind: Callable[[str], Key]) -> Key:
+def decode(cursor: str, kind: Callable[[str], Key]) -> Key:
+    """The position that a cursor holds.
+
+    Raises:
+        Invalid: the cursor is malformed.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = kind(base64.b64decode(padded, altchars=b"-_", validate=True).decode())
         if isinstance(position, int) and not 0 <= position <= _MAX_POSITION:
-            raise ValueError("more than a database's integer holds")
+            raise ValueError("expected an integer of 64 bits, got a larger one")
         return position
     except (ValueError, binascii.Error):
         raise Invalid.at(
             "query:after",
             "invalid_cursor",
-            f"expected next_cursor of the page before, got {cursor!r:.80}; leave it out to begin anew",
+            f"expected next_cursor of the previous page, got {cursor!r:.80}; leave it out for the first page",
         ) from None
 
 
-def _check_limit(limit: int) -> None:
+def check_limit(limit: int) -> None:
+    """Check the size of a page.
+
+    Raises:
+        Invalid: the limit is out of range.
+    """
     if not 1 <= limit <= MAX_LIMIT:
         raise Invalid.at("query:limit", "invalid_limit", f"expected a limit from 1 to {MAX_LIMIT}, got {limit}")

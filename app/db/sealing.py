@@ -1,7 +1,7 @@
-"""Secrets that must be kept readable, such as those that sign webhooks' messages, encrypted where they lie.
+"""Encryption of secrets in the database that the service must read, such as keys that sign webhook messages.
 
-Fernet: AES-128 in CBC with an HMAC, from the library `cryptography`. The first key seals, all of them open, so that a
-new key can be put before an old one; `app.access.secrets_at_rest` then seals everything anew.
+Fernet (AES-128 in CBC with an HMAC) of the library `cryptography`. The first key encrypts, and all keys decrypt, so
+that an operator can put a new key before the old one. `app.access.secrets_at_rest` then encrypts everything again.
 """
 
 import os
@@ -18,20 +18,20 @@ from app.process.permissions import KEY_FILE
 from app.settings import Settings
 
 SEALED = "sealed:"
-"""Before every encrypted text."""
+"""Prefix of every encrypted text."""
 _SEALER = "sealer"
-_MAKE = "make one with `openssl rand -base64 32 | tr +/ -_`"
+_MAKE = "create one with `openssl rand -base64 32 | tr +/ -_`"
 
 
 class Sealer:
     """Encrypts and decrypts short texts.
 
     Args:
-        keys: 32 random bytes each in URL-safe base64, the newest first; at least one.
-        setting: Where they are from, for messages.
+        keys: At least one key, the newest first; each 32 random bytes in URL-safe base64.
+        setting: Name of the setting that holds the keys, for messages.
 
     Raises:
-        Misconfigured: one of them is no key.
+        Misconfigured: a key is malformed.
     """
 
     def __init__(self, keys: Sequence[str], setting: str) -> None:
@@ -48,21 +48,21 @@ class Sealer:
         return SEALED + self._newest.encrypt(text.encode()).decode()
 
     def open(self, sealed: str) -> str:
-        """Decrypt it.
+        """Decrypt a text.
 
         Raises:
-            Misconfigured: none of the keys has sealed it.
+            Misconfigured: no key decrypts the text.
         """
         try:
             return self._all.decrypt(sealed.removeprefix(SEALED)).decode()
         except InvalidToken:
             raise Misconfigured(
-                f"{self.setting}: expected the key that has sealed the secrets in the database, got another; "
-                "bring that key back, or give these secrets up with `pnc migrate --forget-secrets`"
+                f"{self.setting}: expected the key that encrypted the secrets in the database, got another; "
+                "bring that key back, or replace these secrets with `pnc migrate --forget-secrets`"
             ) from None
 
     def is_newest(self, sealed: str) -> bool:
-        """Whether the first key has sealed it."""
+        """Whether the first key has encrypted the text."""
         with suppress(InvalidToken):
             self._newest.decrypt(sealed.removeprefix(SEALED))
             return True
@@ -70,14 +70,14 @@ class Sealer:
 
 
 def sealer_of(settings: Settings, *, make: bool) -> Sealer | None:
-    """What the settings give keys for; None: for nothing.
+    """The sealer with the keys of the settings; None: the settings give no key.
 
     Args:
-        settings: The keys, or the file that they lie in.
-        make: Make a key where none is given, in the data directory: right for who shares the database with nobody.
+        settings: The keys, or the file that holds them.
+        make: Create a key in the data directory if the settings give none. Only for a database of this machine alone.
 
     Raises:
-        Misconfigured: the file cannot be read, or holds no keys.
+        Misconfigured: the file of keys cannot be read, or a key is malformed.
     """
     if settings.secret_key:
         return Sealer([key.strip() for key in settings.secret_key.split(",")], "PNC_SECRET_KEY")
@@ -90,18 +90,18 @@ def sealer_of(settings: Settings, *, make: bool) -> Sealer | None:
     except FileNotFoundError:
         if settings.secret_key_file is None:
             return None
-        raise Misconfigured(f"{setting}: expected a file of keys, got none; {_MAKE}, a line each") from None
+        raise Misconfigured(f"{setting}: expected a file of keys, got none; {_MAKE}, one key a line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{setting}: expected a file of keys that can be read, got: {error}; {_MAKE}") from None
 
 
 def lend(session: Session, sealer: Sealer | None) -> None:
-    """Let a session's work seal and open."""
+    """Give a session the sealer."""
     session.info[_SEALER] = sealer
 
 
 def of(session: Session) -> Sealer:
-    """What a session's work seals and opens with.
+    """The sealer of a session.
 
     Raises:
         Misconfigured: the settings give no key.
@@ -120,8 +120,8 @@ def is_sealed(text: str) -> bool:
 
 
 def _make(path: Path) -> None:
-    """The file appears whole; of two processes that make it at once the first wins."""
-    handle, half = tempfile.mkstemp(dir=path.parent)  # with permissions for its owner alone
+    """Create the key file in one step. If two processes create it at once, both use the first file."""
+    handle, half = tempfile.mkstemp(dir=path.parent)  # readable by its owner only
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(Fernet.generate_key() + b"\n")

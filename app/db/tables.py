@@ -1,7 +1,7 @@
-"""Tables: the zoo's records.
+"""Base classes and shared columns of the tables.
 
-States are text with a check, so that the schema is the same on SQLite and PostgreSQL.
-Ids, digests and object keys are made by the service, never by a client.
+A state is text with a check constraint, so that SQLite and PostgreSQL have the same schema.
+The service creates ids, digests and object keys; clients never do.
 """
 
 from datetime import datetime
@@ -22,18 +22,18 @@ from app.db.text import Text
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 Document = dict[str, Any]
 SHOWN = "shown"
-"""Columns of a row that are looked up elsewhere, and only where they are shown."""
+"""Group of deferred columns that are loaded only for display."""
 DEFAULT = "default"
-"""The workspace of everything that was made without a key."""
+"""Workspace of everything that was created without a key."""
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    """Check that a column of text has one of these values."""
+    """Check constraint: a text column has one of these values."""
     return CheckConstraint(f"{column} IN ({', '.join(repr(v) for v in values)})", name=column)
 
 
 class Base(DeclarativeBase):
-    """Declarative base with stable constraint names."""
+    """Declarative base with a naming convention for constraints."""
 
     metadata = MetaData(
         naming_convention={
@@ -54,34 +54,34 @@ class Base(DeclarativeBase):
 
 
 class Owned:
-    """A row that people can name; only its own workspace sees it, see `app.db.isolation`."""
+    """A row of a workspace. Other workspaces do not see it; see `app.db.isolation`."""
 
     workspace: Mapped[str] = mapped_column(default=DEFAULT, server_default=DEFAULT, index=True)
 
 
 class Archivable:
-    """Columns of a row that people can put away, and then remove for good; see `app.db.archive`."""
+    """Columns of a row that can be archived and then purged; see `app.db.archive`."""
 
     id: Mapped[str] = mapped_column(primary_key=True)
     archived_at: Mapped[datetime | None] = mapped_column(index=True)
     purged_at: Mapped[datetime | None]
-    """From then on the row only says what there was: what it held is gone."""
+    """Time of the purge. Only the row remains as a record."""
 
 
 class Leased:
-    """Columns of a row that one worker at a time works on; see `app.db.leases`."""
+    """Columns of a row with a lease; see `app.db.leases`."""
 
     id: Mapped[str] = mapped_column(primary_key=True)
     lease_worker: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Fencing token: grows with every claim and never shrinks."""
+    """Fencing token: increases with every claim."""
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
     attempts: Mapped[int] = mapped_column(default=0)
-    """How many leases have run out."""
+    """Number of expired leases."""
 
 
 class IdempotencyRow(Owned, Base):
-    """The answer that a repeated POST gets again."""
+    """Stored answer for a repeated POST."""
 
     __tablename__ = "idempotency_keys"
 

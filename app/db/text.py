@@ -1,4 +1,4 @@
-"""Text as both databases can keep it: PostgreSQL refuses the character NUL."""
+"""Text that both databases can store: PostgreSQL refuses the character NUL."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ _INSTEAD = "\ufffd"
 
 
 class Text(TypeDecorator[str]):
-    """Any text, with Unicode's replacement character in place of NUL.
+    """Text in which Unicode's replacement character takes the place of NUL.
 
-    The API refuses NUL in what people send. What a worker reads out of a file and repeats in a
-    message must not end a job that is otherwise fine, on one database and not on the other.
+    The API refuses NUL in requests. A worker may repeat text from a file in a message; a NUL there
+    must not make the job fail on PostgreSQL.
     """
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Replace NUL, which is hardly ever there."""
+        """Replace NUL."""
         return value.replace(NUL, _INSTEAD) if value is not None and NUL in value else value
 
 
 def without_nul(value: Any) -> Any:
-    """A JSON value with NUL replaced in all its strings, keys included."""
+    """A JSON value with NUL replaced in all strings and keys."""
     if isinstance(value, str):
         return value.replace(NUL, _INSTEAD)
     if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""Deployments: the wanted state, the gateway to serving, and rollouts."""
+"""Deployments: the desired state, the gateway to the serving process, and rollouts."""

@@ -1,4 +1,4 @@
-"""What the serving process shall serve: for every deployment the revision that is wanted, with all it takes."""
+"""The desired state: the target and modules that the serving process must serve for each deployment."""
 
 from dataclasses import dataclass
 
@@ -13,36 +13,37 @@ from app.modules.tables import ModuleRow
 from pnc_core.config import NetworkSpec
 
 IS_WANTED = (RevisionRow.deployment_id == DeploymentRow.id) & (RevisionRow.generation == DeploymentRow.generation)
-"""Joins a deployment with the revision that is wanted."""
+"""Join condition between a deployment and its desired revision."""
 
 
 @dataclass(frozen=True)
 class DesiredModule:
-    """A module that shall be attached."""
+    """A module that must be attached."""
 
     id: str
     digest: str
     """Digest of its full bundle."""
     key: str
+    """Key of its full bundle in the store."""
 
 
 @dataclass(frozen=True)
 class DesiredDeployment:
-    """What the serving process shall serve under a name."""
+    """The target and modules that the serving process must serve under a name."""
 
     name: str
-    """Unique among all workspaces."""
+    """Name that is unique among all workspaces: `name`, or `workspace/name` outside the default workspace."""
     generation: int
     version_id: str
     version: str
-    """For people: `name@number`."""
+    """The version's reference for people, `name@number`."""
     spec: NetworkSpec
     weights_key: str
     weights_digest: str
     fingerprint: str
     modules: tuple[DesiredModule, ...]
     macs: int = 0
-    """Multiply-accumulates of one image without modules."""
+    """Multiply-accumulates of the target for one image, without modules."""
 
 
 _NEEDED = (
@@ -50,11 +51,11 @@ _NEEDED = (
     joinedload(RevisionRow.version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True),
     selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
 )
-"""An attach waits for this to be read: what nobody asks for is left out."""
+"""Loads only the relations that `_desired` uses, because each attach request waits for this query."""
 
 
 def deployments(session: Session) -> list[DesiredDeployment]:
-    """All that shall be served, by name."""
+    """The desired state of all deployments, sorted by name."""
     query = (
         select(DeploymentRow, RevisionRow)
         .join(RevisionRow, IS_WANTED)
@@ -66,7 +67,7 @@ def deployments(session: Session) -> list[DesiredDeployment]:
 
 
 def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:
-    """The newest modules that were cloned for what a deployment serves."""
+    """The newest modules that were cloned for a deployment's target, at most `most`; archived ones are left out."""
     workspace, _ = parted(wanted.name)
     query = select(ModuleRow).where(
         ModuleRow.workspace == workspace,

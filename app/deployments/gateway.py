@@ -1,7 +1,7 @@
-"""The way to the serving process: predictions go through, changes are announced.
+"""The HTTP client of the serving process: it forwards predictions and announces changes.
 
-Serving polls the wanted state by itself; the announcement only makes it hurry
-and brings its verdict back while the caller waits.
+The serving process polls the desired state by itself. An announcement makes it look at once, so that the caller can
+wait for the result.
 """
 
 import json
@@ -21,23 +21,25 @@ from app.settings import Settings
 
 RETRY_SECONDS = 5
 INTERNAL = "X-PNC-Internal"
-"""Header with which the API proves that it has let somebody in."""
+"""Header with the secret PNC_INTERNAL_KEY: it proves that the request comes from the API."""
 WORKSPACE = "X-PNC-Workspace"
-"""Header that says whom; it counts only beside the proof. What has it is asked for somebody, never for the service."""
+"""Header with the workspace of the authenticated caller; ignored without a valid `X-PNC-Internal` header.
+
+A request that the service makes for itself has no such header."""
 _QUERY = "%!$&'()*+,;=:@/?"
-"""What stays as it is in a query; anything else, `#` too, is encoded."""
-_SENT_ON = ("content-type", "content-encoding", "accept-encoding", "inference-header-content-length")
-_PASSED_ON = ("content-type", "content-encoding", "inference-header-content-length", "retry-after")
+"""Characters that are not encoded in a query."""
+_REQUEST_HEADERS = ("content-type", "content-encoding", "accept-encoding", "inference-header-content-length")
+_ANSWER_HEADERS = ("content-type", "content-encoding", "inference-header-content-length", "retry-after")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the serving process says to a new generation."""
+    """The answer of the serving process to a new generation."""
 
     applied: bool
-    """It serves it now; false: it could not be asked."""
+    """Whether it serves the generation now; False: it refused the generation, or did not answer in time."""
     refusal: dict[str, Any] | None = None
-    """Problem document, when it will not."""
+    """Problem document with the reason, if it refused the generation."""
 
 
 class Unreachable(Exception):
@@ -45,11 +47,11 @@ class Unreachable(Exception):
 
 
 class Gateway:
-    """Talks to the serving process.
+    """Sends requests to the serving process.
 
     Args:
-        settings: Where it listens and how long to wait.
-        transport: In place of the network, for tests.
+        settings: Settings with the serving process's URL, the timeout and the secret.
+        transport: A transport for tests; None: the network.
     """
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -58,47 +60,47 @@ class Gateway:
         self._url = httpx.URL(settings.serving_url) if settings.serving_url else None
         self._client = httpx.AsyncClient(
             timeout=settings.serving_timeout,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # no request waits for another's
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),  # never wait for a connection
             transport=transport,
             trust_env=False,
         )
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close all connections."""
         await self._client.aclose()
 
     async def forward(self, request: Request, *parts: str) -> Response:
-        """Pass a request on, and its answer back, errors included.
+        """Forward a request, and return the answer of the serving process, including error answers.
 
         Args:
-            request: Whose method, query and body are passed on as they are; its path never is.
-            parts: Of the path to send it to, decoded.
+            request: Its method, query and body are forwarded unchanged; its path is not forwarded.
+            parts: Segments of the path to send the request to, decoded.
 
         Raises:
             Unreachable: the serving process does not answer.
-            Invalid: a part would lead elsewhere.
+            Invalid: a segment would change the path, such as `..`.
         """
-        headers = {name: request.headers[name] for name in _SENT_ON if name in request.headers}
+        headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         headers["X-Request-ID"] = request.scope["state"]["request_id"]
         headers[WORKSPACE] = request.scope["state"]["caller"].workspace
         query: bytes = request.scope.get("query_string", b"")
         try:
             body = await request.body()
-            async with WhileThere(request):  # the serving process notices a call that is broken off
+            async with WhileThere(request):  # if the caller disconnects, the call to the serving process is cancelled
                 answer = await self._send(request.method, join(*parts), query, body, headers)
                 async with self._reading(answer):
                     content = b"".join([part async for part in answer.aiter_raw()])
         except (ClientDisconnect, Gone):
             return Response(status_code=GONE)
-        passed = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        return Response(content, answer.status_code, passed)
+        kept = {name: answer.headers[name] for name in _ANSWER_HEADERS if name in answer.headers}
+        return Response(content, answer.status_code, kept)
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
-        """Announce a change of what is wanted, and ask what becomes of this generation.
+        """Announce a new generation, and wait until the serving process serves or refuses it.
 
         Args:
-            deployment: Its name among those of all workspaces.
-            generation: Of the change.
+            deployment: Name of the deployment, unique among all workspaces.
+            generation: The new generation.
         """
         try:
             path, query = join("internal", "sync", *deployment.split("/")), f"generation={generation}".encode()
@@ -120,21 +122,21 @@ class Gateway:
         media_type: str = "",
         workspace: str | None = None,
     ) -> tuple[int, bytes]:
-        """Ask the serving process.
+        """Send a request of the service's own to the serving process.
 
         Args:
-            method: Of HTTP.
-            parts: Of the path, decoded.
-            query: Encoded.
+            method: HTTP method.
+            parts: Segments of the path, decoded.
+            query: Query, encoded.
             content: Body.
-            media_type: Of the body.
-            workspace: For which the service asks; None: for itself.
+            media_type: Media type of the body.
+            workspace: Workspace for which the service asks; None: for the service itself.
 
         Returns:
-            Status and body of the answer; 503 and a problem when there is none.
+            Status and body of the answer; 503 and a problem document if the serving process does not answer.
 
         Raises:
-            Invalid: a part would lead elsewhere.
+            Invalid: a segment would change the path, such as `..`.
         """
         headers = {WORKSPACE: workspace} if workspace is not None else {}
         headers |= {"Content-Type": media_type} if media_type else {}
@@ -163,17 +165,17 @@ class Gateway:
 
     @asynccontextmanager
     async def _reading(self, answer: httpx.Response) -> AsyncIterator[None]:
-        """Around the reading of an answer's body, which can break off after the head of the answer has come.
+        """Translate errors of reading an answer's body, and close the answer afterwards.
 
         Raises:
-            Unreachable: it has, or the body is not what the head says.
+            Unreachable: the connection broke, or the body does not match its encoding.
         """
         try:
             yield
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise Unreachable(
                 f"expected the whole answer of the serving process at {self.url}, got {type(error).__name__}; "
-                "a change may have been made: look at it, or send the same request again in a moment"
+                "a change may have been made: read the deployment, or send the same request again in a moment"
             ) from None
         finally:
             await answer.aclose()

@@ -1,4 +1,4 @@
-"""Inference goes through to the serving process: image predictions, and the whole Open Inference Protocol."""
+"""Inference requests, forwarded to the serving process: image predictions and the Open Inference Protocol."""
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
@@ -10,40 +10,49 @@ from app.api.scopes import ScopedRoute, needs
 from app.deployments.gateway import RETRY_SECONDS, Gateway, Unreachable
 
 router = APIRouter(include_in_schema=False, route_class=ScopedRoute)
-"""Not in the schema: the protocol is specified elsewhere, and its clients do not read it here."""
+"""Left out of the OpenAPI document: the protocol has a specification of its own, which its clients follow."""
 
 
 @needs("read")
-async def ask(request: Request, gateway: OpenGateway) -> Response:
-    """A call of the protocol that changes nothing."""
+async def read(request: Request, gateway: OpenGateway) -> Response:
+    """Forward a call of the protocol that changes nothing."""
     return await _call(request, gateway)
 
 
 @needs("deploy")
 async def change(request: Request, gateway: OpenGateway) -> Response:
-    """A call of the protocol that changes what is served."""
+    """Forward a call of the protocol that loads or unloads modules."""
     return await _call(request, gateway)
 
 
-for _one in CALLS:
-    _endpoint = {"read": ask, "deploy": change}[_one.scope]
-    router.add_api_route(_one.path, _endpoint, methods=[_one.method], name=_one.name)
+for _operation in CALLS:
+    _endpoint = {"read": read, "deploy": change}[_operation.scope]
+    router.add_api_route(_operation.path, _endpoint, methods=[_operation.method], name=_operation.name)
 
 
 async def _call(request: Request, gateway: Gateway) -> Response:
-    """Send the call on: with the path of its route, filled with what was matched, and nothing else of its own path."""
+    """Forward a call. Its path is built from the route's template and the matched parameters, not from the request."""
     template: str = request.scope["route"].path
     given: dict[str, str] = request.path_params
     parts = (given[part[1:-1]] if part.startswith("{") else part for part in template[1:].split("/"))
     try:
         return await gateway.forward(request, *parts)
-    except Unreachable as error:  # in the protocol's own form
+    except Unreachable as error:  # the protocol has its own format of errors
         headers = {"Retry-After": str(RETRY_SECONDS)}
         return JSONResponse({"error": str(error)}, 503, headers)
 
 
-async def pass_on(request: Request, gateway: Gateway, *parts: str) -> Response:
-    """Hand a request to the serving process, at the path of these parts; if that is away, say when to come again."""
+async def forward(request: Request, gateway: Gateway, *parts: str) -> Response:
+    """Forward a request to the serving process.
+
+    Args:
+        request: The request.
+        gateway: The client of the serving process.
+        parts: Segments of the path to send it to, decoded.
+
+    Returns:
+        The answer; 503 with Retry-After if the serving process does not answer.
+    """
     try:
         return await gateway.forward(request, *parts)
     except Unreachable as error:

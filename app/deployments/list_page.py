@@ -1,4 +1,4 @@
-"""`/deployments`: targets served under a name."""
+"""`/deployments`: the list of deployments, and a form that makes one."""
 
 from markupsafe import Markup
 from nicegui import ui
@@ -19,17 +19,17 @@ Line = tuple[DeploymentRow, RevisionRow]
 
 @ui.page("/deployments")
 async def deployments_page(request: Request, search: str = "", order: str = "", page: int = 1) -> None:
-    """All deployments."""
+    """The page with the list of deployments."""
     context = PageContext.of(request)
     with frame(request, "Deployments", "/deployments"):
-        note = "Targets served under a name; modules are attached and detached while they answer."
+        note = "A deployment serves a target under a name. Modules can be attached and detached while it serves."
         markup(heading("Deployments", note=note))
         await _serving(context)
         await Listing(context, KIND, asked(search, order, "", page)).build()
 
 
 async def _serving(context: PageContext) -> None:
-    """The line that serves another model."""
+    """The form that makes a deployment."""
 
     async def serve() -> None:
         try:
@@ -49,7 +49,7 @@ async def _serving(context: PageContext) -> None:
 
 
 def state(deployment: DeploymentRow) -> str:
-    """Whether what is wanted is served."""
+    """Whether the desired revision is served: `changing`, `served` or `failed`."""
     if deployment.observed_generation != deployment.generation:
         return "changing"
     return "served" if deployment.observed_problem is None else "failed"
@@ -74,7 +74,7 @@ KIND = Kind[Line](
     find=deployments,
     columns=["Deployment", "State", "Target", "Modules", "#Generation", "Changed"],
     row=_row,
-    nothing=Markup("Serve a model with the line above, or with <code>pnc deployments create NAME MODEL</code>."),
+    nothing=Markup("Serve a model with the form above, or with <code>pnc deployments create NAME MODEL</code>."),
     orders={**NEWEST, "name": "By name"},
     hint="names, models",
 )

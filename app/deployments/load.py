@@ -1,4 +1,4 @@
-"""How busy a deployment is, from two readings of the serving process's metrics."""
+"""Request rate and latency of a deployment, computed from two samples of the serving process's metrics."""
 
 import asyncio
 import time
@@ -12,27 +12,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.web.html import section
 
 FRESH_SECONDS = 1.0
-"""How long numbers that one page asked for do for all others."""
+"""For this time all pages share one answer of the metrics endpoint."""
 MOST_BYTES = 4 * 1024**2
-"""Longer answers are not read."""
+"""Longer answers of the metrics endpoint are ignored."""
 _SUMS = ("pnc_queue_seconds_sum", "pnc_compute_seconds_sum")
 
 
 @dataclass(frozen=True)
 class MetricsSample:
-    """The counters at one moment."""
+    """The counters of a deployment at one moment."""
 
     at: float
+    """Time of a monotonic clock, in seconds."""
     answered: float
     """Predictions of the deployment."""
     seconds: float
-    """Waiting and running, of all deployments together."""
+    """Time that requests waited and ran, of all deployments together."""
     batches: float
+    """Batches of all deployments together."""
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """What the serving process has counted so far."""
+    """The counters of the serving process."""
 
     answered: Mapping[str, float]
     """Predictions by deployment."""
@@ -42,7 +44,7 @@ class _Counted:
 
 @lru_cache(2)
 def _counted(text: str) -> _Counted:
-    """The counters of all deployments; read once for all pages that show one of them."""
+    """Parse the counters of all deployments; the cache makes all pages share one parse."""
     answered: dict[str, float] = {}
     seconds = batches = 0.0
     for family in text_string_to_metric_families(text):
@@ -57,15 +59,19 @@ def _counted(text: str) -> _Counted:
     return _Counted(answered, seconds, batches)
 
 
-class Numbers:
-    """The serving process's numbers, which all open pages ask for at once."""
+class SharedMetrics:
+    """The metrics of the serving process; all open pages share one request."""
 
     def __init__(self) -> None:
         self._text, self._at = "", float("-inf")
         self._asked: asyncio.Future[str] | None = None
 
     async def text(self, ask: Callable[[], Awaitable[tuple[int, bytes]]]) -> str:
-        """What `ask` answered a moment ago, or answers now; empty if that is no good answer."""
+        """The metrics as text, at most `FRESH_SECONDS` old; empty if they could not be read.
+
+        Args:
+            ask: Requests the metrics; returns status and body.
+        """
         if time.monotonic() - self._at < FRESH_SECONDS:
             return self._text
         loop = asyncio.get_running_loop()
@@ -84,7 +90,7 @@ class Load:
     """Request rate and latency of one deployment.
 
     Args:
-        deployment: Its name.
+        deployment: Name of the deployment, unique among all workspaces.
     """
 
     def __init__(self, deployment: str) -> None:
@@ -93,11 +99,11 @@ class Load:
         self._before: MetricsSample | None = None
 
     def read(self, text: str, at: float) -> None:
-        """Take a reading.
+        """Add a sample.
 
         Args:
-            text: Prometheus' own form; empty: there is none.
-            at: When, in seconds of a clock that only goes forward.
+            text: The metrics in Prometheus' text format; empty: they could not be read.
+            at: Time of the sample on a monotonic clock, in seconds.
         """
         if not text:
             self._before = self._last = None
@@ -107,7 +113,7 @@ class Load:
         self._before, self._last = self._last, MetricsSample(at, answered, counted.seconds, counted.batches)
 
     def tiles(self) -> Markup:
-        """The numbers for people."""
+        """Tiles that show predictions, request rate and latency."""
         last, before = self._last, self._before
         rate = latency = "—"
         if last is not None and before is not None and last.at > before.at:
@@ -122,5 +128,5 @@ class Load:
         drawn = Markup("").join(
             Markup('<div class="tile"><b>{}</b><span>{}</span></div>').format(value, name) for value, name in tiles
         )
-        hint = "Since the serving process began; latency of a batch, waiting included, over all deployments"
+        hint = "Since the serving process started. Latency: mean time of a batch of any deployment, including waiting"
         return section("Load", Markup('<div class="tiles">{}</div>').format(drawn), hint)

@@ -1,4 +1,4 @@
-"""`/deployments/NAME`: switches for modules, what was served before, how busy it is, and a place to try it."""
+"""`/deployments/NAME`: a deployment's modules, revisions and load, and a form that classifies an image."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from app.db.pages import Window
 from app.deployments import replicas
 from app.deployments import service as deployments
 from app.deployments.list_page import state
-from app.deployments.load import Load, Numbers
+from app.deployments.load import Load, SharedMetrics
 from app.deployments.replicas import Observation
 from app.deployments.service import Change
 from app.deployments.tables import DeploymentRow, RevisionRow
@@ -47,37 +47,39 @@ from app.web.page_context import PageContext
 
 REFRESH_SECONDS = 2.0
 MODULES, REVISIONS = 50, 20
-"""How many of the newest are shown."""
-_GONE = "It answers no more, and what it served before cannot come back; its model and modules stay."
-_NUMBERS = Numbers()
+"""Numbers of modules and revisions that are shown, newest first."""
+_GONE = "The deployment stops answering, and its revisions cannot be restored. Its model and modules stay."
+_METRICS = SharedMetrics()
 _MOST_SHOWN = 4 * 1024**2
-"""Bytes of an image that is shown again beside its answers."""
+"""Larger images, in bytes, are not shown beside their predictions."""
 _FEW = 6
-"""Classes of a revision that are named."""
+"""Number of classes that are shown for a revision."""
 _TOP = 5
-"""Classes of an answer that are shown."""
+"""Number of classes that are shown for a prediction."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A deployment as it is at one moment."""
+    """The data that the page shows at one moment."""
 
     row: DeploymentRow
     wanted: RevisionRow
+    """The desired revision."""
     modules: list[ModuleRow]
-    """The newest that fit its target."""
+    """Attached modules, then the newest others that fit the target."""
     more_modules: int
-    """How many others fit it."""
+    """Number of fitting modules that are not in `modules`."""
     revisions: list[RevisionRow]
+    """The newest revisions."""
     more_revisions: int
-    """How many came before these."""
+    """Number of older revisions."""
     replicas: dict[str, Observation | None]
-    """Serving processes that are alive, and what each says."""
+    """By replica: its report about the deployment; None: it has not reported on the deployment yet."""
 
 
 @ui.page("/deployments/{name}")
 async def deployment_page(request: Request, name: str) -> Response | None:
-    """One deployment."""
+    """The page of one deployment."""
     context = PageContext.of(request)
     try:
         view = await context.read(lambda session: load_view(session, name))
@@ -89,10 +91,10 @@ async def deployment_page(request: Request, name: str) -> Response | None:
 
 
 def load_view(session: Session, name: str) -> View:
-    """A deployment with its revisions and the modules that fit it.
+    """A deployment with its revisions and the modules that fit its target.
 
     Raises:
-        NotFound: there is none with this name.
+        NotFound: there is no deployment with this name.
     """
     row = deployments.get(session, name)
     wanted = deployments.revision(session, row)
@@ -100,12 +102,12 @@ def load_view(session: Session, name: str) -> View:
     found, more_modules = catalogue.fitting(session, wanted, MODULES)
     newest = deployments.list_revisions(session, name, Window(REVISIONS))
     more_revisions = deployments.count_revisions(session, row) - REVISIONS if newest.has_more else 0
-    said = replicas.observations(session, name)
-    return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, said)
+    reported = replicas.observations(session, name)
+    return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, reported)
 
 
 class _Live:
-    """The page's pieces, brought up to date while somebody looks."""
+    """The elements of the page, refreshed while the page is open."""
 
     def __init__(self, context: PageContext, name: str, view: View) -> None:
         self._context, self._name, self._view = context, name, view
@@ -121,7 +123,7 @@ class _Live:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 with ui.element("section").classes("card"):
-                    hint = "A switch attaches or detaches one while the deployment answers; the target stays as it is."
+                    hint = "Attach or detach a module while the deployment serves. The target's weights never change."
                     markup(title("Modules", hint))
                     self._switches = ui.element("div")
                 with ui.element("section").classes("card stack tight"):
@@ -131,14 +133,14 @@ class _Live:
                 self._numbers = markup(self._load.tiles())
                 self._replicas = markup(Markup(""))
                 with ui.element("section").classes("card"):
-                    markup(title("Revisions", "Every change makes one; any that was served can come back."))
+                    markup(title("Revisions", "Each change makes a revision. Every served revision can be restored."))
                     self._revisions = ui.element("div")
         self._draw()
         await self._read_load()
         ui.timer(REFRESH_SECONDS, self.refresh, immediate=False)
 
     async def refresh(self) -> None:
-        """Read the deployment and the serving process's numbers again."""
+        """Read the deployment and the metrics again, and redraw what changed."""
         await self._read_load()
         try:
             newer = await self._context.read(lambda session: load_view(session, self._name))
@@ -151,7 +153,7 @@ class _Live:
             self._draw()
 
     async def _read_load(self) -> None:
-        text = await _NUMBERS.text(lambda: self._context.serving.fetch("GET", "metrics"))
+        text = await _METRICS.text(lambda: self._context.serving.fetch("GET", "metrics"))
         await PAGES.run(self._load.read, text, time.monotonic())
         self._numbers.set_content(self._load.tiles())
 
@@ -197,10 +199,10 @@ class _Live:
                 )
             )
             if not is_now and not revision.refused:
-                back = button("Bring back", on_click=self._bringing_back(revision.generation))
-                back.props(f'aria-label="Bring back generation {revision.generation}"')
+                restore = button("Restore", on_click=self._restoring(revision.generation))
+                restore.props(f'aria-label="Restore generation {revision.generation}"')
 
-    def _bringing_back(self, generation: int) -> Callable[[], Any]:
+    def _restoring(self, generation: int) -> Callable[[], Any]:
         return lambda: self._change(lambda session: deployments.rollback(session, self._name, generation))
 
     async def _flip(self, module: str, attach: bool) -> None:
@@ -244,7 +246,7 @@ class _Live:
 
         async def take(event: Any) -> None:
             upload.reset()
-            if event.file.size() > most:  # whatever the browser was told
+            if event.file.size() > most:  # the browser's own limit can be bypassed
                 too_large()
                 return
             self._image = await event.file.read()
@@ -258,7 +260,7 @@ class _Live:
             upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
             upload.props('accept="image/png,image/jpeg,image/webp" flat')
         self._answers = markup(
-            Markup('<p class="faint">The target alone and the target with its modules answer side by side.</p>')
+            Markup('<p class="faint">Compares the target alone with the target and its modules.</p>')
         )
 
     async def _answer(self, image: bytes) -> None:
@@ -275,10 +277,10 @@ class _Live:
 
 
 def _summary(view: View) -> tuple[object, ...]:
-    """What a change of the page depends on."""
-    row = view.row
-    said = tuple(sorted((name, str(observation)) for name, observation in view.replicas.items()))
-    return row.generation, row.observed_generation, str(row.observed_problem), said, tuple(m.id for m in view.modules)
+    """The values that the page shows; it is redrawn when they change."""
+    row, modules = view.row, tuple(m.id for m in view.modules)
+    reported = tuple(sorted((name, str(observation)) for name, observation in view.replicas.items()))
+    return row.generation, row.observed_generation, str(row.observed_problem), reported, modules
 
 
 def _head(view: View) -> Markup:
@@ -291,20 +293,20 @@ def _head(view: View) -> Markup:
 
 
 def _replicas(view: View) -> Markup:
-    """What each serving process does with the deployment."""
+    """The generation of the deployment that each replica serves."""
     if not view.replicas:
         content = empty("No serving process is alive", "Start one with pnc up, or with pnc serve on another host.")
         return section("Replicas", content)
     rows = Markup("").join(
         Markup('<div class="switchrow"><span>{}</span><span>{}</span></div>').format(
-            short(name), _said(observation, view.row.generation)
+            short(name), _replica_state(observation, view.row.generation)
         )
         for name, observation in sorted(view.replicas.items())
     )
-    return section("Replicas", rows, "Serving processes that are alive, and the generation each one serves")
+    return section("Replicas", rows, "Running serving processes, and the generation that each serves")
 
 
-def _said(observation: Observation | None, wanted: int) -> Markup:
+def _replica_state(observation: Observation | None, wanted: int) -> Markup:
     if observation is None:
         return badge("changing")
     here = "failed" if observation.problem else "served" if observation.generation == wanted else "changing"
@@ -326,12 +328,12 @@ def _clone_one(view: View) -> Markup:
 
 
 def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], seconds: float) -> Markup:
-    """Both answers beside the image."""
+    """The image, and the predictions of the target without and with its modules."""
     if "classes" not in alone or "classes" not in together:
         fault = next(answer for answer in (alone, together) if "classes" not in answer)
         return problem(str(fault.get("detail", "no answer")))
     kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
-    picture = Markup('<p class="faint">The image is too large to be shown again.</p>')
+    picture = Markup('<p class="faint">The image is too large to show.</p>')
     if len(image) <= _MOST_SHOWN:
         picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
             kind, base64.b64encode(image).decode()
@@ -339,7 +341,7 @@ def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], second
     count = len(together["modules"])
     name = f"With {count} module{'s' if count != 1 else ''}" if count else "With modules (none attached)"
     parts = (_side("Target alone", alone), _side(name, together))
-    note = f"Both answers took {seconds * 1000:.0f} ms, generation {together['generation']}"
+    note = f"Both predictions took {seconds * 1000:.0f} ms together, generation {together['generation']}"
     return Markup('<div class="tried">{}{}{}</div><p class="faint">{}</p>').format(picture, *parts, note)
 
 

@@ -1,7 +1,7 @@
-"""Serving processes: which are alive, and which generation of each deployment they work on.
+"""Replicas: the running serving processes, and the generation of each deployment that each serves.
 
-Each replica keeps one row and renews it every few seconds. One that stays silent is
-no longer counted, and its row goes when the next one reports.
+Each replica renews its own row every `BEAT_SECONDS`. A replica that has not reported for `SILENT_SECONDS` counts as
+dead; the next report of any replica deletes its row.
 """
 
 from collections.abc import Mapping
@@ -18,28 +18,34 @@ from app.db.pages import Page, Window, page
 from app.deployments.tables import ReplicaRow
 
 BEAT_SECONDS = 2.0
-"""How often a replica reports though nothing has changed."""
+"""Interval at which a replica reports although nothing has changed."""
 SILENT_SECONDS = 20.0
-"""A replica that has not reported this long is taken for dead."""
+"""A replica that has not reported for this time counts as dead."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a replica says about one deployment."""
+    """A replica's report about one deployment."""
 
     generation: int
-    """That it last worked on."""
+    """The generation that it last tried to serve."""
     problem: dict[str, Any] | None = None
-    """Why it does not serve it."""
+    """Why it does not serve this generation; None: it does."""
 
     @property
     def waits(self) -> bool:
-        """Whether it goes on trying, since the reason is a passing one."""
+        """Whether the replica will try again, because the problem is temporary."""
         return bool(self.problem and self.problem.get("passes"))
 
 
 def report(session: Session, replica: str, observed: Mapping[str, Observation]) -> None:
-    """A replica is alive and serves this, by deployment name; rows of silent ones go."""
+    """Record a replica's report, and delete the rows of dead replicas.
+
+    Args:
+        session: A writing session that belongs to no workspace.
+        replica: Id of the replica.
+        observed: Its report about each deployment, by the deployment's name, unique among all workspaces.
+    """
     now = clock.now(session)
     session.execute(delete(ReplicaRow).where(ReplicaRow.reported_at < now - timedelta(seconds=SILENT_SECONDS)))
     row = session.get(ReplicaRow, replica)
@@ -51,23 +57,23 @@ def report(session: Session, replica: str, observed: Mapping[str, Observation]) 
 
 
 def leave(session: Session, replica: str) -> None:
-    """A replica ends."""
+    """Delete the row of a replica that ends."""
     session.execute(delete(ReplicaRow).where(ReplicaRow.id == replica))
 
 
 def list_replicas(session: Session, window: Window) -> Page[ReplicaRow]:
-    """Replicas that have reported lately, the newest first."""
+    """Living replicas, newest first."""
     return page(session, _alive(session), ReplicaRow.id, str, window)
 
 
 def observation(session: Session, row: ReplicaRow, deployment: str) -> Observation | None:
-    """What a replica says about a deployment of the session's workspace; None: it has not heard of it yet."""
-    said = row.observed.get(qualified(workspace_of(session), deployment))
-    return None if said is None else Observation(**said)
+    """A replica's report about a deployment of the session's workspace; None: there is no report yet."""
+    reported = row.observed.get(qualified(workspace_of(session), deployment))
+    return None if reported is None else Observation(**reported)
 
 
 def observations(session: Session, deployment: str) -> dict[str, Observation | None]:
-    """What each living replica says about a deployment."""
+    """The report of each living replica about a deployment, by the replica's id."""
     return {row.id: observation(session, row, deployment) for row in session.scalars(_alive(session))}
 
 

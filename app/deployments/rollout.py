@@ -1,4 +1,4 @@
-"""Change what a deployment shall serve, announce it, and pass serving's verdict on."""
+"""Rollouts: commit a change of a deployment, announce it to the serving process, and answer with the result."""
 
 import time
 from collections.abc import Callable
@@ -20,24 +20,24 @@ from pnc_client.schemas.deployments import Deployment
 from pnc_client.schemas.problems import Fault
 
 LOOK_SECONDS = 0.05
-"""How often the replicas' rows are looked at while all are waited for."""
+"""Interval at which the replicas' reports are read with `wait=all`."""
 
 
 def roll_out(
     request: Request, zoo: Zoo, gateway: Gateway, work: Callable[[Session], Change], wait: str | None = None
 ) -> Response:
-    """Commit a change, then ask the serving process for it.
+    """Commit a change of a deployment, and wait for the serving process.
 
     Args:
-        request: That asks for it.
-        zoo: Where it is committed.
-        gateway: The way to the serving process.
+        request: The request for the change.
+        zoo: The zoo, as the caller's workspace sees it.
+        gateway: The client of the serving process.
         work: Makes the change.
-        wait: `all`: answer when every living replica serves it, not only the one that is asked.
+        wait: `all`: answer when every living replica serves the change; None: when one replica serves it.
 
     Returns:
-        200 once it is served, 202 while the serving process has not said so, or
-        its refusal as a problem document; it has taken the change back then.
+        200 if the change is served; 202 if the serving process has not answered in time; a problem document if the
+        serving process refused the change and reverted it.
     """
     with zoo.database.write() as session:
         change = work(session)
@@ -52,13 +52,14 @@ def roll_out(
     there = [o for o in others.values() if o is not None and o.generation == generation and not o.waits]
     problems = [o.problem for o in there if o.problem]
     if problems:
-        detail = f"a replica does not serve generation {generation}; others may: {problems[0].get('detail')}"
+        reason = problems[0].get("detail", "no reason given")
+        detail = f"a replica does not serve generation {generation}, but other replicas may; its reason: {reason}"
         return respond(request.scope, 409, str(problems[0].get("code", "refused")), detail)
     return _describe(zoo, name, served=_all_observe(others, generation), by_all=True)
 
 
 def _await_all(zoo: Zoo, name: str, generation: int) -> dict[str, Observation | None]:
-    """What every living replica says, once all have worked on this generation or the time is over."""
+    """The reports of all living replicas, once all have tried this generation or `serving_timeout` has passed."""
     deadline = time.monotonic() + zoo.settings.serving_timeout
     while True:
         with zoo.database.read() as session:
@@ -75,7 +76,7 @@ def _all_observe(found: dict[str, Observation | None], generation: int) -> bool:
 
 
 def announce(gateway: Gateway, name: str, generation: int) -> Verdict:
-    """Tell the serving process that something is to do; call it from a route's own thread."""
+    """Announce a new generation to the serving process; call from the thread of a synchronous route."""
     return anyio.from_thread.run(gateway.sync, name, generation)
 
 
@@ -83,7 +84,7 @@ def _refused(request: Request, verdict: Verdict) -> Response:
     document = verdict.refusal or {}
     faults = [Fault.model_validate(fault) for fault in document.get("errors", [])]
     status, code = int(document.get("status", 409)), str(document.get("code", "refused"))
-    detail = f"the serving process refused, and the change was taken back: {document.get('detail', 'no reason given')}"
+    detail = f"the serving process refused the change, which was reverted: {document.get('detail', 'no reason given')}"
     return respond(request.scope, status, code, detail, faults)
 
 

@@ -1,4 +1,4 @@
-"""Deployments: what is served, with which modules attached, and predictions."""
+"""HTTP API of deployments: targets, attached modules, revisions, replicas and predictions."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from app.api.scopes import ScopedRoute, needs
 from app.db.isolation import qualified, workspace_of
 from app.deployments import replicas
 from app.deployments import service as deployments
-from app.deployments.inference import pass_on
+from app.deployments.inference import forward
 from app.deployments.rollout import announce, roll_out
 from app.names import check_name
 from app.process.threads import ROLLOUTS, on
@@ -21,10 +21,11 @@ router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=S
 Name = Annotated[str, Path(description="Name of a deployment.", examples=["digits"])]
 ModuleId = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
 Wait = Annotated[
-    Literal["all"] | None, Query(description="`all`: answer when every living replica serves it, not only one.")
+    Literal["all"] | None,
+    Query(description="`all`: answer when every living replica serves the change, not only one replica."),
 ]
 _LATER: dict[int | str, dict[str, Any]] = {
-    202: {"model": wire.Deployment, "description": "Wanted; the serving process has not said yet that it serves it"}
+    202: {"model": wire.Deployment, "description": "Accepted; the serving process does not serve the change yet"}
 }
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _IMAGES = {
@@ -65,7 +66,7 @@ def list_deployments(session: ReadSession, query: ListOf) -> Any:
 @router.get("/{deployment}", response_model=wire.Deployment, responses=documented(404))
 @needs("read")
 def get_deployment(deployment: Name, session: ReadSession, response: Response) -> Any:
-    """One deployment: what is wanted and what is served."""
+    """One deployment: its desired state and the state that is served."""
     row = deployments.get(session, deployment)
     response.headers["ETag"] = f'"{row.generation}"'
     return wire.Deployment.of(row, deployments.revision(session, row))
@@ -75,7 +76,7 @@ def get_deployment(deployment: Name, session: ReadSession, response: Response) -
 @needs("deploy")
 @on(ROLLOUTS)
 def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_match: IfMatch) -> None:
-    """Serve it no more."""
+    """Stop serving a deployment and delete it."""
     with zoo.database.write() as session:
         generation = deployments.delete(session, deployment, if_match=if_match)
         place = qualified(workspace_of(session), deployment)
@@ -94,7 +95,7 @@ def set_modules(
     if_match: IfMatch,
     wait: Wait = None,
 ) -> Response:
-    """Attach and detach what it takes to have exactly these modules: one revision, no state in between."""
+    """Attach exactly these modules and detach all others, in one revision."""
     return roll_out(
         request, zoo, gateway, lambda s: deployments.set_modules(s, deployment, body.modules, if_match=if_match), wait
     )
@@ -103,7 +104,7 @@ def set_modules(
 @router.get("/{deployment}/revisions", response_model=Page[wire.Revision], responses=documented(404))
 @needs("read")
 def list_revisions(deployment: Name, session: ReadSession, query: ListOf) -> Any:
-    """Everything that the deployment was to serve, newest first."""
+    """Revisions of a deployment, newest first."""
     found = deployments.list_revisions(session, deployment, query.window())
     return {**vars(found), "data": [wire.Revision.of(row) for row in found.data]}
 
@@ -111,11 +112,11 @@ def list_revisions(deployment: Name, session: ReadSession, query: ListOf) -> Any
 @router.get("/{deployment}/replicas", response_model=Page[wire.Replica], responses=documented(404))
 @needs("read")
 def list_replicas(deployment: Name, session: ReadSession, query: ListOf) -> Any:
-    """What every living serving process says about a deployment."""
+    """The report of each living serving process about a deployment."""
     deployments.get(session, deployment)
     found = replicas.list_replicas(session, query.window())
-    said = [(row.id, replicas.observation(session, row, deployment)) for row in found.data]
-    return {**vars(found), "data": [wire.Replica.of(name, one) for name, one in said]}
+    reports = [(row.id, replicas.observation(session, row, deployment)) for row in found.data]
+    return {**vars(found), "data": [wire.Replica.of(name, report) for name, report in reports]}
 
 
 @router.post(
@@ -132,7 +133,7 @@ def rollback(
     if_match: IfMatch,
     wait: Wait = None,
 ) -> Response:
-    """Want again what an earlier generation was; this makes a new generation."""
+    """Serve the target and modules of an earlier generation again, as a new generation."""
     return roll_out(
         request, zoo, gateway, lambda s: deployments.rollback(s, deployment, body.generation, if_match=if_match), wait
     )
@@ -152,7 +153,7 @@ def attach_module(
     if_match: IfMatch,
     wait: Wait = None,
 ) -> Response:
-    """Attach a module; one that is attached already changes nothing."""
+    """Attach a module; a module that is attached already changes nothing."""
     return roll_out(request, zoo, gateway, lambda s: deployments.attach(s, deployment, module, if_match=if_match), wait)
 
 
@@ -170,7 +171,7 @@ def detach_module(
     if_match: IfMatch,
     wait: Wait = None,
 ) -> Response:
-    """Detach a module; the target is again what it was without it."""
+    """Detach a module. The target's predictions are again exactly those without the module."""
     return roll_out(request, zoo, gateway, lambda s: deployments.detach(s, deployment, module, if_match=if_match), wait)
 
 
@@ -185,10 +186,10 @@ async def predict(
     deployment: Name,
     request: Request,
     gateway: OpenGateway,
-    modules: Annotated[str | None, Query(description="Ids of the modules that shall answer; all by default.")] = None,
-    generation: Annotated[int | None, Query(ge=1, description="An earlier generation, while it is kept.")] = None,
+    modules: Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")] = None,
+    generation: Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")] = None,
 ) -> Response:
-    """Classify an image: the body is a PNG, JPEG or WebP file as it is."""
-    del modules, generation  # the serving process reads them
+    """Classify an image. The body is the content of a PNG, JPEG or WebP file."""
+    del modules, generation  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
-    return await pass_on(request, gateway, "v1", "deployments", deployment, "predict")
+    return await forward(request, gateway, "v1", "deployments", deployment, "predict")

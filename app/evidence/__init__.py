@@ -1,4 +1,4 @@
-"""`pnc evidence`: what a bundle is worth on your own images, as numbers and as pictures."""
+"""`pnc evidence`: verify a bundle and measure its accuracy on the user's images, as numbers and plots."""
 
 import json
 
@@ -14,11 +14,11 @@ def run(request: Request, console: Console) -> None:
     """Collect the evidence, write it to `request.out`, and print a summary.
 
     Raises:
-        PncError: the files do not belong together, are damaged, or images are missing.
+        PncError: a file is damaged or belongs to another module, or images are missing.
         OSError: a file cannot be read or written.
-        ValueError: the directory of images or the file of trials is not one.
+        ValueError: the directory holds no images, or the file of trials holds no trials.
     """
-    from app.evidence.report import draw, plain, summary  # pnc clone reads images by this package, and draws nothing
+    from app.evidence.report import draw, plain, summary  # imports matplotlib, which `pnc clone` does not need
 
     trials = read_trials(request.trials) if request.trials else []
     request.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Load, verify, judge and compare; neither network changes."""
+"""Verify a bundle and measure the composed network; neither network changes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,16 +32,16 @@ Network = tuple[nn.Module, NetworkSpec]
 Evidence = dict[str, Any]
 Step = Callable[[float, str], None]
 PER_CLASS = 32
-"""Images of each class whose local representations are compared; each costs 32 forward passes of both networks."""
+"""Maximum images of each class for the similarity; each image needs 32 forward passes of both networks."""
 MASKING_IMAGES = 1000
-"""Images of old and cloned classes, at most, that the masking curve learns from and is judged on."""
+"""Maximum images of old and cloned classes for training and evaluating the masking curve."""
 _PROBE = 64
-"""Images on which the target is compared with itself."""
+"""Number of images for comparing the target before and after attaching."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to look at, and where to put what is found."""
+    """Input files, output directory and options of `pnc evidence`."""
 
     bundle: Path
     target: Path
@@ -49,15 +49,15 @@ class Request:
     data: Path
     out: Path
     trials: Path | None
-    """The answer of GET /v1/cloning-jobs/{job}/trials, or a list of trials."""
+    """JSON: the response of GET /v1/cloning-jobs/{job}/trials, or a list of trials; None: no plot of positions."""
     seeds: int
-    """Of the masking curve; 0 leaves it out."""
+    """Number of seeds of the masking curve; 0: no masking curve."""
     epochs: int
-    """Of feature matching in the masking curve."""
+    """Epochs of feature matching at each point of the masking curve."""
 
 
 def collect(request: Request, trials: list[Trial], console: Console) -> Evidence:
-    """Verify, judge and compare; nothing is written and neither network changes."""
+    """Verify the bundle and measure everything; no file is written and neither network changes."""
     bundle = read_bundle(request.bundle)
     manifest = bundle.manifest
     target = load_network(manifest.target, request.target), manifest.target
@@ -76,10 +76,10 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
         )
         _check_sides(images, manifest.target.classes, manifest.classes)
     with _progress(console, "local representations") as step:
-        alike = _compared(composed, source, images, step)
+        similar = _measured_similarity(composed, source, images, step)
     with _progress(console, "classes left out"):
-        left_out = _residue(target, source, bundle, images)
-    judged = _judged(composed, source, images)
+        residual = _residue(target, source, bundle, images)
+    judged = _accuracies(composed, source, images)
     masking = []
     if request.seeds:
         with _progress(console, "masking curve") as step:
@@ -94,10 +94,10 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
             "composed": multiply_accumulates(composed, manifest.target),
         },
         "verified": asdict(verified),
-        "restored": _restored(target, composed, images),
+        "restored": _restoration(target, composed, images),
         **judged,
-        "similarity": _similarity(alike),
-        "residue": left_out,
+        "similarity": _similarity(similar),
+        "residue": residual,
         "masking": masking,
         "positions": [asdict(point) for point in position_curve(trials)],
     }
@@ -106,10 +106,12 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
 def _check_sides(images: ImageSet, old: tuple[str, ...], new: tuple[str, ...]) -> None:
     for side, classes in (("the target's classes", old), ("the cloned classes", new)):
         if not len(images.only(classes)):
-            raise DataError(f"images: expected some of {side} {list(classes)}, got none; add some")
+            raise DataError(
+                f"images: expected images of {side} {list(classes[:3])}, got none; add images of these classes"
+            )
 
 
-def _compared(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:
+def _measured_similarity(composed: Composed, source: Network, images: ImageSet, step: Step) -> Similarity:
     (module,) = composed.attached
     counts = torch.bincount(images.only(source[1].classes).labels)
     total, done = 2 * lime.VARIANTS * int(counts.clamp(max=PER_CLASS).sum()), 0
@@ -130,7 +132,7 @@ def _compared(composed: Composed, source: Network, images: ImageSet, step: Step)
 
 
 def _residue(target: Network, source: Network, bundle: Bundle, images: ImageSet) -> Evidence | None:
-    """None where fewer than two classes were left out, or have too few images: there is nothing to tell apart."""
+    """The residue of the classes that were not cloned; None: fewer than two such classes have enough images."""
     try:
         found = residue(target, source, bundle, images)
     except DataError:
@@ -138,8 +140,8 @@ def _residue(target: Network, source: Network, bundle: Bundle, images: ImageSet)
     return asdict(found) | {"added": found.added}
 
 
-def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
-    """Accuracy, locality and leak of the composed network, and of the rivals that need no cloning."""
+def _accuracies(composed: Composed, source: Network, images: ImageSet) -> Evidence:
+    """Accuracy, locality and leak of the composed network, and accuracy of baselines that need no cloning."""
     spec = composed.traced.spec
     cloned = composed.classes[len(spec.classes) :]
     used = images.only(composed.classes)
@@ -157,8 +159,8 @@ def _judged(composed: Composed, source: Network, images: ImageSet) -> Evidence:
     }
 
 
-def _restored(target: Network, composed: Composed, images: ImageSet) -> Evidence:
-    """The target before and after: attaching, running and detaching must leave no trace."""
+def _restoration(target: Network, composed: Composed, images: ImageSet) -> Evidence:
+    """Compare the target before and after attaching, running and detaching: fingerprint and logits must be equal."""
     x = preprocess(images.views[:_PROBE], target[1])
     with torch.no_grad():
         before, digest = target[0](x), fingerprint(target[0])
@@ -171,7 +173,7 @@ def _restored(target: Network, composed: Composed, images: ImageSet) -> Evidence
 def _masking(
     request: Request, bundle: Bundle, networks: tuple[Network, Network], images: ImageSet, step: Step
 ) -> list[Evidence]:
-    # These images are labelled and of both sides, whatever the job had.
+    # Unlike the job's images, these images always have labels and always include old classes.
     config = replace(bundle.manifest.config, position=bundle.manifest.position, views=1, old_images=True, labels=True)
     few = images.only((*networks[0][1].classes, *config.classes))
     if len(few) > MASKING_IMAGES:

@@ -1,4 +1,4 @@
-"""Images from the user's disk: a directory a class, or a Parquet file of the project's form."""
+"""Read images from a directory with one directory per class, or from a Parquet file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from pnc_core.images import ImageSet
 from pnc_core.preprocessing import Geometry
 
 Row = tuple[str | None, str, bytes]
-"""Class name (None: no label), what to call the image in messages, and the file's bytes."""
+"""Class name (None: no label), name of the image in messages, and bytes of the image file."""
 
 
 def read_images(
@@ -27,20 +27,21 @@ def read_images(
     *,
     labelled: bool = True,
 ) -> ImageSet:
-    """Read the images of some classes; those of others are skipped without decoding.
+    """Read the images of some classes; images of other classes are skipped without decoding.
 
     Args:
-        path: A directory with one directory a class, or a Parquet file of the Hugging Face image layout.
-        classes: Which classes, in the order of the labels.
-        geometries: Of the networks that will see the images; `images` of the answer has the first one.
-        step: Called with the number of images after each one.
-        labelled: Without, every image is taken, and the directory or file may have no labels at all.
+        path: A directory with one directory per class, or a Parquet file of the Hugging Face image layout.
+        classes: Names of the classes, in the order of the labels.
+        geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
+            the first one, `fitted` the others.
+        step: Called with the number of images after each image.
+        labelled: False: every image is read, and labels are ignored and may be missing.
 
     Raises:
-        DataError: there are no labels, or no image of these classes, or a file is not an image or not such a Parquet
-            file; the message names it.
-        ValueError: the directory holds no class directory with images.
-        OSError: something cannot be read.
+        DataError: labels are missing, no image has one of these classes, or a file is not an image or not a Parquet
+            file of that layout; the message names the file.
+        ValueError: the directory holds no images.
+        OSError: a file cannot be read.
     """
     labels = {name: label for label, name in enumerate(classes)}
     images: list[list[Tensor]] = []
@@ -48,15 +49,15 @@ def read_images(
     for name, where, raw in _folder(path) if path.is_dir() else _parquet(path):
         if labelled and name is None:
             raise DataError(
-                f"{path}: expected images with labels, got some without; put them into one directory a class, or let "
-                "the two networks name them (`pnc clone --set labels=false`)"
+                f"{path}: expected images with labels, got images without; put the images into one directory per "
+                "class, or clone without labels (`pnc clone --set labels=false`)"
             )
         if name in labels or not labelled:
             images.append([torch.from_numpy(view) for view in decode_image(raw, geometries, where)])
             found.append(labels[name] if labelled and name else 0)
             step(len(found))
     if not images:
-        raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the names")
+        raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the class names")
     plain, *others = (torch.stack(view) for view in zip(*images, strict=True))
     fitted = dict(zip(geometries[1:], others, strict=True))
     return ImageSet(plain, torch.tensor(found, dtype=torch.int64), tuple(classes), fitted)

@@ -1,4 +1,4 @@
-"""What was found, for people: pictures, plain numbers for JSON, and a table."""
+"""Evidence for people: plots, rounded numbers for JSON, and a summary table."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from app import plots
 
 
 def draw(found: dict[str, Any], out: Path) -> list[Path]:
-    """The pictures of an `evidence.json`, as PNG and SVG; those without data are left out."""
+    """Draw the plots of an `evidence.json` as PNG and SVG; a plot without data is omitted. Returns the files."""
     figures = {"similarity": plots.similarity_matrix(found["similarity"])}
     if found["masking"]:
         figures["masking"] = plots.masking_curve(found["masking"])
@@ -24,7 +24,10 @@ def draw(found: dict[str, Any], out: Path) -> list[Path]:
 
 
 def plain(value: Any) -> Any:
-    """Rounded to six significant digits, so that a small p-value stays one, and null for what is not a number."""
+    """The value with floats rounded to six significant digits; NaN and infinity become None.
+
+    Significant digits keep a small p-value from becoming 0.
+    """
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -35,11 +38,11 @@ def plain(value: Any) -> Any:
 
 
 def summary(found: dict[str, Any]) -> Table:
-    """The figures to look at first."""
+    """The most important numbers as a table."""
     table = Table(title="Evidence", show_header=False, min_width=60)
     table.add_column(overflow="fold")
     table.add_column(justify="right")
-    composed, alike = found["composed"], found["similarity"]
+    composed, similarity = found["composed"], found["similarity"]
     rows = {
         "cut from this source": _proof(found["verified"]),
         "target restored bit for bit": "yes" if found["restored"]["bit_for_bit"] else "NO",
@@ -48,28 +51,28 @@ def summary(found: dict[str, Any]) -> Table:
         "average": f"{composed['average']:.4f}",
         "average with oracle routing": f"{found['oracle']['average']:.4f}",
         "locality": f"{composed['locality']:.4f}",
-        "transferability": f"{alike['transferability']:.4f}",
+        "transferability": f"{similarity['transferability']:.4f}",
     }
-    if alike["explicitness"] is not None:
-        rows["explicitness (of the source itself)"] = f"{alike['explicitness']:.4f} ({alike['ceiling']:.4f})"
+    if similarity["explicitness"] is not None:
+        rows["explicitness (of the source itself)"] = f"{similarity['explicitness']:.4f} ({similarity['ceiling']:.4f})"
     for name, value in (rows | _left_out(found["residue"])).items():
         table.add_row(name, value)
     return table
 
 
 def _left_out(residue: dict[str, Any] | None) -> dict[str, str]:
-    """What a probe reads of classes that were not cloned."""
+    """Accuracies of linear probes for the classes that were not cloned."""
     if residue is None:
         return {}
-    probed = {"target alone": "target", "target and module": "together", "module alone": "module"}
-    probed |= {"its channels alone": "slices", "as many at random": "random", "whole source": "source"}
-    rows = {f"classes left out, {name}": _read(residue[key]) for name, key in probed.items()}
+    probes = {"target alone": "target", "target and module": "together", "module alone": "module"}
+    probes |= {"kept channels alone": "slices", "random channels": "random", "whole source": "source"}
+    rows = {f"classes left out, {name}": _probe(residue[key]) for name, key in probes.items()}
     rows["added by the module"] = f"{residue['added']:+.4f} (p = {residue['p_added']:.2g})"
-    return {"classes left out, guessing": f"{residue['chance']:.4f}", **rows}
+    return {"classes left out, chance": f"{residue['chance']:.4f}", **rows}
 
 
-def _read(reading: dict[str, float]) -> str:
-    return f"{reading['accuracy']:.4f} ± {reading['spread']:.4f}"
+def _probe(result: dict[str, float]) -> str:
+    return f"{result['accuracy']:.4f} ± {result['spread']:.4f}"
 
 
 def _proof(verified: dict[str, int]) -> str:

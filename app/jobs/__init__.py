@@ -1,1 +1,1 @@
-"""Cloning jobs: requests, runs by workers, events and trials."""
+"""Cloning jobs: requests, their execution by workers, events and trials."""

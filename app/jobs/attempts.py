@@ -1,4 +1,4 @@
-"""Attempts: who has worked on a job, when, and how it ended."""
+"""Attempts: one row for each claim of a job by a worker, with its times and its outcome."""
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -11,18 +11,18 @@ CRASHED, SILENT, OUT_OF_MEMORY, DEADLINE = "crashed", "silent", "out_of_memory",
 
 
 def begin(session: Session, job: JobRow, worker: str) -> None:
-    """A worker has just claimed the job."""
+    """Record that a worker has claimed the job."""
     session.add(AttemptRow(job_id=job.id, number=job.lease_token, worker=worker))
 
 
 def end(session: Session, job: JobRow, outcome: str, reason: str) -> None:
-    """The newest claim is over; again changes nothing.
+    """Record the end of a job's newest attempt; if it has ended already, nothing changes.
 
     Args:
         session: A writing session.
-        job: Locked by it.
-        outcome: The job's new state, `released`, or why the attempt died.
-        reason: One line for people.
+        job: The job, locked by this session.
+        outcome: The job's new state, `released`, or one of this module's constants.
+        reason: Description in one line, for people.
     """
     row = session.get(AttemptRow, (job.id, job.lease_token))
     if row is not None and row.ended_at is None:
@@ -30,7 +30,7 @@ def end(session: Session, job: JobRow, outcome: str, reason: str) -> None:
 
 
 def count(session: Session, job: JobRow, outcome: str) -> int:
-    """How many attempts ended so."""
+    """The number of a job's attempts with this outcome."""
     session.flush()
     query = select(func.count()).where(AttemptRow.job_id == job.id, AttemptRow.outcome == outcome)
     return session.scalar(query) or 0

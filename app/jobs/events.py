@@ -1,4 +1,4 @@
-"""A job's history: events numbered from 1 without gaps, and the positions it tried."""
+"""A job's history: events numbered from 1 without gaps, and trials of positions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,21 +15,22 @@ from app.webhooks import outbox
 
 @dataclass(frozen=True)
 class Head:
-    """How far a job's history has come."""
+    """The newest event number and the state of a job."""
 
     seq: int
-    """Number of its last event."""
+    """Number of the newest event."""
     state: str
+    """State of the job."""
 
 
 def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str, Any] | None = None) -> EventRow:
-    """Add the next event; the job's row must be locked by this transaction.
+    """Add an event to a job. An event of kind `state` also posts a webhook message.
 
     Args:
         session: A writing session.
-        job: Whose history.
+        job: The job, locked by this session.
         kind: `state`, `progress` or `trial`.
-        message: One line for people.
+        message: Description in one line, for people.
         data: Details for programs.
     """
     job.last_seq += 1
@@ -46,7 +47,8 @@ def emit(session: Session, job: JobRow, kind: str, message: str, data: dict[str,
     )
     session.add(event)
     if kind == "state":
-        outbox.post(session, job.workspace, f"job.{job.state}", lambda: _told(job, message, (data or {}).get("module")))
+        module = (data or {}).get("module")
+        outbox.post(session, job.workspace, f"job.{job.state}", lambda: _message_data(job, message, module))
     return event
 
 
@@ -57,25 +59,25 @@ def list_events(session: Session, job_id: str, window: Window) -> Page[EventRow]
 
 
 def events_after(session: Session, job_id: str, seq: int, limit: int = 100) -> list[EventRow]:
-    """Up to `limit` events that follow number `seq`, oldest first."""
+    """A job's events with numbers greater than `seq`, oldest first, at most `limit`."""
     query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > seq)
     return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))
 
 
 def heads(session: Session, job_ids: Collection[str]) -> dict[str, Head]:
-    """How far the histories of jobs have come, in one query; those that are gone are left out."""
+    """The newest event number and state of each job, read in one query. Jobs that do not exist are left out."""
     found = session.execute(select(JobRow.id, JobRow.last_seq, JobRow.state).where(JobRow.id.in_(job_ids)))
     return {job: Head(seq, state) for job, seq, state in found}
 
 
 def list_trials(session: Session, job_id: str, window: Window) -> Page[TrialRow]:
-    """The positions a job tried, oldest first."""
+    """A job's trials, oldest first."""
     query = select(TrialRow).where(TrialRow.job_id == job_id)
     return page(session, query, TrialRow.id, str, window, newest_first=False)
 
 
-def _told(job: JobRow, message: str, module: str | None) -> dict[str, Any]:
-    """What webhooks are told; `seq` puts messages in order that arrive in another."""
+def _message_data(job: JobRow, message: str, module: str | None) -> dict[str, Any]:
+    """The data of a webhook message. Receivers can sort messages by `seq`: they may arrive in another order."""
     return {
         "job": job.id,
         "state": job.state,

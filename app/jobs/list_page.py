@@ -1,4 +1,4 @@
-"""`/jobs`: cloning jobs."""
+"""`/jobs`: the list of cloning jobs."""
 
 from markupsafe import Markup
 from nicegui import ui
@@ -15,23 +15,23 @@ from app.web.page_context import PageContext
 
 @ui.page("/jobs")
 async def jobs_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
-    """All jobs."""
+    """The page with the list of jobs."""
     context = PageContext.of(request)
     with frame(request, "Jobs", "/jobs"):
         with ui.element("div").classes("bench"):
-            markup(heading("Jobs", note="Each one clones classes of a source into a module for a target."))
+            markup(heading("Jobs", note="A job clones classes of a source into a module for a target."))
             markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
 def row(job: JobRow) -> list[object]:
-    """A job's line in a list."""
-    done = (
+    """The cells of a job in the list."""
+    progress = (
         badge(job.state) if job.state in TERMINAL else Markup("{} {}").format(badge(job.state), percent(job.progress))
     )
     return [
         link(f"/jobs/{job.id}", short(job.id)),
-        done,
+        progress,
         chips(job.config["classes"], 5),
         model_link(job.source_ref),
         model_link(job.target_ref),

@@ -1,66 +1,65 @@
-"""`/new`: choose what to clone; what is wrong with it and what it costs shows at once."""
+"""`/new`: a form that submits a cloning job, and shows its problems and its cost while it is filled in."""
 
 import asyncio
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any, get_args
 
 from markupsafe import Markup
 from nicegui import ui
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from app.datasets import service as datasets
-from app.errors import NotFound, ZooError
+from app.errors import ZooError
 from app.jobs import service as jobs
 from app.jobs.service import JobRequest
-from app.models import service as models
-from app.process.threads import PAGES
-from app.web.choosing import MOST, dataset_choice, model_choice
-from app.web.frame import button, frame, heading, markup, notify, tell
+from app.web.choosing import dataset_choice, model_choice
+from app.web.class_choice import Asked, ClassChoice
+from app.web.frame import button, frame, heading, markup, tell
 from app.web.html import count, empty, facts, problem, section, title
 from app.web.page_context import PageContext
 from pnc_core.config import CloneConfig, Localizer
 from pnc_core.errors import ConfigError
 
-MOST_CHOSEN = 500
-"""Classes that can be chosen here."""
-TICKS = 60
-"""With more classes than this, they are chosen from a field."""
 _PAUSE = 0.15
+"""Seconds without a change before the form is checked."""
 _CHOICES: dict[str, dict[str, str]] = {
     "preset": {"joint": "Joint (minutes)", "fast": "Fast (seconds)"},
-    "locality": {"soft": "Soft: old answers may move a little", "strict": "Strict: old answers stand"},
+    "locality": {
+        "soft": "Soft: old predictions may change slightly",
+        "strict": "Strict: old predictions do not change",
+    },
     "localizer": {name: name for name in get_args(Localizer)},
-    "head": {"auto": "Chosen by held-out images", "affine": "Affine", "router": "Router", "joint": "Joint"},
+    "head": {"auto": "Best on held-out images", "affine": "Affine", "router": "Router", "joint": "Joint"},
 }
 _NUMBERS: dict[str, tuple[str, float, float, float]] = {
-    "keep": ("Share of the tail that is kept", 0.05, 1, 0.05),
-    "max_size": ("Largest module, as a share of the source", 0.05, 2, 0.05),
+    "keep": ("Kept share of the cloned layers' parameters", 0.05, 1, 0.05),
+    "max_size": ("Largest module size, as a share of the source", 0.05, 2, 0.05),
     "epochs": ("Epochs of feature matching", 1, 1000, 1),
-    "shortlist": ("Positions that are trained", 1, 64, 1),
-    "batch_size": ("Images in a batch", 2, 65536, 1),
+    "shortlist": ("Number of positions to train", 1, 64, 1),
+    "batch_size": ("Batch size", 2, 65536, 1),
     "seed": ("Seed", 0, 2**32 - 1, 1),
 }
 _ASKED = ("preset", "keep", "epochs")
-"""What is shown at once; the rest is behind “More options”."""
-_FLAGS = {"old_images": "The data holds images of the target's own classes", "labels": "Read the data's labels"}
+"""Fields that are always shown; “More options” shows the others."""
+_FLAGS = {"old_images": "The dataset has images of the target's own classes", "labels": "Use the dataset's labels"}
 
 
 @ui.page("/new")
 async def new_job_page(request: Request, target: str | None = None, source: str | None = None) -> None:
-    """Ask for a job."""
+    """The page with the form."""
     with frame(request, "New job", "/jobs"):
-        markup(heading("New job", note="Give a target some classes of a source. Both networks stay as they are."))
+        markup(
+            heading(
+                "New job", note="Clone classes of a source into a module for a target. Both networks stay as they are."
+            )
+        )
         await _Form(PageContext.of(request), target, source).build()
 
 
 class _Form:
-    """The fields, and the verdict on what they say."""
+    """The form's fields, and the result of checking them."""
 
     def __init__(self, context: PageContext, target: str | None, source: str | None) -> None:
         self._context, self._given = context, (target, source)
-        self._ticked: dict[str, bool] = {}
+        self._classes = ClassChoice(context, self.judge)
         self._fields: dict[str, Any] = {}
         self._version = 0
 
@@ -68,23 +67,25 @@ class _Form:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 with ui.element("section").classes("card stack tight"):
-                    markup(title("What to clone"))
+                    markup(title("Networks and classes"))
                     await self._choices()
-                    markup(Markup('<div class="faint">Classes to clone</div>'))
-                    self._classes = ui.element("div")
+                    self._classes.build()
                 with ui.element("section").classes("card stack tight"):
-                    markup(title("How"))
+                    markup(title("Parameters"))
                     self._parameters()
             with ui.element("div").classes("stack"):
                 self._verdict = markup(Markup("")).props('aria-live="polite"')
                 self._post = button("Start the job", on_click=self._submit, kind="go")
-        await self._show_classes()
-        await self.judge()
+        await self._networks_changed()
 
     async def _choices(self) -> None:
-        self._source = await model_choice(self._context, "Source: has the classes", self._given[1], self._other_source)
-        self._target = await model_choice(self._context, "Target: gains them", self._given[0], self._other_source)
-        self._data = await dataset_choice(self._context, "Data: images of both", None, self._other_source)
+        self._source = await model_choice(
+            self._context, "Source: has the classes", self._given[1], self._networks_changed
+        )
+        self._target = await model_choice(
+            self._context, "Target: gains the classes", self._given[0], self._networks_changed
+        )
+        self._data = await dataset_choice(self._context, "Dataset: images of both", None, self._networks_changed)
         if self._data.value is None and self._data.options:
             self._data.set_value(next(iter(self._data.options)))
 
@@ -110,62 +111,12 @@ class _Form:
             field = ui.number(label, value=value, min=low, max=high, step=step, on_change=self.judge)
         self._fields[name] = field.props(f'outlined dense options-dense aria-label="{label}"')
 
-    async def _other_source(self) -> None:
-        await self._show_classes()
-        await self.judge()
-
-    async def _show_classes(self) -> None:
-        """Tick boxes of the source's classes, with how many images of each there are."""
-        source, target, data = self._source.value, self._target.value, self._data.value
-        offered, taken, counts = await self._context.read(lambda session: _offered(session, source, target, data))
-        self._ticked = {name: self._ticked.get(name, False) for name in offered if name not in taken}
-        self._classes.clear()
-        with self._classes:
-            if not offered:
-                markup(empty("Choose a source first", "Its classes are offered here."))
-            elif len(offered) > TICKS:
-                self._pick()
-            else:
-                with ui.element("div").classes("ticks"):
-                    for name in offered:
-                        self._tick(name, name in taken, counts.get(name, 0) if data else None)
-
-    def _pick(self) -> None:
-        """A field that offers some of many classes; typing finds the others."""
-        chosen = [name for name, ticked in self._ticked.items() if ticked][:MOST_CHOSEN]
-        options = classes_like(self._ticked, "", chosen)
-        field = ui.select(options, multiple=True, with_input=True, value=chosen, on_change=self._picked)
-        field.props('outlined dense use-chips aria-label="Classes to clone"')
-
-        async def typed(event: Any) -> None:
-            kept = list(field.value)
-            field.set_options(await PAGES.run(classes_like, self._ticked, str(event.args or ""), kept), value=kept)
-
-        field.on("input-value", typed, throttle=0.3)
-
-    def _tick(self, name: str, is_taken: bool, images: int | None) -> None:
-        hint = "has it" if is_taken else "" if images is None else f"{images:,}"
-        box = ui.checkbox(f"{name}  ({hint})" if hint else name, value=self._ticked.get(name, False))
-        box.props("dense").on_value_change(lambda event: self._tick_changed(name, bool(event.value)))
-        if is_taken:
-            box.disable()
-
-    async def _tick_changed(self, name: str, ticked: bool) -> None:
-        self._ticked[name] = ticked
-        await self.judge()
-
-    async def _picked(self, event: Any) -> None:
-        chosen = set(event.value)
-        if len(chosen) > MOST_CHOSEN:
-            notify(
-                f"expected at most {MOST_CHOSEN} classes, got more; submit such a job with pnc jobs create", good=False
-            )
-            return
-        self._ticked = {name: name in chosen for name in self._ticked}
+    async def _networks_changed(self) -> None:
+        await self._classes.show(Asked(self._source.value, self._target.value, self._data.value))
         await self.judge()
 
     async def judge(self) -> None:
-        """Show the verdict on what the fields say now; while they are being changed the last one counts."""
+        """Check the form `_PAUSE` seconds after the last change, and show problems and cost."""
         self._version += 1
         version = self._version
         await asyncio.sleep(_PAUSE)
@@ -177,8 +128,8 @@ class _Form:
             self._show(problem(str(error)), valid=False)
             return
         if request is None:
-            advice = "Choose source, target, data and at least one class: problems and costs are shown here."
-            self._show(empty("Nothing to judge yet", advice), valid=False)
+            advice = "Choose source, target, dataset and at least one class. Problems and costs are shown here."
+            self._show(empty("Nothing to check yet", advice), valid=False)
             return
         problems, estimate = await self._context.read(lambda session: jobs.validate(session, request))
         faults = Markup("").join(problem(fault.detail) for fault in problems)
@@ -186,13 +137,13 @@ class _Form:
         cost = {} if estimate is None else {
             "Images of old classes": f"{estimate.old_images:,}",
             "Images of cloned classes": f"{estimate.new_images:,}",
-            "Multiply-adds, at most": count(estimate.macs),
-            "Numbers of the module, at most": count(estimate.module_parameters),
+            "Multiply-accumulates, at most": count(estimate.macs),
+            "Parameters of the module, at most": count(estimate.module_parameters),
         }  # fmt: skip
         self._show(Markup('<div class="problems">{}</div>{}').format(faults or fine, facts(cost)), valid=not problems)
 
     def _request(self) -> JobRequest | None:
-        classes = tuple(name for name, ticked in self._ticked.items() if ticked)
+        classes = tuple(self._classes.chosen)
         if not (classes and self._source.value and self._target.value and self._data.value):
             return None
         given = {name: field.value for name, field in self._fields.items()}
@@ -204,7 +155,7 @@ class _Form:
         return JobRequest(target=self._target.value, source=self._source.value, dataset=self._data.value, config=config)
 
     def _show(self, content: Markup, *, valid: bool) -> None:
-        self._verdict.set_content(section("Before you start", content, "Checked as you choose; nothing is kept"))
+        self._verdict.set_content(section("Before you start", content, "Checked while you choose; nothing is saved"))
         self._post.set_enabled(valid)
 
     async def _submit(self) -> None:
@@ -212,34 +163,9 @@ class _Form:
             request = self._request()
             if request is None:
                 return
-            wanted = request
-            job = await self._context.write(lambda session: jobs.submit(session, wanted).id, "jobs")
+            complete = request
+            job = await self._context.write(lambda session: jobs.submit(session, complete).id, "jobs")
         except (ZooError, ConfigError, ValueError) as error:
             tell(error)
             return
         ui.navigate.to(f"/jobs/{job}")
-
-
-def classes_like(names: Iterable[str], search: str, chosen: list[str]) -> list[str]:
-    """The chosen names, and the first others that hold a text, whatever its case."""
-    known, wanted = set(chosen), search.lower()
-    found = (name for name in names if wanted in name.lower() and name not in known)
-    return [*chosen, *islice(found, MOST)]
-
-
-def _offered(
-    session: Session, source: str | None, target: str | None, data: str | None
-) -> tuple[list[str], set[str], dict[str, int]]:
-    """Classes of the source, those that the target has already, and images of each."""
-
-    def classes(name: str | None) -> list[str]:
-        try:
-            return list(models.resolve(session, name).spec["classes"]) if name else []
-        except NotFound:
-            return []
-
-    try:
-        counts = datasets.get(session, data).counts if data else {}
-    except NotFound:
-        counts = {}
-    return classes(source), set(classes(target)), counts

@@ -1,7 +1,7 @@
-"""Notices to Celery workers: which job or step waits in which queue.
+"""Notices to Celery workers about waiting jobs and steps, and the names of the queues.
 
-A worker that receives a notice of one row continues with whatever else waits (`workers.supervisor`), so no row waits
-behind notices. Without a broker (the embedded service) nothing is sent: its worker polls the database.
+After the row of its notice, a worker takes other waiting rows from the database (`workers.supervisor`). So a lost
+notice delays no row for long. The embedded service has no broker and sends no notices: its worker polls the database.
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 JOB_TASK, STEP_TASK = "pnc.job", "pnc.step"
 DEVICES, SIZES = ("any", "cpu", "cuda"), ("small", "large")
 QUEUE_SECONDS = 6 * 3600
-"""Far longer than any message waits: the broker must never hand one out twice by itself."""
+"""Longer than any notice waits: after this time Redis would deliver a notice to a second worker."""
 
 
 class CeleryNotifier:
@@ -39,20 +39,20 @@ class CeleryNotifier:
         self._url = broker_url
 
     def send(self, notices: Iterable[Notice]) -> None:
-        """See `Notifier.send`."""
+        """Send notices to the broker; a notice that cannot be sent is only logged, see `announce_again`."""
         for notice in notices:
             try:
                 celery_app(self._url).send_task(notice.task, (notice.id,), queue=notice.queue, retry=False)
             except Exception as error:
-                log.warning("%s: the broker cannot be reached, workers will be told later: %s", notice.id, error)
+                log.warning("%s: the broker cannot be reached, the notice is sent again later: %s", notice.id, error)
 
 
 @cache
 def celery_app(broker_url: str) -> "Celery":
-    """Celery, set up so that it only carries messages; jobs are kept alive by leases alone.
+    """Celery, configured only to deliver notices. Leases in the database decide which worker has a job.
 
-    Measured before: late acknowledgement runs a job again and again, a lost pool process takes it away, and results
-    nobody reads fill the broker. So a message is acknowledged when it is read, and there are no results.
+    A notice is acknowledged when it is read, and tasks have no results. Measurements gave the reasons: with late
+    acknowledgement Celery repeated jobs, a lost pool process removed jobs, and unread results filled the broker.
     """
     from celery import Celery
 
@@ -85,29 +85,28 @@ def celery_app(broker_url: str) -> "Celery":
 
 
 def announce_job(session: Session, job: JobRow) -> None:
-    """Tell the workers of a queued job, once this transaction is committed."""
+    """Send a notice about a queued job when this transaction commits."""
     job.announced_at = clock.now(session)
     announce(session, Notice(JOB_TASK, job.id, job_queue(job.device, job.size)))
 
 
 def announce_step(session: Session, step: StepRow, device: str) -> None:
-    """Tell idle workers of a step that they may take, once this transaction is committed."""
+    """Send a notice about a shared step when this transaction commits."""
     announce(session, Notice(STEP_TASK, step.id, step_queue(device)))
 
 
 def announce_again(
     session: Session, seconds: float, devices: Sequence[str] = DEVICES, sizes: Sequence[str] = SIZES
 ) -> bool:
-    """Tell once more of one queued job that nobody has taken for so long; returns whether there was one.
+    """Send another notice about one queued job whose last notice is old; returns whether there was such a job.
 
-    A worker that is told of one goes on with all the others, so an idle one that tells of one is enough: messages
-    that nobody needs never pile up.
+    One notice is enough: the worker that receives it also takes the other waiting jobs. So notices never accumulate.
 
     Args:
         session: A writing session.
-        seconds: How long it has waited since it was last told of.
-        devices: Only jobs for these, which somebody idle could take.
-        sizes: Only jobs of these.
+        seconds: Age of the last notice from which another one is sent.
+        devices: Only jobs for these devices, which an idle worker has.
+        sizes: Only jobs of these sizes.
     """
     now = clock.now(session)
     waiting = select(JobRow).where(
@@ -126,7 +125,7 @@ def announce_again(
 
 
 def queues_of(devices: Iterable[str], sizes: Iterable[str]) -> "list[Queue]":
-    """Every queue in which jobs for these devices and of these sizes wait, and steps of such jobs."""
+    """The queues of jobs for these devices and of these sizes, and the queues of their shared steps."""
     from kombu import Exchange, Queue
 
     names = [job_queue(device, size) for device in devices for size in sizes]
@@ -135,10 +134,10 @@ def queues_of(devices: Iterable[str], sizes: Iterable[str]) -> "list[Queue]":
 
 
 def job_queue(device: str, size: str) -> str:
-    """Queue of jobs."""
+    """Name of a queue of jobs."""
     return f"jobs.{device}.{size}"
 
 
 def step_queue(device: str) -> str:
-    """Queue of steps that are shared."""
+    """Name of a queue of shared steps."""
     return f"steps.{device}"

@@ -1,4 +1,4 @@
-"""`/jobs/ID`: a job as it happens."""
+"""`/jobs/ID`: a cloning job, its progress, trials, events and result."""
 
 import json
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from app.jobs import service as jobs
 from app.jobs.events import Head, heads
 from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import EventRow, JobRow, TrialRow
-from app.modules.accuracy import worth
-from app.web.drawing import curve, marks
+from app.modules.accuracy import accuracy_section
+from app.web.drawing import position_plot
 from app.web.frame import button, frame, heading, markup, missing, tell
 from app.web.html import (
     ago,
@@ -38,29 +38,30 @@ from app.web.html import (
     table,
 )
 from app.web.page_context import PageContext
-from pnc_client.trials import newest
+from pnc_client.schemas.jobs import newest_trials
 
 REFRESH_SECONDS = 0.7
 EVENTS, TRIALS = 100, 400
-"""How many of the newest are shown."""
+"""Numbers of events and trials that are shown, newest first."""
 _TONES = {"succeeded": "good", "failed": "bad", "cancelled": "off"}
 
 
 @dataclass(frozen=True)
 class View:
-    """A job as it is at one moment."""
+    """The content of the page at one moment."""
 
     title: str
     state: str
+    """State of the job."""
     parts: dict[str, Markup]
-    """Pieces of the page that change, by name."""
+    """The elements of the page that change, by name."""
     verbs: frozenset[str]
-    """What may be asked of it now."""
+    """Actions that are allowed in this state: `pause`, `resume`, `retry`, `cancel`."""
 
 
 @ui.page("/jobs/{job}")
 async def job_page(request: Request, job: str) -> Response | None:
-    """One job."""
+    """The page of one job."""
     context = PageContext.of(request)
     try:
         view = await context.read(lambda session: load_view(session, job))
@@ -72,7 +73,7 @@ async def job_page(request: Request, job: str) -> Response | None:
 
 
 class _Live:
-    """The page's pieces, brought up to date until the job has ended."""
+    """The elements of the page, refreshed until the job has ended."""
 
     def __init__(self, context: PageContext, job: str, view: View) -> None:
         self._context, self._job, self._view = context, job, view
@@ -99,7 +100,7 @@ class _Live:
         self._timer = ui.timer(REFRESH_SECONDS, self.refresh, active=self._view.state not in TERMINAL, immediate=False)
 
     async def refresh(self) -> None:
-        """Read the job again; only pieces that changed are sent."""
+        """Read the job again, and send the elements that have changed."""
         newer = await self._context.read(self._look)
         if newer is None:
             return
@@ -113,7 +114,7 @@ class _Live:
             self._timer.deactivate()
 
     def _look(self, session: Session) -> View | None:
-        """The job as it is now; None if it has no event that the page does not know: that takes a single query."""
+        """Read the job, or return None if it has no new event. A single query finds the newest event."""
         head = heads(session, [self._job]).get(self._job)
         if head is not None and head == self._head:
             return None
@@ -153,22 +154,22 @@ _VERBS = {
 
 
 def verbs(state: str) -> frozenset[str]:
-    """What may be asked of a job in this state; only what this release of the zoo knows."""
-    ways = TRANSITIONS[state]
+    """The actions that are allowed for a job in this state."""
+    following = TRANSITIONS[state]
     allowed = {
-        "pause": state not in ("paused", "pausing") and bool(ways & {"pausing", "paused"}),
+        "pause": state not in ("paused", "pausing") and bool(following & {"pausing", "paused"}),
         "resume": state == "paused",
         "retry": state in ("failed", "cancelled"),
-        "cancel": state != "cancelling" and bool(ways & {"cancelling", "cancelled"}),
+        "cancel": state != "cancelling" and bool(following & {"cancelling", "cancelled"}),
     }
-    return frozenset(verb for verb, is_allowed in allowed.items() if is_allowed and hasattr(jobs, verb))
+    return frozenset(verb for verb, is_allowed in allowed.items() if is_allowed)
 
 
 def load_view(session: Session, job_id: str) -> View:
     """A job with its newest events and trials.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no job with this id.
     """
     job = jobs.get(session, job_id)
     newest_first = select(EventRow).where(EventRow.job_id == job.id).order_by(EventRow.seq.desc()).limit(EVENTS)
@@ -187,9 +188,9 @@ def load_view(session: Session, job_id: str) -> View:
 
 
 def tried(session: Session, job: JobRow) -> list[TrialRow]:
-    """The newest trials of a job's attempts together, oldest first."""
+    """A job's newest trial of each position in each round, from all attempts, oldest first."""
     rows = select(TrialRow).where(TrialRow.job_id == job.id).order_by(TrialRow.id.desc()).limit(TRIALS)
-    return newest(list(session.scalars(rows))[::-1], getattr)
+    return newest_trials(list(session.scalars(rows))[::-1], getattr)
 
 
 def _head(job: JobRow) -> Markup:
@@ -225,16 +226,18 @@ def _result(job: JobRow) -> Markup:
     sizes = " · ".join(f"{bundle.payload} {size(bundle.bytes)}" for bundle in module.bundles)
     open_it = link(f"/modules/{module.id}", "Open the module", "button primary")
     end = Markup('<p class="stage"><span>{}</span>{}</p>').format(sizes, open_it)
-    return worth(module, "Result", end)
+    return accuracy_section(module, "Result", end)
 
 
 def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:
-    hint = "Each mark is a pair of positions: to the right larger modules, upwards better scores"
+    hint = "Each mark is a tried position. Horizontal: size of the module. Vertical: score, higher is better"
     if not trials:
-        waiting = "The first position will show up here as soon as it was screened."
-        content = empty("No position tried yet", waiting if job.state not in TERMINAL else "The job ended before that.")
+        waiting = "The first position is shown here after its trial."
+        content = empty(
+            "No position tried yet", waiting if job.state not in TERMINAL else "The job ended before its first trial."
+        )
     else:
-        content = curve(marks(trials), ended=job.state == "succeeded")
+        content = position_plot(trials, ended=job.state == "succeeded")
     return section("Positions", content, hint)
 
 
@@ -245,7 +248,7 @@ def _trials(trials: list[TrialRow]) -> Markup:
     rows = (
         [
             Markup("<code>{}</code> → <code>{}</code>").format(t.target_position, t.source_position),
-            t.round or "screen",
+            t.round or "screening",
             f"{t.score:.3f}",
             percent(t.old),
             percent(t.new),
@@ -253,20 +256,20 @@ def _trials(trials: list[TrialRow]) -> Markup:
         ]
         for t in best
     )
-    columns = ["Position", "#Round", "#Score", "#Old", "#New", "#Numbers"]
-    hint = f"The best of {len(trials)}, those of later rounds first"
+    columns = ["Position", "#Round", "#Score", "#Old", "#New", "#Parameters"]
+    hint = f"The best of {len(trials)} trials, sorted by round and score"
     return section("Trials", table(columns, rows, "Trials"), hint)
 
 
 def _facts(job: JobRow) -> Markup:
     config = job.config
-    begun, ended = job.started_at, job.finished_at
-    took = duration((ended - begun).total_seconds()) if begun and ended else None
+    started, ended = job.started_at, job.finished_at
+    took = duration((ended - started).total_seconds()) if started and ended else None
     rows = {
         "Classes": chips(config["classes"], 30),
         "Into": model_link(job.target_ref),
         "From": model_link(job.source_ref),
-        "Data": Markup("{} <span class='faint'>{:,} images</span>").format(job.dataset.name, job.dataset.rows),
+        "Dataset": Markup("{} <span class='faint'>{:,} images</span>").format(job.dataset.name, job.dataset.rows),
         "Module": link(f"/modules/{job.module.id}", short(job.module.id)) if job.module else None,
         "Submitted": ago(job.created_at),
         "Took": took,

@@ -1,4 +1,4 @@
-"""Cloning jobs."""
+"""HTTP API of cloning jobs."""
 
 from typing import Annotated, Any
 
@@ -23,16 +23,16 @@ class JobsQuery(ListQuery):
     """Query of the list of jobs."""
 
     state: wire.State | None = None
-    """Only jobs of this state."""
+    """Only jobs in this state."""
 
 
 @router.post("", response_model=wire.Job, status_code=201)
 @needs("jobs")
 def create_job(body: Wanted, once: DoOnce) -> Response:
-    """Give a target some classes of a source. Follow the job by its events.
+    """Submit a job that clones classes of a source into a module for a target. Its events show the progress.
 
-    A bare name of a model means its newest ready version; when none is ready, the newest
-    that is not rejected, and the job waits for it.
+    The name of a model without a version means its newest ready version. If no version is ready, it means the newest
+    version that is not rejected, and the job waits until that version is ready.
     """
 
     def work(session: Any) -> Reply:
@@ -45,7 +45,7 @@ def create_job(body: Wanted, once: DoOnce) -> Response:
 @router.post("/validate", response_model=wire.Verdict)
 @needs("read")
 def validate_job(body: Wanted, session: ReadSession) -> Any:
-    """Say what a submission would be refused for and what it would cost; nothing is kept."""
+    """Check a job without submitting it: the problems that would refuse it, and an estimate of its cost."""
     problems, estimate = jobs.validate(session, body)
     return {"valid": not problems, "problems": problems, "estimate": estimate}
 
@@ -68,11 +68,11 @@ def get_job(job: Id, session: ReadSession) -> Any:
 @router.post(
     "/{job}/cancel",
     response_model=wire.Job,
-    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+    responses={202: {"model": wire.Job, "description": "The job's worker will stop"}, **documented(404, 409)},
 )
 @needs("jobs")
 def cancel_job(job: Id, once: DoOnce) -> Response:
-    """Cancel a job: a waiting one at once (200), a running one as soon as its worker notices (202)."""
+    """Cancel a job: a waiting job at once (200), a running job as soon as its worker stops (202)."""
 
     def work(session: Any) -> Reply:
         row = jobs.cancel(session, job)
@@ -84,11 +84,11 @@ def cancel_job(job: Id, once: DoOnce) -> Response:
 @router.post(
     "/{job}/pause",
     response_model=wire.Job,
-    responses={202: {"model": wire.Job, "description": "Its worker will stop"}, **documented(404, 409)},
+    responses={202: {"model": wire.Job, "description": "The job's worker will stop"}, **documented(404, 409)},
 )
 @needs("jobs")
 def pause_job(job: Id, once: DoOnce) -> Response:
-    """Pause a job: a waiting one at once (200), a running one at its next checkpoint (202)."""
+    """Pause a job: a waiting job at once (200), a running job at its next checkpoint (202)."""
 
     def work(session: Any) -> Reply:
         row = jobs.pause(session, job)
@@ -100,14 +100,14 @@ def pause_job(job: Id, once: DoOnce) -> Response:
 @router.post("/{job}/resume", response_model=wire.Job, responses=documented(404, 409))
 @needs("jobs")
 def resume_job(job: Id, once: DoOnce) -> Response:
-    """Let a paused job go on from its last checkpoint."""
+    """Resume a paused job from its last checkpoint."""
     return once(lambda session: Reply(wire.Job.of(jobs.resume(session, job)), status=200))
 
 
 @router.post("/{job}/retry", response_model=wire.Job, status_code=201, responses=documented(404, 409))
 @needs("jobs")
 def retry_job(job: Id, once: DoOnce) -> Response:
-    """Submit a failed or cancelled job anew, as a job of its own."""
+    """Submit a failed or cancelled job again, as a new job."""
 
     def work(session: Any) -> Reply:
         row = jobs.retry(session, job)
@@ -119,7 +119,7 @@ def retry_job(job: Id, once: DoOnce) -> Response:
 @router.get("/{job}/attempts", response_model=Page[wire.Attempt], responses=documented(404))
 @needs("read")
 def list_attempts(job: Id, session: ReadSession, query: ListOf) -> Any:
-    """The claims of a job by workers, oldest first."""
+    """A job's attempts, oldest first. Each claim of the job by a worker is an attempt."""
     return attempts.list_attempts(session, jobs.known(session, job), query.window())
 
 
@@ -133,5 +133,5 @@ def list_events(job: Id, session: ReadSession, query: ListOf) -> Any:
 @router.get("/{job}/trials", response_model=Page[wire.Trial], responses=documented(404))
 @needs("read")
 def list_trials(job: Id, session: ReadSession, query: ListOf) -> Any:
-    """The positions a job tried, oldest first."""
+    """A job's trials, oldest first. A trial measures one position."""
     return events.list_trials(session, jobs.known(session, job), query.window())

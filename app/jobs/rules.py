@@ -1,23 +1,31 @@
-"""Which cloning jobs make sense, judged by rows alone, and what one will cost."""
+"""Rules for cloning jobs, checked against database rows only, and estimates of a job's cost."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from app.datasets.tables import DatasetRow
 from app.errors import Invalid, Problem
+from app.models import classes
 from app.models import service as models
 from app.models.tables import VersionRow
+from pnc_core.class_names import repeated
 from pnc_core.config import MIN_IMAGES, CloneConfig
+from pnc_core.errors import AmbiguousClass, UnknownClass
 
 LARGE_MACS = 10**14
-"""Jobs of more multiply-accumulates are large: about half an hour of one processor core."""
+"""Jobs with more multiply-accumulates are `large`. One processor core needs about half an hour for this number."""
+MOST_REFUSED = 3
+"""Unknown class names of a job that are answered; the answer to each name needs a search."""
+MOST_NAMED = 3
+"""Class names that a message shows."""
+_CLASSES = "/config/classes"
 _PASSES = 3
-"""A training step costs about three forward passes: one forward, two backward."""
+"""A training step costs as much as three forward passes: the backward pass costs about two."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job will cost at most; an upper bound, not a promise."""
+    """Upper bounds of a job's cost."""
 
     old_images: int
     """Images of the target's classes."""
@@ -26,28 +34,61 @@ class Estimate:
     macs: int | None
     """Multiply-accumulates of screening and training; None while a version is validating."""
     module_parameters: int | None
-    """Largest module that `max_size` allows; None while the source is validating."""
+    """Parameters of the largest module that `max_size` allows; None while the source is validating."""
 
 
-def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> list[Problem]:
-    """All faults of a job; empty when it can run, or as soon as its versions are ready."""
+@dataclass(frozen=True)
+class Named:
+    """A job's parameters with the names of classes that the source has."""
+
+    config: CloneConfig
+    """Names that the source does not know stay as they are."""
+    known: tuple[str, ...]
+    """Classes of the source."""
+    problems: list[Problem]
+    """One for each name that the source does not know, at most `MOST_REFUSED`."""
+
+
+def named(source: VersionRow, config: CloneConfig) -> Named:
+    """Replace other names and numbers of the source's classes by the names that the source has."""
+    names, problems = classes.names_of(source), list[Problem]()
+    given: dict[str, str] = {}
+    for text in config.classes:
+        try:
+            name = names.find(text)
+        except (UnknownClass, AmbiguousClass) as error:
+            problems.append(Problem(_CLASSES, error.code, str(error)))
+        else:
+            if name in given:
+                problems.append(Problem(_CLASSES, "repeated_class", repeated(name, given[name], text)))
+            given[name] = text
+        if len(problems) == MOST_REFUSED:
+            break
+    found = {text: name for name, text in given.items()}
+    wanted = tuple(dict.fromkeys(found.get(text, text) for text in config.classes))
+    return Named(replace(config, classes=wanted), tuple(given), problems)
+
+
+def check(target: VersionRow, source: VersionRow, dataset: DatasetRow, asked: Named) -> list[Problem]:
+    """All problems of a job; empty if the job can run as soon as both versions are ready."""
     faults = [
         *_rejected("/target", target),
         *_rejected("/source", source),
-        *_classes(target, source, config),
-        *_protected(source, config),
+        *asked.problems,
+        *_new_to(target, asked.config),
+        *_protected(source, asked.known),
         *_archived(dataset),
-        *_images(target, dataset, config),
+        *_images(target, dataset, asked),
     ]
     if target.id == source.id:
         faults.append(
-            Problem("/source", "same_version", f"expected another version than the target, got {source.ref} twice")
+            Problem("/source", "same_version", f"expected a source other than the target, got {source.ref} as both")
         )
     return faults
 
 
 def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Estimate:
-    """An upper bound of what a job costs."""
+    """Upper bounds of a job's cost."""
     new = sum(dataset.counts.get(name, 0) for name in config.classes)
     old = sum(dataset.counts.get(name, 0) for name in target.spec["classes"])
     macs = None
@@ -60,7 +101,7 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
 
 
 def size_of(target: VersionRow, source: VersionRow, dataset: DatasetRow, config: CloneConfig) -> str:
-    """`small` or `large`: which queue a job waits in, so that long jobs do not keep short ones waiting."""
+    """`small` or `large`. Each size has its own queue, so that long jobs do not delay short ones."""
     return "large" if (estimate(target, source, dataset, config).macs or 0) > LARGE_MACS else "small"
 
 
@@ -76,71 +117,72 @@ def _rejected(pointer: str, version: VersionRow) -> Iterator[Problem]:
 def _archived(dataset: DatasetRow) -> Iterator[Problem]:
     if dataset.archived_at is not None:
         yield Problem(
-            "/dataset", "dataset_archived", f"expected a live dataset, got {dataset.id}, which is archived; restore it"
+            "/dataset",
+            "dataset_archived",
+            f"expected a dataset that is not archived, got {dataset.id}, which is; restore it",
         )
 
 
-def _classes(target: VersionRow, source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
+def _new_to(target: VersionRow, config: CloneConfig) -> Iterator[Problem]:
+    present = set(target.spec["classes"])
     for name in config.classes:
-        if name not in source.spec["classes"]:
-            yield Problem(
-                "/config/classes",
-                "unknown_class",
-                f"expected classes of {source.ref} ({_some(source.spec['classes'])}), got {name!r}",
-            )
-        if name in target.spec["classes"]:
-            yield Problem(
-                "/config/classes",
-                "class_in_target",
-                f"expected classes that {target.ref} lacks, got {name!r}, which it has; leave it out",
-            )
+        if name in present:
+            detail = f"expected classes that {target.ref} does not have, got {name!r:.80}; leave this class out"
+            yield Problem(_CLASSES, "class_in_target", detail)
 
 
 def check_clonable(source: VersionRow, config: CloneConfig) -> None:
-    """See that the source's owner lets these classes be cloned, now that a worker is about to.
+    """Check that the source's owner allows these classes to be cloned.
+
+    A worker calls this before it clones, because the owner may have changed the list since the job was submitted.
 
     Raises:
-        Invalid: they do not, perhaps since the job was submitted.
+        Invalid: the owner does not allow a class.
     """
-    faults = list(_protected(source, config))
+    faults = list(_protected(source, config.classes))
     if faults:
         raise Invalid(faults)
 
 
-def _protected(source: VersionRow, config: CloneConfig) -> Iterator[Problem]:
+def _protected(source: VersionRow, wanted: Sequence[str]) -> Iterator[Problem]:
     allowed = source.model.clonable
     if allowed is None:
         return
-    for name in config.classes:
-        if name not in allowed:
-            got = f"of {_some(allowed)}" if allowed else "of none"
-            detail = f"expected classes that {source.model.name} lets be cloned ({got}), got {name!r}; ask its owner"
-            yield Problem("/config/classes", "not_clonable", detail)
+    meant = classes.meant(source, allowed)
+    for name in wanted:
+        if name not in meant:
+            names = _some(allowed) if allowed else "none"
+            detail = (
+                f"expected classes that the owner of {source.model.name} allows to be cloned ({names}), got {name!r}; "
+                "ask the owner"
+            )
+            yield Problem(_CLASSES, "not_clonable", detail)
 
 
-def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Iterator[Problem]:
+def _images(target: VersionRow, dataset: DatasetRow, asked: Named) -> Iterator[Problem]:
     counts: Mapping[str, int] = dataset.counts
-    if not config.labels:  # who an image shows is only known once the networks have named it
-        classes = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
-        if dataset.rows < MIN_IMAGES * classes:
-            detail = f"expected at least {MIN_IMAGES} images of each of {classes} classes, got {dataset.rows} images"
-            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add some")
+    config = asked.config
+    if not config.labels:  # the class of an image is known only after the networks have predicted it
+        needed = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
+        if dataset.rows < MIN_IMAGES * needed:
+            detail = f"expected at least {MIN_IMAGES} images of each of {needed} classes, got {dataset.rows} images"
+            yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add images")
         return
     if not dataset.classes:
         yield Problem(
             "/dataset",
             "no_labels",
-            f"expected images with labels, got {dataset.id}, which has none; set labels to false, so that the two "
-            "networks name the images, or send them in one folder a class",
+            f"expected images with labels, got {dataset.id}, which has none; set labels to false to use the classes "
+            "that the two networks predict, or register the images in one folder a class",
         )
         return
-    for name in config.classes:
+    for name in asked.known:
         if counts.get(name, 0) < MIN_IMAGES:
             yield Problem(
                 "/dataset",
                 "too_few_images",
                 f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
-                "add some",
+                "add images",
             )
     short = [name for name in target.spec["classes"] if counts.get(name, 0) < MIN_IMAGES]
     if config.old_images and short:
@@ -148,9 +190,9 @@ def _images(target: VersionRow, dataset: DatasetRow, config: CloneConfig) -> Ite
             "/dataset",
             "too_few_old_images",
             f"expected at least {MIN_IMAGES} images of each of the target's {len(target.spec['classes'])} classes in "
-            f"{dataset.id}, got fewer of {_some(short)}; add some, or set old_images to false if there are none",
+            f"{dataset.id}, got fewer of {_some(short)}; add images, or set old_images to false if there are none",
         )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else "")

@@ -1,37 +1,28 @@
-"""Cloning jobs as workers see them: take one, report, end it. Every write is fenced by the lease."""
+"""Execution of cloning jobs by workers: claim, heartbeat, reports and ends. Every write checks the worker's lease."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, update
 from sqlalchemy.orm import Session
 
 from app.db import clock, leases
 from app.db.clock import utc_now
 from app.db.ids import new_id
 from app.db.leases import Lease
-from app.jobs import attempts, events, states, steps
+from app.jobs import attempts, events, recovery, states
 from app.jobs.notifier import DEVICES, SIZES
-from app.jobs.rules import size_of
 from app.jobs.tables import JobRow, StepRow, TrialRow
 from app.models import service as models
 from app.models.service import Accuracy
 from app.modules.tables import BundleRow, ModuleRow
-from app.settings import MAX_ATTEMPTS
 from app.store.objects import key_of
-from pnc_core.config import CloneConfig
-from pnc_core.errors import ConfigError, PncError
-from pnc_core.module.manifest import build
 
 Order = Literal["continue", "cancel", "pause"]
 _ORDERS: dict[str, Order] = {"cancelling": "cancel", "pausing": "pause"}
-_STOPPED = {"cancelling": "cancelled", "pausing": "paused"}
-"""What a job that is asked to stop becomes."""
 REST_SECONDS = 5
-"""How long a job rests when its worker could not reach database, store or broker."""
-STOP_SECONDS = 180
-"""A job that was asked to stop this long ago is taken from its worker."""
+"""Delay before a job can be claimed again if its worker could not reach the database, the store or the broker."""
 
 
 def claim(
@@ -43,17 +34,17 @@ def claim(
     devices: Sequence[str] = DEVICES,
     sizes: Sequence[str] = SIZES,
 ) -> Lease | None:
-    """Take a queued job, if there is one.
+    """Claim a queued job, if there is one.
 
     Args:
         session: A writing session.
-        worker: Name of the worker, unique among those alive.
-        seconds: How long the lease lasts without a heartbeat.
-        job_id: This one, not the oldest.
-        devices: Only jobs for these.
-        sizes: Only jobs of these.
+        worker: Name of the worker, unique among running workers.
+        seconds: Duration of the lease without a heartbeat.
+        job_id: Claim only this job; None: the oldest one.
+        devices: Claim only jobs for these devices.
+        sizes: Claim only jobs of these sizes.
     """
-    settle(session)
+    recovery.settle(session)
     news = {"state": "running", "started_at": func.coalesce(JobRow.started_at, utc_now())}
     claimed = leases.claim(
         session, JobRow, _free(job_id, devices, sizes), worker, seconds, **news, asked_at=None, not_before=None
@@ -62,7 +53,7 @@ def claim(
         return None
     lease, job = claimed
     attempts.begin(session, job, worker)
-    events.emit(session, job, "state", f"taken by {worker}", {"worker": worker, "attempt": job.attempts + 1})
+    events.emit(session, job, "state", f"claimed by {worker}", {"worker": worker, "attempt": job.attempts + 1})
     return lease
 
 
@@ -73,7 +64,10 @@ def _free(job_id: str | None, devices: Sequence[str], sizes: Sequence[str]) -> C
 
 
 def heartbeat(session: Session, lease: Lease) -> Order:
-    """Stay alive, with the steps that the same worker has taken of this job, and hear whether to go on.
+    """Renew the lease of a job, and of the steps that the same worker has claimed from it.
+
+    Returns:
+        Whether the worker must continue, cancel or pause.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -91,13 +85,13 @@ def heartbeat(session: Session, lease: Lease) -> Order:
 def record(
     session: Session, lease: Lease, *, stage: str, message: str, progress: float, data: dict[str, Any] | None = None
 ) -> None:
-    """Report progress.
+    """Record progress.
 
     Args:
         session: A writing session.
-        lease: Of the job.
-        stage: What is going on, e.g. `localizing`.
-        message: One line for people.
+        lease: Lease of the job.
+        stage: Name of the current stage, e.g. `localizing`.
+        message: Description in one line, for people.
         progress: Share of the whole job that is done, 0 to 1.
         data: Details for programs.
 
@@ -125,22 +119,22 @@ def record_trial(
     macs: int | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Report a position that was tried.
+    """Record the trial of a position.
 
     Args:
         session: A writing session.
-        lease: Of the job.
-        stage: What is going on.
+        lease: Lease of the job.
+        stage: Name of the current stage.
         progress: Share of the whole job that is done, 0 to 1.
-        target_position: Where the target is read.
-        source_position: Where the source is entered.
-        round: 0 for the screen, then 1, 2, ... as the short list is halved.
-        score: What positions are compared by; higher is better.
+        target_position: Layer of the target whose output the module reads.
+        source_position: Position in the source at which the cloned layers begin.
+        round: 0 for the screening, then 1, 2, ... for each halving of the shortlist.
+        score: Score of the position; higher is better.
         old: Accuracy on held-out images of the target's classes, 0 to 1.
-        new: Accuracy on those of the cloned classes, 0 to 1.
-        parameters: Size of the module.
-        macs: Multiply-accumulates that it adds to one image.
-        seconds: How long the trial took.
+        new: Accuracy on held-out images of the cloned classes, 0 to 1.
+        parameters: Number of the module's parameters.
+        macs: Multiply-accumulates that the module adds to one image.
+        seconds: Duration of the trial.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -171,19 +165,19 @@ def succeed(
     evidence: dict[str, Any] | None = None,
     accuracies: Mapping[str, Accuracy] | None = None,
 ) -> ModuleRow:
-    """Publish the module: its rows, the job's end and the last event in one transaction.
+    """Publish the module, end the job and write its last event, in one transaction.
 
     Args:
         session: A writing session.
-        lease: Of the job.
-        manifest: What the bundle says about itself, as JSON.
-        bundles: Payload, digest and bytes of each file, which are in the store already.
-        evidence: What it is worth on the images that the job held out, if that is known.
-        accuracies: What the job measured of its networks, by id of their versions.
+        lease: Lease of the job.
+        manifest: The bundle's manifest, as JSON.
+        bundles: Payload, digest and size in bytes of each bundle; the files must be in the store already.
+        evidence: Measurements of the module on held-out images, if there are any.
+        accuracies: Accuracies of the target and the source that the job measured, by version id.
 
     Raises:
         LeaseLost: another worker has the job now.
-        InvalidTransition: the job was cancelled meanwhile; call `finish_cancel`.
+        InvalidTransition: a cancellation was requested; call `finish_cancel` instead.
     """
     job = leases.held(session, JobRow, lease)
     module = ModuleRow(
@@ -199,181 +193,73 @@ def succeed(
         bundles=[BundleRow(payload=p, digest=d, bytes=b, key=key_of(d)) for p, d, b in bundles],
     )
     job.progress = 1.0
-    _end(session, job, "succeeded", f"cloned {', '.join(module.classes)}", {"module": module.id})
+    states.end_claim(session, job, "succeeded", f"cloned {', '.join(module.classes)}", {"module": module.id})
     session.add(module)
     session.flush()
-    for version_id, found in sorted((accuracies or {}).items()):  # in one order, so that two jobs never wait in a ring
+    for version_id, found in sorted((accuracies or {}).items()):  # all jobs lock versions in this order: no deadlock
         models.note_accuracy(session, version_id, found)
     return module
 
 
 def fail(session: Session, lease: Lease, problem: dict[str, Any]) -> None:
-    """End the job for good; `problem` has at least `code` and `detail`.
+    """End the job as failed; `problem` must have `code` and `detail`.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     job.problem = problem
-    _end(session, job, "failed", str(problem["detail"]), problem, outcome=problem["code"])
+    states.end_claim(session, job, "failed", str(problem["detail"]), problem, outcome=problem["code"])
 
 
 def finish_cancel(session: Session, lease: Lease) -> None:
-    """Say that the worker has stopped, as a cancel asked.
+    """Record that the worker has stopped after a request to cancel.
 
     Raises:
         LeaseLost: another worker has the job now.
-        InvalidTransition: nobody asked.
+        InvalidTransition: nobody requested a cancellation.
     """
-    _end(session, leases.held(session, JobRow, lease), "cancelled", "stopped as asked")
+    states.end_claim(session, leases.held(session, JobRow, lease), "cancelled", "stopped as requested")
 
 
 def finish_pause(session: Session, lease: Lease) -> None:
-    """Say that the worker has stopped, as a pause asked; if it was withdrawn meanwhile, the job is queued again.
+    """Record that the worker has stopped after a request to pause; if the request was withdrawn, queue the job again.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     if job.state == "pausing":
-        _end(session, job, "paused", "stopped as asked; it goes on from its last checkpoint")
+        states.end_claim(
+            session, job, "paused", "stopped as requested; a resumed job continues from its last checkpoint"
+        )
     else:
         release(session, lease)
 
 
 def release(session: Session, lease: Lease) -> None:
-    """Give the job back, because this worker is going away; no attempt is used.
+    """Queue the job again because this worker is shutting down. This does not count as a failed attempt.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
-    _give_back(session, leases.held(session, JobRow, lease), "given back by a worker that is shutting down")
+    _give_back(session, leases.held(session, JobRow, lease), "queued again: its worker is shutting down")
 
 
 def postpone(session: Session, lease: Lease, reason: str) -> None:
-    """Give the job back for a while, because the worker could not reach what it needs; no attempt is used.
+    """Queue the job again after `REST_SECONDS`, because the worker could not reach a service that it needs.
+
+    This does not count as a failed attempt.
 
     Raises:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
     job.not_before = clock.now(session) + timedelta(seconds=REST_SECONDS)
-    _give_back(session, job, f"given back for {REST_SECONDS} s: {reason}")
+    _give_back(session, job, f"queued again after {REST_SECONDS} s: {reason}")
 
 
 def _give_back(session: Session, job: JobRow, message: str) -> None:
-    stopped = _STOPPED.get(job.state)
-    _end(session, job, stopped or "queued", "stopped as asked" if stopped else message, outcome=stopped or "released")
-
-
-def crashed(
-    session: Session, lease: Lease, reason: str, code: str = attempts.CRASHED, most: int = MAX_ATTEMPTS
-) -> None:
-    """The process that ran the job died; one attempt is used.
-
-    Args:
-        session: A writing session.
-        lease: Of the job.
-        reason: What is known of it, to follow "its process".
-        code: One of those of `attempts`.
-        most: So many without any headway fail the job.
-
-    Raises:
-        LeaseLost: another worker has the job now.
-    """
-    job = leases.held(session, JobRow, lease)
-    leases.count_attempt(job)
-    _retry_or_fail(session, job, reason, code, most)
-
-
-def sweep(session: Session, most: int = MAX_ATTEMPTS) -> int:
-    """Take jobs back from dead workers; one that killed `most` of them fails. Returns how many."""
-    rows = leases.take_back(session, JobRow)
-    for job in rows:
-        _retry_or_fail(session, job, "its worker fell silent", attempts.SILENT, most)
-    _end_unheard(session)
-    settle(session)
-    return len(rows)
-
-
-def _end_unheard(session: Session) -> None:
-    """Take jobs from workers that keep them alive but do not stop when asked."""
-    limit = clock.now(session) - timedelta(seconds=STOP_SECONDS)
-    query = select(JobRow).where(JobRow.state.in_(_ORDERS), JobRow.asked_at < limit)
-    for job in session.scalars(query.with_for_update(skip_locked=True, of=JobRow), execution_options=leases.FRESH):
-        _end(session, job, _STOPPED[job.state], f"its worker did not stop within {STOP_SECONDS} s and has lost it")
-
-
-def _retry_or_fail(session: Session, job: JobRow, reason: str, code: str, most: int) -> None:
-    stopped = _STOPPED.get(job.state)
-    job.fruitless += 1
-    attempts.end(session, job, code, reason)
-    if stopped:
-        _move(session, job, stopped, f"{reason} while it was to be {stopped}")
-    elif code == attempts.OUT_OF_MEMORY and attempts.count(session, job, code) > 1:
-        job.problem = {"code": code, "detail": f"{_TOO_LARGE}; the last time {reason}"}
-        _move(session, job, "failed", job.problem["detail"], job.problem)
-    elif job.fruitless >= most:
-        job.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP.format(most)}; the last time {reason}"}
-        _move(session, job, "failed", job.problem["detail"], job.problem)
-    else:
-        if code == attempts.OUT_OF_MEMORY:
-            job.size = "large"
-        _move(session, job, "queued", f"{reason}; attempt {job.attempts + 1} follows")
-
-
-def settle(session: Session) -> None:
-    """Queue the jobs whose versions have become ready, and fail those with a rejected one."""
-    query = select(JobRow).where(JobRow.state == "validating").with_for_update(skip_locked=True)
-    for job in session.scalars(query, execution_options=leases.FRESH).all():
-        versions = (job.target_version, job.source_version)
-        rejected = next((v for v in versions if v.status == "rejected"), None)
-        if rejected is not None:
-            reason = (rejected.problem or {}).get("detail", "no reason was recorded")
-            job.problem = {"code": "version_rejected", "detail": f"{rejected.ref} was rejected: {reason}"}
-            _move(session, job, "failed", job.problem["detail"], job.problem)
-        elif all(v.status == "ready" for v in versions):
-            _queue(session, job)
-
-
-def _queue(session: Session, job: JobRow) -> None:
-    """Queue a job whose versions are ready; a row that cannot be understood fails by itself, and stops no other."""
-    try:
-        config = build(CloneConfig, job.config, job.id)
-    except PncError as error:
-        job.problem = {"code": ConfigError.code, "detail": f"{error}; submit it again"}
-        _move(session, job, "failed", job.problem["detail"], job.problem)
-    else:
-        job.size = size_of(job.target_version, job.source_version, job.dataset, config)
-        states.move(session, job, "queued", "both versions are ready")
-
-
-def _end(
-    session: Session,
-    job: JobRow,
-    state: str,
-    message: str,
-    data: dict[str, Any] | None = None,
-    *,
-    outcome: str | None = None,
-) -> None:
-    """End the claim, and perhaps the job."""
-    attempts.end(session, job, outcome or state, message)
-    _move(session, job, state, message, data)
-    leases.drop(job)
-
-
-def _move(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:
-    states.move(session, job, state, message, data)
-    if state in states.TERMINAL:
-        steps.forget(session, job.id)
-
-
-_GAVE_UP = (
-    "expected a worker to finish the job, got {} attempts that died without getting any further; "
-    "is it too large for the workers' memory? Submit it again with a smaller batch_size"
-)
-_TOO_LARGE = (
-    "expected the job to fit into a worker's memory, got two attempts that ran out of it; "
-    "submit it again with a smaller batch_size, fewer views or fewer screen_images"
-)
+    stopped = states.STOPPED.get(job.state)
+    message = "stopped as requested" if stopped else message
+    states.end_claim(session, job, stopped or "queued", message, outcome=stopped or "released")

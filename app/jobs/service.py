@@ -1,4 +1,4 @@
-"""Cloning jobs as people see them: ask, look, pause, cancel. Workers use `app.jobs.runs`."""
+"""Cloning jobs for callers of the API: submit, read, pause, resume, cancel, retry. Workers use `app.jobs.runs`."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, ClassVar
@@ -16,7 +16,7 @@ from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.db.tables import SHOWN
 from app.errors import Invalid, InvalidTransition, NotFound, Problem
-from app.jobs import events, notifier, rules, states, steps
+from app.jobs import events, notifier, rules, states
 from app.jobs.rules import Estimate
 from app.jobs.tables import JobRow
 from app.models import service as models
@@ -28,30 +28,31 @@ from pnc_core.config import CloneConfig
 from pnc_core.module.manifest import build
 
 MAX_SECONDS = 30 * 24 * 3600
+"""Highest allowed `max_seconds`: 30 days."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """Give a target some classes of a source."""
+    """A request to clone classes of a source into a module for a target."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     target: str
-    """Version that gains classes: `name@3`, `name@alias`, or `name` for the newest that is ready."""
+    """Version that gains classes: `name@3`, `name@alias`, or `name` for the newest ready version."""
     source: str
-    """Version that they are cloned from."""
+    """Version whose classes are cloned, in the same format."""
     dataset: str
-    """Id of a dataset with images of the cloned classes and of some of the target's own."""
+    """Id of a dataset with images of the cloned classes and of classes of the target."""
     config: CloneConfig
-    """What to clone and how."""
+    """Classes to clone, and parameters of the method."""
     device: Device = "any"
-    """Which workers may take it: `cpu`, `cuda`, or `any`."""
+    """Workers that may run the job: `cpu`, `cuda`, or `any`."""
     max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
-    """An attempt that takes longer ends the job; none: as long as it takes."""
+    """Time limit of an attempt; an attempt that takes longer fails the job. None: no limit."""
 
 
 AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), joinedload(JobRow.module).load_only(ModuleRow.id).lazyload("*"))
-"""What an answer says of a job beside its own row, in one query with it."""
+"""Loads a job with the references and the module that an answer shows, in one query."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,17 @@ class _Parts:
 
 
 def submit(session: Session, request: JobRequest) -> JobRow:
-    """Queue a job; it waits as `validating` until both its versions are ready.
+    """Submit a job. It is `validating` until both versions are ready, then `queued`.
 
     Raises:
-        Invalid: a reference leads nowhere, or the job makes no sense.
-        NotFound: what it refers to was purged at this very moment.
-        QuotaExceeded: the workspace has as many jobs as it may.
+        Invalid: a version or the dataset does not exist, or the job breaks a rule of `app.jobs.rules`.
+        NotFound: a version or the dataset was purged during this transaction.
+        QuotaExceeded: the workspace has reached its limit of jobs.
     """
     parts = _parts(session, request)
     archive.hold(session, *{row.id: row for row in (parts.target, parts.source, parts.dataset)}.values())
-    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
+    asked = rules.named(parts.source, request.config)
+    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
     if problems:
         raise Invalid(problems)
     workspaces.check_jobs(session)
@@ -82,9 +84,9 @@ def submit(session: Session, request: JobRequest) -> JobRow:
         target_version=parts.target,
         source_version=parts.source,
         dataset=parts.dataset,
-        config=asdict(request.config),
+        config=asdict(asked.config),
         device=request.device,
-        size=rules.size_of(parts.target, parts.source, parts.dataset, request.config),
+        size=rules.size_of(parts.target, parts.source, parts.dataset, asked.config),
         max_seconds=request.max_seconds,
         traceparent=tracing.traceparent(),
         module=None,
@@ -100,17 +102,21 @@ def submit(session: Session, request: JobRequest) -> JobRow:
 
 
 def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Estimate | None]:
-    """What `submit` would refuse, and what the job would cost; nothing is written."""
+    """The problems for which `submit` would refuse a job, and an estimate of its cost; nothing is written.
+
+    The estimate is None if a version or the dataset does not exist.
+    """
     try:
         parts = _parts(session, request)
     except Invalid as error:
         return error.problems, None
-    problems = rules.check(parts.target, parts.source, parts.dataset, request.config)
-    return problems, rules.estimate(parts.target, parts.source, parts.dataset, request.config)
+    asked = rules.named(parts.source, request.config)
+    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
+    return problems, rules.estimate(parts.target, parts.source, parts.dataset, asked.config)
 
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
-    """Jobs, newest first, of one state or all."""
+    """Jobs, newest first, in one state or in any."""
     query = select(JobRow).options(*AS_SHOWN)
     if state is not None:
         query = query.where(JobRow.state == state)
@@ -121,12 +127,12 @@ def get(session: Session, job_id: str, *options: ORMOption) -> JobRow:
     """One job.
 
     Args:
-        session: Where to read.
-        job_id: Its id.
-        *options: What to load with it, e.g. `AS_SHOWN`; all that hangs on it by default.
+        session: A session of the workspace.
+        job_id: Id of the job.
+        *options: Loader options, e.g. `AS_SHOWN`; by default all related rows are loaded.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no job with this id.
     """
     job = session.get(JobRow, job_id, options=options)
     if job is None:
@@ -135,53 +141,56 @@ def get(session: Session, job_id: str, *options: ORMOption) -> JobRow:
 
 
 def known(session: Session, job_id: str) -> str:
-    """The id of a job, once it is sure that there is one.
+    """Check that a job exists, and return its id.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no job with this id.
     """
     return get(session, job_id, lazyload("*")).id
 
 
 def cancel(session: Session, job_id: str) -> JobRow:
-    """Cancel a job: at once while it waits, else as soon as its worker notices. Again is fine.
+    """Cancel a job: a waiting job at once, a running job as soon as its worker stops.
+
+    Cancelling it again changes nothing.
 
     Raises:
-        NotFound: there is none with this id.
-        InvalidTransition: it has ended.
+        NotFound: there is no job with this id.
+        InvalidTransition: the job has succeeded or failed.
     """
     job = _locked(session, job_id)
     if job.state in ("running", "pausing"):
         job.asked_at = clock.now(session)
-        states.move(session, job, "cancelling", "cancel asked for")
+        states.move(session, job, "cancelling", "cancellation requested")
     elif job.state not in ("cancelling", "cancelled"):
-        states.move(session, job, "cancelled", "cancelled while it waited")
-        steps.forget(session, job.id)
+        states.move(session, job, "cancelled", "cancelled while waiting")
     return job
 
 
 def pause(session: Session, job_id: str) -> JobRow:
-    """Pause a job: at once while it waits, else as soon as its worker has kept where it stands. Again is fine.
+    """Pause a job: a waiting job at once, a running job when its worker has written a checkpoint.
+
+    Pausing it again changes nothing.
 
     Raises:
-        NotFound: there is none with this id.
-        InvalidTransition: it has ended, or is being cancelled.
+        NotFound: there is no job with this id.
+        InvalidTransition: the job has ended, or is being cancelled.
     """
     job = _locked(session, job_id)
     if job.state == "running":
         job.asked_at = clock.now(session)
-        states.move(session, job, "pausing", "pause asked for")
+        states.move(session, job, "pausing", "pause requested")
     elif job.state not in ("pausing", "paused"):
-        states.move(session, job, "paused", "paused while it waited")
+        states.move(session, job, "paused", "paused while waiting")
     return job
 
 
 def resume(session: Session, job_id: str) -> JobRow:
-    """Let a paused job go on from its last checkpoint. Again is fine.
+    """Resume a paused job from its last checkpoint. Resuming it again changes nothing.
 
     Raises:
-        NotFound: there is none with this id.
-        InvalidTransition: it is not paused.
+        NotFound: there is no job with this id.
+        InvalidTransition: the job has ended, or is being cancelled.
     """
     job = _locked(session, job_id)
     if job.state == "pausing":
@@ -194,12 +203,12 @@ def resume(session: Session, job_id: str) -> JobRow:
 
 
 def retry(session: Session, job_id: str) -> JobRow:
-    """A new job that asks for the same as one that failed or was cancelled.
+    """Submit a new job with the request of a failed or cancelled job.
 
     Raises:
-        NotFound: there is none with this id.
-        InvalidTransition: it has not ended, or has succeeded.
-        Invalid: it makes no sense any more.
+        NotFound: there is no job with this id.
+        InvalidTransition: the job has not ended, or has succeeded.
+        Invalid: the request breaks a rule now, for example because a version was archived.
     """
     job = get(session, job_id)
     if job.state not in ("failed", "cancelled"):
@@ -226,12 +235,16 @@ def _locked(session: Session, job_id: str) -> JobRow:
 
 
 def config_of(job: JobRow) -> CloneConfig:
-    """The job's parameters as the library knows them."""
+    """The job's parameters as the library's configuration."""
     return build(CloneConfig, job.config, job.id)
 
 
 def _parts(session: Session, request: JobRequest) -> _Parts:
-    """The rows behind a request, or every reference that leads nowhere."""
+    """The rows that a request refers to.
+
+    Raises:
+        Invalid: a version or the dataset does not exist; the error names all that are missing.
+    """
     faults: list[Problem] = []
     found: dict[str, VersionRow] = {}
     for name in ("target", "source"):

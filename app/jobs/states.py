@@ -1,4 +1,4 @@
-"""States of a cloning job and the ways between them.
+"""States of a cloning job and the allowed transitions between them.
 
 validating ─> queued ─> running ─> succeeded
     │           │  <───────┤ │└──> failed
@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.db import clock
+from app.db import clock, leases
 from app.errors import InvalidTransition
-from app.jobs import events, notifier
+from app.jobs import attempts, events, notifier, steps
 from app.jobs.tables import JobRow
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -29,19 +29,30 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 TERMINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
 LIVE = frozenset(TRANSITIONS) - TERMINAL
-"""An index finds these among many jobs that have ended; "none of the others" no index can find."""
+"""The states of jobs that have not ended. Queries list these states, because an index cannot serve `NOT IN`."""
+STOPPED = {"cancelling": "cancelled", "pausing": "paused"}
+"""The state of a job after its worker has stopped, by the state in which it was asked to."""
 
 
 def move(session: Session, job: JobRow, state: str, message: str, data: dict[str, Any] | None = None) -> None:
-    """Bring a job into another state and write that down; the row must be locked.
+    """Bring a job into another state, and write an event about it.
+
+    A job that becomes `queued` is announced to the workers. A job that ends loses its steps.
+
+    Args:
+        session: A writing session.
+        job: The job, locked by this session.
+        state: The new state.
+        message: Description in one line, for people.
+        data: Details for programs.
 
     Raises:
-        InvalidTransition: there is no way from its state to that one.
+        InvalidTransition: the job's state does not allow this transition.
     """
     if state not in TRANSITIONS[job.state]:
         allowed = sorted(TRANSITIONS[job.state]) or ["none, the job has ended"]
         raise InvalidTransition(
-            f"{job.id}: expected a way from {job.state!r} ({', '.join(allowed)}), got {state!r}; "
+            f"{job.id}: expected a state that may follow {job.state!r} ({', '.join(allowed)}), got {state!r}; "
             f"see GET /v1/cloning-jobs/{job.id}"
         )
     job.state = state
@@ -50,3 +61,29 @@ def move(session: Session, job: JobRow, state: str, message: str, data: dict[str
     if state == "queued":
         notifier.announce_job(session, job)
     events.emit(session, job, "state", message, data)
+    if state in TERMINAL:
+        steps.forget(session, job.id)
+
+
+def end_claim(
+    session: Session,
+    job: JobRow,
+    state: str,
+    message: str,
+    data: dict[str, Any] | None = None,
+    *,
+    outcome: str | None = None,
+) -> None:
+    """End the claim of a job, and bring the job into another state.
+
+    Args:
+        session: A writing session.
+        job: The job, locked by this session.
+        state: The new state.
+        message: Description in one line, for people.
+        data: Details for programs.
+        outcome: Outcome of the attempt; None: the new state.
+    """
+    attempts.end(session, job, outcome or state, message)
+    move(session, job, state, message, data)
+    leases.drop(job)

@@ -1,7 +1,7 @@
-"""Steps of a job: what is worked out and kept, and what is shared among workers.
+"""Steps of a job: checkpoints of finished steps, and steps that several workers share.
 
-The process that runs the job writes with the job's lease. A shared step is taken like a job, with a lease of its
-own, by any worker; it goes back when that lease runs out, and is gone when the job has ended.
+The process that runs the job writes its steps with the job's lease. Any worker can claim a shared step with a lease of
+its own; the step can be claimed again when that lease expires. All steps are deleted when the job ends.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ from app.process import tracing
 from app.store.objects import Stored
 
 MAX_HELPERS_LOST = 1
-"""A shared step that has cost a helper's life is left to the process that runs the job."""
+"""After this number of workers died on a shared step, only the process that runs the job may claim it."""
 
 
 def find(session: Session, job_id: str, names: Sequence[str]) -> dict[str, StepRow]:
-    """Those of the steps that have a row, by name."""
+    """The rows of a job's steps, by name; steps without a row are left out."""
     query = select(StepRow).where(StepRow.job_id == job_id, StepRow.name.in_(names))
     return {row.name: row for row in session.scalars(query)}
 
 
 def keep(session: Session, lease: Lease, name: str, stored: Stored) -> None:
-    """The job has come further: whatever its attempts have cost so far counts no more.
+    """Record the checkpoint of a step, and reset the count of attempts without a new checkpoint.
 
     Args:
         session: A writing session.
-        lease: Of the job.
-        name: The step.
-        stored: Its state.
+        lease: Lease of the job.
+        name: Name of the step.
+        stored: The step's state in the store.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -50,7 +50,7 @@ def keep(session: Session, lease: Lease, name: str, stored: Stored) -> None:
 
 
 def share(session: Session, lease: Lease, names: Sequence[str]) -> None:
-    """Let any worker take these steps; those that are known already stay as they are.
+    """Share steps, so that any worker can claim them; steps that have a row already do not change.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -61,12 +61,12 @@ def share(session: Session, lease: Lease, names: Sequence[str]) -> None:
     rows = [StepRow(id=new_id("stp"), name=name, **shared) for name in names if name not in known]
     session.add_all(rows)
     session.flush()
-    for row in rows[1:]:  # the first is for who shares them
+    for row in rows[1:]:  # the process that shares the steps claims the first one itself
         notifier.announce_step(session, row, job.device)
 
 
 def claim_own(session: Session, lease: Lease) -> tuple[Lease, str] | None:
-    """A shared step of the job that nobody works on, and its name, for the process that runs the job.
+    """Claim a free shared step of the job for the process that runs the job; returns the lease and the step's name.
 
     Raises:
         LeaseLost: another worker has the job now.
@@ -80,14 +80,14 @@ def claim_own(session: Session, lease: Lease) -> tuple[Lease, str] | None:
 def claim_shared(
     session: Session, worker: str, seconds: int, step_id: str | None = None, *, devices: Sequence[str] = DEVICES
 ) -> Lease | None:
-    """Take a step of somebody else's job, if it is still to be had.
+    """Claim a free shared step of a running job, if there is one.
 
     Args:
         session: A writing session.
-        worker: Name of the worker, unique among those alive.
-        seconds: How long the lease lasts without a heartbeat.
-        step_id: This one, not the oldest.
-        devices: Only steps of jobs for these.
+        worker: Name of the worker, unique among running workers.
+        seconds: Duration of the lease without a heartbeat.
+        step_id: Claim only this step; None: the oldest one.
+        devices: Claim only steps of jobs for these devices.
     """
     running = exists().where(JobRow.id == StepRow.job_id, JobRow.state == "running", JobRow.device.in_(devices))
     free = (
@@ -104,7 +104,7 @@ def claim_shared(
 
 
 def heartbeat(session: Session, lease: Lease) -> None:
-    """Stay alive.
+    """Renew the lease of a shared step.
 
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
@@ -113,7 +113,7 @@ def heartbeat(session: Session, lease: Lease) -> None:
 
 
 def finish(session: Session, lease: Lease, stored: Stored) -> None:
-    """A shared step is worked out.
+    """Record the result of a shared step, and end its lease.
 
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
@@ -124,7 +124,7 @@ def finish(session: Session, lease: Lease, stored: Stored) -> None:
 
 
 def release(session: Session, lease: Lease) -> None:
-    """Give a shared step back untried.
+    """Give up the lease of a shared step without a result, so that it can be claimed again.
 
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
@@ -133,7 +133,7 @@ def release(session: Session, lease: Lease) -> None:
 
 
 def crashed(session: Session, lease: Lease) -> None:
-    """The process that worked on a shared step died.
+    """Record that the process that worked on a shared step died.
 
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
@@ -142,10 +142,10 @@ def crashed(session: Session, lease: Lease) -> None:
 
 
 def forget(session: Session, job_id: str) -> None:
-    """The job has ended: its states are garbage."""
+    """Delete the steps of a job that has ended; garbage collection removes their states from the store."""
     session.execute(delete(StepRow).where(StepRow.job_id == job_id))
 
 
 def sweep(session: Session) -> int:
-    """Take shared steps back from workers that fell silent. Returns how many."""
+    """Take shared steps back from workers whose leases have expired, and return their number."""
     return len(leases.take_back(session, StepRow))

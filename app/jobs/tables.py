@@ -28,25 +28,26 @@ class JobRow(Leased, Owned, Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     config: Mapped[Document]
     device: Mapped[str] = mapped_column(default="any", server_default="any")
-    """Kind of worker that may take it."""
+    """Workers that may run the job: `cpu`, `cuda`, or `any`."""
     size: Mapped[str] = mapped_column(default="small", server_default="small")
+    """`small` or `large`, see `app.jobs.rules.size_of`."""
     max_seconds: Mapped[int | None]
-    """How long one attempt may take."""
+    """Time limit of one attempt; None: no limit."""
     fruitless: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Attempts since a checkpoint was last kept; of `attempts`, those that count against the job."""
+    """Number of attempts that died since the last checkpoint."""
     not_before: Mapped[datetime | None]
-    """Until then it rests: its last worker could not reach what it needs."""
+    """The job cannot be claimed before this time, because its last worker could not reach a service."""
     announced_at: Mapped[datetime | None]
-    """When workers were last told of it."""
+    """Time of the last notice to workers."""
     asked_at: Mapped[datetime | None]
-    """When its worker was asked to stop."""
+    """Time at which the job's worker was asked to stop."""
     stage: Mapped[str | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
     problem: Mapped[Document | None]
     traceparent: Mapped[str | None]
-    """The request that asked for it, if requests are traced."""
+    """W3C trace context of the request that submitted the job, if requests are traced."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -59,43 +60,44 @@ class JobRow(Leased, Owned, Base):
 
 
 class AttemptRow(Base):
-    """One claim of a job by a worker, from taking it to giving it up."""
+    """One claim of a job by a worker."""
 
     __tablename__ = "attempts"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    """The claim's fencing token."""
+    """Fencing token of the claim's lease."""
     worker: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(default=utc_now())
     ended_at: Mapped[datetime | None] = mapped_column(index=True)
     outcome: Mapped[str | None]
-    """How it ended; None while it runs."""
+    """The job's new state, `released`, or a constant of `app.jobs.attempts`; None while the attempt runs."""
     reason: Mapped[str] = mapped_column(default="")
 
 
 class StepRow(Leased, Base):
-    """A step of a job that is worked out, or that any worker may work out."""
+    """A step of a job: finished, or shared among workers."""
 
     __tablename__ = "steps"
     __table_args__ = (UniqueConstraint("job_id", "name"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     name: Mapped[str]
-    """Its text, as the library has it."""
+    """Name of the step in the library."""
     shared: Mapped[bool] = mapped_column(default=False)
-    """Whether any worker may take it."""
+    """Whether any worker may claim the step."""
     digest: Mapped[str | None]
-    """Of its state, once there is one."""
+    """Digest of the step's state; None until the step is finished."""
     key: Mapped[str | None] = mapped_column(index=True)
+    """Key of the step's state in the store; None until the step is finished."""
     traceparent: Mapped[str | None]
-    """What it was shared in, if jobs are traced."""
+    """W3C trace context of the attempt that shared the step, if jobs are traced."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     job: Mapped[JobRow] = relationship(lazy="selectin", viewonly=True)
 
 
 class EventRow(Base):
-    """One line of a job's history; `seq` counts from 1 without gaps."""
+    """One event of a job; `seq` counts from 1 without gaps."""
 
     __tablename__ = "events"
 
@@ -112,7 +114,7 @@ class EventRow(Base):
 
 
 class TrialRow(Base):
-    """One position tried by a job."""
+    """One trial of a position by a job."""
 
     __tablename__ = "trials"
 

@@ -1,1 +1,1 @@
-"""Archive, purge, retention and garbage collection of every kind of record."""
+"""Life cycle of records: archive, purge, retention and garbage collection."""

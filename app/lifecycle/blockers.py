@@ -1,4 +1,4 @@
-"""What stands in the way of a purge: who serves a thing, works with it, or needs it to be believed."""
+"""Blockers of a purge: deployments, jobs, checks and modules that need the record."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,18 +16,18 @@ from app.models.tables import ModelRow, VersionRow
 from app.modules.tables import ModuleRow
 
 MOST = 5
-"""Names that one obstacle tells at most."""
+"""Largest number of names in one blocker."""
 
 
 def of(session: Session, row: Archivable) -> list[Problem]:
-    """Everything that stands in the way, in the order in which to do something about it.
+    """All blockers of a record, in the order in which to remove them.
 
     Args:
-        session: Of the row's workspace; what it sees of rows that refer to this one must not change any more
-            when the answer is acted upon, see `app.lifecycle.purges`.
+        session: A session of the row's workspace. Before a purge the row must be locked, so that no new blocker can
+            appear until the transaction ends, see `app.lifecycle.purges`.
         row: A model without its versions, a version, a dataset or a module.
     """
-    found = [*_in_use(row)]
+    found = [*_not_archived(row)]
     if isinstance(row, VersionRow):
         found += [*_served(session, row, RevisionRow.version_id == row.id), *_checked(row)]
         found += [*_jobs(session, row, or_(JobRow.target_version_id == row.id, JobRow.source_version_id == row.id))]
@@ -41,29 +41,30 @@ def of(session: Session, row: Archivable) -> list[Problem]:
 
 
 def name_of(row: Archivable) -> str:
-    """What people call it."""
+    """The name of a record for people: a version's reference, a model's name, or an id."""
     return row.ref if isinstance(row, VersionRow) else row.name if isinstance(row, ModelRow) else row.id
 
 
-def _in_use(row: Archivable) -> Iterator[Problem]:
-    set_archived = row.archived_at or (row.model.archived_at if isinstance(row, VersionRow) else None)
-    if set_archived is None:
+def _not_archived(row: Archivable) -> Iterator[Problem]:
+    archived_at = row.archived_at or (row.model.archived_at if isinstance(row, VersionRow) else None)
+    if archived_at is None:
         name = name_of(row)
-        yield Problem("", "not_archived", f"expected {name} to be archived, got it in use; archive it first")
+        yield Problem("", "not_archived", f"expected {name} to be archived, got it not archived; archive it first")
 
 
 def _served(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iterator[Problem]:
     query = select(DeploymentRow.name).join(RevisionRow, IS_WANTED).where(DeploymentRow.deleted_at.is_(None), where)
     names = _some(session, query.order_by(DeploymentRow.name))
     if names:
-        what, do = ("attached to", "detach it") if isinstance(row, ModuleRow) else ("served by", "delete that")
-        detail = f"expected {name_of(row)} not to be served, got it {what} {names}; {do} first"
+        is_module = isinstance(row, ModuleRow)
+        how, action = ("attached to", "detach it") if is_module else ("served by", "delete that deployment")
+        detail = f"expected {name_of(row)} not to be served, got it {how} {names}; {action} first"
         yield Problem("", "served", detail)
 
 
 def _checked(row: VersionRow) -> Iterator[Problem]:
     if row.lease_worker is not None:
-        detail = f"expected {row.ref} at rest, got a worker that checks it at this moment; wait until it has"
+        detail = f"expected that no worker checks {row.ref}, got one that does; wait until the check ends"
         yield Problem("", "being_checked", detail)
 
 
@@ -71,16 +72,16 @@ def _jobs(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iter
     query = select(JobRow.id).where(JobRow.state.in_(states.LIVE), where)
     names = _some(session, query.order_by(JobRow.id))
     if names:
-        detail = f"expected no job that needs {name_of(row)}, got {names}; cancel it, or wait for its end"
+        detail = f"expected no job that needs {name_of(row)}, got {names}; cancel the job, or wait until it ends"
         yield Problem("", "needed_by_job", detail)
 
 
 def _needed(session: Session, row: VersionRow) -> Iterator[Problem]:
-    """A thin bundle is nothing without its source, and none can be proved without both networks."""
+    """Modules of a version: a thin bundle needs its source, and verifying a bundle needs both networks."""
     either = or_(ModuleRow.target_version_id == row.id, ModuleRow.source_version_id == row.id)
     names = _some(session, select(ModuleRow.id).where(either, ModuleRow.purged_at.is_(None)).order_by(ModuleRow.id))
     if names:
-        detail = f"expected no module that {row.ref} proves, got {names}; purge it first"
+        detail = f"expected no module that needs {row.ref}, got {names}; purge the module first"
         yield Problem("", "needed_by_module", detail)
 
 

@@ -1,7 +1,8 @@
-"""Garbage: objects, files and rows that nothing refers to any more, after a time of grace.
+"""Garbage collection: deletes old objects, files and rows that nothing refers to.
 
-Whoever is killed between putting an object and committing its row leaves the object
-behind, whoever abandons an upload its bytes. The grace is far longer than either takes.
+A process that is killed between storing an object and committing its row leaves the object behind. A client that
+abandons an upload leaves the upload's bytes. Only garbage older than the limits below is deleted; the limits are far
+longer than either operation takes.
 """
 
 import logging
@@ -31,9 +32,11 @@ from app.zoo import Zoo
 
 log = logging.getLogger(__name__)
 OBJECT_SECONDS = 3600.0
+"""Age from which an object without a row is garbage."""
 UPLOAD_SECONDS = 24 * 3600.0
+"""Age from which an upload that was not completed is garbage."""
 UNUSED_SECONDS = 7 * 24 * 3600.0
-"""A complete upload of which nothing was made goes after this time."""
+"""Age from which a completed upload that nothing uses is garbage."""
 _AT_ONCE = 500
 Owner = type[BundleRow | DatasetRow | StepRow | UploadRow | VersionRow]
 _USERS = (BundleRow, DatasetRow, VersionRow)
@@ -41,41 +44,51 @@ _USERS = (BundleRow, DatasetRow, VersionRow)
 
 @dataclass(frozen=True)
 class Garbage:
-    """What is left over."""
+    """Objects, transfers, uploads and files that can be deleted."""
 
     objects: tuple[str, ...]
-    """Keys of objects that no row names."""
+    """Keys of objects that no row refers to."""
     transfers: tuple[str, ...]
-    """Names of transfers into the store that were not ended."""
+    """Names of unfinished transfers into the store."""
     uploads: tuple[str, ...]
-    """Ids of uploads that were not completed, or not used."""
+    """Ids of uploads that were not completed or not used."""
     files: tuple[Path, ...]
-    """Files and directories in the making that nobody goes on with."""
+    """Old files and directories in the staging directory."""
 
 
 def find(zoo: Zoo, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: float = UPLOAD_SECONDS) -> Garbage:
-    """What `remove` would take away now.
+    """Find garbage; nothing is deleted.
 
     Args:
-        zoo: The open zoo.
+        zoo: The open zoo, for all workspaces.
         object_seconds: Age from which an object without a row is garbage.
-        upload_seconds: Age from which an upload that was not completed is.
+        upload_seconds: Age from which an upload that was not completed is garbage.
     """
     with zoo.database.read() as session:
         uploads = tuple(session.scalars(select(UploadRow.id).where(_abandoned(session, upload_seconds))))
-        objects = tuple(_unnamed(session, zoo.store.older_than(object_seconds), set(uploads)))
+        objects = tuple(_unreferenced(session, zoo.store.older_than(object_seconds), set(uploads)))
     return Garbage(
         objects=objects,
         transfers=tuple(zoo.store.unfinished(upload_seconds)),
         uploads=uploads,
-        files=tuple(_left_files(zoo.staging, upload_seconds)),
+        files=tuple(_old_files(zoo.staging, upload_seconds)),
     )
 
 
 def remove(
     zoo: Zoo, garbage: Garbage, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: float = UPLOAD_SECONDS
 ) -> Garbage:
-    """Take garbage away; returns what really went, since somebody may have come to need some of it."""
+    """Delete garbage, and old rows of the idempotency, webhook and audit logs.
+
+    Args:
+        zoo: The open zoo, for all workspaces.
+        garbage: Result of `find`.
+        object_seconds: As for `find`.
+        upload_seconds: As for `find`.
+
+    Returns:
+        The deleted part of the garbage: some of it may be in use since it was found.
+    """
     with zoo.database.write() as session:
         idempotency.sweep_keys(session)
         outbox.forget_old(session)
@@ -91,19 +104,19 @@ def remove(
 
 
 def collect(zoo: Zoo, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: float = UPLOAD_SECONDS) -> int:
-    """Find and remove what is left over; returns how many objects went.
+    """Find and delete garbage; returns the number of deleted objects.
 
     Args:
-        zoo: The open zoo.
+        zoo: The open zoo, for all workspaces.
         object_seconds: Age from which an object without a row is garbage.
-        upload_seconds: Age from which an upload that was not completed is.
+        upload_seconds: Age from which an upload that was not completed is garbage.
     """
     found = find(zoo, object_seconds=object_seconds, upload_seconds=upload_seconds)
     return len(remove(zoo, found, object_seconds=object_seconds, upload_seconds=upload_seconds).objects)
 
 
 def _abandoned(session: Session, seconds: float) -> ColumnElement[bool]:
-    """Uploads that were begun and not completed, or completed and not used by anything."""
+    """Condition: the upload is old, and was not completed or is not used."""
     now = clock.now(session)
     used = or_(*(select(table.key).where(table.key == UploadRow.key).exists() for table in _USERS))
     old = UploadRow.completed_at < now - timedelta(seconds=UNUSED_SECONDS)
@@ -111,23 +124,23 @@ def _abandoned(session: Session, seconds: float) -> ColumnElement[bool]:
     return or_(and_(UploadRow.key.is_(None), UploadRow.created_at < now - timedelta(seconds=seconds)), unused)
 
 
-def _unnamed(session: Session, keys: Iterator[str], leaving: set[str]) -> Iterator[str]:
-    """Those that no row names, but for rows of uploads that are leaving."""
-    while some := list(islice(keys, _AT_ONCE)):
-        named = {
+def _unreferenced(session: Session, keys: Iterator[str], abandoned: set[str]) -> Iterator[str]:
+    """The keys that no row refers to, not counting the rows of abandoned uploads."""
+    while batch := list(islice(keys, _AT_ONCE)):
+        referenced = {
             key
             for table in OWNERS
-            for key, row_id in session.execute(select(table.key, _id(table)).where(table.key.in_(some)))
-            if row_id not in leaving
+            for key, row_id in session.execute(select(table.key, _id(table)).where(table.key.in_(batch)))
+            if row_id not in abandoned
         }
-        yield from (key for key in some if key not in named)
+        yield from (key for key in batch if key not in referenced)
 
 
 def _id(table: Owner) -> ColumnElement[str]:
     return BundleRow.module_id.expression if issubclass(table, BundleRow) else table.id.expression
 
 
-def _left_files(staging: Path, seconds: float) -> Iterator[Path]:
+def _old_files(staging: Path, seconds: float) -> Iterator[Path]:
     limit = time.time() - seconds
     for path in sorted(staging.iterdir()):
         with suppress(FileNotFoundError):
@@ -143,36 +156,36 @@ def _remove_file(path: Path) -> None:
 
 
 def _remove_object(zoo: Zoo, key: str, seconds: float) -> bool:
-    """Look again and remove under the object's lock: no row can begin to name it in between."""
+    """Check again under the object's lock, and delete: no new row can refer to a locked object."""
     with zoo.database.write() as session:
         if not object_locks.claim(session, key):
             return False
         age = zoo.store.age(key)
-        if age is None or age < seconds or _is_named(session, key):
+        if age is None or age < seconds or _is_referenced(session, key):
             return False
         zoo.store.delete(key)
         return True
 
 
-def take(zoo: Zoo, key: str) -> bool:
-    """Remove at once an object that a row has just given up, unless another row names it, of whichever workspace.
+def remove_if_unused(zoo: Zoo, key: str) -> bool:
+    """Delete an object at once, unless a row of any workspace refers to it.
 
     Returns:
-        Whether there is nothing left to do; else somebody holds the object, or the store does not
-        answer, and the next sweep looks again.
+        False if the object is locked or the store does not answer; the next garbage collection tries again. Otherwise
+        True, also if the object stays because a row refers to it.
     """
     try:
         with zoo.database.of_all().write() as session:
             if not object_locks.claim(session, key):
                 return False
-            if not _is_named(session, key):
+            if not _is_referenced(session, key):
                 zoo.store.delete(key)
             return True
     except OSError as error:
-        log.warning("object %s is left for the next sweep: %s", key, error)
+        log.warning("object %s is left for the next garbage collection: %s", key, error)
         return False
 
 
-def _is_named(session: Session, key: str) -> bool:
+def _is_referenced(session: Session, key: str) -> bool:
     tables: Sequence[Owner] = OWNERS
     return any(session.scalar(select(table.key).where(table.key == key).limit(1)) is not None for table in tables)

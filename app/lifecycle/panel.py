@@ -1,4 +1,4 @@
-"""Archive, restore and purge on a thing's own page; nothing goes before the visitor has seen what would."""
+"""The section of a record's page that archives, restores and purges it. A purge asks for confirmation first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,32 +10,32 @@ from sqlalchemy.orm import Session
 from app.db.tables import Archivable
 from app.errors import ZooError
 from app.lifecycle import purges
-from app.lifecycle.purges import Bytes, Find, Purge
+from app.lifecycle.purges import Find, Purge, StoredObject
 from app.web.frame import button, markup, tell
 from app.web.html import facts, problem, size, title
 from app.web.page_context import PageContext
 
-_HINT = "What is archived leaves the lists and takes no new work; what runs or is served goes on."
-_FATES = {"stored": "would go", "gone": "gone already", "left": "left to the next sweep"}
+_HINT = "Lists leave out archived records, and new work cannot use them. Running jobs and deployments keep using them."
+_FATES = {"stored": "will be deleted", "gone": "deleted already", "left": "left to the next garbage collection"}
 
 
 @dataclass(frozen=True)
 class ArchivePanel:
-    """The part of a page that puts its thing away, and the question before a purge."""
+    """The section, and its dialog that confirms a purge."""
 
     context: PageContext
     find: Find
-    """Looks the thing up."""
+    """Reads the record, also after a purge."""
     set_archived: Callable[[Session, bool], Archivable]
-    """Archives it, or restores it."""
+    """Archives or restores the record."""
     home: str
-    """Path of the list to go to when it is gone."""
+    """Path of the list that is shown after a purge."""
 
     def build(self, archived: bool) -> None:
-        """Put the part on the page.
+        """Add the section to the page.
 
         Args:
-            archived: As the thing is now.
+            archived: Whether the record is archived now.
         """
         with ui.element("section").classes("card"):
             markup(title("Archive", _HINT))
@@ -77,16 +77,18 @@ class ArchivePanel:
 
 
 def shown(planned: Purge) -> Markup:
-    """What would go and what stands in the way, in words."""
+    """The content of the dialog: the records and objects that a purge deletes, and its blockers."""
     rows = {
-        "Goes": ", ".join(planned.rows),
-        "Bytes": Markup("<br/>").join(_object(one) for one in planned.objects) or "none",
+        "Records": ", ".join(planned.rows),
+        "Objects": Markup("<br/>").join(_object(stored) for stored in planned.objects) or "none",
     }
-    in_the_way = Markup("").join(problem(one.detail) for one in planned.obstacles)
-    warning = in_the_way or Markup("<p>This cannot be taken back: neither the rows nor the bytes return.</p>")
+    blockers = Markup("").join(problem(blocker.detail) for blocker in planned.obstacles)
+    warning = blockers or Markup(
+        "<p>A purge cannot be undone: neither the records nor the objects can be restored.</p>"
+    )
     return Markup("{}{}{}").format(title(f"Purge {planned.name}?"), facts(rows), warning)
 
 
-def _object(one: Bytes) -> Markup:
-    fate = f"stay: {one.kept_by} has the same" if one.kept_by else _FATES[one.fate]
-    return Markup("<code>{}…</code> {}, {}").format(one.digest[:12], size(one.bytes), fate)
+def _object(stored: StoredObject) -> Markup:
+    fate = f"stays: {stored.kept_by} has the same bytes" if stored.kept_by else _FATES[stored.fate]
+    return Markup("<code>{}…</code> {}, {}").format(stored.digest[:12], size(stored.bytes), fate)

@@ -1,9 +1,9 @@
-"""Purging: what was archived goes for good, and its bytes with it.
+"""Purging: deletes an archived record's contents and its objects for good.
 
-The row stays, as a stone that says what lay there: id, name or number, digests and fingerprint, which jobs, revisions
-and signatures refer to. What it held is emptied: weights, images, bundles, descriptions, classes, figures. Whoever
-purges has the row to himself, and whoever comes to refer to it holds it (`archive.hold`), so that neither overlooks
-the other; rows go in one transaction, and objects after it.
+The row stays with its id, name or number, digests and fingerprint, because jobs, revisions and signatures refer to
+them. All other columns are emptied, and the objects in the store are deleted: weights, images and bundles. A purge
+locks the row for update; a transaction that adds a reference locks it for share (`archive.hold`). So neither overlooks
+the other. One transaction empties the rows, and the objects are deleted after it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,7 @@ from app.datasets.tables import DatasetRow
 from app.db import clock
 from app.db.tables import Archivable
 from app.errors import InUse, Problem
-from app.lifecycle import blockers as obstacles
-from app.lifecycle import garbage
+from app.lifecycle import blockers, garbage
 from app.models.tables import AliasRow, ModelRow, VersionRow
 from app.modules.tables import BundleRow, ModuleRow, SignatureRow
 from app.store.objects import key_of
@@ -34,59 +33,61 @@ _TABLES: tuple[tuple[Kind, type[Archivable]], ...] = tuple(
 
 
 @dataclass(frozen=True)
-class Bytes:
-    """One object of what is purged."""
+class StoredObject:
+    """One object of a purged record."""
 
     digest: str
     bytes: int
-    """As long as it is in the store; 0 afterwards."""
+    """Size in the store; 0 after it is deleted."""
     fate: Fate
-    """`stored`: it would go; `kept`: `kept_by` needs it, too; `gone`; `left` to the next sweep, or `pnc gc`."""
+    """`stored`: a purge would delete it; `kept`: `kept_by` needs it; `gone`: it is deleted; `left`: the next garbage
+    collection deletes it."""
     kept_by: str | None = None
-    """Something else of the workspace that has the same bytes."""
+    """Id of another record of the workspace with the same bytes."""
 
 
 @dataclass(frozen=True)
 class Purge:
-    """What a purge takes away, or would."""
+    """The plan or the result of a purge."""
 
     kind: Kind
     id: str
     name: str
     rows: tuple[str, ...]
-    """Names of all that goes."""
-    objects: tuple[Bytes, ...]
+    """Names of the purged records: a model and its versions, or one record."""
+    objects: tuple[StoredObject, ...]
+    """The objects that the records refer to."""
     obstacles: tuple[Problem, ...]
-    """What stands in the way; with any, nothing goes."""
+    """Blockers; if there is one, nothing is purged."""
     purged_at: datetime | None
-    """When it went; None: it is there still."""
+    """Time of the purge; None: not purged yet."""
 
 
 Find = Callable[[Session], Archivable]
-"""Looks up what is to be purged, also when it was already."""
+"""Reads the record to purge, also after its purge."""
 
 
 def plan(zoo: Zoo, find: Find) -> Purge:
-    """What `purge` would do now; nothing is written.
+    """The records and objects that `purge` would delete now, and the blockers; nothing is written.
 
     Raises:
-        NotFound: there is no such thing.
+        NotFound: there is no such record.
     """
     with zoo.database.read() as session:
         found = preview(session, find(session))
-    return replace(found, objects=tuple(_weighed(zoo, one) for one in found.objects))
+    return replace(found, objects=tuple(_measured(zoo, stored) for stored in found.objects))
 
 
 def purge(zoo: Zoo, find: Find) -> Purge:
-    """Remove something for good; what was purged already is told of again.
+    """Purge a record; for a purged record, the result is the same again.
 
     Args:
-        zoo: As its workspace sees it.
-        find: Looks it up.
+        zoo: The zoo, as the record's workspace sees it.
+        find: Reads the record.
 
     Raises:
-        NotFound: there is no such thing.
-        InUse: something stands in the way; nothing has changed.
+        NotFound: there is no such record.
+        InUse: there is a blocker; nothing has changed.
     """
     with zoo.database.write() as session:
         row = find(session)
@@ -97,24 +98,24 @@ def purge(zoo: Zoo, find: Find) -> Purge:
             _empty(session, part)
         session.flush()
         after = replace(preview(session, row), rows=before.rows)
-    return replace(after, objects=tuple(_taken(zoo, one) for one in after.objects))
+    return replace(after, objects=tuple(_removed(zoo, stored) for stored in after.objects))
 
 
 def kind_of(row: Archivable) -> Kind:
-    """What a row is."""
+    """The kind of a record."""
     return next(kind for kind, table in _TABLES if isinstance(row, table))
 
 
 def preview(session: Session, row: Archivable) -> Purge:
-    """What there is of a row and all that goes with it, as the rows tell."""
+    """The plan of a purge, read from the database only: sizes are those in the rows."""
     parts = _parts(session, row)
-    problems = () if row.purged_at is not None else (p for part in parts for p in obstacles.of(session, part))
+    problems = () if row.purged_at is not None else (p for part in parts for p in blockers.of(session, part))
     objects = dict(pair for part in _all_parts(session, row) for pair in _objects(part))
     return Purge(
         kind=kind_of(row),
         id=row.id,
-        name=obstacles.name_of(row),
-        rows=tuple(obstacles.name_of(part) for part in parts),
+        name=blockers.name_of(row),
+        rows=tuple(blockers.name_of(part) for part in parts),
         objects=tuple(_shared(session, row, digest, size) for digest, size in objects.items()),
         obstacles=tuple(dict.fromkeys(problems)),
         purged_at=row.purged_at,
@@ -122,7 +123,7 @@ def preview(session: Session, row: Archivable) -> Purge:
 
 
 def _locked(session: Session, row: Archivable) -> Purge:
-    """The same, of rows that nobody can come to refer to until the transaction ends."""
+    """Lock a record's rows, so that no transaction can add a reference to them, and return the plan of its purge."""
     session.refresh(row, ["archived_at", "purged_at"], with_for_update=True)
     for part in _parts(session, row):
         session.refresh(part, with_for_update=True)
@@ -130,7 +131,7 @@ def _locked(session: Session, row: Archivable) -> Purge:
 
 
 def _parts(session: Session, row: Archivable) -> list[Archivable]:
-    """What has not gone yet: a model with its versions, or the thing itself."""
+    """The rows that are not purged yet: a model's versions and the model, or the row itself."""
     return [part for part in _all_parts(session, row) if part.purged_at is None]
 
 
@@ -142,15 +143,18 @@ def _all_parts(session: Session, row: Archivable) -> Sequence[Archivable]:
 
 
 def _objects(row: Archivable) -> Iterator[tuple[str, int]]:
-    """Digests and sizes of what a row names, or named."""
+    """Digests and sizes of the objects that a row refers to, or referred to before its purge."""
     if isinstance(row, ModuleRow):
         yield from ((bundle.digest, bundle.bytes) for bundle in row.bundles)
     elif isinstance(row, VersionRow | DatasetRow):
         yield row.digest, row.bytes
 
 
-def _shared(session: Session, row: Archivable, digest: str, size: int) -> Bytes:
-    """An object, and who else of the same workspace needs it. Of others nothing is told: they may have it, too."""
+def _shared(session: Session, row: Archivable, digest: str, size: int) -> StoredObject:
+    """An object, with another record of the same workspace that needs it.
+
+    Records of other workspaces are not shown, although they may need the object, too.
+    """
     key, parts = key_of(digest), _all_parts(session, row)
     own, made_at = {part.id for part in parts}, max(_made_at(part) for part in parts)
     users = (
@@ -160,14 +164,14 @@ def _shared(session: Session, row: Archivable, digest: str, size: int) -> Bytes:
         select(UploadRow.id).where(UploadRow.key == key, UploadRow.completed_at > made_at),
     )
     others = [name for query in users for name in session.scalars(query) if name not in own]
-    return Bytes(digest, size, "kept" if others else "stored", others[0] if others else None)
+    return StoredObject(digest, size, "kept" if others else "stored", others[0] if others else None)
 
 
 def _empty(session: Session, row: Archivable) -> None:
-    """Leave the stone alone."""
+    """Empty a row, and delete the rows of its upload, aliases and signature."""
     row.purged_at = clock.now(session)
     row.archived_at = row.archived_at or row.purged_at
-    for digest, _ in _objects(row):  # what it was made of; an upload that came later is for something else
+    for digest, _ in _objects(row):  # uploads of the same bytes that were completed later are for other records
         made_of = (UploadRow.key == key_of(digest)) & (UploadRow.completed_at <= _made_at(row))
         session.execute(delete(UploadRow).where(made_of))
     if isinstance(row, VersionRow):
@@ -185,7 +189,7 @@ def _empty(session: Session, row: Archivable) -> None:
 
 def _empty_version(session: Session, row: VersionRow) -> None:
     row.spec, row.licence, row.key, row.bytes, row.parameters, row.macs = {}, "", "", 0, None, None
-    row.status, row.problem = "rejected", {"code": "purged", "detail": "it was purged and does not come back"}
+    row.status, row.problem = "rejected", {"code": "purged", "detail": "it was purged and cannot be restored"}
     session.execute(delete(AliasRow).where(AliasRow.version_id == row.id))
 
 
@@ -194,13 +198,15 @@ def _made_at(row: Archivable) -> datetime:
     return row.created_at
 
 
-def _weighed(zoo: Zoo, one: Bytes) -> Bytes:
-    """With the size that it has in the store; `gone` when there is none."""
-    size = zoo.store.size(key_of(one.digest))
-    return replace(one, bytes=size or 0, fate="gone" if size is None and one.fate == "stored" else one.fate)
+def _measured(zoo: Zoo, stored: StoredObject) -> StoredObject:
+    """The object with its size in the store, or with the fate `gone` if it is not in the store."""
+    size = zoo.store.size(key_of(stored.digest))
+    is_gone = size is None and stored.fate == "stored"
+    return replace(stored, bytes=size or 0, fate="gone" if is_gone else stored.fate)
 
 
-def _taken(zoo: Zoo, one: Bytes) -> Bytes:
-    if one.kept_by is not None:
-        return one
-    return replace(one, bytes=0, fate="gone" if garbage.take(zoo, key_of(one.digest)) else "left")
+def _removed(zoo: Zoo, stored: StoredObject) -> StoredObject:
+    """Delete an object that no other record of the workspace needs, and return its fate."""
+    if stored.kept_by is not None:
+        return stored
+    return replace(stored, bytes=0, fate="gone" if garbage.remove_if_unused(zoo, key_of(stored.digest)) else "left")

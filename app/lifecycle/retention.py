@@ -1,4 +1,4 @@
-"""Retention: what a workspace keeps archived for longer than it wants to is purged, a thing at a time."""
+"""Retention: purges records that were archived for longer than their workspace's `retention_days`."""
 
 import logging
 from collections.abc import Iterator
@@ -15,8 +15,7 @@ from app.datasets.tables import DatasetRow
 from app.db import clock
 from app.db.tables import Archivable
 from app.errors import InUse, NotFound
-from app.lifecycle import blockers as obstacles
-from app.lifecycle import purges
+from app.lifecycle import blockers, purges
 from app.models.tables import ModelRow, VersionRow
 from app.modules.tables import ModuleRow
 from app.zoo import Zoo
@@ -25,13 +24,13 @@ from pnc_client.schemas.purges import Kind
 log = logging.getLogger(__name__)
 Table = type[ModuleRow] | type[DatasetRow] | type[VersionRow] | type[ModelRow]
 _TABLES: dict[Kind, Table] = {"module": ModuleRow, "dataset": DatasetRow, "version": VersionRow, "model": ModelRow}
-"""What needs others goes before them."""
+"""Tables in the order of purging: modules first, because they need versions and datasets."""
 _WHO = "retention"
 
 
 @dataclass(frozen=True)
 class Due:
-    """Something whose time is over."""
+    """A record whose retention has ended."""
 
     workspace: str
     kind: Kind
@@ -39,11 +38,11 @@ class Due:
     name: str
     archived_at: datetime
     obstacles: tuple[str, ...] = ()
-    """Why it stays for now."""
+    """Blockers: why the record cannot be purged yet."""
 
 
 def find(zoo: Zoo) -> list[Due]:
-    """What has been archived for longer than its workspace keeps such things; an order in which it can go."""
+    """The records of all workspaces whose retention has ended, in the order in which they can be purged."""
     with zoo.database.read() as session:
         return [
             due
@@ -53,19 +52,19 @@ def find(zoo: Zoo) -> list[Due]:
 
 
 def purge(zoo: Zoo, due: list[Due]) -> list[Due]:
-    """Purge it; returns what really went, since some of it may be needed, or was restored meanwhile."""
+    """Purge records, and return those that were purged: others have a blocker, or were restored since `find`."""
     return [one for one in due if _purge(zoo, one)]
 
 
 def _of_workspace(session: Session, workspace: WorkspaceRow) -> Iterator[Due]:
     before = clock.now(session) - timedelta(days=workspace.retention_days or 0)
     for kind, table in _TABLES.items():
-        over = (table.workspace == workspace.name) & (table.archived_at < before) & table.purged_at.is_(None)
-        for row in session.scalars(select(table).where(over).order_by(table.id)):
+        is_due = (table.workspace == workspace.name) & (table.archived_at < before) & table.purged_at.is_(None)
+        for row in session.scalars(select(table).where(is_due).order_by(table.id)):
             assert isinstance(row, Archivable)
             reasons = tuple(problem.detail for problem in purges.preview(session, row).obstacles)
             assert row.archived_at is not None
-            yield Due(workspace.name, kind, row.id, obstacles.name_of(row), row.archived_at, reasons)
+            yield Due(workspace.name, kind, row.id, blockers.name_of(row), row.archived_at, reasons)
 
 
 def _purge(zoo: Zoo, due: Due) -> bool:
@@ -75,15 +74,15 @@ def _purge(zoo: Zoo, due: Due) -> bool:
     def still_due(session: Session) -> Archivable:
         row = session.get(table, due.id)
         if row is None or row.purged_at is not None or row.archived_at != due.archived_at:
-            raise NotFound(f"{due.name}: expected it to be archived still, got it restored meanwhile")
+            raise NotFound(f"{due.name}: expected a record that is still archived, got one that was restored or purged")
         return row
 
     try:
         purges.purge(zoo.seen_by(caller), still_due)
     except (InUse, NotFound) as error:
-        log.info("retention leaves %s %s of %s: %s", due.kind, due.name, due.workspace, error)
+        log.info("retention cannot purge %s %s of workspace %s: %s", due.kind, due.name, due.workspace, error)
         return False
-    log.info("retention has purged %s %s of %s", due.kind, due.name, due.workspace)
+    log.info("retention has purged %s %s of workspace %s", due.kind, due.name, due.workspace)
     with zoo.database.write() as session:
         audit.note(
             session,

@@ -1,6 +1,6 @@
-"""Purges: what would go and what stands in the way (GET), and away with it (POST).
+"""HTTP API of purges: GET shows the plan and its blockers, POST purges.
 
-What cannot be taken back needs the scope `admin`. A purge that is repeated tells the same again, so that it needs no
+A purge cannot be undone, so it needs the scope `admin`. A repeated purge has the same answer, so it needs no
 Idempotency-Key.
 """
 
@@ -43,54 +43,54 @@ def _module(module_id: str) -> Find:
 @router.get("/models/{model}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_model_purge(model: Name, zoo: OpenZoo) -> Any:
-    """What purging a model with all its versions would take away, and what stands in the way; nothing changes."""
+    """The plan of a purge of a model and all its versions: what it would delete, and its blockers. Nothing changes."""
     return Purge.of(purges.plan(zoo, _model(model)))
 
 
 @router.post("/models/{model}/purge", response_model=Purge, responses=documented(404, 409))
 @needs("admin")
 def purge_model(model: Name, zoo: OpenZoo) -> Any:
-    """Remove an archived model and all its versions for good; a model of the same name may begin anew."""
+    """Purge an archived model and all its versions. A new model may have the same name."""
     return Purge.of(purges.purge(zoo, _model(model)))
 
 
 @router.get("/models/{model}/versions/{version}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_version_purge(model: Name, version: Number, zoo: OpenZoo) -> Any:
-    """What purging a version would take away, and what stands in the way; nothing changes."""
+    """The plan of a purge of a version: what it would delete, and its blockers. Nothing changes."""
     return Purge.of(purges.plan(zoo, _version(model, version)))
 
 
 @router.post("/models/{model}/versions/{version}/purge", response_model=Purge, responses=documented(404, 409))
 @needs("admin")
 def purge_version(model: Name, version: Number, zoo: OpenZoo) -> Any:
-    """Remove an archived version and its weights for good; its number is never given again."""
+    """Purge an archived version and its weights. Its number is not used again."""
     return Purge.of(purges.purge(zoo, _version(model, version)))
 
 
 @router.get("/datasets/{dataset}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_dataset_purge(dataset: datasets_api.Id, zoo: OpenZoo) -> Any:
-    """What purging a dataset would take away, and what stands in the way; nothing changes."""
+    """The plan of a purge of a dataset: what it would delete, and its blockers. Nothing changes."""
     return Purge.of(purges.plan(zoo, _dataset(dataset)))
 
 
 @router.post("/datasets/{dataset}/purge", response_model=Purge, responses=documented(404, 409))
 @needs("admin")
 def purge_dataset(dataset: datasets_api.Id, zoo: OpenZoo) -> Any:
-    """Remove an archived dataset and its images for good; jobs that have used it cannot be tried again."""
+    """Purge an archived dataset and its images. Jobs that have used it cannot be retried."""
     return Purge.of(purges.purge(zoo, _dataset(dataset)))
 
 
 @router.get("/modules/{module}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_module_purge(module: modules_api.Id, zoo: OpenZoo) -> Any:
-    """What purging a module would take away, and what stands in the way; nothing changes."""
+    """The plan of a purge of a module: what it would delete, and its blockers. Nothing changes."""
     return Purge.of(purges.plan(zoo, _module(module)))
 
 
 @router.post("/modules/{module}/purge", response_model=Purge, responses=documented(404, 409))
 @needs("admin")
 def purge_module(module: modules_api.Id, zoo: OpenZoo) -> Any:
-    """Remove an archived module, its bundles and its signature for good."""
+    """Purge an archived module, its bundles and its signature."""
     return Purge.of(purges.purge(zoo, _module(module)))

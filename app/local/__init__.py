@@ -1,1 +1,1 @@
-"""What commands do on the user's own machine, with files and without a service."""
+"""Work of commands on files of the user's machine, without a service."""

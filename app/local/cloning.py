@@ -1,4 +1,4 @@
-"""A cloning job on files: two networks and a folder of images in, a bundle out."""
+"""A cloning job on files: two networks and a directory of images in, a bundle out."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,29 +8,30 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.evidence.images import read_images
-from app.local.weights import as_safetensors
 from app.process import processors
 from pnc_core.analysis.evaluation import multiply_accumulates
+from pnc_core.class_names import ClassNames, resolved
 from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.devices import device_of
 from pnc_core.graph.architectures import load_network
 from pnc_core.method.clone import clone
 from pnc_core.method.job import Progress as Step
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle
+from pnc_core.module.watermark import Mark
+from pnc_core.networks.files import as_safetensors
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a job works on."""
+    """Input files of a job."""
 
     target: Path
-    """Weights, safetensors or pickled."""
+    """Weights as safetensors, or as written by `torch.save`."""
     target_spec: NetworkSpec
     source: Path
     source_spec: NetworkSpec
     data: Path
-    """A directory with one directory a class, or a Parquet file; without labels if the job reads none."""
+    """A directory with one directory per class, or a Parquet file; labels are optional if `config.labels` is False."""
 
 
 def clone_files(
@@ -42,20 +43,22 @@ def clone_files(
     mark: Mark | None = None,
     device: str = "cpu",
 ) -> Bundle:
-    """Clone classes of one weight file into a module for another.
+    """Clone classes of a source into a module for a target.
 
     Args:
-        material: Networks and images.
-        config: What to clone and how.
-        console: Where progress and every position that is tried are shown.
+        material: Files of both networks and of the images.
+        config: Classes and parameters of the job.
+        console: Shows the progress and each trial.
         quiet: Show nothing.
-        mark: Has a say in which channels are kept.
+        mark: Watermark key that influences the choice of kept channels; None: no watermark.
         device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        PncError: files, classes, parameters or device make no sense.
+        PncError: a file, class or parameter is invalid, or the device is not available.
         OSError: a file cannot be read.
     """
+    source_spec = material.source_spec
+    config = resolved(config, ClassNames(source_spec.classes, source_spec.class_aliases))
     place = device_of(device)
     with as_safetensors(material.target) as file:
         target = load_network(material.target_spec, file).requires_grad_(False).to(place)

@@ -1,4 +1,4 @@
-"""`pnc inspect`: what the library sees in an architecture."""
+"""`pnc inspect`: positions and channel groups of an architecture."""
 
 from dataclasses import asdict
 from typing import Any
@@ -13,10 +13,15 @@ from pnc_core.module.tail import open_tail
 
 
 def traced_network(architecture: str, size: int, classes: int) -> Traced:
-    """An architecture with its positions; nothing is allocated for the weights.
+    """Trace an architecture on the meta device, without memory for its weights.
+
+    Args:
+        architecture: Name of the architecture.
+        size: Height and width of the input, in pixels.
+        classes: Number of classes.
 
     Raises:
-        PncError: the architecture is unknown or cannot be cut.
+        PncError: the architecture is unknown or has no position to cut at.
     """
     names = tuple(f"class {i}" for i in range(classes))
     spec = NetworkSpec(
@@ -25,8 +30,8 @@ def traced_network(architecture: str, size: int, classes: int) -> Traced:
     return trace(build_network(spec, device="meta"), spec)
 
 
-def described(traced: Traced) -> dict[str, Any]:
-    """Positions and channel groups as plain values."""
+def json_values(traced: Traced) -> dict[str, Any]:
+    """Positions and channel groups as JSON values."""
     tail = open_tail(traced, INPUT, range(len(traced.spec.classes)))
     groups = [
         {"made_by": list(group.producers), "channels": group.width, "read_by": [c.module for c in group.consumers]}
@@ -42,7 +47,7 @@ def described(traced: Traced) -> dict[str, Any]:
 
 
 def tables(architecture: str, traced: Traced) -> Group:
-    """Positions and channel groups for people."""
+    """Positions and channel groups as tables."""
     return Group(_positions(architecture, traced), _groups(traced))
 
 

@@ -1,4 +1,4 @@
-"""Marks on the user's own machine: the key never leaves it."""
+"""Watermark keys on the user's machine; a key is never sent to a service."""
 
 import os
 import secrets
@@ -7,14 +7,14 @@ from pathlib import Path
 from app.local.origin import origin_of_file
 from pnc_core.analysis.watermark import Proof, proof_in_origin
 from pnc_core.errors import ConfigError
-from pnc_core.method.watermark import KEY_BYTES, Mark
+from pnc_core.module.watermark import KEY_BYTES, Mark
 
 
 def make_mark(path: Path) -> Mark:
-    """Write the key of a new mark, which only its owner can read.
+    """Create a mark and write its key to a file that only its owner can read.
 
     Raises:
-        FileExistsError: the file is there; nothing is overwritten.
+        FileExistsError: the file exists; it is not overwritten.
     """
     mark = Mark(secrets.token_bytes(KEY_BYTES))
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -23,24 +23,27 @@ def make_mark(path: Path) -> Mark:
 
 
 def read_mark(path: Path) -> Mark:
-    """The mark whose key a file holds.
+    """Read the key of a mark.
 
     Raises:
-        ConfigError: it holds something else.
+        ConfigError: the file does not hold a key.
     """
     try:
         return Mark(bytes.fromhex(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ConfigError(
-            f"{path}: expected {2 * KEY_BYTES} hexadecimal digits, got something else ({error})"
-        ) from None
+        raise ConfigError(f"{path}: expected {2 * KEY_BYTES} hexadecimal digits, got other text ({error})") from None
 
 
 def proof_of_file(suspect: Path, source: Path, mark: Mark) -> Proof:
-    """How well the channels that a file has of a source agree with a mark.
+    """Test how well the channels that a file copies from a source agree with a mark.
+
+    Args:
+        suspect: Weights or a full bundle.
+        source: Weights of the source.
+        mark: The owner's mark.
 
     Raises:
-        PncError: a file cannot be read, or the two have nothing that can be compared.
+        PncError: a file is invalid, or the two files have no comparable layers.
         OSError: a file cannot be read.
     """
     return proof_in_origin(mark, origin_of_file(suspect, source))

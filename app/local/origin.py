@@ -1,4 +1,4 @@
-"""`pnc modules origin`: whose filters are in a file."""
+"""`pnc modules origin`: test whether a file holds filters of a source."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,23 +10,28 @@ from rich.text import Text
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.local.weights import as_safetensors
 from pnc_core.analysis.origin import FOUND, LayerOrigin, Origin, origin
 from pnc_core.errors import BundleError
 from pnc_core.module.bundle import MANIFEST_KEY, MODULE_PREFIX, read_bundle
+from pnc_core.networks.files import as_safetensors
 from pnc_core.tensorfile import read_header
 
 BAR = 20
-"""Characters of a full bar."""
+"""Length of a full bar, in characters."""
 
 
 def origin_of_file(suspect: Path, source: Path, *, any_layer: bool = False) -> Origin:
-    """Look for filters of a source in a file of weights or a full bundle.
+    """Search weights or a full bundle for filters of a source.
+
+    Args:
+        suspect: Weights or a full bundle.
+        source: Weights of the source.
+        any_layer: Compare each layer with every layer of the source, not only with the layer of the same name.
 
     Raises:
-        TensorFileError: a file is not whole, or holds code.
+        TensorFileError: a file is damaged, or holds code.
         BundleError: the suspect is a thin bundle, which holds no filters.
-        DataError: the two have nothing that can be compared.
+        DataError: the two files have no comparable layers.
         OSError: a file cannot be read.
     """
     return origin(_tensors(suspect), _tensors(source), any_layer=any_layer)
@@ -39,24 +44,24 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         bundle = read_bundle(file)
     if bundle.manifest.payload == "thin":
         raise BundleError(
-            f"{path}: expected weights or a full bundle, got a thin one, which holds none of the source's"
+            f"{path}: expected weights or a full bundle, got a thin bundle, which holds no filters of the source"
         )
     return {n.removeprefix(MODULE_PREFIX): t for n, t in bundle.tensors.items() if n.startswith(MODULE_PREFIX)}
 
 
-def described(found: Origin) -> dict[str, Any]:
-    """All that was found, as plain values."""
+def json_values(found: Origin) -> dict[str, Any]:
+    """The result of the search as JSON values."""
     layers = [{**asdict(layer), "matched": layer.matched} for layer in found.layers]
     summary = {"found": found.found, "p_value": found.p_value, "matched": found.matched, "channels": found.channels}
     return {**summary, "layers": layers}
 
 
-def shown(found: Origin) -> Group:
-    """The same for people: one line a layer, and the verdict."""
+def as_table(found: Origin) -> Group:
+    """The result of the search for people: a table with one row per layer, and the conclusion."""
     table = Table(box=None, pad_edge=False)
-    for column in ("layer", "the source's", "", "channels", "alike", "runner-up", "by chance", "p"):
+    for column in ("layer", "source layer", "", "channels", "similarity", "runner-up", "by chance", "p"):
         table.add_column(
-            column, justify="left" if column in ("layer", "the source's", "") else "right", overflow="fold"
+            column, justify="left" if column in ("layer", "source layer", "") else "right", overflow="fold"
         )
     for layer in found.layers:
         table.add_row(*map(Text, _cells(layer)))
@@ -79,8 +84,8 @@ def _cells(layer: LayerOrigin) -> tuple[str, ...]:
 
 def _verdict(found: Origin) -> str:
     if not found.found:
-        return f"No filters of the source were found (p = {found.p_value:.2g}; below {FOUND:g} they are)."
+        return f"No filters of the source were found (p = {found.p_value:.2g}, not below {FOUND:g})."
     return (
         f"Filters of the source were found: {found.matched:,} of {found.channels:,} channels, p = {found.p_value:.1e}. "
-        "One is cut from the other, or both are from the same weights."
+        "One network was cut from the other, or both were made from the same weights."
     )

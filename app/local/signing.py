@@ -1,4 +1,4 @@
-"""Sign modules on the user's machine: private keys never leave it."""
+"""Sign modules on the user's machine; a private key is never sent to a service."""
 
 import os
 from datetime import UTC, datetime
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def make_pair(path: Path) -> str:
-    """Write a new private key, which only its owner can read; returns the public half.
+    """Create a key pair, write the private key to a file that only its owner can read, and return the public key.
 
     Raises:
-        FileExistsError: the file is there; nothing is overwritten.
+        FileExistsError: the file exists; it is not overwritten.
     """
     key = signing.new_key()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -26,11 +26,16 @@ def make_pair(path: Path) -> str:
 
 
 def sign_module(client: "Client", module_id: str, key_file: Path) -> signing.Signature:
-    """Fetch a module's files, see that they are what the service says, and sign a statement about them.
+    """Download a module's bundles, check their digests, and sign a statement about the module.
+
+    Args:
+        client: A client of the service.
+        module_id: Id of the module.
+        key_file: File of the private key.
 
     Raises:
-        SignatureError: the key cannot be used.
-        ClientError: the service refuses or sends other bytes.
+        SignatureError: the file does not hold a private key.
+        ClientError: the service refuses the request, or a bundle is damaged.
     """
     key = signing.read_key(key_file.read_bytes())
     module, manifest = client.modules.get(module_id), client.modules.manifest(module_id)

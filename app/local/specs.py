@@ -1,4 +1,4 @@
-"""The description of a network beside its weights: a JSON file, or options of a command."""
+"""Specs of networks: a JSON file beside the weights, or options of a command."""
 
 import json
 import math
@@ -6,32 +6,43 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.local.class_files import read_class_file
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError, ConfigError
 from pnc_core.module.manifest import build
+from pnc_core.networks.classes import BY_NAME
 
 
 def given_spec(
     path: Path,
     fields: Mapping[str, str | None],
     options: Sequence[str],
+    found: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, str | float | bool | None] | None = None,
 ) -> NetworkSpec:
-    """The network that a file describes, with fields replaced by those given on the command line.
+    """The spec in a file; fields given on the command line override the file's.
 
     Args:
-        path: A JSON file with the fields of a `NetworkSpec`; it may be missing when all fields are given.
-        fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file.
-        options: Of the architecture, `name=value`.
-        preprocessing: Fields of a `Preprocessing`, and `crop_share`; None: as in the file.
+        path: A JSON file with the fields of a `NetworkSpec`; it may be missing if `fields` has all of them.
+        fields: `architecture`, `classes`, `input_size`, `mean` and `std` as text; None: as in the file. The text of
+            `classes` may be the path of a file of names, see `app.local.class_files`.
+        options: Options of the architecture, each `NAME=VALUE`.
+        found: Fields that the weights tell; fields of the file and of the command line override them.
+        preprocessing: Fields of a `Preprocessing`, and `crop_share`; a field that is None is as in the file.
 
     Raises:
-        ConfigError: the file is not such a description, or a field is missing or out of its range.
+        ConfigError: the file is not a spec, or a field is missing or out of its range.
     """
-    spec = _read(path) if path.is_file() else {}
+    spec = dict(found or {})
+    if path.is_file():
+        spec |= read_object(path, "the fields of a network")
+    given = fields.get("classes")
+    if given is not None and Path(given).is_file():
+        fields = {**fields, "classes": None}
+        spec = {name: value for name, value in spec.items() if name != "class_aliases"} | read_class_file(Path(given))
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
-        spec["options"] = {**spec.get("options", {}), **dict(_option(text) for text in options)}
+        spec["options"] = {**spec.get("options", {}), **dict(name_and_value("--option", text) for text in options)}
     changed = {name: value for name, value in (preprocessing or {}).items() if value is not None}
     if changed:
         spec["preprocessing"] = {**spec.get("preprocessing", {}), **_resize_size(changed, spec)}
@@ -46,14 +57,38 @@ def given_spec(
         raise ConfigError(str(error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path, content: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: The file.
+        content: The meaning of the object's fields, for the error message.
+
+    Raises:
+        ConfigError: the file is not JSON, or holds another JSON value.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: expected JSON, got text that does not parse ({error})") from None
     if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected an object with the fields of a network, got {type(value).__name__}")
+        raise ConfigError(f"{path}: expected an object with {content}, got {type(value).__name__}")
     return value
+
+
+def name_and_value(option: str, text: str) -> tuple[str, Any]:
+    """`keep=0.5` as the name `keep` and the JSON value 0.5; a value that is not JSON is text.
+
+    Raises:
+        ConfigError: the text has no `=`; the message names `option`.
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"{option}: expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _numbers(kind: type[int] | type[float], separator: str) -> Any:
@@ -67,7 +102,7 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
 
 
 def _resize_size(changed: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A crop share as the `resize_size` that timm's and torchvision's transforms make of it."""
+    """Replace a crop share by `resize_size` = floor(input size / crop share), as the transforms of timm do."""
     share = changed.pop("crop_share", None)
     if share is None:
         return changed
@@ -79,19 +114,9 @@ def _resize_size(changed: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, 
     return {**changed, "resize_size": math.floor(max(spec["input_size"][1:]) / share)}
 
 
-def _option(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ConfigError(f"--option: expected NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 _READERS: dict[str, Any] = {
     "architecture": lambda _, text: text,
-    "classes": lambda _, text: text.split(","),
+    "classes": lambda _, text: list(BY_NAME.get(text, ())) or text.split(","),
     "input_size": _numbers(int, "x"),
     "mean": _numbers(float, ","),
     "std": _numbers(float, ","),

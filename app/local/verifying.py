@@ -1,33 +1,33 @@
-"""Check a bundle on the user's disk against the networks it belongs to."""
+"""Check a bundle file against its source and its target."""
 
 from pathlib import Path
 from typing import Any
 
-from app.local.weights import as_safetensors
 from pnc_core.analysis.evidence import verify_bundle
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import TargetMismatch
 from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
 from pnc_core.module.bundle import digest, read_bundle
+from pnc_core.networks.files import as_safetensors
 
 
 def verify_file(path: Path, source: Path | None, target: Path | None) -> dict[str, Any]:
-    """What can be proved of a bundle.
+    """Check a bundle and return its main facts.
 
     Args:
-        path: The bundle, thin or full.
-        source: Weights that it was cut from; None: nothing is claimed of its copies.
-        target: Weights that it shall be attached to; None: nothing is claimed of that.
+        path: A thin or full bundle.
+        source: Weights of the source, to which the module's copies must be equal; None: the copies are not checked.
+        target: Weights of the target, whose fingerprint must match; None: the fingerprint is not checked.
 
     Raises:
-        BundleError: the file is damaged or not a bundle.
-        MismatchError: a copy is not the source's, or the networks are others.
+        BundleError: the file is damaged or is not a bundle.
+        MismatchError: a copy differs from the source, or a network has another fingerprint.
         PncError: a network cannot be loaded.
     """
     bundle = read_bundle(path)
     manifest = bundle.manifest
-    proved: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "bundle": str(path),
         "digest": digest(path.read_bytes()),
         "payload": manifest.payload,
@@ -40,11 +40,11 @@ def verify_file(path: Path, source: Path | None, target: Path | None) -> dict[st
         got = fingerprint(_load(manifest.target, target))
         if got != manifest.target_fingerprint:
             raise TargetMismatch(f"{target}: expected fingerprint {manifest.target_fingerprint}, got {got}")
-        proved["fits_target"] = True
+        facts["fits_target"] = True
     if source is not None:
         found = verify_bundle(bundle, _load(manifest.source, source))
-        proved |= {"cut_from_source": True, "tensors_compared": found.tensors, "numbers_compared": found.numbers}
-    return proved
+        facts |= {"cut_from_source": True, "tensors_compared": found.tensors, "numbers_compared": found.numbers}
+    return facts
 
 
 def _load(spec: NetworkSpec, path: Path) -> Any:

@@ -8,13 +8,16 @@ from nicegui import ui
 from starlette.requests import Request
 
 from app.errors import ZooError
+from app.models.tables import ModelRow
 from app.web.catalogue import ModelLine, models
 from app.web.frame import button, frame, heading, markup, notify, tell
-from app.web.html import DASH, accuracy, ago, badge, chips, count, link, size, title
+from app.web.html import DASH, accuracy, ago, aliases_of, badge, chips, count, link, size, title
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 from app.web.receiving import add_model, read_spec_apart, text_of
 
+MOST_NUMBERS = 3
+"""Versions of a model that its row names."""
 _ODD = re.compile(r"[^a-z0-9._-]+")
 _EXAMPLE = (
     '{"architecture": "resnet20", "classes": ["cat", "dog"], "input_size": [3, 32, 32], '
@@ -43,9 +46,8 @@ def _row(line: ModelLine) -> list[object]:
     name = link(f"/models/{model.name}", model.name)
     if version is None:
         return [name, DASH, DASH, DASH, DASH, DASH, badge("empty"), ago(model.created_at)]
-    aliases = chips([alias.alias for alias in model.aliases], 3) if model.aliases else ""
     return [
-        Markup("{} <span class='faint'>v{}</span> {}").format(name, version.number, aliases),
+        Markup("{} {}").format(name, _numbered(model, version.number)),
         version.spec["architecture"],
         chips(version.spec["classes"], 6),
         count(version.parameters),
@@ -54,6 +56,16 @@ def _row(line: ModelLine) -> list[object]:
         badge("archived" if model.archived_at else version.status),
         ago(version.created_at),
     ]
+
+
+def _numbered(model: ModelRow, newest: int) -> Markup:
+    """The newest version with its aliases, and the other versions that aliases point at."""
+    numbers = [newest, *sorted({alias.version.number for alias in model.aliases} - {newest}, reverse=True)]
+    return Markup(" ").join(
+        Markup("<span class='faint'>v{}</span> {}").format(number, chips(aliases, 3) if aliases else "")
+        for number in numbers[:MOST_NUMBERS]
+        for aliases in [aliases_of(model, number)]
+    )
 
 
 KIND = Kind[ModelLine](

@@ -21,10 +21,12 @@ from app.models.tables import ModelRow, VersionRow
 from app.modules.list_page import COLUMNS, row
 from app.modules.tables import ModuleRow
 from app.web import catalogue
+from app.web.class_list import SHOWN, ClassList
 from app.web.drawing import bars
 from app.web.frame import frame, heading, markup, missing
 from app.web.html import (
     ago,
+    aliases_of,
     badge,
     chips,
     command,
@@ -61,6 +63,8 @@ class View:
     """The newest version, and all of them."""
     family: Markup
     """What was cloned into it and from it."""
+    has_versions: bool
+    """Whether the page has a newest version, whose classes it lists."""
     is_settled: bool
     """Nothing in it will change by itself."""
 
@@ -85,6 +89,8 @@ async def model_page(request: Request, name: str) -> Response | None:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 layers = markup(view.layers)
+                if view.has_versions:
+                    await ClassList(context, lambda session: newest_version(session, name)).build()
                 await Card(context, name).build(view.model.description)
             side = markup(view.side).classes("stack")
         family = markup(view.family).classes("stack")
@@ -117,15 +123,32 @@ def load_view(session: Session, zoo: Zoo, name: str) -> View:
     versions = newest_first.data
     rest = models.count_versions(session, model) - VERSIONS if newest_first.has_more else 0
     family = catalogue.lineage(session, model, FAMILY + 1)
-    newest = next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
+    newest = _newest(versions)
     settled = all(version.status != "validating" for version in versions)
     if newest is None:
         advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
         nothing = section("Layers", empty("No versions yet", advice.format(model.name)))
-        return View(model, _head(model, None), nothing, Markup(""), Markup(""), settled)
+        return View(model, _head(model, None), nothing, Markup(""), Markup(""), False, settled)
     made_of = section("Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers")
-    side = _facts(newest) + _versions(model, versions, rest)
-    return View(model, _head(model, newest), made_of, side, _lineage(model, family), settled)
+    side = _facts(model, newest) + _versions(model, versions, rest)
+    return View(model, _head(model, newest), made_of, side, _lineage(model, family), True, settled)
+
+
+def newest_version(session: Session, name: str) -> VersionRow:
+    """The version that a model's page describes.
+
+    Raises:
+        NotFound: there is no such model, or it has no version.
+    """
+    newest = _newest(models.list_versions(session, name, Window(VERSIONS), archived=True).data)
+    if newest is None:
+        raise NotFound(f"expected a model with a version, got {name!r:.80}; reload the page")
+    return newest
+
+
+def _newest(versions: Sequence[VersionRow]) -> VersionRow | None:
+    """The newest version that is not archived, or else the newest of all."""
+    return next((version for version in versions if version.archived_at is None), versions[0] if versions else None)
 
 
 def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
@@ -141,13 +164,13 @@ def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
     return Markup('<div class="bench">{}{}</div>').format(heading(model.name, "Model", note), actions)
 
 
-def _facts(version: VersionRow) -> Markup:
-    spec = version.spec
+def _facts(model: ModelRow, version: VersionRow) -> Markup:
+    spec, aliases = version.spec, aliases_of(model, version.number)
     options = ", ".join(f"{key} {value}" for key, value in spec.get("options", {}).items())
     rows = {
-        "Version": version.number,
+        "Version": Markup("{} {}").format(version.number, chips(aliases, 4)) if aliases else version.number,
         "Architecture": spec["architecture"] + (f" ({options})" if options else ""),
-        "Classes": chips(spec["classes"], 20),
+        "Classes": chips(spec["classes"]) if len(spec["classes"]) <= SHOWN else f"{len(spec['classes']):,}",
         "Input": " × ".join(map(str, spec["input_size"])),
         "Preprocessing": Preprocessing(**spec.get("preprocessing", {})).describe(spec["input_size"]),
         "Mean, std": " / ".join(" ".join(f"{number:g}" for number in spec[name]) for name in ("mean", "std")),
@@ -173,14 +196,11 @@ def _accuracy(version: VersionRow) -> Markup | None:
 
 
 def _versions(model: ModelRow, versions: Sequence[VersionRow], rest: int) -> Markup:
-    aliases: dict[int, list[str]] = {}
-    for alias in model.aliases:
-        aliases.setdefault(alias.version.number, []).append(alias.alias)
     rows = (
         [
             f"v{v.number}",
             badge("archived" if v.archived_at else v.status),
-            chips(aliases.get(v.number, []), 4),
+            chips(aliases_of(model, v.number), 4),
             ago(v.created_at),
         ]
         for v in versions

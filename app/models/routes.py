@@ -2,12 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
 
 from app.api.documented import documented
-from app.api.requests import ArchivesOf, DoOnce, OpenZoo, ReadSession, Reply
+from app.api.requests import ArchivesOf, DoOnce, ListQuery, OpenZoo, ReadSession, Reply
 from app.api.scopes import ScopedRoute, needs
+from app.models import architectures, classes
 from app.models import service as models
+from app.process.threads import LONG, on
 from app.store import uploads
 from pnc_client.schemas import models as wire
 from pnc_client.schemas.shapes import Archiving, Page
@@ -15,7 +18,15 @@ from pnc_client.schemas.shapes import Archiving, Page
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=ScopedRoute)
 Name = Annotated[str, Path(description="Name or id of a model.", examples=["digits-low"])]
 Number = Annotated[int, Path(description="Number of a version.", examples=[1])]
+
 AliasName = Annotated[str, Path(description="Name of an alias.", examples=["production"])]
+
+
+class ClassQuery(ListQuery):
+    """Query of the list of classes."""
+
+    search: str = Field("", max_length=200)
+    """Words that the name or another name of a class must hold, in upper or lower case; `#12`: the class 12."""
 
 
 @router.post("", response_model=wire.Model, status_code=201, responses=documented(409))
@@ -28,6 +39,15 @@ def create_model(body: wire.ModelCreate, once: DoOnce) -> Response:
             location=f"/v1/models/{body.name}",
         )
     )
+
+
+@router.post("/validate", response_model=wire.SpecVerdict)
+@needs("read")
+@on(LONG)
+def validate_spec(body: wire.SpecCheck) -> Any:
+    """Check a spec before its weights are uploaded: a misspelt architecture is answered with similar names."""
+    problems = architectures.problems(body.spec)
+    return {"valid": not problems, "problems": problems}
 
 
 @router.get("", response_model=Page[wire.Model])
@@ -90,6 +110,13 @@ def list_versions(model: Name, session: ReadSession, query: ArchivesOf) -> Any:
 def get_version(model: Name, version: Number, session: ReadSession) -> Any:
     """One version."""
     return models.get_version(session, model, version)
+
+
+@router.get("/{model}/versions/{version}/classes", response_model=Page[wire.ClassName], responses=documented(404))
+@needs("read")
+def list_classes(model: Name, version: Number, session: ReadSession, query: Annotated[ClassQuery, Query()]) -> Any:
+    """Classes of a version in the order of its logits, or those whose names hold every word of a search."""
+    return classes.list_classes(session, model, version, query.search, query.window())
 
 
 @router.patch("/{model}/versions/{version}", response_model=wire.Version, responses=documented(404))

@@ -1,4 +1,4 @@
-"""`/modules`: what was cloned."""
+"""`/modules`: the list of modules."""
 
 from markupsafe import Markup
 from nicegui import ui
@@ -14,17 +14,17 @@ from app.web.page_context import PageContext
 
 @ui.page("/modules")
 async def modules_page(request: Request, search: str = "", order: str = "", state: str = "", page: int = 1) -> None:
-    """All modules."""
+    """The page with the list of modules."""
     context = PageContext.of(request)
     with frame(request, "Modules", "/modules"):
         with ui.element("div").classes("bench"):
-            markup(heading("Modules", note="Small bundles that give one target the classes of another network."))
+            markup(heading("Modules", note="A module adds classes of another network to one target."))
             markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
 def row(module: ModuleRow) -> list[object]:
-    """A module's line in a list."""
+    """The cells of a module in the list."""
     thin = next((bundle.bytes for bundle in module.bundles if bundle.payload == "thin"), None)
     return [
         link(f"/modules/{module.id}", short(module.id)),
@@ -44,7 +44,7 @@ KIND = Kind[ModuleRow](
     find=modules,
     columns=COLUMNS,
     row=row,
-    nothing=Markup('Every job that succeeds publishes one: start with <a href="/new">New job</a>.'),
+    nothing=Markup('Each job that succeeds publishes a module. Start with <a href="/new">New job</a>.'),
     orders=NEWEST,
     hint="classes, models, ids",
     states=ARCHIVE_STATES,

@@ -1,4 +1,4 @@
-"""Matrices over held-out images: who is taken for whom before and after, and how alike source and module explain."""
+"""Matrices over held-out images: confusion before and after attaching, and similarity of explanations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,18 @@ from markupsafe import Markup
 from app.web.html import section
 
 CELL, LETTER, SPACE = 34, 6, 14
-"""Units of a cell, of a name's letter, and of the space around names; the cells begin at 0."""
+"""Size of a cell, width of a letter, and space around names, in units of the picture."""
 PIXELS = 1.3
-"""Of a unit at most, so that small matrices do not become posters."""
+"""Largest number of pixels of a unit, so that small matrices are not drawn too large."""
 MOST_NUMBERS = 16
-"""Wider matrices have cells without numbers."""
+"""Matrices with more columns have no numbers in their cells."""
 MOST_LETTERS = 8
+"""Longer names are cut to this number of letters."""
 Matrix = Sequence[Sequence[float]]
 
 
 def matrices(evidence: dict[str, Any]) -> Markup:
-    """All matrices that a module has, each in a section; nothing for what was not judged."""
+    """The matrices in a module's evidence, each in a section; empty if there are none."""
     parts = []
     if "confusion" in evidence:
         parts.append(_confusion(evidence["confusion"]))
@@ -30,33 +31,37 @@ def matrices(evidence: dict[str, Any]) -> Markup:
 def _confusion(found: dict[str, Any]) -> Markup:
     classes: list[str] = found["classes"]
     pictures = [
-        matrix(f"{title}: {_right(found[key])}", found[key], classes, classes, shares=True)
+        matrix(f"{title}: {_correct(found[key])}", found[key], classes, classes, shares=True)
         for key, title in (("before", "The target alone"), ("after", "With the module"))
     ]
-    note = "Rows are what an image shows, columns what it is taken for; held-out images, which the head's last fit saw"
-    return section("Taken for", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note)
+    note = (
+        "Rows: class of the image. Columns: predicted class. Held-out images, on which the final head was also fitted"
+    )
+    return section("Confusion", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note)
 
 
 def _similarity(found: dict[str, Any]) -> Markup:
     pictures = [
         matrix(title, found[key], found["rows"], found["columns"])
-        for key, title in (("module", "Module and source"), ("source", "The source with itself"))
+        for key, title in (("module", "Module and source"), ("source", "Source and source"))
     ]
-    note = "How alike they explain images (rows) for a class (columns): 1 is the source's own reasons, 0 unrelated ones"
+    note = "Cosines of local representations of images (rows) for a class (columns): 1 is equal, 0 is unrelated"
     return section(
-        "Explains like the source", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note
+        "Similarity of local representations",
+        Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)),
+        note,
     )
 
 
 def matrix(title: str, values: Matrix, rows: Sequence[str], columns: Sequence[str], *, shares: bool = False) -> Markup:
-    """A matrix as a picture, its largest cells the darkest; the diagonal has a frame.
+    """A matrix as an SVG picture. Larger values are darker; cells whose row and column have one name have a frame.
 
     Args:
-        title: Above it.
-        values: Rows by columns; counts, or cosines from -1 to 1.
-        rows: Names.
-        columns: Names.
-        shares: Values are counts, and cells are coloured by their share of the row.
+        title: Title above the picture.
+        values: Matrix of shape (rows, columns): counts, or cosines from -1 to 1.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        shares: The values are counts; a cell is coloured by its share of the row's sum.
     """
     wide, high = CELL * len(columns), CELL * len(rows)
     parts = [Markup('<rect class="frame" x="0" y="0" width="{}" height="{}"/>').format(wide, high)]
@@ -116,7 +121,7 @@ def _names(rows: Sequence[str], columns: Sequence[str]) -> list[Markup]:
 
 
 def _are_turned(names: Sequence[str]) -> bool:
-    """Whether names are too long to stand above their columns."""
+    """Whether names are wider than a column, and must be rotated."""
     return max(map(len, names)) * LETTER > CELL - 4
 
 
@@ -128,6 +133,6 @@ def _short(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…"
 
 
-def _right(counts: Sequence[Sequence[int]]) -> str:
-    """Images that are taken for what they show, of all."""
-    return f"{sum(row[i] for i, row in enumerate(counts))} of {sum(map(sum, counts))} right"
+def _correct(counts: Sequence[Sequence[int]]) -> str:
+    """Number of correctly classified images, and of all images, in words."""
+    return f"{sum(row[i] for i, row in enumerate(counts))} of {sum(map(sum, counts))} correct"

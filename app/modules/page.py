@@ -1,4 +1,4 @@
-"""`/modules/ID`: what a module is made of, what it is worth, where it came from and where it is attached."""
+"""`/modules/ID`: a module's accuracy, size, provenance and deployments."""
 
 import json
 
@@ -13,7 +13,7 @@ from app.errors import NotFound, ZooError
 from app.lifecycle.panel import ArchivePanel
 from app.models import layer_table
 from app.modules import service as modules
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.modules.matrices import matrices
 from app.modules.tables import ModuleRow
 from app.web import catalogue
@@ -27,7 +27,7 @@ from pnc_core.errors import TensorFileError
 
 @ui.page("/modules/{module}")
 async def module_page(request: Request, module: str) -> Response | None:
-    """One module."""
+    """The page of one module."""
     context = PageContext.of(request)
     try:
         row = await context.read(lambda session: modules.get(session, module))
@@ -46,7 +46,7 @@ async def module_page(request: Request, module: str) -> Response | None:
             markup(_head(row))
             with ui.element("div").classes("actions"):
                 markup(_downloads(row), "span").classes("actions")
-                serve = button("Serve with it", kind="go")
+                serve = button("Serve this module", kind="go")
                 serve.on_click(lambda: _serve(context, row))
                 serve.set_visibility(row.archived_at is None)
         markup(content).classes("stack")
@@ -55,7 +55,7 @@ async def module_page(request: Request, module: str) -> Response | None:
 
 
 async def _serve(context: PageContext, module: ModuleRow) -> None:
-    """Attach it to the newest deployment of its target, or make one; then go there."""
+    """Attach a module to the newest deployment of its target, or to a new deployment, and open its page."""
 
     def find(session: Session) -> str | None:
         found = catalogue.serving(session, module.target_fingerprint, 1)
@@ -102,10 +102,10 @@ def _downloads(module: ModuleRow) -> Markup:
 def _content(session: Session, zoo: Zoo, module_id: str) -> Markup:
     module = modules.get(session, module_id)
     kept = section(
-        "Channels kept", _masks(zoo, module), "Each strip is a layer of the source; filled is what came along"
+        "Kept channels", _masks(zoo, module), "Each strip is a layer of the source. Filled: channels in the module"
     )
     left = Markup('<div class="stack">{}{}{}{}</div>').format(
-        worth(module, "Worth"), matrices(module.evidence or {}), kept, _served(session, module)
+        accuracy_section(module, "Accuracy"), matrices(module.evidence or {}), kept, _served(session, module)
     )
     right = Markup('<div class="stack">{}{}{}</div>').format(_facts(module), _sizes(module), _parameters(module))
     return Markup('<div class="columns">{}{}</div>').format(left, right)
@@ -123,7 +123,9 @@ def _facts(module: ModuleRow) -> Markup:
         "Enters at": Markup("<code>{}</code> of the source").format(position["source"])
         if "source" in position
         else None,
-        "Kept": f"{manifest['kept_fraction']:.0%} of the source's tail" if "kept_fraction" in manifest else None,
+        "Kept": f"{manifest['kept_fraction']:.0%} of the cloned layers' parameters"
+        if "kept_fraction" in manifest
+        else None,
         "Head": head.get("kind"),
         "Fits": Markup("<code>{}</code>").format(module.target_fingerprint),
         "Made by": manifest.get("created_by"),
@@ -134,11 +136,13 @@ def _facts(module: ModuleRow) -> Markup:
 def _sizes(module: ModuleRow) -> Markup:
     sizes = module.manifest.get("sizes", {})
     whole = max(sizes.get("source", 0), 1)
-    names = {"source": "whole source", "module": "kept slices", "adapter": "adapters", "head": "head"}
+    names = {"source": "whole source", "module": "kept channels", "adapter": "adapters", "head": "head"}
     rows = [(names[part], sizes[part] / whole, f"{count(sizes[part])}") for part in names if part in sizes]
     files = [(f"{b.payload} file", b.bytes / (4 * whole), size(b.bytes)) for b in module.bundles] if sizes else []
     return section(
-        "Size", bars([*rows, *files], "Numbers and bytes"), "Numbers beside those of the whole source; files in bytes"
+        "Size",
+        bars([*rows, *files], "Parameters and bytes"),
+        "Parameters of the source and of the module's parts; sizes of the bundles in bytes",
     )
 
 
@@ -149,14 +153,14 @@ def _masks(zoo: Zoo, module: ModuleRow) -> Markup:
             found = layer_table.masks(file, source)
     except (NotFound, TensorFileError, OSError) as error:
         return problem(str(error))
-    return mask_strips(found) if found else empty("Nothing was cut", "All channels behind the position were kept.")
+    return mask_strips(found) if found else empty("No channels were removed", "The module keeps all channels.")
 
 
 def _parameters(module: ModuleRow) -> Markup:
     config = {name: value for name, value in module.manifest.get("config", {}).items() if name != "classes"}
     rows = {name.replace("_", " "): _plain(value) for name, value in config.items()}
     return section(
-        "Parameters", Markup("<details><summary>What the job was asked to do</summary>{}</details>").format(facts(rows))
+        "Parameters", Markup("<details><summary>Parameters of the job</summary>{}</details>").format(facts(rows))
     )
 
 
@@ -173,6 +177,6 @@ def _served(session: Session, module: ModuleRow) -> Markup:
         ]
         for deployment, revision in catalogue.serving(session, module.target_fingerprint)
     ]
-    none = empty("Not served yet", "“Serve with it” makes a deployment of its target and attaches it.")
+    none = empty("Not served yet", "“Serve this module” makes a deployment of the target and attaches the module.")
     content = table(["Deployment", "This module", "#Generation"], rows, "Deployments") if rows else none
-    return section("Deployments of its target", content)
+    return section("Deployments of the target", content)

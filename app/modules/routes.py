@@ -1,4 +1,4 @@
-"""Modules and their bundles."""
+"""HTTP API of modules and their bundles."""
 
 from typing import Annotated, Any
 
@@ -14,14 +14,16 @@ from pnc_client.schemas.shapes import Archiving, Page
 
 router = APIRouter(prefix="/v1/modules", tags=["modules"], route_class=ScopedRoute)
 Id = Annotated[str, Path(description="Id of a module.", examples=["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"])]
-Payload = Annotated[wire.Payload, Query(description="`thin` needs the source at hand, `full` brings its slices along.")]
+Payload = Annotated[
+    wire.Payload, Query(description="A `thin` bundle can be used only with the source's weights; `full` contains them.")
+]
 
 
 class ModulesQuery(ArchiveQuery):
     """Query of the list of modules."""
 
     target_fingerprint: str | None = None
-    """Only modules that fit the network with this fingerprint."""
+    """Only modules for the target with this fingerprint."""
 
 
 @router.get("", response_model=Page[wire.Module])
@@ -51,7 +53,7 @@ def change_module(module: Id, body: Archiving, zoo: OpenZoo) -> Any:
 @router.delete("/{module}", status_code=204, responses=documented(404))
 @needs("write")
 def archive_module(module: Id, zoo: OpenZoo) -> None:
-    """Archive a module: it leaves the lists and is attached nowhere any more; where it is attached it goes on."""
+    """Archive a module. Lists leave it out, and it cannot be attached. Deployments that have it keep serving it."""
     with zoo.database.write() as session:
         modules.set_archived(session, module, archived=True)
 
@@ -59,7 +61,7 @@ def archive_module(module: Id, zoo: OpenZoo) -> None:
 @router.get("/{module}/manifest", response_model=wire.Manifest, responses=documented(404))
 @needs("read")
 def get_manifest(module: Id, session: ReadSession) -> Any:
-    """What the module's bundle says about itself, and what it is worth on held-out images."""
+    """The manifest of a module's bundle, and the job's measurements of the module on held-out images."""
     row = modules.get(session, module)
     return wire.Manifest(module=module, manifest=row.manifest, evidence=row.evidence)
 
@@ -72,7 +74,7 @@ def download_bundle(
     zoo: OpenZoo,
     payload: Payload = "full",
 ) -> Response:
-    """The bundle itself, a safetensors file; `ETag` and `Repr-Digest` are its SHA-256."""
+    """Download a module's bundle, a safetensors file. `ETag` and `Repr-Digest` contain its SHA-256."""
     with zoo.database.read() as session:
         bundle = modules.bundle(session, module, payload)
     return downloads.send(request, zoo.store, bundle, f"{module}.{payload}.safetensors")

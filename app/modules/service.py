@@ -1,4 +1,4 @@
-"""Modules: what was cloned, and their bundles."""
+"""Modules and their bundles: list, read, archive."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer, lazyload, selectinload, undefer_group
@@ -11,13 +11,20 @@ from app.errors import NotFound
 from app.modules.tables import BundleRow, ModuleRow
 
 AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), selectinload(ModuleRow.bundles))
-"""What an answer says of a module beside its own row: its bundles and the names of its versions."""
+"""Loads a module with its bundles and the references of its versions, which an answer shows."""
 
 
 def list_modules(
     session: Session, window: Window, *, target_fingerprint: str | None = None, archived: bool = False
 ) -> Page[ModuleRow]:
-    """Modules, newest first, for one target's fingerprint or all; archived ones only when asked for."""
+    """Modules, newest first.
+
+    Args:
+        session: A session of the workspace.
+        window: Part of the list to return.
+        target_fingerprint: Only modules for the target with this fingerprint; None: modules for all targets.
+        archived: Include archived modules.
+    """
     query = select(ModuleRow).where(ModuleRow.purged_at.is_(None)).options(*AS_SHOWN, defer(ModuleRow.manifest))
     if not archived:
         query = query.where(ModuleRow.archived_at.is_(None))
@@ -30,14 +37,14 @@ def get(session: Session, module_id: str, *options: ORMOption, purged: bool = Fa
     """One module.
 
     Args:
-        session: A session; a writing one, if the module is to be kept.
-        module_id: Its id.
-        *options: How to load what hangs on it.
-        purged: Also one that was purged.
-        keep: Nobody purges it until the transaction ends, in which something comes to refer to it.
+        session: A session of the workspace; a writing session if `keep`.
+        module_id: Id of the module.
+        *options: Loader options for related rows.
+        purged: Return a purged module, too.
+        keep: Lock the module against purging until this transaction ends.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no module with this id, or it was purged.
     """
     held = {"read": True} if keep else None
     module = session.get(ModuleRow, module_id, options=options, with_for_update=held)
@@ -46,10 +53,10 @@ def get(session: Session, module_id: str, *options: ORMOption, purged: bool = Fa
 
 
 def set_archived(session: Session, module_id: str, archived: bool) -> ModuleRow:
-    """Archive or restore a module; where it is attached it goes on.
+    """Archive or restore a module. Deployments that have it keep serving it.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no module with this id.
     """
     module = get(session, module_id)
     archive.set_archived(session, module, archived)
@@ -57,10 +64,15 @@ def set_archived(session: Session, module_id: str, archived: bool) -> ModuleRow:
 
 
 def bundle(session: Session, module_id: str, payload: str) -> BundleRow:
-    """One file of a module, `thin` or `full`.
+    """One bundle of a module.
+
+    Args:
+        session: A session of the workspace.
+        module_id: Id of the module.
+        payload: `thin` or `full`.
 
     Raises:
-        NotFound: there is no such module, or it has no such file.
+        NotFound: there is no such module, or it has no bundle with this payload.
     """
     found = [b for b in get(session, module_id).bundles if b.payload == payload]
     if not found:

@@ -1,4 +1,4 @@
-"""Whom the workspace trusts, and signatures of modules."""
+"""HTTP API of trusted keys, and of signatures of modules."""
 
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ Name = Annotated[str, Path(description="Name of a trusted key.", examples=["rele
 @router.post("/trusted-keys", response_model=wire.TrustedKey, status_code=201, responses=documented(409))
 @needs("admin")
 def trust_key(body: wire.TrustedKeyCreate, zoo: OpenZoo) -> Any:
-    """Believe what this key signs."""
+    """Trust a public key: signatures by it count in this workspace."""
     with zoo.database.write() as session:
         return wire.TrustedKey.model_validate(signatures.trust(session, name=body.name, key=body.key))
 
@@ -34,7 +34,7 @@ def list_trusted_keys(session: ReadSession, query: ListOf) -> Any:
 @router.delete("/trusted-keys/{name}", status_code=204, responses=documented(404))
 @needs("admin")
 def distrust_key(name: Name, zoo: OpenZoo) -> None:
-    """Believe a key no more; nothing that it alone has signed can be attached where signatures are required."""
+    """Stop trusting a key. If signatures are required, modules signed with it can no longer be attached."""
     with zoo.database.write() as session:
         signatures.distrust(session, name)
 
@@ -42,7 +42,7 @@ def distrust_key(name: Name, zoo: OpenZoo) -> None:
 @router.put("/modules/{module}/signature", response_model=wire.Signature, responses=documented(404))
 @needs("write")
 def put_signature(module: Id, body: wire.SignaturePut, zoo: OpenZoo) -> Any:
-    """Keep a trusted key's signature of a module, in place of an earlier one."""
+    """Store a signature of a module by a trusted key. It replaces an earlier signature."""
     with zoo.database.write() as session:
         return wire.Signature.model_validate(signatures.put(session, module, body.signature))
 
@@ -50,5 +50,5 @@ def put_signature(module: Id, body: wire.SignaturePut, zoo: OpenZoo) -> Any:
 @router.get("/modules/{module}/signature", response_model=wire.Signature, responses=documented(404))
 @needs("read")
 def get_signature(module: Id, session: ReadSession) -> Any:
-    """Who vouches for a module, and what they say about it."""
+    """The signature of a module."""
     return signatures.get(session, module)

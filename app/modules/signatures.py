@@ -1,4 +1,4 @@
-"""Whom a workspace trusts, and who has vouched for a module."""
+"""Trusted public keys of a workspace, and signatures of modules."""
 
 from collections.abc import Iterable
 
@@ -22,8 +22,8 @@ def trust(session: Session, *, name: str, key: str) -> TrustedKeyRow:
     """Trust a public key.
 
     Raises:
-        Invalid: the name or the key is not one.
-        AlreadyExists: the name is taken.
+        Invalid: the name or the key is not valid.
+        AlreadyExists: there is a trusted key with this name.
     """
     check_name(name)
     try:
@@ -39,15 +39,17 @@ def trust(session: Session, *, name: str, key: str) -> TrustedKeyRow:
 
 
 def list_trusted(session: Session, window: Window) -> Page[TrustedKeyRow]:
-    """Keys that are trusted, newest first."""
+    """Trusted keys, newest first."""
     return page(session, select(TrustedKeyRow), TrustedKeyRow.id, str, window)
 
 
 def distrust(session: Session, name: str) -> None:
-    """Trust a key no more; what is served goes on until it changes or its process starts anew.
+    """Stop trusting a key.
+
+    A deployment whose modules the key signed keeps serving until it changes or the serving process restarts.
 
     Raises:
-        NotFound: there is none with this name.
+        NotFound: there is no trusted key with this name.
     """
     row = _by_name(session, name)
     if row is None:
@@ -56,11 +58,16 @@ def distrust(session: Session, name: str) -> None:
 
 
 def put(session: Session, module_id: str, text: str) -> SignatureRow:
-    """Keep a signature of a module, in place of an earlier one.
+    """Store a signature of a module. It replaces an earlier signature.
+
+    Args:
+        session: A writing session of the workspace.
+        module_id: Id of the module.
+        text: Content of the signature's file.
 
     Raises:
         NotFound: there is no such module.
-        Invalid: the signature is damaged, by a key that is not trusted, or about other bytes.
+        Invalid: the signature is damaged, its key is not trusted, or it is a signature of other bundles.
     """
     module = modules.get(session, module_id)
     try:
@@ -78,7 +85,7 @@ def get(session: Session, module_id: str) -> SignatureRow:
     """The signature of a module.
 
     Raises:
-        NotFound: there is no such module, or nobody has signed it.
+        NotFound: there is no such module, or it has no signature.
     """
     row = session.get(SignatureRow, modules.get(session, module_id).id)
     if row is None:
@@ -87,10 +94,10 @@ def get(session: Session, module_id: str) -> SignatureRow:
 
 
 def check_required(session: Session, module: ModuleRow) -> None:
-    """See that a module may be attached in its workspace.
+    """Check that a module has a valid signature if its workspace requires one.
 
     Raises:
-        Unsigned: signatures are required, and it has none that a trusted key has made of these very bytes.
+        Unsigned: the workspace requires signatures, and the module has no signature of its bundles by a trusted key.
     """
     if not workspaces.get(session, module.workspace).require_signature:
         return
@@ -104,12 +111,17 @@ def check_required(session: Session, module: ModuleRow) -> None:
 
 
 def check_served(session: Session, module_ids: Iterable[str]) -> None:
-    """The same for all modules that shall be served, asked by whoever serves them just before.
+    """Check the signatures of modules before they are served.
 
-    One query where nothing is required: it stands before every change of what is served.
+    Each rollback and each change of the serving process waits for this check. So it makes one query if no workspace
+    requires signatures.
+
+    Args:
+        session: A session of the workspace, or of none.
+        module_ids: Ids of the modules.
 
     Raises:
-        Unsigned: one of them may not be.
+        Unsigned: a module's workspace requires signatures, and the module has no valid one.
     """
     ids = list(module_ids)
     if not ids:
@@ -126,10 +138,10 @@ def _checked(session: Session, module: ModuleRow, text: str) -> Signature:
     if signature.key not in set(session.scalars(mine)):
         raise Unsigned(f"{module.id}: expected a signature by a trusted key, got one by {signature.key}")
     have = {bundle.payload: bundle.digest for bundle in module.bundles}
-    said = signature.statement
-    if said.bundles != have or said.module != module.id or said.target_fingerprint != module.target_fingerprint:
+    signed = signature.statement
+    if signed.bundles != have or signed.module != module.id or signed.target_fingerprint != module.target_fingerprint:
         raise Unsigned(
-            f"{module.id}: expected a signature of its bundles {have}, got one of {said.bundles}; sign again"
+            f"{module.id}: expected a signature of its bundles {have}, got one of {signed.bundles}; sign again"
         )
     return signature
 

@@ -12,7 +12,7 @@ from app.store.object_locks import hold_named
 
 
 class ModuleRow(Archivable, Owned, Base):
-    """What a job cloned; a job has at most one."""
+    """A module. A job publishes at most one."""
 
     __tablename__ = "modules"
 
@@ -23,7 +23,7 @@ class ModuleRow(Archivable, Owned, Base):
     classes: Mapped[list[str]]
     manifest: Mapped[Document]
     evidence: Mapped[Document | None] = mapped_column(deferred=True)
-    """Matrices over the images that the job held out; only read where it is shown."""
+    """Measurements on the job's held-out images; loaded only on access."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     target_version: Mapped[VersionRow] = relationship(foreign_keys=target_version_id, lazy="selectin")
     source_version: Mapped[VersionRow] = relationship(foreign_keys=source_version_id, lazy="selectin")
@@ -33,7 +33,7 @@ class ModuleRow(Archivable, Owned, Base):
 
 
 class BundleRow(Base):
-    """One file of a module."""
+    """One bundle of a module: a file in the store."""
 
     __tablename__ = "bundles"
     __table_args__ = (one_of("payload", ("thin", "full")),)
@@ -46,7 +46,7 @@ class BundleRow(Base):
 
 
 class TrustedKeyRow(Owned, Base):
-    """A public key whose signatures a workspace believes."""
+    """A public key that a workspace trusts."""
 
     __tablename__ = "trusted_keys"
     __table_args__ = (UniqueConstraint("workspace", "name"),)
@@ -59,15 +59,15 @@ class TrustedKeyRow(Owned, Base):
 
 
 class SignatureRow(Owned, Base):
-    """Somebody vouches for a module."""
+    """The signature of a module."""
 
     __tablename__ = "signatures"
 
     module_id: Mapped[str] = mapped_column(ForeignKey("modules.id"), primary_key=True)
     key: Mapped[str]
-    """Public key of whoever does."""
+    """Public key of the signer."""
     text: Mapped[str]
-    """The signature's file, word for word."""
+    """Content of the signature's file."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 

@@ -1,9 +1,9 @@
-"""Pictures of results, drawn from plain numbers: no network, no torch, no server.
+"""Plots of results, drawn from plain numbers without torch or a server.
 
-Every function takes records as `evidence.json` and the benchmarks hold them and returns
-a `matplotlib.figure.Figure`; `save` writes one as PNG and SVG. pyplot, which keeps global
-state and looks for a screen, is not imported. Pictures are drawn to be read at a
-width of 400 pixels and without seeing colours: series differ in marker and line, too.
+Each function takes records of `evidence.json` or of a benchmark and returns a
+`matplotlib.figure.Figure`; `save` writes a figure as PNG and SVG. pyplot is not imported, because it keeps
+global state and needs a display. The plots are readable at a width of 400 pixels and without colours: series
+also differ in marker and line style.
 """
 
 from app.plots.bars import accuracy_bars

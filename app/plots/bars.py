@@ -1,4 +1,4 @@
-"""Accuracies of several methods side by side."""
+"""Bar chart of the accuracies of several methods."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from app.plots.drawing import COLOURS, INK, LONGEST, PAPER, Record, mean_and_spread, new_figure, percent, styled
+from app.plots.drawing import COLOURS, INK, MAX_NAME, PAPER, Record, mean_and_spread, new_figure, percent, styled
 
 _SIDES = (("old", "<", "old classes"), ("new", "D", "cloned classes"))
 
 
 @styled
 def accuracy_bars(records: Sequence[Record], highlight: Sequence[str] = ()) -> Figure:
-    """A bar a method: mean joint accuracy, with both sides as marks and the spread as a whisker.
+    """One bar per method: mean joint accuracy, with marks for old and cloned classes and a whisker for the spread.
 
-    Several records of one method (seeds, splits) become a mean and a standard deviation.
+    Several records of a method (seeds, splits) are shown as mean and standard deviation.
 
     Args:
-        records: With `method`, `old`, `new` and `average` (0..1), in the order of the bars; at least one.
-        highlight: Methods whose bars are filled with the stronger colour and whose names are bold.
+        records: Records with `method`, `old`, `new` and `average` (0..1), in the order of the bars; at least one.
+        highlight: Methods whose bars have a strong colour and whose names are bold.
     """
     names = list(dict.fromkeys(r["method"] for r in records))
     figure = new_figure(1.15 + 0.31 * len(names))
@@ -27,10 +27,10 @@ def accuracy_bars(records: Sequence[Record], highlight: Sequence[str] = ()) -> F
     for place, name in enumerate(names):
         _bar(axes, place, [r for r in records if r["method"] == name], strong=name in highlight)
     axes.set_yticks(
-        range(len(names)), ["\n".join(textwrap.wrap(name, LONGEST)[:2]) for name in names], linespacing=0.95
+        range(len(names)), ["\n".join(textwrap.wrap(name, MAX_NAME)[:2]) for name in names], linespacing=0.95
     )
-    for name, written in zip(names, axes.get_yticklabels(), strict=True):
-        written.set_fontweight("bold" if name in highlight else "normal")
+    for name, tick_label in zip(names, axes.get_yticklabels(), strict=True):
+        tick_label.set_fontweight("bold" if name in highlight else "normal")
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("joint accuracy (%), all classes competing")

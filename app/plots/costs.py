@@ -1,4 +1,4 @@
-"""What more positions, classes or images cost."""
+"""Line plot of cost over the number of positions, classes or images."""
 
 from collections.abc import Sequence
 
@@ -20,16 +20,16 @@ def cost_curve(
     y_label: str = "time (s)",
     logarithmic: bool = False,
 ) -> Figure:
-    """One number over another, a line for each series; repeated measurements become a band.
+    """One field over another, with one line per series; a band shows the spread of repeated measurements.
 
     Args:
-        records: At least one.
-        x: Field along the horizontal axis, e.g. `positions`, `classes` or `images`.
-        y: Field along the vertical axis.
-        series: Field that names the line; None draws one line.
-        x_label: With its unit.
-        y_label: With its unit.
-        logarithmic: Both axes.
+        records: Measurements; at least one.
+        x: Field of the horizontal axis, e.g. `positions`, `classes` or `images`.
+        y: Field of the vertical axis.
+        series: Field with the name of the series; None: one line.
+        x_label: Label of the horizontal axis, with the unit.
+        y_label: Label of the vertical axis, with the unit.
+        logarithmic: Use logarithmic scales for both axes.
     """
     names = list(dict.fromkeys(str(r[series]) if series else "" for r in records))
     figure = new_figure(2.8)

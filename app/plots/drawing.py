@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours, markers, labels, and files with the same bytes every time."""
+"""Size, colours, markers and lines of all plots, and reproducible files."""
 
 import functools
 import math
@@ -18,19 +18,19 @@ R = TypeVar("R")
 Record = Mapping[str, Any]
 
 WIDTH = 4.2
-"""Inches; with 9 point letters still readable when shown 400 pixels wide."""
+"""Width in inches; 9 point text stays readable when the plot is shown 400 pixels wide."""
 DPI, DOTS = 200, 100 / 72
-"""Of a PNG; and pixels a printer's point while a picture is laid out, at 100 an inch."""
+"""DPI: resolution of a PNG, in dots per inch. DOTS: pixels per point (1/72 inch) during layout, at 100 per inch."""
 PAPER, INK, FAINT = "white", "#222222", "#8a8a8a"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe and Ito's, told apart with all common kinds of colour blindness."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-LONGEST = 22
-"""Letters of a name that are shown."""
+MAX_NAME = 22
+"""Maximum characters of a name; a longer name is shortened."""
 _SETTINGS: Any = {
     "figure.dpi": 72 * DOTS,
-    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.family": "DejaVu Sans",  # part of matplotlib
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
@@ -41,7 +41,7 @@ _SETTINGS: Any = {
     "axes.spines.right": False,
     "text.color": INK,
     "text.usetex": False,
-    "text.parse_math": False,  # a class may be called $5 or a_b^c
+    "text.parse_math": False,  # the name of a class may be $5 or a_b^c
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": 9,
@@ -53,13 +53,13 @@ _SETTINGS: Any = {
     "savefig.dpi": DPI,
     "savefig.facecolor": PAPER,
     "savefig.bbox": None,
-    "svg.fonttype": "path",  # the same picture where the font is not installed
+    "svg.fonttype": "path",  # the picture looks the same without the font
     "svg.hashsalt": "pnc",
 }
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Run `draw` with our settings; the user's are back afterwards."""
+    """Run `draw` with the settings of this package, and restore the user's settings afterwards."""
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -72,7 +72,7 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure, in inches, with a canvas of its own."""
+    """An empty figure with its own canvas; height and width in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
@@ -80,14 +80,14 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 @styled
 def save(figure: Figure, stem: Path | str) -> tuple[Path, Path]:
-    """Write a figure twice; equal figures give equal bytes with one version of matplotlib.
+    """Write a figure as PNG and SVG; with one version of matplotlib equal figures give equal bytes.
 
     Args:
-        figure: As a function of this package made it.
-        stem: Path without suffix; its directory must exist.
+        figure: A figure of this package.
+        stem: Path without suffix; the directory must exist.
 
     Returns:
-        The PNG (200 dots an inch) and the SVG file.
+        Paths of the PNG (200 dots per inch) and of the SVG.
 
     Raises:
         OSError: a file cannot be written.
@@ -100,7 +100,7 @@ def save(figure: Figure, stem: Path | str) -> tuple[Path, Path]:
 
 @dataclass(frozen=True)
 class Line:
-    """One series: mean and standard deviation of y for every x, by x."""
+    """One series: mean and standard deviation of y for each x, sorted by x."""
 
     name: str
     x: list[float]
@@ -109,7 +109,7 @@ class Line:
 
 
 def line(name: str, points: Iterable[tuple[float, float]]) -> Line:
-    """Gather repeated measurements; one alone has no spread."""
+    """Group measurements by x; a single measurement has the spread 0."""
     by_x: dict[float, list[float]] = {}
     for x, y in points:
         by_x.setdefault(x, []).append(y)
@@ -118,27 +118,27 @@ def line(name: str, points: Iterable[tuple[float, float]]) -> Line:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation of a sample; 0 for a single value."""
+    """Mean and sample standard deviation; the deviation of a single value is 0."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def draw_lines(axes: Axes, lines: Sequence[Line], most: float = math.inf) -> None:
-    """Lines with markers, and bands of one standard deviation, which end where no value can be: at 0 and `most`."""
-    for number, one in enumerate(lines):
+def draw_lines(axes: Axes, lines: Sequence[Line], upper: float = math.inf) -> None:
+    """Lines with markers, and bands of one standard deviation, clipped to the possible values 0 to `upper`."""
+    for number, series in enumerate(lines):
         colour, style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         dashes: Any = LINES[number % len(LINES)]
-        axes.plot(one.x, one.y, color=colour, linestyle=dashes, marker=style, label=one.name, zorder=3)
-        if any(one.spread):
-            rows = list(zip(one.y, one.spread, strict=True))
-            low, high = [max(y - s, 0) for y, s in rows], [min(y + s, most) for y, s in rows]
-            axes.fill_between(one.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(series.x, series.y, color=colour, linestyle=dashes, marker=style, label=series.name, zorder=3)
+        if any(series.spread):
+            rows = list(zip(series.y, series.spread, strict=True))
+            low, high = [max(y - s, 0) for y, s in rows], [min(y + s, upper) for y, s in rows]
+            axes.fill_between(series.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
 
 
 def shortened(name: str) -> str:
-    """A name that fits beside a picture."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    """The name, cut to MAX_NAME characters."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def percent(share: float) -> float:
-    """0..1 as 0..100."""
+    """A share of 0..1 as 0..100."""
     return 100 * share

@@ -1,4 +1,4 @@
-"""Accuracy and size over the share of the tail that is kept."""
+"""Line plot of accuracy and size over the kept share of the tail."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from app.plots.labels import name_lines
 
 @styled
 def masking_curve(points: Sequence[Record]) -> Figure:
-    """Joint accuracy for every localizer, and below it the size of the whole module.
+    """Joint accuracy for each localizer, and below it the size of the whole module.
 
     Bands are one standard deviation over the seeds.
 
@@ -21,7 +21,7 @@ def masking_curve(points: Sequence[Record]) -> Figure:
     figure = new_figure(3.5)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
     curves = _by_localizer(points, "average")
-    draw_lines(top, curves, most=100)
+    draw_lines(top, curves, upper=100)
     top.set_ylabel("joint accuracy (%)")
     names = dict.fromkeys(p["localizer"] for p in points)
     sizes = line("", ((percent(p["keep"]), percent(p["size"])) for p in points if p["localizer"] == next(iter(names))))

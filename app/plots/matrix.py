@@ -1,4 +1,4 @@
-"""The similarity matrix as an annotated heat map."""
+"""Heat map of the similarity matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from matplotlib.patches import Rectangle
 from app.plots.drawing import INK, PAPER, WIDTH, Record, new_figure, shortened, styled
 
 LETTER, CELL, ROW, BAR = 0.075, 0.38, 0.27, 0.85
-"""Inches of a letter, of a cell with a number, of a line, and of the colour bar with its label."""
-MOST_COLUMNS, MOST_ROWS = 8, 20
-"""A larger matrix is drawn without numbers, and names only some of its classes."""
-_TITLES = {"module": "Module", "source": "The source itself"}
+"""Size in inches of a letter, of a cell with a number, of a row, and of the colour bar with its label."""
+MAX_COLUMNS, MAX_ROWS = 8, 20
+"""A larger matrix is drawn without numbers and with the names of some classes only."""
+_TITLES = {"module": "Module", "source": "Source"}
 
 
 @styled
 def similarity_matrix(similarity: Record) -> Figure:
-    """How alike source and module explain images, and beside or below it the source with itself.
+    """Similarity of the local representations of module and source; a second panel compares the source with itself.
 
     Args:
-        similarity: `rows` (names of the source's classes), `columns` (cloned classes, which
-            are the first rows), `module` and `source` (matrices of cosines, -1..1, rows by columns),
+        similarity: Record with `rows` (names of the source's classes), `columns` (cloned classes, equal to
+            the first rows), `module` and `source` (matrices of cosines, -1..1, rows by columns),
             and `transferability`, `explicitness` and `ceiling` (numbers or None).
     """
     plan = _plan(similarity["rows"], similarity["columns"])
@@ -31,7 +31,7 @@ def similarity_matrix(similarity: Record) -> Figure:
     panels = figure.subplots(*((1, 2) if plan.beside else (2, 1)), sharex=True, sharey=True)
     images = [_panel(axes, similarity, which, plan) for axes, which in zip(panels, _TITLES, strict=True)]
     figure.supylabel("class of the image", fontsize=9)
-    figure.supxlabel("cloned class that is explained", fontsize=9)
+    figure.supxlabel("explained cloned class", fontsize=9)
     bar = figure.colorbar(images[0], ax=list(panels), ticks=[-1, 0, 1], pad=0.02, aspect=25 if plan.beside else 40)
     bar.set_label("mean cosine", labelpad=-4)
     figure.suptitle(_summary(similarity), fontsize=9, ha="left", x=0.01)
@@ -40,25 +40,28 @@ def similarity_matrix(similarity: Record) -> Figure:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a matrix of this size fits into the width."""
+    """Layout of a matrix in the width of a plot."""
 
     beside: bool
+    """Whether the two panels are side by side."""
     numbers: bool
+    """Whether the cells have numbers."""
     turned: bool
-    """Whether the columns' names are written upwards."""
+    """Whether the names of the columns are rotated by 90 degrees."""
     rows: range
-    """Which rows are named."""
+    """Indices of the rows with names."""
     columns: range
+    """Indices of the columns with names."""
     height: float
-    """Inches."""
+    """Height of the figure in inches."""
 
 
 def _plan(rows: Sequence[str], columns: Sequence[str]) -> _Plan:
-    numbers = len(columns) <= MOST_COLUMNS and len(rows) <= MOST_ROWS
+    numbers = len(columns) <= MAX_COLUMNS and len(rows) <= MAX_ROWS
     room = WIDTH - BAR - _length(rows)
     beside = not numbers or 2 * CELL * len(columns) <= room
-    named_rows = range(0, len(rows), -(-len(rows) // MOST_ROWS))
-    named_columns = range(0, len(columns), -(-len(columns) // MOST_COLUMNS))
+    named_rows = range(0, len(rows), -(-len(rows) // MAX_ROWS))
+    named_columns = range(0, len(columns), -(-len(columns) // MAX_COLUMNS))
     turned = _length(columns) > room / (2 if beside else 1) / len(named_columns)
     panel = max(0.9, ROW * len(named_rows))
     height = 1.15 + (_length(columns) if turned else 0.1) + (panel if beside else 2 * panel + 0.2)
@@ -66,7 +69,7 @@ def _plan(rows: Sequence[str], columns: Sequence[str]) -> _Plan:
 
 
 def _length(names: Sequence[str]) -> float:
-    """Inches that the longest name takes."""
+    """Length of the longest name in inches."""
     return LETTER * max(len(shortened(name)) for name in names)
 
 
@@ -92,7 +95,7 @@ def _panel(axes: Axes, similarity: Record, which: str, plan: _Plan) -> AxesImage
 
 
 def two_places(value: float) -> str:
-    """`.65` or `−.37`: no room for a zero that says nothing."""
+    """Two decimals without the leading zero, e.g. `.65` or `−.37`, to save space."""
     text = f"{abs(value):.2f}"
     sign = "−" if value < 0 and float(text) else ""
     return sign + text.removeprefix("0")

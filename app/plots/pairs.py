@@ -1,4 +1,4 @@
-"""A number for every pair of a row and a column, and how far it lies above the row's own."""
+"""Grid of means for pairs of a row and a column, with margins over each row's baseline."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -8,23 +8,23 @@ from matplotlib.figure import Figure
 from app.plots.drawing import INK, PAPER, WIDTH, Record, new_figure, styled
 
 ROW = 0.5
-"""Inches of a row."""
+"""Height of a row in inches."""
 
 
 @styled
 def margin_grid(
     records: Sequence[Record], *, row: str, column: str, value: str, alone: str, row_label: str, column_label: str
 ) -> Figure:
-    """Means of repeated measurements by row and column; colours say what they are above the row's first value.
+    """Means of repeated measurements by row and column; the colour shows the margin over the row's baseline.
 
     Args:
-        records: At least one for every pair, and one for every row that stands for itself.
-        row: Field that names the rows.
-        column: Field that names the columns.
-        value: Field of the number, a share 0..1, written in percent.
-        alone: The column that every row is compared with, which is drawn first and without a colour.
-        row_label: What rows are.
-        column_label: What columns are.
+        records: Measurements; at least one for each pair, including the pairs of each row with `alone`.
+        row: Field with the name of the row.
+        column: Field with the name of the column.
+        value: Field of the measurement, a share of 0..1; drawn in percent.
+        alone: Name of the baseline column, which is drawn first and in the colour of margin 0.
+        row_label: Label of the vertical axis.
+        column_label: Label of the horizontal axis.
     """
     rows = list(dict.fromkeys(str(r[row]) for r in records))
     columns = [alone, *(c for c in dict.fromkeys(str(r[column]) for r in records) if c != alone)]

@@ -1,4 +1,4 @@
-"""Accuracy and size of every position that a search tried."""
+"""Scatter plot of accuracy and size of the positions of a search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from app.plots.drawing import COLOURS, FAINT, INK, PAPER, Line, Record, new_figu
 from app.plots.labels import Label, place_labels
 
 Place = tuple[float, float]
-"""Size in the axis's unit, and accuracy in percent."""
+"""Size in the unit of the axis, and accuracy in percent."""
 
 
 @styled
 def position_curve(points: Sequence[Record], source_numbers: int | None = None) -> Figure:
-    """A scatter of positions, with the front, and the winner marked.
+    """Accuracy over module size of each position, with the Pareto front and the winner.
 
-    Hollow circles were screened without training; a filled square that is joined to one is
-    the same position after training. Named are the winner, trained positions and the front, as
-    far as there is room.
+    A hollow circle is a position that was screened without training. A line joins the circle to a square, which
+    is the same position after training. The winner, the trained positions and the front have names, as far as
+    there is space.
 
     Args:
         points: Records with `target_position`, `source_position`, `screened` and `trained` (joint
-            accuracies, 0..1 or None), `screened_parameters` and `parameters` (how large the module was then),
+            accuracies, 0..1 or None), `screened_parameters` and `parameters` (sizes of the module at these accuracies),
             `front` and `winner`; at least one.
-        source_numbers: Numbers of the whole source; sizes are then shares of it.
+        source_numbers: Size of the whole source in numbers; sizes are then drawn as shares of it. None: absolute sizes.
     """
     figure = new_figure(3.3)
     axes = figure.subplots()
@@ -43,14 +43,14 @@ def position_curve(points: Sequence[Record], source_numbers: int | None = None) 
     axes.margins(0.12, 0.16)
     order = sorted(marks, key=lambda m: (not m.winner, m.trained is None, not m.front))
     named = [Label(m.name, (m.last,), needed=m.winner) for m in order if m.winner or m.front or m.trained]
-    _key(axes, points)
+    _legend(axes, points)
     place_labels(axes, named, [place for m in marks for place in (m.screened, m.trained) if place], lines)
     return figure
 
 
 @dataclass(frozen=True)
 class _Mark:
-    """Where a position stands in the picture."""
+    """Marks of one position in the plot."""
 
     name: str
     screened: Place | None
@@ -60,6 +60,7 @@ class _Mark:
 
     @property
     def last(self) -> Place:
+        """The trained mark, or else the screened mark."""
         place = self.trained or self.screened
         assert place is not None
         return place
@@ -76,7 +77,7 @@ def _marks(point: Record, unit: float) -> _Mark:
 
 
 def _lines(marks: Sequence[_Mark]) -> list[Line]:
-    """The front's steps, and what joins a position's two marks."""
+    """The steps of the Pareto front, and the lines that join the two marks of a position."""
     screened = any(m.screened for m in marks)
     front = sorted(m.screened if screened and m.screened else m.last for m in marks if m.front)
     corners = [front[:1], *([(b[0], a[1]), b] for a, b in pairwise(front))]
@@ -95,8 +96,8 @@ def _draw(axes: Axes, mark: _Mark) -> None:
         axes.plot(*mark.last, marker="*", markersize=13, color=COLOURS[1], markeredgecolor=INK, zorder=5)
 
 
-def _key(axes: Axes, points: Sequence[Record]) -> None:
-    """What the marks mean: only those that are there."""
+def _legend(axes: Axes, points: Sequence[Record]) -> None:
+    """Add a legend of the kinds of marks that the plot contains."""
     both = any(p["screened"] is not None for p in points)
     marks: list[tuple[bool, dict[str, Any]]] = [
         (both, {"marker": "o", "markerfacecolor": PAPER, "color": COLOURS[0], "label": "screened"}),
@@ -107,7 +108,7 @@ def _key(axes: Axes, points: Sequence[Record]) -> None:
         ),
         (sum(bool(p["front"]) for p in points) > 1, {"color": FAINT, "linestyle": "--", "label": "front"}),
     ]
-    for there, style in marks:
-        if there:
+    for present, style in marks:
+        if present:
             axes.plot([], [], **{"linestyle": "none", **style})
     axes.figure.legend(loc="outside upper left", ncols=4, frameon=False, handletextpad=0.3, columnspacing=1.0)

@@ -1,1 +1,1 @@
-"""Parts of every process: logs, traces, the HTTP server and child processes."""
+"""Parts of every process: logs, traces, the HTTP server, threads and child processes."""

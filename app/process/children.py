@@ -1,21 +1,21 @@
-"""Python processes that are started by others of the service, in whatever folder that was started in."""
+"""Command lines of child processes, safe from modules in the current folder."""
 
 import os
 import sys
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours in a child process.
+    """The command that runs a module of this service in a child process.
 
-    The folder that the service was started in may hold an `app.py` or a `queue.py`: `-P` keeps it from the path. What
-    the user says in PYTHONPATH holds, and so does the user's own site, where the service itself may be installed.
+    `-P` leaves the current folder out of Python's path, because the folder may hold an `app.py` or a `queue.py`.
+    PYTHONPATH and the user's site directory stay in the path, because the service may be installed there.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def shield_children() -> None:
-    """Keep the current folder from the path of every Python that this process starts, whoever starts it.
+    """Leave the current folder out of the path of every Python process that this process starts.
 
-    `multiprocessing` starts some that take over the flags of this process, and these cannot be changed any more.
+    Children of `multiprocessing` inherit the flags of this process, which cannot be changed after its start.
     """
     os.environ["PYTHONSAFEPATH"] = "1"

@@ -12,24 +12,24 @@ _PARENT = "PNC_PARENT_PID"
 
 
 def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a child process: this one's, the settings, and whose child it is."""
+    """The environment of a child process: this process's environment, the settings, and this process's id."""
     return {**os.environ, **settings, _PARENT: str(os.getpid())}
 
 
 def end_with_parent() -> None:
-    """Watch, from a thread of its own, for the parent's death; then end this process.
+    """Start a thread that ends this process when the parent dies.
 
-    The parent says who it is in the environment: it may be dead before the child looks. Of a child that
-    `multiprocessing` has started, that library knows. Started by hand, nothing is watched.
+    The environment holds the parent's id, because the parent may die before the child asks for it. For children of
+    `multiprocessing`, that library knows the parent. A process that was started by hand is not watched.
     """
     parent, started_by = os.environ.get(_PARENT), multiprocessing.parent_process()
     if started_by is not None:
         _watch(started_by.join)
     elif parent is not None:
-        _watch(partial(_outlive, int(parent)))
+        _watch(partial(_wait_for_end, int(parent)))
 
 
-def _outlive(parent: int) -> None:
+def _wait_for_end(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
 

@@ -1,7 +1,7 @@
-"""How every process logs: one line a message, on standard error, as text or as JSON.
+"""Logging of every process: one line a message on standard error, as text or as JSON.
 
-What a message is about (a deployment, a generation, a request, a job) goes into `extra`; this is the one
-place that knows the form of a line. In text such fields stand behind the message.
+Fields such as deployment, generation, request or job go into `extra`. Only this module formats lines. A text line
+shows the fields after the message.
 """
 
 import json
@@ -13,7 +13,7 @@ from app.process import tracing
 from app.settings import Settings
 
 FIELDS = ("deployment", "generation", "module_id", "request_id", "job_id", "milliseconds")
-"""What a message can be about, by the names that its `extra` uses; where traces are on, `trace_id` comes by itself."""
+"""Fields that `extra` may hold. Traced processes add `trace_id`."""
 
 
 class _Text(logging.Formatter):
@@ -53,22 +53,22 @@ def _about(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def formatter(settings: Settings, process: str) -> logging.Formatter:
-    """Of the lines of a process."""
+    """The formatter of a process's log lines."""
     if settings.log_format == "json":
         return _Json(process)
     return _Text(f"%(levelname)s {process}: %(message)s%(about)s")
 
 
 def log_to_stderr(settings: Settings, process: str) -> None:
-    """Set the root logger up; libraries that chatter are kept to warnings.
+    """Configure the root logger. Verbose libraries log warnings only.
 
     Args:
-        settings: Says how much is logged, and in which form.
-        process: Named in every line.
+        settings: Level and format of the log.
+        process: Name of the process in every line.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings, process))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    for chatty in ("alembic", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # warns of each try to reach a collector
+    for verbose in ("alembic", "httpx"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # warns of every failed attempt to reach a collector

@@ -1,7 +1,7 @@
-"""Who of a machine's users may read what the service keeps: its own user, or that user's group, and nobody else.
+"""File permissions: only the service's user, or also that user's group, may use the files of the service.
 
-New files get their permissions from the process's umask. Those of earlier versions, and copies that were brought back
-without care, are mended when a process starts. Only what the service has made itself is touched.
+The process's umask sets the permissions of new files. At start a process removes excess permissions of existing files,
+such as files of earlier versions or of a restored backup. It changes only files that the service has created.
 """
 
 import logging
@@ -21,57 +21,57 @@ _DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 
 
 def begin(settings: Settings) -> None:
-    """Let this process, and those that it starts, make files that only the right ones can read."""
-    os.umask(_barred(settings))
+    """Set the umask of this process and of its children."""
+    os.umask(_excess_mask(settings))
 
 
 def mend(settings: Settings, *, deep: bool = False) -> None:
-    """Take permissions away that go too far, with one warning if there were any.
+    """Remove excess permissions, and log one warning if any were removed.
 
     Args:
-        settings: Where everything lies, and who may read it.
-        deep: Every object too; else only where a directory on the way to them was open.
+        settings: Paths of the files, and who may use them.
+        deep: Check every object. Otherwise objects are checked only if a directory above them had excess permissions.
     """
-    barred, reconstructed = _barred(settings), 0
-    doors = [settings.data_dir, settings.data_dir / "uploads"]
-    reconstructed += sum(_close(path, barred) for path in doors if not _is_public(path))
+    excess, removed = _excess_mask(settings), 0
+    directories = [settings.data_dir, settings.data_dir / "uploads"]
+    removed += sum(_remove_excess(path, excess) for path in directories if not _is_public(path))
     files = [settings.data_dir / "lock", settings.data_dir / KEY_FILE, *_database_files(settings)]
-    reconstructed += sum(_close(path, barred) for path in files)
+    removed += sum(_remove_excess(path, excess) for path in files)
     store = store_directory(settings)
     if store is not None and not _is_public(store):
-        mine = OTHERS if is_shared(store) and not store.is_relative_to(settings.data_dir) else barred
-        reconstructed += _close(store, mine)
-        if deep or reconstructed:
-            reconstructed += sum(_close(path, mine) for path in _objects(store))
-    if deep or reconstructed:
-        reconstructed += sum(_close(path, barred) for path in _within(settings.data_dir / "uploads"))
-    if reconstructed:
+        store_excess = OTHERS if is_shared(store) and not store.is_relative_to(settings.data_dir) else excess
+        removed += _remove_excess(store, store_excess)
+        if deep or removed:
+            removed += sum(_remove_excess(path, store_excess) for path in _objects(store))
+    if deep or removed:
+        removed += sum(_remove_excess(path, excess) for path in _within(settings.data_dir / "uploads"))
+    if removed:
         log.warning(
-            "other users could use %d files and directories of %s; now they cannot (PNC_FILE_ACCESS=%s)",
-            reconstructed,
+            "removed excess permissions of %d files and directories of %s (PNC_FILE_ACCESS=%s)",
+            removed,
             settings.data_dir,
             settings.file_access,
         )
 
 
 def store_directory(settings: Settings) -> Path | None:
-    """Where objects lie as files; None: they lie in a bucket."""
+    """Directory of the object store; None: the store is a bucket."""
     return None if "://" in settings.store_url else Path(settings.store_url)
 
 
 def is_shared(directory: Path) -> bool:
-    """Whether a directory is open to its group, as one is that several users share on purpose."""
+    """Whether the group may write to a directory, as in a directory that several users share on purpose."""
     with suppress(OSError):
         return bool(directory.stat().st_mode & stat.S_IWGRP)
     return False
 
 
-def _barred(settings: Settings) -> int:
+def _excess_mask(settings: Settings) -> int:
     return OTHERS if settings.file_access == "group" else GROUP_AND_OTHERS
 
 
 def _is_public(path: Path) -> bool:
-    """A directory such as /tmp or somebody's home, which is not ours to close."""
+    """Whether a directory is /, the user's home or a shared directory such as /tmp, whose permissions stay."""
     with suppress(OSError):
         return bool(path.stat().st_mode & stat.S_ISVTX) or path.resolve() in (Path.home(), Path("/"))
     return False
@@ -84,7 +84,7 @@ def _database_files(settings: Settings) -> Iterator[Path]:
 
 
 def _objects(store: Path) -> Iterator[Path]:
-    """Directories and files of a store; what else lies there is left alone."""
+    """Directories and files that the store has created."""
     with suppress(OSError):
         for directory in store.iterdir():
             if directory.name == INCOMING or len(directory.name) == 2:
@@ -97,12 +97,12 @@ def _within(directory: Path) -> Iterator[Path]:
         yield from directory.iterdir()
 
 
-def _close(path: Path, barred: int) -> bool:
-    """Take permissions of one's own file or directory away; says whether there were any."""
+def _remove_excess(path: Path, excess: int) -> bool:
+    """Remove excess permissions of a file or directory of this user; returns whether there were any."""
     with suppress(OSError):
         found = path.lstat()
         is_ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
-        if is_ours and found.st_mode & barred:
-            path.chmod(stat.S_IMODE(found.st_mode) & ~barred)
+        if is_ours and found.st_mode & excess:
+            path.chmod(stat.S_IMODE(found.st_mode) & ~excess)
             return True
     return False

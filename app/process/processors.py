@@ -1,9 +1,9 @@
-"""How many processor threads a process may use, and how these wait for each other.
+"""Number of threads of a process that runs networks, and how these threads wait.
 
-torch counts the machine's processors. A process may use fewer: its affinity may be narrower, its control group may
-have a quota, and others of the same service may run networks beside it. torch's OpenMP threads also spin while they
-wait for each other, so that on a busy machine they burn the time that the thread they wait for would need.
-OpenMP reads its variables once, when torch is loaded: a process sets them before, or gets them from its parent.
+torch counts the machine's processors. A process may use fewer: its affinity or the quota of its control group may
+allow fewer, and other processes of the service may run networks too. torch's OpenMP threads spin while they wait for
+each other. On a busy machine this takes processor time from the thread that the others wait for.
+OpenMP reads its variables once, when torch is loaded. A process must set them before, or inherit them.
 """
 
 import math
@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 
 THREADS = "OMP_NUM_THREADS"
 _SHARED = "PNC_SHARED_THREADS"
-"""What we set THREADS to; another number there is the user's choice."""
+"""Variable with the number that this service has set in THREADS. Any other number in THREADS is the user's choice."""
 WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
-"""Threads that wait sleep at once. The first is for every OpenMP, GNU's among them, which torch brings on Linux;
-the second for LLVM's and Intel's, which wait actively for a while unless they are told otherwise."""
+"""Waiting threads sleep at once. Every OpenMP reads the first variable, also GNU's, which torch uses on Linux. LLVM's
+and Intel's OpenMP spin for a while unless the second variable forbids it."""
 WORK_OF_A_THREAD = 100_000_000
-"""Multiply-accumulates of a batch that are worth a thread of their own; with fewer, handing them over takes longer than
-it saves. See `python -m benchmarks.busy --threads`."""
+"""Multiply-accumulates of a batch for each thread. With fewer, the overhead of another thread exceeds its gain.
+Measured by `python -m benchmarks.busy --threads`."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +29,27 @@ class _Mount:
     """A mounted hierarchy of control groups."""
 
     root: str
-    """The group that is seen at `point`."""
+    """The group at the mount point."""
     point: str
     is_v2: bool
 
 
 def begin(parts: int = 1, threads: int | None = None) -> None:
-    """Set this process's variables; to be called before torch is loaded.
+    """Set this process's variables. Call it before torch is loaded.
 
     Args:
-        parts: How many run networks side by side, this process or its children.
-        threads: Instead of a share of the processors.
+        parts: Number of processes that run networks at the same time, this process or its children.
+        threads: Number of threads; None: a share of the processors.
     """
     os.environ.update(variables(parts, threads))
 
 
 def variables(parts: int = 1, threads: int | None = None) -> dict[str, str]:
-    """Variables of a process that runs networks. What the user has set stays.
+    """Variables of a process that runs networks, without those that the user has set.
 
     Args:
-        parts: How many run networks side by side.
-        threads: Instead of a share of the processors.
+        parts: Number of processes that run networks at the same time.
+        threads: Number of threads; None: a share of the processors.
     """
     waiting = {name: value for name, value in WAITING.items() if name not in os.environ}
     if _is_chosen(os.environ):
@@ -59,11 +59,11 @@ def variables(parts: int = 1, threads: int | None = None) -> dict[str, str]:
 
 
 def threads_for(work: int, threads: int | None = None) -> int:
-    """How many threads a network is run with: one where it is small.
+    """Number of threads that run a network; one for a small network.
 
     Args:
         work: Multiply-accumulates of one batch.
-        threads: The user's choice, which stays.
+        threads: The user's choice, which is returned.
     """
     if threads is not None:
         return threads
@@ -74,15 +74,15 @@ def threads_for(work: int, threads: int | None = None) -> int:
 
 
 def share_of(parts: int) -> int:
-    """Whole processors for each of some parts, at least one."""
+    """Whole processors for each of `parts` processes, at least one."""
     return max(1, math.floor(usable() / parts))
 
 
 def usable(root: Path = Path("/")) -> float:
-    """Processors that this process may use: those of its affinity, as far as the quotas of its control groups reach.
+    """Processors that this process may use, limited by its affinity and by the quotas of its control groups.
 
     Args:
-        root: Of the file system.
+        root: Root of the file system.
     """
     return min(float(_affine()), *_quotas(root), math.inf)
 
@@ -99,7 +99,7 @@ def _affine() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Of this process's control groups and all above them, in processors."""
+    """Quotas, in processors, of this process's control groups and of the groups above them."""
     groups = _groups(root)
     for mount in _mounts(root):
         group = groups.get(mount.is_v2)
@@ -114,7 +114,7 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _groups(root: Path) -> dict[bool, str]:
-    """This process's group in the hierarchy that limits processors: of version 2 (True), of version 1 (False)."""
+    """This process's group in each hierarchy that limits processors, by whether the hierarchy has version 2."""
     groups = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -133,11 +133,11 @@ def _mounts(root: Path) -> Iterator[_Mount]:
 
 
 def _quota(folder: Path, *, is_v2: bool) -> Iterator[float]:
-    """Of one group: none where it has no limit.
+    """The quota of one group; nothing if the group has no limit.
 
     Raises:
-        OSError: it has no such file, as the topmost group.
-        ValueError: the file says something else.
+        OSError: the group has no quota file, like the topmost group.
+        ValueError: the file has another format.
     """
     if is_v2:
         quota, period = (folder / "cpu.max").read_text().split()
@@ -148,13 +148,13 @@ def _quota(folder: Path, *, is_v2: bool) -> Iterator[float]:
 
 
 def _lines(path: Path) -> list[str]:
-    """None where there is no such file: other systems than Linux have no control groups."""
+    """Lines of a file; none if it does not exist, as on systems without control groups."""
     with suppress(OSError):
         return path.read_text(errors="replace").splitlines()
     return []
 
 
 def _number(text: str) -> int | None:
-    """The first of OpenMP's numbers, which may be one for each level."""
+    """The first number of an OpenMP variable, which may hold one number for each nesting level."""
     first = text.partition(",")[0].strip()
     return int(first) if first.isdigit() and int(first) > 0 else None

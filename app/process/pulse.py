@@ -1,4 +1,4 @@
-"""Whether the serving process still runs networks, as its supervisor sees it."""
+"""The supervisor's check whether the serving process still runs networks."""
 
 import time
 from contextlib import suppress
@@ -6,16 +6,16 @@ from contextlib import suppress
 import httpx
 
 STOPPED = "inference_stopped"
-"""The code of its answer when only another process helps."""
-LOOK_SECONDS = 5.0
-"""How often it is asked."""
+"""Code of an answer after which only a restart of the serving process helps."""
+CHECK_SECONDS = 5.0
+"""Time between two requests."""
 
 
 class Pulse:
-    """Asks the serving process now and then.
+    """Ask the serving process whether it runs networks, at most every `CHECK_SECONDS`.
 
     Args:
-        url: Where it listens.
+        url: Address of the serving process.
     """
 
     def __init__(self, url: str) -> None:
@@ -23,8 +23,8 @@ class Pulse:
         self._asked = time.monotonic()
 
     def has_stopped(self) -> bool:
-        """Has it said that it does not run networks any more? No answer at all says nothing."""
-        if time.monotonic() - self._asked < LOOK_SECONDS:
+        """Whether the serving process answers that it no longer runs networks. No answer counts as False."""
+        if time.monotonic() - self._asked < CHECK_SECONDS:
             return False
         self._asked = time.monotonic()
         with suppress(httpx.TransportError, ValueError):

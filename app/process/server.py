@@ -1,4 +1,4 @@
-"""Run an ASGI app the way all processes of the service do."""
+"""Run an ASGI application, with the same options in all processes of the service."""
 
 import os
 import resource
@@ -19,35 +19,35 @@ from app.process.logs import log_to_stderr
 from app.settings import Settings
 
 SOCKET: dict[str, Any] = {"ws_max_size": 2 * 1024**2, "ws_per_message_deflate": False}
-"""Largest message of a page's websocket, and no packing: to pack and unpack large ones would hold the event loop."""
+"""Largest websocket message of a page, and no compression: compressing large messages would block the event loop."""
 OPEN_FILES = 65_536
-"""Files and connections that a process asks the system for; many systems allow 1,024 unless somebody asks."""
+"""Limit of open files and connections that a process requests. Many systems allow 1,024 by default."""
 
 
 class _Server(uvicorn.Server):
-    """Follows the same signals as all processes of the service, and ends with 0 when it was asked to."""
+    """A server that handles signals like all processes of the service, and exits with 0 after a signal."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Called by uvicorn around all that it does."""
-        signals.on_signals(self._ask, partial(os._exit, signals.INTERRUPTED))
+        """Install the signal handlers. uvicorn calls this around its whole run."""
+        signals.on_signals(self._request_exit, partial(os._exit, signals.INTERRUPTED))
         yield
 
-    def _ask(self) -> None:
+    def _request_exit(self) -> None:
         self.should_exit = True
 
 
 def run_inherited(process: str, factory: str, fd: int) -> None:
-    """Serve on a listening socket that the parent process made; end with the parent.
+    """Serve on a listening socket of the parent process, and end with the parent.
 
     Args:
-        process: Named in every line of the log.
-        factory: `module:function` that makes the app.
+        process: Name of the process in every line of the log.
+        factory: `module:function` that creates the application.
         fd: File descriptor of the socket.
     """
     end_with_parent()
     log_to_stderr(Settings(), process)
-    _allow_files()
+    _raise_file_limit()
     config = uvicorn.Config(
         factory,
         factory=True,
@@ -64,25 +64,25 @@ def run_inherited(process: str, factory: str, fd: int) -> None:
 
 
 def run_alone(process: str, app: ASGIApp, settings: Settings, host: str, port: int) -> None:
-    """Serve an app on an address of its own until a signal asks it to end.
+    """Serve an application on an address until a signal ends it.
 
     Args:
-        process: Named in every line of the log.
-        app: The app.
-        settings: Of the log.
+        process: Name of the process in every line of the log.
+        app: The application.
+        settings: Level and format of the log.
         host: Address to listen on.
         port: Port.
     """
     log_to_stderr(settings, process)
-    _allow_files()
+    _raise_file_limit()
     config = uvicorn.Config(
         app, host, port, log_level="info", access_log=False, timeout_graceful_shutdown=30, lifespan="on", **SOCKET
     )
     _Server(config).run()
 
 
-def _allow_files() -> None:
-    """Take as many open files as the system lets a process have without asking its administrator."""
+def _raise_file_limit() -> None:
+    """Raise the limit of open files as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

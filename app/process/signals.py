@@ -1,7 +1,8 @@
-"""How signals end a process: in order at first, and at once when Ctrl-C is pressed again.
+"""Signals that end a process: a first signal ends it in order, and a further Ctrl-C ends it at once.
 
-TERM, the first Ctrl-C and SIGHUP, which a terminal sends when it is closed, ask for the same. Where SIGHUP is ignored,
-as under nohup, it stays so. Only Ctrl-C hurries: systemd sends TERM and SIGHUP together, a shell SIGHUP twice.
+TERM, Ctrl-C and SIGHUP all ask for an orderly end. A terminal sends SIGHUP when it closes. A process that ignores
+SIGHUP, as under nohup, keeps ignoring it. Only Ctrl-C ends at once, because systemd sends TERM together with SIGHUP
+and a shell sends SIGHUP twice.
 """
 
 import os
@@ -11,17 +12,17 @@ from contextlib import suppress
 from types import FrameType
 
 INTERRUPTED = 130
-"""The code that a process ends with which was hurried."""
-_SAID = b"ending: what is in hand is finished or given back; Ctrl-C again ends at once\n"
+"""Exit code of a process that Ctrl-C has ended at once."""
+_NOTICE = b"ending: running work is finished or given back; Ctrl-C again ends at once\n"
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 def on_signals(ask: Callable[[], object], hurry: Callable[[], object]) -> None:
-    """Set what signals do in this process; to be called by its main thread.
+    """Install signal handlers. Call it in the main thread.
 
     Args:
-        ask: Asks the process to end; may be called several times.
-        hurry: Ends it; called when Ctrl-C follows any of the signals.
+        ask: Asks the process to end. May be called several times.
+        hurry: Ends the process at once. Called when Ctrl-C follows any of the signals.
     """
     asked: list[int] = []
 
@@ -41,13 +42,13 @@ def on_signals(ask: Callable[[], object], hurry: Callable[[], object]) -> None:
 
 
 def say() -> None:
-    """Tell who presses Ctrl-C what it does; without Python's own streams, which may be in use just now."""
-    with suppress(OSError):  # the terminal is gone
-        os.write(2, _SAID)
+    """Print what Ctrl-C does. Python's own streams are avoided, because the interrupted code may be using them."""
+    with suppress(OSError):  # the terminal has closed
+        os.write(2, _NOTICE)
 
 
 def leave_to_parent() -> None:
-    """Ignore what a terminal sends to all of its processes: the parent ends this one in time."""
+    """Ignore the signals that a terminal sends to all its processes. The parent ends this process."""
     for number in (signal.SIGINT, _HANGUP):
         if number is not None:
             signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Threads for work that must not stop the event loop, a fixed number for each kind of work.
+"""Thread pools for blocking work, with a fixed number of threads for each kind of work.
 
-In one pool for everything, forty requests that wait for one lock would keep every other request waiting. FastAPI's own
-pool is left to short reads. What may take long has a pool of its own: only requests of one kind wait for each other.
-All pools together hold fewer connections than the database gives a process (`app.db.engine`).
+In a single pool, forty requests that wait for one lock would block all other requests. FastAPI's own pool handles
+short reads only. Each kind of longer work has its own pool, so that only requests of the same kind wait for each other.
+All pools together use fewer connections than a process has (`app.db.engine`).
 """
 
 import functools
@@ -23,8 +23,8 @@ class Pool:
     """Threads for one kind of work.
 
     Args:
-        name: Of the kind.
-        threads: How many work at once; more work waits, in the order in which it came.
+        name: Name of the kind of work.
+        threads: Number of threads. Further work waits in order of arrival.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -32,12 +32,12 @@ class Pool:
         self._limiter = RunVar[anyio.CapacityLimiter](f"pnc pool {name}")
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` on one of the threads; returns what it returns."""
+        """Run `work` on one of the threads and return its result."""
         return await anyio.to_thread.run_sync(lambda: work(*args, **kwargs), limiter=self.limiter)
 
     @property
     def limiter(self) -> anyio.CapacityLimiter:
-        """The pool's limiter of the running event loop; a process of the service has one loop, tests have several."""
+        """The pool's limiter for the running event loop. A process of the service has one loop; tests have several."""
         try:
             return self._limiter.get()
         except LookupError:
@@ -47,32 +47,32 @@ class Pool:
 
 
 def on(pool: Pool) -> Callable[[Work], Work]:
-    """Let a route's plain function run on a pool's threads; an `async` one, and one that has a pool, stays as it is."""
+    """Decorator that runs a route's plain function on a pool. An `async` function stays unchanged."""
 
-    def moved(work: Work) -> Work:
+    def decorate(work: Work) -> Work:
         if inspect.iscoroutinefunction(work):
             return work
 
         @functools.wraps(work)
-        async def working(*args: Any, **kwargs: Any) -> Any:
+        async def run_on_pool(*args: Any, **kwargs: Any) -> Any:
             return await pool.run(work, *args, **kwargs)
 
-        return cast(Work, working)
+        return cast(Work, run_on_pool)
 
-    return moved
+    return decorate
 
 
 READS = Pool("reads", 24)
-"""Requests that hold a session: fewer than FastAPI has threads, or they could all wait for one another's."""
+"""Requests that hold a reading session. FastAPI has more threads than this, so that a request always finds a thread."""
 CHANGES = Pool("changes", 10)
-"""Requests that write rows: each may wait for a lock."""
+"""Requests that write rows. Each may wait for a lock."""
 ROLLOUTS = Pool("roll-outs", 10)
 """Requests that wait for serving processes."""
 LONG = Pool("long", 4)
-"""Requests that take seconds by nature: they hash a file, open a dataset, or remove many objects."""
+"""Requests that take seconds: they hash a file, open a dataset, or remove many objects."""
 PAGES = Pool("pages", 4)
-"""Reads and drawings of web pages, which refresh themselves."""
+"""Reads and charts of web pages."""
 STREAMS = Pool("streams", 2)
-"""Histories of jobs for streams that begin or fell behind."""
+"""Past events of jobs, for streams that begin or lag behind."""
 TEXTS = Pool("texts", 1)
-"""Large JSON bodies and Markdown: they need the processor alone, so that a second thread would gain nothing."""
+"""Large JSON bodies and Markdown. They only use the processor, so that a second thread would gain nothing."""

@@ -1,8 +1,7 @@
-"""Traces by OpenTelemetry: what one request led to, in whichever processes, as one tree of spans.
+"""Traces by OpenTelemetry: all work for one request, in all processes, as one tree of spans.
 
-Off unless the standard variables name a collector; then, and only then, the packages of the extra `otel` are imported.
-A trace goes on in another process by its `traceparent` (W3C Trace Context), which rows keep: messages may be lost.
-A process begins it after it was forked: what sends spans is a thread.
+Tracing is off unless the standard variables name a collector. Only then the packages of the extra `otel` are imported.
+Rows store the `traceparent` (W3C Trace Context), by which another process continues a trace; messages could be lost.
 """
 
 import logging
@@ -19,18 +18,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 PARENT = "TRACEPARENT"
-"""Variable by which a child process goes on with a trace."""
+"""Variable that passes a trace to a child process."""
 END_SECONDS = 2.0
-"""What was not sent by then is given up: a process must not hold up a row's end for a collector that is away."""
+"""Time limit for sending the last spans. Then spans are dropped: an absent collector must not delay a job's end."""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 _providers: "list[TracerProvider]" = []
-"""One while this process is traced."""
+"""Holds one provider while this process is traced."""
 
 
 def is_wanted() -> bool:
-    """Whether the environment names a collector, and does not say that nothing is to be sent."""
+    """Whether the environment names a collector and does not turn tracing off."""
     refused = (
         os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     )
@@ -38,28 +37,29 @@ def is_wanted() -> bool:
 
 
 def load() -> None:
-    """Import what `begin` needs, if it is going to: children that are forked later need not."""
+    """Import the packages of `begin` if tracing is wanted, so that forked children need not import them."""
     if is_wanted():
-        _why_not()
+        _obstacle()
 
 
 def begin(process: str, processor: "SpanProcessor | None" = None) -> "TracerProvider | None":
-    """Trace this process from now on, if that is wanted; again changes nothing.
+    """Trace this process from now on, if the environment names a collector. Idempotent.
 
-    These variables are everybody's, not ours: with a collector that cannot be used the service works, and says so.
+    Call after forking: the span exporter is a thread, and threads do not survive a fork. An unusable collector only
+    causes a warning, because the standard variables may be meant for other programs.
 
     Args:
-        process: Its part in the service, `api`, `worker` or `runner`.
-        processor: Where spans go instead of the collector that the environment names.
+        process: Role of the process: `api`, `worker` or `runner`.
+        processor: Receives the spans in place of the collector.
 
     Returns:
-        What makes spans; None if nothing is traced.
+        The provider of spans; None: the process is not traced.
     """
     if is_on():
         return _providers[0]
     if processor is None and not is_wanted():
         return None
-    reason = _why_not(given=processor is not None)
+    reason = _obstacle(given=processor is not None)
     if reason is not None:
         log.warning("no traces are sent: %s", reason)
         return None
@@ -75,7 +75,7 @@ def begin(process: str, processor: "SpanProcessor | None" = None) -> "TracerProv
 
 
 def end() -> None:
-    """Send what is left, for a moment at most, and trace no more."""
+    """Send the last spans, for at most `END_SECONDS`, and stop tracing."""
     while _providers:
         sending = threading.Thread(target=_providers.pop().shutdown, name="last spans", daemon=True)
         sending.start()
@@ -89,12 +89,12 @@ def is_on() -> bool:
 
 @contextmanager
 def span(name: str, *, parent: str | None = None, **about: object) -> Iterator[None]:
-    """Everything done within is one span of the trace.
+    """Record a block as one span.
 
     Args:
-        name: What is done.
-        parent: A `traceparent` from elsewhere; without it the span is a child of the one around it.
-        **about: What it is about, e.g. `job_id`; attributes `pnc.job_id` and so on.
+        name: Name of the span.
+        parent: `traceparent` of the parent span; None: the enclosing span.
+        **about: Attributes of the span: `job_id` becomes `pnc.job_id`.
     """
     if not is_on():
         yield
@@ -110,7 +110,7 @@ def span(name: str, *, parent: str | None = None, **about: object) -> Iterator[N
     with made as current:
         try:
             yield
-        except Cancelled:  # somebody asked for it
+        except Cancelled:  # no failure: a user cancelled the job
             raise
         except Exception as error:
             current.record_exception(error)
@@ -119,7 +119,7 @@ def span(name: str, *, parent: str | None = None, **about: object) -> Iterator[N
 
 
 def note(**about: object) -> None:
-    """Say more about the span that this is called in."""
+    """Add attributes to the current span."""
     if is_on():
         from opentelemetry.trace import get_current_span
 
@@ -127,7 +127,7 @@ def note(**about: object) -> None:
 
 
 def traceparent() -> str | None:
-    """The span that this is called in, for whoever goes on with the trace; None if nothing is traced."""
+    """`traceparent` of the current span, for a process that continues the trace; None: not traced."""
     if not is_on():
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -138,7 +138,7 @@ def traceparent() -> str | None:
 
 
 def trace_id() -> str | None:
-    """32 hexadecimal digits of the trace that this is called in, if there is one."""
+    """Id of the current trace, 32 hexadecimal digits; None: not traced."""
     found = traceparent()
     return found.split("-")[1] if found else None
 
@@ -150,8 +150,8 @@ def _to_collector() -> "SpanProcessor":
     return BatchSpanProcessor(OTLPSpanExporter())
 
 
-def _why_not(*, given: bool = False) -> str | None:
-    """What keeps this process from being traced; None: nothing does."""
+def _obstacle(*, given: bool = False) -> str | None:
+    """Reason why this process cannot be traced; None: it can."""
     if not given:
         name, endpoint = _first(_ENDPOINTS) or ("", "")
         if not endpoint.startswith(("http://", "https://")):

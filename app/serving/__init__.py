@@ -1,1 +1,1 @@
-"""The online part: serves deployments, the only place in `app` that loads torch."""
+"""The serving process: answers predictions of deployments."""

@@ -1,4 +1,4 @@
-"""`python -m app.serving FD`: serving on a listening socket inherited from the supervisor."""
+"""`python -m app.serving FD`: run serving on a listening socket inherited from the supervisor."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""From a request to logits: which network it is for, its body, and the way through the engine."""
+"""Shared parts of prediction routes: the host, the body, the deadline and the engine's answer."""
 
 import asyncio
 import logging
@@ -16,9 +16,9 @@ from app.datasets.decoding import Decoders
 from app.db.isolation import parted
 from app.serving.auth import caller_of
 from app.serving.engine import metrics
-from app.serving.engine.capacity import Overloaded, Room, TooLate
+from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Stopped
-from app.serving.engine.side_threads import Aside
+from app.serving.engine.side_threads import SideThreads
 from app.serving.loader.registry import Registry
 from app.serving.loader.snapshot import Choice, Snapshot
 from app.serving.protocol.bodies import CHILDREN as READERS
@@ -29,34 +29,34 @@ from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 WRITERS, CHANGES = 2, 8
-"""Large answers that are written, and changes of what is served that are waited for, at once."""
+"""Threads that write large answers, and threads that wait for changes of deployments."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the serving app's routes work with."""
+    """State of the serving application, for its routes."""
 
     settings: Settings
     registry: Registry
     engine: Engine
     decoders: Decoders
-    """Where strangers' images are decoded."""
+    """Decodes images in child processes."""
     readers: Readers
-    """Where long bodies are read."""
-    bodies: Room
-    """How many bytes of bodies are held at once."""
-    decoding: Aside
-    reading: Aside
-    writing: Aside
-    """Threads beside the event loop, for each kind of work its own."""
-    changing: Aside
-    """Threads that bring a deployment to what is wanted: something large that loads keeps no key from being checked."""
-    asking: Aside
-    """Threads for `/readyz`: no request keeps it waiting."""
+    """Reads long JSON bodies in child processes."""
+    bodies: Capacity
+    """Limits the bytes of bodies in memory."""
+    decoding: SideThreads
+    reading: SideThreads
+    writing: SideThreads
+    """Threads for decoding images, reading bodies and writing answers."""
+    changing: SideThreads
+    """Threads that wait for changes of deployments. Loading a large network therefore blocks no check of keys."""
+    asking: SideThreads
+    """Threads for `/readyz`, which therefore never waits for predictions."""
 
     @classmethod
     def make(cls, settings: Settings, registry: Registry, engine: Engine) -> "Host":
-        """With what the settings allow."""
+        """Create the host with the limits of the settings."""
         share = workspace_share(settings)
         return cls(
             settings=settings,
@@ -64,32 +64,32 @@ class Host:
             engine=engine,
             decoders=Decoders(),
             readers=Readers(),
-            bodies=Room(settings.waiting_bytes, share),
-            decoding=Aside(DECODERS, share),
-            reading=Aside(READERS, share),
-            writing=Aside(WRITERS, share),
-            changing=Aside(CHANGES, share),
-            asking=Aside(2),
+            bodies=Capacity(settings.waiting_bytes, share),
+            decoding=SideThreads(DECODERS, share),
+            reading=SideThreads(READERS, share),
+            writing=SideThreads(WRITERS, share),
+            changing=SideThreads(CHANGES, share),
+            asking=SideThreads(2),
         )
 
     @classmethod
     def of(cls, request: Request) -> "Host":
-        """Of the app that a request came to."""
+        """The host of a request's application."""
         host: Host = request.app.state.host
         return host
 
 
 def workspace_share(settings: Settings) -> float:
-    """How much of what may wait one workspace may have; without keys there is one alone."""
+    """Largest share of one workspace in the limits; 1.0 without keys, since only one workspace is used then."""
     return settings.workspace_share if settings.require_keys else 1.0
 
 
 @contextmanager
 def held(request: Request) -> Iterator[None]:
-    """Room for a request's body, inflated, for the length of a block.
+    """Reserve memory for a request's body, also decompressed, for the duration of a block.
 
     Raises:
-        Overloaded: the bodies that are held leave none.
+        Overloaded: too many bytes of bodies are in memory.
     """
     host, length = Host.of(request), length_of(request)
     most = host.settings.max_image_bytes
@@ -103,16 +103,16 @@ def held(request: Request) -> Iterator[None]:
 
 
 def length_of(request: Request) -> int | None:
-    """How long a request's body says it is."""
+    """Content-Length of a request; None: absent or malformed."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 async def body_of(request: Request) -> bytearray:
-    """A request's body, which the guard has bounded.
+    """Body of a request. The guard limits its size.
 
     Raises:
-        ClientDisconnect: the client has gone before its end.
+        ClientDisconnect: the client has disconnected before the end of the body.
     """
     content = bytearray()
     async for part in request.stream():
@@ -121,26 +121,26 @@ async def body_of(request: Request) -> bytearray:
 
 
 def deadline(request: Request) -> float:
-    """When the answer of a request whose body has just come is of no use any more, on the event loop's clock."""
+    """Deadline, on the event loop's clock, of a request whose body has just arrived."""
     return asyncio.get_running_loop().time() + Host.of(request).settings.answer_seconds
 
 
 async def logits(request: Request, choice: Choice, images: Tensor | Views, until: float) -> Tensor:
-    """Answer for images; the snapshot is held until then, whatever is published meanwhile.
+    """Logits, float32 (N, classes), of images. The same snapshot answers all images, even if a newer one is published.
 
     Args:
-        request: That asks; its body has been read.
-        choice: What answers.
-        images: uint8 images, or float32 images that are preprocessed for the target.
-        until: When the answer is of no use any more, on the event loop's clock.
+        request: The request. Its body must have been read.
+        choice: Snapshot and modules that answer.
+        images: uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W); or views of the images.
+        until: Deadline on the event loop's clock.
 
     Raises:
-        TooManyImages: more numbers would come of it than one request may have.
-        Overloaded: too many wait.
-        TooLate: it took too long.
-        NotFinite: the network gave inf or nan.
-        Stopped: networks are not run any more.
-        Gone: the client does not wait any more.
+        TooManyImages: the answer would have more numbers than allowed.
+        Overloaded: too many requests or images are waiting.
+        TooLate: the deadline has passed.
+        NotFinite: a logit is inf or nan.
+        Stopped: the inference thread has ended or is stuck.
+        Gone: the client has disconnected.
     """
     host, snapshot = Host.of(request), choice.snapshot
     _check_outputs(len(images), len(choice.classes), host.settings.request_outputs)
@@ -159,7 +159,7 @@ async def logits(request: Request, choice: Choice, images: Tensor | Views, until
             raise
         finally:
             metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
-            _note(request, snapshot, outcome, time.monotonic() - begun)
+            _log_outcome(request, snapshot, outcome, time.monotonic() - begun)
     return answer
 
 
@@ -172,8 +172,8 @@ def _check_outputs(images: int, classes: int, most: int) -> None:
         )
 
 
-def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) -> None:
-    """One line a request: at debug level what was answered, as a warning what was not."""
+def _log_outcome(request: Request, snapshot: Snapshot, outcome: str, seconds: float) -> None:
+    """Log one line for a request: an answered one at level debug, any other as a warning."""
     level = logging.DEBUG if outcome == "answered" else logging.WARNING
     if log.isEnabledFor(level):
         about = {
@@ -186,10 +186,10 @@ def _note(request: Request, snapshot: Snapshot, outcome: str, seconds: float) ->
 
 
 def chosen_ids(text: str | None) -> tuple[str, ...] | None:
-    """Ids of modules from a parameter: separated by commas; an empty text is the target alone, none: all.
+    """Ids of modules from a parameter, separated by commas. Empty text means the target alone; None: all modules.
 
     Raises:
-        BadRequest: the text is too long to be a list of modules.
+        BadRequest: the text is too long.
     """
     if text is None:
         return None

@@ -1,7 +1,7 @@
-"""Who may ask the serving process: the API, which has let somebody in, or whoever has a key of their own.
+"""Authentication of requests to the serving process: by the API's internal key, or by a user's key.
 
-What concerns all workspaces is the API's alone, and only where it asks for itself: a request that it passes on for
-somebody carries their workspace, and no path opens such a request anything but predictions and the inference protocol.
+Only the API may use paths that concern all workspaces, and only for itself. A request that the API forwards for a
+user carries the user's workspace, and is limited to predictions and the inference protocol.
 """
 
 import secrets
@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.access.auth import Admission, presented
 from app.access.keys import SCOPES, Caller
 from app.api import protocol
-from app.api.noting import FAILED, note
 from app.api.problems import refuse
+from app.api.scopes import FAILED, note
 from app.db.isolation import qualified
 from app.db.tables import DEFAULT
 from app.deployments.gateway import INTERNAL, WORKSPACE
@@ -29,34 +29,34 @@ from app.zoo import Zoo
 PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 PREDICT = "/v1/deployments/{deployment}/predict"
 OWN = "/internal/"
-"""What the API alone may ask for lies here: no call of the protocol begins so, and no prediction."""
-_NUMBERS = "/metrics"
-"""Of all workspaces; open where there are no keys."""
+"""Prefix of paths that only the API may use. No path of the protocol or of predictions has this prefix."""
+_METRICS = "/metrics"
+"""Covers all workspaces. Open to everyone in a service without keys."""
 
 
 def check_routes(app: FastAPI) -> None:
-    """See that the door knows every route.
+    """Check that `Auth` knows every route.
 
     Raises:
-        Misconfigured: a route was added that it would open to every key with the scope `read`.
+        Misconfigured: an unknown route, which would be open to every key with the scope `read`.
     """
-    known = {(call.method, call.path) for call in protocol.CALLS} | {("GET", path) for path in (*PUBLIC, _NUMBERS)}
+    known = {(call.method, call.path) for call in protocol.CALLS} | {("GET", path) for path in (*PUBLIC, _METRICS)}
     for context in iter_route_contexts(app.routes):
         route: Any = context.original_route
         path = str(getattr(context, "path", None) or route.path)
         methods = getattr(route, "methods", None) or {"*"}
         mine = {(method, path) for method in methods if method != "HEAD"}
         if not path.startswith(OWN) and not mine <= known | {("POST", PREDICT)}:
-            raise Misconfigured(f"{path}: expected a route that app.serving.auth knows, got another; say what it needs")
+            raise Misconfigured(f"{path}: expected a route that app.serving.auth knows, got another; add it there")
 
 
 class Auth:
-    """ASGI middleware around the whole serving app, whose requests have their path in its one spelling.
+    """ASGI middleware that authenticates requests. `app.api.guard` must have checked their paths before.
 
     Args:
-        app: What comes after.
-        settings: Whether there are keys, and how the API proves itself.
-        zoo: Where keys are.
+        app: The next ASGI application.
+        settings: Whether keys are required, and the internal key.
+        zoo: Holds the keys.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, zoo: Zoo) -> None:
@@ -66,7 +66,7 @@ class Auth:
         self._admission = Admission(settings, zoo)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in with its caller, or refuse it."""
+        """Admit a request and store its caller in the scope, or refuse the request."""
         if scope["type"] != "http" or scope["path"] in PUBLIC:
             await self._app(scope, receive, send)
             return
@@ -79,18 +79,18 @@ class Auth:
             await refuse(scope, error)(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
-        if call is None or call.scope == "read" or caller.key_id is None:  # what the API passes on, it notes
+        if call is None or call.scope == "read" or caller.key_id is None:  # the API audits requests that it forwards
             await self._app(scope, receive, send)
         else:
-            await self._noted(call, scope, receive, send)
+            await self._audited(call, scope, receive, send)
 
     async def _caller(self, scope: Scope, needed: str) -> Caller:
         headers, keyed = Headers(scope=scope), self._settings.require_keys
         own, given, path = self._settings.internal_key, headers.get(INTERNAL), scope["path"]
-        is_own = path.startswith(OWN) or path == _NUMBERS
+        is_own = path.startswith(OWN) or path == _METRICS
         if is_own and WORKSPACE in headers:
-            raise Forbidden("expected a request of the service for itself, got one for a workspace; ask without it")
-        if given is None and keyed and path == _NUMBERS:  # as a monitor asks the API
+            raise Forbidden("expected a request without a workspace, got one with a workspace; leave the header out")
+        if given is None and keyed and path == _METRICS:  # a monitor sends the internal key as a bearer token
             given = presented(HTTPConnection(scope))
         if own is not None and given is not None:
             if not secrets.compare_digest(own.encode(), given.encode("latin-1")):
@@ -102,18 +102,18 @@ class Auth:
             raise Unauthenticated(f"expected the service's own secret in {INTERNAL}, got none; see PNC_INTERNAL_KEY")
         return await self._admission(HTTPConnection(scope), needed)
 
-    async def _noted(self, call: protocol.Call, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request that changes something do its work, and note who asked and what became of it."""
+    async def _audited(self, call: protocol.Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request that changes something, and write its outcome to the audit log."""
         outcome = FAILED
 
-        async def watching(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal outcome
             if message["type"] == "http.response.start":
                 outcome = str(message["status"])
             await send(message)
 
         try:
-            await self._app(scope, receive, watching)
+            await self._app(scope, receive, send_and_note)
         finally:
             await self._note(scope, call, outcome)
 
@@ -122,11 +122,11 @@ class Auth:
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Whom the door has let in."""
+    """The caller that `Auth` has admitted."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
 
-def place(request: HTTPConnection, name: str) -> str:
-    """A deployment's name among those of all workspaces."""
+def qualified_name(request: HTTPConnection, name: str) -> str:
+    """Name of a deployment with its workspace, unique among all workspaces."""
     return qualified(caller_of(request).workspace, name)

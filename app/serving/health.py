@@ -1,4 +1,4 @@
-"""Whether the serving process can answer predictions."""
+"""Readiness of the serving process."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from app.serving.answering import Host
 from app.serving.engine.capacity import TooLate
 
 SECONDS = 10.0
-"""How long a look at what is wanted may have to wait for others."""
+"""Longest wait for a thread that compares wanted and served deployments."""
 
 
 @dataclass(frozen=True)
 class NotReady:
-    """Why it cannot."""
+    """Reason why predictions cannot be answered."""
 
     code: str
     detail: str
 
 
-async def is_ready(host: Host) -> NotReady | None:
-    """Why predictions cannot be answered, or not all of them; None: they can."""
+async def unreadiness(host: Host) -> NotReady | None:
+    """Reason why some predictions cannot be answered; None: the process is ready."""
     reason = host.engine.trouble()
     if reason is not None:
         return NotReady(STOPPED, reason)

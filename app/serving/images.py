@@ -1,4 +1,4 @@
-"""`POST /v1/deployments/{d}/predict`: an encoded image in, classes with probabilities out."""
+"""`POST /v1/deployments/{d}/predict`: from an encoded image to classes with probabilities."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from app.api.problems import respond
 from app.db.isolation import parted
 from app.process.pulse import STOPPED
 from app.serving.answering import Host, body_of, chosen_ids, deadline, held, logits
-from app.serving.auth import caller_of, place
+from app.serving.auth import caller_of, qualified_name
 from app.serving.engine.capacity import Overloaded, TooLate
 from app.serving.engine.engine import NotFinite, Stopped
 from app.serving.loader.snapshot import Choice
@@ -28,10 +28,10 @@ router = APIRouter(prefix="/v1/deployments")
 async def predict(
     deployment: str, request: Request, modules: str | None = None, generation: int | None = Query(None, ge=1)
 ) -> Response:
-    """Classify one image; the answer names the revision and the modules that gave it."""
+    """Classify one image. The answer names the revision and the modules that computed it."""
     host = Host.of(request)
     try:
-        choice = host.registry.get(place(request, deployment), generation).chosen(chosen_ids(modules))
+        choice = host.registry.get(qualified_name(request, deployment), generation).chosen(chosen_ids(modules))
         with held(request):
             raw = bytes(await body_of(request))
             until = deadline(request)
@@ -49,7 +49,7 @@ async def predict(
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    """A problem document of what went wrong."""
+    """Answer an error with a problem document."""
     settings, scope, later = Host.of(request).settings, request.scope, {"Retry-After": "1"}
     if isinstance(error, Overloaded):
         detail = (

@@ -1,4 +1,4 @@
-"""The serving process's own ASGI app: `uvicorn --factory app.serving.main:create_serving_app`."""
+"""The application of the serving process: `uvicorn --factory app.serving.main:create_serving_app`."""
 
 import sys
 import warnings
@@ -14,8 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from app.api.guard import Guard
-from app.api.hardening import Hardened
-from app.api.heads import Heads
+from app.api.middleware import HeadRequests, SecurityHeaders
 from app.api.problems import install, respond
 from app.db.isolation import parted
 from app.errors import Misconfigured
@@ -25,7 +24,7 @@ from app.serving.auth import Auth, check_routes
 from app.serving.engine.capacity import TooLate
 from app.serving.engine.engine import Engine, Limits
 from app.serving.engine.programs import Mode
-from app.serving.health import is_ready
+from app.serving.health import unreadiness
 from app.serving.loader.registry import Registry
 from app.serving.protocol import routes as oip
 from app.settings import Settings
@@ -34,15 +33,15 @@ from pnc_core.devices import device_of
 from pnc_core.errors import ConfigError
 
 SWITCH_SECONDS = 50e-6
-"""How long a thread may keep Python's lock while another waits for it. Python's own 5 ms are as long as
-a small network takes: the device would stand idle between two batches while requests are read."""
+"""Longest time for which a thread keeps Python's global lock while another thread waits. With Python's default of
+5 ms, the time of a small network, the device would idle between two batches while requests are read."""
 
 
 def create_serving_app(settings: Settings | None = None) -> FastAPI:
-    """Build the serving app around an open zoo; it follows the wanted state from its start on.
+    """Open the zoo and build the serving application. After its start it follows the wanted state.
 
     Args:
-        settings: Instead of those in the environment.
+        settings: Settings; None: those of the environment.
     """
     settings = settings or Settings()
     if settings.threads:
@@ -55,23 +54,23 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.post("/internal/sync/{deployment:path}")(sync)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
-    app.get("/metrics")(numbers)
+    app.get("/metrics")(prometheus)
     check_routes(app)
     app.add_middleware(Auth, settings=settings, zoo=app.state.host.registry.zoo)
-    app.add_middleware(Heads)
+    app.add_middleware(HeadRequests)
     install(app)
     app.add_middleware(Guard, settings=settings)
-    app.add_middleware(Hardened)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
 def limits(settings: Settings) -> Limits:
-    """How requests are gathered, by the settings."""
+    """Limits of the engine, by the settings."""
     most = settings.batch_images
     sizes: tuple[int, ...] = ()
     if settings.deterministic:
         sizes = (most,)
-    elif settings.serving_compile:  # which makes a program for every size of batch
+    elif settings.serving_compile:  # which compiles a program for every batch size
         sizes = (*(2**power for power in range((most - 1).bit_length())), most)
     return Limits(
         batch=most,
@@ -104,7 +103,7 @@ def _mode(settings: Settings) -> Mode:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host: Host = app.state.host
     sys.setswitchinterval(SWITCH_SECONDS)
-    # A recording that knows one case only is found out by comparing it: the operator need not hear of it.
+    # Comparing a trace with its original detects a wrong trace, so that torch's warnings add nothing.
     warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
     host.engine.start()
     host.decoders.start()
@@ -118,13 +117,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def sync(deployment: str, generation: int, request: Request) -> Any:
-    """Bring a deployment to the wanted state now; a refusal of `generation` says why it stays as it was."""
+    """Bring a deployment to the wanted state now. If `generation` is refused, answer 409 with the reason."""
     host, registry = Host.of(request), Host.of(request).registry
     try:
         work = partial(registry.sync, deployment)
         await host.changing.run(parted(deployment)[0], work, deadline(request))
     except TooLate:
-        detail = "expected to get to this change in time, got others that take long; it is made later by itself"
+        detail = "expected to apply this change in time, got other changes that take long; it is applied later"
         return respond(request.scope, 504, "too_late", detail)
     registry.check_loaded(deployment, generation)
     refusal = registry.refusal(deployment, generation)
@@ -139,13 +138,13 @@ async def healthz() -> dict[str, str]:
 
 
 async def readyz(request: Request) -> Response:
-    """Everything wanted is served, refused or waits for what is away, and networks are run."""
-    trouble = await is_ready(Host.of(request))
+    """Every wanted deployment is served, refused or postponed, and the inference thread runs."""
+    trouble = await unreadiness(Host.of(request))
     if trouble is None:
         return Response('{"status": "ready"}', media_type="application/json")
     return respond(request.scope, 503, trouble.code, trouble.detail, headers={"Retry-After": "1"})
 
 
-def numbers() -> Response:
+def prometheus() -> Response:
     """Prometheus metrics."""
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

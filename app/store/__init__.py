@@ -1,1 +1,1 @@
-"""Immutable objects named by their digest, and uploads on their way in."""
+"""Immutable objects named by their digest, and uploads."""

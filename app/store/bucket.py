@@ -1,4 +1,4 @@
-"""A bucket on an S3 server: its clients, what its errors mean, and reading that survives a break."""
+"""A bucket on an S3 server: its clients, its errors, and reads that continue after a broken connection."""
 
 import io
 from collections.abc import Iterator
@@ -18,39 +18,38 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 GONE = ("404", "NoSuchKey", "NotFound")
-TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
-"""Answers to a conditional put: somebody else was first."""
+"""Error codes for an object that does not exist."""
 NO_UPLOAD = ("NoSuchUpload", "NoSuchKey")
-"""Answers about an upload that another process has ended; radosgw gives the second while it is ending."""
+"""Error codes for a multipart upload that has ended. radosgw answers the second code while the upload is ending."""
 FULL = ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "StorageFull", "507")
-"""Answers of servers that have no room left."""
+"""Error codes of servers without free space."""
 READS = 5
-"""How often reading goes on where it broke before it is given up."""
+"""Attempts to continue a broken read before an error is raised."""
 _BUFFER = 1024 * 1024
 _DENIED = ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
-_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else boto3 reads"
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another source of keys that boto3 reads"
 
 
 class Bucket:
-    """A bucket, and how it is talked to.
+    """A bucket and its clients.
 
     Args:
-        name: Of the bucket.
+        name: Name of the bucket.
         endpoint: Address of the server; None: Amazon's.
-        public_endpoint: Its address as clients of the service know it; None: the same.
+        public_endpoint: Address of the server for clients of the service; None: `endpoint`.
     """
 
     def __init__(self, name: str, endpoint: str | None = None, public_endpoint: str | None = None) -> None:
         self.name, self.endpoint = name, endpoint or "Amazon S3"
         self.client = _client(endpoint)
         self.signer = _client(public_endpoint) if public_endpoint else self.client
-        """Signs URLs for the address that clients know."""
+        """Signs URLs for `public_endpoint`."""
 
     def check(self) -> None:
-        """See that the bucket can be used.
+        """Check that the bucket can be used.
 
         Raises:
-            Misconfigured: it cannot; the message says why.
+            Misconfigured: the bucket cannot be used; the message says why.
         """
         try:
             self.client.head_bucket(Bucket=self.name)
@@ -65,11 +64,11 @@ class Bucket:
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
-        """Turn what boto3 raises into an error of the zoo.
+        """Translate errors of boto3 into errors of the zoo.
 
         Raises:
             NoSpace: the bucket is full.
-            StoreUnavailable: the server does not answer, or refuses.
+            StoreUnavailable: the server does not answer, or refuses the request.
         """
         try:
             yield
@@ -83,7 +82,7 @@ class Bucket:
             raise StoreUnavailable(detail) from error
 
     def head(self, key: str) -> dict[str, Any] | None:
-        """What the server says of an object; None: there is none."""
+        """Metadata of an object, as `head_object` returns it; None: the object does not exist."""
         try:
             return cast(dict[str, Any], self.client.head_object(Bucket=self.name, Key=key))
         except ClientError as error:
@@ -92,7 +91,7 @@ class Bucket:
             raise
 
     def read(self, key: str, size: int) -> BinaryIO:
-        """A stream of an object of known size that can seek, and goes on where a connection breaks."""
+        """A seekable stream of an object of known size. It continues after a broken connection."""
         return cast(BinaryIO, io.BufferedReader(_Reader(self, key, size), _BUFFER))
 
     def close(self) -> None:
@@ -104,12 +103,12 @@ class Bucket:
         if code_of(error) in _DENIED:
             return f"a refusal of these keys; {_KEYS}"
         if code_of(error) in (*GONE, "NoSuchBucket"):
-            return f"none at {self.endpoint}; make it first"
+            return f"none at {self.endpoint}; create the bucket first"
         return f"{error} from {self.endpoint}"
 
 
 class _Reader(io.RawIOBase):
-    """One object, read in as few requests as there are seeks."""
+    """One object. Only a seek to another position needs a new request."""
 
     def __init__(self, bucket: Bucket, key: str, size: int) -> None:
         self._bucket, self._key, self._size = bucket, key, size
@@ -171,25 +170,25 @@ class _Reader(io.RawIOBase):
 
 
 def is_ended(error: BaseException) -> bool:
-    """Whether this is the answer about an upload in parts that another process has ended."""
+    """Whether the server answers that another process has ended the multipart upload."""
     return isinstance(error, ClientError) and code_of(error) in NO_UPLOAD
 
 
 def code_of(error: ClientError) -> str:
-    """The server's short word for what went wrong."""
+    """The server's error code."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _client(endpoint: str | None) -> "S3Client":
     session = boto3.Session()
     config = Config(
-        signature_version="s3v4",  # the older one, which boto3 takes for URLs, does not sign the length
+        signature_version="s3v4",  # boto3 signs URLs by version 2 unless told otherwise, which leaves out the length
         retries={"mode": "standard", "total_max_attempts": 6},
         connect_timeout=5,
         read_timeout=30,
         max_pool_connections=32,
         tcp_keepalive=True,
-        # Servers other than Amazon's know a signed digest of the body, but not always boto3's newer checksums.
+        # All S3 servers check the signed SHA-256 of a body. Some do not know the newer checksums of boto3.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},

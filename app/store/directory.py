@@ -1,4 +1,4 @@
-"""Objects as files of one directory: the store of the embedded service."""
+"""Objects as files of a directory: the store of the embedded service."""
 
 import os
 import stat
@@ -18,10 +18,10 @@ SETTING = "PNC_STORE_URL"
 
 
 class DirectoryStore:
-    """Objects as files of one directory.
+    """Objects as files of a directory; see `Store`.
 
     Args:
-        root: The directory; made when missing.
+        root: The directory; created if missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,8 +32,8 @@ class DirectoryStore:
         self._make(self._incoming)
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
-        """See `Store.put`; the object appears whole or not at all."""
-        with self._used():
+        """See `Store.put`. The object appears complete or not at all."""
+        with self._translated_errors():
             handle, name = tempfile.mkstemp(dir=self._incoming)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -49,11 +49,11 @@ class DirectoryStore:
     def open(self, key: str) -> BinaryIO:
         """See `Store.open`."""
         path = self.path(key)
-        with self._used():
+        with self._translated_errors():
             try:
                 return path.open("rb")
             except FileNotFoundError:
-                self._check_there()
+                self._check_mounted()
                 raise lost(key) from None
 
     @contextmanager
@@ -63,7 +63,7 @@ class DirectoryStore:
         yield self.path(key)
 
     def link(self, key: str, filename: str) -> str | None:
-        """See `Store.link`: there is none."""
+        """See `Store.link`: always None."""
         return None
 
     def size(self, key: str) -> int | None:
@@ -74,7 +74,7 @@ class DirectoryStore:
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         path = self.path(key)
-        with self._used():
+        with self._translated_errors():
             path.unlink(missing_ok=True)
 
     def age(self, key: str) -> float | None:
@@ -89,34 +89,34 @@ class DirectoryStore:
 
     def unfinished(self, seconds: float) -> Iterator[str]:
         """See `Store.unfinished`."""
-        with self._used():
+        with self._translated_errors():
             begun = list(self._incoming.iterdir())
         for path in _older(begun, seconds):
             yield f"{path.parent.name}/{path.name}"
 
     def discard(self, name: str) -> None:
         """See `Store.discard`."""
-        with self._used():
+        with self._translated_errors():
             (self._incoming / Path(name).name).unlink(missing_ok=True)
 
     def check_writable(self) -> None:
         """See `Store.check_writable`."""
-        with self._used():
+        with self._translated_errors():
             troubles.try_to_write(self._incoming)
 
     def close(self) -> None:
-        """See `Store.close`: there are none."""
+        """See `Store.close`: a directory has no connections."""
 
     def path(self, key: str) -> Path:
-        """Where the object of this key lies.
+        """Path of the object with this key.
 
         Raises:
-            ValueError: not a key that `key_of` made.
+            ValueError: `key_of` makes no such key.
         """
         return self.root / checked_key(key)
 
     def _make(self, directory: Path) -> None:
-        """A directory of the store; where its root is open to a group, so is all that lies in it."""
+        """Create a directory of the store. If the root is shared with a group, so is the new directory."""
         try:
             directory.mkdir()
         except FileExistsError:
@@ -126,26 +126,26 @@ class DirectoryStore:
 
     def _stat(self, key: str) -> os.stat_result | None:
         path = self.path(key)
-        with self._used():
+        with self._translated_errors():
             try:
                 return path.stat()
             except FileNotFoundError:
-                self._check_there()
+                self._check_mounted()
                 return None
 
-    def _used(self) -> AbstractContextManager[None]:
+    def _translated_errors(self) -> AbstractContextManager[None]:
         return troubles.of_directory(self.root, SETTING)
 
-    def _check_there(self) -> None:
-        """An object that is missing is one thing; a whole store that is, as on a disk that is not mounted, another."""
+    def _check_mounted(self) -> None:
+        """Raise an error if the whole store is missing, as on an unmounted disk, and not only one object."""
         if not self._incoming.is_dir():
             raise StoreUnavailable(
-                f"{SETTING}: expected the store at {self.root}, got none there; mount it, or bring it back"
+                f"{SETTING}: expected the store at {self.root}, got none there; mount its disk, or bring it back"
             )
 
     def _publish(self, incoming: Path, target: Path) -> None:
-        if target.exists():  # same digest, same bytes: objects never change
-            target.touch()  # but it was put now, and is not garbage
+        if target.exists():  # equal digests mean equal bytes
+            target.touch()  # a recent object does not count as garbage
             return
         self._make(target.parent)
         incoming.chmod(0o440 if self._is_shared else 0o400)

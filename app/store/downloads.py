@@ -1,4 +1,4 @@
-"""Send an immutable object: ETag, 304, one byte range, digest (RFC 9110, RFC 9530)."""
+"""Send an immutable object with ETag, 304, byte range and digest (RFC 9110, RFC 9530)."""
 
 import base64
 import re
@@ -16,14 +16,14 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z", re.IGNORECASE)
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole bundle", "content": _BINARY},
-    206: {"description": "The range that was asked for", "content": _BINARY},
-    307: {"description": "The object store has it, at the presigned URL in Location"},
-    304: {"description": "If-None-Match names this very bundle"},
+    206: {"description": "The requested range", "content": _BINARY},
+    307: {"description": "Location holds a presigned URL of the object store"},
+    304: {"description": "If-None-Match names this bundle"},
 }
 
 
 def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Response:
-    """Answer with an object, a range of it, 304, or the way to the store that can send it itself.
+    """Answer with the object, a range of the object, 304, or a redirect to the object store.
 
     Raises:
         HTTPException: 416, the range lies outside the object.
@@ -39,10 +39,10 @@ def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Re
     }
     if _matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    part = _wanted(request, bundle, etag)
+    part = _range(request, bundle, etag)
     link = store.link(bundle.key, filename) if request.method == "GET" else None
     if link is not None:
-        return _elsewhere(store, bundle, link)
+        return _redirect(store, bundle, link)
     start, stop = part or (0, bundle.bytes)
     headers["Content-Length"] = str(stop - start)
     if part is not None:
@@ -51,7 +51,7 @@ def send(request: Request, store: Store, bundle: BundleRow, filename: str) -> Re
     return StreamingResponse(body, 200 if part is None else 206, headers, "application/octet-stream")
 
 
-def _elsewhere(store: Store, bundle: BundleRow, link: str) -> Response:
+def _redirect(store: Store, bundle: BundleRow, link: str) -> Response:
     if store.size(bundle.key) is None:
         raise lost(bundle.key)
     return Response(status_code=307, headers={"Location": link, "Cache-Control": "no-store"})
@@ -62,8 +62,8 @@ def _matches(header: str, etag: str) -> bool:
     return etag in tags or tags == ["*"]
 
 
-def _wanted(request: Request, bundle: BundleRow, etag: str) -> tuple[int, int] | None:
-    """First byte and end of the range; None for all. What is not one range of bytes counts as none (RFC 9110)."""
+def _range(request: Request, bundle: BundleRow, etag: str) -> tuple[int, int] | None:
+    """Start and end of the requested range; None: the whole object, also for invalid and multiple ranges (RFC 9110)."""
     match = _RANGE.match(request.headers.get("range", ""))
     if match is None or not any(match.groups()) or request.headers.get("if-range", etag) != etag:
         return None
@@ -79,7 +79,7 @@ def _wanted(request: Request, bundle: BundleRow, etag: str) -> tuple[int, int] |
 
 
 def _read(store: Store, key: str, start: int, stop: int) -> Iterator[bytes]:
-    file = store.open(key)  # outside the generator's body it could not fail before the answer begins
+    file = store.open(key)  # opened here, so that an error is raised before the answer begins
 
     def chunks() -> Iterator[bytes]:
         with file:

@@ -1,8 +1,8 @@
-"""Where large files live: immutable objects named by the digest of their bytes.
+"""The object store: immutable objects named by the digest of their bytes.
 
-Keys are made here, from digests only, so no client ever names a path. Put the
-object first and the row that mentions it second. A directory (`app.store.directory`)
-and a bucket (`app.store.s3`) keep the same promises.
+A key is made of a digest, so that no client chooses a path. Put the object first, and
+write the row that refers to it second. `app.store.directory` and `app.store.s3` implement
+the store.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ from typing import BinaryIO, Protocol
 from app.errors import DigestMismatch, NotFound, Problem, StoreUnavailable
 
 CHUNK = 1024 * 1024
-"""Bytes that are read and hashed at once."""
+"""Bytes that are read and hashed at a time."""
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FUTURE = -3600.0
-"""An age that every object has, however clocks differ."""
+"""A negative age in seconds, so that every object is older, even with differing clocks."""
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{62}\Z")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object that is in the store."""
+    """An object in the store."""
 
     key: str
     digest: str
@@ -34,69 +34,70 @@ class Stored:
 
 
 class Store(Protocol):
-    """The verbs of an object store.
+    """An object store.
 
-    All of them raise `StoreUnavailable`, or another `OSError`, when it does not answer or refuses; `NoSpace` is one.
+    Every method raises `StoreUnavailable`, its subclass `NoSpace` or another `OSError` if the store does not answer or
+    refuses the request.
     """
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
-        """Keep a file or a stream of bytes; storing the same bytes twice keeps one object.
+        """Store a file or a stream of bytes. Equal bytes are stored once.
 
         Args:
-            source: A file, which stays as it is, or chunks of bytes.
-            expected: Digest that the bytes must have.
+            source: A file, which stays unchanged, or chunks of bytes.
+            expected: Digest that the bytes must have; None: any.
 
         Raises:
-            DigestMismatch: the bytes have another digest; nothing was kept.
+            DigestMismatch: the bytes have another digest. Nothing is stored.
         """
 
     def open(self, key: str) -> BinaryIO:
-        """Read an object from its first byte; the stream can seek.
+        """Open an object for reading, as a seekable stream.
 
         Raises:
-            NotFound: there is no such object.
+            NotFound: the object does not exist.
         """
 
     def local(self, key: str) -> AbstractContextManager[Path]:
-        """A readable path of an object, for libraries that want one; copied only when the store is remote.
+        """A local path of an object, for libraries that need one. A remote store makes a temporary copy.
 
         Raises:
-            NotFound: there is no such object.
+            NotFound: the object does not exist.
         """
 
     def link(self, key: str, filename: str) -> str | None:
-        """A URL from which a client can read the object without us, for a while; None: there is no such way."""
+        """A temporary URL from which a client can read the object; None: the store has no URLs."""
 
     def size(self, key: str) -> int | None:
-        """Bytes of an object; None when there is none."""
+        """Bytes of an object; None: it does not exist."""
 
     def age(self, key: str) -> float | None:
-        """Seconds since an object was last put, by the store's own clock; None when there is none."""
+        """Seconds since an object was last put, by the store's clock; None: it does not exist."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; it may be gone already."""
+        """Remove an object if it exists."""
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """Keys of objects that were last put longer ago."""
+        """Keys of objects that were last put more than `seconds` ago."""
 
     def unfinished(self, seconds: float) -> Iterator[str]:
-        """Names of transfers into the store that began longer ago and have not ended."""
+        """Names of unfinished transfers into the store that began more than `seconds` ago."""
 
     def discard(self, name: str) -> None:
-        """Remove what such a transfer has brought so far; it may be gone already."""
+        """Remove the bytes of an unfinished transfer if they exist."""
 
     def check_writable(self) -> None:
-        """See that objects can be put; a bucket only says whether it answers, since each put there costs money."""
+        """Check that objects can be put. A bucket only checks that it answers, because each put costs money."""
 
     def close(self) -> None:
         """Close connections."""
 
 
 def key_of(digest: str) -> str:
-    """The key under which bytes of this digest are kept.
+    """Key of the object with this digest.
 
     Raises:
-        ValueError: not 64 lower-case hexadecimal digits.
+        ValueError: the digest is not 64 lower-case hexadecimal digits.
     """
     if not _DIGEST.match(digest):
         raise ValueError(f"expected 64 lower-case hexadecimal digits, got {digest!r:.80}")
@@ -104,10 +105,10 @@ def key_of(digest: str) -> str:
 
 
 def checked_key(key: str) -> str:
-    """The key itself.
+    """Return the key if it is valid.
 
     Raises:
-        ValueError: not a key that `key_of` made.
+        ValueError: `key_of` makes no such key.
     """
     if key != key_of(key.replace("/", "", 1)):
         raise ValueError(f"expected a key of this store, got {key!r:.80}")
@@ -115,23 +116,24 @@ def checked_key(key: str) -> str:
 
 
 def is_key(text: str) -> bool:
-    """Whether this is a key that `key_of` made."""
+    """Whether the text is a key as `key_of` makes it."""
     return bool(_KEY.match(text))
 
 
 def lost(key: str) -> NotFound:
-    """The error that an object is not there."""
+    """The error for an object that the store has lost."""
     return NotFound(f"expected the object {key}, got none; the store has lost it, upload it again")
 
 
 def seen_through(store: Store, error: Exception) -> Exception:
-    """The error itself, or what it really means.
-
-    A store that holds nothing at all has not lost one object: a disk that is not mounted looks like that.
+    """Replace `NotFound` by `StoreUnavailable` if the whole store is empty, as on an unmounted disk.
 
     Args:
-        store: Where an object was looked for.
-        error: What came of it.
+        store: The store that was searched for an object.
+        error: The error of the search.
+
+    Returns:
+        The error itself, or the more exact one.
     """
     if not isinstance(error, NotFound):
         return error
@@ -140,11 +142,11 @@ def seen_through(store: Store, error: Exception) -> Exception:
             return error
     except OSError as away:
         return away
-    return StoreUnavailable(f"expected objects in the object store, got an empty one; is it the right one? ({error})")
+    return StoreUnavailable(f"expected objects in the object store, got an empty one; check the address ({error})")
 
 
 def copy_hashed(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, int]:
-    """Write a file or a stream of bytes into `target`; returns digest and bytes."""
+    """Write a file or a stream of bytes into `target`; returns SHA-256 and number of bytes."""
     hasher, size = hashlib.sha256(), 0
     if isinstance(source, Path):
         with source.open("rb") as file:
@@ -159,11 +161,11 @@ def copy_hashed(source: Path | Iterable[bytes], target: BinaryIO) -> tuple[str, 
 
 @contextmanager
 def verified_file(store: Store, key: str, digest: str) -> Iterator[Path]:
-    """A readable path of an object whose bytes have just been hashed.
+    """A local path of an object whose digest has been checked.
 
     Raises:
-        NotFound: there is no such object.
-        DigestMismatch: the stored bytes are not the ones that were put.
+        NotFound: the object does not exist.
+        DigestMismatch: the stored bytes have another digest.
     """
     with store.local(key) as path:
         with path.open("rb") as file:
@@ -174,7 +176,7 @@ def verified_file(store: Store, key: str, digest: str) -> Iterator[Path]:
 
 
 def read_chunks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
-    """Chunks of at most 1 MiB up to the end, or `size` bytes in all."""
+    """Chunks of at most 1 MiB, up to the end of the file or `size` bytes in all."""
     left = size
     while left is None or left > 0:
         chunk = file.read(CHUNK if left is None else min(CHUNK, left))
@@ -185,6 +187,6 @@ def read_chunks(file: BinaryIO, size: int | None = None) -> Iterator[bytes]:
 
 
 def mismatch(expected: str, got: str) -> DigestMismatch:
-    """The error that bytes are not the announced ones."""
+    """The error for bytes with another digest than announced."""
     detail = f"expected bytes with SHA-256 {expected}, got {got}; the file changed on its way, upload it again"
     return DigestMismatch([Problem("/sha256", DigestMismatch.code, detail)])

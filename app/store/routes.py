@@ -32,7 +32,7 @@ _BYTES = {
 def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
     """Announce a file by size and SHA-256."""
     upload = uploads.draft(bytes=body.bytes, sha256=body.sha256, limit=once.zoo.settings.max_upload_bytes)
-    parts = once.zoo.inbox.parts(upload)  # a bucket is asked before the transaction, which must not wait for it
+    parts = once.zoo.inbox.parts(upload)  # outside the transaction, which must not wait for a bucket
 
     def work(session: Any) -> Reply:
         row = uploads.declare(session, upload)
@@ -44,7 +44,7 @@ def create_upload(body: wire.UploadCreate, once: DoOnce) -> Response:
 @router.get("/{upload}", response_model=wire.Upload, responses=documented(404))
 @needs("read")
 def get_upload(upload: Id, zoo: OpenZoo) -> Any:
-    """One upload; `received` says where a broken transfer goes on, or `parts` names what has not arrived."""
+    """One upload. A broken transfer continues at `received`, or with the missing `parts`."""
     return _shown(zoo, _read(zoo, upload))
 
 
@@ -54,9 +54,9 @@ async def put_content(
     upload: Id,
     request: Request,
     zoo: OpenZoo,
-    offset: Annotated[int, Query(ge=0, description="Byte at which this body begins: 0, or what has arrived.")] = 0,
+    offset: Annotated[int, Query(ge=0, description="Position of the body's first byte: 0, or `received`.")] = 0,
 ) -> None:
-    """Send the bytes, all at once or from where a broken transfer ended."""
+    """Send the bytes, all at once or from the end of a broken transfer."""
     row = await run_in_threadpool(_read, zoo, upload)
     await zoo.inbox.write(row, offset, request.stream())
     await run_in_threadpool(_check_kept, zoo, row)
@@ -66,7 +66,7 @@ async def put_content(
 @needs("write")
 @on(LONG)
 def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
-    """Check the bytes against the announcement; after that the upload can be used."""
+    """Check the bytes against the announced size and digest. After that the upload can be used."""
     row = _read(zoo, upload)
     stored = _stored(zoo, row)
 
@@ -83,19 +83,19 @@ def complete_upload(upload: Id, zoo: OpenZoo, once: DoOnce) -> Response:
 @router.delete("/{upload}", status_code=204, responses=documented(404))
 @needs("write")
 def delete_upload(upload: Id, zoo: OpenZoo) -> None:
-    """Forget an upload and what has arrived of it; a version or dataset that was made of it stays as it is."""
+    """Delete an upload and its bytes. A version or a dataset that uses the bytes keeps them."""
     with zoo.database.write() as session:
         row = uploads.delete(session, upload)
     zoo.inbox.forget(row)
     if row.key is not None:
-        garbage.take(zoo, row.key)
+        garbage.remove_if_unused(zoo, row.key)
 
 
 def _check_kept(zoo: Zoo, row: UploadRow) -> None:
-    """See that an upload was not deleted while its bytes came; if it was, nobody else would remove them soon.
+    """Check that the upload was not deleted while its bytes arrived. If it was, remove the bytes.
 
     Raises:
-        NotFound: it was.
+        NotFound: the upload was deleted.
     """
     try:
         _read(zoo, row.id)
@@ -105,7 +105,7 @@ def _check_kept(zoo: Zoo, row: UploadRow) -> None:
 
 
 def _stored(zoo: Zoo, row: UploadRow) -> Stored | None:
-    """The upload's object; None if another request has completed it, perhaps while this one was at it."""
+    """Put the upload's bytes into the store; None: another request has completed the upload."""
     try:
         return zoo.inbox.store_content(row)
     except (Invalid, StoreUnavailable):

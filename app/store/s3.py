@@ -1,4 +1,8 @@
-"""Objects in a bucket of an S3 server: the store of the cluster."""
+"""Objects in a bucket of an S3 server: the store of the cluster.
+
+boto3's transfer manager sends large objects in parts. A put that fails removes its parts; the parts of a put whose
+process dies are removed by `unfinished` and `discard`. Either way the next put of the object begins again.
+"""
 
 import hashlib
 import tempfile
@@ -10,42 +14,40 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from boto3.s3.transfer import TransferConfig
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.exceptions import ClientError
-from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from app.errors import Misconfigured
 from app.settings import Settings
-from app.store.bucket import GONE, TAKEN, Bucket, code_of, is_ended
-from app.store.multipart import Multipart
+from app.store.bucket import GONE, Bucket, code_of, is_ended
 from app.store.objects import Stored, checked_key, copy_hashed, is_key, key_of, lost, mismatch, read_chunks
 
 YOUNG_SECONDS = 600.0
-"""An object that was put again after this time is made young; before, it is far from being garbage."""
+"""An object that is put again at a greater age gets a new date. A younger object is far too young to be garbage."""
 INCOMING = "incoming/"
-"""Where uploads of clients wait for their digest to be checked."""
-_TRIES = 3
+"""Prefix of uploads whose digest has not been checked yet."""
 _COPYING = TransferConfig(multipart_threshold=4 * 1024**3, multipart_chunksize=1024**3)
-"""A server copies up to 5 GiB in one go."""
+"""S3 copies at most 5 GiB in one request."""
 
 
 class S3Store:
-    """Objects in a bucket, below a prefix.
+    """Objects in a bucket, below a prefix; see `Store`.
 
     Args:
         bucket: The bucket.
         prefix: Empty, or ends with a slash.
-        part_bytes: Larger objects are sent in parts of this size.
-        url_seconds: How long a presigned URL lets a client in.
-        scratch: Directory for copies of objects while somebody reads them; too large for a /tmp in memory.
+        part_bytes: Size of the parts in which larger objects are sent.
+        url_seconds: Validity of presigned URLs.
+        scratch: Directory for temporary copies of objects, which may be too large for a /tmp in memory.
     """
 
     def __init__(self, bucket: Bucket, prefix: str, part_bytes: int, url_seconds: int, scratch: Path) -> None:
         self.bucket, self.prefix, self._scratch = bucket, prefix, scratch
         self.part_bytes, self.url_seconds = part_bytes, url_seconds
+        self._sending = TransferConfig(multipart_threshold=part_bytes + 1, multipart_chunksize=part_bytes)
 
     def put(self, source: Path | Iterable[bytes], *, expected: str | None = None) -> Stored:
-        """See `Store.put`; a large object that broke off goes on with its next part."""
+        """See `Store.put`."""
         with self._as_file(source) as path:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -65,7 +67,7 @@ class S3Store:
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
-        """See `Store.local`: a copy that is removed afterwards."""
+        """See `Store.local`: a copy that is removed after use."""
         with tempfile.NamedTemporaryFile(dir=self._scratch) as copy:
             with self.open(key) as stream:
                 for chunk in read_chunks(stream):
@@ -97,11 +99,11 @@ class S3Store:
             self.bucket.client.delete_object(Bucket=self.bucket.name, Key=self.name(key))
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """See `Store.older_than`; what else lies in the bucket is nobody's business."""
+        """See `Store.older_than`. Other objects of the bucket are not listed."""
         yield from (name for name in self._listed("", seconds) if is_key(name))
 
     def unfinished(self, seconds: float) -> Iterator[str]:
-        """See `Store.unfinished`: uploads that wait to be checked, and parts of which no object was made."""
+        """See `Store.unfinished`: unchecked uploads, and unfinished multipart uploads."""
         yield from self._listed(INCOMING, seconds)
         with self.bucket.trouble():
             pages = self.bucket.client.get_paginator("list_multipart_uploads")
@@ -133,24 +135,20 @@ class S3Store:
         self.bucket.close()
 
     def name(self, key: str) -> str:
-        """What the bucket calls the object of this key.
+        """Name in the bucket of the object with this key.
 
         Raises:
-            ValueError: not a key that `key_of` made.
+            ValueError: `key_of` makes no such key.
         """
         return self.prefix + checked_key(key)
 
-    def multipart(self, key: str, size: int) -> Multipart:
-        """The upload in parts of `key`, a key or a name below `INCOMING`."""
-        return Multipart(self.bucket.client, self.bucket.name, self.prefix + key, size, self.part_bytes)
-
     def publish(self, incoming: str, etag: str, stored: Stored) -> None:
-        """Copy an object whose bytes were hashed to its key, unless it has changed since.
+        """Copy a hashed upload to the key of its digest. The copy fails if the upload has changed since it was hashed.
 
         Args:
-            incoming: Its name below `INCOMING`.
-            etag: What it had when it was hashed.
-            stored: What it becomes.
+            incoming: Name of the upload, with `INCOMING`.
+            etag: ETag of the upload when it was hashed.
+            stored: The resulting object.
         """
         with self.bucket.trouble():
             if not self._keep(stored):
@@ -168,41 +166,12 @@ class S3Store:
     def _send(self, path: Path, stored: Stored) -> None:
         if self._keep(stored):
             return
-        if stored.bytes > self.part_bytes:
-            self._send_parts(path, stored)
-            return
-        with path.open("rb") as file:
-            try:
-                self.bucket.client.put_object(
-                    Bucket=self.bucket.name, Key=self.name(stored.key), Body=file, IfNoneMatch="*"
-                )
-            except ClientError as error:
-                if code_of(error) not in TAKEN:  # same key, same bytes: who was first does not matter
-                    raise
-
-    @retry(retry=retry_if_exception(is_ended), stop=stop_after_attempt(_TRIES), reraise=True)
-    def _send_parts(self, path: Path, stored: Stored) -> None:
-        try:
-            self._send_missing(self.multipart(stored.key, stored.bytes), path)
-        except ClientError as error:
-            # Another process has sent the same bytes under the same upload, and ended it.
-            if not is_ended(error) or self.bucket.head(self.name(stored.key)) is None:
-                raise
-
-    def _send_missing(self, parts: Multipart, path: Path) -> None:
-        upload_id = parts.find() or parts.begin()
-        there = parts.arrived(upload_id)
-        with path.open("rb") as file:
-            for span in parts.spans:
-                file.seek(span.offset)
-                content = file.read(span.bytes)
-                sent = there.get(span.number)
-                if sent is None or sent.etag != hashlib.md5(content, usedforsecurity=False).hexdigest():
-                    parts.send(upload_id, span, content)
-        parts.finish(upload_id)
+        # Two processes may send the same object at once: equal keys have equal bytes, so either put may win.
+        with create_transfer_manager(self.bucket.client, self._sending) as manager:
+            manager.upload(str(path), self.bucket.name, self.name(stored.key)).result()
 
     def _keep(self, stored: Stored) -> bool:
-        """Whether the object is there already; then it is made young, so that it does not count as garbage."""
+        """Whether the bucket has the object. An old object gets a new date, so that it does not count as garbage."""
         head = self.bucket.head(self.name(stored.key))
         if head is None or int(head["ContentLength"]) != stored.bytes:
             return False
@@ -211,12 +180,12 @@ class S3Store:
         return True
 
     def _copy(self, source: str, target: str, **options: str) -> None:
-        """Inside the server; in parts where the server wants it so."""
+        """Copy inside the server; large objects in parts."""
         where = {"Bucket": self.bucket.name, "Key": source}
         self.bucket.client.copy(where, self.bucket.name, target, ExtraArgs=options, Config=_COPYING)  # type: ignore[arg-type]
 
     def _listed(self, below: str, seconds: float) -> Iterator[str]:
-        """Names, without our prefix, of all that was put longer ago."""
+        """Names without `self.prefix` of objects below a prefix that were last put longer ago."""
         prefix = self.prefix + below
         with self.bucket.trouble():
             pages = self.bucket.client.get_paginator("list_objects_v2")
@@ -227,14 +196,14 @@ class S3Store:
 
 
 def open_s3_store(settings: Settings, scratch: Path) -> S3Store:
-    """The store that `s3://bucket/prefix` names, after a look whether it can be used.
+    """Open the store that `s3://bucket/prefix` names and check that it can be used.
 
     Args:
-        settings: Where it is.
+        settings: Name and address of the bucket.
         scratch: See `S3Store`.
 
     Raises:
-        Misconfigured: it cannot; the message says why.
+        Misconfigured: the bucket cannot be used; the message says why.
     """
     parts = urlsplit(settings.store_url)
     if parts.scheme != "s3" or not parts.netloc or parts.query:
@@ -255,6 +224,6 @@ def open_s3_store(settings: Settings, scratch: Path) -> S3Store:
 
 
 def _clock(answer: Any) -> datetime:
-    """The server's time of day: ages are measured by the clock that dated the objects."""
+    """The server's time of its answer. The server dates objects by the same clock, so that ages are exact."""
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date) if date else datetime.now(UTC)

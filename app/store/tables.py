@@ -11,7 +11,7 @@ from app.store.object_locks import hold_named
 
 
 class UploadRow(Owned, Base):
-    """A file on its way in: announced, then complete."""
+    """A file that a client sends: announced, then complete."""
 
     __tablename__ = "uploads"
     __table_args__ = (
@@ -27,11 +27,11 @@ class UploadRow(Owned, Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str]
     key: Mapped[str | None] = mapped_column(index=True)
-    """Where the object lies, once complete."""
+    """Key of the object; None: not complete."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     completed_at: Mapped[datetime | None]
     used_at: Mapped[datetime | None]
-    """When something was first made of it: from then on that holds the object, and the upload is not garbage."""
+    """Time of the first use by a version or dataset, which then refers to the object. A used upload is no garbage."""
 
 
 hold_named(UploadRow)

@@ -15,16 +15,16 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
-    """An announcement that is not in the database yet.
+    """Check an announcement; returns a row that is not in the database yet.
 
     Args:
         bytes: Size of the file.
-        sha256: Its digest, 64 hexadecimal digits.
-        limit: Largest size allowed.
+        sha256: Digest of the file, 64 hexadecimal digits.
+        limit: Largest allowed size.
 
     Raises:
         TooLarge: more than `limit` bytes.
-        Invalid: the size is not positive, or the digest is not one.
+        Invalid: the size is not positive, or the digest is malformed.
     """
     if bytes > limit:
         raise TooLarge(f"expected at most {limit} bytes, got {bytes}; raise PNC_MAX_UPLOAD_BYTES or send less")
@@ -36,10 +36,10 @@ def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
 
 
 def declare(session: Session, upload: UploadRow) -> UploadRow:
-    """Announce a file: from now on its bytes can come.
+    """Announce a file, so that a client can send its bytes.
 
     Raises:
-        QuotaExceeded: the workspace may not keep so many more.
+        QuotaExceeded: the quota of the workspace is too small.
     """
     workspaces.check_room(session, upload.bytes)
     session.add(upload)
@@ -51,7 +51,7 @@ def get(session: Session, upload_id: str) -> UploadRow:
     """One upload.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: no upload has this id.
     """
     row = session.get(UploadRow, upload_id)
     if row is None:
@@ -60,12 +60,12 @@ def get(session: Session, upload_id: str) -> UploadRow:
 
 
 def complete(session: Session, upload_id: str, stored: Stored | None) -> UploadRow:
-    """Mark an upload as complete; again is fine.
+    """Mark an upload as complete. Idempotent.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: no upload has this id.
     """
-    row = session.get(UploadRow, upload_id, with_for_update=True)  # nobody deletes it meanwhile
+    row = session.get(UploadRow, upload_id, with_for_update=True)  # prevents a concurrent delete
     if row is None:
         raise _unknown(upload_id)
     if row.key is None and stored is not None:
@@ -75,10 +75,10 @@ def complete(session: Session, upload_id: str, stored: Stored | None) -> UploadR
 
 
 def delete(session: Session, upload_id: str) -> UploadRow:
-    """Forget an upload, complete or not; what was made of it keeps its object. Its bytes are the caller's to remove.
+    """Delete the row of an upload. The caller removes the bytes that no version or dataset uses.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: no upload has this id.
     """
     row = session.get(UploadRow, upload_id, with_for_update=True)
     if row is None:
@@ -89,15 +89,15 @@ def delete(session: Session, upload_id: str) -> UploadRow:
 
 
 def check_kept(session: Session, store: Store, upload: UploadRow) -> None:
-    """See that the object of an upload just marked as complete was not removed as garbage a moment before.
+    """Check that the object of a newly complete upload was not removed as garbage just before.
 
     Raises:
-        Conflict: it was.
+        Conflict: the object was removed.
     """
-    session.flush()  # from here on the row holds its object
+    session.flush()  # the row locks its object here
     if upload.key is not None and store.size(upload.key) is None:
         raise Conflict(
-            f"{upload.id}: expected its object to be kept, got it removed as garbage meanwhile; send it again"
+            f"{upload.id}: expected its object to exist, got an object that was removed as garbage; send it again"
         )
 
 
@@ -107,14 +107,14 @@ def completed(
     """A complete upload and the key of its object.
 
     Args:
-        session: A writing session, if the upload is to be kept.
-        upload_id: The upload.
-        pointer: Where the request names it.
-        keep: Nobody removes it until the transaction ends, in which another row comes to name its object; from then
-            on it counts as used.
+        session: A session; a writing session with `keep`.
+        upload_id: Id of the upload.
+        pointer: Pointer to the id in the request, for errors.
+        keep: Lock the upload until the transaction ends and mark it as used, because another row will refer to its
+            object.
 
     Raises:
-        Invalid: there is none with this id, or it is not complete.
+        Invalid: no upload has this id, or the upload is not complete.
     """
     row = session.get(UploadRow, upload_id, with_for_update={"key_share": True} if keep else None)
     if row is None or row.key is None:

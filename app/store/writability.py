@@ -1,4 +1,4 @@
-"""Whether what the service keeps can be written: asked often, tried seldom."""
+"""Check whether directories and object store can be written."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from app.process import troubles
 from app.store.objects import Store
 
 SECONDS = 3.0
-"""How long an answer counts."""
+"""Age up to which an answer is repeated without a new check."""
 
 
 class Writability:
-    """Writes a few bytes to directories and to the store, at most every few seconds.
+    """Write test bytes to directories and to the store, at most every `SECONDS`.
 
     Args:
-        places: Directories, and the settings that name them.
+        places: Directories, each with the name of its setting.
         store: The object store.
-        clock: Seconds that only go forward, for tests.
+        clock: Monotonic clock in seconds, for tests.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Writability:
         self._known: tuple[float, str | None] | None = None
 
     def problem(self) -> str | None:
-        """Why something cannot be written; None: all of it can."""
-        with self._lock:  # who asks while somebody tries waits for that answer
+        """Message about a place that cannot be written; None: all can be written."""
+        with self._lock:  # concurrent callers wait for one check
             if self._known is None or self._clock() >= self._known[0] + SECONDS:
-                self._known = self._clock(), self._look()
+                self._known = self._clock(), self._check()
             return self._known[1]
 
-    def _look(self) -> str | None:
+    def _check(self) -> str | None:
         try:
             for setting, directory in self._places:
                 with troubles.of_directory(directory, setting):

@@ -1,5 +1,5 @@
-"""The web pages, on the same functions of the zoo as the API.
+"""Shared parts of the web pages; pages and API call the same services.
 
-A page is built for one visitor, reads through `PageContext`, and stays live over a websocket. Names
-come from people: they are text, escaped by `markupsafe`, and never HTML.
+A page is built for one visitor, reads rows through `PageContext`, and updates itself over a websocket. Names
+come from users, so `markupsafe` escapes every name.
 """

@@ -1,7 +1,7 @@
-"""Lists for people: searched, filtered, sorted, and counted, a page at a time.
+"""Queries of the list pages: search, filter, sort and count, one page at a time.
 
-Every function makes the same number of queries however much there is. Programs use the
-keyset pages of `app.db.pages`, which never shift; people want to sort and to see how many there are.
+The number of queries of a function does not depend on the number of rows. The API uses the keyset pages of
+`app.db.pages`, which do not shift while rows are added; the list pages need sorting and a total instead.
 """
 
 from collections.abc import Sequence
@@ -24,30 +24,32 @@ from app.modules.tables import ModuleRow
 
 T = TypeVar("T")
 ARCHIVED = "archived"
-"""State of a shelf with what was put away."""
+"""Value of `ListQuery.state` for archived rows."""
 MOST = 100
-"""Rows of one page at most."""
+"""Maximum rows of a page."""
 _Target, _Source = aliased(VersionRow), aliased(VersionRow)
 _TargetModel, _SourceModel = aliased(ModelRow), aliased(ModelRow)
 
 
 @dataclass(frozen=True)
 class ListQuery:
-    """Which part of a list."""
+    """Search, order, filter and page of a list."""
 
     search: str = ""
-    """Text that names hold; every word must be found."""
+    """Words that must all occur in the searched columns."""
     order: str = ""
-    """One of the list's orders; another one means the newest first."""
+    """Name of one of the list's orders; any other text: newest first."""
     state: str = ""
-    """Only rows of this state, where a list has states."""
+    """Only rows in this state, if the list has states; empty: all states."""
     start: int = 0
+    """Index of the first row."""
     count: int = 25
+    """Number of rows."""
 
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """One part of a list, and how long the list is."""
+    """One page of a list, and the total number of rows."""
 
     rows: Sequence[T]
     total: int
@@ -55,14 +57,14 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True)
 class ModelLine:
-    """A model with its newest version, if it has one."""
+    """A model with its newest version; None: the model has no versions."""
 
     model: ModelRow
     version: VersionRow | None
 
 
 def models(session: Session, list_query: ListQuery) -> Found[ModelLine]:
-    """Models with their newest version that is not archived; found by name, description, architecture or class."""
+    """Models with their newest unarchived version; the search covers name, description and spec."""
     newest = (VersionRow.model_id == ModelRow.id) & (VersionRow.number == _newest_number())
     query = select(ModelRow, VersionRow).outerjoin(VersionRow, newest).where(*_in_list(ModelRow, list_query))
     query = query.where(*_words(list_query, ModelRow.name, ModelRow.description, cast(VersionRow.spec, String)))
@@ -80,7 +82,7 @@ def models(session: Session, list_query: ListQuery) -> Found[ModelLine]:
 
 
 def ready_names(session: Session, search: str, most: int = 50) -> list[str]:
-    """Names of models with a version that can be used, newest first."""
+    """Names of models with a ready version, newest first."""
     ready = select(VersionRow.model_id).where(VersionRow.status == "ready", VersionRow.archived_at.is_(None))
     query = select(ModelRow.name).where(ModelRow.archived_at.is_(None), ModelRow.id.in_(ready))
     query = query.where(*_words(ListQuery(search), ModelRow.name))
@@ -88,7 +90,7 @@ def ready_names(session: Session, search: str, most: int = 50) -> list[str]:
 
 
 def datasets(session: Session, list_query: ListQuery) -> Found[DatasetRow]:
-    """Datasets; found by name, id or class."""
+    """Datasets; the search covers name, id and classes."""
     query = select(DatasetRow).where(*_in_list(DatasetRow, list_query))
     query = query.where(*_words(list_query, DatasetRow.name, DatasetRow.id, cast(DatasetRow.classes, String)))
     orders = {"name": DatasetRow.name.asc(), "large": DatasetRow.rows.desc(), "oldest": DatasetRow.id.asc()}
@@ -97,7 +99,7 @@ def datasets(session: Session, list_query: ListQuery) -> Found[DatasetRow]:
 
 
 def jobs(session: Session, list_query: ListQuery) -> Found[JobRow]:
-    """Jobs; found by id or by the names of both models."""
+    """Jobs; the search covers the id and the names of both models."""
     query = select(JobRow).options(*JOB_AS_SHOWN)
     if list_query.search:
         query = _with_models(query, JobRow.target_version_id, JobRow.source_version_id)
@@ -112,7 +114,7 @@ def jobs(session: Session, list_query: ListQuery) -> Found[JobRow]:
 
 
 def modules(session: Session, list_query: ListQuery) -> Found[ModuleRow]:
-    """Modules; found by id, class or the names of both models."""
+    """Modules; the search covers id, classes and the names of both models."""
     query = select(ModuleRow).where(*_in_list(ModuleRow, list_query)).options(*MODULE_AS_SHOWN)
     if list_query.search:
         query = _with_models(query, ModuleRow.target_version_id, ModuleRow.source_version_id)
@@ -124,7 +126,7 @@ def modules(session: Session, list_query: ListQuery) -> Found[ModuleRow]:
 
 
 def deployments(session: Session, list_query: ListQuery) -> Found[tuple[DeploymentRow, RevisionRow]]:
-    """Deployments with what they shall serve; found by their name or their target's."""
+    """Deployments with their desired revision; the search covers the names of deployment and target."""
     query = (
         select(DeploymentRow, RevisionRow)
         .join(RevisionRow, IS_WANTED)
@@ -140,26 +142,26 @@ def deployments(session: Session, list_query: ListQuery) -> Found[tuple[Deployme
 
 
 def lineage(session: Session, model: ModelRow, most: int = 50) -> list[ModuleRow]:
-    """The newest modules that were cloned into or from any version of a model."""
+    """The newest modules whose target or source is a version of the model."""
     versions = select(VersionRow.id).where(VersionRow.model_id == model.id)
     either = or_(ModuleRow.target_version_id.in_(versions), ModuleRow.source_version_id.in_(versions))
-    there = ModuleRow.purged_at.is_(None)
-    return list(session.scalars(select(ModuleRow).where(either, there).order_by(ModuleRow.id.desc()).limit(most)))
+    unpurged = ModuleRow.purged_at.is_(None)
+    return list(session.scalars(select(ModuleRow).where(either, unpurged).order_by(ModuleRow.id.desc()).limit(most)))
 
 
-def fitting(session: Session, wanted: RevisionRow, most: int) -> tuple[list[ModuleRow], int]:
-    """The newest modules that could be attached to what a revision serves, and how many more there are."""
-    attached = [a.module_id for a in wanted.attachments]
-    fits = ModuleRow.target_fingerprint == wanted.version.fingerprint
-    there = fits & ModuleRow.archived_at.is_(None) & ModuleRow.id.not_in(attached)
-    found = list(session.scalars(select(ModuleRow).where(there).order_by(ModuleRow.id.desc()).limit(most)))
+def fitting(session: Session, revision: RevisionRow, most: int) -> tuple[list[ModuleRow], int]:
+    """The newest modules that can be attached to a revision's target, and the number of further such modules."""
+    attached = [a.module_id for a in revision.attachments]
+    fits = ModuleRow.target_fingerprint == revision.version.fingerprint
+    attachable = fits & ModuleRow.archived_at.is_(None) & ModuleRow.id.not_in(attached)
+    found = list(session.scalars(select(ModuleRow).where(attachable).order_by(ModuleRow.id.desc()).limit(most)))
     if len(found) < most:
         return found, 0
-    return found, (session.scalar(select(func.count()).select_from(ModuleRow).where(there)) or 0) - most
+    return found, (session.scalar(select(func.count()).select_from(ModuleRow).where(attachable)) or 0) - most
 
 
 def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[DeploymentRow, RevisionRow]]:
-    """Deployments that serve the network with this fingerprint."""
+    """Deployments whose target has this fingerprint, with their desired revisions."""
     query = (
         select(DeploymentRow, RevisionRow)
         .join(RevisionRow, IS_WANTED)
@@ -171,16 +173,16 @@ def serving(session: Session, fingerprint: str, most: int = 50) -> list[tuple[De
 
 
 def _in_list(table: type[Archivable], list_query: ListQuery) -> tuple[ColumnElement[bool], ...]:
-    """What is in use, or what was put away."""
+    """Conditions for archived rows if the query asks for them, or else for unarchived rows; never purged rows."""
     archived = table.archived_at.is_not(None) if list_query.state == ARCHIVED else table.archived_at.is_(None)
     return archived, table.purged_at.is_(None)
 
 
 def _newest_number() -> Any:
-    """Number of a model's newest version that is in use; among 5,000 models it costs a look into an index each."""
+    """Number of a model's newest unarchived version, by one index lookup for each model."""
     other = aliased(VersionRow)
-    mine = (other.model_id == ModelRow.id) & other.archived_at.is_(None) & other.purged_at.is_(None)
-    return select(func.max(other.number)).where(mine).correlate(ModelRow).scalar_subquery()
+    usable = (other.model_id == ModelRow.id) & other.archived_at.is_(None) & other.purged_at.is_(None)
+    return select(func.max(other.number)).where(usable).correlate(ModelRow).scalar_subquery()
 
 
 def _with_models(query: Select[Any], target: Any, source: Any) -> Select[Any]:
@@ -193,7 +195,7 @@ def _with_models(query: Select[Any], target: Any, source: Any) -> Select[Any]:
 
 
 def _words(list_query: ListQuery, *columns: Any) -> list[ColumnElement[bool]]:
-    """Every word of the search is in one of the columns, whatever its case."""
+    """Conditions that each word of the search occurs in one of the columns; case is ignored."""
     words = list_query.search.lower().split()[:8]
     return [or_(*(func.lower(column).contains(word, autoescape=True) for column in columns)) for word in words]
 

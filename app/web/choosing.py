@@ -1,4 +1,4 @@
-"""Fields that choose a model, a dataset, or classes; they stay small however much there is."""
+"""Fields to choose a model or a dataset; a field loads at most `MOST` options."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from app.web.catalogue import ListQuery, datasets, ready_names
 from app.web.page_context import PageContext
 
 MOST = 50
-"""Options of a field at a time; typing finds the others."""
+"""Maximum options of a field; typing searches all names."""
 
 
 async def model_choice(
     context: PageContext, label: str, value: str | None = None, change: Callable[..., Any] | None = None
 ) -> Any:
-    """A field that chooses a model with a version that can be used."""
+    """A field to choose a model with a ready version."""
 
     async def names(search: str) -> dict[str, str]:
         return {name: name for name in await context.read(lambda session: ready_names(session, search, MOST))}
@@ -24,7 +24,7 @@ async def model_choice(
 
 
 async def dataset_choice(context: PageContext, label: str, value: str | None, change: Callable[..., Any]) -> Any:
-    """A field that chooses a dataset."""
+    """A field to choose a dataset."""
 
     async def names(search: str) -> dict[str, str]:
         list_query = ListQuery(search, count=MOST)

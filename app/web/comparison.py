@@ -1,4 +1,4 @@
-"""`/compare?a=ID&b=ID`: two jobs or two modules side by side; what differs is marked."""
+"""`/compare?a=ID&b=ID`: two jobs or two modules side by side; lines that differ are marked."""
 
 import json
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from app.jobs import service as jobs
 from app.jobs.page import tried
 from app.jobs.tables import JobRow
 from app.modules import service as modules
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
-from app.web.drawing import curve, marks
+from app.web.drawing import position_plot
 from app.web.frame import button, frame, heading, markup
 from app.web.html import DASH, badge, count, duration, empty, link, percent, problem, section, short, size
 from app.web.page_context import PageContext
 
 Rows = dict[str, object]
-_BOTH = ("the first", "the second")
+_NAMES = ("the first", "the second")
 
 
 @ui.page("/compare")
 async def comparison_page(request: Request, a: str = "", b: str = "") -> None:
-    """Two things side by side."""
+    """The page that compares two jobs or two modules."""
     context = PageContext.of(request)
     with frame(request, "Compare", "/jobs"):
         markup(heading("Compare", note="Two jobs, or two modules, side by side; lines that differ are marked."))
         with ui.element("div").classes("card tools"):
             first = ui.input("Id of a job or module", value=a).props("outlined dense").classes("grow")
-            second = ui.input("Id of the other one", value=b).props("outlined dense").classes("grow")
+            second = ui.input("Id of the other job or module", value=b).props("outlined dense").classes("grow")
 
             def compare() -> None:
                 ui.navigate.to(f"/compare?a={first.value.strip()}&b={second.value.strip()}")
@@ -59,26 +59,27 @@ def _content(session: Session, a: str, b: str) -> Markup:
 
 def _jobs(session: Session, a: str, b: str) -> Markup:
     rows = [jobs.get(session, identifier) for identifier in (a, b)]
-    curves = [
+    plots = [
         section(
-            f"Positions of {name}", curve(marks(t), ended=job.state == "succeeded") if t else empty("None tried", "")
+            f"Positions of {name}",
+            position_plot(t, ended=job.state == "succeeded") if t else empty("No position tried", ""),
         )
-        for name, job, t in ((name, job, tried(session, job)) for name, job in zip(_BOTH, rows, strict=True))
+        for name, job, t in ((name, job, tried(session, job)) for name, job in zip(_NAMES, rows, strict=True))
     ]
     facts = [_job_facts(job) for job in rows]
-    return Markup('{}<div class="columns even">{}{}</div>').format(_table(*facts), *curves)
+    return Markup('{}<div class="columns even">{}{}</div>').format(_table(*facts), *plots)
 
 
 def _modules(session: Session, a: str, b: str) -> Markup:
     rows = [modules.get(session, identifier) for identifier in (a, b)]
-    both = [worth(module, f"Worth of {name}") for name, module in zip(_BOTH, rows, strict=True)]
+    both = [accuracy_section(module, f"Accuracy of {name}") for name, module in zip(_NAMES, rows, strict=True)]
     return Markup('{}<div class="columns even">{}{}</div>').format(_table(*map(_module_facts, rows)), *both)
 
 
 def _job_facts(job: JobRow) -> Rows:
-    took = None
+    time_taken = None
     if job.started_at and job.finished_at:
-        took = duration((job.finished_at - job.started_at).total_seconds())
+        time_taken = duration((job.finished_at - job.started_at).total_seconds())
     shares = job.module.manifest.get("validation", {}) if job.module else {}
     return {
         "Job": link(f"/jobs/{job.id}", short(job.id)),
@@ -86,7 +87,7 @@ def _job_facts(job: JobRow) -> Rows:
         "Into": job.target_ref,
         "From": job.source_ref,
         "Data": job.dataset.name,
-        "Took": took,
+        "Duration": time_taken,
         "Old classes": percent(shares.get("old")),
         "Cloned classes": percent(shares.get("new")),
         **_flat(job.config),
@@ -109,10 +110,10 @@ def _module_facts(module: ModuleRow) -> Rows:
 
 
 def _flat(config: Mapping[str, Any]) -> Rows:
-    return {name.replace("_", " "): _plain(value) for name, value in config.items()}
+    return {name.replace("_", " "): _text(value) for name, value in config.items()}
 
 
-def _plain(value: object) -> str | None:
+def _text(value: object) -> str | None:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value if value is None or isinstance(value, str) else json.dumps(value)

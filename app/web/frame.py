@@ -1,4 +1,4 @@
-"""What all pages have around them: head, navigation, light and dark."""
+"""The frame of all pages: head, navigation, and the choice of light or dark."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ SECTIONS = (
     ("/modules", "Modules"),
     ("/deployments", "Deployments"),
 )
-_FELL = "expected the service to do this, got an error of its own; try again, or look into the service's log"
+_INTERNAL_ERROR = "expected the service to do this, got an internal error; try again, or read the service's log"
 _TOGGLE = (
     "const d=!document.body.classList.contains('body--dark');Quasar.Dark.set(d);"
     f"document.cookie='{THEME}='+(d?'dark':'light')+';path=/;max-age=31536000;samesite=strict'"
@@ -30,54 +30,54 @@ _TOGGLE = (
 
 @contextmanager
 def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
-    """Everything around a page's own content; what its timers and handlers raise is told to its visitor.
+    """The frame around a page's content; errors of the page's timers and handlers are shown to the visitor.
 
     Args:
-        request: The visitor's.
-        title: Of the browser's tab.
-        section: Path of the part of the navigation that the page belongs to.
+        request: Request of the visitor.
+        title: Title of the browser tab.
+        section: Path of the page's section in the navigation.
     """
     ui.page_title(f"{title} · Model zoo")
     ui.add_head_html(style())
     ui.dark_mode(chosen(request))
-    ui.on_exception(_fell)
+    ui.on_exception(_on_error)
     markup(_header(section), "header")
     with ui.element("main").classes("page").props('id="content" tabindex="-1"'):
         yield
 
 
 def markup(content: Markup, tag: str = "div") -> Any:
-    """Put escaped HTML on the page; returns the element, whose content may be set again."""
+    """Add escaped HTML to the page; returns the element, so that its content can be replaced."""
     return ui.html(content, sanitize=False, tag=tag)
 
 
 def button(text: str, on_click: Callable[..., Any] | None = None, kind: str = "plain") -> Any:
-    """A button: `go` is what most people came for, `danger` cannot be taken back."""
+    """A button; `kind` is `plain`, `go` for the main action, or `danger` for an action that cannot be undone."""
     return ui.button(text, on_click=on_click, color=None).props("unelevated no-caps").classes(kind)
 
 
 def heading(title: object, kind: str = "", note: object = "") -> Markup:
-    """A page's own title, with what kind of thing it is above and a remark below."""
+    """A page's heading, with the kind of resource above and a note below."""
     above = Markup('<span class="kind">{}</span>').format(kind) if kind else ""
     below = Markup('<div class="note">{}</div>').format(note) if note else ""
     return Markup('<div class="heading">{}<h1>{}</h1>{}</div>').format(above, title, below)
 
 
 def missing(request: Request, error: Exception, section: str) -> Response:
-    """The page that says that there is no such thing."""
+    """The page for a resource that does not exist, with status 404."""
     with frame(request, "Not found", section):
-        markup(heading("There is no such thing here"))
+        markup(heading("Not found"))
         markup(empty(str(error), Markup("Go back to {}.").format(link(section, "the list"))))
     return ui.context.client.build_response(request, 404)
 
 
 def notify(text: str, *, good: bool = True) -> None:
-    """Tell the visitor what happened; text only."""
+    """Show a notification; the text is not HTML."""
     ui.notify(text, type="positive" if good else "negative", position="bottom", multi_line=True, close_button="Close")
 
 
 def tell(error: Exception) -> None:
-    """Tell the visitor what went wrong; whose key has ended is led to where one signs in."""
+    """Show an error to the visitor; a visitor whose key has ended is sent to the sign-in page."""
     if not isinstance(error, Unauthenticated):
         notify(str(error), good=False)
         return
@@ -87,9 +87,9 @@ def tell(error: Exception) -> None:
     ui.navigate.to(PATH)
 
 
-def _fell(error: Exception) -> None:
-    """What a timer or a handler let through; NiceGUI logs it, and calls this as the page that it belongs to."""
-    tell(error if isinstance(error, ZooError) else RuntimeError(_FELL))
+def _on_error(error: Exception) -> None:
+    """Show an uncaught error of a timer or handler; NiceGUI logs it and calls this in the context of the page."""
+    tell(error if isinstance(error, ZooError) else RuntimeError(_INTERNAL_ERROR))
 
 
 def _header(section: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Small pieces of text that many pages show, as escaped HTML."""
+"""Small pieces of escaped HTML for many pages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from app.models.tables import VersionRow
+from app.models.tables import ModelRow, VersionRow
 
 DASH = Markup('<span class="faint">—</span>')
 _SIGNS = {
@@ -15,71 +15,77 @@ _SIGNS = {
     "served": ("✓", "good"), "changing": ("●", "live"), "failed": ("✕", "bad"), "rejected": ("✕", "bad"),
     "refused": ("✕", "bad"), "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
 }  # fmt: skip
-"""A sign beside the word, so that nobody has to see the colour."""
+"""Sign and tone of each state; the sign repeats the meaning of the colour."""
 _STEPS = ((60, "s"), (60, "min"), (24, "h"), (30, "d"), (12, "months"))
+MOST_IN_TOOLTIP = 20
+"""Further names that the tooltip of a long list shows."""
 CHIPS = 8
-"""Names that are shown of a long list."""
+"""Number of names that a long list shows."""
 
 
 def badge(state: str) -> Markup:
-    """A state with its sign."""
+    """A state with its sign and colour."""
     sign, tone = _SIGNS.get(state, ("●", "off"))
     return Markup('<span class="badge {}"><i aria-hidden="true">{}</i>{}</span>').format(tone, sign, state)
 
 
 def chips(names: Sequence[str], most: int = CHIPS) -> Markup:
-    """Names side by side, and how many more there are."""
+    """The first names of a list, and the number of further names."""
     shown = Markup("").join(Markup('<span class="chip">{}</span>').format(name) for name in names[:most])
     rest = len(names) - most
-    more = (
-        Markup('<span class="faint" title="{}">+{}</span>').format(", ".join(names[most:200]), rest) if rest > 0 else ""
-    )
+    others = ", ".join(names[most : most + MOST_IN_TOOLTIP])
+    more = Markup('<span class="faint" title="{}">+{}</span>').format(others, rest) if rest > 0 else ""
     return Markup('<span class="chips">{}{}</span>').format(shown, more)
 
 
+def aliases_of(model: ModelRow, number: int) -> list[str]:
+    """The aliases that point at a version of a model."""
+    return [alias.alias for alias in model.aliases if alias.version.number == number]
+
+
 def link(path: str, text: object, kind: str = "") -> Markup:
-    """A link to one of our own pages."""
+    """A link to a page of the service."""
     return Markup('<a href="{}" class="{}">{}</a>').format(path, kind, text)
 
 
 def model_link(ref: str) -> Markup:
-    """A version's name, linked to its model."""
+    """A version's reference, linked to the page of its model."""
     return link(f"/models/{quote(ref.partition('@')[0])}", ref)
 
 
 def short(identifier: str) -> Markup:
-    """The end of a long id, with all of it at hand."""
+    """The last characters of an id; the tooltip has the whole id."""
     prefix, _, rest = identifier.rpartition("_")
     return Markup('<code title="{}">{}_…{}</code>').format(identifier, prefix, rest[-6:])
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes for people, e.g. `1.2 MB`."""
     return _scaled(float(count), ("B", "kB", "MB", "GB", "TB"))
 
 
 def count(number: float | None) -> str:
-    """A large number for people: 102,821 as 103 k."""
+    """A large number for people, e.g. `103 k` for 102,821."""
     return "—" if number is None else _scaled(float(number), ("", "k", "M", "G", "T", "P")).rstrip()
 
 
 def _scaled(amount: float, units: Sequence[str]) -> str:
-    """Three digits of an amount, in the unit that keeps them below 1000."""
+    """An amount with three digits, in the unit in which it is below 1000."""
     *smaller, largest = units
     for unit in smaller:
-        if abs(amount) < 999.5:  # from there on three digits say 1000
+        if abs(amount) < 999.5:  # 999.5 and above round to 1000
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} {largest}" if abs(amount) < 999.5 else f"{amount:,.0f} {largest}"
 
 
 def percent(share: float | None) -> str:
-    """A share of 0..1."""
+    """A share of 0..1 in percent, with one decimal."""
     return "—" if share is None else f"{100 * share:.1f} %"
 
 
 def accuracy(version: VersionRow) -> Markup:
-    """How well a version does by itself, with what it was measured on at hand."""
+    """A version's accuracy; the tooltip names the dataset of the measurement."""
     if version.accuracy is None:
         return DASH
     on = f"{version.accuracy_images:,} images of {version.accuracy_dataset}"
@@ -87,7 +93,7 @@ def accuracy(version: VersionRow) -> Markup:
 
 
 def ago(moment: datetime | None) -> Markup:
-    """How long ago, with the moment itself at hand."""
+    """The time since a moment, e.g. `5 min ago`; the tooltip has the moment."""
     if moment is None:
         return DASH
     passed = max((datetime.now(UTC) - moment).total_seconds(), 0)
@@ -98,7 +104,7 @@ def ago(moment: datetime | None) -> Markup:
 
 
 def duration(seconds: float) -> str:
-    """A time for people, in its largest unit."""
+    """A duration for people, in its largest unit."""
     amount = seconds
     for most, unit in _STEPS:
         if amount < most:
@@ -108,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 def facts(rows: Mapping[str, object]) -> Markup:
-    """Names and values; what is missing is a dash."""
+    """Names and values as a definition list; a missing value is a dash."""
     cells = (
         Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, DASH if value in (None, "") else value)
         for name, value in rows.items()
@@ -117,12 +123,12 @@ def facts(rows: Mapping[str, object]) -> Markup:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str) -> Markup:
-    """A table that becomes a list of cards where there is no room.
+    """A table; on narrow screens the style sheet shows each row as a card.
 
     Args:
-        columns: Their titles; one that begins with `#` holds numbers.
-        rows: As many values each.
-        caption: What it is, for those who cannot see it.
+        columns: Titles; a title that begins with `#` makes a right-aligned column of numbers.
+        rows: One value for each column.
+        caption: Description for screen readers.
     """
     names = [name.removeprefix("#") for name in columns]
     kinds = ["number" if name.startswith("#") else "" for name in columns]
@@ -144,31 +150,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str
 
 
 def empty(title: str, advice: object) -> Markup:
-    """What stands where there is nothing yet, and what to do about it."""
+    """A placeholder for an empty part of a page: its title, and advice on the next step."""
     return Markup('<div class="empty"><strong>{}</strong><p>{}</p></div>').format(title, advice)
 
 
 def more(rest: int, where: object) -> Markup:
-    """How many rows are left out, and where they are; nothing if none are."""
+    """The number of omitted rows and where to find them; empty if no row is omitted."""
     return Markup('<p class="faint rest">and {:,} more: {}</p>').format(rest, where) if rest > 0 else Markup("")
 
 
 def command(*words: str) -> Markup:
-    """A command to type."""
+    """A command line as code."""
     return Markup("<code>{}</code>").format(" ".join(words))
 
 
 def problem(text: str) -> Markup:
-    """Something that went wrong."""
+    """An error message."""
     return Markup('<div class="problem" role="alert"><i aria-hidden="true">✕</i><span>{}</span></div>').format(text)
 
 
 def section(name: str, content: object, hint: str = "") -> Markup:
-    """A part of a page with its heading."""
+    """A section of a page, with its heading."""
     return Markup('<section class="card">{}{}</section>').format(title(name, hint), escape(content))
 
 
 def title(name: str, hint: str = "") -> Markup:
-    """The heading of a part of a page."""
+    """The heading of a section, with an optional hint."""
     note = Markup('<p class="hint">{}</p>').format(hint) if hint else ""
     return Markup('<h2 class="title">{}</h2>{}').format(name, note)

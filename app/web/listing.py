@@ -1,4 +1,4 @@
-"""A list with search, filter, order and pages, which changes as the visitor types."""
+"""A list with search, filter, order and pages, which updates while the visitor types."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,44 +17,48 @@ from app.web.page_context import PageContext
 T = TypeVar("T")
 REFRESH_SECONDS = 5.0
 MOST_LETTERS = 200
-"""Of a search."""
+"""Maximum characters of a search."""
 NEWEST = {"": "Newest first", "oldest": "Oldest first"}
 ARCHIVE_STATES = {"": "In use", "archived": "Archived"}
-"""States of what has no others."""
+"""Filter of lists whose rows have no state except being archived."""
 
 
 @dataclass(frozen=True)
 class Kind(Generic[T]):
-    """What a list shows."""
+    """Definition of a list."""
 
     path: str
-    """Of its page, for the address bar."""
+    """Path of the list's page, for the address bar."""
     things: str
-    """What its rows are, e.g. `models`."""
+    """Plural name of the rows, e.g. `models`."""
     find: Callable[[Session, ListQuery], Found[T]]
+    """Reads one page of rows."""
     columns: Sequence[str]
+    """Titles of the columns."""
     row: Callable[[T], Sequence[object]]
+    """The cells of a row."""
     nothing: Markup
-    """What to do when there is nothing at all."""
+    """Advice on the next step, shown if the list has no rows."""
     orders: Mapping[str, str]
+    """Orders to choose from, with their names."""
     hint: str
-    """What a search looks at."""
+    """Names of the searched fields."""
     states: Mapping[str, str] | None = None
     """States to choose from, with their names."""
 
 
 def asked(search: str, order: str, state: str, page: int) -> ListQuery:
-    """The part of a list that an address names."""
+    """The list query of a page's address."""
     return ListQuery(search[:MOST_LETTERS], order, state, start=ListQuery.count * max(min(page, 10**6) - 1, 0))
 
 
 class Listing(Generic[T]):
-    """The list on a page, with its controls.
+    """A list on a page, with its controls.
 
     Args:
-        context: What the page works with.
-        kind: What is listed.
-        list_query: Where to begin.
+        context: Context of the page.
+        kind: Definition of the list.
+        list_query: First query of the list.
     """
 
     def __init__(self, context: PageContext, kind: Kind[T], list_query: ListQuery) -> None:
@@ -62,7 +66,7 @@ class Listing(Generic[T]):
         self._shown = ""
 
     async def build(self) -> None:
-        """Put controls and rows on the page, and keep the rows up to date."""
+        """Add controls and rows to the page, and refresh the rows periodically."""
         first = await self._read()
         self._controls()
         with ui.element("div").classes("card flush"):
@@ -76,7 +80,7 @@ class Listing(Generic[T]):
         ui.timer(REFRESH_SECONDS, self.refresh, immediate=False)
 
     async def refresh(self) -> None:
-        """Read the rows again; the page changes only if they did."""
+        """Read the rows again; the page changes only if the rows have changed."""
         self._show(*await self._read())
 
     def _controls(self) -> None:
@@ -96,15 +100,15 @@ class Listing(Generic[T]):
 
     async def _change(self, **changes: Any) -> None:
         self._list_query = replace(self._list_query, start=0, **changes)
-        await self._moved()
+        await self._apply()
 
     async def _turn(self, pages: int) -> None:
         self._list_query = replace(
             self._list_query, start=max(self._list_query.start + pages * self._list_query.count, 0)
         )
-        await self._moved()
+        await self._apply()
 
-    async def _moved(self) -> None:
+    async def _apply(self) -> None:
         list_query = self._list_query
         page = list_query.start // list_query.count + 1
         query = {
@@ -118,9 +122,9 @@ class Listing(Generic[T]):
         await self.refresh()
 
     async def _read(self) -> tuple[Markup, int]:
-        asked_for = self._list_query
-        content, total, list_query = await self._context.read(lambda session: part(session, self._kind, asked_for))
-        if self._list_query is asked_for:  # the visitor has turned no page meanwhile
+        requested = self._list_query
+        content, total, list_query = await self._context.read(lambda session: part(session, self._kind, requested))
+        if self._list_query is requested:  # false if the visitor has changed the query during the read
             self._list_query = list_query
         return content, total
 
@@ -136,7 +140,7 @@ class Listing(Generic[T]):
 
 
 def part(session: Session, kind: Kind[T], list_query: ListQuery) -> tuple[Markup, int, ListQuery]:
-    """Rows of a list, how long it is, and the part that is shown: the last one for whoever asks for what is behind."""
+    """Rows of a list, the total, and the query of the shown page; a page after the last becomes the last page."""
     found = kind.find(session, list_query)
     if not found.rows and list_query.start:
         list_query = replace(list_query, start=max(found.total - 1, 0) // list_query.count * list_query.count)
@@ -144,12 +148,12 @@ def part(session: Session, kind: Kind[T], list_query: ListQuery) -> tuple[Markup
     if found.rows:
         return table(kind.columns, [kind.row(row) for row in found.rows], kind.things), found.total, list_query
     if list_query.search or list_query.state:
-        return empty(f"No {kind.things} like that", "Search for something else, or show all."), found.total, list_query
+        return empty(f"No {kind.things} found", "Search for other words, or show all."), found.total, list_query
     return empty(f"No {kind.things} yet", kind.nothing), found.total, list_query
 
 
 def _range(start: int, last: int, total: int, things: str) -> str:
-    """Which rows are shown, in words."""
+    """The range of shown rows, e.g. `1 to 25 of 100 models`."""
     if total <= ListQuery.count and start == 0:
         return f"{total} {things.removesuffix('s') if total == 1 else things}" if total else ""
     return f"{start + 1:,} to {last:,} of {total:,} {things}"

@@ -1,4 +1,4 @@
-"""The pages as one route of the service's application, which catches no path of the API."""
+"""All pages as one route of the service's application; the paths of the API do not match this route."""
 
 import logging
 import os
@@ -22,11 +22,11 @@ from app.web.page_context import KEY, PageContext
 
 Admit = Callable[[HTTPConnection, str], Awaitable[Caller]]
 TITLE = "Model zoo"
-_FIRST = frozenset(
+_PAGE_PATHS = frozenset(
     {"", "models", "datasets", "jobs", "modules", "deployments", "compare", "new", "sign-in", "sign-out", "favicon.ico"}
 )
-_OWN = ("_nicegui", "_nicegui_ws")
-# Vue compiles templates in the browser, which takes inline scripts and eval; but nothing comes from elsewhere.
+_NICEGUI_PATHS = ("_nicegui", "_nicegui_ws")
+# Vue compiles templates in the browser, which needs inline scripts and eval. All files come from this service.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
@@ -37,15 +37,15 @@ _PAGES = (
     *("app.jobs.list_page", "app.jobs.new_page", "app.jobs.page", "app.models.list_page", "app.models.page"),
     *("app.modules.list_page", "app.modules.page", "app.web.comparison"),
 )
-"""Modules that hold pages."""
+"""Modules with pages."""
 
 
 class Pages(BaseRoute):
-    """All pages.
+    """The route of all pages.
 
     Args:
-        context: What they work with.
-        admit: Tells who asks, or raises `Unauthenticated` or another refusal.
+        context: Context of the pages, without a visitor.
+        admit: Returns the caller of a request, or raises `Unauthenticated` or another `ZooError`.
     """
 
     def __init__(self, context: PageContext, admit: Admit) -> None:
@@ -54,14 +54,14 @@ class Pages(BaseRoute):
         self._site = site()
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether a path begins as one of the pages' does; all others are the API's."""
+        """Match the paths of pages by their first segment; all other paths belong to the API."""
         if scope["type"] not in ("http", "websocket"):
             return Match.NONE, {}
         first = scope["path"].removeprefix("/").partition("/")[0]
-        return (Match.FULL, {}) if first in _FIRST or first in _OWN else (Match.NONE, {})
+        return (Match.FULL, {}) if first in _PAGE_PATHS or first in _NICEGUI_PATHS else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the page answer, with a policy that lets it run its own scripts."""
+        """Let the page respond, with a Content-Security-Policy that allows the page's own scripts."""
 
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -81,16 +81,16 @@ class Pages(BaseRoute):
         await self._site({**scope, KEY: self._context.seen_by(caller, address)}, receive, hardened)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> Any:
-        """Pages are linked to by path."""
+        """Not supported: links to pages use paths."""
         raise NotImplementedError(name)
 
     def running(self) -> AbstractAsyncContextManager[Any]:
-        """What the pages need while the application runs."""
+        """Lifespan of the pages' application; enter it while the service runs."""
         return self._site.router.lifespan_context(self._site)
 
 
 def _turn_away(error: ZooError) -> ASGIApp:
-    """A visitor without a key is sent to where one signs in; a socket is closed."""
+    """The response to a refused request: a redirect to the sign-in page, an error, or the end of a websocket."""
 
     async def away(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -103,23 +103,23 @@ def _turn_away(error: ZooError) -> ASGIApp:
     return away
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """NiceGUI logs whatever a handler raises; what was raised on purpose the visitor is told, and that is enough."""
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Drop the log records of `ZooError`: the visitor sees these errors, and NiceGUI would log them too."""
     return not isinstance(record.msg, ZooError)
 
 
 @cache
 def site() -> FastAPI:
-    """The pages' own application; a process has one, since NiceGUI keeps one."""
-    os.environ.setdefault("MATPLOTLIB", "false")  # NiceGUI would load it for an element that no page has
+    """The application of the pages; a process has one, because NiceGUI has one global application."""
+    os.environ.setdefault("MATPLOTLIB", "false")  # keeps NiceGUI from importing matplotlib, which no page uses
     from nicegui import ui
 
     from app.web.theme import LOGO
 
-    for module in _PAGES:  # importing it adds its pages
+    for module in _PAGES:  # importing a module registers its pages
         import_module(module)
 
-    logging.getLogger("nicegui").addFilter(_is_news)
+    logging.getLogger("nicegui").addFilter(_is_unexpected)
     shell = FastAPI(openapi_url=None)
     ui.run_with(
         shell,

@@ -1,4 +1,4 @@
-"""What pages work with: the open zoo, off the event loop, and the serving process."""
+"""Context of a page: the visitor, the database on threads, and the serving process."""
 
 import json
 from collections.abc import Callable
@@ -17,23 +17,23 @@ from app.process.threads import CHANGES, LONG, PAGES
 from app.zoo import Zoo
 
 T = TypeVar("T")
-KEY = "pnc.desk"
-"""Where the desk lies in a request's scope."""
+KEY = "pnc.page_context"
+"""Key of the page context in a request's scope."""
 
 
 class Verdict(Protocol):
-    """What the serving process says to a new generation."""
+    """The serving process's result for a new generation."""
 
     @property
     def refusal(self) -> dict[str, Any] | None:
-        """A problem document, when it will not serve it."""
+        """Problem document if the serving process refuses the generation; None: it does not."""
 
 
 class Serving(Protocol):
-    """The way to the serving process."""
+    """A client of the serving process."""
 
     async def sync(self, deployment: str, generation: int) -> Verdict:
-        """Announce a change, and ask what becomes of it."""
+        """Announce a new generation and wait for its verdict."""
 
     async def fetch(
         self,
@@ -44,88 +44,88 @@ class Serving(Protocol):
         media_type: str = "",
         workspace: str | None = None,
     ) -> tuple[int, bytes]:
-        """Status and body of the answer at the path of these parts; 503 when there is none."""
+        """Status and body of the response to a request at the path of these parts; 503 if there is no response."""
 
 
 @dataclass(frozen=True)
 class PageContext:
-    """What pages work with."""
+    """Context of the page of one visitor."""
 
     zoo: Zoo
-    """As the visitor's workspace sees it."""
+    """The zoo, confined to the visitor's workspace."""
     serving: Serving
     caller: Caller = ANYBODY
     """The visitor."""
     address: str = ""
-    """Where the visitor comes from."""
+    """Network address of the visitor."""
 
     def seen_by(self, caller: Caller, address: str) -> "PageContext":
-        """The desk of one visitor."""
+        """The context for one visitor."""
         return replace(self, zoo=self.zoo.seen_by(caller), caller=caller, address=address)
 
     @classmethod
     def of(cls, request: Request) -> "PageContext":
-        """The desk of the service that a request came to."""
+        """The context of a request."""
         context = request.scope[KEY]
         assert isinstance(context, cls)
         return context
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        """Read rows on a thread; what is returned must be loaded."""
+        """Read rows on a thread; returned rows must be fully loaded, because the session ends."""
         return await PAGES.run(self._in, self.zoo.database.read, work)
 
     async def write(self, work: Callable[[Session], T], scope: str = "write") -> T:
-        """Write rows in one transaction on a thread, and note who did.
+        """Write rows in one transaction on a thread, and record the caller in the audit log.
 
         Raises:
             Forbidden: the visitor's key lacks the scope.
         """
         self.check(scope)
 
-        def noted(session: Session) -> T:
-            done = work(session)
-            self._note(session, scope)
-            return done
+        def audited(session: Session) -> T:
+            result = work(session)
+            self._audit(session, scope)
+            return result
 
-        return await CHANGES.run(self._in, self.zoo.database.write, noted)
+        return await CHANGES.run(self._in, self.zoo.database.write, audited)
 
     async def work(self, work: Callable[[Zoo], T], scope: str = "read") -> T:
-        """Do on a thread what opens its own transactions; note who did, unless they only read.
+        """Run a function that opens its own transactions, on a thread; record the caller unless the scope is `read`.
 
         Raises:
             Forbidden: the visitor's key lacks the scope.
         """
         self.check(scope)
 
-        def noted() -> T:
-            done = work(self.zoo)
+        def audited() -> T:
+            result = work(self.zoo)
             if scope != "read":
                 with self.zoo.database.write() as session:
-                    self._note(session, scope)
-            return done
+                    self._audit(session, scope)
+            return result
 
-        return await LONG.run(noted)
+        return await LONG.run(audited)
 
-    def _note(self, session: Session, scope: str) -> None:
+    def _audit(self, session: Session, scope: str) -> None:
         if self.caller.key_id is not None:
             about = {"action": f"page:{scope}", "method": "", "path": "", "outcome": "done", "request_id": ""}
             audit.note(session, self.caller, address=self.address, **about)
 
     def check(self, scope: str) -> None:
-        """See that the visitor may do what needs this scope.
+        """Check that the visitor's key has a scope.
 
         Raises:
-            Forbidden: their key lacks it.
+            Forbidden: the key lacks the scope.
         """
         if not self.caller.may(scope):
             have = sorted(self.caller.scopes)
-            raise Forbidden(f"expected a key with the scope {scope!r}, got one with {have}; sign in with another")
+            raise Forbidden(f"expected a key with the scope {scope!r}, got a key with {have}; sign in with another key")
 
     async def roll_out(self, work: Callable[[Session], Change]) -> str | None:
-        """Change what a deployment shall serve, and announce it.
+        """Change the desired state of a deployment, and announce the new generation.
 
         Returns:
-            Why the serving process refused, and took the change back; None: it did not.
+            Why the serving process refused the generation, which reverts the change; None: it was not refused.
         """
         change = await self.write(work, "deploy")
         if not change.changed:
@@ -134,18 +134,18 @@ class PageContext:
         return None if verdict.refusal is None else str(verdict.refusal.get("detail", "no reason given"))
 
     async def announce(self, deployment: str, generation: int) -> Verdict:
-        """Tell the serving process of a change."""
+        """Announce a generation to the serving process."""
         return await self.serving.sync(qualified(self.caller.workspace, deployment), generation)
 
     async def classify(self, deployment: str, image: bytes, *, alone: bool) -> dict[str, Any]:
-        """What a deployment sees in an image, or a problem document.
+        """The prediction of a deployment for an image, or a problem document.
 
         Args:
-            deployment: Its name.
-            image: A PNG, JPEG or WebP file.
-            alone: The target answers without modules.
+            deployment: Name of the deployment.
+            image: Bytes of a PNG, JPEG or WebP file.
+            alone: Predict with the target alone, without modules.
         """
-        await self.read(lambda session: None)  # sees that the visitor's key still counts
+        await self.read(lambda session: None)  # fails if the visitor's key has ended
         status, body = await self.serving.fetch(
             "POST",
             *("v1", "deployments", deployment, "predict"),
@@ -162,10 +162,10 @@ class PageContext:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """An answer of the serving process; one that is no JSON object becomes a problem document."""
+    """The JSON object in a response of the serving process; any other body becomes a problem document."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
-    detail = "expected a JSON object of the serving process, got something else; try again in a moment"
+    detail = "expected a JSON object from the serving process, got another body; try again in a moment"
     return document if isinstance(document, dict) else {"code": "bad_answer", "detail": detail}

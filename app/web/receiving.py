@@ -1,4 +1,4 @@
-"""Files that a visitor drops on a page become models and datasets, by the same rules as those of the API."""
+"""Make models and datasets from files that a visitor drops on a page, by the rules of the API."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from app.datasets import sandbox
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.errors import AlreadyExists, Invalid
+from app.models import architectures
 from app.models import service as models
 from app.models.tables import VersionRow
 from app.process.threads import LONG, TEXTS
@@ -22,14 +23,14 @@ from pnc_core.errors import BundleError
 from pnc_core.module.manifest import build
 
 MOST_DESCRIPTION = 4 * 1024**2
-"""Bytes of a network's description, as of a body of the API."""
+"""Maximum bytes of a network's description; equal to the limit of the API's request bodies."""
 
 
 def read_spec(text: str) -> NetworkSpec:
-    """A network's description as its JSON file holds it.
+    """Parse the JSON description of a network.
 
     Raises:
-        Invalid: it is not such a description.
+        Invalid: the text is not a description of a network.
     """
     try:
         return build(NetworkSpec, json.loads(text), "description")
@@ -38,22 +39,22 @@ def read_spec(text: str) -> NetworkSpec:
 
 
 async def read_spec_apart(text: str) -> NetworkSpec:
-    """As `read_spec`, on a thread: a description may name many classes.
+    """Run `read_spec` on a thread, because a description may have many classes.
 
     Raises:
-        Invalid: it is not such a description.
+        Invalid: the text is not a description of a network.
     """
     return await TEXTS.run(read_spec, text)
 
 
 async def text_of(file: Any) -> str:
-    """What a dropped description says.
+    """Read the text of a dropped description.
 
     Args:
         file: NiceGUI's `FileUpload`.
 
     Raises:
-        Invalid: it is no text, or too much.
+        Invalid: the file is not UTF-8 text, or is too large.
     """
     if file.size() > MOST_DESCRIPTION:
         detail = f"expected a description of at most {MOST_DESCRIPTION:,} bytes, got {file.size():,}"
@@ -62,36 +63,39 @@ async def text_of(file: Any) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        detail = f"expected the JSON of a network in UTF-8, got other bytes ({error.reason}); save it as UTF-8"
+        detail = f"expected the JSON of a network in UTF-8, got other bytes ({error.reason}); save the file as UTF-8"
         raise Invalid.at("/spec", "invalid_spec", detail) from None
 
 
 async def receive(context: PageContext, file: Any) -> str:
-    """Keep a dropped file as a complete upload.
+    """Store a dropped file as a complete upload.
 
     Args:
-        context: What the page works with.
+        context: Context of the page.
         file: NiceGUI's `FileUpload`.
 
     Returns:
         The upload's id.
 
     Raises:
-        ZooError: it is too large or empty.
+        ZooError: the file is empty or too large.
     """
     context.check("write")
     with tempfile.TemporaryDirectory(dir=context.zoo.staging) as folder:
         path = Path(folder) / "file"
         await file.save(path)
-        return await LONG.run(_keep, context, path)
+        return await LONG.run(_store, context, path)
 
 
 async def add_model(context: PageContext, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
     """Register weights as the next version of a model; returns its reference.
 
     Raises:
-        ZooError: the name or the file cannot be used.
+        ZooError: the name or the file is invalid.
     """
+    problems = await LONG.run(architectures.problems, spec)
+    if problems:
+        raise Invalid(problems)
     upload = await receive(context, file)
     key = await context.read(lambda session: uploads.completed(session, upload)[1])
     await LONG.run(models.check_header, context.zoo.store, key)
@@ -111,7 +115,7 @@ async def add_dataset(context: PageContext, name: str, file: Any) -> str:
     """Register a Parquet file; returns the dataset's id.
 
     Raises:
-        ZooError: the name or the file cannot be used.
+        ZooError: the name or the file is invalid.
     """
     upload = await receive(context, file)
 
@@ -130,7 +134,7 @@ async def add_dataset(context: PageContext, name: str, file: Any) -> str:
     return await context.write(work)
 
 
-def _keep(context: PageContext, path: Path) -> str:
+def _store(context: PageContext, path: Path) -> str:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     size, limit = path.stat().st_size, context.zoo.settings.max_upload_bytes

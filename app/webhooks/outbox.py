@@ -1,7 +1,7 @@
-"""Messages to webhooks: written with the change that they tell of, sent later, at least once.
+"""The outbox of webhook messages: written in the transaction of a change, and sent later, at least once.
 
-Whoever sweeps takes a message that is due under a lease, sends it, and says here what came of it. A webhook is sent one
-message at a time, so that a receiver that hangs holds up only itself.
+A sender claims a due message with a lease, sends it, and records the result here. At most one message is sent to a
+webhook at a time, so that a slow receiver delays only its own messages.
 """
 
 import json
@@ -24,82 +24,86 @@ from app.webhooks import service as webhooks
 from app.webhooks.tables import DeliveryRow, WebhookRow
 
 LEASE_SECONDS = 60
-"""Longer than any try takes."""
+"""Duration of a sender's lease; longer than any attempt to send takes."""
 LONGEST_PAUSE = timedelta(hours=6)
+"""Limit of the pause between two attempts."""
 FACTOR = 3
-"""Each pause is so many times the one before."""
+"""Each pause is this many times as long as the one before."""
 JITTER = 0.2
+"""Each pause is changed randomly by at most this share."""
 MAX_TEXT = 500
-"""Characters of one text in a message; all of it stays below a few KB."""
+"""Longer texts in a message are cut to this number of characters, so that a message has a few KB at most."""
 MAX_ANSWER = 1024
+"""Number of characters of an answer's body that are stored."""
 KEPT = timedelta(days=30)
-"""How long the log of deliveries reaches back."""
+"""Age at which a delivery is deleted from the log."""
 GONE = 410
-"""The receiver wants nothing more."""
+"""HTTP status with which a receiver asks for no more messages."""
 
 
 @dataclass(frozen=True)
 class WebhookRequest:
-    """What to send where."""
+    """A message to send."""
 
     id: str
-    """The same at every try, so that the receiver can tell a repetition."""
+    """Id of the message; the same in each attempt, so that the receiver can recognise repetitions."""
     url: str
     body: str
     secrets: tuple[str, ...]
+    """Secrets to sign the message with."""
     sent_at: datetime
 
 
 @dataclass(frozen=True)
 class Reception:
-    """What came of a try."""
+    """The result of an attempt to send a message."""
 
     status: int | None
-    """HTTP status; none: no answer."""
+    """HTTP status; None: there was no answer."""
     text: str = ""
+    """Body of the answer."""
     error: str | None = None
-    """Why it failed; none: it was delivered."""
+    """Why the attempt failed; None: the message was delivered."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to go on trying."""
+    """Pauses between attempts, and their limit."""
 
     first: timedelta
     """Pause after the first failure."""
     limit: timedelta
-    """A message, and a webhook, that fails for so long is given up."""
+    """A message that fails for this time is given up; a webhook that fails for this time is disabled."""
 
 
 def post(session: Session, workspace: str, kind: str, data: Callable[[], Mapping[str, Any]]) -> None:
-    """Write a message to every webhook of a workspace that wants this kind of event.
+    """Write a message to every enabled webhook of a workspace that subscribes to this event.
 
     Args:
-        session: The writing session of the change, which may belong to none.
-        workspace: Of what has changed.
+        session: The writing session of the change; it may belong to no workspace.
+        workspace: Workspace of the changed record.
         kind: One of `webhooks.EVENTS`.
-        data: Makes what is told; asked only if somebody listens.
+        data: Returns the message's data; called only if there is a subscribed webhook.
     """
-    # Without the lock a webhook that is deleted at this moment would fail the change itself.
-    listening = WebhookRow.enabled & (WebhookRow.workspace == workspace)
-    query = select(WebhookRow).where(listening).with_for_update(read=True, key_share=True)
-    found = session.scalars(query).all()
-    wanting = [row for row in found if not row.events or kind in row.events]
-    if wanting:
+    # The lock is needed: if a webhook were deleted at this moment, the new message would fail the whole transaction.
+    enabled = WebhookRow.enabled & (WebhookRow.workspace == workspace)
+    query = select(WebhookRow).where(enabled).with_for_update(read=True, key_share=True)
+    subscribed = [row for row in session.scalars(query).all() if not row.events or kind in row.events]
+    if subscribed:
         body = _body(session, kind, data())
-        session.add_all(_addressed(row, kind, body) for row in wanting)
+        session.add_all(_delivery(row, kind, body) for row in subscribed)
 
 
 def post_test(session: Session, webhook_id: str) -> DeliveryRow:
-    """Write a message that tells nothing but that messages arrive.
+    """Write a test message.
 
     Raises:
         NotFound: there is no such webhook.
-        Conflict: it is disabled.
+        Conflict: the webhook is disabled.
     """
     hook = _enabled(session, webhook_id)
-    kind, told = webhooks.TEST_EVENT, {"webhook": hook.id, "message": "messages of this webhook arrive"}
-    row = _addressed(hook, kind, _body(session, kind, told))
+    kind, data = webhooks.TEST_EVENT, {"webhook": hook.id, "message": "messages of this webhook arrive"}
+    row = _delivery(hook, kind, _body(session, kind, data))
     session.add(row)
     session.flush()
     return row
@@ -108,7 +112,7 @@ def post_test(session: Session, webhook_id: str) -> DeliveryRow:
 def list_deliveries(
     session: Session, webhook_id: str, window: Window, *, state: str | None = None
 ) -> Page[DeliveryRow]:
-    """A webhook's messages of the last 30 days, newest first, in one state or all.
+    """A webhook's deliveries of the last 30 days, newest first, in one state or in any.
 
     Raises:
         NotFound: there is no such webhook.
@@ -120,7 +124,7 @@ def list_deliveries(
 
 
 def redeliver(session: Session, webhook_id: str, delivery_id: str) -> DeliveryRow:
-    """Send a message once more as it was, now; one that waits is not waited for any longer.
+    """Make a message due now, with its old id and body, also if it was delivered already.
 
     Raises:
         NotFound: there is no such webhook, or it has no such delivery.
@@ -140,12 +144,12 @@ def redeliver(session: Session, webhook_id: str, delivery_id: str) -> DeliveryRo
 
 
 def is_due(session: Session) -> bool:
-    """Whether there is anything to send."""
+    """Whether a message is due."""
     return session.scalar(_waiting_hooks().limit(1)) is not None
 
 
 def claim(session: Session, worker: str) -> tuple[Lease, WebhookRequest] | None:
-    """Take the oldest message of the webhook that has waited longest, if one is due."""
+    """Claim the oldest due message of the webhook that has waited longest, if there is one."""
     claimed = _claimed(session, worker)
     if claimed is None:
         return None
@@ -155,19 +159,27 @@ def claim(session: Session, worker: str) -> tuple[Lease, WebhookRequest] | None:
 
 
 def _claimed(session: Session, worker: str) -> tuple[Lease, DeliveryRow] | None:
-    """The webhook's row is locked until the transaction ends: who looks at the same moment passes it over.
+    """Lock a webhook and claim its message. Other senders skip a locked webhook.
 
-    The message is then looked for by a statement of its own, which sees what others have committed meanwhile.
+    The message is selected by a second statement, which sees the changes that others committed before the lock.
     """
     hook_id = session.scalar(_waiting_hooks().limit(1).with_for_update(skip_locked=True, key_share=True, of=WebhookRow))
     return None if hook_id is None else leases.claim(session, DeliveryRow, _free(hook_id), worker, LEASE_SECONDS)
 
 
 def settle(session: Session, lease: Lease, answer: Reception, policy: RetryPolicy) -> None:
-    """Say what came of a try: delivered, tried again later, or given up; a webhook may be disabled by it.
+    """Record the result of an attempt: the message is delivered, waits for the next attempt, or is given up.
+
+    A webhook that has failed for `policy.limit`, or whose receiver answers 410, is disabled.
+
+    Args:
+        session: A writing session that belongs to no workspace.
+        lease: Lease of the message.
+        answer: Result of the attempt.
+        policy: Pauses and limit.
 
     Raises:
-        LeaseLost: the lease has run out, or the webhook was deleted.
+        LeaseLost: the lease has expired, or the webhook was deleted.
     """
     row, now = leases.held(session, DeliveryRow, lease), clock.now(session)
     row.tries += 1
@@ -182,28 +194,33 @@ def settle(session: Session, lease: Lease, answer: Reception, policy: RetryPolic
     row.state, row.due_at = ("failed" if is_over else "waiting"), now + pause_after(row.tries, policy.first)
     if answer.status == GONE or now - hook.failing_since >= policy.limit:
         hook.enabled = False
-        hook.problem = f"failed since {hook.failing_since:%Y-%m-%d %H:%M} UTC; the last time: {answer.error}"
+        hook.problem = f"failed since {hook.failing_since:%Y-%m-%d %H:%M} UTC; the last error: {answer.error}"
 
 
 def pause_after(tries: int, first: timedelta) -> timedelta:
-    """How long to wait after so many failures: a growing time with some chance in it."""
+    """The pause before the next attempt: exponential backoff with jitter.
+
+    Args:
+        tries: Number of failed attempts.
+        first: Pause after the first failure.
+    """
     seconds = min(first.total_seconds() * FACTOR ** min(tries - 1, 30), LONGEST_PAUSE.total_seconds())
-    chance = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - keeps receivers from being met all at once
-    return timedelta(seconds=seconds * chance)
+    jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads messages that failed at the same time
+    return timedelta(seconds=seconds * jitter)
 
 
 def sweep(session: Session) -> int:
-    """Take messages back from senders that fell silent. Returns how many."""
+    """Take messages back from senders whose leases have expired, and return their number."""
     return len(leases.take_back(session, DeliveryRow))
 
 
 def forget_old(session: Session) -> None:
-    """Shorten the log."""
+    """Delete deliveries older than `KEPT`."""
     session.execute(delete(DeliveryRow).where(DeliveryRow.since < clock.now(session) - KEPT))
 
 
 def _waiting_hooks() -> Select[str]:
-    """Ids of webhooks that have something due and that nothing is being sent to, the longest waiting first."""
+    """Ids of webhooks with a due message and no message in transit, the longest waiting first."""
     due_at = select(func.min(DeliveryRow.due_at)).where(
         DeliveryRow.webhook_id == WebhookRow.id, DeliveryRow.state == "waiting"
     )
@@ -213,7 +230,7 @@ def _waiting_hooks() -> Select[str]:
 
 
 def _free(hook_id: str) -> ColumnElement[bool]:
-    """Messages of one webhook that are due, while nothing is being sent to it."""
+    """Condition: a message of this webhook is due, and none is in transit."""
     is_due = (DeliveryRow.state == "waiting") & (DeliveryRow.due_at <= utc_now())
     return (DeliveryRow.webhook_id == hook_id) & is_due & ~_is_busy(DeliveryRow.webhook_id)
 
@@ -230,14 +247,14 @@ def _enabled(session: Session, webhook_id: str) -> WebhookRow:
     return row
 
 
-def _addressed(hook: WebhookRow, kind: str, body: str) -> DeliveryRow:
+def _delivery(hook: WebhookRow, kind: str, body: str) -> DeliveryRow:
     return DeliveryRow(id=new_id("dlv"), workspace=hook.workspace, webhook_id=hook.id, type=kind, body=body)
 
 
 def _body(session: Session, kind: str, data: Mapping[str, Any]) -> str:
-    """The payload of Standard Webhooks: what happened, when, and about what."""
-    told = {"type": kind, "timestamp": clock.now(session).isoformat(), "data": _shortened(data)}
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    """The body of a message, in the format of Standard Webhooks."""
+    payload = {"type": kind, "timestamp": clock.now(session).isoformat(), "data": _shortened(data)}
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
 
 
 def _shortened(value: Any) -> Any:

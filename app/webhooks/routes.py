@@ -1,4 +1,4 @@
-"""Webhooks: who is told of changes of jobs and deployments, and what was sent."""
+"""HTTP API of webhooks and their deliveries."""
 
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ class DeliveriesQuery(ListQuery):
 @router.post("", response_model=wire.WebhookSecret, status_code=201, responses=documented(409))
 @needs("admin")
 def create_webhook(body: wire.WebhookCreate, once: DoOnce) -> Response:
-    """Tell an address of changes; the answer shows the secret that signs the messages, and nothing does so again."""
+    """Create a webhook: a URL that receives messages about events. Only this answer contains the signing secret."""
     private = once.zoo.settings.webhook_private
 
     def work(session: Any) -> Reply:
@@ -57,7 +57,7 @@ def get_webhook(webhook: Id, session: ReadSession) -> Any:
 @router.patch("/{webhook}", response_model=wire.Webhook, responses=documented(404))
 @needs("admin")
 def change_webhook(webhook: Id, body: wire.WebhookChange, zoo: OpenZoo) -> Any:
-    """Enable or disable it, or change what it is told; what waited is sent once it is enabled."""
+    """Enable or disable a webhook, or change its events. Waiting messages are sent once it is enabled."""
     with zoo.database.write() as session:
         return webhooks.change(session, webhook, **body.model_dump())
 
@@ -65,7 +65,7 @@ def change_webhook(webhook: Id, body: wire.WebhookChange, zoo: OpenZoo) -> Any:
 @router.delete("/{webhook}", status_code=204, responses=documented(404))
 @needs("admin")
 def delete_webhook(webhook: Id, zoo: OpenZoo) -> None:
-    """Tell it nothing more, and forget what was sent."""
+    """Delete a webhook and its log of deliveries."""
     with zoo.database.write() as session:
         webhooks.delete(session, webhook)
 
@@ -73,21 +73,21 @@ def delete_webhook(webhook: Id, zoo: OpenZoo) -> None:
 @router.post("/{webhook}/rotate", response_model=wire.WebhookSecret, responses=documented(404))
 @needs("admin")
 def rotate_webhook(webhook: Id, once: DoOnce) -> Response:
-    """Give it another secret; for a day messages are signed with both."""
+    """Replace a webhook's secret. For 24 hours messages are signed with both secrets."""
     return once(lambda session: Reply(_with_secret(*webhooks.rotate(session, webhook)), 200, is_secret=True))
 
 
 @router.post("/{webhook}/test", response_model=wire.Delivery, status_code=202, responses=documented(404, 409))
 @needs("admin")
 def test_webhook(webhook: Id, once: DoOnce) -> Response:
-    """Send it a message that says nothing but that messages arrive."""
+    """Send a test message to a webhook."""
     return once(lambda session: Reply(wire.Delivery.model_validate(outbox.post_test(session, webhook)), 202))
 
 
 @router.get("/{webhook}/deliveries", response_model=Page[wire.Delivery], responses=documented(404))
 @needs("read")
 def list_deliveries(webhook: Id, session: ReadSession, query: Annotated[DeliveriesQuery, Query()]) -> Any:
-    """What was and will be sent to it, newest first; the log reaches 30 days back."""
+    """A webhook's messages, sent and waiting, newest first. The log covers 30 days."""
     return outbox.list_deliveries(session, webhook, query.window(), state=query.state)
 
 
@@ -99,7 +99,7 @@ def list_deliveries(webhook: Id, session: ReadSession, query: Annotated[Deliveri
 )
 @needs("admin")
 def redeliver(webhook: Id, delivery: DeliveryId, once: DoOnce) -> Response:
-    """Send a message once more, with its old id and body."""
+    """Send a message again, with its old id and body."""
     return once(lambda session: Reply(wire.Delivery.model_validate(outbox.redeliver(session, webhook, delivery)), 202))
 
 

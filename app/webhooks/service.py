@@ -21,29 +21,32 @@ JOB_EVENTS = tuple(f"job.{state}" for state in JOB_STATES)
 DEPLOYMENT_EVENTS = ("deployment.changed", "deployment.served", "deployment.refused", "deployment.deleted")
 EVENTS = JOB_EVENTS + DEPLOYMENT_EVENTS
 TEST_EVENT = "webhook.test"
-"""Sent on request alone, whatever the webhook wants."""
+"""Sent only on request, to any webhook."""
 MOST = 100
-"""Webhooks that a workspace has at most: each change writes a row for every one."""
+"""Limit of webhooks in a workspace, because each event writes a row for each subscribed webhook."""
 OLD_SECRET = timedelta(hours=24)
-"""How long the secret before a rotation goes on signing."""
+"""For this time after a rotation, messages are also signed with the old secret."""
 
 
 def create(
     session: Session, *, url: str, events: Sequence[str] = (), description: str = "", private: bool = False
 ) -> tuple[WebhookRow, str]:
-    """Tell an address of changes from now on; with its secret, which is to be shown this once.
+    """Create a webhook.
 
     Args:
         session: A writing session.
-        url: Where messages are sent.
-        events: Some of `EVENTS`; none: all of them, and those to come.
+        url: URL that receives the messages.
+        events: Some of `EVENTS`; empty: all events, including those of later releases.
         description: Free text.
-        private: Whether addresses of one's own network are allowed.
+        private: Whether private addresses are allowed.
+
+    Returns:
+        The webhook and its secret. The secret must be shown now: it is stored encrypted and not shown again.
 
     Raises:
-        Invalid: the URL or an event is not one.
-        Conflict: there are too many webhooks.
-        Misconfigured: there is no key to encrypt its secret with.
+        Invalid: the URL is not valid, or an event is unknown.
+        Conflict: the workspace has reached its limit of webhooks.
+        Misconfigured: there is no key to encrypt the secret with.
     """
     check_url(url, private=private)
     _check_events(events)
@@ -66,7 +69,7 @@ def get(session: Session, webhook_id: str) -> WebhookRow:
     """One webhook.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no webhook with this id.
     """
     row = session.get(WebhookRow, webhook_id)
     if row is None:
@@ -82,11 +85,11 @@ def change(
     events: Sequence[str] | None = None,
     description: str | None = None,
 ) -> WebhookRow:
-    """Change what is given; what waited while it was disabled is sent once it is enabled again.
+    """Change the given properties of a webhook. Messages that waited while it was disabled are sent once it is enabled.
 
     Raises:
-        NotFound: there is none with this id.
-        Invalid: an event is not one.
+        NotFound: there is no webhook with this id.
+        Invalid: an event is unknown.
     """
     row = get(session, webhook_id)
     if events is not None:
@@ -101,10 +104,10 @@ def change(
 
 
 def delete(session: Session, webhook_id: str) -> None:
-    """Tell an address nothing more; its deliveries go with it.
+    """Delete a webhook and its deliveries.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is no webhook with this id.
     """
     row = get(session, webhook_id)
     session.execute(delete_rows(DeliveryRow).where(DeliveryRow.webhook_id == row.id))
@@ -112,11 +115,14 @@ def delete(session: Session, webhook_id: str) -> None:
 
 
 def rotate(session: Session, webhook_id: str) -> tuple[WebhookRow, str]:
-    """Give it another secret, to be shown this once; the one before signs too for a day.
+    """Replace a webhook's secret. Messages are also signed with the old secret for `OLD_SECRET`.
+
+    Returns:
+        The webhook and its new secret, which must be shown now.
 
     Raises:
-        NotFound: there is none with this id.
-        Misconfigured: there is no key to encrypt it with.
+        NotFound: there is no webhook with this id.
+        Misconfigured: there is no key to encrypt the secret with.
     """
     row, secret = get(session, webhook_id), new_secret()
     row.sealed_old, row.old_secret_until = row.sealed, clock.now(session) + OLD_SECRET
@@ -126,10 +132,10 @@ def rotate(session: Session, webhook_id: str) -> tuple[WebhookRow, str]:
 
 
 def secrets_of(session: Session, row: WebhookRow) -> tuple[str, ...]:
-    """What signs a message now, the newest first.
+    """The secrets that sign a message now, newest first.
 
     Raises:
-        Misconfigured: no key decrypts it.
+        Misconfigured: no configured key decrypts a secret.
     """
     is_kept = row.old_secret_until is not None and row.old_secret_until > clock.now(session)
     kept = (row.sealed, row.sealed_old) if is_kept and row.sealed_old else (row.sealed,)
@@ -137,7 +143,7 @@ def secrets_of(session: Session, row: WebhookRow) -> tuple[str, ...]:
 
 
 def new_secret() -> str:
-    """One as Standard Webhooks has them: 32 random bytes."""
+    """A random secret of 32 bytes, in the format of Standard Webhooks."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 

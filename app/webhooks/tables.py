@@ -1,4 +1,4 @@
-"""Tables of webhooks: who is told of changes, and every message to them."""
+"""Tables of webhooks and their deliveries."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ DELIVERY_STATES = ("waiting", "delivered", "failed")
 
 
 class WebhookRow(Owned, Base):
-    """An address that is told of changes."""
+    """A URL that receives messages about events."""
 
     __tablename__ = "webhooks"
 
@@ -20,22 +20,23 @@ class WebhookRow(Owned, Base):
     url: Mapped[str]
     description: Mapped[str] = mapped_column(default="")
     events: Mapped[list[str]]
-    """Types of events that it wants; none: all."""
+    """Subscribed events; empty: all."""
     enabled: Mapped[bool] = mapped_column(default=True)
     sealed: Mapped[str] = mapped_column("secret")
-    """Its secret, encrypted: it signs every message, so it cannot be kept as a digest."""
+    """The secret, encrypted. A digest would not do, because the secret signs every message."""
     sealed_old: Mapped[str | None] = mapped_column("old_secret")
-    """The one before, which signs beside the new one for a while after a rotation."""
+    """The secret before the last rotation, encrypted."""
     old_secret_until: Mapped[datetime | None]
+    """Until this time messages are also signed with the old secret."""
     failing_since: Mapped[datetime | None]
-    """First failure since the last success."""
+    """Time of the first failure since the last success."""
     problem: Mapped[str | None]
-    """Why the service has disabled it."""
+    """Why the service has disabled the webhook."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
 
 class DeliveryRow(Owned, Leased, Base):
-    """One message to one webhook; written in the transaction of the change that it tells of."""
+    """One message to one webhook, written in the transaction of the change that it reports."""
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
@@ -54,21 +55,22 @@ class DeliveryRow(Owned, Leased, Base):
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
     type: Mapped[str]
     body: Mapped[str]
-    """What is sent, byte for byte the same at every try."""
+    """Body of the message; the same bytes in each attempt."""
     state: Mapped[str] = mapped_column(default="waiting")
     due_at: Mapped[datetime] = mapped_column(default=utc_now())
-    """Not to be tried before."""
+    """Earliest time of the next attempt."""
     since: Mapped[datetime] = mapped_column(default=utc_now(), index=True)
-    """When it was written, or asked for again."""
+    """Time at which the message was written, or its redelivery was requested."""
     tries: Mapped[int] = mapped_column(default=0)
-    """How often an answer was waited for."""
+    """Number of finished attempts since `since`."""
     status: Mapped[int | None]
     """HTTP status of the last answer."""
     answer: Mapped[str] = mapped_column(default="")
     """Beginning of the last answer's body."""
     error: Mapped[str | None]
-    """Why the last try failed."""
+    """Why the last attempt failed; None: it succeeded."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     tried_at: Mapped[datetime | None]
+    """Time of the last attempt."""
     delivered_at: Mapped[datetime | None]
     webhook: Mapped[WebhookRow] = relationship(lazy="selectin", viewonly=True)

@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.create_table(
         "replicas",
         sa.Column("id", sa.String(), nullable=False),
@@ -25,7 +25,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     with op.batch_alter_table("replicas", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_replicas_reported_at"))
 

@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.create_table(
         "webhooks",
         sa.Column("id", sa.String(), nullable=False),
@@ -60,6 +60,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     op.drop_table("webhook_deliveries")
     op.drop_table("webhooks")

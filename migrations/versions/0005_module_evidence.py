@@ -1,4 +1,4 @@
-"""What a module is worth on held-out images"""
+"""Evidence of a module on held-out images"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     with op.batch_alter_table("modules", schema=None) as batch_op:
         batch_op.add_column(
             sa.Column("evidence", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True)
@@ -19,6 +19,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     with op.batch_alter_table("modules", schema=None) as batch_op:
         batch_op.drop_column("evidence")

@@ -27,7 +27,7 @@ NAMED = ("models", "deployments")
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     workspaces = op.create_table(
         "workspaces",
         sa.Column("name", sa.String(), nullable=False),
@@ -87,7 +87,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     _rekey(["key"], lambda batch: batch.drop_column("workspace"))
     for table in NAMED:
         with op.batch_alter_table(table) as batch:

@@ -1,4 +1,4 @@
-"""Which classes of a model may be cloned"""
+"""Clonable classes of a model"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,12 +11,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     with op.batch_alter_table("models") as batch:
         batch.add_column(sa.Column("clonable", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True))
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     with op.batch_alter_table("models") as batch:
         batch.drop_column("clonable")

@@ -1,4 +1,4 @@
-"""Which trace a job, and a step that is shared, belong to"""
+"""Traceparents of jobs and shared steps"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,14 +10,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     for table in ("jobs", "steps"):
         with op.batch_alter_table(table) as batch:
             batch.add_column(sa.Column("traceparent", sa.String(), nullable=True))
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     for table in ("jobs", "steps"):
         with op.batch_alter_table(table) as batch:
             batch.drop_column("traceparent")

@@ -1,4 +1,4 @@
-"""Versions, datasets and modules that are put away, and what is gone for good"""
+"""Archived and purged versions, datasets and modules"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ COLUMNS = {
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     for table, columns in COLUMNS.items():
         with op.batch_alter_table(table) as batch:
             for column in columns:
@@ -27,7 +27,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     with op.batch_alter_table("workspaces") as batch:
         batch.drop_column("retention_days")
     for table, columns in COLUMNS.items():

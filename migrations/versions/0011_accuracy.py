@@ -1,4 +1,4 @@
-"""Accuracy of a version, on how many images of which dataset"""
+"""Accuracy of a version, with its dataset and number of images"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,14 +12,14 @@ COLUMNS = {"accuracy": sa.Double, "accuracy_images": sa.Integer, "accuracy_datas
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     with op.batch_alter_table("model_versions") as batch:
         for column, kind in COLUMNS.items():
             batch.add_column(sa.Column(column, kind(), nullable=True))
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     with op.batch_alter_table("model_versions") as batch:
         for column in COLUMNS:
             batch.drop_column(column)

@@ -1,4 +1,4 @@
-"""Indexes for what is asked often, and when an upload was first used"""
+"""Indexes for frequent queries, and the time of an upload's first use"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,7 +28,7 @@ LEASED, UNUSED = sa.text("lease_worker IS NOT NULL"), sa.text("used_at IS NULL")
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Apply the migration."""
     op.add_column("uploads", sa.Column("used_at", sa.DateTime(timezone=True), nullable=True))
     for table, columns in INDEXES.items():
         for column in columns:
@@ -49,7 +49,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert the migration."""
     op.drop_index("ix_uploads_unused", "uploads")
     op.drop_index("ix_webhook_deliveries_leased", "webhook_deliveries")
     op.drop_index("ix_webhook_deliveries_webhook_id_state_due_at", "webhook_deliveries")

@@ -1,1 +1,1 @@
-"""The JSON types of the HTTP API: one set for the service and its client."""
+"""JSON types of the HTTP API, shared by the service and its client."""

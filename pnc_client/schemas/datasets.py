@@ -1,13 +1,13 @@
-"""Datasets."""
+"""JSON types of datasets."""
 
 from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 
-class DatasetCreate(Body):
+class DatasetCreate(RequestBody):
     """A dataset to register."""
 
     model_config = ConfigDict(
@@ -19,10 +19,10 @@ class DatasetCreate(Body):
     upload: str
     """Id of a complete upload: Parquet with columns `image` and `label`, or `image` alone for images without labels."""
     classes: list[str] | None = Field(None, min_length=1)
-    """Class names in the order of the labels; left out: those in the file's metadata."""
+    """Class names in the order of the labels; omitted: the names in the file's metadata."""
 
 
-class Dataset(Answer):
+class Dataset(ResponseBody):
     """Images in one Parquet file."""
 
     id: str
@@ -32,14 +32,14 @@ class Dataset(Answer):
     rows: int
     """Number of images."""
     classes: list[str]
-    """Class names in the order of the labels; empty: the images have none, and jobs need `labels: false`."""
+    """Class names in the order of the labels; empty: the images have no labels, and jobs need `labels: false`."""
     counts: dict[str, int]
-    """Images of each class."""
+    """Number of images of each class."""
     digest: str
     """SHA-256 of the file."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
     created_at: datetime
-    """When it was registered."""
+    """Time of registration."""
     archived_at: datetime | None
-    """When it was archived, if it is."""
+    """Time of archiving; null: not archived."""

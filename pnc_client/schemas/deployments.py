@@ -1,15 +1,15 @@
-"""Deployments: what is wanted and what is served."""
+"""JSON types of deployments and predictions."""
 
 from datetime import datetime
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body
+from pnc_client.schemas.shapes import RequestBody, ResponseBody
 
 
-class DeploymentPut(Body):
-    """What a deployment shall serve."""
+class DeploymentPut(RequestBody):
+    """The target that a deployment serves."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"target": "digits-low@1"}]})
 
@@ -17,8 +17,8 @@ class DeploymentPut(Body):
     """Version: `name`, `name@3` or `name@alias`; a bare name means its newest ready version."""
 
 
-class ModulesPut(Body):
-    """The modules that a deployment shall have, all at once."""
+class ModulesPut(RequestBody):
+    """The complete list of a deployment's modules."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"modules": ["mod_019aa3b0c1d27f0e9d5c6b7a8f901234"]}]})
 
@@ -26,8 +26,8 @@ class ModulesPut(Body):
     """Ids in the order of attaching; an empty list detaches all."""
 
 
-class Rollback(Body):
-    """Where to go back to."""
+class Rollback(RequestBody):
+    """The generation to return to."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"generation": 3}]})
 
@@ -35,8 +35,8 @@ class Rollback(Body):
     """An earlier generation of the deployment."""
 
 
-class Desired(Answer):
-    """What shall be served."""
+class Desired(ResponseBody):
+    """The desired state of a deployment."""
 
     target: str
     """The version."""
@@ -44,50 +44,50 @@ class Desired(Answer):
     """Ids of the attached modules, in the order of attaching."""
 
 
-class Observed(Answer):
-    """What the serving process last reported."""
+class Observed(ResponseBody):
+    """The last report of the serving process."""
 
     generation: int | None
-    """Generation it last worked on; none: it has not reported yet."""
+    """Newest generation that the serving process has loaded or refused; null: no report yet."""
     problem: dict[str, Any] | None
-    """Why that generation is not served."""
+    """Problem document that says why that generation is not served; null: it is served."""
     at: datetime | None
-    """When it reported."""
+    """Time of the report."""
 
 
-class Replica(Answer):
-    """A serving process, and what it does with a deployment."""
+class Replica(ResponseBody):
+    """A serving process and its state of one deployment."""
 
     id: str
-    """Typed id, `rep_...`; a new one at every start."""
+    """Typed id, `rep_...`; each start of the process has a new id."""
     generation: int | None
-    """Generation it last worked on; none: it has not heard of the deployment yet."""
+    """Newest generation that the process has loaded or refused; null: it has no state of the deployment yet."""
     problem: dict[str, Any] | None
-    """Why it does not serve that generation."""
+    """Problem document that says why the process does not serve that generation; null: it does."""
 
     @classmethod
     def of(cls, name: str, observation: Any) -> "Replica":
-        """From a replica's id and what it says, if anything."""
+        """From a replica's id and its newest observation, or None."""
         if observation is None:
             return cls(id=name, generation=None, problem=None)
         return cls(id=name, generation=observation.generation, problem=observation.problem)
 
 
-class Deployment(Answer):
-    """A target served under a name."""
+class Deployment(ResponseBody):
+    """A target that is served under a name."""
 
     id: str
     """Typed id, `dep_...`."""
     name: str
-    """Its name."""
+    """Name of the deployment."""
     generation: int
-    """Grows with every change; also the ETag, for If-Match."""
+    """Number of the newest revision; each change adds 1. It is also the ETag, for If-Match."""
     desired: Desired
-    """What shall be served."""
+    """The desired state."""
     observed: Observed
-    """What is."""
+    """The state that the serving process last reported."""
     created_at: datetime
-    """When it was created."""
+    """Time of creation."""
 
     @classmethod
     def of(cls, row: Any, revision: Any) -> "Deployment":
@@ -102,23 +102,23 @@ class Deployment(Answer):
         )
 
 
-class Revision(Answer):
-    """What a deployment served, or was to serve, at one generation."""
+class Revision(ResponseBody):
+    """The desired state of a deployment at one generation."""
 
     generation: int
-    """Its number."""
+    """The generation."""
     target: str
     """The version."""
     modules: list[str]
     """Ids of the attached modules, in the order of attaching."""
     refused: bool
-    """The serving process would not have it."""
+    """Whether the serving process refused the revision."""
     created_at: datetime
-    """When it was wanted."""
+    """Time of creation."""
 
     @classmethod
     def of(cls, row: Any) -> "Revision":
-        """From its row."""
+        """From a revision's row."""
         return cls(
             generation=row.generation,
             target=row.version.ref,
@@ -128,38 +128,38 @@ class Revision(Answer):
         )
 
 
-class ClassScore(Answer):
+class ClassScore(ResponseBody):
     """One class of a prediction."""
 
     name: str
-    """The class."""
+    """Name of the class."""
     probability: float
-    """0 to 1; all classes together make 1."""
+    """Softmax probability, 0 to 1; the probabilities of all classes sum to 1."""
     logit: float
-    """The network's own number, exact."""
+    """The network's logit, unrounded."""
 
 
-class ServedModule(Answer):
+class ServedModule(ResponseBody):
     """A module that took part in a prediction."""
 
     id: str
     """Typed id, `mod_...`."""
     digest: str
-    """SHA-256 of its full bundle."""
+    """SHA-256 of the module's full bundle."""
 
 
-class Prediction(Answer):
-    """What a deployment sees in an image."""
+class Prediction(ResponseBody):
+    """A deployment's prediction for one image."""
 
     deployment: str
-    """Its name."""
+    """Name of the deployment."""
     generation: int
-    """Revision that answered."""
+    """Generation that made the prediction."""
     target: str
     """The version, `name@number`."""
     target_fingerprint: str
-    """Of the live target's tensors, taken when this revision was put in place."""
+    """Fingerprint of the served target's tensors, computed when this generation was loaded."""
     modules: list[ServedModule]
     """Modules that took part."""
     classes: list[ClassScore]
-    """All classes, the most likely first."""
+    """All classes, the most probable first."""

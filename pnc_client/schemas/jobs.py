@@ -1,12 +1,14 @@
-"""Cloning jobs, their events and trials."""
+"""JSON types of cloning jobs, their attempts, events and trials."""
 
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pnc_client.schemas.problems import Fault
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 from pnc_core.config import CloneConfig
 
+Row = TypeVar("Row")
 Device = Literal["any", "cpu", "cuda"]
 Size = Literal["small", "large"]
 State = Literal[
@@ -23,43 +25,43 @@ JOB_EXAMPLE = {
 }
 
 
-class Job(Answer):
+class Job(ResponseBody):
     """One cloning job."""
 
     id: str
     """Typed id, `job_...`."""
     state: Annotated[str, known(State)]
-    """Where it is on its way; see the description of the API."""
+    """State of the job; the description of the API lists the states and their order."""
     stage: str | None
-    """What its worker is doing, e.g. `localizing`."""
+    """Current or last step of the worker, e.g. `localizing`; null: no worker has started the job."""
     progress: float
-    """Share that is done, 0 to 1."""
+    """Finished share of the job, 0 to 1."""
     target: str
     """Version that gains classes."""
     source: str
-    """Version they are cloned from."""
+    """Version that the classes are cloned from."""
     dataset: str
     """Id of the dataset."""
     config: CloneConfig
-    """What to clone and how."""
+    """Classes and parameters of the job."""
     device: Annotated[str, known(Device)]
-    """Which workers may take it."""
+    """Device of the workers that may run the job."""
     size: Annotated[str, known(Size)]
-    """Which queue it waits in, by its estimated cost."""
+    """Queue of the job, chosen by its estimated cost."""
     max_seconds: int | None
-    """How long an attempt may take."""
+    """Time limit of one attempt, in seconds; null: no limit."""
     module: str | None
-    """Id of the module, once succeeded."""
+    """Id of the cloned module; null: the job has not succeeded."""
     problem: dict[str, Any] | None
-    """Why it failed."""
+    """Problem document that says why the job failed; null: the job has not failed."""
     attempts: int
-    """How many runs died before the one that counts: 0 when the first one did it."""
+    """Number of attempts that died before the last attempt; 0: the first attempt is the last."""
     created_at: datetime
-    """When it was submitted."""
+    """Time of submission."""
     started_at: datetime | None
-    """When a worker first took it."""
+    """Time when a worker first claimed the job."""
     finished_at: datetime | None
-    """When it ended."""
+    """Time when the job succeeded, failed or was cancelled."""
 
     @classmethod
     def of(cls, row: Any) -> "Job":
@@ -73,94 +75,112 @@ class Job(Answer):
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
-class Attempt(Answer):
+class Attempt(ResponseBody):
     """One claim of a job by a worker."""
 
     number: int
-    """Grows with every claim."""
+    """Number of the claim; each claim adds 1."""
     worker: str
-    """Who took it."""
+    """Name of the worker."""
     started_at: datetime
-    """When it was taken."""
+    """Time of the claim."""
     ended_at: datetime | None
-    """When it was given up; none while it runs."""
+    """Time when the attempt ended; null: it is running."""
     outcome: str | None
-    """The job's new state, `released`, or why the attempt died: `crashed`, `silent`, `out_of_memory`."""
+    """The job's new state, `released`, or the cause of death of the attempt: `crashed`, `silent`, `out_of_memory`."""
     reason: str
-    """One line for people."""
+    """Message for people, one line."""
 
 
-class Estimate(Answer):
-    """What a job will cost at most."""
+class Estimate(ResponseBody):
+    """Upper bounds of a job's cost."""
 
     old_images: int
-    """Images of the target's classes."""
+    """Number of images of the target's classes."""
     new_images: int
-    """Images of the cloned classes."""
+    """Number of images of the cloned classes."""
     macs: int | None
-    """Multiply-accumulates of screening and training."""
+    """Multiply-accumulates of screening and training together."""
     module_parameters: int | None
-    """Largest module that `max_size` allows."""
+    """Numbers of the largest module that `max_size` allows."""
 
 
-class Verdict(Answer):
-    """Whether a job would be accepted."""
+class Verdict(ResponseBody):
+    """Result of a job's validation."""
 
     valid: bool
     """Whether `problems` is empty."""
     problems: list[Fault]
-    """What a submission would be refused for."""
+    """Faults for which a submission would be refused."""
     estimate: Estimate | None
-    """What it would cost; none when a reference leads nowhere."""
+    """Estimated cost; null: a model, version or dataset was not found."""
 
 
-class Event(Answer):
-    """One line of a job's history."""
+class Event(ResponseBody):
+    """One event of a job."""
 
     id: str
     """Typed id, `evt_...`."""
     seq: int
-    """Counts from 1 without gaps."""
+    """Number of the event within the job, from 1 without gaps."""
     type: str
     """`state`, `progress` or `trial`."""
     state: str
-    """The job's state after it."""
+    """State of the job after the event."""
     stage: str | None
-    """What the worker was doing."""
+    """Step of the worker at the event."""
     progress: float
-    """Share that was done, 0 to 1."""
+    """Finished share of the job, 0 to 1."""
     message: str
-    """One line for people."""
+    """Message for people, one line."""
     data: dict[str, Any]
-    """Details for programs."""
+    """Details for programs, by `type`."""
     created_at: datetime
-    """When it happened."""
+    """Time of the event."""
 
 
-class Trial(Answer):
-    """One position that a job tried."""
+class Trial(ResponseBody):
+    """One trial of a pair of positions."""
 
     id: str
     """Typed id, `trl_...`."""
     attempt: int
-    """Which attempt of the job tried it, counted from 1."""
+    """Number of the attempt that ran the trial, from 1."""
     target_position: str
-    """Where the target is read."""
+    """Position of the target whose features the module reads."""
     source_position: str
-    """Where the source is entered."""
+    """Position of the source at which the module's tail begins."""
     round: int
-    """0 for the screen, then 1, 2, ... as the short list is halved."""
+    """0: screened without training; 1, 2, ...: rounds of training, each with half of the positions."""
     score: float
-    """What positions are compared by; higher is better."""
+    """Score that ranks the positions; higher is better."""
     old: float | None
     """Accuracy on held-out images of the target's classes."""
     new: float | None
     """Accuracy on held-out images of the cloned classes."""
     parameters: int | None
-    """Size of the module."""
+    """Size of the module in numbers."""
     macs: int | None
-    """Multiply-accumulates that it adds to one image."""
+    """Multiply-accumulates that the module adds for one image."""
     seconds: float | None
-    """How long it took."""
+    """Duration of the trial in seconds."""
     created_at: datetime
-    """When it was tried."""
+    """Time of the trial."""
+
+
+def newest_trials(rows: Iterable[Row], field: Callable[[Row, str], Any]) -> list[Row]:
+    """The newest trial of each pair of positions in each round, oldest first.
+
+    An attempt that continues from a checkpoint reports only the trials that it repeats, so a job's
+    trials are the trials of all its attempts.
+
+    Args:
+        rows: Trials of one job, oldest first.
+        field: Reads a field of a row, e.g. `getattr`; an `attempt` of None means the first attempt.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: field(row, "attempt") or 1):
+        pair_and_round = tuple(field(row, name) for name in ("target_position", "source_position", "round"))
+        found.pop(pair_and_round, None)
+        found[pair_and_round] = row
+    return list(found.values())

@@ -1,111 +1,112 @@
-"""Keys, the workspace and the audit log."""
+"""JSON types of keys, the workspace and the audit log."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 Scope = Literal["read", "write", "jobs", "deploy", "admin"]
 MAX_DAYS = 3650
 
 
-class KeyCreate(Body):
-    """A key to make."""
+class KeyCreate(RequestBody):
+    """A key to create."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "ci", "scopes": ["read", "jobs"], "days": 90}]})
 
     name: str = Field(pattern=NAME_PATTERN)
     """Name for people; several keys may share it."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=8)]
-    """What it may do: `read`, `write` models and datasets, run `jobs`, `deploy`; `admin` may do all, and make keys."""
+    """Allowed operations: `read`, `write` models and datasets, run `jobs`, `deploy`; `admin` includes all of them and
+    the management of keys."""
     days: int | None = Field(None, ge=1, le=MAX_DAYS)
-    """After which it ends by itself; left out: never."""
+    """Days until the key expires; omitted: it does not expire."""
 
 
-class Key(Answer):
-    """A key, without its secret, which is kept nowhere."""
+class Key(ResponseBody):
+    """A key without its secret; the service stores no secret."""
 
     id: str
     """Typed id, `key_...`."""
     name: str
     """Name for people."""
     hint: str
-    """How its secret begins."""
+    """First characters of the secret."""
     scopes: list[str]
-    """What it may do."""
+    """Allowed operations."""
     parent_id: str | None
-    """The key that a browser signed in with, if this one is the browser's."""
+    """For the key of a browser session: the key used to sign in; null for other keys."""
     created_at: datetime
-    """When it was made."""
+    """Time of creation."""
     expires_at: datetime | None
-    """When it ends by itself."""
+    """Time of expiry; null: the key does not expire."""
     revoked_at: datetime | None
-    """When it was ended."""
+    """Time of revocation; null: not revoked."""
 
 
 class NewKey(Key):
-    """A key and its secret, this once."""
+    """A new key with its secret, which is shown only once."""
 
     secret: str
-    """Send it as `Authorization: Bearer pnc_...`."""
+    """Secret of the key, sent as `Authorization: Bearer pnc_...`."""
 
 
-class WorkspaceChange(Body):
-    """What may change of a workspace over HTTP; fields that are left out stay as they are."""
+class WorkspaceChange(RequestBody):
+    """Changes of a workspace; omitted fields stay unchanged."""
 
     require_signature: bool | None = None
     """Whether deployments take only modules that a trusted key has signed."""
     retention_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] | Literal["off"] | None = None
-    """After so many days what is archived is purged; `off`: only when somebody asks for it."""
+    """Days until archived resources are purged; `off`: they are purged only on request."""
 
 
-class Workspace(Answer):
-    """The workspace that the caller's key belongs to."""
+class Workspace(ResponseBody):
+    """The workspace of the caller's key."""
 
     name: str
     """Unique name."""
     key: str | None
-    """Id of the caller's key; null: the service asks for none."""
+    """Id of the caller's key; null: the service needs no key."""
     scopes: list[str]
-    """What the caller may do."""
+    """Operations that the caller may use."""
     max_bytes: int | None
-    """Bytes that it may keep; null: as many as there is room for."""
+    """Maximum number of stored bytes; null: no limit."""
     bytes: int
-    """Bytes that it keeps."""
+    """Number of stored bytes."""
     max_jobs: int | None
-    """Jobs that it may have at once."""
+    """Maximum number of unfinished jobs; null: no limit."""
     jobs: int
-    """Jobs that have not ended."""
+    """Number of unfinished jobs."""
     requests_per_minute: int | None
-    """Requests of one key."""
+    """Maximum requests per minute of each key; null: no limit."""
     require_signature: bool
     """Whether deployments take only modules that a trusted key has signed."""
     retention_days: int | None
-    """After so many days what is archived is purged; null: only when somebody asks for it."""
+    """Days until archived resources are purged; null: they are purged only on request."""
 
 
-class AuditEntry(Answer):
-    """One request that changed something, or was refused."""
+class AuditEntry(ResponseBody):
+    """One request that changed data or was refused."""
 
     id: str
     """Typed id, `aud_...`."""
     at: datetime
-    """When."""
+    """Time of the request."""
     key_id: str | None
-    """The key that asked."""
+    """Id of the caller's key."""
     who: str
-    """Its name."""
+    """Name of the caller's key."""
     action: str
-    """The operation's id in this document."""
+    """Operation id in the OpenAPI document."""
     method: str
     """HTTP method."""
     path: str
-    """What was asked for, without the query."""
+    """Path of the request, without the query."""
     address: str
-    """Where the request came from."""
+    """Network address of the caller."""
     outcome: str
-    """The status of the answer, or the code of the problem."""
+    """HTTP status, or the code of the problem document."""
     request_id: str
-    """By which the logs tell of it."""
+    """Request id, as in the logs."""

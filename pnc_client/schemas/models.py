@@ -1,49 +1,50 @@
-"""Models, versions and aliases."""
+"""JSON types of models, versions and aliases."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body, known
+from pnc_client.schemas.problems import Fault
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody, known
 from pnc_core.config import NetworkSpec
 
 MAX_DESCRIPTION = 10_000
-"""Characters of a model's card."""
+"""Maximum characters of a model's card."""
 VersionStatus = Literal["validating", "ready", "rejected"]
 
 
-class ModelCreate(Body):
+class ModelCreate(RequestBody):
     """A model to register."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "digits-low", "description": "Digits 0 to 4"}]})
 
     name: str = Field(pattern=NAME_PATTERN)
-    """Unique name: lower-case letters, digits and `. _ -`; it does not begin like an id (`mdl_`, `ver_`)."""
+    """Unique name: lower-case letters, digits and `. _ -`; it must not begin like an id (`mdl_`, `ver_`)."""
     description: str = Field("", max_length=MAX_DESCRIPTION)
-    """Its card in Markdown; the first line says what it is."""
+    """Model card in Markdown; its first line is the summary in lists."""
 
 
-class ModelChange(Body):
-    """What may change of a model."""
+class ModelChange(RequestBody):
+    """Changes of a model; omitted fields stay unchanged."""
 
     description: str | None = Field(None, max_length=MAX_DESCRIPTION)
-    """New card in Markdown; left out: as it is."""
+    """New model card in Markdown."""
     archived: bool | None = None
-    """Archive or restore; left out: as it is."""
+    """True: archive; false: restore."""
     clonable: Annotated[list[str], Field(max_length=100_000)] | Literal["all"] | None = None
-    """Classes that jobs may clone from it, `[]` for none, `all`; left out: as it is."""
+    """Classes that jobs may clone from the model; `[]`: none; `all`: all classes."""
 
 
-class Alias(Answer):
-    """A movable name of a version."""
+class Alias(ResponseBody):
+    """A name of a version that can be moved to another version."""
 
     alias: str
-    """Its name, used as `model@alias`."""
+    """Name of the alias, used as `model@alias`."""
     version: int
-    """Number of the version it points at."""
+    """Number of the version that the alias points at."""
     updated_at: datetime
-    """When it was last moved."""
+    """Time of the last change."""
 
     @classmethod
     def of(cls, row: Any) -> "Alias":
@@ -51,32 +52,43 @@ class Alias(Answer):
         return cls(alias=row.alias, version=row.version.number, updated_at=row.updated_at)
 
 
-class AliasSet(Body):
-    """Where an alias shall point."""
+class ClassName(ResponseBody):
+    """One class of a version."""
+
+    number: int
+    """Index of its logit; the first class has the number 0. `#0` names it in a job."""
+    name: str
+    """Name in the version's spec; jobs and modules show this name."""
+    aliases: list[str]
+    """Other names that a job may use."""
+
+
+class AliasSet(RequestBody):
+    """The version that an alias points at."""
 
     version: int = Field(ge=1)
     """Number of the version."""
 
 
-class Model(Answer):
-    """A registered network, as a name for its versions."""
+class Model(ResponseBody):
+    """A registered network: a name and its versions."""
 
     id: str
     """Typed id, `mdl_...`."""
     name: str
     """Unique name."""
     description: str
-    """Its card in Markdown; the first line says what it is."""
+    """Model card in Markdown; its first line is the summary in lists."""
     last_version: int
-    """Number of the newest version; 0 without any."""
+    """Number of the newest version; 0: the model has no versions."""
     aliases: dict[str, int]
-    """Version numbers by alias."""
+    """Version number of each alias."""
     clonable: list[str] | None
-    """Classes that jobs may clone from it; null: all of them."""
+    """Classes that jobs may clone from the model; null: all classes."""
     created_at: datetime
-    """When it was registered."""
+    """Time of registration."""
     archived_at: datetime | None
-    """When it was archived, if it is."""
+    """Time of archiving; null: not archived."""
 
     @classmethod
     def of(cls, row: Any) -> "Model":
@@ -86,7 +98,23 @@ class Model(Answer):
         return cls.model_validate({**plain, "aliases": aliases})
 
 
-class VersionCreate(Body):
+class SpecCheck(RequestBody):
+    """The spec of a network whose weights are not uploaded yet."""
+
+    spec: NetworkSpec
+    """Spec of the network."""
+
+
+class SpecVerdict(ResponseBody):
+    """Result of a spec's check."""
+
+    valid: bool
+    """Whether `problems` is empty."""
+    problems: list[Fault]
+    """Faults for which a worker would reject a version with this spec."""
+
+
+class VersionCreate(RequestBody):
     """A version to add."""
 
     model_config = ConfigDict(
@@ -110,45 +138,45 @@ class VersionCreate(Body):
     upload: str
     """Id of a complete upload: a safetensors file."""
     spec: NetworkSpec
-    """How to rebuild the network and feed it."""
+    """Spec of the network: architecture, classes and preprocessing."""
     licence: str = Field("", max_length=200)
     """Licence of the weights."""
 
 
-class Version(Answer):
+class Version(ResponseBody):
     """One immutable set of weights."""
 
     id: str
     """Typed id, `ver_...`."""
     ref: str
-    """Name for people and requests: `model@3`."""
+    """Reference of the version, `model@3`, for people and requests."""
     number: int
-    """Counts from 1 within the model."""
+    """Number of the version within the model, from 1."""
     status: Annotated[str, known(VersionStatus)]
-    """`validating` until a worker has loaded the weights."""
+    """`validating` until a worker has checked the weights, then `ready` or `rejected`."""
     spec: NetworkSpec
-    """How to rebuild the network."""
+    """Spec of the network: architecture, classes and preprocessing."""
     licence: str
     """Licence of the weights."""
     digest: str
     """SHA-256 of the file."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
     fingerprint: str | None
-    """Digest of parameters and buffers, once ready."""
+    """Digest of parameters and buffers; null: the version is not ready."""
     parameters: int | None
-    """How many numbers the network learns, once ready."""
+    """Number of trainable parameters; null: the version is not ready."""
     macs: int | None
-    """Multiply-accumulates of one image, once ready."""
+    """Multiply-accumulates for one image; null: the version is not ready."""
     accuracy: float | None
-    """Share of images that it names right, once a job whose dataset has images of all its classes has measured it."""
+    """Accuracy, 0 to 1, measured by a job whose dataset has images of all classes; null: not measured."""
     accuracy_images: int | None
-    """On how many images."""
+    """Number of images of that measurement."""
     accuracy_dataset: str | None
-    """Id of the dataset that they are from."""
+    """Id of the dataset of that measurement."""
     problem: dict[str, Any] | None
-    """Why it was rejected."""
+    """Problem document that says why the version was rejected; null: not rejected."""
     created_at: datetime
-    """When it was added."""
+    """Time of creation."""
     archived_at: datetime | None
-    """When it was archived, if it is."""
+    """Time of archiving; null: not archived."""

@@ -1,45 +1,45 @@
-"""Modules and their bundles."""
+"""JSON types of modules and their bundles."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 
 Payload = Literal["thin", "full"]
 
 
-class Bundle(Answer):
-    """One file of a module."""
+class Bundle(ResponseBody):
+    """One bundle file of a module."""
 
     payload: Annotated[str, known(Payload)]
-    """`full` holds the slices of the source; `thin` names them by the source's fingerprint."""
+    """`full`: with the copied slices of the source; `thin`: without them, for users who have the source's weights."""
     digest: str
     """SHA-256 of the file."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
 
 
-class Module(Answer):
-    """What a job cloned."""
+class Module(ResponseBody):
+    """The result of a cloning job."""
 
     id: str
     """Typed id, `mod_...`."""
     job: str
-    """Id of the job."""
+    """Id of the cloning job."""
     target: str
-    """Version it was cloned for."""
+    """Version that the module was cloned for."""
     source: str
-    """Version it was cloned from."""
+    """Version that the module was cloned from."""
     target_fingerprint: str
-    """Fingerprint of the only network it fits."""
+    """Fingerprint of the only network that the module fits."""
     classes: list[str]
-    """Classes it adds."""
+    """Cloned classes."""
     bundles: list[Bundle]
-    """Its files."""
+    """Bundle files of the module."""
     created_at: datetime
-    """When it was published."""
+    """Time of publication."""
     archived_at: datetime | None
-    """When it was archived, if it is."""
+    """Time of archiving; null: not archived."""
 
     @classmethod
     def of(cls, row: Any) -> "Module":
@@ -48,15 +48,15 @@ class Module(Answer):
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
-class Manifest(Answer):
-    """What a bundle says about itself, as `docs/bundle.md` describes it."""
+class Manifest(ResponseBody):
+    """The manifest of a module's bundle, with the evidence of its job."""
 
     module: str
     """Id of the module."""
     manifest: dict[str, Any]
-    """The manifest, word for word."""
+    """The unchanged manifest; `docs/bundle.md` describes its fields."""
     evidence: dict[str, Any] | None
-    """On images that the job held out: `worth` with the accuracies of the target `alone` and of the direct `ensemble`
-    of both networks on `old` classes, `new` ones and on `average`; `confusion` with `classes`, `before` and `after`
-    (counts, true classes by what they were taken for), `similarity` with `rows`, `columns`, `module` and `source`
-    (mean cosines)."""
+    """Measurements on images that the job held out. `worth`: accuracies of the target `alone` and of the direct
+    `ensemble` of both networks on `old` classes, `new` classes and on `average`. `confusion`: `classes`, and counts
+    `before` and `after` cloning (rows: true class, columns: predicted class). `similarity`: `rows`, `columns`, and mean
+    cosines of `module` and `source`."""

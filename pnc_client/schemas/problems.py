@@ -1,33 +1,33 @@
-"""Errors as RFC 9457 problem documents."""
+"""JSON types of errors: RFC 9457 problem documents."""
 
-from pnc_client.schemas.shapes import Answer
+from pnc_client.schemas.shapes import ResponseBody
 
 
-class Fault(Answer):
+class Fault(ResponseBody):
     """One fault of a request."""
 
     pointer: str
     """JSON pointer into the body, or `query:limit`, `path:deployment`, `header:If-Match`."""
     code: str
-    """Stable, machine-readable."""
+    """Stable code for programs."""
     detail: str
-    """What was expected, what was got and what to do."""
+    """Message for people: what was expected, what was got, and what to do."""
 
 
-class ProblemDocument(Answer):
+class ProblemDocument(ResponseBody):
     """Why a request failed."""
 
     type: str
     """`urn:pnc:problem:` and the code."""
     title: str
-    """The status in words."""
+    """Name of the HTTP status."""
     status: int
     """The HTTP status."""
     detail: str
-    """What was expected, what was got and what to do."""
+    """Message for people: what was expected, what was got, and what to do."""
     code: str
-    """Stable, machine-readable."""
+    """Stable code for programs."""
     request_id: str
-    """Also in the X-Request-ID header; name it when asking for help."""
+    """Id of the request, as in the header X-Request-ID and in the logs."""
     errors: list[Fault] = []
-    """Single faults of the request, when it has any."""
+    """The request's faults, one by one."""

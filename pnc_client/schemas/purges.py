@@ -1,48 +1,48 @@
-"""What a purge takes away, or would."""
+"""JSON types of purges."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pnc_client.schemas.problems import Fault
-from pnc_client.schemas.shapes import Answer, known
+from pnc_client.schemas.shapes import ResponseBody, known
 
 Kind = Literal["model", "version", "dataset", "module"]
 Fate = Literal["stored", "kept", "gone", "left"]
 
 
-class PurgedObject(Answer):
-    """Bytes of what is purged."""
+class PurgedObject(ResponseBody):
+    """One stored object of a purged resource."""
 
     digest: str
     """SHA-256 of the bytes."""
     bytes: int
-    """How many are in the store."""
+    """Size of the object in the store, in bytes."""
     fate: Annotated[str, known(Fate)]
-    """`stored`: they would go; `kept`: `kept_by` has the same; `gone` from the store; `left` to the next sweep, which
-    every worker makes each hour, or to `pnc gc`."""
+    """`stored`: a purge would delete the object; `kept`: `kept_by` has the same bytes; `gone`: deleted; `left`: a
+    worker's hourly sweep or `pnc gc` will delete it."""
     kept_by: str | None
-    """Id of something else of the workspace that has the same bytes."""
+    """Id of another resource of the workspace with the same bytes; null: there is none."""
 
 
-class Purge(Answer):
-    """What a purge takes away, or would."""
+class Purge(ResponseBody):
+    """A purge, or the plan of a purge."""
 
     kind: Annotated[str, known(Kind)]
     """`model`, `version`, `dataset` or `module`."""
     id: str
-    """Its id."""
+    """Id of the purged resource."""
     name: str
-    """What people call it."""
+    """Name of the purged resource, for people."""
     rows: list[str]
-    """Names of all that goes."""
+    """Names of the deleted rows."""
     objects: list[PurgedObject]
-    """Bytes that go."""
+    """Stored objects of the deleted rows."""
     obstacles: list[Fault]
-    """What stands in the way; with any, nothing goes."""
+    """Obstacles; if there is one, the purge deletes nothing."""
     purged_at: datetime | None
-    """When it went; null: it is there still."""
+    """Time of the purge; null: not purged."""
 
     @classmethod
     def of(cls, found: Any) -> "Purge":
-        """From a purge of the zoo."""
+        """From a purge or a plan of the service."""
         return cls.model_validate(found)

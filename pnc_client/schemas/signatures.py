@@ -1,54 +1,54 @@
-"""Trusted keys and signatures."""
+"""JSON types of trusted keys and signatures."""
 
 from datetime import datetime
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import NAME_PATTERN, Answer, Body
+from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody
 
 MAX_SIGNATURE = 256 * 1024
-"""Characters of a signature's file; `pnc_core.module.signing.MAX_BYTES` is the same limit."""
+"""Maximum characters of a signature file; equal to `pnc_core.module.signing.MAX_BYTES`."""
 
 
-class TrustedKeyCreate(Body):
+class TrustedKeyCreate(RequestBody):
     """A public key to trust."""
 
     name: str = Field(pattern=NAME_PATTERN)
-    """Whose it is; unique in the workspace."""
+    """Name of the key's owner; unique in the workspace."""
     key: str
     """`ed25519:` and 64 hexadecimal digits."""
 
 
-class TrustedKey(Answer):
-    """A public key whose signatures the workspace believes."""
+class TrustedKey(ResponseBody):
+    """A public key whose signatures the workspace trusts."""
 
     name: str
-    """Whose it is."""
+    """Name of the key's owner."""
     key: str
     """`ed25519:` and 64 hexadecimal digits."""
     created_at: datetime
-    """Since when."""
+    """Time since the key is trusted."""
 
 
-class SignaturePut(Body):
-    """A signature to keep."""
+class SignaturePut(RequestBody):
+    """A signature to store."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"signature": '{"key":"ed25519:...","signature":"..."}'}]}
     )
 
     signature: str = Field(max_length=MAX_SIGNATURE)
-    """The signature's file, word for word."""
+    """The unchanged text of the signature file."""
 
 
-class Signature(Answer):
-    """Somebody vouches for a module."""
+class Signature(ResponseBody):
+    """The signature of a module."""
 
     module_id: str
-    """The module."""
+    """Id of the module."""
     key: str
-    """Public key of whoever does."""
+    """Public key of the signer."""
     text: str
-    """The signature's file, word for word: it holds the statement about source, target, job and images."""
+    """The unchanged text of the signature file, with the statement about source, target, job and dataset."""
     created_at: datetime
-    """When it was kept."""
+    """Time of storing."""

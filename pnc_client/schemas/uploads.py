@@ -1,4 +1,4 @@
-"""Uploads."""
+"""JSON types of uploads."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,60 +6,60 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body, known
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
 UploadStatus = Literal["open", "complete"]
 
 
-class UploadCreate(Body):
-    """A file to come."""
+class UploadCreate(RequestBody):
+    """Announcement of a file."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"bytes": 1078412, "sha256": "9f86d081" * 8}]})
 
     bytes: int = Field(ge=1)
-    """Size of the file."""
+    """Size of the file in bytes."""
     sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$")
-    """SHA-256 of its bytes, in hexadecimal."""
+    """SHA-256 of the file, in hexadecimal."""
 
 
-class Part(Answer):
-    """Some bytes of an upload that have not arrived, and where to send them."""
+class Part(ResponseBody):
+    """A missing part of an upload, and the URL to send the part to."""
 
     number: int
-    """Counts from 1."""
+    """Number of the part, from 1."""
     offset: int
-    """Where they begin in the file."""
+    """Offset of the part's first byte in the file."""
     bytes: int
-    """How many they are, exactly; a longer or shorter body is refused."""
+    """Exact size of the part in bytes; a longer or shorter body is refused."""
     url: str
-    """PUT them here, as they are, within a quarter of an hour; GET the upload for a new URL."""
+    """URL for a PUT of the part's bytes, valid for 15 minutes; GET the upload for a new URL."""
 
 
-class Upload(Answer):
-    """A file on its way in."""
+class Upload(ResponseBody):
+    """A file that is being uploaded."""
 
     id: str
     """Typed id, `up_...`."""
     status: Annotated[str, known(UploadStatus)]
-    """`complete` once its bytes are checked."""
+    """`open` until all bytes have arrived and are checked, then `complete`."""
     bytes: int
-    """Announced size."""
+    """Announced size in bytes."""
     digest: str
     """Announced SHA-256."""
     received: int
-    """Bytes that have arrived; a broken transfer goes on here."""
+    """Number of bytes that have arrived; a broken transfer continues at this offset."""
     content_url: str | None
-    """Where to PUT the bytes; none: `parts` says where."""
+    """URL for a PUT of the bytes; null: `parts` has the URLs."""
     parts: list[Part] | None
-    """What has not arrived, each with a URL of the object store; none: all goes to `content_url`."""
+    """Missing parts, each with a URL of the object store; null: all bytes go to `content_url`."""
     created_at: datetime
-    """When it was announced."""
+    """Time of the announcement."""
     completed_at: datetime | None
-    """When it was completed."""
+    """Time of completion; null: not complete."""
 
     @classmethod
     def of(cls, row: Any, received: int, parts: Sequence[Any] | None) -> "Upload":
-        """From an upload's row, the bytes that have arrived and the parts that have not."""
+        """From an upload's row, its number of arrived bytes and its missing parts."""
         return cls(
             id=row.id,
             status="open" if row.key is None else "complete",

@@ -1,11 +1,11 @@
-"""Webhooks and their deliveries."""
+"""JSON types of webhooks and their deliveries."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import Answer, Body, known
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
 Event = Literal[
     "job.validating",
@@ -25,8 +25,8 @@ Event = Literal[
 DeliveryState = Literal["waiting", "delivered", "failed"]
 
 
-class WebhookCreate(Body):
-    """A webhook to make."""
+class WebhookCreate(RequestBody):
+    """A webhook to create."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -35,78 +35,78 @@ class WebhookCreate(Body):
     )
 
     url: str = Field(min_length=1, max_length=2000)
-    """Where messages are sent: `https://` or `http://`, in the public internet."""
+    """Address that receives the messages: `https://` or `http://`, on the public internet."""
     events: list[Event] = Field([], max_length=100)
-    """Types of events to tell of; an empty list: all, also those to come."""
+    """Event types to send; an empty list: all types, including types that newer services add."""
     description: str = Field("", max_length=1000)
     """Free text."""
 
 
-class WebhookChange(Body):
-    """What may change of a webhook."""
+class WebhookChange(RequestBody):
+    """Changes of a webhook; omitted fields stay unchanged."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True}]})
 
     enabled: bool | None = None
-    """Send messages or let them wait; left out: as it is."""
+    """True: send messages; false: hold them back."""
     events: list[Event] | None = Field(None, max_length=100)
-    """Types of events to tell of; left out: as it is."""
+    """Event types to send; an empty list: all types."""
     description: str | None = Field(None, max_length=1000)
-    """New free text; left out: as it is."""
+    """New free text."""
 
 
-class Webhook(Answer):
-    """An address that is told of changes."""
+class Webhook(ResponseBody):
+    """An address that receives events."""
 
     id: str
     """Typed id, `whk_...`."""
     url: str
-    """Where messages are sent."""
+    """Address that receives the messages."""
     events: list[str]
-    """Types of events that it is told of; an empty list: all."""
+    """Event types to send; an empty list: all types."""
     description: str
     """Free text."""
     enabled: bool
     """Whether messages are sent."""
     failing_since: datetime | None
-    """First failure since the last success."""
+    """Time of the first failure since the last success; null: the last delivery succeeded."""
     problem: str | None
-    """Why the service has disabled it."""
+    """Why the service has disabled the webhook; null: it has not."""
     created_at: datetime
-    """When it was made."""
+    """Time of creation."""
 
 
 class WebhookSecret(Webhook):
-    """A webhook with its new secret, which is shown this once."""
+    """A webhook with its new secret, which is shown only once."""
 
     secret: str
-    """`whsec_` and a key in base64, for any library of Standard Webhooks."""
+    """`whsec_` and a key in base64, for any Standard Webhooks library."""
 
 
-class Delivery(Answer):
+class Delivery(ResponseBody):
     """One message to a webhook."""
 
     id: str
-    """Typed id, `dlv_...`; also the header `webhook-id`, the same at every try."""
+    """Typed id, `dlv_...`; also the header `webhook-id`, which stays the same when a message is sent again."""
     type: str
     """Type of the event."""
     body: str
-    """What is sent."""
+    """Body of the message."""
     state: Annotated[str, known(DeliveryState)]
-    """`waiting` for its next try, `delivered`, or `failed` for good."""
+    """`waiting` for the next attempt, `delivered`, or `failed` permanently."""
     tries: int
-    """How often it was sent."""
+    """Number of attempts to send the message."""
     due_at: datetime
-    """When a waiting one is sent next."""
+    """Time of the next attempt of a waiting message."""
     status: int | None
-    """HTTP status of the last answer."""
+    """HTTP status of the last response."""
     answer: str
-    """Beginning of the last answer's body, 1 KB at most."""
+    """First bytes of the last response's body, at most 1 KB."""
     error: str | None
-    """Why the last try failed."""
+    """Why the last attempt failed; null: it did not fail."""
     created_at: datetime
-    """When the change happened."""
+    """Time of the event."""
     tried_at: datetime | None
-    """When it was last sent."""
+    """Time of the last attempt."""
     delivered_at: datetime | None
-    """When it arrived."""
+    """Time of delivery; null: not delivered."""

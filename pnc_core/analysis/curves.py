@@ -1,8 +1,8 @@
-"""How accuracy depends on how much is kept of the source, and on where it goes.
+"""Curves: accuracy against the kept share of the source, and accuracy against the pair of positions.
 
 References:
     The paper's abstract and introduction announce analyses of the masking rate and of the insertion
-    position. How points are made here is our own choice.
+    position. The procedure here is our own choice.
 """
 
 import copy
@@ -18,7 +18,7 @@ from pnc_core.config import CloneConfig, Localizer, NetworkSpec, Position
 from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet
-from pnc_core.method.fit_head import HeadInputs, fit_head, head_logits
+from pnc_core.method.heads.fit import HeadInputs, fit_head, head_logits
 from pnc_core.method.insert import Insertion, head_inputs, localize, stitch
 from pnc_core.method.job import Job, prepare
 from pnc_core.method.learn import match_features
@@ -26,28 +26,29 @@ from pnc_core.method.search import Trial
 
 CONTROL: Localizer = "random"
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1)
-Step = Callable[[float, str], None]
-"""Called with the share done, 0..1, and what was done, in a few words."""
+OnPoint = Callable[[float, str], None]
+"""Called after every point with the share of the work done, 0..1, and a short description of the point."""
 
 
 @dataclass(frozen=True)
 class MaskingPoint:
-    """A module that was cut down to a share of the tail, and how it does."""
+    """Figures of a module that was cut down to a share of the tail."""
 
     keep: float
-    """Share of the tail's numbers that was asked for."""
+    """Share of the tail's numbers to keep."""
     localizer: Localizer
     seed: int
     old: float
+    """As in `Evaluation`; also `new`, `average` and `locality`."""
     new: float
     average: float
     locality: float
     own: float
-    """The module's own logits on the cloned classes, only these competing: what cutting did, without routing."""
+    """Accuracy of the module's own logits on cloned classes; only cloned classes compete, so routing has no effect."""
     numbers: int
-    """Kept slices, adapter, calibration and head."""
+    """Numbers of kept slices, adapter, calibration and head."""
     size: float
-    """`numbers` over the source's."""
+    """`numbers` / numbers of the source."""
 
 
 def masking_curve(
@@ -61,30 +62,30 @@ def masking_curve(
     localizers: Sequence[Localizer] | None = None,
     seeds: Sequence[int] = (0,),
     epochs: int = 3,
-    step: Step = lambda done, message: None,
+    step: OnPoint = lambda done, message: None,
 ) -> list[MaskingPoint]:
-    """Accuracy and size for every share of the tail that is kept, at one position.
+    """Accuracy and size for several kept shares of the tail, at one pair of positions.
 
-    For every seed the images are split anew and the position is stitched once; each
-    share is then localized for itself, so that at one seed all localizers differ in nothing
-    but the channels they keep. A random choice beside the localizer is the control: what a
-    curve loses less than it does is due to localization. Everything is judged with a head of the
-    configured kind (`auto`: router) on globally pooled taps, as position search does it, and not with
-    the head search of a job, which would cost more than all the rest; a joint head can even learn the
-    cloned classes from the taps of a module that is of no use, and hide what was cut.
+    For every seed the images are split again and the position is stitched once. Then the tail is localized for every
+    share. So with one seed the localizers differ only in the channels they keep. Random channels are the control: the
+    distance between a curve and the random curve is the effect of localization.
+
+    Every point gets a head of the configured kind (`auto`: router) on globally pooled taps, as in the position search.
+    The head search of a job would cost more than everything else. A joint head could also learn the cloned classes from
+    the taps of a useless module, and hide the effect of the cut.
 
     Args:
         target: The frozen target in eval mode, and its spec.
         source: The frozen source in eval mode, and its spec.
-        images: Labelled images of old and cloned classes to learn from.
-        config: Classes, position (required), batch size and so on; `keep`, `localizer`, `seed` and
-            `epochs` come from the arguments instead.
-        test: Images to judge on; by default the part of `images` that a job holds out.
-        shares: What to keep, each above 0 and at most 1.
-        localizers: Ways of choosing channels, each as scored; by default the configured one beside the control.
-        seeds: Of split, masks and training; the spread of a point is over them.
-        epochs: Of feature matching after every cut. Without any, a tail behind a ridge adapter can be so poor
-            that cutting it changes little, and the curve is flat; few are enough to compare.
+        images: Labelled training images of old and cloned classes.
+        config: Parameters; `position` is required. `keep`, `seed` and `epochs` are ignored: the arguments below replace
+            them.
+        test: Test images; by default the part of `images` that a job holds out.
+        shares: Shares of the tail to keep, each above 0 and at most 1.
+        localizers: Localizers to compare, each with `masking="scored"`; by default the configured one and the control.
+        seeds: Seeds of split, masks and training.
+        epochs: Epochs of feature matching after every cut. With 0 epochs the uncut module can be so inaccurate that
+            cutting it changes little, and the curve is flat.
         step: Called after every point.
 
     Returns:
@@ -121,7 +122,7 @@ def _one_seed(
     for keep in shares:
         done: MaskingPoint | None = None
         for localizer in localizers:
-            if done is None or keep < 1:  # nothing is left to choose when all is kept
+            if done is None or keep < 1:  # with keep = 1 all localizers keep the same channels
                 cut_job = replace(job, config=replace(job.config, keep=keep, localizer=localizer))
                 insertion = localize(cut_job, copy.deepcopy(whole), bounded=False)
                 match_features(cut_job, insertion, epochs, f"keep {keep}", lambda share, loss: None)
@@ -159,35 +160,36 @@ def _own_accuracy(job: Job, seen: HeadInputs) -> float:
 
 @dataclass(frozen=True)
 class PositionPoint:
-    """What a search found out about one pair of positions."""
+    """Results of a search for one pair of positions."""
 
     target_position: str
     source_position: str
     screened: float | None
-    """Joint accuracy without training; None where the position was fixed."""
+    """Joint accuracy without training; None if the job fixes the position."""
     trained: float | None
-    """Joint accuracy after the last round the position took part in; None where it was screened only."""
+    """Joint accuracy after the position's last round of training; None if it was only screened."""
     screened_parameters: int | None
-    """Numbers of the module as the screen expected them."""
+    """Numbers of the module, estimated by the screen; None if the job fixes the position."""
     parameters: int
-    """The same as last counted; what is learned inside the module comes on top."""
+    """Numbers of the module in the last round, without parallel adapters."""
     seconds: float
-    """Spent on the position in all rounds."""
+    """Seconds spent on the position in all rounds."""
     front: bool
-    """No other position is at least as accurate and smaller, or as small and more accurate."""
+    """On the Pareto front: no other position is at least as good in accuracy and size, and better in one of both."""
     winner: bool
+    """The only position of the last round."""
 
 
 def position_curve(trials: Iterable[Trial]) -> list[PositionPoint]:
-    """Accuracy and size of every position that a job's search tried, smallest first.
+    """Accuracy and size of every position that a job's search tried, in ascending order of size.
 
-    The front compares the screen's scores, as only these were made under equal
-    conditions; without a screen it compares the trained ones. The winner is the
-    position that was left in the last round: the search decides by a loss and by size, so that it
-    need not be the most accurate point. After a screen alone nobody has won.
+    The Pareto front compares the screen's accuracies, because trained positions had different numbers of rounds.
+    Without a screen it compares the trained accuracies. The winner is the only position of the last round of training.
+    The search decides by loss and size, so the winner need not have the highest accuracy. After a screen alone no
+    position is the winner.
 
     Args:
-        trials: Of one job, in any order.
+        trials: Trials of one job, in any order.
     """
     by_position: dict[tuple[str, str], list[Trial]] = {}
     for trial in sorted(trials, key=lambda one: one.round):

@@ -1,4 +1,4 @@
-"""How good is a composed network? Accuracy, locality, leak, cost.
+"""Evaluate a composed network: accuracy, locality, leak and cost.
 
 Source: the paper's introduction (accuracy and locality); leak, the oracle and the direct
 ensembles are our own choice.
@@ -14,59 +14,62 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.cost import count_macs
 from pnc_core.images import EVALUATION_BATCH, ImageSet, Views, batches, preprocess
-from pnc_core.method.fit_head import Accuracy, accuracy
+from pnc_core.method.heads.fit import Accuracy, accuracy
 from pnc_core.module.composed import Composed
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits over old and new classes on test images; all shares 0..1, nan where a side has no image."""
+    """Figures of a composed network on test images, each 0..1; nan if the images for it are missing.
+
+    Old images show classes of the target, new images show cloned classes.
+    """
 
     target_old: float
-    """The target alone, on its own classes."""
+    """Accuracy of the target alone on old images."""
     old: float
-    """On the old classes, all classes competing."""
+    """Accuracy on old images; all classes compete."""
     new: float
-    """The same on the cloned classes."""
+    """Accuracy on new images; all classes compete."""
     average: float
-    """Mean of `old` and `new`."""
+    """(old + new) / 2."""
     all: float
-    """All images alike."""
+    """Accuracy on all images."""
     locality: float
-    """Old images whose prediction is the target's own."""
+    """Share of old images whose prediction equals the target's prediction."""
     leak: float
-    """Old images that are sent to a cloned class."""
+    """Share of old images whose prediction is a cloned class."""
 
     @property
     def harmonic(self) -> float:
-        """Harmonic mean of `old` and `new`: near 0 as soon as one side is lost, which the average hides."""
+        """2 old new / (old + new): near 0 if one of both accuracies is near 0, unlike `average`."""
         return 2 * self.old * self.new / (self.old + self.new) if self.old + self.new else 0.0
 
 
 def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
-    """Judge a composed network on images it has not seen.
+    """Evaluate a composed network on test images.
 
     Args:
         composed: Target with modules; not changed.
-        images: Labelled by class name; classes the network lacks are left out.
+        images: Test images, labelled by class name; classes that the network lacks are ignored.
 
     Raises:
-        DataError: no image is of a class that the network has.
+        DataError: no image shows a class of the network.
     """
     spec = composed.traced.spec
     used = images.only(composed.classes)
     if not len(used):
-        raise DataError(f"images: expected some of {composed.classes}, got none, but of {images.classes}")
+        raise DataError(f"images: expected some of {composed.classes}, got only images of {images.classes}")
     logits, alone = (predict(network, spec, used.views) for network in (composed, composed.target))
     return judge(logits, alone, used.labels)
 
 
 def judge(logits: Tensor, alone: Tensor, labels: Tensor) -> Evaluation:
-    """Compare logits with the labels and with the target's own.
+    """Compute the figures from logits.
 
     Args:
-        logits: (N, N_old + K) of whatever is judged.
-        alone: (N, N_old) of the target alone.
+        logits: Logits (N, N_old + K) of the network to evaluate.
+        alone: Logits (N, N_old) of the target alone.
         labels: int64 (N,), old classes first.
     """
     old = alone.shape[1]
@@ -84,18 +87,18 @@ def judge(logits: Tensor, alone: Tensor, labels: Tensor) -> Evaluation:
 
 
 def oracle(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
-    """The ceiling of any routing: every image is sent to the right side, and only classes of that side compete.
+    """Accuracy if old and new images were separated perfectly: only the classes of the image's own side compete.
 
-    What lies between it and the joint accuracy is lost in telling old from new, what lies above it
-    is lost inside the networks. Own choice.
+    It bounds the accuracy of every routing. Oracle minus joint accuracy is the loss from confusing old and new images;
+    1 minus oracle is the loss inside the networks. Own choice.
 
     Args:
-        logits: (N, N_old + K).
+        logits: Logits (N, N_old + K).
         labels: int64 (N,), old classes first.
         old_classes: N_old.
 
     Returns:
-        Both accuracies, None where a side has no image.
+        Both accuracies; None for a side without images.
     """
     columns = torch.arange(logits.shape[1]) >= old_classes
     other_side = (labels >= old_classes)[:, None] != columns
@@ -103,16 +106,16 @@ def oracle(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
 
 
 def locality_gain(locality: float, fine_tuned: float) -> float:
-    """How much less is disturbed than by fine-tuning: 1 - (1 - locality) / (1 - fine_tuned).
+    """Locality gain over fine-tuning: 1 - (1 - locality) / (1 - fine_tuned).
 
     The paper's abstract claims a gain of one half; the formula is our own reading of it.
 
     Args:
-        locality: Of the composed network, 0..1.
-        fine_tuned: Of a target whose weights were trained for the same classes instead, on the same images.
+        locality: Locality of the composed network, 0..1.
+        fine_tuned: Locality of a target that was fine-tuned for the same classes on the same images, 0..1.
 
     Returns:
-        At most 1; negative where fine-tuning disturbs less; nan where it disturbs nothing.
+        At most 1; negative if fine-tuning has the higher locality; nan if `fine_tuned` is 1.
     """
     return 1 - (1 - locality) / (1 - fine_tuned) if fine_tuned < 1 else nan
 
@@ -123,17 +126,17 @@ def direct_ensembles(
     classes: tuple[str, ...],
     images: ImageSet,
 ) -> dict[str, Evaluation]:
-    """The rivals that need no cloning: both whole networks side by side.
+    """Evaluate baselines without cloning: target and whole source side by side.
 
     Args:
-        target: Network and spec.
-        source: Network and spec; it is run as a whole.
-        classes: The source's classes that are added.
-        images: Labelled by class name.
+        target: The target and its spec.
+        source: The whole source and its spec.
+        classes: Classes of the source to add.
+        images: Test images, labelled by class name.
 
     Returns:
-        `raw`: logits compete; `softmax`: each network's probabilities among all the classes that it has, since among
-        `classes` alone a single one would always be certain.
+        `raw`: the networks' logits compete. `softmax`: the networks' probabilities compete, each over all classes of
+        its network; over a single class the probability would always be 1.
     """
     used = images.only((*target[1].classes, *classes))
     rows = [source[1].classes.index(name) for name in classes]
@@ -156,13 +159,13 @@ def predict(network: nn.Module, spec: NetworkSpec, images: Tensor | Views) -> Te
 
 
 def multiply_accumulates(network: nn.Module, spec: NetworkSpec, images: Tensor | None = None) -> int:
-    """Multiply-accumulates of one image, as torch's own counter sees them.
+    """Multiply-accumulates per image, from torch's operation counter.
 
     Args:
         network: Target, or target with modules.
-        spec: Its spec.
-        images: uint8 (N, C, H, W). Where a locality gate decides whether a module is run, the mean over these; without
-            them the answer is for a blank image.
+        spec: The target's spec.
+        images: uint8 (N, C, H, W). The mean over these images; needed for strict locality, where a module runs on some
+            images only. None: the cost of one black image.
     """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     if images is None:

@@ -1,10 +1,9 @@
-"""What a module holds, and that it holds nothing else: similarity of local representations, and proof of origin.
+"""Evidence about a module: similarity of local representations, and proof that its slices come from the source.
 
 References:
     The paper's abstract says that a similarity matrix of local representations shows
     the module to hold explicit knowledge of the cloned task, and calls this
-    transferability. It gives no formula: representation, entries, rest and controls
-    below are our own choice, each with its reason.
+    transferability. It gives no formula. Representation, entries and controls below are our own choice.
 """
 
 from collections.abc import Callable
@@ -29,42 +28,42 @@ from pnc_core.module.tail import Tail, copied_tensors, extract, open_tail
 
 KEPT_PREFIX = "kept."
 Logits = Callable[[Tensor], Tensor]
-"""Pixels 0..255 (N, C, H, W) -> logits (N, classes); preprocessing is its own affair."""
+"""Pixels 0..255 (N, C, H, W) -> logits (N, classes); the function preprocesses the pixels itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """How alike source and module explain images of every class of the source."""
+    """Cosines between the local representations of source and module."""
 
     rows: tuple[str, ...]
-    """Classes of the source that there are images of: the cloned ones first, in the order of `columns`."""
+    """Classes of the source that have images: cloned classes first, in the order of `columns`."""
     columns: tuple[str, ...]
     """Cloned classes."""
     images: tuple[int, ...]
-    """How many images each row is a mean over."""
+    """Number of images per row."""
     module: Tensor
-    """float64 (R, K), -1..1: row i is the source's view of class i, column j the module's view of class j."""
+    """float64 (R, K), -1..1: entry (i, j) compares the source's weights for class i with the module's for class j."""
     source: Tensor
-    """The same with the source itself in the module's place: what a perfect copy would show."""
+    """The same matrix with the source in place of the module: the value of a perfect copy."""
     shuffled: float
-    """The mean diagonal when the module explains *another* image of the same class.
+    """Control: mean diagonal if the module's weights come from *another* image of the same class.
 
-    What is left of it is what all images of a class share; nan where no class has two images.
+    It measures the similarity that all images of a class share; nan if no class has two images.
     """
 
     @property
     def transferability(self) -> float:
-        """Mean diagonal over the cloned classes: 1 is the source's own reasons, 0 unrelated ones."""
+        """Mean diagonal (1 / K) sum_j m_jj of `module`: 1 for equal representations, about 0 for unrelated ones."""
         return float(self.module.diagonal().mean())
 
     @property
     def explicitness(self) -> float:
-        """Transferability minus the mean of the rest; nan where there is no rest."""
+        """Mean diagonal minus mean of the other entries of `module`; nan if there are no other entries."""
         return _above_rest(self.module)
 
     @property
     def ceiling(self) -> float:
-        """Explicitness of the source itself, to compare with."""
+        """Explicitness of the source itself, as an upper reference."""
         return _above_rest(self.source)
 
 
@@ -85,34 +84,31 @@ def similarity(
 ) -> Similarity:
     """Compare the local representations of a source and of a module cloned from it.
 
-    The local representation of an image x for class c in the eyes of a network is how
-    much every cell of the image speaks for c: the weights of the LIME surrogate of the
-    network's *logit* of c, without the constant (`pnc_core.method.lime`). The same cells are
-    blocked in the pixels of both networks. Entry (i, j) is the mean, over images of class i, of the cosine
-    between the source's weights for i and the module's weights for j.
+    The local representation w_c(x) of an image x for class c is the vector of the LIME surrogate's weights of the
+    network's logit of c, one weight per cell, without the intercept (`pnc_core.method.lime`). The same cells are
+    blocked in the pixels of both networks. With the source's weights w^S and the module's weights w^M, entry (i, j) is
 
-    Choices, all our own:
+        m_ij = mean over images x of class i of cos(w^S_i(x), w^M_j(x)).
 
-    - Logits and not probabilities: logits are what the module copies, and a
-      probability would need classes that only one of the two has. The cosine makes it
-      indifferent to their scale, and leaving out the constant to their offset.
-    - The module's own logits and not the composed network's: a head adds what it
-      reads elsewhere.
-    - Classes that were not cloned have rows but no columns, as the module has no logits
-      for them. On their images the module's weights should be unlike the source's weights
-      for the right class: these entries are part of the rest.
-    - Networks look at the middle of an image and classes have an outline, so that
-      unrelated cosines need not be 0. Hence two controls: the source with itself, and the
-      module on another image of the class.
+    Own choices:
+
+    - Logits, not probabilities: the module copies logits, and a probability would depend on classes that only one of
+      the networks has. The cosine ignores the scale of logits, and dropping the intercept ignores their offset.
+    - The module's own logits, not the composed network's: a head adds information from other taps.
+    - Classes that were not cloned have rows but no columns, because the module has no logits for them. On their images
+      the module's weights should differ from the source's weights for the right class.
+    - Two controls: the source compared with itself, and the module on another image of the class. Cosines of unrelated
+      representations need not be 0, because objects are centred and classes have typical outlines.
 
     Args:
-        source: The source's logits of all its classes.
-        module: The module's logits (N, K), in the order of `cloned`.
-        images: Images of the source's classes, cloned ones at least; others are ignored. Not augmented.
-        spec: The source's.
+        source: Function of the source's logits (N, all classes).
+        module: Function of the module's logits (N, K), in the order of `cloned`.
+        images: Images of all cloned classes, without augmentation; images of the source's other classes are used too.
+        spec: The source's spec.
         cloned: Names of the cloned classes.
-        limit: Images of each class at most; the first ones are taken.
-        module_spec: The network whose pixels the module takes, see `pixels_for`; None: `images.images`.
+        limit: Largest number of images per class; the first ones are taken.
+        module_spec: Spec of the network for which the module's images are preprocessed, see `pixels_for`; None: the
+            module takes `images.images`.
 
     Raises:
         DataError: a cloned class has no image.
@@ -124,11 +120,11 @@ def similarity(
     own = _representations(source, views.seen_by(spec))
     made = _representations(module, views.plain if module_spec is None else views.seen_by(module_spec))
     own = own[..., [spec.classes.index(name) for name in used.classes]]
-    reasons = own.gather(2, used.labels[:, None, None].expand(-1, own.shape[1], 1))  # the source's, for the right class
+    right = own.gather(2, used.labels[:, None, None].expand(-1, own.shape[1], 1))  # the source's, for the right class
     number = torch.bincount(used.labels, minlength=len(used.classes))
 
     def matrix(theirs: Tensor) -> Tensor:
-        cosines = F.cosine_similarity(reasons, theirs, dim=1, eps=1e-12)  # (N, K)
+        cosines = F.cosine_similarity(right, theirs, dim=1, eps=1e-12)  # (N, K)
         total = torch.zeros(len(number), len(cloned), dtype=torch.float64)
         return total.index_add(0, used.labels, cosines) / number[:, None]
 
@@ -144,7 +140,7 @@ def similarity(
 
 
 def _by_class(images: ImageSet, classes: tuple[str, ...], limit: int) -> ImageSet:
-    """The first images of each class; classes without any are left out."""
+    """The first `limit` images of each class; classes without images are dropped."""
     present = images.only(classes)
     members = [torch.nonzero(present.labels == i).flatten()[:limit] for i in range(len(classes))]
     return present.take(torch.cat(members)).only([c for c, found in zip(classes, members, strict=True) if len(found)])
@@ -157,7 +153,7 @@ def _representations(logits: Logits, pixels: Tensor) -> Tensor:
 
 
 def _neighbours(labels: Tensor) -> Tensor:
-    """For every row another row of the same label, the next one around; itself where it is alone."""
+    """For every row the index of another row with the same label; its own index if there is no other."""
     order = torch.arange(len(labels))
     for label in labels.unique():
         members = torch.nonzero(labels == label).flatten()
@@ -166,7 +162,7 @@ def _neighbours(labels: Tensor) -> Tensor:
 
 
 def network_logits(network: nn.Module, spec: NetworkSpec) -> Logits:
-    """A whole network as `similarity` takes it, in eval mode, on its own device."""
+    """Logits of a whole network in eval mode, on its own device, as a function for `similarity`."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
 
     def logits(pixels: Tensor) -> Tensor:
@@ -176,7 +172,7 @@ def network_logits(network: nn.Module, spec: NetworkSpec) -> Logits:
 
 
 def module_logits(target: Traced, module: ClonedModule) -> Logits:
-    """A module as `similarity` takes it: the target up to its position, adapter and tail, without its head."""
+    """Logits of a module without its head, as a function for `similarity`: target up to the position, adapter, tail."""
     manifest = module.manifest
     read = Reader(target, [read_of(manifest)], logits=False)
 
@@ -191,36 +187,39 @@ def module_logits(target: Traced, module: ClonedModule) -> Logits:
 
 @dataclass(frozen=True)
 class Verified:
-    """What was proved of a bundle."""
+    """Extent of a verification."""
 
     tensors: int
-    """Slices compared bit for bit; 0 for a thin bundle, which has none."""
+    """Number of slices compared bit for bit; 0 for a thin bundle."""
     numbers: int
-    """Numbers in them."""
+    """Number of values in these slices."""
     channels: int
-    """Indices of kept channels that were checked."""
+    """Number of kept channels that were checked."""
 
 
 def verify_bundle(bundle: Bundle, source: nn.Module) -> Verified:
-    """Prove that a bundle was cut from this very source.
+    """Prove that a bundle was cut from this source.
 
-    Thin: the source has the manifest's fingerprint, and every `kept.<group>` holds
-    ascending channels of a group that can be pruned behind the manifest's position; there is no slice.
-    Full: besides, every `module.<name>` is a bit-for-bit slice of the source's tensor of that name, none is missing,
-    and there is no other. Adapter, calibration and head were learned: nothing is claimed of them.
+    Every bundle: the source has the manifest's fingerprint, and every `kept.<group>` holds ascending channels of a
+    prunable group behind the manifest's position. A thin bundle has no slices.
+
+    Full bundle: every `module.<name>` is a bit-for-bit slice of the source's tensor of that name; no slice is missing
+    and none is added.
+
+    Adapter, calibration and head were trained, and are not checked.
 
     Args:
-        bundle: Thin or full; only read.
-        source: The source network in eval mode; only read.
+        bundle: Thin or full; not changed.
+        source: The source network in eval mode; not changed.
 
     Returns:
-        How much was compared.
+        Numbers of compared tensors, values and channels.
 
     Raises:
-        MismatchError: a tensor is not what the source says; the message names it.
-        SourceMismatch: the network is not the manifest's source, though all slices agree.
-        PositionError: the manifest's position is not one of this network's.
-        NetworkError: the source is in train mode or is not of the manifest's architecture.
+        MismatchError: a tensor is not a slice of the source; the message names the tensor.
+        SourceMismatch: all slices agree, but the network is not the manifest's source.
+        PositionError: the network does not have the manifest's position.
+        NetworkError: the source is in train mode or does not have the manifest's architecture.
     """
     manifest = bundle.manifest
     opened = open_tail(trace(source, manifest.source), manifest.position.source, _rows(manifest))
@@ -267,7 +266,7 @@ def _compare(expected: dict[str, Tensor], got: dict[str, Tensor]) -> None:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Not `torch.equal`, for which 0 and -0 are equal and nan is not."""
+    """Compare bytes. `torch.equal` is unsuitable: for it 0 equals -0, and nan does not equal nan."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     left, right = (t.cpu().contiguous().reshape(-1).view(torch.uint8) for t in (a, b))

@@ -1,15 +1,18 @@
-"""Where a network's filters come from: slices of a source are found again, also with their channels in another order.
+"""Find filters of a source network in a suspect network, also after their channels were permuted and rescaled.
 
-Only weights are compared, layer by layer; nothing is run. What an owner of a network can change
-without changing any answer is undone: the order of channels (rows of one layer, columns of the
-next) and their sizes (batch norm makes up for a row's scale and sign, and a positive scale
-passes through ReLU to the next layer's column). Rows are matched with rows by linear
-assignment and columns with columns, in turns.
+Only weights are compared, layer by layer; no network runs. The search ignores changes that do not change a network's
+logits: the order of channels (rows of one layer, columns of the next), and their scales (batch norm compensates a row's
+scale and sign; ReLU passes a positive scale on to the next layer's column). Rows and columns are matched in turns, by
+linear assignment on absolute cosines:
 
-How alike unrelated filters become by being matched is taken from the same numbers. Each match is
-compared with the *runner-up*, the best assignment in which nobody has the same partner, and the *lead* over it with
-the lead that *shuffled* sources give, in which every filter's input channels are dealt out anew. Filters of
-unrelated networks have types in common (smooth ones, edges); match and runner-up have them alike.
+    match = argmax over assignments pi of s(pi),    s(pi) = mean_i |cos(a_i, b_pi(i))|
+
+The test statistic is the lead of the match over the runner-up, the best assignment that uses none of its pairs:
+
+    lead = s(match) - s(runner-up)
+
+Common types of filters (smooth filters, edges) raise both terms alike. The null distribution of the lead comes from
+`SHUFFLED` shuffled sources, in which every filter's input channels are permuted at random. A t-test gives the p-value.
 
 References:
     Own choice. That networks are equal but for the order of their channels, and that assignment finds
@@ -28,92 +31,92 @@ from torch.nn import functional as F
 from pnc_core.errors import ConfigError, DataError
 
 SHUFFLED = 19
-"""Shuffled sources that a match is compared with."""
+"""Number of shuffled sources for the null distribution."""
 TURNS = 4
-"""Turns of rows and columns from one start, at most."""
+"""Largest number of turns of rows and columns per start."""
 BALANCINGS = 4
-"""Rounds in which rows and columns are brought to norm 1."""
+"""Rounds of scaling rows and columns to about equal norms."""
 LEAST = 4
-"""Layers with fewer rows or columns say too little and are left out."""
+"""Smallest number of rows and of columns; smaller layers hold too little evidence and are skipped."""
 LARGEST_KERNEL = 49
-"""Larger kernels are not compared before an order of their columns is known."""
+"""Largest number of places of a kernel for the products of `_kinds`; larger kernels use `QUANTILES`."""
 QUANTILES = 16
-"""Of the sizes of a filter's columns, where nothing else tells what kind it is."""
+"""Number of quantiles of the column norms, as features of a filter."""
 TINY = 1e-20
-"""Keeps rows and columns of zeros from being divided by."""
+"""Smallest divisor, against division by zero."""
 ORDERS = 4
-"""Orders found in earlier layers that a matrix starts from, at most."""
+"""Largest number of orders from earlier layers as starting points of a matrix."""
 FOUND = 1e-3
-"""From this p-value on nothing is claimed."""
+"""Largest p-value that counts as found."""
 Match = tuple[Tensor, Tensor]
-"""int64: indices in the suspect, and those in the source that go with them."""
+"""int64 indices of matched pairs: in the suspect, and in the source."""
 
 
 @dataclass(frozen=True)
 class LayerOrigin:
-    """A layer of the suspect beside the one of the source that it resembles most."""
+    """A layer of the suspect, and the layer of the source with the largest lead."""
 
     layer: str
-    """The suspect's tensor."""
+    """Name of the suspect's tensor."""
     source_layer: str
-    """The source's tensor."""
+    """Name of the source's tensor."""
     width: int
-    """How many channels the source has there."""
+    """Number of the source layer's output channels."""
     rows: tuple[int | None, ...]
-    """The source's channel for every output channel of the suspect; None where shuffled sources do as well."""
+    """By output channel of the suspect: its channel in the source, or None if a shuffled source matches as well."""
     similarity: float
-    """Mean absolute cosine between matched channels: 1 means equal up to order, scale and sign."""
+    """Mean absolute cosine of the match: 1 for filters that are equal up to order, scale and sign."""
     runner_up: float
-    """The same of the runner-up."""
+    """Mean absolute cosine of the runner-up."""
     by_chance: float
-    """Mean lead that shuffled sources give, to compare `similarity - runner_up` with."""
+    """Mean lead of shuffled sources; the layer's own lead is `similarity - runner_up`."""
     p_value: float
-    """Of the lead, by Student's t on those of shuffled sources, times the number of layers it was picked from."""
+    """P-value of the lead (Student's t, against shuffled sources), times the number of compared source layers."""
 
     @property
     def matched(self) -> int:
-        """Channels that the source has, too."""
+        """Number of channels that are found in the source."""
         return sum(row is not None for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a suspect shares with a source."""
+    """Filters of a source that were found in a suspect."""
 
     layers: tuple[LayerOrigin, ...]
-    """In the suspect's order."""
+    """The compared layers, in the suspect's order."""
     p_value: float
-    """Of the clearest layer, times the number of layers (Bonferroni)."""
+    """Smallest p-value of a layer, times the number of layers (Bonferroni)."""
 
     @property
     def found(self) -> bool:
-        """Whether filters of the source are in the suspect."""
+        """Does the suspect hold filters of the source, with p below `FOUND`?"""
         return self.p_value < FOUND
 
     @property
     def channels(self) -> int:
-        """Output channels of all layers that were compared."""
+        """Number of output channels of all compared layers."""
         return sum(len(layer.rows) for layer in self.layers)
 
     @property
     def matched(self) -> int:
-        """How many of these the source has, too."""
+        """Number of channels that are found in the source."""
         return sum(layer.matched for layer in self.layers)
 
 
 def origin(
     suspect: Mapping[str, Tensor], source: Mapping[str, Tensor], *, any_layer: bool = False, seed: int = 0
 ) -> Origin:
-    """Look for filters of a source in a suspect; neither is changed.
+    """Search for filters of a source in a suspect; neither is changed.
 
-    If the source has all names of the suspect's layers, layers of equal names are compared; else every layer
-    with every one of the source's whose kernels are as large, and the largest lead counts.
+    If the source has all layer names of the suspect, layers of equal names are compared. Otherwise every layer of the
+    suspect is compared with every layer of the source of equal kernel size, and the largest lead counts.
 
     Args:
-        suspect: Tensors by name; kernels (O, I, H, W) and matrices (O, I) are compared, others ignored.
-        source: The same of the source.
-        any_layer: Compare every layer with every one whatever they are called.
-        seed: Of the shuffled sources.
+        suspect: Tensors by name. Kernels (O, I, H, W) and matrices (O, I) are compared, others are ignored.
+        source: The source's tensors by name.
+        any_layer: Ignore names: compare every layer with every layer.
+        seed: Seed of the shuffled sources.
 
     Raises:
         DataError: there is no layer to compare, or numbers are not finite.
@@ -134,14 +137,14 @@ def origin(
     search = _Search(seed)
     for name in (n for n in theirs if pairs[n] and n not in judged):
         search.look(theirs[name], pairs[name])
-    # Large kernels are told apart before an order of their columns is known, and hand it on to small ones.
+    # Large kernels first: they can be matched without a known order of columns, and give 1x1 layers a starting order.
     found = {n: search.judge(n, theirs[n], pairs[n]) for n in sorted(judged, key=lambda n: -theirs[n].shape[2])}
     layers = tuple(found[name] for name in judged)
     return Origin(layers, min(1.0, len(layers) * min(layer.p_value for layer in layers)))
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels and matrices by name, float32 (rows, columns, places of the kernel)."""
+    """Kernels and matrices by name, float32 (rows, columns, kernel places)."""
     weights = {n: t.detach().cpu().float() for n, t in tensors.items() if t.is_floating_point() and t.ndim in (2, 4)}
     for name, weight in weights.items():
         if not bool(weight.isfinite().all()):
@@ -150,7 +153,7 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _says_enough(weight: Tensor) -> bool:
-    """Are there columns to shuffle? Depthwise kernels and most stems only say which row may be which."""
+    """Has the layer enough columns to shuffle? Depthwise kernels and most stems only give an order of rows."""
     return weight.shape[1] >= LEAST
 
 
@@ -169,7 +172,7 @@ class _Found:
     best: Tensor
     """Absolute cosine of every matched row with its partner."""
     second: float
-    """Mean of the runner-up's."""
+    """Mean absolute cosine of the runner-up."""
 
     @property
     def lead(self) -> float:
@@ -177,7 +180,7 @@ class _Found:
 
 
 class _Search:
-    """Judges layers one by one and keeps the orders it finds: rows of one layer are columns of others."""
+    """Judges layers one by one and keeps the orders it finds: the rows of one layer are the columns of the next."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -185,7 +188,7 @@ class _Search:
         self._special = _scipy("special")
 
     def look(self, suspect: Tensor, sources: Mapping[str, Tensor]) -> None:
-        """Keep the likeliest order of the rows of a layer of few columns, which stay as they are."""
+        """Keep the best order of rows of a layer with few columns; the columns keep their order."""
         columns = (torch.arange(suspect.shape[1]),) * 2
         found = [_match_rows(suspect, source, columns, None)[1] for source in sources.values()]
         widths = [(len(suspect), len(source)) for source in sources.values()]
@@ -193,7 +196,7 @@ class _Search:
         self._orders.setdefault(widths[best], []).append(found[best].rows)
 
     def judge(self, name: str, suspect: Tensor, sources: Mapping[str, Tensor]) -> LayerOrigin:
-        """The layer beside that of `sources` over whose runner-up it has the largest lead."""
+        """Find the layer of `sources` with the largest lead, and its p-value."""
         matches = {n: self._match(suspect, source) for n, source in sources.items()}
         nearest = max(matches, key=lambda n: matches[n].lead)
         found, chance = matches[nearest], [self._match(suspect, s) for s in self._shuffled(sources[nearest])]
@@ -217,7 +220,10 @@ class _Search:
         )
 
     def _tail(self, lead: float, chance: Tensor) -> float:
-        """How often one more draw like these is as large, if they are normal: their spread is estimated, hence t."""
+        """P-value of `lead` given n leads by chance, as a draw from the same normal distribution:
+
+        P(T_{n-1} >= (lead - mean) / (std sqrt(1 + 1/n))), with Student's T of n - 1 degrees of freedom.
+        """
         spread = float(chance.std()) * (1 + 1 / len(chance)) ** 0.5
         return float(self._special.stdtr(len(chance) - 1, -(lead - float(chance.mean())) / max(spread, 1e-12)))
 
@@ -232,7 +238,7 @@ class _Search:
         return max(turns, key=lambda found: found.lead)
 
     def _starts(self, suspect: Tensor, source: Tensor) -> Iterator[Match]:
-        """Orders of columns to begin with."""
+        """Orders of columns to start from."""
         widths = [(suspect.shape[side], source.shape[side]) for side in (0, 1)]
         if widths[1][0] == widths[1][1]:
             yield torch.arange(widths[1][0]), torch.arange(widths[1][1])
@@ -244,7 +250,7 @@ class _Search:
 
 
 def _turns(suspect: Tensor, source: Tensor, columns: Match) -> Iterator[_Found]:
-    """Rows for these columns, then columns for these rows, while the lead grows."""
+    """Match rows given columns, then columns given rows, while the lead grows."""
     rows, lead = None, -torch.inf
     for _ in range(TURNS):
         signs, found = _match_rows(suspect, source, columns, rows)
@@ -256,9 +262,14 @@ def _turns(suspect: Tensor, source: Tensor, columns: Match) -> Iterator[_Found]:
 
 
 def _match_rows(suspect: Tensor, source: Tensor, columns: Match, rows: Match | None) -> tuple[Tensor, _Found]:
-    """Signs of the matched rows, and the match; columns are balanced over `rows`, the ones matched so far."""
+    """Match rows given matched columns.
+
+    Returns:
+        Signs of the matched rows' cosines, and the match. Columns are scaled by their norms over `rows`, the rows
+        matched before.
+    """
     left, right = suspect[:, columns[0]], source[:, columns[1]]
-    # A column's norm is taken over the same channels on both sides: a slice differs from its source there.
+    # Both norms of a column are taken over matched rows only, because a slice has fewer rows than its source.
     known = (slice(None), slice(None)) if rows is None else rows
     left, right = left * _column_scale(left[known[0]]), right * _column_scale(right[known[1]])
     cosines = _cosines(left, right)
@@ -269,13 +280,13 @@ def _match_rows(suspect: Tensor, source: Tensor, columns: Match, rows: Match | N
 
 
 def _columns_of(suspect: Tensor, source: Tensor, rows: Match, signs: Tensor) -> Match:
-    """Columns that go together, given which rows do and with which sign."""
+    """Match columns given matched rows and their signs."""
     left, right = _even(suspect[rows[0]]), _even(source[rows[1]] * signs[:, None, None])
     return _assigned(_cosines(left.transpose(0, 1), right.transpose(0, 1)))
 
 
 def _columns_of_unsigned(suspect: Tensor, source: Tensor, rows: Match) -> Match:
-    """The same where signs are not known: by the squares of what two columns have in common in each row."""
+    """Match columns i, j given matched rows r of unknown sign: maximise the sum over r of (a_ri . b_rj)^2."""
     left, right = _even(suspect[rows[0]]), _even(source[rows[1]])
     if suspect.shape[2] == 1:
         return _assigned(left[:, :, 0].square().T @ right[:, :, 0].square())
@@ -286,10 +297,10 @@ def _columns_of_unsigned(suspect: Tensor, source: Tensor, rows: Match) -> Match:
 
 
 def _kinds(weight: Tensor) -> Tensor:
-    """What kind of filter each row is, (rows, features): which places of the kernel go together.
+    """Features (rows, D) of each filter that do not depend on the order of columns.
 
-    Indifferent to the columns' order, and nearly so to their number; what all rows share is taken off.
-    Where a kernel has one place, or very many, the spread of its columns' sizes has to do.
+    For kernels of 2 to `LARGEST_KERNEL` places: sum over columns i of w_is w_it for all places s, t. Else: quantiles of
+    the columns' norms. The features are normalised, and the mean over rows is subtracted.
     """
     even = _even(weight)
     if 1 < weight.shape[2] <= LARGEST_KERNEL:
@@ -301,29 +312,29 @@ def _kinds(weight: Tensor) -> Tensor:
 
 
 def _even(weight: Tensor) -> Tensor:
-    """The same with rows of norm 1 and columns of about equal norm."""
+    """The weight scaled to rows of norm 1 and columns of about equal norm."""
     return F.normalize((weight * _column_scale(weight)).flatten(1), dim=1).reshape(weight.shape)
 
 
 def _column_scale(weight: Tensor) -> Tensor:
-    """What columns are multiplied with so that rows and columns have about equal norms, (1, columns, 1)."""
+    """Factors (1, columns, 1) of the columns that bring rows and columns to about equal norms."""
     sizes = weight.square().sum(2)
     scale = torch.ones(1, weight.shape[1])
     for _ in range(BALANCINGS):
         sizes = sizes / sizes.sum(1, keepdim=True).clamp_min(TINY)
         columns = sizes.mean(0, keepdim=True)
-        columns = torch.where(columns > TINY, columns, 1.0)  # nothing makes a column of zeros larger
+        columns = torch.where(columns > TINY, columns, 1.0)  # a column of zeros cannot be scaled
         sizes, scale = sizes / columns, scale / columns.sqrt()
     return scale[:, :, None]
 
 
 def _cosines(left: Tensor, right: Tensor) -> Tensor:
-    """Of every row with every other, -1..1."""
+    """Cosines (left rows, right rows) of every left row with every right row."""
     return F.normalize(left.flatten(1), dim=1) @ F.normalize(right.flatten(1), dim=1).T
 
 
 def _assigned(importance: Tensor) -> Match:
-    """Partners, each at most once, of the largest total worth."""
+    """The assignment of the largest sum of `importance`; every row and column is used at most once."""
     mine, theirs = _scipy("optimize").linear_sum_assignment(importance.numpy(), maximize=True)
     return torch.from_numpy(mine), torch.from_numpy(theirs)
 

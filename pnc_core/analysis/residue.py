@@ -1,10 +1,14 @@
-"""What a module still knows of classes that were not cloned, as a linear probe reads it.
+"""Measure how much a module reveals of classes that were not cloned, with linear probes.
 
-A probe is a ridge classifier on what a network computes: its logits, and the mean and
-spread of every channel at its positions. It learns the classes of the source that were left
-out, and is judged on images it did not learn from. A module sees the image through the target's
-first layers, so that its figure alone says little: it is read beside the whole source, the target
-alone, and as many channels of the source drawn at random.
+A probe is a ridge classifier from a network's features (its logits; mean and standard deviation of every channel at its
+positions) to the source's classes that were not cloned. Cross-validation gives its accuracy. With standardised features
+X (N, D), Y the one-hot labels minus 1 / number of classes, and the kernel matrix K_X = X X' / D:
+
+    dual A = (K_X + ridge I)^-1 Y,    prediction for x: argmax of x X' A
+    leave-one-out prediction of image i: Y_i - A_i / ((K_X + ridge I)^-1)_ii
+
+The ridge with the best leave-one-out accuracy is chosen. A module reads the image through the target's first layers, so
+its accuracy is compared with the whole source, the target alone, and random channels of the source.
 
 References:
     Own choice. Linear probes are known (Alain & Bengio, "Understanding intermediate layers using linear classifier
@@ -32,74 +36,74 @@ from pnc_core.module.module import load_module
 from pnc_core.module.tail import Tail, open_tail
 
 FOLDS = 5
-"""Every image is judged once, by a probe that learned from the other folds."""
+"""Number of folds. A probe predicts each fold after training on the other folds."""
 DRAWS = 19
-"""Modules of random channels."""
+"""Number of modules with random channels."""
 PER_CLASS = 100
-"""Images of each class, at most."""
+"""Largest number of images per class."""
 IMAGES = 2000
-"""Images of all classes, at most: a probe solves for as many numbers."""
+"""Largest number of images. A probe solves a linear system of this size."""
 RIDGES = tuple(10.0**power for power in range(-4, 3))
-"""Penalties that a probe chooses from, on features of variance 1."""
+"""Candidate ridges of a probe, for features of variance 1."""
 BATCH = 128
 Network = tuple[nn.Module, NetworkSpec]
 
 
 @dataclass(frozen=True)
 class ProbeAccuracy:
-    """How well one probe does."""
+    """Accuracy of one probe."""
 
     accuracy: float
-    """Share of images that are recognised, 0..1; every class has equally many."""
+    """Share of correctly classified images, 0..1; every class has equally many images."""
     spread: float
     """Standard deviation over the folds."""
 
 
 @dataclass(frozen=True)
 class Residue:
-    """What can be read of the classes that were left out."""
+    """Accuracies of probes for the classes that were not cloned."""
 
     classes: tuple[str, ...]
     """Classes of the source that were not cloned and have images."""
     images: int
-    """Of each class."""
+    """Number of images per class."""
     chance: float
-    """Accuracy of guessing."""
+    """Accuracy of guessing: 1 / number of classes."""
     source: ProbeAccuracy
-    """Of the uncut source behind the module's position, on the source's own activations."""
+    """Probe of the uncut source behind the module's position, on the source's own activations."""
     target: ProbeAccuracy
-    """Of the target alone: whoever has a module's answers has these."""
+    """Probe of the target alone. Everybody who can run the module also has the target."""
     module: ProbeAccuracy
-    """Of the module alone, with all that it learned."""
+    """Probe of the module alone, with its trained parts."""
     together: ProbeAccuracy
-    """Of target and module side by side."""
+    """Probe of target and module features together."""
     slices: ProbeAccuracy
-    """Of the module's channels alone, without what was learned inside."""
+    """Probe of the module's channels without calibration and parallel adapters."""
     random: ProbeAccuracy
-    """Of as many channels of each group at random; mean accuracy, and its standard deviation over the draws."""
+    """Probes of equally many random channels per group: mean accuracy, and standard deviation over the draws."""
     p_added: float
-    """That `together` recognises more images than `target` by luck: exact sign test on images that one of them gets."""
+    """P-value of `together` against `target`: exact sign test on images that only one of both classifies correctly."""
     p_random: float
-    """How often random channels are read no better than the module's own: by rank among the draws."""
+    """Share of draws (the module's own channels included) whose accuracy is at most that of `slices`."""
 
     @property
     def added(self) -> float:
-        """What the module adds to what the target shows, in accuracy."""
+        """together - target, in accuracy."""
         return self.together.accuracy - self.target.accuracy
 
 
 def residue(target: Network, source: Network, bundle: Bundle, images: ImageSet, *, seed: int = 0) -> Residue:
-    """Try to read the classes that were not cloned out of a module; no network is changed.
+    """Probe a module for the classes that were not cloned; no network is changed.
 
     Args:
         target: The frozen target in eval mode, and its spec.
         source: The frozen source in eval mode, and its spec.
         bundle: Thin or full, made for this target and cut from this source.
-        images: Labelled images that no network was trained on; those of other classes are ignored.
-        seed: Of folds and random channels.
+        images: Labelled images that no network was trained on; other classes are ignored.
+        seed: Seed of folds and random channels.
 
     Raises:
-        DataError: fewer than two classes that were not cloned have an image for every fold.
+        DataError: fewer than two classes that were not cloned have `FOLDS` images.
         PncError: bundle and networks do not belong together.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -121,7 +125,7 @@ def residue(target: Network, source: Network, bundle: Bundle, images: ImageSet, 
 
 
 def _evenly(images: ImageSet, bundle: Bundle, generator: torch.Generator) -> ImageSet:
-    """Equally many images of every class that was left out, as many for every fold, in folds one after another."""
+    """Equally many images per class that was not cloned and per fold, ordered by fold."""
     spec, cloned = bundle.manifest.source, bundle.manifest.classes
     left = images.only([c for c in spec.classes if c not in cloned])
     counts = torch.bincount(left.labels, minlength=len(left.classes))
@@ -143,7 +147,7 @@ def _evenly(images: ImageSet, bundle: Bundle, generator: torch.Generator) -> Ima
 def _views(
     target: Network, source: Network, bundle: Bundle, images: ImageSet, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
-    """Batch by batch what every probe is given: float32 (N, D) by the probe's name."""
+    """Features of every batch: float32 (N, D), by name of the probe."""
     traced, position, classes = trace(*target), bundle.manifest.position, bundle.manifest.classes
     module = load_module(bundle, traced, source[0]).to(traced.device)
     whole = trace(*source)
@@ -171,7 +175,7 @@ def _views(
 
 
 def _drawn(opened: Tail, like: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """As many channels of every group, at random."""
+    """Random channels, as many per group as in `like`."""
     return {g.name: torch.randperm(g.width, generator=generator)[: len(like[g.name])] for g in opened.groups}
 
 
@@ -185,13 +189,13 @@ def _features(logits: Tensor, taps: Sequence[Tensor], opened: Tail) -> Tensor:
 
 
 def _pooled(logits: Tensor, taps: Sequence[Tensor], axes: Sequence[int]) -> Tensor:
-    pooled = [pool_taps(taps, axes, 1)] if taps else []  # a tail of one layer has none
+    pooled = [pool_taps(taps, axes, 1)] if taps else []  # a tail of one layer has no taps
     return torch.cat([logits.float(), *pooled], dim=1).cpu()
 
 
 @full_precision()
 def _recognised(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Which images a probe gets right that learned from the other folds, bool (FOLDS, images of a fold)."""
+    """Correctly classified images of every fold, by a probe of the other folds: bool (FOLDS, images per fold)."""
     folds = torch.arange(len(x)).reshape(FOLDS, -1)
     right = []
     for fold in folds:
@@ -204,7 +208,7 @@ def _recognised(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def _probe(x: Tensor, labels: Tensor, asked: Tensor, classes: int) -> Tensor:
-    """Labels that a ridge classifier gives; its penalty is the one that leaves most images right when left out."""
+    """Predicted labels of `asked` by a ridge classifier; the ridge maximises the leave-one-out accuracy on `x`."""
     wanted = F.one_hot(labels, classes).double() - 1 / classes
     values, vectors = torch.linalg.eigh(x @ x.T / max(1, x.shape[1]))
     best: tuple[float, Tensor] = -1.0, wanted
@@ -224,14 +228,17 @@ def _probe_accuracy(right: Tensor) -> ProbeAccuracy:
 
 
 def _rank(own: Tensor, drawn: Sequence[Tensor]) -> float:
-    """Share of all, itself among them, of which no more images are right than of one's own.
+    """(1 + number of draws with at most as many correct images as `own`) / (1 + number of draws).
 
-    Images are counted: means over folds of equally many differ in their last bit.
+    Numbers of images are compared: equal accuracies, computed as means over folds, may differ in the last bit.
     """
     return (1 + sum(int(right.sum()) <= int(own.sum()) for right in drawn)) / (1 + len(drawn))
 
 
 def _sign_test(more: Tensor, less: Tensor) -> float:
-    """How likely the first wins at least so many of the images that only one of two gets, were each a coin's toss."""
+    """P-value of the exact sign test that `more` is correct more often than `less`.
+
+    Of n images that exactly one of both classifies correctly, `more` has a: p = 2^-n sum_{k >= a} C(n, k).
+    """
     wins, tosses = int((more & ~less).sum()), int((more ^ less).sum())
     return binomial_tail(wins, tosses)

@@ -1,7 +1,10 @@
-"""Detect a watermark in the choice of channels (`pnc_core.method.watermark`).
+"""Detect a watermark in the choice of channels (`pnc_core.module.watermark`).
 
-The channels of a bundle, or those that `pnc_core.analysis.origin` finds in another file, are compared with the bits of
-a key. For a key that was not used, each comparison is a fair coin toss for every network, so the p-value is exact.
+The bits of a key are compared with the channels of a bundle, or with the channels that `pnc_core.analysis.origin` finds
+in another file. Under the null hypothesis (the key was not used) every comparison is a fair coin toss, whatever the
+network. So the p-value is exact: with a agreements in n comparisons,
+
+    p = 2^-n sum_{k=a}^{n} C(n, k).
 
 References:
     Own choice.
@@ -14,9 +17,9 @@ from dataclasses import dataclass
 from pnc_core.analysis.origin import Origin
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.positions import trace
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.tail import open_tail
+from pnc_core.module.watermark import Mark
 
 PROVED = 1e-6
 """Below this p-value a mark is proved."""
@@ -24,23 +27,23 @@ PROVED = 1e-6
 
 @dataclass(frozen=True)
 class Proof:
-    """How well a choice of channels agrees with a key."""
+    """How well a choice of channels agrees with the bits of a key."""
 
     channels: int
-    """Channels of the source that could be kept or not."""
+    """Number n of compared channels of the source."""
     agreeing: int
-    """Kept where the coin shows heads, left out where it shows tails."""
+    """Number of channels that are kept and have bit 1, or are removed and have bit 0."""
     p_value: float
-    """That a key which had no part in the choice agrees as often: the tail of a binomial distribution, exactly."""
+    """Probability that an unrelated key agrees in `agreeing` or more channels: the exact binomial tail."""
 
     @property
     def proved(self) -> bool:
-        """Whether chance is out of the question."""
+        """Whether the p-value is below `PROVED`."""
         return self.p_value < PROVED
 
 
 def proof_in_bundle(mark: Mark, bundle: Bundle) -> Proof:
-    """How well a bundle, thin or full, agrees with a key, by what it says of itself."""
+    """Compare a key with the kept channels that a bundle lists; the bundle may be thin or full."""
     spec = bundle.manifest.source
     traced = trace(build_network(spec, device="meta"), spec)
     classes = [spec.classes.index(c) for c in bundle.manifest.classes]
@@ -49,7 +52,7 @@ def proof_in_bundle(mark: Mark, bundle: Bundle) -> Proof:
 
 
 def proof_in_origin(mark: Mark, found: Origin) -> Proof:
-    """How well the channels that were found in a stranger's file agree with a key."""
+    """Compare a key with the source channels that `pnc_core.analysis.origin` found in another file."""
     kept: dict[str, tuple[set[int], int]] = {}
     for layer in found.layers:
         name = layer.source_layer.removesuffix(".weight")
@@ -59,20 +62,21 @@ def proof_in_origin(mark: Mark, found: Origin) -> Proof:
 
 
 def _proof(mark: Mark, kept: Mapping[str, tuple[set[int], int]]) -> Proof:
-    """Layers of which all is kept, or nothing, say nothing about a choice."""
+    """Count agreements; layers whose channels are all kept or all removed show no choice and are skipped."""
     agreeing = channels = 0
     for layer, (chosen, width) in kept.items():
         if 0 < len(chosen) < width:
-            heads = mark.heads(layer, width).tolist()
-            agreeing += sum(heads[channel] == (channel in chosen) for channel in range(width))
+            bits = mark.bits(layer, width).tolist()
+            agreeing += sum(bits[channel] == (channel in chosen) for channel in range(width))
             channels += width
     return Proof(channels, agreeing, binomial_tail(agreeing, channels))
 
 
 def binomial_tail(heads: int, tosses: int) -> float:
     """Return the exact probability of `heads` or more among `tosses` fair coin tosses."""
-    ways = few = math.comb(tosses, heads)
-    for k in range(heads, tosses):  # each from the one before: from nothing every time, 24,000 tosses take minutes
-        few = few * (tosses - k) // (k + 1)
-        ways += few
-    return ways / (1 << tosses)
+    total = term = math.comb(tosses, heads)
+    # C(n, k + 1) = C(n, k) (n - k) / (k + 1). Calling math.comb for every term takes minutes for 24,000 tosses.
+    for k in range(heads, tosses):
+        term = term * (tosses - k) // (k + 1)
+        total += term
+    return total / (1 << tosses)

@@ -1,10 +1,10 @@
-"""Build a network by an allow-listed name: the only way a name becomes code.
+"""Build a network by its name on a list.
 
-Own families: `resnet20|32|56` (He et al. 2016, section 4.2, the CIFAR form),
-`cnn` (plain), `vgg` (small, batch-normalised), `mobilenetv2` (Sandler et al. 2018, with
-fewer strides). Every torchvision classifier is `torchvision/<name>` and, where timm is
-installed, each of its own is `timm/<name>`. A name is looked up in a table; it
-never becomes an import or a download.
+`cifar/<name>`: networks for small images as they are published (`pnc_core.networks`). `torchvision/<name>`: each
+classifier of torchvision. `timm/<name>`: each network of timm, if timm is installed. The older names of this library
+stay for models and bundles that use them: `resnet20|32|56` (He et al. 2016, section 4.2, zeros behind the channels of
+shortcuts), `cnn`, `vgg` and `mobilenetv2` (small networks). A name is looked up in a table. It never becomes an import
+or a download.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,13 @@ from torch.overrides import TorchFunctionMode
 
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, NetworkError, UnknownArchitecture, WeightsMismatch, is_out_of_memory
+from pnc_core.networks import dense, mobile, plain, preactivation, residual
+from pnc_core.networks.options import whole
+from pnc_core.spelling import did_you_mean
 from pnc_core.tensorfile import read_header
 from pnc_core.vision import timm_package, torchvision_models
 
 Builder = Callable[..., nn.Module]
-MAX_WIDTH = 4096
 
 
 class BasicBlock(nn.Module):
@@ -156,30 +158,31 @@ def _timm(name: str, spec: NetworkSpec) -> nn.Module:
 
 
 def _width(width: object) -> int:
-    if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= MAX_WIDTH:
-        raise ConfigError(f"options.width: expected an integer from 1 to {MAX_WIDTH}, got {width!r}")
-    return width
+    return whole("width", width)
 
 
 @cache
 def architectures() -> dict[str, Builder]:
-    """Every name that builds without an extra, and its builder; timm's are not listed."""
+    """Builders by name, except timm's, which need an extra."""
     models = torchvision_models()
     table: dict[str, Builder] = {f"resnet{6 * n + 2}": partial(_cifar_resnet, n) for n in (3, 5, 9)}
     table |= {"cnn": _cnn, "vgg": _vgg, "mobilenetv2": _mobilenet}
+    for family in (residual, preactivation, plain, dense, mobile):
+        table |= family.BUILDERS
     return table | {f"torchvision/{name}": partial(_torchvision, name) for name in models.list_models(module=models)}
 
 
 @cache
 def timm_architectures() -> dict[str, Builder]:
-    """The same for `timm/<name>`; empty where timm is not installed. Only names of its own registry, no hub's."""
+    """Builders of timm's own networks by name, without those of a hub; empty if timm is not installed."""
     timm = timm_package()
     return {f"timm/{name}": partial(_timm, name) for name in (timm.list_models() if timm else ())}
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Only `torch.empty` (the weights) goes to the meta device: RegNet, Swin and
-    MaxViT compute widths and rates with small tensors that must have values.
+    """Put the tensors of `torch.empty`, which are the weights, on the meta device, and no others.
+
+    RegNet, Swin and MaxViT compute widths and rates with small tensors that need values.
     """
 
     def __torch_function__(
@@ -189,26 +192,35 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **meta})
 
 
+def _without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build on the meta device where the network allows it; some of timm's run their own layers to learn shapes."""
+    try:
+        with _EmptyOnMeta():
+            return build()
+    except RuntimeError:
+        return build()
+
+
 def build_network(spec: NetworkSpec, *, device: str = "cpu") -> nn.Module:
     """Build the network that `spec` names, in eval mode, with fresh weights.
 
     Args:
         spec: Architecture, its options, classes and input size.
-        device: `meta` builds shapes only, without memory.
+        device: On `meta` tensors have shapes and no memory.
 
     Raises:
         UnknownArchitecture: the name is not on the list.
         ConfigError: an option is unknown or out of range.
-        NetworkError: the architecture cannot take this input size, or be built on this device.
+        NetworkError: the architecture does not take this input size, or does not build on this device.
     """
     table = timm_architectures() if spec.architecture.startswith("timm/") else architectures()
     builder = table.get(spec.architecture)
     if builder is None:
-        raise UnknownArchitecture(_unknown(spec.architecture))
+        names = [*architectures(), *timm_architectures()]
+        raise UnknownArchitecture(_unknown(spec.architecture) + did_you_mean(spec.architecture, names))
     try:
         if device == "meta":
-            with _EmptyOnMeta():
-                return builder(spec, **spec.options).eval().to("meta")
+            return _without_memory(partial(builder, spec, **spec.options)).eval().to("meta")
         return builder(spec, **spec.options).to(device).eval()
     except TypeError as error:
         raise ConfigError(f"options of {spec.architecture}: got {spec.options}, {error}") from None
@@ -224,7 +236,7 @@ def _unknown(name: str) -> str:
     if name.startswith("timm/") and not timm_architectures():
         return f"architecture: expected timm to be installed for {name!r}, got none; pip install 'pnc-zoo[timm]'"
     own = sorted(known for known in architectures() if "/" not in known)
-    return f"architecture: expected one of {own}, torchvision/<classifier> or timm/<name>, got {name!r}"
+    return f"architecture: expected one of {own}, cifar/<name>, torchvision/<classifier> or timm/<name>, got {name!r}"
 
 
 def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
@@ -255,10 +267,10 @@ def load_network(spec: NetworkSpec, path: Path | str) -> nn.Module:
 
 
 def check_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Compare `state` with what `network` (which may be on the meta device) expects.
+    """Compare `state` with the tensors of `network`, which may be on the meta device.
 
     Raises:
-        WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, or not finite.
+        WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, not finite, or a negative variance.
     """
     expected = network.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
@@ -276,6 +288,10 @@ def check_weights(network: nn.Module, state: dict[str, Tensor]) -> None:
             )
         if got.is_floating_point() and not bool(torch.isfinite(got).all()):
             raise WeightsMismatch(f"weights: tensor {name!r} expected finite numbers, got inf or nan")
+        if name.endswith("running_var") and bool((got < 0).any()):
+            raise WeightsMismatch(
+                f"weights: tensor {name!r} expected variances of 0 or more, got {float(got.min()):g}; train again"
+            )
 
 
 def _some(names: list[str]) -> str:

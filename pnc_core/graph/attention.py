@@ -1,10 +1,10 @@
-"""Self-attention opened up, so that whole heads can be gated and removed.
+"""Split self-attention into two modules, so that whole heads can be gated and removed.
 
-`nn.MultiheadAttention` is one closed step whose tensors must be square. Here it
-becomes two: `Heads` (queries, keys, values and the weighted sum, one run of features a head) and the linear
-layer behind it. Both keep the closed layer's very tensors under their own names.
+`nn.MultiheadAttention` is one module, and its projections must have equal input and output widths. It is replaced by
+`Heads` (queries, keys, values and weighted sum; `size` neighbouring features per head) and the output projection. Both
+share the tensors of the original layer, under the same names.
 
-Own choice. That single heads can go is known (Michel, Levy, Neubig, "Are sixteen
+Own choice. Removing single heads is known (Michel, Levy, Neubig, "Are sixteen
 heads really better than one?", NeurIPS 2019).
 """
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 
 class Heads(nn.Module):
-    """Tokens (N, T, E) -> what each head makes of them (N, T, heads x size), without the layer behind them."""
+    """Tokens (N, T, E) -> outputs of the attention heads (N, T, heads x size), before the output projection."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -22,23 +22,24 @@ class Heads(nn.Module):
         self.width, self.size = attention.embed_dim, attention.head_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """As many heads as there are rows for."""
+        """softmax(Q K' / sqrt(size)) V per head; the number of heads follows from the rows of the weight."""
         rows = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         q, k, v = (part.unflatten(-1, (-1, self.size)).transpose(1, 2) for part in rows)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def open_attention(part: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Put `Heads` and a linear layer in place of every closed self-attention; in place.
+    """Replace every plain `nn.MultiheadAttention` of a graph by `Heads` and a linear layer.
 
-    What is unusual (other keys than queries, masks, weights that somebody reads) stays closed.
+    Attention with masks, with separate keys and values, or with attention weights that another node reads is not
+    replaced.
 
     Args:
-        part: A graph whose modules are its own.
+        part: A graph that owns its modules; changed in place.
         shapes: Batched shape of every tensor node, by name.
 
     Returns:
-        `shapes` with those of the new nodes.
+        `shapes`, extended by the new nodes.
     """
     found = dict(shapes)
     calls = [n for n in part.graph.nodes if n.op == "call_module"]
@@ -57,6 +58,7 @@ def open_attention(part: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> 
 
 
 def _plain(node: fx.Node, attention: nn.MultiheadAttention) -> bool:
+    """Is it batch-first self-attention without masks and extra tokens, of which only the output is read?"""
     same = attention.in_proj_weight is not None and attention.bias_k is None and not attention.add_zero_attn
     asked = len(node.args) == 3 and len(set(node.args)) == 1 and set(node.kwargs) <= {"need_weights"}
     answers = [(user.op, user.args[1:]) for user in node.users]

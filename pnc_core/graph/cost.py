@@ -1,4 +1,4 @@
-"""What a network's answer costs."""
+"""The cost of a network: numbers and multiply-accumulates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Cost:
-    """What a part of a module costs."""
+    """Cost of a part of a module."""
 
     parameter_count: int
-    """Parameters and buffers."""
+    """Number of values in parameters and buffers."""
     macs: int
-    """Multiply-accumulates of one image."""
+    """Multiply-accumulates per image."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.parameter_count + other.parameter_count, self.macs + other.macs)
 
     def capped(self, most: "Cost") -> "Cost":
-        """The lesser of both, number by number."""
+        """The minimum of both costs, field by field."""
         return Cost(min(self.parameter_count, most.parameter_count), min(self.macs, most.macs))
 
     def within(self, most: "Cost") -> bool:
-        """Is it above `most` in nothing?"""
+        """Is it within both limits?"""
         return self.parameter_count <= most.parameter_count and self.macs <= most.macs
 
 
 def count_macs(run: Callable[[], object]) -> int:
-    """Multiply-accumulates of whatever `run` computes, as torch's own counter sees them."""
+    """Multiply-accumulates of one call of `run`: half the floating-point operations that torch counts."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         run()
     return int(counter.get_total_flops()) // 2

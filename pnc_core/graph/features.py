@@ -1,4 +1,4 @@
-"""Reads networks: whole, or from one position on, with what happens at others on the way."""
+"""Run a traced network, or its part behind a position, and return activations at positions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,16 +9,16 @@ from pnc_core.graph.positions import INPUT, Traced, ancestors, copy_name
 
 
 def cut(traced: Traced, start: str, taps: Sequence[str], *, logits: bool = True) -> fx.GraphModule:
-    """The part of a network behind a position, which also hands out activations.
+    """Cut the part of a network behind a position; the part also returns activations.
 
-    What the network changes in place, directly or through a view, is changed in a copy: the caller's tensor stays as
-    it is, and what a tap hands out does not depend on what else is asked for.
+    Networks may change tensors in place, directly or through a view. The part applies such changes to copies. So the
+    caller's input stays unchanged, and a tap's activation does not depend on the other outputs.
 
     Args:
-        traced: The network; its modules are shared, not copied, and not changed.
-        start: Position that becomes the input; `input` keeps the whole network, whether it is a position or not.
-        taps: Positions behind `start` whose activations are wanted.
-        logits: Without them nothing behind the last tap is computed.
+        traced: The network. Its modules are shared, not copied, and not changed.
+        start: Position that becomes the input; `input` keeps the whole network.
+        taps: Positions behind `start` whose activations the part returns.
+        logits: Also compute the logits; if False, the part ends at the last tap.
 
     Returns:
         A graph module: activation at `start` -> (logits or None, tuple of the taps' activations).
@@ -55,10 +55,10 @@ def _node(traced: Traced, name: str) -> fx.Node:
 
 
 class Reader:
-    """Runs a whole network and hands out its logits and the activations at some positions.
+    """Runs a whole network and returns its logits and its activations at some positions.
 
-    The network's own modules are called in the network's own order, so the logits
-    equal the network's bit for bit. What nobody asked for is not computed.
+    It calls the network's own modules in the network's own order, so the logits equal the network's bit for bit. It
+    skips layers that no requested output needs.
     """
 
     def __init__(self, traced: Traced, names: Sequence[str], *, logits: bool = True) -> None:
@@ -82,7 +82,7 @@ def run_part(part: fx.GraphModule, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...
 
 
 def taps_behind(traced: Traced, start: str) -> list[str]:
-    """Names of the positions behind `start`, in order (`start` itself is left out).
+    """Names of the positions behind `start`, in order, without `start`.
 
     Raises:
         PositionError: `start` is not a position.

@@ -1,16 +1,19 @@
 """Channel groups of a source tail: channels that must be kept or removed together.
 
-The graph is read once, abstractly: every tensor carries *spaces* of channels, one
-or, after a concatenation, several in a row. A convolution or linear layer reads
-spaces and makes a new one; norms, activations, pooling and convolutions of separate groups
-carry spaces through; additions and products unite spaces; whatever is not known
-freezes the spaces it touches. What is left unfrozen can be masked at its
-consumers' inputs, which is the same as removing it physically, on every
-architecture torch.fx can trace.
+Every tensor of the graph has one *space* of channels, or several spaces in a row after a concatenation. The graph is
+read once, node by node:
+
+- A convolution or linear layer reads spaces and makes a new space.
+- Norms, activations, pooling and grouped convolutions pass spaces on.
+- Additions and products unite spaces.
+- An unknown node freezes its input spaces: their channels cannot be removed.
+
+Masking a channel of an unfrozen space at the inputs of its consumers gives the same logits as removing the channel.
+This holds for every architecture that torch.fx can trace.
 
 References:
     Own choice. Dependency graphs for structural pruning are known (Fang et al.,
-    "DepGraph", CVPR 2023); this one is small because it may give up (freeze).
+    "DepGraph", CVPR 2023). This reader is shorter, because it may freeze what it does not know.
 """
 
 import math
@@ -37,12 +40,12 @@ CARRYING_FUNCTIONS: set[Callable[..., object] | str] = {
     F.adaptive_avg_pool2d, torch.relu, torch.sigmoid, torch.tanh, "relu", "sigmoid", "contiguous", "clone",
 }  # fmt: skip
 CARRYING_NAMES = {"StochasticDepth", "stochastic_depth"}
-"""Of torchvision, which is not imported here: nothing happens in eval mode."""
+"""Modules of torchvision that do nothing in eval mode. They are listed by name to avoid importing torchvision."""
 ADDING = {operator.add, operator.iadd, torch.add, "add", "add_"}
 MULTIPLYING = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 SCALING = {operator.sub, operator.truediv, operator.pow, operator.neg, torch.sub, torch.div, torch.pow}
 CHANNELLESS = {"ndim", "dtype", "device"}
-"""Attributes of a tensor that do not depend on how many channels it has."""
+"""Attributes of a tensor that do not depend on its number of channels."""
 
 
 @dataclass(frozen=True)
@@ -54,37 +57,38 @@ class Consumer:
     axis: int
     """Dimension of the layer's input that holds the channels."""
     pieces: Pieces
-    """What it reads along this dimension."""
+    """The groups that the layer reads along this dimension."""
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that live and die together, named after the layer that makes them."""
+    """Channels that several layers share. Removing a channel removes it from all of them."""
 
     name: str
+    """Path of the first layer that makes the channels."""
     width: int
-    """How many can be removed one by one; behind a grouped convolution each is a whole group of its channels."""
+    """Number of removable units: single channels, or whole groups of channels behind a grouped convolution."""
     producers: tuple[str, ...]
-    """Modules whose output channels they are."""
+    """Modules that make the channels."""
     carriers: tuple[str, ...]
-    """Batch norms and convolutions of separate groups that pass them on."""
+    """Batch norms and grouped convolutions that pass the channels on."""
     consumers: tuple[Consumer, ...]
     residual: bool
-    """United by an addition: a residual stream rather than a block's inner channels."""
+    """The channels are a residual stream (united by an addition), not inner channels of a block."""
 
 
 @dataclass(frozen=True)
 class Channels:
-    """What the reading of one graph found."""
+    """Channel groups of one graph."""
 
     groups: tuple[ChannelGroup, ...]
-    """Groups that may be pruned."""
+    """Groups that can be pruned."""
     logits: ChannelGroup | None
-    """The producer of the logits, whose rows are the classes; None if they cannot be told apart."""
+    """Group of the logits, one row per class; None if the classes cannot be separated."""
     layouts: dict[str, Layout]
-    """By module: where its tensors hold which group's channels."""
+    """By module: the groups along the rows and columns of its tensors."""
     pieces: dict[str, Pieces]
-    """By tensor node: what lies along its channel dimension."""
+    """By tensor node: the groups along its channel dimension."""
 
 
 def channel_groups(
@@ -96,11 +100,11 @@ def channel_groups(
     """Find the channel groups of a graph.
 
     Args:
-        graph_module: A traced network or a tail made by `reading.cut`.
+        graph_module: A traced network, or a tail made by `pnc_core.graph.features.cut`.
         shapes: Batched shape of every tensor node, by name.
-        logits: The node whose last dimension is the classes.
-        axes: Channel dimension of every tensor node; of a tail, as they are in the whole
-            network, since a tail's input does not show its own. Read off the graph by default.
+        logits: The node that makes the logits; its last dimension holds the classes.
+        axes: Channel dimension of every tensor node. For a tail give those of the whole network, because the channel
+            dimension of the tail's input cannot be derived. By default derived from the graph.
     """
     reader = _Reader(graph_module, shapes, axes or channel_axes(graph_module, shapes))
     for node in data_nodes(graph_module.graph):
@@ -118,13 +122,15 @@ class _Reader:
         self.outputs: dict[str, Flow] = {}
         self.readers: dict[str, tuple[str, Flow]] = {}
         self.spaces: list[Space] = []
+        self.parts: dict[str, list[Space]] = {}
+        """Spaces of the equal parts into which a node divides a tensor, by node."""
         self.called = [str(n.target) for n in graph_module.graph.nodes if n.op == "call_module"]
         self.owners = [str(n.target).rpartition(".")[0] for n in graph_module.graph.nodes if n.op == "get_attr"]
 
     def read(self, node: fx.Node) -> None:
-        """Give the node's tensor a flow."""
+        """Record the flow of the node's tensor."""
         if node.name not in self.shapes:
-            if not (node.target is getattr and node.args[1] in CHANNELLESS):
+            if not (node.target is getattr and node.args[1] in CHANNELLESS) and not self._divide(node):
                 self._freeze_inputs(node)
             return
         flow = self._module(node) if node.op == "call_module" else self._function(node)
@@ -139,7 +145,7 @@ class _Reader:
     def _module(self, node: fx.Node) -> Flow | None:
         name = str(node.target)
         module = self.graph_module.get_submodule(name)
-        # Called more than once, or its tensors are also read on their own.
+        # Unknown: a module that is called more than once, or whose tensors other nodes read too.
         if (self.called.count(name) > 1 or name in self.owners) and [*module.parameters(), *module.buffers()]:
             return None
         if isinstance(module, nn.Conv2d) and module.groups == 1:
@@ -161,10 +167,7 @@ class _Reader:
         return flow if _carries(module, flow) else None
 
     def _layer(self, node: fx.Node, reads: tuple[int, int], makes: tuple[int, int], name: str | None = None) -> Flow:
-        """A layer that reads every channel for every channel it makes; both as (width, axis).
-
-        What it makes is its own even where what it reads is not understood.
-        """
+        """A dense layer; `reads` and `makes` are (width, axis). It makes a new space even if its input is unknown."""
         name, flow = name or str(node.target), self._input(node)
         if flow is not None and (flow.features, flow.axis) == reads:
             self.inputs[name] = flow
@@ -179,7 +182,7 @@ class _Reader:
         return self.outputs[name]
 
     def _heads(self, node: fx.Node, module: Heads) -> Flow:
-        """Heads are removed whole: queries, keys and values are three runs of the same channels."""
+        """Attention heads; a head is removed as a whole. Queries, keys and values are three runs of the same space."""
         last = len(self.shapes[node.name]) - 1
         flow = self._layer(node, (module.width, last), (module.width, last))
         next(flow.spaces).block = module.size
@@ -187,7 +190,7 @@ class _Reader:
         return flow
 
     def _grouped(self, name: str, module: nn.Conv2d, flow: Flow) -> Flow | None:
-        """A convolution of separate groups passes channels on, each group as one; depthwise is the finest case."""
+        """A grouped convolution passes channels on; the channels of one group form a block. Depthwise: block 1."""
         size, several = module.in_channels // module.groups, module.out_channels % module.in_channels == 0
         if flow.axis != 1 or flow.features != module.in_channels or not several:
             return None
@@ -213,6 +216,9 @@ class _Reader:
             return self._concatenate(node)
         if node.target in (F.linear, F.conv2d, F.batch_norm):
             return self._functional(node)
+        if node.target is operator.getitem and str(node.args[0]) in self.parts:
+            divided, place = node.args
+            return Flow((Run(self.parts[str(divided)][place]),), self.axes[node.name])  # type: ignore[index]
         flow = self._input(node)
         if flow is None:
             return None
@@ -224,7 +230,10 @@ class _Reader:
         return self._mean(node, flow) if node.target in (torch.mean, "mean") else None
 
     def _functional(self, node: fx.Node) -> Flow | None:
-        """A layer of a kind that torch.fx traces through: its tensors are attributes of one module, read here only."""
+        """A functional layer (`F.linear`, `F.conv2d`, `F.batch_norm`) whose tensors belong to one module.
+
+        No other node may read these tensors.
+        """
         x, *tensors = node.all_input_nodes
         owners = {str(t.target).rpartition(".")[0] for t in tensors if t.op == "get_attr" and len(t.users) == 1}
         name = owners.pop() if len(owners) == 1 else ""
@@ -237,7 +246,7 @@ class _Reader:
             return self._carry(name, flow) if flow is not None and flow.axis == 1 else None
         weight = getattr(self.graph_module.get_submodule(name), "weight", None)
         axis = 1 if node.target is F.conv2d else len(self.shapes[node.name]) - 1
-        # With groups the weight's columns are fewer than what is read.
+        # A grouped convolution has fewer weight columns than input channels.
         whole = weight is not None and weight.shape[1:2] == self.shapes.get(x.name, ())[axis : axis + 1]
         if weight is None or not whole or node.args[1:2] != (tensors[0],):
             return None
@@ -249,8 +258,25 @@ class _Reader:
             return None
         return flow.repeated(math.prod(before[2:]))
 
+    def _divide(self, node: fx.Node) -> bool:
+        """Divide a space into equal parts, as gated linear units do; parts that are not united later on freeze."""
+        flow = self._input(node) if node.target in ("chunk", torch.chunk) else None
+        given = dict(zip(("input", "chunks", "dim"), node.args, strict=False)) | node.kwargs
+        count, dim = given.get("chunks"), given.get("dim", 0)
+        if flow is None or not isinstance(count, int) or not isinstance(dim, int) or len(flow.runs) != 1:
+            return False
+        (whole,), rank = flow.spaces, len(self.shapes[node.all_input_nodes[0].name])
+        if dim % rank != flow.axis or flow.runs[0].repeat != 1 or whole.block != 1 or whole.width % count:
+            return False
+        self.parts[node.name] = parts = [whole.part(count) for _ in range(count)]
+        self.spaces = [space for space in self.spaces if space is not whole] + parts
+        for flows in (self.flows, self.inputs, self.outputs):
+            flows.update({name: known.divided(whole, parts) for name, known in flows.items()})
+        self.readers = {reader: (name, known.divided(whole, parts)) for reader, (name, known) in self.readers.items()}
+        return True
+
     def _mean(self, node: fx.Node, flow: Flow) -> Flow | None:
-        """Over places, not over channels."""
+        """A mean over places; a mean over channels is unknown."""
         rank = len(self.shapes[node.all_input_nodes[0].name])
         given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
         dims = [d % rank for d in (given if isinstance(given, list | tuple) else [given]) if isinstance(d, int)]
@@ -270,7 +296,7 @@ class _Reader:
         return Flow(tuple(run for flow in flows if flow is not None for run in flow.runs), axis)
 
     def _arithmetic(self, node: fx.Node) -> Flow | None:
-        """With single numbers every channel goes its own way; with another tensor the channels are united."""
+        """Arithmetic with a number passes channels on; addition or product of two tensors unites their channels."""
         tensors = [a for a in node.all_input_nodes if not self._is_number(a)]
         rest = [a for a in node.args if not isinstance(a, fx.Node)]
         if len(tensors) == 1 and all(isinstance(a, int | float) for a in rest):
@@ -313,6 +339,12 @@ class _Reader:
 
     def result(self, logits: fx.Node) -> Channels:
         flow = self.flows[logits.name]
+        for (
+            parts
+        ) in self.parts.values():  # a node that divides equally must find equal parts after channels are removed
+            if len({part.root() for part in parts}) > 1:
+                for part in parts:
+                    part.root().frozen = True
         last = next(flow.spaces)
         last.output = True
         roots = [s for s in self.spaces if s.parent is None]

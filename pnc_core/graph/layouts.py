@@ -1,7 +1,7 @@
-"""Where a network's tensors hold which group's channels, and how channels are physically removed.
+"""The rows and columns of tensors that hold each group's channels, and the removal of channels.
 
-Own choice: a module's rows and columns are described once, as runs of channels of
-groups, and counting and removing are read off that; no layer needs a rule of its own.
+Own choice: the rows and columns of a module are described once, as runs of channels of groups. Counting and removing
+read this description, so that no kind of layer needs its own rule.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,11 +21,11 @@ class Piece:
     """A run of neighbouring features."""
 
     group: str | None
-    """Name of the group whose channels they are; None if they must stay."""
+    """Name of the channels' group; None if the channels must stay."""
     width: int
-    """How many channels of the group."""
+    """Number of channels of the group."""
     repeat: int
-    """How many neighbouring features belong to one channel, as after a flatten."""
+    """Number of neighbouring features of one channel, such as after a flatten."""
 
 
 Pieces = tuple[Piece, ...]
@@ -33,26 +33,26 @@ Pieces = tuple[Piece, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows and columns of a module's tensors are; empty where nothing can be removed."""
+    """The runs of channels along a module's columns (inputs) and rows (outputs); empty where nothing can be removed."""
 
     inputs: Pieces = ()
     outputs: Pieces = ()
 
 
 def features(pieces: Pieces, sizes: Mapping[str, int]) -> int:
-    """How many features are left with `sizes[group]` channels of each group; groups not named stay whole."""
+    """Number of features with `sizes[group]` channels of each group; groups without a size stay whole."""
     return sum((p.width if p.group is None else sizes.get(p.group, p.width)) * p.repeat for p in pieces)
 
 
 def shrunk(count: int, side: Pieces, sizes: Mapping[str, int]) -> int:
-    """What is left of `count`, which grows with the features of a side, with `sizes[group]` channels of each group."""
+    """`count` numbers, in proportion to the features of a side, with `sizes[group]` channels of each group."""
     return count * features(side, sizes) // features(side, {}) if any(p.group in sizes for p in side) else count
 
 
 def parameter_count(part: nn.Module, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> int:
-    """How many numbers `part` would hold with `sizes[group]` channels left of each group.
+    """Count the numbers of `part` with `sizes[group]` channels of each group.
 
-    Exact: a tensor shrinks along its rows and its columns.
+    The count is exact: a tensor shrinks along its rows and its columns.
     """
     counts = {name: tensor.numel() for name, tensor in part.state_dict().items()}
     for path, layout in layouts.items():
@@ -64,12 +64,12 @@ def parameter_count(part: nn.Module, layouts: Mapping[str, Layout], sizes: Mappi
 
 
 def remove_channels(part: nn.Module, layouts: Mapping[str, Layout], kept: Mapping[str, Tensor]) -> None:
-    """Physically remove all channels but `kept`; `part` is changed in place.
+    """Remove all channels except `kept` from the tensors; `part` is changed in place.
 
     Args:
-        part: Owns the modules; its kept numbers stay bit for bit.
-        layouts: As `channel_groups` found them in `part`.
-        kept: int64 (k,) indices of the channels that stay, by group; groups not named stay whole.
+        part: The owner of the modules; its kept numbers do not change.
+        layouts: Found in `part` by `channel_groups`.
+        kept: int64 (k,) indices of the kept channels by group; groups without indices stay whole.
     """
     for path, layout in layouts.items():
         module = part.get_submodule(path)
@@ -81,7 +81,7 @@ def remove_channels(part: nn.Module, layouts: Mapping[str, Layout], kept: Mappin
 
 
 def kept_features(pieces: Pieces, kept: Mapping[str, Tensor]) -> Tensor:
-    """Which features stay, int64 in order, when these channels of each group do; groups not named stay whole."""
+    """Indices (int64, in order) of the features of the kept channels; groups without indices stay whole."""
     found, start = [], 0
     for piece in pieces:
         channels = torch.arange(piece.width) if piece.group is None else kept.get(piece.group)
@@ -98,7 +98,7 @@ def _set_widths(module: nn.Module) -> None:
         module.num_features = len(module.running_mean if module.weight is None else module.weight)
     elif isinstance(module, nn.Conv2d):
         rows, size = module.weight.shape[:2]
-        # Groups are removed whole, so that each still makes as many rows as before.
+        # Only whole groups are removed: each group makes as many rows as before.
         module.groups = module.groups * rows // module.out_channels if module.groups > 1 else 1
         module.out_channels, module.in_channels = rows, size * module.groups
 

@@ -1,14 +1,15 @@
-"""Where data flow through one tensor alone: the positions of a network.
+"""Trace a network and find its positions.
 
-A *position* is a node of the traced graph through which all data flow (a
-single-tensor dominator) and which stands directly before a weighted layer, so
-that everything cheap that belongs to the tensor (norm, activation, pooling) has
-been done; the last feature map counts too. This needs no table a family.
-Own choice: the paper searches over positions; finding them in any graph this
-way is ours.
+A *position* is a node of the traced graph with two properties:
+
+- All data flow through its tensor: no later node reads an earlier tensor (a dominator).
+- A layer with weights lies between it and the next dominator, so norm, activation and pooling are already applied. The
+  last feature map counts as well.
+
+Own choice: the paper searches over positions; this definition works for any traced graph and needs no table of
+architectures.
 """
 
-import inspect
 import math
 import operator
 import threading
@@ -25,6 +26,9 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import NetworkError, PositionError, is_out_of_memory
 from pnc_core.graph.axes import channel_axes, patch_grids
 from pnc_core.graph.cost import count_macs
+from pnc_core.graph.folding import folded
+from pnc_core.graph.known_shapes import SizedTracer
+from pnc_core.graph.tracing import Tracer, check_hooks, fake_tensors_silent, read_results
 
 INPUT = "input"
 
@@ -34,69 +38,69 @@ class PositionInfo:
     """One position of a network."""
 
     name: str
-    """Dotted path of the module that ends here; `input` is the image."""
+    """Dotted path of the module whose output this is; `input` for the image."""
     node: str
     """Name of the node in the traced graph."""
     shape: tuple[int, ...]
     """Shape of the tensor for one image, without the batch."""
     axis: int
-    """Which dimension of the batched tensor holds the channels."""
+    """Dimension of the batched tensor that holds the channels."""
     depth: float
-    """Share of the network's weighted layers that lie before, 0..1."""
+    """Share of the network's weighted layers that lie before the position, 0..1."""
     patches: tuple[int, int] | None = None
-    """Of tokens: rows and columns of the patches, which come last; None if they are not known."""
+    """For tokens: rows and columns of the patches, which are the last tokens; None if not known."""
 
     @property
     def channels(self) -> int:
-        """How many channels the tensor has."""
+        """Number of channels."""
         return self.shape[self.axis - 1]
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Shape without the channels: (H, W), or (tokens,)."""
+        """Shape without batch and channels: (H, W), or (tokens,)."""
         return tuple(n for i, n in enumerate(self.shape) if i != self.axis - 1)
 
     @property
     def places(self) -> tuple[int, ...] | None:
-        """Rows and columns of a map, or of the patches that tokens are."""
+        """Rows and columns of a map, or of the patches behind tokens; None if not known."""
         return self.grid if len(self.grid) == 2 else self.patches
 
     @property
     def leading(self) -> int:
-        """Tokens that come before the patches: class and register tokens."""
+        """Number of tokens before the patches: class and register tokens."""
         return 0 if self.places is None else math.prod(self.grid) - math.prod(self.places)
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A traced network. `graph_module` shares the network's own modules."""
+    """A traced network. `graph_module` shares the network's own modules; re-parametrised layers are folded."""
 
     graph_module: fx.GraphModule
     spec: NetworkSpec
     positions: tuple[PositionInfo, ...]
     shapes: dict[str, tuple[int, ...]]
-    """Batched shape (N = 2) of every tensor node, and of the copies that `cut` may make."""
+    """Batched shape (N = 2) of every tensor node, and of the copies that `cut` may insert."""
     changed: frozenset[str]
-    """Tensor nodes that something behind them changes in place."""
+    """Tensor nodes whose tensor a later node changes in place."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters lie."""
-        return next((p.device for p in self.graph_module.parameters()), torch.device("cpu"))
+        """Device of the network's parameters."""
+        return _device(self.graph_module)
 
     @property
     def taps(self) -> tuple[PositionInfo, ...]:
-        """The positions whose activations heads pool: all but the image itself."""
+        """All positions except `input`; heads pool their activations."""
         return tuple(p for p in self.positions if p.name != INPUT)
 
     @property
     def parameter_count(self) -> int:
-        """Parameters and buffers of the whole network."""
+        """Number of values in the network's parameters and buffers."""
         return sum(t.numel() for t in self.graph_module.state_dict().values())
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image."""
+        """Multiply-accumulates per image."""
         image = torch.zeros(1, *self.spec.input_size, device=self.device)
         return count_macs(lambda: self.graph_module(image))
 
@@ -104,7 +108,7 @@ class Traced:
         """The position called `name`.
 
         Raises:
-            PositionError: there is none.
+            PositionError: the network has no such position.
         """
         for info in self.positions:
             if info.name == name:
@@ -115,55 +119,11 @@ class Traced:
 _TRACING = threading.Lock()
 
 
-class _Tracer(fx.Tracer):
-    """torch.fx changes `nn.Module` itself while it traces; networks that other threads run meanwhile pass by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._thread = threading.get_ident()
-
-    def create_args_for_root(
-        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
-    ) -> tuple[Callable[..., Any], list[Any]]:
-        """Only the images are unknown: whatever else a network may be called with has its default."""
-        parameters = inspect.signature(root_fn).parameters
-        fn, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        for place, arg in enumerate(args):  # by name: torch.fx puts what is keyword-only before `*rest`
-            known = parameters.get(str(arg.node.target)) if isinstance(arg, fx.Proxy) else None
-            if known is not None and known.default is not inspect.Parameter.empty:
-                self.graph.erase_node(arg.node)
-                args[place] = known.default
-        return fn, args
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        name = self.path_of_module(m)
-        if not self.is_leaf_module(m, name):
-            _check_hooks(m, name)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-
-def _check_hooks(module: nn.Module, name: str) -> None:
-    """Of what is traced through no hook would run later, and a hook would see no tensors now."""
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise NetworkError(
-            f"network: expected forward hooks on single layers of torch.nn alone, got some on "
-            f"{name or 'the network itself'}; remove them"
-        )
-
-
 @contextmanager
-def _as_it_was(network: nn.Module) -> Iterator[None]:
-    """In the end modules have the attributes they had: tracing leaves constants there, and a network's own code keeps
-    what it was traced with.
+def _attributes_restored(network: nn.Module) -> Iterator[None]:
+    """Restore all modules' attributes at the end.
+
+    torch.fx stores constants in them, and a network's own code may store traced values.
     """
     holders = [h for m in network.modules() for h in (vars(m), *vars(m).values()) if isinstance(h, dict)]
     before = [(holder, dict(holder)) for holder in holders]
@@ -183,40 +143,61 @@ def trace(network: nn.Module, spec: NetworkSpec) -> Traced:
     """Trace a network and find its positions. Nothing of the network is changed.
 
     Args:
-        network: In eval mode, on any device (`meta` included).
-        spec: Its input size is used to learn the shapes.
+        network: A network in eval mode, on any device, including `meta`.
+        spec: Its input size determines the shapes.
 
     Raises:
         NetworkError: the network is in train mode, has forward hooks where it is traced through, or cannot be traced.
     """
     if any(module.training for module in network.modules()):
         raise NetworkError("network: expected eval mode everywhere, got train mode; call .eval() first")
-    _check_hooks(network, "")
+    check_hooks(network, "")
     _check_dtype(network)
+    plain = folded(network)
     try:
-        with _TRACING, _as_it_was(network):
-            graph = (tracer := _Tracer()).trace(network)
-            graph_module = fx.GraphModule(tracer.root, graph, type(network).__name__)
+        with _TRACING, fake_tensors_silent(), _attributes_restored(plain):
+            graph_module = _graph(plain, spec)
             shapes, changed = _shapes(graph_module, spec)
     except NetworkError:
         raise
-    except Exception as error:  # tracing runs the network's own code: anything may come out
+    except Exception as error:  # tracing runs the network's own code, which may raise any error
         if is_out_of_memory(error):
             raise
-        raise NetworkError(f"network: expected one torch.fx can trace, got {type(error).__name__}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise NetworkError(
+            f"network: expected one torch.fx can trace, got {type(error).__name__}: {reason}; check that the network "
+            f"takes images {spec.input_size}, and write that part of its forward with plain tensor operations"
+        ) from error
     _check_logits(graph_module, shapes, spec)
     positions = _positions(graph_module, shapes)
     return Traced(graph_module, spec, positions, shapes | {copy_name(n): shapes[n] for n in changed}, changed)
 
 
+def _graph(network: nn.Module, spec: NetworkSpec) -> fx.GraphModule:
+    """The traced graph; its shapes are constants only where the network's code computes with shapes."""
+    try:
+        return _traced_with(Tracer(), network)
+    except Exception as error:  # the network's own code may raise any error on a value that is not known
+        if isinstance(error, NetworkError) or is_out_of_memory(error):
+            raise
+    return _traced_with(SizedTracer(spec, _device(network)), network)
+
+
+def _traced_with(tracer: Tracer, network: nn.Module) -> fx.GraphModule:
+    with _attributes_restored(network):
+        graph = tracer.trace(network)
+        read_results(graph)
+        return fx.GraphModule(tracer.root, graph, type(network).__name__)
+
+
 class _ShapeReader(fx.Interpreter):
-    """Runs a graph and notes the shape of every tensor, and which are changed later."""
+    """Runs a graph and records the shape of every tensor, and which tensors are changed in place later."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.unread: list[str] = []
-        """Nodes that change a tensor in place, and whose results have no say in the logits."""
+        """Nodes that change a tensor in place, and whose result the logits do not use."""
         self._made: dict[str, tuple[Tensor, int]] = {}
         self._read = ancestors([n for n in graph_module.graph.nodes if n.op == "output"])
 
@@ -228,32 +209,38 @@ class _ShapeReader(fx.Interpreter):
             self.unread.append(n.name)
         if isinstance(value, Tensor):
             self.shapes[n.name] = tuple(value.shape)
-            if not value.is_inference():  # a parameter, perhaps; no activation is
+            if not value.is_inference():  # a parameter may be an inference tensor, which has no version counter
                 self._made[n.name] = value, value._version
         return value
 
     @property
     def changed(self) -> frozenset[str]:
-        """torch counts the changes of a tensor, those through its views included."""
+        """Nodes whose tensor was changed after they made it. torch counts changes, including those through views."""
         return frozenset(name for name, (value, version) in self._made.items() if value._version != version)
 
 
 def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
-    """Batched shape (N = 2) of every tensor node, and those changed in place; fake tensors cost no time or memory."""
-    device = next((p.device for p in graph_module.parameters()), torch.device("cpu"))
+    """Batched shape (N = 2) of every tensor node, and the nodes whose tensor is changed in place.
+
+    Fake tensors are used: they need no computation and no memory.
+    """
     reader = _ShapeReader(graph_module)
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        reader.run(torch.zeros(2, *spec.input_size, device=device), enable_io_processing=False)
+        reader.run(torch.zeros(2, *spec.input_size, device=_device(graph_module)), enable_io_processing=False)
     if reader.unread:
         raise NetworkError(
-            "network: expected what is changed in place to be read off its result, got "
+            "network: expected in-place operations whose result is used, got "
             f"{reader.unread[0]!r}, whose result nothing reads; write x = f(x) in place of f(x)"
         )
     return reader.shapes, reader.changed
 
 
+def _device(network: nn.Module) -> torch.device:
+    return next((p.device for p in network.parameters()), torch.device("cpu"))
+
+
 def ancestors(roots: list[fx.Node], stop: fx.Node | None = None) -> set[fx.Node]:
-    """The nodes and all that they are made of; what `stop` is made of is left out."""
+    """The roots and all nodes that they depend on; the search does not go beyond `stop`."""
     found: set[fx.Node] = set()
     todo = list(roots)
     while todo:
@@ -282,7 +269,7 @@ def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...
 
 
 def data_nodes(graph: fx.Graph) -> list[fx.Node]:
-    """Nodes that depend on the input, in order, without the output node."""
+    """Nodes that depend on the network's input, in graph order, without the output node."""
     seen: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" or any(arg in seen for arg in node.all_input_nodes):
@@ -291,15 +278,15 @@ def data_nodes(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _dominators(graph: fx.Graph) -> list[fx.Node]:
-    """Nodes after which no other value of the past is still needed."""
+    """Nodes after which no later node reads the value of an earlier node."""
     nodes = data_nodes(graph)
     index = {node: i for i, node in enumerate(nodes)}
     last_use = [max([index.get(user, len(nodes)) for user in node.users], default=i) for i, node in enumerate(nodes)]
-    found, tap_window = [], 0
+    found, last_read = [], 0
     for i, node in enumerate(nodes):
-        if tap_window <= i and last_use[i] > i:
+        if last_read <= i and last_use[i] > i:
             found.append(node)
-        tap_window = max(tap_window, last_use[i])
+        last_read = max(last_read, last_use[i])
     return found
 
 
@@ -329,7 +316,7 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
 def _without_global_pooling(
     dominators: list[fx.Node], weighted_between: Callable[[fx.Node, fx.Node], bool], cells: Callable[[fx.Node], int]
 ) -> list[fx.Node]:
-    """Leave out a one-cell tensor that is only the pooled form of the one before it."""
+    """Drop a dominator of one cell that only pools the dominator before it, without weights between them."""
     kept: list[fx.Node] = []
     for node in dominators:
         if not (kept and cells(node) == 1 < cells(kept[-1]) and not weighted_between(kept[-1], node)):
@@ -338,7 +325,7 @@ def _without_global_pooling(
 
 
 def is_weighted(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Does this node multiply by a weight of rank two or more (convolution, linear, attention)?"""
+    """Does this node have a weight of rank two or more, as convolution, linear layer and attention do?"""
     if node.op == "call_module":
         return any(p.ndim >= 2 for p in graph_module.get_submodule(str(node.target)).parameters())
     if node.op in ("call_function", "call_method"):
@@ -352,12 +339,12 @@ def _attribute_rank(graph_module: fx.GraphModule, node: fx.Node) -> int:
 
 
 def copy_name(name: str) -> str:
-    """Name of the node with which a graph copies what its node `name` makes."""
+    """Name of the node that copies the tensor of node `name`."""
     return f"{name}_copy"
 
 
 class Names:
-    """Names that were given; a name that comes again gets a number."""
+    """Makes names unique by numbering repeated names."""
 
     def __init__(self) -> None:
         self._used: dict[str, int] = {}
@@ -369,11 +356,11 @@ class Names:
 
 
 def position_name(node: fx.Node, following: fx.Node | None) -> str:
-    """The innermost container that ends at `node`, else the leaf module, else the node.
+    """Name of a position: the innermost container module that ends at `node`, else its leaf module, else the node.
 
     Args:
         node: The position's node in the traced graph.
-        following: The next node through which all data flow, if there is one.
+        following: The next dominator, if there is one.
     """
     stack = [path for path in _stack(node) if path]
     later = set(_stack(following)) if following is not None else set()

@@ -1,9 +1,12 @@
-"""How large and how slow a module may become, known before its tail is cut.
+"""Compute a module's exact cost for any number of kept channels, before its tail is cut.
 
-A layer's numbers and multiply-accumulates shrink along what it reads and along what it
-makes; one pass of the uncut tail says what each costs whole. With front adapter, calibration, inner
-adapters and a head on top that is the exact cost of a finished module, so that a mask is
-only chosen among those that keep `max_size` and `max_macs`.
+The numbers and the multiply-accumulates (MACs) of a layer are proportional to the channels it reads and to the channels
+it makes. One pass of the uncut tail gives the cost of every layer with all channels, so
+
+    cost(k_in of n_in, k_out of n_out channels) = cost(all) (k_in / n_in) (k_out / n_out).
+
+The module's cost is the sum over layers, plus front adapter, calibration, parallel adapters and head. So the mask can
+be chosen among those masks that keep `max_size` and `max_macs`.
 
 Own choice.
 """
@@ -22,31 +25,33 @@ from pnc_core.errors import PositionError
 from pnc_core.graph.attention import Heads
 from pnc_core.graph.cost import Cost, count_macs
 from pnc_core.graph.layouts import Layout, Pieces, shrunk
+from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.job import Job
-from pnc_core.method.without_old_images import kind_without_old_images
 from pnc_core.module.adapter import Adapter
 from pnc_core.module.head import head_cost, seen_width, tap_width
-from pnc_core.module.parallel_adapter import adaptable, is_whole, parallel_cost, readout
+from pnc_core.module.parallel_adapter import adaptable, is_full_rank, parallel_cost, readout
 from pnc_core.module.tail import Tail
 
 HEADS = ("affine", "router", "joint")
-"""From light to free."""
-ROOM = 3
-"""The freest head has room made for it where it takes at most one part in so many of what a module may cost:
-there it is worth more than the channels in its place, where classes are many it is not (decision 105)."""
+"""Kinds of head, in ascending order of cost."""
+HEAD_DIVISOR = 3
+"""The budget leaves room for the costliest head if it takes at most 1 / 3 of the bounds, else for the cheapest head.
+
+With many classes a head costs more, and the channels in its place are worth more (decision 105).
+"""
 Sizes = Mapping[str, int]
-"""How many channels are left of each group."""
+"""Number of kept channels by group."""
 
 
 def limits(job: Job) -> Cost:
-    """What a whole module may cost at most."""
+    """Largest allowed cost of a whole module."""
     config, source = job.config, job.source
     macs = sys.maxsize if config.max_macs is None else int(config.max_macs * source.macs)
     return Cost(int(config.max_size * source.parameter_count), macs)
 
 
 def head_kinds(job: Job) -> tuple[str, ...]:
-    """The heads that a job chooses from, the lightest first."""
+    """Kinds of head that a job chooses from, in ascending order of cost."""
     config = job.config
     if not config.old_images:
         return (kind_without_old_images(job),)
@@ -57,12 +62,14 @@ def head_kinds(job: Job) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Share:
-    """Multiply-accumulates of the uncut tail that shrink with the same channels."""
+    """MACs of the uncut tail that are proportional to the same channels."""
 
     macs: int
     sides: tuple[Pieces, ...]
+    """The MACs are proportional to the channels of every side."""
 
     def left(self, sizes: Sizes) -> int:
+        """MACs with `sizes` channels."""
         count = self.macs
         for side in self.sides:
             count = shrunk(count, side, sizes)
@@ -70,7 +77,7 @@ class _Share:
 
 
 class _Meter(fx.Interpreter):
-    """Runs an uncut tail and notes what every node costs and how many numbers it makes."""
+    """Runs an uncut tail and records the MACs and the output size of every node."""
 
     def __init__(self, part: fx.GraphModule) -> None:
         super().__init__(part)
@@ -92,23 +99,22 @@ class _Meter(fx.Interpreter):
 
 
 class TailCost:
-    """What an opened tail will cost with so many channels of each group, with all that is learned inside it.
+    """Cost of a tail, including calibration and parallel adapters, for any number of kept channels.
 
     Args:
-        tail: As `open_tail` gave it.
-        shape: Of one activation at the tail's start, without the batch; None: multiply-accumulates are not
-            asked for, and are 0.
-        beside: Layers that parallel adapters will be put beside.
+        tail: Opened tail, as `open_tail` returns it.
+        shape: Shape of one activation at the tail's start, without the batch. None: MACs are not counted and are 0.
+        beside: Layers that will get a parallel adapter.
     """
 
     def __init__(self, tail: Tail, shape: tuple[int, ...] | None, beside: Iterable[fx.Node] = ()) -> None:
         self._tail = tail
         self._meter = None if shape is None else _Meter(tail.part).measure(torch.zeros(1, *shape, device=_device(tail)))
         self._shares = [] if self._meter is None else self._measured(self._meter)
-        self._beside = [(node, is_whole(tail.part, node)) for node in beside]
+        self._beside = [(node, is_full_rank(tail.part, node)) for node in beside]
 
     def __call__(self, sizes: Sizes) -> Cost:
-        """Copies, calibration and parallel adapters."""
+        """Cost of copied numbers, calibration and parallel adapters."""
         calibration = 2 * sum(sizes[group.name] for group in self._tail.groups)
         copies = Cost(self._tail.count(dict(sizes)) + calibration, sum(share.left(sizes) for share in self._shares))
         whole = sum((self._adapter(*row, sizes) for row in self._beside), start=copies)
@@ -127,7 +133,7 @@ class TailCost:
         layer = self._tail.part.get_submodule(name)
         if not isinstance(layer, Heads):
             return [_Share(macs, whole)]
-        # Queries, keys and values are a layer's; what heads make of them goes by the number of heads alone.
+        # The projections depend on channels read and made; the attention itself depends on the number of heads only.
         projected = meter.made[node.name] // layer.width * layer.in_proj_weight.numel()
         return [_Share(projected, whole), _Share(macs - projected, (layout.outputs,))]
 
@@ -140,7 +146,7 @@ class TailCost:
         if shrunk(getattr(layer, "groups", 1), layout.outputs, sizes) > 1:
             return Cost(0, 0)
         widths = shrunk(width_in, layout.inputs, sizes), shrunk(width_out, layout.outputs, sizes)
-        return parallel_cost(*widths, places, whole=whole)
+        return parallel_cost(*widths, places, full_rank=whole)
 
 
 def _device(tail: Tail) -> torch.device:
@@ -148,7 +154,7 @@ def _device(tail: Tail) -> torch.device:
 
 
 def _layer(node: fx.Node) -> str:
-    """The module whose tensors a node works with."""
+    """Path of the module that owns a node's weights; empty if there is none."""
     if node.op == "call_module":
         return str(node.target)
     owners = (str(n.target).rpartition(".")[0] for n in node.all_input_nodes if n.op == "get_attr")
@@ -156,16 +162,16 @@ def _layer(node: fx.Node) -> str:
 
 
 class Bounds:
-    """What the whole module at one position may cost, and what it will with so many channels of each group.
+    """Bounds on the whole module at one position, and its cost for any number of kept channels.
 
     Args:
-        job: Its configuration says what is allowed, as shares of the source.
-        position: Where.
-        adapter: In front of the tail.
-        tail: Uncut.
+        job: Its configuration holds the bounds, as shares of the source.
+        position: Pair of positions.
+        adapter: The adapter in front of the tail.
+        tail: The uncut tail.
 
     Raises:
-        PositionError: not even one channel of every group is within the bounds.
+        PositionError: even one channel per group exceeds the bounds.
     """
 
     def __init__(self, job: Job, position: Position, adapter: Adapter, tail: Tail) -> None:
@@ -181,19 +187,19 @@ class Bounds:
         self._check(position)
 
     def cost(self, sizes: Sizes) -> Cost:
-        """Of adapters, calibration, copies and the head that room is left for."""
+        """Cost of adapters, calibration, copied numbers and the head that the budget leaves room for."""
         return self._with(self._kind, sizes)
 
-    def hold(self, sizes: Sizes) -> bool:
-        """Is the module within its bounds?"""
+    def hold_for(self, sizes: Sizes) -> bool:
+        """Is a module with these channels within both bounds?"""
         return self.cost(sizes).within(self._most)
 
     def _kind_with_room(self) -> str:
-        """The freest head where that takes little, or else the lightest."""
-        kinds, whole = head_kinds(self._job), {group.name: group.width for group in self._tail.groups}
-        little = Cost(self._most.parameter_count // ROOM, self._most.macs // ROOM)
-        roomy = self._head(kinds[-1], whole).within(little) and self._with(kinds[-1], self._single()).within(self._most)
-        return kinds[-1] if roomy else kinds[0]
+        """The costliest kind of head if it takes at most 1 / `HEAD_DIVISOR` of the bounds, else the cheapest kind."""
+        kinds, all_channels = head_kinds(self._job), {group.name: group.width for group in self._tail.groups}
+        share = Cost(self._most.parameter_count // HEAD_DIVISOR, self._most.macs // HEAD_DIVISOR)
+        small = self._head(kinds[-1], all_channels).within(share)
+        return kinds[-1] if small and self._with(kinds[-1], self._single()).within(self._most) else kinds[0]
 
     def _single(self) -> Sizes:
         return {group.name: 1 for group in self._tail.groups}
@@ -213,13 +219,13 @@ class Bounds:
         least = self.cost(self._single())
         if least.parameter_count > most.parameter_count:
             raise PositionError(
-                f"position {position}: expected a module of at most {most.parameter_count:,} numbers in all, as "
-                f"max_size {config.max_size} says, got {least.parameter_count:,} with a single channel of every group; "
+                f"position {position}: expected a module of at most {most.parameter_count:,} numbers in all (max_size "
+                f"{config.max_size}), got {least.parameter_count:,} with a single channel of every group; "
                 "raise max_size, or take another position"
             )
         if least.macs > most.macs:
             raise PositionError(
-                f"position {position}: expected a module of at most {most.macs:,} multiply-accumulates, as max_macs "
-                f"{config.max_macs} says, got {least.macs:,} with a single channel of every group; raise max_macs, "
+                f"position {position}: expected a module of at most {most.macs:,} multiply-accumulates (max_macs "
+                f"{config.max_macs}), got {least.macs:,} with a single channel of every group; raise max_macs, "
                 "or take another position"
             )

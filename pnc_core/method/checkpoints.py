@@ -1,10 +1,10 @@
-"""What a job has worked out so far, kept so that it can go on elsewhere after an interruption.
+"""Checkpoints: saved states of a job's steps, so that another process can continue the job after an interruption.
 
-A job is a chain of named steps. Randomness is drawn by purpose, not from one stream, and whoever works a step out
-gets the same state, bit for bit, on processors of one kind and with one number of threads. So a state that was
-kept may stand in for the work, and steps that do not need one another may be shared between processes.
+A job is a chain of named steps. Every purpose has its own random generator (`Job.generator`). So every process computes
+the same state of a step, bit for bit, given the same kind of processor and number of threads. A saved state can replace
+the computation, and several processes can share independent steps.
 
-Source: own choice; the paper is silent on it.
+Source: own choice; the paper does not treat interruptions.
 """
 
 import hashlib
@@ -22,29 +22,29 @@ from pnc_core.files import written_whole
 from pnc_core.tensorfile import read_header
 
 Work = Callable[[Sequence[str]], list["State"]]
-"""Works out several steps at once: what they have in common is done once."""
+"""Runs several steps, given by name, and returns their states; passes that the steps share run once."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a step stands, or what it came to."""
+    """State of a step: intermediate, or its result."""
 
     facts: dict[str, Any] = field(default_factory=dict)
-    """Whatever JSON can hold."""
+    """Values that JSON can represent."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Copies: later steps of the job do not change them."""
+    """Tensors by name; copies, so later steps do not change them."""
 
     def to_bytes(self) -> bytes:
-        """One safetensors file; the facts are in its metadata."""
+        """Bytes of one safetensors file, with the facts as JSON in its metadata."""
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         return safetensors.torch.save(whole, {"facts": json.dumps(self.facts)})
 
     @classmethod
     def read(cls, path: Path) -> "State":
-        """A state from its file.
+        """Read a state from its file.
 
         Raises:
-            TensorFileError: it is damaged.
+            TensorFileError: the file is damaged.
         """
         facts = json.loads(read_header(path).metadata["facts"])
         with safe_open(path, "pt") as file:
@@ -52,23 +52,23 @@ class State:
 
 
 class Checkpoints(Protocol):
-    """Where a job's states are kept."""
+    """Storage of a job's states."""
 
     def load(self, step: str) -> State | None:
-        """The newest state of a step; None if there is none."""
+        """Return the newest state of a step; None if there is none."""
 
     def offer(self, step: str, state: State) -> None:
-        """A step has come this far. Whether it is worth keeping is decided here; at the latest when the job stops."""
+        """Pass the intermediate state of a step. The storage may skip it, but saves the newest when the job stops."""
 
     def save(self, step: str, state: State) -> None:
-        """A step is worked out. What was offered before has become superfluous."""
+        """Save the result of a step. It replaces the step's intermediate states."""
 
     def each(self, steps: Sequence[str], work: Work) -> Iterable[State]:
-        """What independent steps come to, in their order, whoever works them out."""
+        """Yield the results of independent steps, in order. Other processes may run some of the steps."""
 
 
 class NoCheckpoints:
-    """Keeps nothing: a job that is interrupted begins anew."""
+    """Saves nothing: an interrupted job starts from the beginning."""
 
     def load(self, step: str) -> State | None:
         """See `Checkpoints.load`."""
@@ -81,15 +81,15 @@ class NoCheckpoints:
         """See `Checkpoints.save`."""
 
     def each(self, steps: Sequence[str], work: Work) -> Iterable[State]:
-        """See `Checkpoints.each`; all at once."""
+        """See `Checkpoints.each`; runs all steps in one call of `work`."""
         return work(steps)
 
 
 class FolderCheckpoints:
-    """Keeps every state as a file of one directory; for jobs that run without a service.
+    """Saves every state as a file in one directory, for jobs without a service.
 
     Args:
-        root: The directory, one for every job; made when missing.
+        root: A directory for this job only; created if missing.
     """
 
     def __init__(self, root: Path) -> None:
@@ -102,17 +102,17 @@ class FolderCheckpoints:
         return State.read(path) if path.is_file() else None
 
     def offer(self, step: str, state: State) -> None:
-        """See `Checkpoints.offer`; every one is kept."""
+        """See `Checkpoints.offer`; saves every state."""
         self.save(step, state)
 
     def save(self, step: str, state: State) -> None:
-        """See `Checkpoints.save`; the file appears whole or not at all."""
+        """See `Checkpoints.save`; the file is replaced atomically."""
         with written_whole(self._path(step)) as half:
-            half.touch(0o600)  # weights, which are their owner's alone
+            half.touch(0o600)  # the file holds weights: only the owner may read it
             half.write_bytes(state.to_bytes())
 
     def each(self, steps: Sequence[str], work: Work) -> Iterable[State]:
-        """See `Checkpoints.each`; what is not there yet is worked out at once."""
+        """See `Checkpoints.each`; runs the missing steps in one call of `work`."""
         missing = [step for step in steps if not self._path(step).is_file()]
         for step, state in zip(missing, work(missing) if missing else [], strict=True):
             self.save(step, state)

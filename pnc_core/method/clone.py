@@ -1,4 +1,4 @@
-"""`clone()`: the one door to the method. It reads like the method section.
+"""`clone()`: the entry point of the method, in the order of its stages.
 
 References:
     Ye, Liu, Wang, "Partial Network Cloning", CVPR 2023, arXiv:2303.10597.
@@ -11,41 +11,36 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 
 import torch
 from torch import nn
 
 from pnc_core.config import CloneConfig, NetworkSpec, Position, Precision
 from pnc_core.devices import SlowPrecision, precision_of, slow_bfloat16
-from pnc_core.errors import ConfigError, PositionError
-from pnc_core.graph.cost import Cost
+from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
-from pnc_core.method.budget import head_kinds, limits
 from pnc_core.method.checkpoints import Checkpoints, State
-from pnc_core.method.fit_head import CHOICE_ROWS, FittedHead, HeadChoice, balanced_losses, choose_head, fit_head, shut
-from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_macs, tap_widths
+from pnc_core.method.heads.calibrate import calibrate, plain_head
+from pnc_core.method.heads.choose import FittedHead
+from pnc_core.method.heads.without_old_images import kind_without_old_images
+from pnc_core.method.insert import Insertion, module_macs
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
 from pnc_core.method.learn import insert, refine
-from pnc_core.method.search import Trial, probe_of, screen
+from pnc_core.method.search import probe_of, screen, trial_of
 from pnc_core.method.trials import TrialRunner, halve
-from pnc_core.method.watermark import Mark
-from pnc_core.method.without_old_images import kind_without_old_images, without_old_images
 from pnc_core.module.bundle import Bundle
-from pnc_core.module.head import LAST, Head, TapWindow, head_cost, seen_width
+from pnc_core.module.head import TapWindow
 from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module.module import module_tensors
+from pnc_core.module.watermark import Mark
 
 JOB = "job"
-"""Among a job's steps: what it was asked."""
-FAST_VIEWS = 2
-"""Augmented views at most that the preset `fast` fits its head on."""
+"""Name of the checkpoint that holds the job's inputs: parameters and digests of networks and images."""
 SEARCHED, REFINING, CALIBRATING = 0.4, 0.65, 0.85
-"""How much of a job is done when a stage begins, for progress."""
+"""Progress of a job, 0..1, after the search and at the start of refining and of calibrating."""
 
 
 @torch.enable_grad()
@@ -63,48 +58,51 @@ def clone(
 ) -> Bundle:
     """Clone classes of a source into a module for a target.
 
-    Neither network changes. Equal networks, images, parameters, marks and thread counts
+    Neither network changes. Equal networks, images, parameters, watermarks and thread counts
     give equal bundles.
 
     Args:
         target: The network that will receive the module, in eval mode, and its spec.
         source: The network that has the classes, in eval mode, and its spec.
         images: Labelled images of old and cloned classes; others are ignored.
-        config: What to clone and how.
-        report: Called with every step's progress.
-        cancelled: Asked between steps; True ends the job.
-        checkpoints: What an interrupted run of the same job has kept: this one goes on there, to the same bundle.
-        watch: Entered around `search`, `screening`, `trials`, `insertion`, `localization`, `adapter`, `refining` and
-            `heads`, which lie within one another.
-        mark: A key that has a say in which channels are kept; the bundle does not tell.
+        config: Parameters of the job.
+        report: Called with the progress of every step.
+        cancelled: Called between steps; True stops the job.
+        checkpoints: Saved states of an interrupted run of the same job. The job continues from them and makes the same
+            bundle.
+        watch: Makes a context manager that is entered around each of `search`, `screening`, `trials`, `insertion`,
+            `localization`, `adapter`, `refining` and `heads`. These pieces are nested.
+        mark: Watermark key. It influences the choice of channels; the bundle does not contain it.
 
     Returns:
         A full bundle; `.thin()` gives the thin one.
 
     Raises:
-        ConfigError: classes or parameters make no sense, or the checkpoints are another job's, or a marked one's.
+        ConfigError: a class or parameter is invalid, the checkpoints belong to another job, or `mark` and `checkpoints`
+            are both given.
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
-        Cancelled: `cancelled` answered True.
+        Cancelled: `cancelled` returned True.
     """
     if mark is not None and checkpoints is not None:
-        raise ConfigError("mark: expected no checkpoints beside it, got both; leave one of them out")
+        raise ConfigError("mark: expected no checkpoints beside a mark, got both; leave one of them out")
     traced = trace(*target), trace(*source)
     _warn_of_slow_precision(config, traced[0].device, report)
     config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
     job = prepare(*traced, images, config, report, cancelled, checkpoints)
     job = replace(job, watch=watch, mark=mark)
     if not config.old_images:
-        kind_without_old_images(job)  # refused before the search, not after it
+        kind_without_old_images(job)  # an impossible head fails here, before the search
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
-        _recognise(checkpoints, config, prints, images)
+        _check_same_job(checkpoints, config, prints, images)
     position, rounds = _search(job)
     begun = time.monotonic()
     insertion = _insert(job, position)
     if config.refine and config.preset == "joint" and config.old_images:
         insertion = _refined(job, insertion)
+    report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
     fitted = calibrate(job, insertion)
     _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
     report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
@@ -113,7 +111,7 @@ def clone(
 
 
 def _precision(config: CloneConfig, device: torch.device, checkpoints: Checkpoints | None) -> Precision:
-    """What `auto` means; for all processes that work on a job it is what the first one of them took it for."""
+    """The precision that `auto` stands for. All processes of a job use the first process's choice."""
     known = checkpoints.load(JOB) if checkpoints is not None and config.precision == "auto" else None
     if known is not None:
         chosen: Precision = known.facts["config"]["precision"]
@@ -128,8 +126,12 @@ def _warn_of_slow_precision(config: CloneConfig, device: torch.device, report: R
         report(Progress("screening", 0.0, slow))
 
 
-def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
-    """Refuse to go on with what another job has kept."""
+def _check_same_job(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str, str], images: ImageSet) -> None:
+    """Save the job's inputs, or compare them with the saved ones.
+
+    Raises:
+        ConfigError: the checkpoints belong to another job.
+    """
     pixels, labels = (hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (images.images, images.labels))
     own = {"config": asdict(config), "networks": prints, "images": pixels, "labels": labels}
     if images.fitted:
@@ -142,8 +144,8 @@ def _recognise(checkpoints: Checkpoints, config: CloneConfig, prints: tuple[str,
     other = [name for name, value in own.items() if known.facts.get(name) != value]
     if other:
         raise ConfigError(
-            f"checkpoints: expected those of this very job, got some that were kept with other {', '.join(other)}; "
-            "give every job a place of its own"
+            f"checkpoints: expected the checkpoints of this job, got checkpoints of a job with other "
+            f"{', '.join(other)}; give every job its own folder"
         )
 
 
@@ -159,20 +161,20 @@ def work_out(
     cancelled: Callable[[], bool] = lambda: False,
     watch: Watch = nullcontext,
 ) -> State:
-    """One step of a job that another process runs: `Checkpoints.each` has named it.
+    """Run one step of a job on behalf of another process; `Checkpoints.each` gives the step's name.
 
     Args:
         target: As for `clone`.
         source: As for `clone`.
         images: As for `clone`.
         config: As for `clone`.
-        step: A step's text.
-        checkpoints: Where the job's earlier steps are.
-        cancelled: Asked between batches; True ends the work.
+        step: Name of the step.
+        checkpoints: Storage with the states of the job's earlier steps.
+        cancelled: Called between batches; True stops the step.
         watch: As for `clone`.
 
     Raises:
-        Cancelled: `cancelled` answered True.
+        Cancelled: `cancelled` returned True.
     """
     traced = trace(*target), trace(*source)
     config = replace(config, precision=_precision(config, traced[0].device, checkpoints))
@@ -182,7 +184,7 @@ def work_out(
 
 @traced_step("search")
 def _search(job: Job) -> tuple[Position, int]:
-    """The best pair of positions, and how many rounds of trials found it (0 if it was given).
+    """The best pair of positions, and the number of rounds of trials (0 if the job fixes the pair).
 
     Raises:
         PositionError: no pair can be used.
@@ -193,20 +195,10 @@ def _search(job: Job) -> tuple[Position, int]:
 
 
 def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: int, seconds: float) -> None:
-    where, score = insertion.position, fitted.score
+    position, score = insertion.position, fitted.score
     macs = module_macs(job, insertion)
-    trial = Trial(
-        where.target,
-        where.source,
-        number,
-        score.old,
-        score.new,
-        score.average,
-        insertion.parameter_count,
-        macs,
-        seconds,
-    )
-    message = f"{where}: joint accuracy {score.average:.3f}"
+    trial = trial_of(position, number, score, insertion.parameter_count, macs, seconds)
+    message = f"{position}: joint accuracy {score.average:.3f}"
     job.report(Progress("calibrating", 0.99, message, {"trial": asdict(trial)}))
 
 
@@ -222,7 +214,7 @@ def _insert(job: Job, position: Position) -> Insertion:
 
 @traced_step("refining")
 def _refined(job: Job, insertion: Insertion) -> Insertion:
-    """Learn the labels, too, and keep what was learned only if held-out images are better off."""
+    """Train on labels, and keep the result only if the loss on held-out images falls."""
 
     def step(share: float, loss: float) -> None:
         job.report(Progress("refining", REFINING + (CALIBRATING - REFINING) * share, f"labels: loss {loss:.3f}"))
@@ -236,82 +228,6 @@ def _refined(job: Job, insertion: Insertion) -> Insertion:
     return learned if after < before else insertion
 
 
-def plain_head(job: Job, insertion: Insertion, grid: int) -> tuple[Head, float]:
-    """A quick head to refine with, and its balanced cross-entropy on held-out images: before and after alike."""
-    kind = "joint" if job.config.head in ("auto", "joint") and job.config.locality == "soft" else "router"
-    train, held = (head_inputs(job, insertion, i, [grid], 1)[0] for i in (job.train, job.validation))
-    head = fit_head(kind, train.some(CHOICE_ROWS))
-    return head, float(balanced_losses(head, held).mean())
-
-
-@traced_step("heads")
-def calibrate(job: Job, insertion: Insertion) -> FittedHead:
-    """Fit the heads on cached logits and taps, and choose one on the held-out images."""
-    config = job.config
-    job.report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
-    fast = config.preset == "fast"
-    grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
-    views = min(config.views, FAST_VIEWS) if fast else config.views
-    train = head_inputs(job, insertion, job.train, grids, views)
-    validation = head_inputs(job, insertion, job.validation, grids, views)
-    if not config.old_images:
-        return without_old_images(job, train[0], validation[0])
-    rows = list(zip(grids, train, validation, strict=True))
-    # The affine head reads no taps, so that one grid is enough for it.
-    locality_gates = {grid: seen_width(job.target, grid) if config.locality == "strict" else 0 for grid in grids}
-    choices = [
-        HeadChoice(kind, *row, locality_gate=locality_gates[row[0]])
-        for kind in head_kinds(job)
-        for row in (rows[:1] if kind == "affine" else rows)
-    ]
-    if "joint" in head_kinds(job):
-        shortened = partial(last_taps, job, insertion)
-        choices += [
-            HeadChoice("joint", g, shortened(t, g, tap_window), shortened(v, g, tap_window), tap_window=tap_window)
-            for g, t, v in rows
-            for tap_window in _tap_windows(job, insertion, g)
-        ]
-    fitted = choose_head(_fitting(job, insertion, choices))
-    if config.locality == "soft":
-        return fitted
-    kept = next(choice for choice in choices if choice.grid == fitted.grid)
-    return shut(fitted, kept.train, kept.validation, kept.locality_gate)
-
-
-def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:
-    """What a module takes without its head, and what it may take with it."""
-    return Cost(insertion.parameter_count, module_macs(job, insertion)), limits(job)
-
-
-def _tap_windows(job: Job, insertion: Insertion, grid: int) -> list[TapWindow]:
-    """The last tap of either side; where all are too many, also as many of the target's as fit with the module's last.
-
-    The target's are worth more than the module's: the fewer channels are left the less the module's earlier taps say.
-    """
-    spent, most = _room(job, insertion)
-    seen, made = tap_widths(job, insertion, grid)
-
-    def fits(*widths: int) -> bool:
-        return (spent + head_cost("joint", sum(widths), job.old_classes, len(job.cloned))).within(most)
-
-    if fits(*seen, *made):
-        return [LAST]
-    longer = (count for count in range(len(seen), 1, -1) if fits(*seen[-count:], *made[-1:]))
-    return [LAST, *(TapWindow(count, 1) for count in islice(longer, 1))]
-
-
-def _fitting(job: Job, insertion: Insertion, choices: list[HeadChoice]) -> list[HeadChoice]:
-    """The heads with which the whole module is within its bounds: the mask has left room for one at least."""
-    spent, most = _room(job, insertion)
-    fitting = [choice for choice in choices if (spent + choice.cost).within(most)]
-    if not fitting:
-        raise PositionError(
-            f"position {insertion.position}: expected a module of at most {most.parameter_count:,} numbers with its "
-            f"head, got {spent.parameter_count:,} without; raise max_size, or lower keep"
-        )
-    return fitting
-
-
 def _manifest(
     job: Job, insertion: Insertion, fitted: FittedHead, target_fingerprint: str, source_fingerprint: str
 ) -> Manifest:
@@ -322,9 +238,9 @@ def _manifest(
         format=FORMAT,
         payload="full",
         classes=job.config.classes,
-        target=job.target.spec,
+        target=replace(job.target.spec, class_aliases={}),
         target_fingerprint=target_fingerprint,
-        source=job.source.spec,
+        source=replace(job.source.spec, class_aliases={}),
         source_fingerprint=source_fingerprint,
         position=insertion.position,
         adapter_relu=insertion.adapter.relu,

@@ -1,10 +1,14 @@
-"""Insertion: join a target's trunk and a source's tail at one pair of positions.
+"""Insertion: join the first part of a target and the tail of a source at one pair of positions.
 
-`stitch` fits the ridge adapter, `localize` cuts the tail down to the channels
-that matter through this adapter; `learning.insert` then learns what has no closed form.
+`stitch` fits the adapter A by ridge regression on the images' activations phi of the target and psi of the source:
+
+    min_A sum_x |A(phi(x)) - psi(x)|^2 + ridge |A|^2
+
+`localize` cuts the tail down to the channels that matter behind A. `pnc_core.method.learn.insert` then trains the
+adapters.
 
 Source: the paper's abstract (localization and insertion improve each other);
-the ridge start is our own choice.
+the start from a ridge regression is our own choice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,45 +23,46 @@ from pnc_core.graph.cost import count_macs
 from pnc_core.graph.features import Reader
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import Bounds
-from pnc_core.method.fit_head import HeadInputs
+from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.job import Batch, Job, traced_step
-from pnc_core.method.localize import Scores, choose_channels, score_channels
+from pnc_core.method.localize import Scores, score_channels
+from pnc_core.method.mask import choose_channels
 from pnc_core.module.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
 from pnc_core.module.head import TapWindow, pool_taps, tap_width
 from pnc_core.module.tail import Tail, extract, open_tail
 
 MAX_ROWS = 40_000
-"""Views at most of all images of a job that heads are fitted on: with many images fewer are drawn of each."""
+"""Upper bound on (images of the job) x (views per image) for fitting heads. Many images get fewer views each."""
 SCORED_IMAGES = 2000
-"""Images of the cloned classes that localization looks at, at most."""
+"""Largest number of images of the cloned classes for localization."""
 
 
 @dataclass(frozen=True)
 class Insertion:
-    """A source's tail behind an adapter, at one pair of positions."""
+    """An adapter and a source's tail at one pair of positions: a module without its head."""
 
     position: Position
     adapter: Adapter
     tail: Tail
     whole: int
-    """Numbers of the uncut tail, to say which fraction was kept."""
+    """Copied numbers of the uncut tail."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """A(phi) through the tail: logits (N, K) and the tail's taps."""
+        """Run the tail on A(phi): logits (N, K) and the tail's taps."""
         return self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
 
     @property
     def parameter_count(self) -> int:
-        """Copied and learned numbers together, without the head."""
+        """Copied and trained numbers, without the head."""
         return self.tail.parameter_count + self.trained_parameter_count
 
     @property
     def trained_parameter_count(self) -> int:
-        """Adapter, calibration and parallel adapters."""
+        """Numbers of adapter, calibration and parallel adapters."""
         return sum(p.numel() for p in self.parameters())
 
     def parameters(self) -> list[nn.Parameter]:
-        """What insertion learns; the tail's copied numbers are not among them."""
+        """Parameters of adapter, calibration and parallel adapters; copied numbers are not trained."""
         parts = [part for kind in self.tail.learned.values() for part in kind.values()]
         return [*self.adapter.parameters(), *(p for part in parts for p in part.parameters())]
 
@@ -69,10 +74,10 @@ def module_macs(job: Job, insertion: Insertion) -> int:
 
 
 def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
-    """The ridge adapter and the whole tail at `position`.
+    """Fit the ridge adapter at `position` and open the uncut tail behind it.
 
     Raises:
-        PositionError: nothing can be inserted there.
+        PositionError: no adapter joins the two positions, or the tail cannot be pruned.
     """
     found = stitch_all(job, [position], images)[position]
     if isinstance(found, PositionError):
@@ -82,7 +87,7 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
 
 @traced_step("adapter")
 def stitch_all(job: Job, positions: Sequence[Position], images: ImageSet) -> dict[Position, Insertion | PositionError]:
-    """`stitch` at many positions for one run of both networks; what cannot be inserted answers with its error."""
+    """`stitch` at many positions with one pass of both networks; a position that fails maps to its error."""
     begun: dict[Position, tuple[Tail, Adapter | AdapterFit] | PositionError] = {}
     fits: dict[Position, AdapterFit] = {}
     for position in positions:
@@ -117,34 +122,34 @@ def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFi
 
 @traced_step("localization")
 def localize(job: Job, insertion: Insertion, *, bounded: bool = True) -> Insertion:
-    """Keep the channels that carry the cloned classes, scored through the stitched input.
+    """Score the channels on the stitched input and cut the tail down to the chosen ones.
 
     Args:
         job: Images and frozen networks.
-        insertion: Stitched, with an uncut tail; left as it was.
-        bounded: Keep fewer than `keep` allows where the whole module would not be within its bounds.
+        insertion: Stitched, with an uncut tail; not changed.
+        bounded: Also keep `max_size` and `max_macs`, if need be with fewer channels than `keep` allows.
 
     Raises:
-        PositionError: nothing that is left would be.
+        PositionError: even one channel per group exceeds the bounds.
     """
-    hold = bounds_of(job, insertion).hold if bounded else None
+    within_bounds = bounds_of(job, insertion).hold_for if bounded else None
     kept = choose_channels(
-        insertion.tail, score(job, insertion), job.config.keep, job.importance_bias(insertion.tail), hold
+        insertion.tail, score(job, insertion), job.config.keep, job.importance_bias(insertion.tail), within_bounds
     )
     return replace(insertion, tail=extract(insertion.tail, kept))
 
 
 def bounds_of(job: Job, insertion: Insertion) -> Bounds:
-    """What a whole module may cost that is cut from a stitched one.
+    """Bounds on the whole module that is cut from a stitched insertion.
 
     Raises:
-        PositionError: none is within the bounds.
+        PositionError: even one channel per group exceeds the bounds.
     """
     return Bounds(job, insertion.position, insertion.adapter, insertion.tail)
 
 
 def score(job: Job, insertion: Insertion) -> Scores:
-    """Scores of all channels of an uncut tail, as the configured localizer sees them."""
+    """Scores of all channels of an uncut tail, by the configured localizer."""
     images = job.train.only(job.config.classes).sample(SCORED_IMAGES, job.generator("score"))
     adapter, start = insertion.adapter, insertion.position.target
     target, source = Reader(job.target, [start], logits=False), Reader(job.source, [], logits=False)
@@ -159,14 +164,17 @@ def score(job: Job, insertion: Insertion) -> Scores:
 
 
 def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequence[int], views: int) -> list[HeadInputs]:
-    """What heads see of `images`: logits of both sides and the pooled taps, once for every grid.
+    """Inputs of a head for every image: logits of target and module, and the pooled taps.
 
     Args:
         job: The frozen networks.
         insertion: The module.
         images: N images.
-        grids: Taps are pooled to this many cells a side.
-        views: Rows of this many augmented views of every image follow the images' own.
+        grids: Numbers of cells per side to pool taps to.
+        views: Number of augmented views per image. Their rows follow the rows of the images.
+
+    Returns:
+        One `HeadInputs` per grid.
     """
     return head_inputs_of_all(job, [insertion], images, grids, views)[0]
 
@@ -174,7 +182,7 @@ def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequenc
 def head_inputs_of_all(
     job: Job, insertions: Sequence[Insertion], images: ImageSet, grids: Sequence[int], views: int
 ) -> list[list[HeadInputs]]:
-    """`head_inputs` of several modules for one run of the target."""
+    """`head_inputs` of several modules with one pass of the target."""
     target = Reader(job.target, [p.name for p in job.target.positions])
     source = Reader(job.source, [], logits=False)
     rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
@@ -186,22 +194,22 @@ def head_inputs_of_all(
 
 
 def _views(job: Job, views: int) -> list[torch.Generator]:
-    """Randomness of every view that is drawn: first the order of the images, then what is done to them."""
+    """One random generator per view. It draws the order of the images first, then their augmentations."""
     return [job.generator("view", i) for i in range(views_of(len(job.train) + len(job.validation), views))]
 
 
 def views_of(images: int, views: int) -> int:
-    """How many of the wanted views of every image are drawn: at least one, or none if none is wanted."""
+    """Number of views per image: min(views, max(1, MAX_ROWS // images))."""
     return min(views, max(1, MAX_ROWS // images))
 
 
 def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
-    """Mean over each image and its views, (images,), of one value a row of `head_inputs`.
+    """Mean (images,) over each image and its views.
 
     Args:
         job: As for `head_inputs`.
-        values: (rows,), in the order of `head_inputs`.
-        images: How many images the rows were made of.
+        values: One value per row of `head_inputs`, (rows,), in the same order.
+        images: Number of images.
         views: As for `head_inputs`.
     """
     orders = [torch.randperm(images, generator=generator) for generator in _views(job, views)]
@@ -222,7 +230,7 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
 
 
 def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:
-    """How many features every tap of the target and of the module has, in the order of `head_inputs`."""
+    """Number of features per tap of the target, and per tap of the module, in the order of `head_inputs`."""
     tail = insertion.tail
     made = zip(tail.tap_channels(job.source), map(job.source.position, tail.taps), strict=True)
     seen = [tap_width(p.channels, p.grid, grid) for p in job.target.taps]
@@ -230,7 +238,7 @@ def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], li
 
 
 def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, tap_window: TapWindow) -> HeadInputs:
-    """The same rows with the last taps of target and module alone."""
+    """The same rows, with only the last taps of target and module that `tap_window` names."""
     seen, made = tap_widths(job, insertion, grid)
     widths = [*seen, *made]
     read = [*range(len(seen))[-tap_window.target :], *range(len(seen), len(widths))[-tap_window.module :]]
@@ -239,7 +247,7 @@ def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, tap
 
 
 def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:
-    """Pooled taps of target and module, float32 (N, D): what a head reads."""
+    """Pooled taps of target and module, float32 (N, D), as a head reads them."""
     taps = [*(batch.target[p.name] for p in job.target.taps), *made]
     axes = [*(p.axis for p in job.target.taps), *insertion.tail.tap_axes]
     return pool_taps(taps, axes, grid)

@@ -1,4 +1,4 @@
-"""A cloning job made ready: two traced networks, the split images, and seeded randomness."""
+"""A prepared cloning job: two traced networks, the images split for training and validation, and seeded randomness."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from pnc_core.class_names import ClassNames, resolved
 from pnc_core.config import MIN_IMAGES, CloneConfig, Position
 from pnc_core.devices import full_precision, precision_of
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
@@ -18,9 +19,9 @@ from pnc_core.graph.positions import INPUT, Traced
 from pnc_core.images import ImageSet, Views, augment, batches, preprocess
 from pnc_core.method.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.method.localize import Scores
-from pnc_core.method.watermark import Mark
 from pnc_core.module.adapter import Adapter
 from pnc_core.module.tail import Tail
+from pnc_core.module.watermark import Mark
 from pnc_core.tensorfile import MAX_NAME, is_plain
 
 
@@ -34,27 +35,29 @@ class Progress:
     """Share of the whole job that is done, 0..1."""
     message: str
     data: dict[str, object] = field(default_factory=dict)
-    """Numbers of the step, e.g. a trial's scores."""
+    """Figures of the step, such as a trial's scores."""
 
 
+MOST_NAMED = 3
+"""Class names that an error shows."""
 Report = Callable[[Progress], None]
 Watch = Callable[[str], AbstractContextManager[object]]
-"""Given the name of a piece of the work; the piece is done inside of what it returns, once or several times a job."""
+"""Takes the name of a piece of work, returns a context manager. The piece runs inside it, once or more per job."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every step of the method works on. Nothing in it is changed."""
+    """Inputs of every step of the method. Nothing in it is changed."""
 
     target: Traced
     source: Traced
     config: CloneConfig
     train: ImageSet
-    """Images to learn from; old classes first, then the cloned ones."""
+    """Training images. Labels count old classes first, then cloned classes."""
     validation: ImageSet
-    """Images held out to choose position and head."""
+    """Held-out images for choosing position and head."""
     report: Report
     cancelled: Callable[[], bool]
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
@@ -63,7 +66,7 @@ class Job:
 
     @property
     def old_classes(self) -> int:
-        """How many classes the target has."""
+        """Number of the target's classes."""
         return len(self.target.spec.classes)
 
     @property
@@ -72,26 +75,29 @@ class Job:
         return tuple(self.source.spec.classes.index(c) for c in self.config.classes)
 
     def generator(self, *purpose: object) -> torch.Generator:
-        """Randomness for one purpose: independent of what else was drawn before."""
+        """A random generator for one purpose, seeded by the job's seed and the purpose.
+
+        Draws for other purposes do not change its numbers.
+        """
         text = "|".join(map(str, (self.config.seed, *purpose)))
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
         return torch.Generator().manual_seed(seed % 2**63)
 
     def checkpoint(self) -> None:
-        """Between two steps.
+        """Stop here if the caller has cancelled the job; called between steps.
 
         Raises:
-            Cancelled: the caller asked to stop.
+            Cancelled: the caller's callback returned True.
         """
         if self.cancelled():
             raise Cancelled("the job was cancelled")
 
     def importance_bias(self, tail: Tail) -> Scores | None:
-        """What the mark adds to the worth of a tail's channels; None without a mark."""
+        """The watermark's bias on the ranks of a tail's channels, by group; None without a watermark."""
         return None if self.mark is None else self.mark.importance_bias(tail.groups)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Runs networks in the job's precision."""
+        """A context manager in which networks run in the job's precision."""
         wanted = self.config.precision == "bfloat16"
         return torch.autocast(self.target.device.type, torch.bfloat16, enabled=wanted)
 
@@ -107,11 +113,11 @@ class Job:
         """Both networks' logits and activations, batch by batch, without gradients.
 
         Args:
-            images: Read in order.
-            augmented: With it the images come in random order, as augmented views.
-            target: What to read of the target; everything if None.
-            source: What to read of the source; everything if None.
-            exact: In float32, whatever the job's precision.
+            images: The images, read in order unless `augmented` is given.
+            augmented: If given, the images come in random order, as augmented views.
+            target: Reads the target; None: logits and all positions.
+            source: Reads the source; None: logits and all positions.
+            exact: Use float32, whatever the job's precision.
         """
         of_target = target or Reader(self.target, [p.name for p in self.target.positions])
         of_source = source or Reader(self.source, [p.name for p in self.source.positions])
@@ -128,7 +134,7 @@ class Job:
 
 
 def traced_step(name: str) -> Callable[[Callable[Concatenate[Job, P], R]], Callable[Concatenate[Job, P], R]]:
-    """Lets whoever watches a job see a function's work as one piece; the function's first argument is the job."""
+    """Decorator: run the function inside `job.watch(name)`. The function's first argument is the job."""
 
     def named(work: Callable[Concatenate[Job, P], R]) -> Callable[Concatenate[Job, P], R]:
         @wraps(work)
@@ -143,14 +149,14 @@ def traced_step(name: str) -> Callable[[Callable[Concatenate[Job, P], R]], Calla
 
 @dataclass(frozen=True)
 class Batch:
-    """What both frozen networks say of one batch of images."""
+    """Logits and activations of both frozen networks for one batch of images."""
 
     old: Tensor
-    """The target's logits (N, N_old), or (N, 0) if they were not asked for."""
+    """The target's logits (N, N_old), or (N, 0) if they were not read."""
     target: dict[str, Tensor]
     """The target's activations by position."""
     own: Tensor
-    """The source's logits of the cloned classes (N, K), or (N, 0)."""
+    """The source's logits of the cloned classes (N, K), or (N, 0) if they were not read."""
     source: dict[str, Tensor]
     """The source's activations by position."""
     labels: Tensor
@@ -162,7 +168,7 @@ class Batch:
 
 
 def enter(images: Tensor | Views, network: Traced) -> Tensor:
-    """Preprocessed, in the memory format that convolutions are fastest in."""
+    """Preprocess images, in channels-last format, in which convolutions are fastest."""
     x = preprocess(images, network.spec, network.device)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -181,11 +187,12 @@ def prepare(
     Raises:
         ConfigError: a class cannot be cloned.
         DataError: images of a class are missing.
-        NetworkError: the two networks are on two devices.
+        NetworkError: the networks are on different devices, or a module's name cannot be stored in a bundle.
     """
     _check_devices(target.device, source.device)
+    config = resolved(config, ClassNames(source.spec.classes, source.spec.class_aliases))
     config = replace(config, precision=precision_of(config.precision, target.device))
-    _check_classes(target.spec.classes, source.spec.classes, config.classes)
+    _check_classes(target.spec.classes, config.classes)
     _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
@@ -196,21 +203,22 @@ def prepare(
     missing = [job_classes[i] for i in needed if int((used.labels == i).sum()) < MIN_IMAGES]
     if missing:
         wanted = "every old and cloned class" if config.old_images else "every cloned class"
-        named = "" if config.labels else ", as the two networks name them,"
+        named = "" if config.labels else ", as the two networks label them,"
         raise DataError(
-            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {missing}; add some"
-            + ("" if not config.old_images else ", or say old_images=False if there are none of the target's")
+            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {_some(missing)}; add some"
+            + ("" if not config.old_images else ", or set old_images=False if you have no images of old classes")
         )
     train, validation = used.split(config.validation, job.generator("split"))
     return replace(job, train=train, validation=validation)
 
 
 def name_images(job: Job, images: Tensor | Views) -> ImageSet:
-    """Labels for images that have none: the class that either network is surest of.
+    """Label images that have no labels, by the larger of the two networks' probabilities:
 
-    Sure among all the classes that a network has: among cloned ones alone a single one would always be
-    certain. Where the job has no images of old classes only the cloned ones compete. Own choice; the
-    two softmaxes side by side are the simplest joint opinion there is.
+        y(x) = argmax over old classes c of softmax(target(x))_c and cloned classes c of softmax(source(x))_c
+
+    The source's softmax covers all its classes: over a single cloned class the probability would always be 1. If the
+    job has no images of old classes, only the cloned classes compete. Own choice.
     """
     readers = Reader(job.target, []), Reader(job.source, [])
     labels = []
@@ -229,7 +237,7 @@ def name_images(job: Job, images: Tensor | Views) -> ImageSet:
 
 
 def _check_names(source: Traced) -> None:
-    """A bundle names tensors after the source's modules, and is only read where names are plain."""
+    """Check that the source's module names can be stored: a bundle uses them as names of tensors."""
     odd = [name for name, _ in source.graph_module.named_modules() if name and not is_plain(name)]
     if odd:
         raise NetworkError(
@@ -238,15 +246,16 @@ def _check_names(source: Traced) -> None:
         )
 
 
+def _some(names: list[str]) -> str:
+    return f"{names[:MOST_NAMED]}" + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+
+
 def _check_devices(target: torch.device, source: torch.device) -> None:
     if target != source:
         raise NetworkError(f"networks: expected both on one device, got {target} and {source}; move one with .to()")
 
 
-def _check_classes(old: tuple[str, ...], source: tuple[str, ...], cloned: tuple[str, ...]) -> None:
-    unknown = [c for c in cloned if c not in source]
-    if unknown:
-        raise ConfigError(f"classes: expected classes of the source {list(source)}, got {unknown}")
+def _check_classes(old: tuple[str, ...], cloned: tuple[str, ...]) -> None:
     present = [c for c in cloned if c in old]
     if present:
         raise ConfigError(f"classes: expected classes the target does not have, got {present}")

@@ -1,13 +1,18 @@
-"""What insertion learns: mask, adapters and calibration by matching features, then, if wanted, the labels.
+"""Train an insertion: match the source's features first, then, if asked, the labels.
 
-First, without labels: the tail's activations are drawn to the source's own, and its
-local behaviour to the source's, while the mask is learned; then the tail is cut,
-parallel adapters are put in, and matching goes on with the mask frozen. Trained by
-cross-entropy on few images good features get worse, so that labels come last,
-gently, and only if held-out images are better off.
+1. Without labels, minimise L = L_features + 0.5 L_local. For taps k with module activations a_k and source activations
+   b_k, and logits z against the source's z*:
+
+       L_features = sum_k c_k mean((a_k - b_k)^2) / var(b_k) + mean((z - z*)^2) / var(z*)
+
+   with c_k = 1, and c_k = 2 for the last tap. L_local is `lime.local_mismatch`. The mask is learned during the first
+   40 % of the epochs.
+2. The tail is cut down to the mask, parallel adapters are added, and the same loss is trained with the mask frozen.
+3. If `refine` > 0: a gentle training on labels (`refine`). It comes last and is kept only if the held-out loss falls,
+   because cross-entropy on few images damages good features.
 
 Source: the paper's abstract (local performance; localization and insertion are learned
-together). The phases are our own choice.
+together). The phases and the loss are our own choice.
 """
 
 import copy
@@ -22,7 +27,7 @@ from pnc_core.config import Position
 from pnc_core.graph.features import Reader, cut, run_part
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import State
-from pnc_core.method.fit_head import balance
+from pnc_core.method.heads.fit import balance
 from pnc_core.method.insert import Insertion, bounds_of, localize, score, stitch, tap_features
 from pnc_core.method.job import Batch, Job, traced_step
 from pnc_core.method.lime import VARIANTS, cell_count, local_mismatch, variants
@@ -32,70 +37,72 @@ from pnc_core.module.head import Head
 from pnc_core.module.tail import extract, with_parallel_adapters
 
 MASK_SHARE = 0.4
-"""Share of the epochs in which the mask is learned; in the rest it is frozen."""
+"""Share of the epochs in which the mask is learned; it is frozen in the others."""
 LOCAL_EVERY, LOCAL_IMAGES, LOCAL_WEIGHT = 8, 4, 0.5
-"""The local loss looks at a few images every few steps: each costs 32 forward passes."""
+"""The local loss is computed in every 8th step, on 4 images, with weight 0.5. Every image needs 32 forward passes."""
 MASK_RATE = 2e-2
-"""Peak learning rate of the mask's worths, which span about -1 to 1."""
-HEAD_RATE, OPINION, TEMPERATURE = 5e-4, 1.0, 2.0
-"""Refining: learning rate of the head; weight and temperature of the two networks' own opinions."""
+"""Peak learning rate of the mask's importances, which lie in [-1, 1] at the start."""
+HEAD_RATE, DISTILLATION_WEIGHT, TEMPERATURE = 5e-4, 1.0, 2.0
+"""Refining: learning rate of the head; weight and temperature of the distillation loss."""
 
-Step = Callable[[float, float], None]
-"""Called with (share done 0..1, loss) after every batch."""
+OnBatch = Callable[[float, float], None]
+"""Called after every batch with the share of the work done, 0..1, and the loss."""
 
 
-def insert(job: Job, position: Position, probe: ImageSet, step: Step) -> Insertion:
-    """The module at one position: stitched, localized and, unless the preset is `fast`, learned.
+def insert(job: Job, position: Position, probe: ImageSet, on_batch: OnBatch) -> Insertion:
+    """Make the module at one position: stitch it, localize it and, unless the preset is `fast`, train it.
 
     Args:
         job: Images and frozen networks.
-        position: Where.
-        probe: Images that the ridge adapter is fitted on.
-        step: Told about the progress of learning.
+        position: Pair of positions.
+        probe: Images for the ridge regression of the adapter.
+        on_batch: Called after every batch.
     """
     insertion = stitch(job, position, probe)
-    insertion = _solved(job, insertion) if job.config.preset == "fast" else _learned(job, insertion, step)
+    insertion = _closed_form(job, insertion) if job.config.preset == "fast" else _trained(job, insertion, on_batch)
     return reconstruct_logits(job, insertion) if job.config.reconstructs else insertion
 
 
-def _solved(job: Job, insertion: Insertion) -> Insertion:
+def _closed_form(job: Job, insertion: Insertion) -> Insertion:
     cut_down = localize(job, insertion)
     return reconstruct_layers(job, cut_down, insertion.tail) if job.config.inner_adapters else cut_down
 
 
-def _learned(job: Job, insertion: Insertion, step: Step) -> Insertion:
+def _trained(job: Job, insertion: Insertion, on_batch: OnBatch) -> Insertion:
     config = job.config
     masking = round(MASK_SHARE * config.epochs) if config.masking == "learned" else 0
     if masking:
-        insertion = learn_mask(job, insertion, masking, lambda done, loss: step(done * masking / config.epochs, loss))
+        insertion = learn_mask(
+            job, insertion, masking, lambda done, loss: on_batch(done * masking / config.epochs, loss)
+        )
     else:
         insertion = localize(job, insertion)
     if config.inner_adapters:
         insertion = replace(insertion, tail=with_parallel_adapters(insertion.tail))
     rest = config.epochs - masking
     match_features(
-        job, insertion, rest, "last round", lambda done, loss: step((masking + done * rest) / config.epochs, loss)
+        job, insertion, rest, "last round", lambda done, loss: on_batch((masking + done * rest) / config.epochs, loss)
     )
     return insertion
 
 
 @traced_step("localization")
-def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Insertion:
-    """Learn which channels stay, together with adapter and calibration, and cut the tail down to them.
+def learn_mask(job: Job, insertion: Insertion, epochs: int, on_batch: OnBatch) -> Insertion:
+    """Learn the mask together with adapter and calibration, and cut the tail down to the mask.
 
     Args:
         job: Images and frozen networks.
         insertion: Stitched, with an uncut tail; trained in place.
         epochs: Passes over the training images.
-        step: Told about every batch.
+        on_batch: Called after every batch.
 
     Raises:
-        PositionError: no mask leaves a module that is within its bounds.
+        PositionError: no mask keeps the module within its bounds.
     """
-    tail, hold = insertion.tail, bounds_of(job, insertion).hold
-    mask = LearnedMask(tail, score(job, insertion), job.config.keep, job.importance_bias(tail), hold)
+    tail, bounds = insertion.tail, bounds_of(job, insertion)
+    mask = LearnedMask(tail, score(job, insertion), job.config.keep, job.importance_bias(tail), bounds.hold_for)
     try:
-        _match(job, insertion, epochs, "mask", step, mask)
+        _match(job, insertion, epochs, "mask", on_batch, mask)
     finally:
         insertion.tail.mask(None)
     return replace(insertion, tail=extract(insertion.tail, mask.kept()))
@@ -103,7 +110,7 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, step: Step) -> Inser
 
 @traced_step("adapter")
 def match_features(
-    job: Job, insertion: Insertion, epochs: int, round_name: str, step: Step, images: ImageSet | None = None
+    job: Job, insertion: Insertion, epochs: int, round_name: str, on_batch: OnBatch, images: ImageSet | None = None
 ) -> None:
     """Train adapters and calibration until the tail's activations match the source's own.
 
@@ -112,12 +119,12 @@ def match_features(
     Args:
         job: Images and frozen networks.
         insertion: Trained in place.
-        epochs: Passes over the images; with 0 nothing happens.
-        round_name: Names the random order.
-        step: Told about every batch.
-        images: What to train on; the job's training images by default.
+        epochs: Passes over the images; 0 trains nothing.
+        round_name: Seeds the random order of the images, and names the checkpoint.
+        on_batch: Called after every batch.
+        images: Training images; by default the job's.
     """
-    _match(job, insertion, epochs, round_name, step, None, images)
+    _match(job, insertion, epochs, round_name, on_batch, None, images)
 
 
 def _match(
@@ -125,19 +132,19 @@ def _match(
     insertion: Insertion,
     epochs: int,
     round_name: str,
-    step: Step,
+    on_batch: OnBatch,
     mask: LearnedMask | None,
     images: ImageSet | None = None,
 ) -> None:
     images = images or job.train
     generator = job.generator("match", insertion.position, round_name)
     groups = [(insertion.parameters(), job.config.learning_rate)]
-    schedule = _Schedule(groups + ([(mask.parameters(), MASK_RATE)] if mask else []), epochs, len(images), job)
-    course = _Course(job, f"match {insertion.position} {round_name}", schedule, generator, mask)
+    schedule = _OneCycle(groups + ([(mask.parameters(), MASK_RATE)] if mask else []), epochs, len(images), job)
+    epoch_checkpoints = _EpochCheckpoints(job, f"match {insertion.position} {round_name}", schedule, generator, mask)
     target = Reader(job.target, [insertion.position.target], logits=False)
     source = Reader(job.source, [insertion.position.source, *insertion.tail.taps])
     local_loss = _LocalLoss(job, insertion)
-    for epoch in range(course.resume(), epochs):
+    for epoch in range(epoch_checkpoints.resume(), epochs):
         for batch in job.read(images, generator, target=target, source=source):
             if mask is not None:
                 mask.apply()
@@ -145,12 +152,12 @@ def _match(
                 loss = _mismatch(insertion, batch)
                 if schedule.done % LOCAL_EVERY == 0:
                     loss = loss + LOCAL_WEIGHT * local_loss(batch)
-            schedule.descend(loss, step)
-        course.offer(epoch + 1)
+            schedule.descend(loss, on_batch)
+        epoch_checkpoints.offer(epoch + 1)
 
 
-class _Schedule:
-    """AdamW with one cycle for every group of parameters."""
+class _OneCycle:
+    """AdamW with a one-cycle learning rate for every group of parameters."""
 
     def __init__(self, groups: list[tuple[list[nn.Parameter], float]], epochs: int, images: int, job: Job) -> None:
         self.done = 0
@@ -160,30 +167,30 @@ class _Schedule:
         self._optimizer = torch.optim.AdamW(
             [{"params": parameters, "lr": rate} for parameters, rate in groups], weight_decay=1e-4
         )
-        # With fewer than three steps, or fewer than two of them up, torch divides by zero.
+        # OneCycleLR divides by zero with fewer than three steps in all, or fewer than two of rising rate.
         rise = max(0.2, 2 / self._total)
         self._cycle = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, rates, total_steps=self._total, pct_start=rise
         )
 
-    def descend(self, loss: Tensor, step: Step) -> None:
-        """One step down the gradient of `loss`."""
+    def descend(self, loss: Tensor, on_batch: OnBatch) -> None:
+        """Take one optimizer step on `loss`, and report it."""
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
         self._cycle.step()
         self.done += 1
-        step(min(1.0, self.done / self._total), float(loss.detach()))
+        on_batch(min(1.0, self.done / self._total), float(loss.detach()))
 
     def state(self) -> State:
-        """Everything that the next step depends on."""
+        """State of parameters, optimizer and schedule."""
         whole = self._optimizer.state_dict()
         moments = {f"{i}.{name}": t.clone() for i, row in whole["state"].items() for name, t in row.items()}
         learned = {f"{i}.learned": p.detach().clone() for i, p in enumerate(self._parameters)}
         return State({"done": self.done, "groups": whole["param_groups"]}, {**moments, **learned})
 
     def restore(self, state: State) -> None:
-        """Go on as if the steps up to `state` had been made here."""
+        """Restore parameters, optimizer and schedule from `state`."""
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.tensors.items():
             index, _, name = key.partition(".")
@@ -196,14 +203,14 @@ class _Schedule:
         self._cycle.load_state_dict({"last_epoch": self.done, "_step_count": self.done + 1})
 
 
-class _Course:
-    """Keeps where a training loop stands after every epoch, and finds it again."""
+class _EpochCheckpoints:
+    """Saves a training loop's state after every epoch, and restores it after an interruption."""
 
     def __init__(
         self,
         job: Job,
         name: str,
-        schedule: _Schedule,
+        schedule: _OneCycle,
         generator: torch.Generator,
         mask: LearnedMask | None = None,
     ) -> None:
@@ -211,14 +218,14 @@ class _Course:
         self._schedule, self._generator, self._mask = schedule, generator, mask
 
     def offer(self, epochs: int) -> None:
-        """Say that so many epochs are done."""
+        """Save the state after `epochs` epochs."""
         state = self._schedule.state()
         extra = {f"open.{n}": t.clone() for n, t in self._mask.open.items()} if self._mask else {}
         tensors = {**state.tensors, **extra, "generator": self._generator.get_state()}
         self._checkpoints.offer(self._name, State({**state.facts, "epochs": epochs}, tensors))
 
     def resume(self) -> int:
-        """Take up what an earlier run has kept; returns how many epochs are done."""
+        """Restore the newest state, if there is one; returns the number of epochs done."""
         state = self._checkpoints.load(self._name)
         if state is None:
             return 0
@@ -232,7 +239,7 @@ class _Course:
 
 
 def _mismatch(insertion: Insertion, batch: Batch) -> Tensor:
-    """Squared difference over the source's variance: every tap once, the last twice, the logits once."""
+    """L_features of the module's docstring for one batch: every tap weighs 1, the last tap 2, the logits 1."""
     logits, taps = insertion.forward(batch)
     tail = insertion.tail
     weights = [1.0] * (len(taps) - 1) + [2.0]
@@ -246,15 +253,16 @@ def _mismatch(insertion: Insertion, batch: Batch) -> Tensor:
 
 
 def _relative_error(got: Tensor, wanted: Tensor) -> Tensor:
+    """mean((got - wanted)^2) / var(wanted)."""
     wanted = wanted.float()
     return (got.float() - wanted).square().mean() / wanted.var(correction=0).clamp_min(1e-8)
 
 
 class _LocalLoss:
-    """How far the module's local behaviour is from the source's.
+    """L_local: mismatch of the local behaviour of module and source (`lime.local_mismatch`).
 
-    The reference is the source's whole tail on variants of its own activation; the module sees the
-    same cells of the target's activation blocked.
+    The reference is the source's uncut tail on variants of the source's activation. The module gets variants of the
+    target's activation with the same cells blocked.
     """
 
     def __init__(self, job: Job, insertion: Insertion) -> None:
@@ -262,7 +270,7 @@ class _LocalLoss:
         self._whole = cut(job.source, insertion.position.source, ())
 
     def __call__(self, batch: Batch) -> Tensor:
-        """A scalar; 0 where the two grids do not divide into the same cells."""
+        """The loss, a scalar; 0 if the two grids do not have the same cells."""
         position, adapter, few = self._insertion.position, self._insertion.adapter, slice(LOCAL_IMAGES)
         own, phi = batch.source[position.source][few], batch.phi(position, adapter)[few]
         cells = cell_count(tuple(own.shape), adapter.source_axis)
@@ -275,29 +283,33 @@ class _LocalLoss:
         return local_mismatch(wanted, got, cells)
 
 
-def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) -> Insertion:
-    """Let adapters learn the labels, together with a copy of the head.
+def refine(job: Job, insertion: Insertion, head: Head, grid: int, on_batch: OnBatch) -> Insertion:
+    """Train adapters and a copy of the head on labels.
 
-    The loss is the heads' balanced cross-entropy and, on every image, the divergence from the network
-    whose class it shows, within that network's classes: what it was sure of it stays sure of.
+    The loss of an image of class y, with weights that give old and new images half each, is
+
+        CE(z, y) + T^2 KL(softmax(t_s / T) | softmax(z_s / T)),    T = 2
+
+    where z are the joint logits, s is the side (old or new) that has class y, z_s are the joint logits of its classes,
+    and t_s are the logits of its frozen network (distillation).
 
     Args:
         job: Images and frozen networks.
-        insertion: Left as it was.
-        head: The head to start from, on any device; left as it was.
-        grid: How many cells a side the head reads.
-        step: Told about every batch.
+        insertion: Not changed.
+        head: Starting point of the head, on any device; not changed.
+        grid: Number of cells per side that the head reads.
+        on_batch: Called after every batch.
 
     Returns:
-        A copy that has learned; its head is to be fitted anew.
+        A trained copy of the insertion. The caller fits its head again.
     """
     learned, head = copy.deepcopy(insertion), copy.deepcopy(head).to(job.target.device).requires_grad_(True)
     rates = [(learned.parameters(), job.config.learning_rate), (list(head.parameters()), HEAD_RATE)]
-    schedule = _Schedule(rates, job.config.refine, len(job.train), job)
+    schedule = _OneCycle(rates, job.config.refine, len(job.train), job)
     generator = job.generator("refine")
     target, source = Reader(job.target, [p.name for p in job.target.positions]), Reader(job.source, [])
-    course = _Course(job, "refine", schedule, generator)
-    for epoch in range(course.resume(), job.config.refine):
+    epoch_checkpoints = _EpochCheckpoints(job, "refine", schedule, generator)
+    for epoch in range(epoch_checkpoints.resume(), job.config.refine):
         for batch in job.read(job.train, generator, target=target, source=source):
             with job.autocast():
                 own, made = learned.forward(batch)
@@ -305,13 +317,17 @@ def refine(job: Job, insertion: Insertion, head: Head, grid: int, step: Step) ->
             old, new = head(batch.old, own.float(), features)
             losses = F.cross_entropy(torch.cat([old, new], dim=1), batch.labels, reduction="none")
             is_new = batch.labels >= job.old_classes
-            losses = losses + OPINION * torch.where(is_new, _divergence(new, batch.own), _divergence(old, batch.old))
-            schedule.descend((losses * balance(batch.labels, job.old_classes).float()).sum(), step)
-        course.offer(epoch + 1)
+            distillation = torch.where(is_new, _divergence(new, batch.own), _divergence(old, batch.old))
+            losses = losses + DISTILLATION_WEIGHT * distillation
+            schedule.descend((losses * balance(batch.labels, job.old_classes).float()).sum(), on_batch)
+        epoch_checkpoints.offer(epoch + 1)
     return learned
 
 
-def _divergence(logits: Tensor, opinion: Tensor) -> Tensor:
-    """KL (N,) of `logits` from `opinion`, both (N, classes), softened; scaled so that its gradient keeps its size."""
-    soft, wanted = (F.log_softmax(x / TEMPERATURE, dim=1) for x in (logits, opinion))
-    return TEMPERATURE**2 * F.kl_div(soft, wanted, reduction="none", log_target=True).sum(1)
+def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    """T^2 KL(softmax(teacher / T) | softmax(logits / T)), (N,), from logits (N, classes); T = `TEMPERATURE`.
+
+    The factor T^2 keeps the size of the gradient independent of T.
+    """
+    student, wanted = (F.log_softmax(x / TEMPERATURE, dim=1) for x in (logits, teacher))
+    return TEMPERATURE**2 * F.kl_div(student, wanted, reduction="none", log_target=True).sum(1)

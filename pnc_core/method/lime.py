@@ -1,16 +1,20 @@
-"""The local behaviour of a network around one input, as LIME sees it, in closed form.
+"""The local behaviour of a network around one input: a LIME surrogate in closed form.
 
-An input's grid is divided into 4 x 4 cells. In 32 fixed *variants* of it some cells
-are blocked (filled with the channel's mean), and a weighted ridge regression of
-the logits on which cells were left says how much each cell speaks for each
-class. The design is the same for every input, so that the regression is one
-constant matrix, w = Q F: cheap, free of random numbers, and differentiable.
+An input's grid is divided into 4 x 4 cells. In 32 fixed *variants* of the input some cells are blocked: they hold the
+channel's mean. Let B (32, cells + 1) hold 1 for a kept and 0 for a blocked cell, with a last column of ones, F (32, K)
+the network's logits on the variants, and P the diagonal matrix of the variants' weights. The surrogate is the weighted
+ridge regression of F on B:
+
+    w = Q F,    Q = (B' P B + 0.01 I)^-1 B' P,    P_vv = exp(-(blocked share of variant v / 0.25)^2)
+
+Coefficient w_ck says how much cell c contributes to class k. Q is the same for every input, so w needs no random
+numbers and is differentiable in F.
 
 References:
     Ribeiro, Singh, Guestrin, "Why should I trust you?", KDD 2016 (LIME: a local
     linear surrogate on presence and absence of parts). The paper's abstract says that the
-    module is found by local performance; a fixed design and its closed form are our
-    own choice, so that two networks are compared on the very same variants.
+    module is found by local performance. The fixed design is our own choice: it compares two
+    networks on the same variants.
 """
 
 import hashlib
@@ -25,28 +29,32 @@ from pnc_core.devices import full_precision
 from pnc_core.errors import DataError
 
 VARIANTS = 32
-"""Variants of an input; the first is the input itself."""
+"""Number of variants of an input; the first is the input itself."""
 SIDE = 4
-"""Cells a side; fewer where the grid is smaller."""
+"""Cells per side; fewer if the grid is smaller."""
 BLOCKED = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Share of the cells that is blocked, in turn: 0.3 on average. Different shares tell the cells from the constant."""
+"""Blocked shares of successive variants; the mean is 0.3.
+
+With equal shares the sum over all cells would be constant, and the regression could not separate it from the intercept.
+"""
 KERNEL_WIDTH = 0.25
-"""A variant with the share s of its cells blocked weighs exp(-(s / 0.25)^2)."""
+"""A variant with blocked share s has the weight exp(-(s / 0.25)^2)."""
 RIDGE = 1e-2
 
 
 @cache
 def design(cells: int = SIDE * SIDE) -> Tensor:
-    """Which cells every variant keeps: a constant, the same on every machine and in every version.
+    """The kept cells of every variant, a constant.
 
-    Each variant blocks the cells that were blocked least often so far; ties are
-    broken by a hash, so that no random generator is part of the definition.
+    Each variant blocks the cells that earlier variants blocked least often. A hash breaks ties, so the design depends
+    on no random generator.
 
     Args:
         cells: Number of cells, at least 1.
 
     Returns:
-        float32 (32, cells) of 0 (blocked) and 1 (kept); the first row is all ones. Shared: do not change it.
+        float32 (32, cells): 0 for a blocked, 1 for a kept cell; the first row is all ones. The tensor is cached: do not
+        change it.
     """
     kept = torch.ones(VARIANTS, cells)
     times = [0] * cells
@@ -65,14 +73,17 @@ def _hash(variant: int, cell: int) -> str:
 
 @cache
 def weights(cells: int = SIDE * SIDE) -> Tensor:
-    """How much every variant counts: float32 (32,), 1 for the input itself, less the more is blocked."""
+    """Weight P_vv = exp(-(blocked share / 0.25)^2) of every variant, float32 (32,)."""
     blocked = 1 - design(cells).mean(1)
     return torch.exp(-((blocked / KERNEL_WIDTH) ** 2))
 
 
 @cache
 def solution(cells: int = SIDE * SIDE) -> Tensor:
-    """Q = (B'PB + 0.01 I)^-1 B'P, float32 (cells + 1, 32); the last row is the constant. Shared: do not change it."""
+    """Q = (B'PB + 0.01 I)^-1 B'P, float32 (cells + 1, 32); the last row gives the intercept.
+
+    The tensor is cached: do not change it.
+    """
     b = torch.cat([design(cells), torch.ones(VARIANTS, 1)], dim=1).double()
     weighted = b.T * weights(cells).double()
     q: Tensor = torch.linalg.solve(weighted @ b + RIDGE * torch.eye(cells + 1, dtype=torch.float64), weighted)
@@ -80,7 +91,7 @@ def solution(cells: int = SIDE * SIDE) -> Tensor:
 
 
 def cell_count(shape: tuple[int, ...], axis: int = 1) -> int:
-    """Number of cells of a batched activation: 16, or fewer where its grid is smaller than 4 x 4.
+    """Number of cells of a batched activation: 16, or fewer if its grid is smaller than 4 x 4.
 
     Args:
         shape: Batched shape, (N, C, H, W), (N, H, W, C) or (N, T, C).
@@ -97,10 +108,10 @@ def _grid(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 @cache
 def _cells(grid: tuple[int, ...]) -> Tensor:
-    """Number of each place's cell, int64 (*grid); -1 is never blocked.
+    """Index of each place's cell, int64 (*grid); places with index -1 are never blocked.
 
-    Tokens are a square of patches, perhaps behind a class token, which has no place
-    and is never blocked; any other sequence is divided into runs.
+    T tokens are taken as a square of patches if T, or T - 1 with a leading class token, is a square number. The class
+    token has index -1. Any other sequence is divided into up to 16 runs of neighbouring tokens.
     """
     if len(grid) == 1:
         side = math.isqrt(grid[0])
@@ -115,20 +126,19 @@ def _cells(grid: tuple[int, ...]) -> Tensor:
 
 
 def variants(x: Tensor, fill: Tensor | None = None, *, axis: int = 1) -> Tensor:
-    """The 32 variants of every input, the input itself first.
+    """The 32 variants of every input; the first is the input itself.
 
     Args:
         x: Images or activations, float (N, C, H, W), (N, H, W, C) or (N, T, C); not changed.
-        fill: What a blocked place holds, (C,) for all inputs or (N, C); by default the
-            mean of the input's own channel, so that an input's variants do not depend
-            on the batch it is in.
-        axis: Which dimension of `x` holds the channels.
+        fill: Value of blocked places, (C,) for all inputs or (N, C). By default the mean of the input's channel, so
+            variants do not depend on the rest of the batch.
+        axis: Dimension of `x` that holds the channels.
 
     Returns:
         (N, 32, ...) with the rest of the shape, dtype and device of `x`; differentiable.
 
     Raises:
-        DataError: `x` is not of these shapes.
+        DataError: `x` has another shape.
     """
     cells = _cells(_grid(tuple(x.shape), axis))
     kept = torch.cat([design(int(cells.max()) + 1), torch.ones(VARIANTS, 1)], dim=1)[:, cells]
@@ -137,19 +147,19 @@ def variants(x: Tensor, fill: Tensor | None = None, *, axis: int = 1) -> Tensor:
         fill = last.flatten(1, -2).mean(1)
     blank = fill.expand(len(x), -1).reshape(len(x), 1, *(1,) * cells.ndim, -1).to(x)
     mask = kept.to(x)[None, ..., None]
-    # Not x * mask + ...: what is kept must be kept bit for bit, and inf * 0 is no number.
+    # Not x * mask + blank * (1 - mask): kept places must stay bit for bit, and inf * 0 is nan.
     return torch.where(mask > 0, last[:, None], blank).movedim(-1, axis % x.ndim + 1)
 
 
 def surrogate(logits: Tensor, cells: int = SIDE * SIDE) -> Tensor:
-    """Coefficients of the local linear model, from logits on the variants.
+    """Coefficients w = Q F of the local linear model.
 
     Args:
-        logits: float (N, 32, K), in the variants' order; less than float32 is made float32.
-        cells: Number of cells of the variants' grid, as `cell_count` says.
+        logits: F, float (N, 32, K), in the order of the variants; float16 and bfloat16 become float32.
+        cells: Number of cells of the variants' grid, as `cell_count` returns it.
 
     Returns:
-        (N, cells + 1, K): one row a cell, then the constant; differentiable.
+        (N, cells + 1, K): one row per cell, then the intercept; differentiable.
     """
     logits = logits if logits.dtype == torch.float64 else logits.float()
     with full_precision():
@@ -159,17 +169,17 @@ def surrogate(logits: Tensor, cells: int = SIDE * SIDE) -> Tensor:
 def local_representation(
     f: Callable[[Tensor], Tensor], x: Tensor, *, fill: Tensor | None = None, axis: int = 1, chunk: int = 8
 ) -> Tensor:
-    """How much every cell of every input speaks for every class, in the eyes of `f`.
+    """The surrogate's coefficients per cell and class, for the network `f`.
 
     Args:
-        f: Inputs (M, ...) -> logits (M, K). Gradients flow if the caller lets them.
-        x: Inputs as `variants` takes them.
-        fill: As `variants` takes it.
-        axis: As `variants` takes it.
-        chunk: How many inputs' variants are given to `f` at once.
+        f: Inputs (M, ...) -> logits (M, K). Gradients flow unless the caller disables them.
+        x: As for `variants`.
+        fill: As for `variants`.
+        axis: As for `variants`.
+        chunk: Number of inputs whose variants form one batch for `f`.
 
     Returns:
-        (N, cells, K): the surrogate without its constant.
+        (N, cells, K): the surrogate without its intercept.
     """
     cells = cell_count(tuple(x.shape), axis)
     rows = []
@@ -183,13 +193,15 @@ def local_representation(
 
 
 def local_mismatch(source_logits: Tensor, module_logits: Tensor, cells: int = SIDE * SIDE) -> Tensor:
-    """How far a module's local behaviour is from the source's: 0 is the same, 1 as far as saying nothing.
+    """Mismatch of the local behaviour of module and source.
 
-    L = mean_x |Q (F_S - F_M)|^2 / (|Q F_S|^2 + 1e-6), the constant included.
+    L = mean_x |Q (F_S - F_M)|^2 / (|Q F_S|^2 + 1e-6), including the intercept.
+
+    L = 0 for equal behaviour, and L = 1 for a module with constant logits 0.
 
     Args:
-        source_logits: F_S, float (N, 32, K): the source on the variants.
-        module_logits: F_M, float (N, 32, K): the module on the same variants.
+        source_logits: F_S, float (N, 32, K): the source's logits on the variants.
+        module_logits: F_M, float (N, 32, K): the module's logits on the same variants.
         cells: Number of cells of the variants' grid.
 
     Returns:

@@ -1,62 +1,60 @@
-"""Localization: which channels of the source carry the cloned classes.
+"""Localization: score how much every channel of the source matters for the cloned classes.
 
-Scores are taken *through the stitched input* A(phi), so that what is kept
-depends on where and how the module is inserted (the paper's abstract: localization
-and insertion are intertwined). The budget is exact, in numbers copied.
+The tail runs on the stitched input A(phi), not on the source's own activation. So the scores depend on the position and
+on the adapter (the paper's abstract: localization and insertion depend on each other). `pnc_core.method.mask` chooses
+channels by these scores.
+
+Every image x has one gate g_c = 1 per channel c. With the label y, the logits z, p = softmax(z) over the cloned
+classes, and the cross-entropy L = -log p_y, the score I_c of a channel is
+
+    log-odds               mean_x |d log(p_y / (1 - p_y)) / dg_c|      (default)
+    fisher                 mean_x (dL / dg_c)^2
+    taylor                 |mean_x dL / dg_c|
+    gradient-activation    mean_x |dz_y / dg_c|
+    lime                   mean_x sum_i (dw_i / dg_c)^2 / |w|^2        (w: coefficients of the LIME surrogate)
+    magnitude              L2 norm of the weights that make the channel
+    random                 uniform in [0, 1)                           (control)
+
+With one cloned class p_y = 1, so z_y replaces both the log-odds and L.
+
+References:
+    `fisher`: Theis et al. 2018. `taylor`: Molchanov et al. 2019. `log-odds` is our own choice: dL / dg_c contains
+    the factor 1 - p_y and vanishes where the source is sure, the log-odds do not.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.config import Localizer
-from pnc_core.errors import ConfigError
 from pnc_core.graph.groups import ChannelGroup
 from pnc_core.graph.layouts import COLUMNS, features
 from pnc_core.method.lime import VARIANTS, cell_count, surrogate, variants
 from pnc_core.module.tail import Tail
 
 Scores = dict[str, Tensor]
-Hold = Callable[[dict[str, int]], bool]
-"""Given how many channels are left of each group: is the module within its other bounds?"""
 LIME_IMAGES = 16
-"""Images of a batch that `lime` looks at: each costs 32 forward passes."""
+"""Images per batch that `lime` uses. Every image needs 32 forward passes."""
 LIME_PROBES = 2
-"""Random projections of an image's surrogate whose derivatives `lime` takes."""
-PATH_STEPS = 16
-"""Points of the path from closed to open gates that `integrated-gradients` takes derivatives at."""
+"""Random projections of the surrogate's coefficients that `lime` differentiates."""
 
 
 def score_channels(
     tail: Tail, batches: Iterable[tuple[Tensor, Tensor]], localizer: Localizer, generator: torch.Generator
 ) -> Scores:
-    """How much every channel of every group matters for the cloned classes.
+    """Score every channel of every group.
 
     Args:
-        tail: Opened tail, unmasked; left as it was.
-        batches: Pairs of stitched activations (N, *shape) and labels int64 (N,) among
-            the cloned classes; `lime` does not read the labels.
-        localizer: `log-odds`: mean absolute derivative of log p / (1 - p) of the label, p
-            among the cloned classes, by the channel's gate (own choice: it does not vanish
-            where the source is sure); `fisher`: mean over images of the squared derivative of the loss by
-            the channel's gate (Theis et al. 2018, Molchanov et al. 2019); `taylor`:
-            absolute value of its mean; `gradient-activation`: mean absolute value of
-            the derivative of the label's own logit;
-            `integrated-gradients`: the same integrated from closed to open gates
-            (Sundararajan et al. 2017), by captum; `lime`: how fast the local behaviour
-            leaves the source's (see `_lime`); `magnitude`: L2 norm of the weights that
-            make the channel; `random`: uniform, the control.
-        generator: For `random` and `lime`.
+        tail: Opened tail, unmasked; not changed.
+        batches: Pairs of stitched activations (N, *shape) and labels int64 (N,). A label is an index among the cloned
+            classes; `lime` does not read the labels.
+        localizer: The formula of the score; the module's docstring lists them.
+        generator: Source of randomness for `random` and `lime`.
 
     Returns:
         Scores >= 0, float32 (width,), by group.
-
-    Raises:
-        ConfigError: captum is not installed.
     """
     if localizer == "magnitude":
         return {g.name: _magnitude(tail, g) for g in tail.groups}
@@ -73,7 +71,7 @@ def score_channels(
 
 
 def _magnitude(tail: Tail, group: ChannelGroup) -> Tensor:
-    """L2 norm of all rows of all layers that make a channel."""
+    """L2 norm over all layers that make a channel: sqrt(sum of the squared weights of its rows)."""
     total = torch.zeros(group.width)
     for producer in group.producers:
         module = tail.part.get_submodule(producer)
@@ -97,7 +95,7 @@ def _taylor(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Gen
 
 
 def _gradient_activation(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """A gate's derivative is the activation times its derivative, summed over the channel's places."""
+    """dz_y / dg_c = sum over places p of a_cp dz_y / da_cp, where a_c is the channel's activation."""
     del generator
     with _OpenGates(tail, len(labels)) as gates:
         own = tail.forward(activation)[0].gather(1, labels[:, None])
@@ -105,23 +103,23 @@ def _gradient_activation(tail: Tail, activation: Tensor, labels: Tensor, generat
 
 
 def _log_odds(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """The derivative of the cross-entropy is 1 - p times that of log p / (1 - p): this one does without that factor."""
+    """log(p_y / (1 - p_y)) = z_y - logsumexp of the other logits."""
     del generator
     with _OpenGates(tail, len(labels)) as gates:
         logits = tail.forward(activation)[0]
         odds = logits.gather(1, labels[:, None])[:, 0]
-        if logits.shape[1] > 1:  # with one class there is no other: its logit stands in
+        if logits.shape[1] > 1:
             odds = odds - logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
         return {n: d.abs() for n, d in gates.derivatives(odds.sum()).items()}
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy (N,). With one class there is none to derive: its logit stands in."""
+    """Cross-entropy (N,); with one class it is constant 0, so the logit (N,) is returned instead."""
     return F.cross_entropy(logits, labels, reduction="none") if logits.shape[1] > 1 else logits[:, 0]
 
 
 class _OpenGates:
-    """Every image has gates of its own, all ones, while the block runs."""
+    """Within the `with` block every image has its own gates, all ones and differentiable."""
 
     def __init__(self, tail: Tail, images: int, repeat: int = 1) -> None:
         self._tail = tail
@@ -140,25 +138,37 @@ class _OpenGates:
         self._tail.mask(None)
 
     def derivatives(self, value: Tensor, *, again: bool = False) -> Scores:
-        """d value / d gate of every image, (N, width) by group; `again`: the graph is needed once more."""
+        """Derivatives of `value` by every image's gates, (N, width) by group.
+
+        Args:
+            value: A scalar, the sum over images.
+            again: Keep the autograd graph for another call.
+        """
         found = torch.autograd.grad(value, list(self._masks.values()), allow_unused=True, retain_graph=again)
         rows = zip(self._masks.items(), found, strict=True)
         return {name: torch.zeros_like(mask) if d is None else d for (name, mask), d in rows}
 
 
 def _lime(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """The diagonal of the Gauss-Newton matrix of `lime.local_mismatch` at open gates.
+    """The diagonal of the Gauss-Newton matrix of `lime.local_mismatch` at g = 1.
 
-    The mismatch |w(g) - w(1)|^2 / |w(1)|^2 between the local surrogates with gates g
-    and without is zero at g = 1, and so is its gradient: it says nothing about a single channel. Its second
-    derivative does: to second order, closing gate c costs sum_i (dw_i / dg_c)^2 /
-    |w|^2, exactly what Fisher's score is for the cross-entropy. The sum over all coefficients i
-    is estimated without bias by random signs s, E (d(s . w) / dg_c)^2 (Hutchinson
-    1990): two backward passes instead of 17 K.
+    Let w(g) be the coefficients of the local surrogate with gates g. The mismatch
 
-    Cells are blocked in the stitched activation and not in the image: it is the tail
-    that is cut down, its function of the activation has to stay, and the target need not run on
-    every variant. The mean of an activation's channel is a likely value, black is not.
+        m(g) = |w(g) - w(1)|^2 / |w(1)|^2
+
+    has value 0 and gradient 0 at g = 1. To second order, closing gate c alone costs
+
+        m = sum_i (dw_i / dg_c)^2 / |w|^2.
+
+    Random signs s_i give an unbiased estimate of the sum (Hutchinson 1990):
+
+        sum_i (dw_i / dg_c)^2 = E_s (d(s . w) / dg_c)^2
+
+    This needs `LIME_PROBES` backward passes instead of one per coefficient (17 K of them).
+
+    Cells are blocked in the stitched activation, not in the image. The tail is cut down, so the tail as a function of
+    its input has to stay; and the target need not run on every variant. A blocked cell holds the mean of the
+    activation's channel, which is a likely value.
     """
     chosen = torch.randperm(len(labels), generator=generator)[:LIME_IMAGES].to(activation.device)
     x = activation[chosen]
@@ -174,134 +184,11 @@ def _lime(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Gener
     return total
 
 
-def _integrated_gradients(tail: Tail, activation: Tensor, labels: Tensor, generator: torch.Generator) -> Scores:
-    """Absolute share of every gate in the label's logit, on the straight path from all closed to all open.
-
-    All groups are on one path, so that an image's shares (before the absolute value) add
-    up to its logit less that of a tail with nothing kept.
-    """
-    del generator
-    try:
-        return {n: share.abs() for n, share in _path_shares(tail, activation, labels).items()}
-    finally:
-        tail.mask(None)
-
-
-def _path_shares(tail: Tail, activation: Tensor, labels: Tensor) -> Scores:
-    def own_logit(*given: Any) -> Tensor:
-        *masks, x, own = given
-        for gate, mask in zip(tail.gates.values(), masks, strict=True):
-            gate.mask = mask
-        return tail.forward(x)[0].gather(1, own[:, None])[:, 0]
-
-    ones = tuple(torch.ones(len(labels), len(gate.scale)).to(activation) for gate in tail.gates.values())
-    shares = (
-        _captum()
-        .IntegratedGradients(own_logit)
-        .attribute(
-            ones, additional_forward_args=(activation, labels), n_steps=PATH_STEPS, internal_batch_size=len(labels)
-        )
-    )
-    return {name: share.detach().float() for name, share in zip(tail.gates, shares, strict=True)}
-
-
-def _captum() -> Any:
-    try:
-        return importlib.import_module("captum.attr")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "localizer: expected captum to be installed for 'integrated-gradients', got none; "
-            "pip install 'pnc-zoo[attribution]', or choose another localizer"
-        ) from None
-
-
 _ROWS: dict[str, Callable[[Tail, Tensor, Tensor, torch.Generator], Scores]] = {
     "fisher": _fisher,
     "taylor": _taylor,
     "gradient-activation": _gradient_activation,
     "log-odds": _log_odds,
-    "integrated-gradients": _integrated_gradients,
     "lime": _lime,
 }
-"""What is averaged over images: (N, width) by group."""
-
-
-def choose_channels(
-    tail: Tail, scores: Scores, keep: float, importance_bias: Scores | None = None, hold: Hold | None = None
-) -> dict[str, Tensor]:
-    """The channels worth most a copied number, as many as the budget allows: a greedy knapsack.
-
-    Args:
-        tail: Opened tail.
-        scores: As `score_channels` gives them.
-        keep: Share of the tail's numbers that may stay, 0..1.
-        importance_bias: Added to every channel's rank, as a mark does it.
-        hold: What else a module must keep.
-
-    Returns:
-        int64 ascending indices of the channels to keep, by group.
-    """
-    if importance_bias is None:
-        return keep_most_important(tail, importance(tail, scores), keep, hold)
-    return keep_most_important(
-        tail, {n: rank + importance_bias[n] for n, rank in ranks(importance(tail, scores)).items()}, keep, hold
-    )
-
-
-def ranks(importances: Scores) -> Scores:
-    """Ranks over all groups in -1..1: scores span many orders of magnitude, steps must not."""
-    joined = torch.cat(list(importances.values()))
-    placed = torch.linspace(-1, 1, len(joined))[joined.argsort(stable=True).argsort()]
-    return dict(zip(importances, placed.split([len(w) for w in importances.values()]), strict=True))
-
-
-def importance(tail: Tail, scores: Scores) -> Scores:
-    """Score over cost, float32 (width,) by group; the cost is how many copied numbers a channel brings along."""
-    full = {g.name: g.width for g in tail.groups}
-    whole = tail.count(full)
-    costs = {g.name: whole - tail.count({**full, g.name: g.width - 1}) for g in tail.groups}
-    return {name: score / (costs[name] or 1) for name, score in scores.items()}
-
-
-def keep_most_important(tail: Tail, importances: Scores, keep: float, hold: Hold | None = None) -> dict[str, Tensor]:
-    """The channels of highest worth whose exact cost fits the budget.
-
-    The best channel of every group always stays, so that no path is cut, even where
-    that alone is over a tiny budget.
-
-    Args:
-        tail: Opened tail.
-        importances: One number a channel, by group; only their order counts.
-        keep: Share of the tail's numbers that may stay, 0..1.
-        hold: What else a module must keep.
-
-    Returns:
-        int64 ascending indices of the channels to keep, by group.
-    """
-    budget = keep * tail.parameter_count
-
-    def fits(sizes: dict[str, int]) -> bool:
-        return tail.count(sizes) <= budget and (hold is None or hold(sizes))
-
-    values, owners, channels = [], [], []
-    for number, group in enumerate(tail.groups):
-        value = importances[group.name].double().clone()
-        value[value.argmax()] = torch.inf
-        values.append(value)
-        owners.append(torch.full((group.width,), number))
-        channels.append(torch.arange(group.width))
-    order = torch.cat(values).argsort(descending=True, stable=True)
-    owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
-    count = _largest_prefix(tail, owner, fits)
-    return {g.name: channel[:count][owner[:count] == number].sort().values for number, g in enumerate(tail.groups)}
-
-
-def _largest_prefix(tail: Tail, owner: Tensor, fits: Hold) -> int:
-    """Bisect for the most channels, in order of worth, whose exact cost fits the budget."""
-    low, high = len(tail.groups), len(owner)
-    while low < high:
-        middle = (low + high + 1) // 2
-        counts = torch.bincount(owner[:middle], minlength=len(tail.groups)).tolist()
-        sizes = {g.name: n for g, n in zip(tail.groups, counts, strict=True)}
-        low, high = (middle, high) if fits(sizes) else (low, middle - 1)
-    return low
+"""Scores of single images, (N, width) by group, before the mean over images."""

@@ -1,14 +1,18 @@
-"""Mending: what a cut tail no longer answers is drawn back to the source's own, in closed form.
+"""Reconstruct the outputs of a cut tail with parallel adapters, in closed form.
 
-Cutting takes channels away from every layer behind. The parallel adapter beside a layer is the ridge regression of
-what the layer lacks on what it reads: first beside the layers inside, one after another, each behind those that are
-mended already, then beside the one that makes the logits.
+Let y_l be the output of layer l in the uncut tail on the source's activation, and y'_l(x_l) its output in the cut tail
+on its input x_l. The parallel adapter of layer l is the ridge regression
 
-Networks are run in float32 here, whatever the job's precision: what a layer lacks is the difference of two numbers that
-are nearly the same, and on the few images that this takes it costs little.
+    min_{V_l, b_l} sum |V_l x_l + b_l - (y_l - y'_l(x_l))|^2 + ridge |V_l|^2
 
-Own choice (decisions 108 and 109); fitting a pruned layer to what the whole one made is known (Luo et al., "ThiNet",
-ICCV 2017), here the layer stays what it is.
+over images and places. Layers are solved in order, so x_l already contains the adapters of earlier layers. The layer
+that makes the logits comes last and matches the source's logits.
+
+Everything runs in float32, whatever the job's precision: y_l and y'_l are nearly equal, and their difference would lose
+its digits in bfloat16. Only few images are needed.
+
+Own choice (decisions 108 and 109). Fitting a pruned layer to the output of the whole layer is known (Luo et al.,
+"ThiNet", ICCV 2017); here the layer's own weights stay unchanged.
 """
 
 import math
@@ -29,27 +33,29 @@ from pnc_core.module.parallel_adapter import ParallelAdapter, readout
 from pnc_core.module.tail import Tail, with_parallel_adapters
 
 LAYER_IMAGES, LAYER_NUMBERS = 512, 2**24
-"""Images that layers inside are mended on, at most, and numbers of their activations where the tail starts: they go
-through the tail at once, so that large ones have to be few."""
+"""For inner layers: largest number of images, and largest number of values in their activations at the tail's start.
+
+All images pass through the tail in one batch, so the second bound limits memory.
+"""
 LOGITS_IMAGES, LOGITS_RIDGE = 2000, 1e-2
-"""Images that the layer of the logits is mended on, at most; with a strong ridge it stays what it is."""
+"""For the logits: largest number of images, and the ridge. A strong ridge keeps the correction small."""
 
 
 @traced_step("adapter")
 def reconstruct_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion:
-    """Put parallel adapters into a cut tail and fit each to what its layer makes in the uncut one.
+    """Add parallel adapters to a cut tail, and fit each to its layer's output in the uncut tail.
 
     Args:
         job: Images and frozen networks.
         insertion: Cut down, without parallel adapters; its graph is changed in place.
-        whole: The same tail before it was cut, which runs on the source's own activation.
+        whole: The same tail before the cut. It runs on the source's activation.
     """
     reconstructed = replace(insertion, tail=with_parallel_adapters(insertion.tail))
     if not reconstructed.tail.inner:
         return reconstructed
     phi, psi = _both(job, insertion)
     with torch.no_grad(), full_precision():
-        wanted = _made_by(whole, psi, reconstructed.tail)
+        wanted = _outputs(whole, psi, reconstructed.tail)
         with ExitStack() as hooks:
             for name, adapter in reconstructed.tail.inner.items():
                 fit = _Fit(reconstructed.tail.part.get_submodule(name), wanted[name])
@@ -64,7 +70,7 @@ def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
     where = insertion.position
     shapes = insertion.adapter.shape, job.source.position(where.source).shape
     most = max(1, min(LAYER_IMAGES, LAYER_NUMBERS // max(math.prod(shape) for shape in shapes)))
-    # Not `sample`, which takes two of each class at least: with many classes of large images that is too much.
+    # Not `sample`: it takes at least two images per class, which is too many for many classes of large images.
     order = torch.randperm(len(job.train), generator=job.generator("mend layers", where))
     images = job.train.take(order[:most].sort().values)
     target = Reader(job.target, [where.target], logits=False)
@@ -75,8 +81,8 @@ def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
     return phi, psi
 
 
-def _made_by(whole: Tail, psi: Tensor, tail: Tail) -> dict[str, Tensor]:
-    """What an uncut tail's layers make at some places, float32 (rows, channels that are left), for those of `tail`."""
+def _outputs(whole: Tail, psi: Tensor, tail: Tail) -> dict[str, Tensor]:
+    """Outputs of the uncut tail's layers at some places: float32 (rows, kept channels), by layer of `tail.inner`."""
     made: dict[str, Tensor] = {}
 
     def see(name: str, layer: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
@@ -92,36 +98,39 @@ def _made_by(whole: Tail, psi: Tensor, tail: Tail) -> dict[str, Tensor]:
 
 
 class _Fit:
-    """Solves for one adapter while its tail runs: first the layer answers, then the adapter beside it is asked."""
+    """Solves for one adapter while its tail runs: hooks call `see` after the layer and `solve` before the adapter."""
 
     def __init__(self, layer: nn.Module, wanted: Tensor) -> None:
         self.layer, self._wanted, self._made = layer, wanted, wanted
 
     def see(self, layer: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
-        """Note what the layer makes of what it is given now."""
+        """Record the output of the cut layer."""
         self._made = _rows(layer, answer)
 
     def solve(self, adapter: ParallelAdapter, given: tuple[Tensor, ...]) -> None:
-        """Make the adapter answer what the layer lacks."""
+        """Set the adapter to the ridge regression of the missing output on the layer's input."""
         rows = _rows(self.layer, adapter.reads(given[0]))
         sums = RidgeSums(rows.shape[1], self._wanted.shape[1])
         sums.add(rows, self._wanted - self._made)
-        adapter.become(*sums.solve(), rows)
+        adapter.approximate(*sums.solve(), rows)
 
 
 def _rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """Some places of what a layer reads or makes, whatever is done to it in place afterwards: float32 (rows, C)."""
+    """A copy of some places of a layer's input or output: float32 (rows, C)."""
     x = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
     return some_places(x.reshape(len(x), -1, x.shape[-1])).float()
 
 
 @traced_step("adapter")
 def reconstruct_logits(job: Job, insertion: Insertion) -> Insertion:
-    """Draw the logits of a cut tail back to the source's own; a tail without a linear layer for them is left as it is.
+    """Add a parallel adapter to the layer that makes the logits, and fit it to the source's logits.
 
     Args:
         job: Images and frozen networks.
         insertion: Cut down, with its other parallel adapters; its graph is changed in place.
+
+    Returns:
+        The insertion with the adapter; `insertion` itself if no linear layer makes the logits.
     """
     layers = [str(node.target) for node in readout(insertion.tail.part)]
     if not layers:

@@ -1,13 +1,18 @@
-"""Position search without training: where to read the target and where to enter the source.
+"""Screen pairs of positions without training: where to read the target and where to enter the source.
 
-For every candidate pair the ridge adapter is fitted on three quarters of a probe set, the source's whole tail is
-run behind it, and a ridge classifier on both networks' last features is judged on the last quarter. What is judged
-is the *composed network*: neither the branch's own accuracy nor the adapter's fit ranks positions. Joint accuracy is
-reported, the classifier's squared error ranks: on a few hundred images accuracies of like positions differ by chance.
-The best few are then tried with training, in `pnc_core.method.trials`.
+For every candidate pair:
 
-Source: the paper's abstract (positional search); the screen is our own choice: all
-candidates share two passes of both networks over the probe, and each adds two passes of its tail.
+1. Fit the ridge adapter on three quarters of a probe set, and run the uncut tail behind it.
+2. Fit a ridge classifier W on x = (last tap of target, last tap of module, logits of both), with one-hot labels y.
+3. On the last quarter of the probe set compute the squared error E |W x - y|^2, where old and new images weigh half
+   each.
+
+Pairs are ranked by the squared error of this joint classifier. The accuracy is reported too, but it does not rank: on a
+few hundred images the accuracies of similar positions differ by chance. The best pairs are then trained
+(`pnc_core.method.trials`).
+
+Source: the paper's abstract (positional search). The screen is our own choice: all candidates share two passes of both
+networks over the probe set, and each candidate adds two passes of its tail.
 """
 
 import time
@@ -26,50 +31,58 @@ from pnc_core.graph.positions import INPUT, PositionInfo
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import limits
 from pnc_core.method.checkpoints import State
-from pnc_core.method.fit_head import Accuracy, accuracy, balance
+from pnc_core.method.heads.fit import Accuracy, accuracy, balance
 from pnc_core.method.insert import Insertion, bounds_of, module_macs, stitch_all
 from pnc_core.method.job import Batch, Job, Progress, traced_step
 from pnc_core.module.adapter import RidgeSums, takes_the_same_images
 from pnc_core.module.head import pool_taps
 
 MAX_CANDIDATES = 32
-"""Pairs that are screened at most: those whose depths agree best."""
+"""Largest number of screened pairs; pairs of similar depth come first."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
-"""Shares of the job's time, for progress."""
+"""Shares of the job's progress for the screen and for the trials."""
 RIDGES = (1e-2, 1e-1, 1.0)
-"""Of the screen's classifier, among which held-out images choose for every pair. With a few images a class, 1e-2 alone
-fits noise, the more so the more there is to read: on CIFAR-100 it put the last blocks first."""
+"""Candidate ridges of the screen's classifier; held-out images choose one for every pair.
+
+With few images per class a ridge of 1e-2 fits noise, more so with more features: on CIFAR-100 it preferred the last
+blocks.
+"""
 SCREEN = "screen"
-"""Its name among a job's steps."""
+"""Name of the screen among a job's steps."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair of positions tried, in one round."""
+    """Result of one pair of positions in one round."""
 
     target_position: str
     source_position: str
     round: int
-    """0: screened without training; then trained, longer each round."""
+    """0: screened without training; 1 and up: trained, longer in each round."""
     old: float | None
-    """Accuracy on old classes; None if the job has no images of them."""
+    """Accuracy on held-out images of old classes; None if the job has none."""
     new: float | None
+    """Accuracy on held-out images of cloned classes."""
     score: float
-    """Mean of both accuracies on images the trial did not learn from."""
+    """Mean of both accuracies."""
     parameters: int
-    """Numbers of module, adapter and calibration together; of a screened pair as `keep` will leave it."""
+    """Numbers of module, adapter and calibration. In round 0 estimated for the share `keep` of the tail."""
     macs: int
-    """Multiply-accumulates that the module adds to one image; likewise."""
+    """Multiply-accumulates that the module adds per image. In round 0 estimated for the share `keep` of the tail."""
     seconds: float
 
 
 def probe_of(job: Job) -> ImageSet:
-    """The images that ridge adapters are fitted on and positions compared with."""
+    """The probe set: images for fitting ridge adapters and comparing positions."""
     return job.train.sample(job.config.screen_images, job.generator("probe"))
 
 
 def candidates(job: Job) -> list[Position]:
-    """Pairs worth screening: like kinds on like grids before maps that meet tokens, and of either the likest depths."""
+    """The pairs to screen, at most `MAX_CANDIDATES`.
+
+    Pairs of the same kind of tensor on similar grids come first, pairs of a map and tokens last. Within both, pairs of
+    the smallest difference in depth come first.
+    """
     pairs = [
         (not _alike(t, s), abs(t.depth - s.depth), Position(target=t.name, source=s.name))
         for t in job.target.positions
@@ -87,7 +100,10 @@ def _joinable(target: PositionInfo, source: PositionInfo) -> bool:
 
 
 def _alike(target: PositionInfo, source: PositionInfo) -> bool:
-    """The same kind of tensor, and grids within a factor of two; images are all alike."""
+    """Have both positions the same kind of tensor, and grids that differ by at most a factor of two?
+
+    Network inputs count as alike whatever their size.
+    """
     if INPUT in (target.name, source.name) or target.grid == source.grid:
         return len(target.shape) == len(source.shape)
     if len(target.shape) != len(source.shape) or target.places is None or source.places is None:
@@ -96,10 +112,10 @@ def _alike(target: PositionInfo, source: PositionInfo) -> bool:
 
 
 def screen(job: Job) -> list[Position]:
-    """Candidates by their error without training, best first; unusable ones are left out.
+    """Usable candidates in ascending order of their error without training.
 
     Raises:
-        PositionError: none is usable.
+        PositionError: no candidate is usable.
     """
     known = job.checkpoints.load(SCREEN)
     if known is not None:
@@ -116,12 +132,12 @@ def _screen(job: Job) -> list[Position]:
     todo = candidates(job)
     usable = [one for one in stitch_all(job, todo, fit).values() if isinstance(one, Insertion)]
     sizes = [(insertion, _expected(job, insertion)) for insertion in usable if _can_fit(job, insertion)]
-    # What has to be cut below `keep` is worth a look only where nothing else is left.
+    # Pairs that must be cut below `keep` are candidates only if no other pair is left.
     most = limits(job)
     fitting = [row for row in sizes if row[1].within(most)] or [(one, cost.capped(most)) for one, cost in sizes]
     if not fitting:
         raise PositionError(
-            f"positions: expected at least one usable pair among {len(todo)}, got none whose whole module is at most "
+            f"positions: expected at least one usable pair among {len(todo)}, got none whose whole module has at most "
             f"{job.config.max_size} of the source's size"
             + (f" and {job.config.max_macs} of its multiply-accumulates" if job.config.max_macs else "")
             + " with a single channel of every group; raise max_size (and max_macs)"
@@ -138,7 +154,7 @@ def _screen(job: Job) -> list[Position]:
 
 
 def _can_fit(job: Job, insertion: Insertion) -> bool:
-    """Can it be cut down until it is within the bounds?"""
+    """Is the module within its bounds with one channel per group?"""
     try:
         bounds_of(job, insertion)
     except PositionError:
@@ -147,7 +163,7 @@ def _can_fit(job: Job, insertion: Insertion) -> bool:
 
 
 def _expected(job: Job, insertion: Insertion) -> Cost:
-    """What it costs, about, once the tail has been cut down to `keep`."""
+    """Estimated cost after the tail is cut down to the share `keep`."""
     keep = job.config.keep
     return Cost(
         int(insertion.whole * keep) + insertion.trained_parameter_count, int(module_macs(job, insertion) * keep)
@@ -158,7 +174,7 @@ def _expected(job: Job, insertion: Insertion) -> Cost:
 def _screen_scores(
     job: Job, insertions: list[Insertion], fit: ImageSet, held: ImageSet
 ) -> list[tuple[Accuracy, float, float]]:
-    """Joint accuracy and squared error of a ridge classifier on the last of both sides, and seconds spent."""
+    """Joint accuracy, squared error and seconds of the ridge classifier, for every insertion."""
     columns = [_last_features(job, insertions, images) for images in (fit, held)]
     found = []
     for (x, labels, spent), (x_held, labels_held, spent_held) in zip(*columns, strict=True):
@@ -202,12 +218,12 @@ def _last_of_both(job: Job, insertion: Insertion, batch: Batch, last: PositionIn
 
 
 def trial_of(position: Position, number: int, score: Accuracy, size: int, macs: int, seconds: float) -> Trial:
-    """A trial as it is reported."""
+    """A trial from its parts."""
     return Trial(position.target, position.source, number, score.old, score.new, score.average, size, macs, seconds)
 
 
 def report_trial(job: Job, trial: Trial, done: float) -> None:
-    """Tell whoever follows the job."""
+    """Report a trial as progress of the job."""
     stage = "inserting" if trial.round else "screening"
     where = f"{trial.target_position}->{trial.source_position}"
     job.report(Progress(stage, done, f"{where}: joint accuracy {trial.score:.3f}", {"trial": asdict(trial)}))

@@ -1,8 +1,8 @@
-"""Trials: the best positions of the screen are trained for a short while, and halved until one is left.
+"""Train the best positions of the screen briefly, and drop the worse half in every round until one is left.
 
-One trial is one position in one round. It depends on nothing but the job and the same position's trial of the
-round before, so that trials of a round can be worked out by as many processes as there are; positions are
-compared once all are there. Between equals (within one standard error) the smaller module wins.
+One trial is one position in one round. It depends only on the job and on the same position's trial of the round before,
+so several processes can share the trials of a round. The positions are compared when all trials of the round are done.
+Among positions whose loss is within one standard error of the best, the smaller module wins.
 
 Source: the paper's abstract (positional search); successive halving is our own choice.
 """
@@ -17,25 +17,26 @@ from torch import Tensor
 from pnc_core.config import Position
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import State
-from pnc_core.method.fit_head import Accuracy, accuracy, balanced_losses, fit_head, head_logits, not_worse
+from pnc_core.method.heads.choose import not_worse
+from pnc_core.method.heads.fit import Accuracy, accuracy, balanced_losses, fit_head, head_logits
 from pnc_core.method.insert import Insertion, head_inputs_of_all, localize, mean_by_image, module_macs, stitch_all
 from pnc_core.method.job import Job, Progress
 from pnc_core.method.learn import match_features
 from pnc_core.method.search import SCREEN_SHARE, TRIAL_SHARE, Trial, probe_of, report_trial, trial_of
 
 TRIAL_VIEWS = 2
-"""Augmented views that trials are compared on."""
+"""Number of augmented views per image for comparing trials."""
 _SEPARATOR = "|"
-"""Not in the name of any position."""
+"""Names of positions do not contain this character."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One position in one round; its text names it among a job's steps."""
+    """One position in one round. Its text is its name among a job's steps."""
 
     round: int
     epochs: int
-    """Passes over the probe in this round."""
+    """Passes over the probe set in this round."""
     position: Position
 
     def __str__(self) -> str:
@@ -44,31 +45,31 @@ class Step:
 
     @classmethod
     def parse(cls, text: str) -> "Step":
-        """The step that has this text."""
+        """The step with this text."""
         _, number, epochs, target, source = text.split(_SEPARATOR)
         return cls(int(number), int(epochs), Position(target=target, source=source))
 
     @property
     def before(self) -> "Step":
-        """The same position in the round before."""
+        """The step of the same position in the round before."""
         return Step(self.round - 1, self.epochs, self.position)
 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """A trial that can be compared with others."""
+    """A trial and its losses, for comparison with other trials."""
 
     position: Position
     trial: Trial
     losses: Tensor
-    """Balanced cross-entropy of every held-out image, the mean over its views."""
+    """Balanced cross-entropy of every held-out image, averaged over its views."""
 
 
 def halve(job: Job, positions: list[Position]) -> tuple[Position, int]:
-    """Localize the positions, train them for a short while, drop the worse half, until one is left.
+    """Localize and train the positions, and drop the worse half in every round (successive halving).
 
     Returns:
-        The position, and the number of rounds.
+        The best position, and the number of rounds.
     """
     if len(positions) == 1:
         return positions[0], 0
@@ -88,7 +89,7 @@ def halve(job: Job, positions: list[Position]) -> tuple[Position, int]:
 
 
 def rounds(count: int, epochs: int) -> list[tuple[int, int]]:
-    """(positions, epochs on the probe) of every round, until one is left; without epochs one round decides."""
+    """(number of positions, epochs on the probe set) of every round; with 0 epochs one round decides."""
     if not epochs:
         return [(count, 0)]
     sizes = [count]
@@ -98,7 +99,10 @@ def rounds(count: int, epochs: int) -> list[tuple[int, int]]:
 
 
 def best_first(ranked: list[Ranked]) -> list[Ranked]:
-    """By loss on the held-out images; as good as the best (paired standard error), the smaller module goes first."""
+    """Trials in the order of preference.
+
+    First the trials that are not worse than the best (`not_worse`), by size of the module; then the others, by loss.
+    """
     by_loss = sorted(ranked, key=lambda row: float(row.losses.mean()))
     equals = [row for row in by_loss if not_worse(row.losses, by_loss[0].losses)]
     rest = [row for row in by_loss if row not in equals]
@@ -106,20 +110,20 @@ def best_first(ranked: list[Ranked]) -> list[Ranked]:
 
 
 class TrialRunner:
-    """Where trials are worked out: what was stitched and trained here is kept for the next round.
+    """Runs the trials of a job, and keeps their insertions for the next round.
 
     Args:
-        job: Whose trials.
+        job: The job.
     """
 
     def __init__(self, job: Job) -> None:
         self._job, self._probe = job, probe_of(job)
         self.done = SCREEN_SHARE
-        """Share of the whole job that is done, for its progress."""
+        """Share of the whole job that is done, for progress reports."""
         self._insertions: dict[Position, Insertion] = {}
 
     def work(self, texts: Sequence[str]) -> list[State]:
-        """Train and judge the positions of some steps of one round; what they share is done once."""
+        """Train and judge the positions of several steps of one round; passes that they share run once."""
         with self._job.watch("trials"):
             return self._work(texts)
 
@@ -142,11 +146,11 @@ class TrialRunner:
         missing = [position for position in positions if position not in self._insertions]
         if missing:
             for position, found in stitch_all(self._job, missing, self._probe).items():
-                assert isinstance(found, Insertion)  # the screen has stitched it before
+                assert isinstance(found, Insertion)  # the screen has dropped positions that cannot be stitched
                 self._insertions[position] = localize(self._job, found)
 
     def _train(self, step: Step) -> float:
-        """Go on where the round before ended, here or elsewhere; returns seconds."""
+        """Continue from the state of the round before, which another process may have trained; returns seconds."""
         started, job, insertion = time.monotonic(), self._job, self._insertions[step.position]
         before = job.checkpoints.load(str(step.before)) if step.round > 1 else None
         if before is not None:
@@ -162,7 +166,7 @@ class TrialRunner:
 
 
 def judge(job: Job, running: list[Insertion], probe: ImageSet) -> list[tuple[Accuracy, Tensor]]:
-    """Joint accuracy of a router on globally pooled taps, and its balanced loss on every held-out image."""
+    """Joint accuracy of a router on globally pooled taps, and its balanced losses on the held-out images."""
     validation = job.validation.sample(job.config.screen_images, job.generator("judge"))
     found = []
     train_rows, held_rows = (head_inputs_of_all(job, running, i, (1,), TRIAL_VIEWS) for i in (probe, validation))

@@ -1,14 +1,19 @@
-"""The front adapter: from the target's activation to the one the source's tail expects.
+"""The front adapter A: from the target's activation phi to the input of the source's tail.
 
-Resize to the source's grid where it differs, then one linear map of channels
-(a 1x1 convolution; for tokens the same thing), then ReLU where the source's
-activation is never negative. Maps and tokens meet on the grid of the patches;
-class and register tokens are a linear map of their own. It starts as the ridge
-regression of source activations on target activations, which is already a good
-module, and is then trained by feature matching.
+    A(phi) = relu(W resize(phi) + b)
 
-Source: the paper's abstract (insertion through an adapter);
-the ridge start is our own choice (it ranks positions without training).
+W is one linear map of channels, the same at every place (a 1x1 convolution). `resize` is needed only if the grids
+differ, and ReLU is applied only if the source's activation psi is never negative. A map meets tokens on the grid of
+their patches; class and register tokens get a linear map of their own, from the mean of phi.
+
+A starts as the ridge regression of psi on phi, summed over images x and places p,
+
+    min_{W, b} sum_{x, p} |W phi_xp + b - psi_xp|^2 + ridge |W|^2,
+
+and is then trained by feature matching.
+
+Source: the paper's abstract (insertion through an adapter). The ridge start is our own choice: it ranks positions
+without training.
 """
 
 import torch
@@ -28,14 +33,14 @@ class Adapter(nn.Module):
         super().__init__()
         self.target_axis, self.source_axis, self.relu, self.resize = target.axis, source.axis, relu, resize
         self.direct = target.grid == source.grid
-        """Every place of the one is the same place of the other."""
+        """Both activations have the same grid; no resizing is needed."""
         if not self.direct and None in (target.places, source.places):
             raise PositionError(
                 f"positions {target.name!r} -> {source.name!r}: expected maps, tokens that are patches of a map, or "
                 f"equally many tokens, got shapes {target.shape} and {source.shape}; choose another pair"
             )
         self.local = self.direct or (_in_cells(target) and _in_cells(source))
-        """Do the cells that `pnc_core.method.lime` blocks lie at the same places of both?"""
+        """Both activations have the same cells of `pnc_core.method.lime` at the same places."""
         self._target, self._source = target, source
         self.weight = nn.Parameter(torch.zeros(source.channels, target.channels))
         self.bias = nn.Parameter(torch.zeros(source.channels))
@@ -50,7 +55,7 @@ class Adapter(nn.Module):
         return self._target.shape
 
     def aligned(self, phi: Tensor) -> Tensor:
-        """Channels last, on the source's grid: (N, *grid, C_t), without leading tokens."""
+        """phi on the source's grid, channels last: (N, *grid, C_t), without leading tokens."""
         x = phi.movedim(self.target_axis, -1)
         if self.direct:
             return x
@@ -63,12 +68,12 @@ class Adapter(nn.Module):
         return x if len(self._source.grid) == 2 else x.flatten(1, 2)
 
     def summary(self, phi: Tensor) -> Tensor:
-        """What leading tokens are made of: the mean of the target's own, or of all places, (N, C_t)."""
+        """Input (N, C_t) of the map for leading tokens: the mean of the target's leading tokens, or of all places."""
         x = phi.movedim(self.target_axis, -1).flatten(1, -2)
         return x[:, : self._target.leading or x.shape[1]].mean(1)
 
     def forward(self, phi: Tensor) -> Tensor:
-        """Map channels, in the source's layout."""
+        """A(phi), in the source's layout."""
         y = F.linear(self.aligned(phi), self.weight, self.bias)
         if self.leading:
             first = F.linear(self.summary(phi), self.leading_weight, self.leading_bias)
@@ -78,14 +83,14 @@ class Adapter(nn.Module):
 
 
 def _in_cells(info: PositionInfo) -> bool:
-    """Maps, and squares of patches behind one class token at most."""
+    """Is it a map, or a square of patches behind at most one token? `lime` divides only these by place."""
     return len(info.grid) == 2 or (info.leading <= 1 and info.patches is not None and len(set(info.patches)) == 1)
 
 
 def _resize(x: Tensor, grid: tuple[int, ...], how: Resize) -> Tensor:
-    """Pixels as `preprocess` does it; cells are averaged on a smaller grid and repeated on a larger one."""
+    """Resize maps: `pixels` bilinearly, as `preprocess` does; `cells` by averaging or repeating cells."""
     height, width = grid
-    if how == "pixels":  # in float32: not every processor has the kernel for less
+    if how == "pixels":  # float32: some processors have no bfloat16 kernel for it
         return F.interpolate(x.float(), (height, width), mode="bilinear", antialias=True).to(x.dtype)
     if x.shape[2] >= height and x.shape[3] >= width:
         return F.adaptive_avg_pool2d(x, (height, width))
@@ -93,7 +98,12 @@ def _resize(x: Tensor, grid: tuple[int, ...], how: Resize) -> Tensor:
 
 
 class RidgeSums:
-    """Sums for a ridge regression y = W x + b that are gathered batch by batch, in float64."""
+    """Ridge regression y = W x + b from sums over batches, in float64.
+
+    With X = (x, 1):
+
+        (W, b)' = (X'X + lambda diag(1, ..., 1, 0))^-1 X'y,    lambda = ridge x mean of the diagonal of x'x
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         self.xx = torch.zeros(inputs + 1, inputs + 1, dtype=torch.float64)
@@ -108,26 +118,27 @@ class RidgeSums:
     def solve(self, ridge: float = 1e-3) -> tuple[Tensor, Tensor]:
         """Weights float32 (outputs, inputs) and bias (outputs,).
 
-        `ridge` is relative to the mean square of the inputs; the bias is not shrunk.
+        Args:
+            ridge: Relative to the mean square of the inputs. The bias is not penalised.
         """
         diagonal = ridge * self.xx.diagonal()[:-1].mean().clamp_min(1e-12)
         penalty = torch.diag(F.pad(diagonal.expand(len(self.xx) - 1), (0, 1), value=1e-9))
-        solution = torch.linalg.solve(self.xx + penalty, self.xy).float()  # float64: autocast leaves it alone
+        solution = torch.linalg.solve(self.xx + penalty, self.xy).float()  # autocast does not change float64
         return solution[:-1].T.contiguous(), solution[-1].clone()
 
 
 CELLS = 64
-"""Grid cells of an image that the ridge regression looks at, at most: neighbours say much the same."""
+"""Largest number of places per image in a ridge regression. Neighbouring places hold similar values."""
 
 
 def some_places(x: Tensor) -> Tensor:
-    """Up to `CELLS` places of every image, in a copy: (N, places, C) -> (rows, C)."""
+    """Copy up to `CELLS` evenly spaced places of every image: (N, places, C) -> (rows, C)."""
     cells = torch.linspace(0, x.shape[1] - 1, min(CELLS, x.shape[1])).long().to(x.device)
     return x[:, cells].flatten(0, 1)
 
 
 class AdapterFit:
-    """Gathers the ridge regression of one adapter, batch by batch.
+    """Fits one adapter by ridge regression, batch by batch.
 
     Raises:
         PositionError: the two shapes cannot be joined by an adapter.
@@ -140,7 +151,7 @@ class AdapterFit:
         self._source, self._lowest = source, torch.inf
 
     def add(self, phi: Tensor, wanted: Tensor) -> None:
-        """Activations of the same images: the target's (N, *shape) and the source's (N, *shape)."""
+        """Add a batch: activations phi (N, *target shape) and psi (N, *source shape) of the same images."""
         x, y = self._adapter.aligned(phi).flatten(1, -2), wanted.movedim(self._source.axis, -1).flatten(1, -2)
         first, places = y.split([self._adapter.leading, x.shape[1]], dim=1)
         self._sums.add(some_places(x), some_places(places))
@@ -149,7 +160,7 @@ class AdapterFit:
         self._lowest = min(self._lowest, float(y.min()))
 
     def adapter(self) -> Adapter:
-        """The ridge adapter of all that was added."""
+        """Solve and return the adapter."""
         weight, bias = self._sums.solve()
         self._adapter.weight.data.copy_(weight)
         self._adapter.bias.data.copy_(bias)
@@ -162,16 +173,21 @@ class AdapterFit:
 
 
 def takes_the_same_images(target: PositionInfo, source: PositionInfo) -> bool:
-    """Are both the networks' inputs, and can an image enter either? Grey ones are repeated for three channels."""
+    """Are both positions network inputs with equal channels, or with one (grey) and three (colour)?"""
     channels = {target.channels, source.channels}
     return target.name == source.name == INPUT and (len(channels) == 1 or channels == {1, 3})
 
 
 def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[NetworkSpec, NetworkSpec]) -> Adapter:
-    """The adapter between the two networks' inputs.
+    """The adapter between the two networks' inputs: from the target's normalisation to the source's.
 
-    Where both networks see the same pixels it undoes one scaling and applies the other, exactly. Otherwise the module
-    takes the image preprocessed for the source, and the adapter starts as the identity.
+    With the means m and standard deviations s of target (t) and source (s):
+
+        y = (x s_t + m_t - m_s) / s_s
+
+    It is exact if both networks have the same geometry: channels are reordered, and means and deviations are converted
+    to pixels of 0..1. Otherwise the module takes the image preprocessed for the source, and the adapter starts as the
+    identity.
     """
     if specs[0].geometry != specs[1].geometry:
         adapter = Adapter(source, source, relu=False, resize="image")

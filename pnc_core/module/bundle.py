@@ -4,13 +4,14 @@ Header metadata has one key, `pnc`, whose value is the manifest as canonical
 JSON. Tensors:
 
 - `kept.<group>`: int32, ascending indices of the source's channels that were kept
-- `adapter.weight`, `adapter.bias`: the front adapter
+- `adapter.weight|bias`: the front adapter; `adapter.leading_weight|leading_bias`: its map for leading tokens
 - `calibration.<group>.scale|shift`: channel calibration
-- `head.scale|offset|weight|bias`: the head
+- `inner.<layer>.up|down|bias`: parallel adapters
+- `head.scale|offset|weight|bias`: the head; `head.shutter_weight|shutter_bias`: its locality gate
 - `module.<name>`: only in a `full` bundle, slices of the source's tensors by their own names
 
-A `thin` bundle leaves the slices out: its receiver has the source. Equal
-contents give equal bytes, so a digest names a bundle.
+A `thin` bundle does not contain the slices; its receiver needs the source. Equal
+contents give equal bytes, so a digest identifies a bundle.
 """
 
 import hashlib
@@ -53,17 +54,17 @@ class Bundle:
         return self if payload == "full" else self.thin()
 
     def to_bytes(self) -> bytes:
-        """The file's bytes: the same for equal contents.
+        """Bytes of the file; equal bundles have equal bytes.
 
         Raises:
-            BundleError: a number is not finite, so that nobody would read it.
+            BundleError: a number is not finite; `read_bundle` would refuse the file.
         """
         tensors = {n: t.detach().cpu().contiguous() for n, t in sorted(self.tensors.items())}
         _check_finite(tensors)
         return safetensors.torch.save(tensors, {MANIFEST_KEY: self.manifest.to_json()})
 
     def write(self, path: Path | str) -> str:
-        """Write the file, whole or not at all, and return its digest, `sha256:` and 64 hexadecimal digits."""
+        """Write the file atomically; returns its digest, `sha256:` and 64 hexadecimal digits."""
         raw = self.to_bytes()
         with written_whole(Path(path)) as half:
             half.write_bytes(raw)
@@ -76,7 +77,7 @@ def digest(raw: bytes) -> str:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Read a bundle; the header is checked before anything is parsed.
+    """Read a bundle; `read_header` checks the header before safetensors parses the file.
 
     Raises:
         BundleError: the file is truncated, damaged or not a bundle of this format.

@@ -1,8 +1,7 @@
-"""Plug modules into a target and pull them out again.
+"""Attach modules to a target and detach them.
 
-A composed network *refers* to its target and registers nothing on it: no
-weight, buffer, hook or mode of the target changes, so detaching is exact by
-construction. Source: the paper's abstract (no weight of the target changes).
+A composed network only refers to its target. It changes no weight, buffer, hook or mode of the target, so the target is
+exactly the same after detaching. Source: the paper's abstract (no weight of the target changes).
 """
 
 import math
@@ -27,7 +26,7 @@ from pnc_core.module.module import ClonedModule, load_module
 
 @dataclass(frozen=True)
 class _Referred:
-    """What a composed network refers to without owning it."""
+    """Objects that a composed network uses but does not own."""
 
     target: nn.Module
     traced: Traced
@@ -39,7 +38,7 @@ class Composed(nn.Module):
     """A target with modules attached: images -> logits over old and cloned classes.
 
     The target is not a submodule: `state_dict`, `train` and `to` of this network
-    leave it alone.
+    do not affect it.
     """
 
     def __init__(
@@ -50,8 +49,15 @@ class Composed(nn.Module):
         balance: Sequence[tuple[float, float]] | None = None,
         common: Head | None = None,
     ) -> None:
-        """`balance`: scale and offset of each module's logits, for modules that have to live together; `common`:
-        a `joint` head for all of them that reads every tap of the target, in place of their own corrections.
+        """Compose a target and modules.
+
+        Args:
+            target: The target.
+            traced: The traced target.
+            modules: The modules.
+            balance: Scale and offset of each module's logits (`pnc_core.method.balance`); by default 1 and 0.
+            common: A `joint` head for all modules. It reads every tap of the target and replaces the modules' own
+                corrections.
         """
         super().__init__()
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
@@ -59,13 +65,13 @@ class Composed(nn.Module):
         self._axes = {p.name: p.axis for p in traced.positions}
         names = (n for m in modules for n in (read_of(m.manifest), *_taps(m)))
         reads = tuple(dict.fromkeys((*names, *(p.name for p in traced.taps if common is not None))))
-        # Past nn.Module's registration: what is not registered is not touched.
+        # Bypass nn.Module.__setattr__, which would register the target as a submodule.
         self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
         self.__dict__["_reader"] = None
         self.eval()
 
     def train(self, mode: bool = True) -> "Composed":
-        """Stay in eval mode, whatever is asked: a module's norms must not learn, its copies are the source's."""
+        """Stay in eval mode: in train mode a module's norms would change their copied statistics."""
         del mode
         return super().train(False)
 
@@ -76,7 +82,7 @@ class Composed(nn.Module):
 
     @property
     def _read(self) -> Reader:
-        """Made when it is first wanted: who reads the target for several networks at once needs none."""
+        """Reader of the target, made at first use. A caller that reads the target for several networks needs none."""
         if self.__dict__["_reader"] is None:
             self.__dict__["_reader"] = Reader(self.traced, self.reads)
         reader: Reader = self.__dict__["_reader"]
@@ -84,7 +90,7 @@ class Composed(nn.Module):
 
     @property
     def target(self) -> nn.Module:
-        """The very object that was given to `attach`."""
+        """The same object that was passed to `attach`."""
         return self._parts.target
 
     @property
@@ -99,17 +105,17 @@ class Composed(nn.Module):
 
     @property
     def trunk(self) -> nn.Module | None:
-        """The target's own layers as this network runs them."""
+        """The part of the target that this network runs."""
         return self._read.part
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Positions of the target whose activations the modules, and a head that all share, need."""
+        """Positions of the target whose activations the modules and the common head read."""
         return self._parts.reads
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of all logits: the target's classes, then each module's, a class of several modules once."""
+        """Names of all logits: the target's classes, then each module's. A class of several modules appears once."""
         new = (c for module in self.attached for c in module.manifest.classes)
         return tuple(dict.fromkeys((*self.traced.spec.classes, *new)))
 
@@ -139,7 +145,7 @@ class Composed(nn.Module):
                 `x`, brought back to pixels and preprocessed for its source.
 
         Raises:
-            NetworkError: the target is in train mode, in which its answers would differ.
+            NetworkError: the target is in train mode, where its logits would differ.
         """
         if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
@@ -147,12 +153,14 @@ class Composed(nn.Module):
         return self.answer(old, {**activations, **(entered or {})})
 
     def answer(self, old: Tensor, activations: dict[str, Tensor]) -> Tensor:
-        """The same from what a `Reader` of the target has seen: who serves several networks on one
-        target reads it once for all.
+        """Logits (N, old + cloned) from the target's logits and activations.
+
+        Several composed networks on one target can share one pass of the target's `Reader`.
 
         Args:
             old: The target's logits (N, old).
-            activations: By position, at least those of `reads`; and the images from `entered`, if they are known.
+            activations: The target's activations by position, at least those of `reads`, and optionally the images
+                from `entered`.
         """
         answers = self.answers(old, activations)
         common: Head | None = self.common
@@ -163,15 +171,15 @@ class Composed(nn.Module):
         return torch.cat(common(*sides, self.pooled(activations)), dim=1)
 
     def pooled(self, activations: dict[str, Tensor]) -> Tensor:
-        """Means and spreads of all the target's taps, (N, D): what a head that all modules share reads."""
+        """Pooled taps of the target, (N, D), for the common head."""
         taps = self.traced.taps
         return pool_taps([activations[p.name] for p in taps], [p.axis for p in taps], 1)
 
     def answers(self, old: Tensor, activations: dict[str, Tensor]) -> list[tuple[Tensor | None, Tensor]]:
-        """What every module says before it is scaled and joined with the others; arguments as for `answer`.
+        """Every module's own logits, before balance and joining; arguments as for `answer`.
 
         Returns:
-            Of each module in the order of attaching: correction (N, old) or None, and own logits (N, K).
+            For each module, in the order of attaching: correction (N, old) or None, and own logits (N, K).
         """
         pooled: dict[tuple[tuple[str, ...], int], Tensor] = {((), 0): old[:, :0]}
         answers = []
@@ -184,15 +192,15 @@ class Composed(nn.Module):
         return answers
 
     def join(self, old: Tensor, answers: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor:
-        """All logits (N, old + cloned) from the target's and every module's.
+        """Join the target's logits and every module's logits to (N, old + cloned).
 
         Args:
             old: The target's logits (N, old).
-            answers: Of each module in the order of attaching: correction (N, old) or None, and own logits (N, K).
+            answers: As `answers` returns them.
         """
         corrections: list[Tensor] = []
         columns: dict[str, list[Tensor]] = {}
-        # Sums of floats depend on their order: one order, whichever module came first.
+        # Floating-point sums depend on their order. Sorting makes the logits independent of the order of attaching.
         entries = zip(self.attached, self.balance, answers, strict=True)
         for module, (scale, offset), (correction, own) in sorted(entries, key=_identity):
             corrections += [correction] if correction is not None else []
@@ -205,7 +213,7 @@ class Composed(nn.Module):
 
 
 def _taps(module: ClonedModule) -> tuple[str, ...]:
-    """Positions of the target whose pooled activations a module's head looks at."""
+    """Positions of the target that a module's head reads."""
     head: Head = module.head
     return module.manifest.head.target_taps if head.needs_taps else ()
 
@@ -218,33 +226,33 @@ def _identity(
 
 
 def _mean(columns: list[Tensor]) -> Tensor:
-    """Logits (N,) of one class as several modules see it: the mean of their odds, log-mean-exp."""
+    """Logits (N,) of one class from M modules: log((1 / M) sum_m exp(z_m))."""
     return columns[0] if len(columns) == 1 else torch.stack(columns).logsumexp(0) - math.log(len(columns))
 
 
 def attach(
     target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None, *, spec: NetworkSpec | None = None
 ) -> Composed:
-    """Attach a module to a target, or to a composed network as one more.
+    """Attach a module to a target, or one more module to a composed network.
 
-    Several modules may carry the same class, each from a source of its own: their odds are averaged.
+    Several modules from different sources may have the same class: its logit is log((1 / M) sum_m exp(z_m)).
 
     Args:
         target: The network the bundle was made for, in eval mode, or a `Composed` of it.
         bundle: A bundle or the path of its file.
-        source: The source network, for a thin bundle, or for a full one of an architecture that is not known here.
-        spec: The target's own spec. The fingerprint covers weights only; who takes bundles
-            from strangers gives the spec, so that the manifest's must be the same.
+        source: The source network. Required for a thin bundle, and for a full bundle of an unknown architecture.
+        spec: The target's own spec. If given, the manifest's spec must be equal. Give it for untrusted bundles: the
+            fingerprint covers weights only.
 
     Returns:
-        A new composed network on the target's device; `target` is left as it was, whatever happens.
+        A new composed network on the target's device; `target` is not changed, even on errors.
 
     Raises:
         BundleError: the file is not a well-formed bundle.
-        MismatchError: the bundle is for another target or source, or a class is there already,
-            in the target or from the same source.
+        MismatchError: the bundle is for another target or source, or the target or a module from the same source
+            already has one of the classes.
         NetworkError: the target is in train mode, or the source's architecture is unknown and the source was not given.
-        PositionError: the manifest names a position that is not there.
+        PositionError: the manifest names an unknown position.
     """
     loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     base = target.target if isinstance(target, Composed) else target
@@ -261,7 +269,7 @@ def attach(
 
 
 def without_modules(target: nn.Module, spec: NetworkSpec) -> Composed:
-    """A target ready to have modules attached: it answers as the target does, and is traced already.
+    """A composed network without modules: it is traced already, and gives the target's logits.
 
     Raises:
         NetworkError: the target is in train mode or cannot be traced.
@@ -282,13 +290,13 @@ def _check_target(target: nn.Module, bundle: Bundle, spec: NetworkSpec | None) -
 
 
 def detach(composed: Composed, classes: Sequence[str] | None = None) -> nn.Module:
-    """Pull out what carries exactly `classes`, from whichever source (None: all modules).
+    """Detach the modules that have exactly these classes, from any source (None: all modules).
 
     Returns:
-        A composed network of what is left, or the target itself, untouched.
+        A composed network of the remaining modules; the target itself if none remains.
 
     Raises:
-        MismatchError: no module carries exactly these classes.
+        MismatchError: no module has exactly these classes.
     """
     left = [m for m in composed.attached if classes is not None and set(m.manifest.classes) != set(classes)]
     if classes is not None and len(left) == len(composed.attached):

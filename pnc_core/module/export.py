@@ -1,8 +1,7 @@
-"""A target with its modules as one file that runs without this library: `torch.export` or ONNX.
+"""Export a target with its modules as one file that runs without this library: `torch.export` or ONNX.
 
-What is written is a copy of everything, the target included: plugging in and out ends here.
-It is made on the processor, wherever the network is, so that it runs on any machine.
-Every export is run and compared with the network itself before it is handed out.
+The file contains copies of target and modules; they cannot be detached from it. The export is made on the CPU, so the
+file runs on any machine. Every export is compared with the network before it is returned or written.
 """
 
 import copy
@@ -20,13 +19,13 @@ from pnc_core.module.composed import Composed, without_modules
 
 MAX_BATCH = 1024
 PROBES = (2, 5)
-"""Sizes of the batches that an export is traced with and compared on: its batch must be free."""
+"""Batch sizes of the comparison. They differ, because an export must accept any batch size."""
 TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit; other kernels round otherwise."""
+"""Largest allowed difference of a logit, relative to the largest logit. Other kernels round differently."""
 
 
 class _Whole(nn.Module):
-    """Target and modules as parts of one network."""
+    """A network with target and modules as submodules."""
 
     def __init__(self, composed: Composed, *, pixels: bool) -> None:
         super().__init__()
@@ -41,21 +40,21 @@ class _Whole(nn.Module):
 
 
 def to_program(network: nn.Module, spec: NetworkSpec, *, pixels: bool = False) -> torch.export.ExportedProgram:
-    """A `torch.export` program: images -> logits, for batches of any size up to 1024.
+    """Export to a `torch.export` program: images -> logits, for batches of 1 to 1024 images.
 
     Args:
         network: A target, or a target with modules.
-        spec: The target's.
-        pixels: The program takes uint8 pixels and scales them itself; else preprocessed float32.
+        spec: The target's spec.
+        pixels: True: the program takes uint8 pixels and preprocesses them. False: it takes preprocessed float32 images.
 
     Raises:
-        NetworkError: it is in train mode, cannot be exported, or the export answers otherwise.
+        NetworkError: the network is in train mode or cannot be exported, or the export gives other logits.
     """
     whole, images = _ready(network, spec, pixels=pixels)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
         program = torch.export.export(whole, (images[0],), dynamic_shapes={"images": {0: batch}})
-    except Exception as error:  # tracing runs the network's own code: anything may come out
+    except Exception as error:  # tracing runs the network's own code, which may raise any error
         raise NetworkError(
             f"network: expected one torch.export can follow, got {type(error).__name__}: {error}"
         ) from error
@@ -69,7 +68,8 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path | str, *, pixels: 
 
     Raises:
         ConfigError: the extra `onnx` is not installed.
-        NetworkError: it is in train mode, cannot be exported, or the file answers otherwise; nothing is left behind.
+        NetworkError: the network is in train mode or cannot be exported, or the file gives other logits. Then no file
+            is written.
     """
     try:
         import onnxruntime
@@ -81,7 +81,7 @@ def to_onnx(network: nn.Module, spec: NetworkSpec, path: Path | str, *, pixels: 
     program = to_program(network, spec, pixels=pixels)
     with written_whole(Path(path)) as half:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's exporter of torch's own functions
+            warnings.simplefilter("ignore", FutureWarning)  # torch's exporter calls deprecated functions of torch
             torch.onnx.export(
                 program,
                 dynamo=True,

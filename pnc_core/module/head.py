@@ -1,16 +1,19 @@
-"""How old and new logits meet.
+"""Heads: join the target's old logits z_0 (N, N_old) and the module's own logits z (N, K).
 
-The old logits come from the target itself. Three heads, from light to free:
+With pooled taps f, a head returns (old logits, new logits):
 
-- `affine`: own logits x scale + offset (two numbers).
-- `router`: affine, plus one learned gate on the taps that lifts or lowers all new
-  logits together: the order inside the old and inside the new classes never changes.
-- `joint`: affine, plus a linear correction of every logit from the taps.
+    affine:  (z_0,             s z + o)
+    router:  (z_0,             s z + o + w . f + b)      one gate for all new logits
+    joint:   (z_0 + W_0 f + b_0,  s z + o + W_1 f + b_1)
 
-Heads read *taps*: means and spreads of the activations at every position of target and module.
-The last layer's features have collapsed onto each network's own classes; the
-taps still tell old from new. Where classes are many and images few a `joint` head may read the last tap of either
-side alone: it has a row a class, and learns rows of that length by heart. Heads and taps are our own choice.
+`affine` and `router` leave the old logits untouched, and keep the order inside the new classes.
+
+Pooled taps are means and standard deviations of the activations at the positions of target and module. They separate
+old from new images, while the features of a network's last layer mainly separate its own classes. A `joint` head has
+one row of W per class. With many classes and few images such long rows overfit, so the head may read the last tap of
+each side only.
+
+Own choice: heads and taps.
 """
 
 import math
@@ -25,20 +28,20 @@ from pnc_core.graph.cost import Cost
 from pnc_core.graph.positions import Traced
 
 SHUT = -1e4
-"""Logit of the cloned classes where a strict module is not run: finite, with probability zero."""
+"""Logit of the cloned classes for an image that the locality gate rejects: finite, with softmax probability 0."""
 
 
 def pool_taps(taps: Sequence[Tensor], axes: Sequence[int], grid: int) -> Tensor:
-    """Every tap's means over at most `grid` x `grid` cells and its spread over all places, joined: float32 (N, D).
+    """Pool taps: float32 (N, D), for every tap its means over at most `grid` x `grid` cells and its standard deviation.
 
-    The spread tells about texture what a mean over a region cannot, at a quarter of what 2x2 cells take.
+    The standard deviation over all places describes texture, which means do not.
     """
     return torch.cat([_pool(tap.float(), axis, grid) for tap, axis in zip(taps, axes, strict=True)], dim=1)
 
 
 def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
     x = tap.movedim(axis, 1)
-    if x.ndim == 4:  # with channels last, reductions over places are several times as fast
+    if x.ndim == 4:  # reductions over places are several times faster in channels-last format
         x = x.contiguous(memory_format=torch.channels_last)
         means = F.adaptive_avg_pool2d(x, (min(grid, x.shape[2]), min(grid, x.shape[3]))).flatten(1)
     else:
@@ -46,19 +49,19 @@ def _pool(tap: Tensor, axis: int, grid: int) -> Tensor:
     places = tuple(range(2, x.ndim))
     if math.prod(x.shape[2:]) == 1:
         return means
-    # Two passes: the mean of squares less the squared mean would lose digits, `var` takes three times as long.
+    # E[(x - E x)^2] in two passes: E[x^2] - (E x)^2 loses digits, and `var` takes three times as long.
     spread = (x - x.mean(places, keepdim=True)).square().mean(places)
     return torch.cat([means, (spread + 1e-6).sqrt()], dim=1)
 
 
 def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
-    """How many features `pool_taps` makes of one tap with `channels` channels on a `grid`."""
+    """Number of features that `pool_taps` makes of one tap with `channels` channels on a `grid`."""
     means = math.prod(min(cells, n) for n in grid) if len(grid) == 2 else 1
     return channels * (means + (math.prod(grid) > 1))
 
 
 def seen_width(target: Traced, cells: int) -> int:
-    """How many of a head's features are the target's own; they come first."""
+    """Number of a head's features that come from the target; they are the first ones."""
     return sum(tap_width(p.channels, p.grid, cells) for p in target.taps)
 
 
@@ -67,7 +70,7 @@ def _rows(kind: str, old: int, new: int) -> int:
 
 
 def head_cost(kind: str, features: int, old: int, new: int, locality_gate: int = 0) -> Cost:
-    """What a head costs; arguments as for `Head`."""
+    """Cost of a head; arguments as for `Head`."""
     rows, gate = _rows(kind, old, new), locality_gate + 1 if locality_gate else 0
     return Cost(2 + rows * (features + 1) + gate, rows * features + locality_gate)
 
@@ -76,7 +79,15 @@ class Head(nn.Module):
     """(old logits, module logits, taps) -> (old logits, new logits)."""
 
     def __init__(self, kind: str, features: int, old: int, new: int, locality_gate: int = 0) -> None:
-        """`locality_gate`: how many features, the target's own, decide whether the module is run; 0: it always is."""
+        """Make a head that changes nothing: scale 1, offset 0, weights 0.
+
+        Args:
+            kind: `affine`, `router` or `joint`.
+            features: Number D of pooled taps.
+            old: Number of old classes.
+            new: Number of cloned classes.
+            locality_gate: Number of the target's features that the locality gate reads; 0: no locality gate.
+        """
         super().__init__()
         self.kind, self.strict = kind, locality_gate > 0
         rows = _rows(kind, old, new)
@@ -90,18 +101,18 @@ class Head(nn.Module):
 
     @property
     def needs_taps(self) -> bool:
-        """Whether it looks at pooled taps at all: an affine head without a locality gate does not."""
+        """Does it read pooled taps? An affine head without a locality gate does not."""
         return self.kind != "affine" or self.strict
 
     def opens(self, seen: Tensor) -> Tensor:
-        """Whether the target's taps (N, D_t) look like a cloned class at all: bool (N,)."""
+        """Does the locality gate let the images pass? From the target's taps (N, D_t): bool (N,)."""
         return (seen @ self.shutter_weight + self.shutter_bias) > 0
 
     def forward(self, old: Tensor, own: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Join the logits.
 
         Args:
-            old: The target's logits (N, N_old); `affine` and `router` hand them on untouched.
+            old: The target's logits (N, N_old); `affine` and `router` return them unchanged.
             own: The module's logits (N, K).
             features: Pooled taps (N, D).
         """
@@ -112,7 +123,7 @@ class Head(nn.Module):
         return (old if correction is None else old + correction), new
 
     def answer(self, own: Tensor, features: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The same in parts: a correction (N, N_old) of the old logits, if any, and the new logits (N, K)."""
+        """Correction (N, N_old) of the old logits, or None; and new logits (N, K). Without the locality gate."""
         new = own * self.scale + self.offset
         if self.kind == "affine":
             return None, new
@@ -125,11 +136,12 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class TapWindow:
-    """How far back from the end a head reads."""
+    """Numbers of last taps that a head reads."""
 
     target: int
-    """How many taps of the target."""
+    """Number of the target's last taps."""
     module: int
+    """Number of the module's last taps."""
 
 
 LAST = TapWindow(1, 1)

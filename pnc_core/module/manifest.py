@@ -1,8 +1,8 @@
-"""The manifest of a bundle: what a module is, where it came from and where it goes.
+"""The manifest of a bundle: a module's classes, source, target, parts and origin.
 
 The JSON form is canonical (sorted keys, no spaces, UTF-8), so that equal
-manifests have equal bytes. Reading is strict: unknown or missing fields and
-wrong types are errors, because a manifest may come from anybody.
+manifests have equal bytes. Reading is strict, because a manifest may come from an untrusted source: unknown or missing
+fields and wrong types are errors.
 """
 
 import json
@@ -22,36 +22,36 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Counts of numbers (parameters and buffers) behind a module."""
+    """Counts of numbers (parameters and buffers)."""
 
     source: int
-    """The whole source network."""
+    """Numbers of the whole source network."""
     module: int
-    """The kept slices of the source: in a full bundle only."""
+    """Numbers of the kept slices of the source; a thin bundle does not contain them."""
     adapter: int
-    """Front adapter, channel calibration and parallel adapters."""
+    """Numbers of front adapter, channel calibration and parallel adapters."""
     head: int
-    """Head: scalars, and gate or correction."""
+    """Numbers of the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
-    """How the head is built; its numbers are among the bundle's tensors."""
+    """Structure of the head; its numbers are among the bundle's tensors."""
 
     kind: Literal["affine", "router", "joint"]
     grid: int
-    """Of every tap the means over `grid` x `grid` cells are read, and the standard deviation over all places."""
+    """The head reads every tap's means over `grid` x `grid` cells, and its standard deviation over all places."""
     target_taps: tuple[str, ...]
     """Positions of the target that the head reads: all, or the last few."""
     module_taps: tuple[str, ...]
-    """Positions of the module's tail that the head reads, likewise."""
+    """Positions of the module's tail that the head reads: all, or the last few."""
     strict: bool = False
-    """Whether a locality gate on the target's taps decides if the module is run at all."""
+    """A locality gate on the target's taps decides whether the module runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that a bundle says about itself, apart from its tensors."""
+    """Description of a bundle: everything except its tensors."""
 
     format: str
     payload: Payload
@@ -63,9 +63,9 @@ class Manifest:
     source_fingerprint: str
     position: Position
     adapter_relu: bool
-    """Whether the adapter ends in a ReLU."""
+    """The adapter ends in a ReLU."""
     kept_fraction: float
-    """Numbers of the module over those of the whole source tail at this position, above 0 and at most 1."""
+    """Copied numbers of the module / numbers of the uncut tail at this position; above 0 and at most 1."""
     head: HeadSpec
     sizes: Sizes
     validation: dict[str, float]
@@ -74,10 +74,10 @@ class Manifest:
     created_by: str
     """Name and version of the software."""
     inner: tuple[str, ...] = ()
-    """Layers of the source that have a parallel adapter beside them."""
+    """Layers of the source that have a parallel adapter."""
     adapter_resize: Resize = "cells"
-    """How the adapter comes to another grid: `cells` averages or repeats, `pixels` resizes an image bilinearly.
-    `image`: the module reads nothing of the target; it takes the image itself, preprocessed for the source."""
+    """Resizing of the front adapter: `cells` averages or repeats cells, `pixels` resizes an image bilinearly. With
+    `image` the module reads no activation of the target and takes the image preprocessed for the source."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:
@@ -98,7 +98,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            BundleError: not JSON, or not this format.
+            BundleError: the text is not JSON, or not a manifest of this format.
         """
         try:
             value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -126,11 +126,11 @@ def canonical_json(value: object) -> str:
 
 
 def build(cls: type[T], value: object, where: str) -> T:
-    """Make the dataclass `cls` from parsed JSON, checking every field's type.
+    """Build the dataclass `cls` from parsed JSON, checking every field's type.
 
     Args:
         cls: A dataclass made of scalars, tuples, dicts, literals and dataclasses.
-        value: What `json.loads` gave.
+        value: Result of `json.loads`.
         where: Name of the value for messages.
 
     Raises:

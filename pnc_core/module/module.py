@@ -23,7 +23,7 @@ MAX_GRID = 8
 
 
 class ClonedModule(nn.Module):
-    """What is plugged into a target: z_s = S_kept[R_s:](A(phi)), then the head."""
+    """A cloned module: logits z_s = S_kept[R_s:](A(phi)), then the head."""
 
     def __init__(self, manifest: Manifest, adapter: Adapter, tail: Tail, head: Head) -> None:
         super().__init__()
@@ -33,20 +33,20 @@ class ClonedModule(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, phi: Tensor, seen: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Answer for one batch; with strict locality only the images that the locality gate lets through are run.
+        """Logits of one batch. With strict locality the module runs only on images that pass the locality gate.
 
         Args:
             phi: The target's activation at the module's position.
             seen: The target's pooled taps (N, D_t), in the manifest's order.
 
         Returns:
-            Correction of the old logits (N, N_old), None for heads affine and router, and new logits (N, K).
+            Correction of the old logits (N, N_old), or None for the heads `affine` and `router`; new logits (N, K).
         """
         head: Head = self.head
         if not head.strict:
             return self._answer(phi, seen)
         opened = head.opens(seen)
-        if torch.compiler.is_compiling():  # an exported graph cannot leave rows out; the answer is the same
+        if torch.compiler.is_compiling():  # an exported graph cannot skip rows; the logits are the same
             _, new = self._answer(phi, seen)
             return None, torch.where(opened[:, None], new, torch.full_like(new, SHUT))
         new = seen.new_full((len(seen), len(self.manifest.classes)), SHUT)
@@ -58,7 +58,7 @@ class ClonedModule(nn.Module):
         part: fx.GraphModule = self.part
         head: Head = self.head
         own, taps = run_part(part, self.adapter(phi))
-        if head.kind == "affine":  # which looks at nothing but the module's own logits
+        if head.kind == "affine":  # reads no taps
             return head.answer(own.float(), seen)
         read = slice(len(taps) - len(self.manifest.head.module_taps), None)
         made = pool_taps(taps[read], self._tap_axes[read], self.manifest.head.grid)
@@ -71,29 +71,29 @@ def module_tensors(adapter: Adapter, tail: Tail, head: Head) -> dict[str, Tensor
     for prefix, part in _learned_parts(adapter, tail, head):
         tensors |= {prefix + name: tensor for name, tensor in part.state_dict().items()}
     tensors |= {f"{MODULE_PREFIX}{n}": t for n, t in copied_tensors(tail).items()}
-    # Not .contiguous(): a 1x1 kernel counts as contiguous in either format, and convolutions round accordingly.
+    # Not .contiguous(): a 1x1 kernel counts as contiguous in both memory formats, and the format changes rounding.
     plain = torch.contiguous_format
     return {name: tensor.detach().cpu().clone(memory_format=plain) for name, tensor in tensors.items()}
 
 
 def _learned_parts(adapter: Adapter, tail: Tail, head: Head) -> list[tuple[str, nn.Module]]:
-    """All that a job learns, with the prefix of its tensors in a bundle."""
+    """All trained parts of a module, with the prefix of their tensors in a bundle."""
     inside = [(f"{kind}.{name}.", part) for kind, parts in tail.learned.items() for name, part in parts.items()]
     return [("adapter.", adapter), ("head.", head), *inside]
 
 
 def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None) -> ClonedModule:
-    """Build the module of a bundle; target and source are only read.
+    """Build the module of a bundle; target and source are not changed.
 
     Args:
         bundle: Thin or full.
         target: The traced target, whose fingerprint the caller has checked.
-        source: The source network: needed for a thin bundle; of a full one only where its architecture is unknown.
+        source: The source network. Required for a thin bundle, and for a full bundle of an unknown architecture.
 
     Raises:
         BundleError: tensors are missing, unexpected or of another shape.
-        SourceMismatch: a thin bundle came without its source, or a source was needed and is another one.
-        UnknownArchitecture: a full bundle of an unknown architecture came without its source.
+        SourceMismatch: a thin bundle is given without its source, or the given source is another network.
+        UnknownArchitecture: a full bundle of an unknown architecture is given without its source.
     """
     manifest = bundle.manifest
     traced = trace(_source_network(manifest, source), manifest.source)
@@ -137,7 +137,7 @@ def _rows(manifest: Manifest) -> list[int]:
 
 
 def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> tuple[int, int]:
-    """How many features of target and module the head reads, from the networks and not from the file's tensors."""
+    """Number of features that the head reads of target and module, derived from the networks, not from the tensors."""
     spec = manifest.head
     every = tuple(p.name for p in target.taps), tail.taps
     for got, taps in zip((spec.target_taps, spec.module_taps), every, strict=True):
@@ -156,7 +156,7 @@ def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail)
 
 
 def _source_network(manifest: Manifest, source: nn.Module | None) -> nn.Module:
-    """What the tail is cut from: a full bundle brings its tensors, so that the architecture is enough."""
+    """The network to cut the tail from. A full bundle contains the tensors, so an empty network is enough."""
     if manifest.payload == "thin":
         return _checked_source(manifest, source)
     try:

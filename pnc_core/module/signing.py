@@ -1,8 +1,8 @@
-"""Signed statements about bundles: who vouches for which bytes, and where they came from.
+"""Sign and verify statements about bundles, with Ed25519 (RFC 8032). Torch-free.
 
-A signature is a file beside the bundle, not a part of it: a bundle's digest is its name, and must not change when
-somebody vouches for it, or a second one does. The signed statement has the SHA-256 of each of a module's files, so
-that it covers every byte of header, manifest and tensors. Ed25519 (RFC 8032). Torch-free.
+A signature is a separate file beside the bundle: a bundle's digest is its name, and signing must not change it. One
+bundle may have several signatures. The signed statement contains the SHA-256 of each of a module's files, so it covers
+every byte of header, manifest and tensors.
 """
 
 import hashlib
@@ -27,40 +27,40 @@ from pnc_core.module.manifest import build, canonical_json
 
 FORMAT = "pnc-signature/1"
 PREFIX = "ed25519:"
-"""How a public key is written: this, and 64 hexadecimal digits."""
+"""A public key is written as this prefix and 64 hexadecimal digits."""
 MAX_BYTES = 256 * 1024
 _DIGITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is signed."""
+    """The signed content."""
 
     format: str
     module: str
-    """Id of the module in its service; empty: it was made without one."""
+    """Id of the module in its service; empty if the module was made without a service."""
     bundles: dict[str, str]
     """SHA-256 of each file, 64 hexadecimal digits, by payload."""
     classes: tuple[str, ...]
     source: str
-    """Reference of the source, for people."""
+    """Readable reference of the source."""
     source_fingerprint: str
     target: str
     target_fingerprint: str
     job: str
     dataset: str
-    """Id of the images that it was cloned with."""
+    """Id of the dataset that the job used."""
     dataset_digest: str
-    """SHA-256 of their file."""
+    """SHA-256 of the dataset's file."""
     created_by: str
     """Name and version of the software."""
     signed_at: str
-    """ISO 8601, by the signer's clock."""
+    """Time in ISO 8601, by the signer's clock."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A statement, and who signed it."""
+    """A statement, the public key that signed it, and the signature."""
 
     statement: Statement
     key: str
@@ -69,7 +69,7 @@ class Signature:
     """128 hexadecimal digits."""
 
     def to_text(self) -> str:
-        """The file's text: the same for equal contents."""
+        """Canonical text of the file: equal signatures have equal texts."""
         return canonical_json({"key": self.key, "signature": self.signature, "statement": asdict(self.statement)})
 
 
@@ -79,15 +79,15 @@ def new_key() -> Ed25519PrivateKey:
 
 
 def write_key(key: Ed25519PrivateKey) -> bytes:
-    """A private key as PEM, without a password: keep the file to yourself."""
+    """Encode a private key as PEM without a password; the caller must protect the file."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_key(pem: bytes) -> Ed25519PrivateKey:
-    """A private key from PEM.
+    """Decode a private key from PEM.
 
     Raises:
-        SignatureError: it is none, or of another kind.
+        SignatureError: the text is not a private key, or not an Ed25519 key.
     """
     try:
         key = load_pem_private_key(pem, None)
@@ -99,15 +99,15 @@ def read_key(pem: bytes) -> Ed25519PrivateKey:
 
 
 def public_text(key: Ed25519PrivateKey) -> str:
-    """The public half of a key, as it is written."""
+    """The public key of a private key, as text."""
     return PREFIX + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
 
 def read_public(text: str) -> Ed25519PublicKey:
-    """A public key.
+    """Decode a public key.
 
     Raises:
-        SignatureError: it is not written as one.
+        SignatureError: the text is not a public key.
     """
     digits = text.removeprefix(PREFIX)
     if not text.startswith(PREFIX) or len(digits) != _DIGITS or set(digits) - set("0123456789abcdef"):
@@ -116,15 +116,17 @@ def read_public(text: str) -> Ed25519PublicKey:
 
 
 def sign(statement: Statement, key: Ed25519PrivateKey) -> Signature:
-    """Vouch for a statement."""
+    """Sign a statement."""
     return Signature(statement, public_text(key), key.sign(_message(statement)).hex())
 
 
 def read_signature(text: str) -> Signature:
-    """Read a signature's file and check it against the key that it names; whether that is trusted is another matter.
+    """Read a signature file, and verify the signature with the public key in the file.
+
+    It does not check whether the key is trusted; `verify_bundle_file` does.
 
     Raises:
-        SignatureError: the file is damaged, written otherwise than we write it, or not signed by that key.
+        SignatureError: the file is damaged, is not in canonical form, or its signature is wrong.
     """
     if len(text) > MAX_BYTES:
         raise SignatureError(f"expected a signature of at most {MAX_BYTES} characters, got {len(text)}")
@@ -135,21 +137,19 @@ def read_signature(text: str) -> Signature:
         read_public(signature.key).verify(raw, _message(signature.statement))
         same = signature.to_text() == text.strip() and signature.signature == raw.hex()
     except (ValueError, RecursionError, BundleError, InvalidSignature) as error:
-        raise SignatureError(
-            f"expected a signature that is whole, got one that fails ({type(error).__name__})"
-        ) from None
+        raise SignatureError(f"expected a valid signature, got one that fails ({type(error).__name__})") from None
     if signature.statement.format != FORMAT or not same:
         raise SignatureError(f"expected the canonical form of {FORMAT}, got another; sign again")
     return signature
 
 
 def verify_bundle_file(path: Path, text: str, trusted: Collection[str]) -> Signature:
-    """See that a bundle is what a trusted key has signed.
+    """Check that a trusted key has signed exactly this bundle.
 
     Args:
-        path: The bundle.
-        text: The signature's file.
-        trusted: Public keys.
+        path: Path of the bundle.
+        text: Text of the signature file.
+        trusted: Trusted public keys.
 
     Raises:
         SignatureError: the key is not trusted, or it has signed other bytes.
@@ -168,5 +168,5 @@ def verify_bundle_file(path: Path, text: str, trusted: Collection[str]) -> Signa
 
 
 def _message(statement: Statement) -> bytes:
-    """What is signed can be taken for nothing else that the same key might sign."""
+    """Bytes to sign. The format as prefix keeps the signature from being valid for another kind of message."""
     return f"{FORMAT}\n{canonical_json(asdict(statement))}".encode()

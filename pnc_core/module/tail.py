@@ -1,12 +1,15 @@
 """A source's tail: opened with gates for localization, then cut down physically.
 
-`open_tail` copies the part of the source behind a position and puts a gate at
-the input of every layer that reads a prunable channel group. Masking a channel
-at its gates and removing it with `extract` are the same function; the kept
-numbers are bit-for-bit copies of the source's, which `verify` proves.
+`open_tail` copies the part of the source behind a position, and puts a gate at the input of every layer that reads a
+prunable channel group. A gate computes, per channel c,
 
-Source: the paper's abstract (the module is a part of the source); gates at
-the consumers' inputs and the calibration they carry are our own choice.
+    y_c = (x_c scale_c + shift_c) mask_c
+
+Masking channels and removing them with `extract` give the same logits. The kept numbers are bit-for-bit copies of the
+source's numbers; `verify` proves it.
+
+Source: the paper's abstract (the module is a part of the source). Gates at the consumers' inputs, with a trainable
+calibration, are our own choice.
 """
 
 import copy
@@ -17,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, fx, nn
 
-from pnc_core.errors import MismatchError, PositionError
+from pnc_core.errors import MismatchError, NetworkError, PositionError, is_out_of_memory
 from pnc_core.graph.attention import open_attention
 from pnc_core.graph.axes import channel_axes
 from pnc_core.graph.features import cut, run_part, taps_behind
@@ -27,15 +30,14 @@ from pnc_core.graph.positions import Traced
 from pnc_core.module.parallel_adapter import ParallelAdapter, insert_parallel_adapters
 
 CONSTANT = "_tensor_constant"
-"""What torch.fx calls a tensor that the network's code computes from no input."""
+"""Prefix that torch.fx gives to tensors which the network's code computes without using its input."""
 
 
 class Gate(nn.Module):
-    """y = (x * scale + shift) * mask, one number of each a channel.
+    """y = (x * scale + shift) * mask, with one `scale`, `shift` and `mask` per channel.
 
-    `scale` and `shift` are the channel calibration that insertion learns (they
-    start as the identity, so source weights never change); `mask` is only set
-    while channels are scored: (C,) or, for scores of single images, (N, C).
+    `scale` and `shift` are the trainable channel calibration; they start as the identity. `mask` is only set while
+    channels are scored or chosen: (C,), or (N, C) for scores of single images.
     """
 
     def __init__(self, width: int) -> None:
@@ -45,7 +47,7 @@ class Gate(nn.Module):
         self.mask: Tensor | None = None
 
     def forward(self, x: Tensor, axis: int, repeat: int) -> Tensor:
-        """Gate the channels along dimension `axis`; any shape, same shape out."""
+        """Gate the channels along dimension `axis` of a tensor of any shape; each channel has `repeat` features."""
         y = x * _along(self.scale, x, axis, repeat) + _along(self.shift, x, axis, repeat)
         return y if self.mask is None else y * _along(self.mask, x, axis, repeat)
 
@@ -72,33 +74,33 @@ class Tail:
     tap_axes: tuple[int, ...]
     """Channel dimension of each tap."""
     tap_groups: tuple[str | None, ...]
-    """Prunable group whose channels a tap holds, if any; for a tap of several groups see `tap_pieces`."""
+    """By tap: the prunable group whose channels it holds, or None; for a tap of several groups see `tap_pieces`."""
     groups: tuple[ChannelGroup, ...]
     gates: dict[str, Gate]
     kept: dict[str, Tensor]
     """int64 indices of the source's channels that are present, by group."""
     residual: bool
-    """Whether residual streams were offered for pruning, too."""
+    """Residual streams can be pruned too."""
     layouts: dict[str, Layout]
-    """By module: where the opened tail's tensors hold which group's channels."""
+    """By module: the groups along the rows and columns of the opened tail's tensors."""
     tap_pieces: tuple[Pieces, ...]
-    """What lies along each tap's channel dimension in the opened tail. Groups that share a tap are
-    streams, too: they are offered only with `residual`."""
+    """The groups along each tap's channel dimension in the opened tail. Groups that share a tap count as residual
+    streams: they can be pruned only with `residual`."""
     inner: dict[str, ParallelAdapter] = field(default_factory=dict)
-    """By layer: the light adapter beside it; only an extracted tail has them."""
+    """By layer: its parallel adapter; only an extracted tail has parallel adapters."""
 
     @property
     def parameter_count(self) -> int:
-        """Copied parameters and buffers; gates and parallel adapters do not count."""
+        """Number of copied values; gates and parallel adapters do not count."""
         return sum(tensor.numel() for tensor in copied_tensors(self).values())
 
     @property
     def learned(self) -> dict[str, dict[str, nn.Module]]:
-        """What insertion learns inside the tail, by kind and by the name of its group or layer."""
+        """Trained parts inside the tail: by kind, then by name of group or layer."""
         return {"calibration": dict(self.gates), "inner": dict(self.inner)}
 
     def tap_channels(self, source: Traced) -> list[int]:
-        """How many channels each tap of an extracted tail holds; `source` is what it was opened from."""
+        """Number of channels of each tap of an extracted tail; `source` is the network it was opened from."""
         rows = zip(map(source.position, self.taps), self.tap_groups, strict=True)
         return [info.channels if group is None else len(self.kept[group]) for info, group in rows]
 
@@ -107,14 +109,14 @@ class Tail:
         return run_part(self.part, activation)
 
     def mask(self, kept: dict[str, Tensor] | None) -> None:
-        """Let only the `kept` channels through (None: all); for an opened tail, not an extracted one."""
+        """Mask all channels except `kept` (None: no mask); for an opened tail only."""
         for name, gate in self.gates.items():
             gate.mask = None
             if kept is not None:
                 gate.mask = torch.zeros_like(gate.scale.detach()).index_fill(0, kept[name].to(gate.scale.device), 1.0)
 
     def count(self, sizes: dict[str, int]) -> int:
-        """How many copied numbers would stay with `sizes[group]` channels of each group of an opened tail."""
+        """Number of copied values of an opened tail with `sizes[group]` channels of each group."""
         gates = sum(_count(gate) for gate in self.gates.values())
         return parameter_count(self.part, self.layouts, sizes) - gates
 
@@ -125,19 +127,20 @@ def _count(part: nn.Module) -> int:
 
 
 def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: bool = False) -> Tail:
-    """Copy the source's tail behind `start`, keep the rows of `classes`, and put in gates.
+    """Copy the source's tail behind `start`, keep the logits of `classes`, and insert gates.
 
     Args:
-        source: Traced source network; it is copied, never changed.
+        source: Traced source network; it is copied, not changed.
         start: Name of the position where the tail begins.
         classes: Indices of the cloned classes among the source's logits.
-        residual: Also offer residual streams for pruning, not only inner channels.
+        residual: Make residual streams prunable too, not only inner channels.
 
     Raises:
-        PositionError: behind `start` nothing can be pruned or no class can be told apart.
+        PositionError: no channel behind `start` can be pruned, or the last layer has no separate row per class.
+        NetworkError: a layer behind `start` has forward hooks, or cannot be copied.
     """
     infos = [source.position(name) for name in taps_behind(source, start)]
-    part = copy.deepcopy(cut(source, start, [info.name for info in infos])).requires_grad_(False).eval()
+    part = _copied(cut(source, start, [info.name for info in infos]), start).requires_grad_(False).eval()
     _name_constants(part)
     channels = _read(part, source)
     if channels.logits is None:
@@ -166,8 +169,35 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     )
 
 
+def _copied(part: fx.GraphModule, start: str) -> fx.GraphModule:
+    """A copy of a part of the source, without hooks on its gradients.
+
+    Raises:
+        NetworkError: a layer has forward hooks, or cannot be copied.
+    """
+    hooked = next((name for name, m in part.named_modules() if m._forward_hooks or m._forward_pre_hooks), None)
+    if hooked is not None:
+        raise NetworkError(
+            f"source: expected layers without forward hooks behind position {start!r}, got some on {hooked!r}; a "
+            "module holds copies of layers and no code around them: remove the hooks, or move their code into forward"
+        )
+    try:
+        copied = copy.deepcopy(part)
+    except Exception as error:  # a layer may hold anything
+        if is_out_of_memory(error):
+            raise
+        raise NetworkError(
+            f"source: expected layers that copy.deepcopy can copy behind position {start!r}, got "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}; delete tensors that hooks left on them"
+        ) from error
+    for layer in copied.modules():
+        layer._backward_hooks.clear()
+        layer._backward_pre_hooks.clear()
+    return copied
+
+
 def _name_constants(part: fx.GraphModule) -> None:
-    """Number computed constants by their order in the tail: a trace counts on from earlier traces of the network."""
+    """Number computed constants by their order in the tail, because torch.fx's own numbers depend on earlier traces."""
     nodes = [n for n in part.graph.nodes if n.op == "get_attr" and str(n.target).startswith(CONSTANT)]
     names = {target: f"{CONSTANT}{i}" for i, target in enumerate(dict.fromkeys(str(n.target) for n in nodes))}
     values = {target: getattr(part, target) for target in names}
@@ -181,7 +211,7 @@ def _name_constants(part: fx.GraphModule) -> None:
 
 
 def _tap_only(part: fx.GraphModule, nodes: Sequence[str]) -> None:
-    """Without maps that hold the classes themselves, as where global pooling follows the last layer: they lose rows."""
+    """Drop taps whose channels are the classes (global pooling behind the last layer): they lose rows."""
     output = next(n for n in part.graph.nodes if n.op == "output")
     logits, tapped = output.args[0]
     output.args = ((logits, tuple(n for n in tapped if n.name in nodes)),)
@@ -197,7 +227,7 @@ def _read(part: fx.GraphModule, source: Traced) -> Channels:
 
 
 def _alone(pieces: Pieces) -> str | None:
-    """The group whose channels are the tensor's channels, one by one and nothing else."""
+    """The only group of a tensor, if its channels are exactly the tensor's channels; else None."""
     return pieces[0].group if len(pieces) == 1 and pieces[0].repeat == 1 else None
 
 
@@ -225,7 +255,7 @@ def _consumers(groups: Iterable[ChannelGroup]) -> list[Consumer]:
 
 
 def _gated(graph: fx.Graph, x: fx.Node, consumer: Consumer, names: dict[str, str]) -> fx.Node:
-    """`x` behind the gates of its channels; what several groups follow each other in is taken apart and joined."""
+    """Put gates behind `x`; a tensor of several groups is split, gated per group, and concatenated again."""
 
     def gate(piece: fx.Node, name: str | None, repeat: int) -> fx.Node:
         return graph.call_module(names[name], (piece, consumer.axis, repeat)) if name in names else piece
@@ -252,7 +282,7 @@ def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
     """A physically smaller copy of an opened tail.
 
     Args:
-        tail: As `open_tail` gave it, calibration included; not changed.
+        tail: An opened tail, with its calibration; not changed.
         kept: int64 ascending indices of the channels to keep, for every group.
 
     Returns:
@@ -278,11 +308,11 @@ def extract(tail: Tail, kept: dict[str, Tensor]) -> Tail:
 
 
 def with_parallel_adapters(tail: Tail, layers: Sequence[str] | None = None) -> Tail:
-    """An extracted tail with light adapters beside its layers, which start by adding nothing.
+    """Add parallel adapters to an extracted tail. They start at zero, so the logits do not change.
 
     Args:
-        tail: As `extract` gave it; its graph is changed in place.
-        layers: Which layers; None: all that can have one.
+        tail: As `extract` returns it; its graph is changed in place.
+        layers: Names of the layers; None: every adaptable layer except the logits layer.
 
     Raises:
         PositionError: a layer cannot have an adapter.
@@ -291,7 +321,7 @@ def with_parallel_adapters(tail: Tail, layers: Sequence[str] | None = None) -> T
 
 
 def copied_tensors(tail: Tail) -> dict[str, Tensor]:
-    """The tail's copies of source tensors by the source's own names; what is learned is left out."""
+    """The tail's copies of source tensors, by the source's names, without trained tensors."""
     return {n: t.detach() for n, t in tail.part.state_dict().items() if not n.startswith(("gate_", "inner_"))}
 
 

@@ -1,4 +1,4 @@
-"""A real service, a real browser, and what the browser complains about."""
+"""Fixtures: a real service, a real browser, and the browser's errors."""
 
 import io
 import json
@@ -29,7 +29,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 120_000
-"""Milliseconds; a step that needs them all has failed."""
+"""Time limit of a step, in milliseconds."""
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 WIDTHS = (1280, 400)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -37,7 +37,7 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 @dataclass
 class Visitor:
-    """A page of the browser, and everything that went wrong on it."""
+    """A page of the browser, and its errors and warnings."""
 
     page: Page
     url: str
@@ -72,7 +72,7 @@ Visit = Callable[..., Visitor]
 
 @pytest.fixture
 def visit(browser: Browser, service: Up) -> Iterator[Visit]:
-    """Opens a window of a width and a colour scheme."""
+    """Opens a window with a width and a colour scheme."""
     contexts = []
 
     def _visit(width: int = 1280, scheme: str = "light", url: str = service.url) -> Visitor:
@@ -98,7 +98,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture(scope="session")
 def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user brings: two networks with their descriptions, images, and one image to try."""
+    """A user's files: two networks with their specs, images, and one image to predict."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("brought")
     material = demo.prepare(0, Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""`python -m tests.browser.pictures`: the screenshots that the documentation shows, from those of the tests."""
+"""`python -m tests.browser.pictures`: makes the documentation's screenshots from those of the tests."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from tests.browser.conftest import SCHEMES, SCREENSHOTS
 
 SHOWN = Path(__file__).parents[2] / "docs" / "screenshots"
 COLOURS = 256
-"""Pages are flat: more are not seen and treble the file. With half as many the star of the chosen position is grey."""
+"""Colours of a screenshot. More make the file three times larger without a visible gain; with 128 some colours are
+lost."""
 NARROW = ("new-job",)
-"""Pages that are shown on a narrow screen, too."""
+"""Pages with a screenshot of a narrow screen as well."""
 
 
 def main() -> None:
-    """Bring them over with fewer colours; a picture that was not taken is an error."""
+    """Write the screenshots to the documentation with fewer colours; a missing screenshot is an error."""
     SHOWN.mkdir(exist_ok=True)
     wide = sorted(SCREENSHOTS.glob("*-1280.png"))
     narrow = [SCREENSHOTS / f"{name}-{scheme}-400.png" for name in NARROW for scheme in SCHEMES]

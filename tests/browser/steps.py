@@ -1,4 +1,4 @@
-"""What a user does on the pages, one step a function."""
+"""A user's actions on the pages, one function per action."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.browser.conftest import Visitor
 
 
 def add_model(page: Page, brought: Path, name: str) -> None:
-    """Drop weights and description."""
+    """Add a model from its weights and its spec."""
     page.get_by_role("button", name="Add a model").click()
     files = [brought / f"{name}.safetensors", brought / f"{name}.json"]
     page.locator(".q-dialog input[type=file]").set_input_files(files)
@@ -18,7 +18,7 @@ def add_model(page: Page, brought: Path, name: str) -> None:
 
 
 def add_files(page: Page, visitor: Visitor, brought: Path) -> None:
-    """Both networks and the images, until workers have tried the networks."""
+    """Add both networks and the images, and wait until the networks are validated."""
     visitor.open("/")
     expect(page.get_by_text("No models yet")).to_be_visible()
     for name in ("digits-low", "digits-high"):
@@ -29,13 +29,13 @@ def add_files(page: Page, visitor: Visitor, brought: Path) -> None:
 
 
 def choose(page: Page, label: str, text: str) -> None:
-    """One entry of a list."""
+    """Choose one entry of a list."""
     page.get_by_role("combobox", name=label).click()
     page.locator(".q-menu .q-item", has_text=text).first.click()
 
 
 def ask_for_digits(page: Page, visitor: Visitor) -> None:
-    """A new job that gives 7, 8 and 9 to the first network, ready to be started."""
+    """Fill in a new job that clones 7, 8 and 9 into the first network; does not start it."""
     visitor.open("/models/digits-low")
     page.get_by_role("link", name="Give it classes").click()
     choose(page, "Source: has the classes", "digits-high")
@@ -46,12 +46,12 @@ def ask_for_digits(page: Page, visitor: Visitor) -> None:
 
 
 def start_job(page: Page) -> None:
-    """Start it and come to its page."""
+    """Start the job and wait for its page."""
     page.get_by_role("button", name="Start the job").click()
     page.wait_for_url("**/jobs/job_*")
 
 
 def try_image(page: Page, brought: Path) -> None:
-    """Ask a deployment for the picture of a seven, and get the right answer with the module."""
+    """Predict an image of a seven; the module must give the right class."""
     page.locator("input[type=file]").set_input_files(brought / "seven.png")
     expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")

@@ -1,4 +1,4 @@
-"""The pages stay live with thousands of models and jobs."""
+"""The pages stay fast with thousands of models and jobs."""
 
 import statistics
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ MOST = 1000
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """A service with that much in it; nothing is left to do for its worker."""
+    """A service with many models and ended jobs, so that its worker is idle."""
     data_dir = tmp_path_factory.mktemp("crowd") / "data"
     zoo = open_zoo(Settings(data_dir=data_dir))
     engine.migrate(zoo.database)
@@ -37,7 +37,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 @pytest.mark.parametrize("path", ["/", "/jobs", "/modules", "/models/net-000007", "/jobs/job_000000", "/new"])
 def test_the_first_paint_comes_within_a_second(visit: Visit, crowded: Up, path: str) -> None:
     visitor = visit(url=crowded.url)
-    visitor.open("/datasets")  # scripts are in the browser's cache then
+    visitor.open("/datasets")  # fills the browser's cache with the scripts
     paints = []
     for _ in range(5):
         page = visitor.open(path)

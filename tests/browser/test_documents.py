@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc` in Chromium, in a network that has nothing but the service, and under their own policy."""
+"""`/docs` and `/redoc` in Chromium, without requests to other hosts and with their content security policy."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from tests.integration.conftest import Up
 
 
 def swagger(page: Page) -> None:
-    """Operations are listed, and one can be tried out."""
+    """The page lists the operations, and can run one."""
     expect(page.locator(".opblock").first).to_be_visible()
     assert page.locator(".opblock").count() > 40
     page.locator("#operations-health-healthz .opblock-summary-control").click()
@@ -21,7 +21,7 @@ def swagger(page: Page) -> None:
 
 
 def redoc(page: Page) -> None:
-    """Operations are listed, and the search, which runs in a worker, finds one."""
+    """The page lists the operations, and its search, which runs in a web worker, finds one."""
     expect(page.get_by_role("heading", name="Model-zoo cloning service")).to_be_visible()
     page.get_by_placeholder("Search...").fill("rollback")
     expect(page.locator('[data-role="search:results"] li').first).to_be_visible()

@@ -1,8 +1,8 @@
-"""How long a first-time user takes through the pages, from starting the service to a composed prediction.
+"""Measures a first-time user's way through the pages, from starting the service to a composed prediction.
 
     pytest tests/browser/test_first_path.py -s
 
-prints the seconds of each step. The user is a program that does not read, so that this is what the service takes.
+prints the seconds of each step. The user is a program that does not read, so the times are those of the service.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.browser.steps import add_files, ask_for_digits, choose, start_job, tr
 from tests.integration.conftest import Start
 
 MOST = 300
-"""Seconds that the first page of the documentation promises."""
+"""Time limit in seconds, as the first page of the documentation promises."""
 
 
 @pytest.mark.timeout(900)
@@ -47,7 +47,7 @@ def test_from_nothing_to_the_first_composed_prediction(visit: Visit, start: Star
     with timed("module attached"):
         page.get_by_role("link", name="Open the module").click()
         expect(page.locator(".matrix")).to_have_count(4)
-        page.get_by_role("button", name="Serve with it").click()
+        page.get_by_role("button", name="Serve this module").click()
         page.wait_for_url("**/deployments/digits-low")
         expect(page.get_by_role("switch")).to_have_attribute("aria-checked", "true")
     with timed("first composed prediction"):

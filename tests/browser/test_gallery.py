@@ -1,4 +1,4 @@
-"""`pnc gallery` fills an empty zoo, and only an empty one."""
+"""`pnc gallery` fills an empty zoo, and refuses any other zoo."""
 
 import json
 import os

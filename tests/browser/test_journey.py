@@ -17,13 +17,13 @@ from tests.integration.conftest import Up
 
 
 def _start_job(page: Page, visitor: Visitor) -> None:
-    """With a mistake in between, which keeps it from being started."""
+    """Start a job; a mistake in the form disables the start until it is corrected."""
     start = page.get_by_role("button", name="Start the job")
     ask_for_digits(page, visitor)
-    page.get_by_label("Share of the tail that is kept").fill("7")
+    page.get_by_label("Kept share of the cloned layers' parameters").fill("7")
     expect(page.locator(".problem")).to_contain_text("keep")
     expect(start).to_be_disabled()
-    page.get_by_label("Share of the tail that is kept").fill("0.5")
+    page.get_by_label("Kept share of the cloned layers' parameters").fill("0.5")
     expect(start).to_be_enabled()
     start_job(page)
 
@@ -47,7 +47,7 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     with page.expect_download() as downloading:
         page.get_by_role("link", name=re.compile("Download thin")).click()
     assert downloading.value.path().stat().st_size > 1000
-    page.get_by_role("button", name="Serve with it").click()
+    page.get_by_role("button", name="Serve this module").click()
     page.wait_for_url("**/deployments/digits-low")
     switch = page.get_by_role("switch")
     expect(switch).to_have_attribute("aria-checked", "true")
@@ -57,7 +57,7 @@ def test_from_two_files_to_an_answer_and_back(visit: Visit, service: Up, brought
     expect(page.locator(".tried h3").last).to_contain_text("none attached")
     answers = page.locator(".tried .bars")
     assert answers.first.inner_text() == answers.last.inner_text()
-    page.get_by_role("button", name="Bring back generation 2").click()
+    page.get_by_role("button", name="Restore generation 2").click()
     expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")
     expect(page.locator(".heading .note")).to_contain_text("generation 4")
     assert visitor.complaints == []

@@ -1,6 +1,6 @@
-"""Every page of a zoo with things in it, light and dark, wide and narrow: nothing is wider than its window.
+"""Every page of a filled zoo, light and dark, wide and narrow: no page is wider than its window.
 
-Leaves a picture of each in build/screenshots, for people to look at.
+Writes a screenshot of each to build/screenshots.
 """
 
 import json
@@ -67,7 +67,7 @@ def test_every_page_fits_its_window(
             choose(page, "Source: has the classes", "digits-high")
             page.get_by_role("checkbox", name=re.compile("^7 ")).click()
             expect(page.get_by_text("This job would be accepted.")).to_be_visible()
-        page.wait_for_timeout(1000)  # Quasar's bar of activity goes away
+        page.wait_for_timeout(1000)  # until Quasar's activity bar has disappeared
         page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert beyond <= 0, f"{name} is {beyond} pixels wider than a window of {width}"
@@ -79,7 +79,7 @@ def test_models_are_told_by_their_accuracy(visit: Visit, filled: tuple[Up, dict[
     service, _ = filled
     with Client(service.url) as client:
         accuracies = {model.name: client.models.version(model.name, 1).accuracy for model in client.models.list()}
-    assert accuracies["digits-even"] is None  # no job has looked at it
+    assert accuracies["digits-even"] is None  # no job has used this model
     known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
     visitor = visit(url=service.url)
     page = visitor.open("/?order=accurate")

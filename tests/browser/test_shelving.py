@@ -1,4 +1,4 @@
-"""Archive, restore and purge by hand: the dialog shows what would go before anything does."""
+"""Archive, restore and purge on the pages: the dialog lists the affected rows before they are removed."""
 
 import pytest
 from playwright.sync_api import expect
@@ -18,7 +18,7 @@ def test_a_model_is_archived_restored_and_purged(service: Up, visit: Visit) -> N
         page.get_by_role("button", name="Archive", exact=True).click()
         page.get_by_role("button", name="Purge …").click()
         dialog = page.get_by_role("dialog", name="Purge unwanted")
-        expect(dialog).to_contain_text("cannot be taken back")
+        expect(dialog).to_contain_text("cannot be undone")
         assert client.models.get("unwanted").archived_at is not None
         dialog.get_by_role("button", name="Purge for good").click()
         page.wait_for_url(service.url + "/")

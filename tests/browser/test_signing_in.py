@@ -1,4 +1,4 @@
-"""With keys: a browser signs in, sees its own workspace, and what strangers typed is text."""
+"""With required keys a browser signs in and sees only its own workspace; foreign input is shown as text."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ PAYLOAD = "<img src=x onerror=\"document.title='run'\"><script>document.title='r
 
 
 def key_of(home: Path) -> str:
-    """The first key, made at the service's machine."""
+    """Create the first key on the service's machine."""
     command = [sys.executable, "-m", "app.cli", "keys", "create", "me", "--here", "-s", "admin", "--json"]
     done = subprocess.run([*command, "--data-dir", str(home)], capture_output=True, text=True, check=True)
     return str(json.loads(done.stdout)["secret"])

@@ -1,4 +1,4 @@
-"""The command: see the package."""
+"""The command of the chaos test; see the package."""
 
 import argparse
 import io
@@ -38,20 +38,20 @@ from tests.stack import Stack, running
 BASE = CloneConfig(classes=("7", "8", "9"), epochs=8, batch_size=64, shortlist=3, views=1, screen_images=200)
 CONFIGS = (BASE, replace(BASE, classes=("5", "7"), seed=1), replace(BASE, classes=("6",), preset="fast"))
 SHORT = {"preset": "fast", "position": Position(target="blocks.1", source="blocks.1")}
-"""What makes a job short: nothing is searched and hardly anything learned, so that the queue is what is tried."""
+"""Parameters of short jobs, without search and with little training, so that the test loads mainly the queue."""
 PATIENCE_SECONDS = 900
 IN_FLIGHT = 2
 Result = TypeVar("Result")
 
 
 class Chaos:
-    """A stack with jobs in flight, faults, and what is known of both.
+    """A stack with open jobs, their expected results, and the leases seen so far.
 
     Args:
-        stack: Running.
-        zoo: Its rows and objects.
-        dataset: Of digits.
-        console: For people.
+        stack: The running stack.
+        zoo: Access to the stack's rows and objects.
+        dataset: The dataset of digits.
+        console: Shows the progress.
     """
 
     def __init__(self, stack: Stack, zoo: Zoo, dataset: Dataset, console: Console) -> None:
@@ -62,7 +62,7 @@ class Chaos:
         self._reference: list[set[str]] = []
 
     def learn(self) -> None:
-        """What undisturbed jobs come to."""
+        """Run jobs without faults and remember the digests of their bundles."""
         with Client(self.stack.url) as client:
             posted = [
                 client.jobs.create("digits-low", "digits-high", self.dataset.id, config) for config in self.configs
@@ -73,7 +73,7 @@ class Chaos:
                 self._reference.append({bundle.digest for bundle in client.modules.get(job.module).bundles})
 
     def submit(self) -> None:
-        """One more job; the API may be down for a moment."""
+        """Submit a job; retry while the API is down."""
         number = len(self.wanted) % len(self.configs)
         with Client(self.stack.url) as client:
             job = _insist(
@@ -82,7 +82,7 @@ class Chaos:
         self.wanted[job.id] = self._reference[number]
 
     def open_jobs(self) -> int:
-        """How many have not ended; remembers who holds them."""
+        """Number of jobs that have not ended. Records their leases."""
         with self.zoo.database.read() as session:
             rows = session.scalars(select(JobRow).where(JobRow.finished_at.is_(None))).all()
         for row in rows:
@@ -91,7 +91,7 @@ class Chaos:
         return len(rows)
 
     def wait(self) -> None:
-        """Until all have ended."""
+        """Wait until all jobs have ended."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while _insist(self.open_jobs) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -111,7 +111,7 @@ def _insist(what: Callable[[], Result]) -> Result:
 def disturb(
     chaos: Chaos, faults: Faults, kinds: list[str], count: int, jobs: int, every: float, dice: random.Random
 ) -> int:
-    """Faults at random moments while there is work; returns how many there were."""
+    """Cause faults at random moments while jobs are open; returns the number of faults."""
     done = 0
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=chaos.console, transient=True) as progress:
@@ -132,7 +132,7 @@ def disturb(
 
 @contextmanager
 def prepared(workers: int, linked: bool, attempts: int, console: Console) -> Iterator[tuple[Chaos, Link | None]]:
-    """A stack with digits registered; its last worker is on a network of its own."""
+    """Run a stack with digits registered; if `linked`, its last worker is in a separate network."""
     directory = Path(tempfile.mkdtemp(prefix="pnc-chaos-"))
     directory.chmod(0o755)
     services: list[Service] = [kind(directory) for kind in (Redis, Postgres, S3)]
@@ -163,14 +163,14 @@ def prepared(workers: int, linked: bool, attempts: int, console: Console) -> Ite
 
 
 def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object], Verdict]:
-    """Prepare, disturb, judge."""
+    """Start a stack, cause faults, and check the result."""
     dice = random.Random(given.seed)
     kinds = given.kinds.split(",") if given.kinds else []
     linked = not kinds or "link" in kinds
     with prepared(given.workers, linked, given.attempts, console) as (chaos, link):
         faults = Faults(chaos.stack, link, chaos.zoo.database, dice, relentless=given.relentless)
         kinds = kinds or list(faults.kinds)
-        console.print("running undisturbed jobs, to know what must come out")
+        console.print("running jobs without faults, to know the expected results")
         if given.short:
             chaos.configs = [replace(config, **SHORT) for config in CONFIGS]
         chaos.learn()
@@ -182,16 +182,20 @@ def run(given: argparse.Namespace, console: Console) -> tuple[dict[str, object],
 
 
 def main() -> None:
-    """Entry of the command; the last line is `CHAOS ` and one JSON object."""
+    """Entry point of the command; the last line is `CHAOS ` and one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--faults", type=int, default=60, help="at least so many")
-    parser.add_argument("--jobs", type=int, default=0, help="so many at once, and faults until all have ended")
+    parser.add_argument("--faults", type=int, default=60, help="least number of faults")
+    parser.add_argument(
+        "--jobs", type=int, default=0, help="number of jobs submitted at once; faults go on until all have ended"
+    )
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--attempts", type=int, default=MAX_ATTEMPTS, help="so many without headway fail a job")
+    parser.add_argument(
+        "--attempts", type=int, default=MAX_ATTEMPTS, help="attempts without progress after which a job fails"
+    )
     parser.add_argument("--every", type=float, default=3.0, help="mean seconds between two faults")
-    parser.add_argument("--relentless", action="store_true", help="do not wait until a killed worker is back")
-    parser.add_argument("--short", action="store_true", help="only jobs that take seconds, where there are many")
-    parser.add_argument("--kinds", default="", help="separated by commas; none: all")
+    parser.add_argument("--relentless", action="store_true", help="do not wait until a killed worker is ready again")
+    parser.add_argument("--short", action="store_true", help="only jobs of some seconds, for many jobs")
+    parser.add_argument("--kinds", default="", help="kinds of faults, separated by commas; default: all")
     parser.add_argument("--seed", type=int, default=0)
     found, verdict = run(parser.parse_args(), Console(stderr=True))
     sys.stdout.write(f"CHAOS {json.dumps(found)}\n")

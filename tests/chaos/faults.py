@@ -1,4 +1,4 @@
-"""The faults, each at a moment of somebody else's choosing; every one is healed before it returns."""
+"""The faults that a chaos test causes. Each method repairs its fault before it returns."""
 
 import random
 import threading
@@ -26,20 +26,20 @@ from tests.stack import QUICK, Stack, answers
 
 LEASE_SECONDS = float(QUICK["PNC_LEASE_SECONDS"])
 TARGET = "digits-low"
-"""A network that every stack has."""
+"""A model that every stack has."""
 PATIENCE_SECONDS = 90
 _WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST('deployments' AS regclass)")
 
 
 class Faults:
-    """What can be done to a stack.
+    """Faults of a stack, by kind.
 
     Args:
-        stack: Running; its last worker is behind the link, if there is one.
-        link: The last worker's.
-        database: Of the stack, to read what is queued.
-        dice: Decides whom it hits.
-        relentless: A killed worker is started again and not waited for; one that is only starting is spared.
+        stack: The running stack; if there is a link, the last worker is behind it.
+        link: Network link of the last worker.
+        database: The stack's database.
+        dice: Chooses the affected process.
+        relentless: Do not wait until a restarted worker is ready. A worker that is not ready is not killed.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Faults:
             "unreported": self.lose_a_report,
         }
         self.taken_away: list[str] = []
-        """Deployments that nobody has deleted and that are gone, or are not served again."""
+        """Deployments that disappeared without a deletion, or are not served again."""
         if link is not None:
             self.kinds["link"] = self.cut_link
 
     def kill_runner(self) -> bool:
-        """SIGKILL of a job's process; waits a little for one, and says whether there was one."""
+        """Kill a job's process; waits some seconds for one. Returns whether there was one."""
         deadline = time.monotonic() + 5
         while not (found := self._stack.runners()) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -75,7 +75,7 @@ class Faults:
         return bool(found)
 
     def kill_worker(self) -> bool:
-        """SIGKILL of a worker alone: its runner must notice by itself. Says whether there was one."""
+        """Kill a worker without its runner, which must notice it. Returns whether there was a ready worker."""
         ready = [worker for worker in self._stack.workers if self._stack.is_ready(worker)]
         if not ready:
             return False
@@ -88,26 +88,27 @@ class Faults:
         return True
 
     def freeze_worker(self) -> None:
-        """SIGSTOP of a worker and its runner, past the lease; then they wake up and believe they have it."""
+        """Stop a worker and its runner until their lease has expired, then continue them with the old lease."""
         worker = self._dice.choice(self._stack.workers)
         worker.pause()
         time.sleep(LEASE_SECONDS + 2)
         worker.resume()
 
     def ring_thrice(self) -> None:
-        """Three messages more for every job that has not ended."""
+        """Send three further messages for every open job."""
         with self._database.read() as session:
             rows = session.scalars(select(JobRow).where(JobRow.state.in_(("queued", "running")))).all()
         notices = [Notice(JOB_TASK, row.id, job_queue(row.device, row.size)) for row in rows]
         CeleryNotifier(self._stack.environment["PNC_BROKER_URL"]).send(notices * 3)
 
     def lose_messages(self) -> None:
-        """All messages are gone; the broker lives on."""
+        """Delete all messages in the broker."""
         redis.Redis.from_url(self._stack.environment["PNC_BROKER_URL"]).flushall()
 
     def lose_a_report(self) -> None:
-        """Two faults that pass, on one deployment: the database goes away while serving reports that it has begun to
-        serve it, and serving starts again while the store is away.
+        """Two temporary faults on one deployment: the database stops while serving reports that the deployment is
+        served,
+        and serving restarts while the store is down.
         """
         name = f"live-{new_id('dep')[-8:]}"
         postgres, store, serving = self._stack.services["postgres"], self._stack.services["s3"], self._stack.serving
@@ -115,7 +116,7 @@ class Faults:
             postgres.kill()
         serving.kill()
         postgres.restart()
-        with self._table_locked("ACCESS EXCLUSIVE"):  # it opens the store, and cannot read yet what it shall serve
+        with self._table_locked("ACCESS EXCLUSIVE"):  # serving opens the store, but cannot read the deployments yet
             serving.start()
             serving.wait_until(self._serving_lives)
             store.kill()
@@ -128,18 +129,18 @@ class Faults:
 
     @contextmanager
     def _reports_held_back(self, name: str) -> Iterator[None]:
-        """A new deployment that serving has begun to serve, while its report waits for the table."""
+        """Create a deployment that serving starts to serve, while the lock on the table delays its report."""
         with self._database.write() as session:
             deployments.put(session, name, TARGET)
             locked = self._table_locked("EXCLUSIVE")
-            # It comes second, behind this transaction and before serving, which has not read of the deployment yet.
+            # The lock queues behind this transaction and before serving, which has not read the deployment yet.
             taking = threading.Thread(target=locked.__enter__)
             taking.start()
             assert _until(lambda: self._waiters() > 0)
         taking.join()
         assert _until(lambda: self._waiters() > 0)
         yield
-        with suppress(SQLAlchemyError):  # what held it back died with the database
+        with suppress(SQLAlchemyError):  # the database's death has released the lock
             locked.__exit__(None, None, None)
 
     @contextmanager
@@ -149,7 +150,7 @@ class Faults:
             yield
 
     def _waiters(self) -> int:
-        """Transactions that wait for the table of deployments."""
+        """Number of transactions that wait for a lock on the table of deployments."""
         with self._database.engine.connect() as connection:
             return connection.scalar(_WAITING) or 0
 
@@ -160,7 +161,7 @@ class Faults:
         return False
 
     def _is_tried(self, name: str) -> bool:
-        """Whether serving has found the store away, or the deployment is gone."""
+        """Whether serving has tried the deployment, or the deployment is missing."""
         with self._database.read() as session:
             try:
                 deployments.get(session, name)
@@ -175,7 +176,7 @@ class Faults:
         return False
 
     def cut_link(self) -> None:
-        """The worker on a network of its own is cut off past its lease, and comes back."""
+        """Cut the link of the last worker until its lease has expired, then restore the link."""
         assert self._link is not None
         self._link.cut()
         time.sleep(LEASE_SECONDS + 2)
@@ -194,7 +195,7 @@ class Faults:
 
 
 def _until(happens: Callable[[], bool]) -> bool:
-    """Wait for it; False: it did not happen in time."""
+    """Wait until `happens` returns true. Returns false after `PATIENCE_SECONDS`."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with suppress(SQLAlchemyError):

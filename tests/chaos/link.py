@@ -1,4 +1,4 @@
-"""A worker on a network of its own, whose cable can be pulled."""
+"""A separate network for a worker, with a link that can be cut."""
 
 import asyncio
 import subprocess
@@ -12,12 +12,12 @@ _BYTES = 64 * 1024
 
 
 class Link:
-    """A network namespace with one cable to this machine, and forwarders to its services at the cable's end.
+    """A network namespace with one link to this machine, and forwarders to the services of this machine.
 
     Args:
-        name: Of the namespace, at most ten letters.
-        number: Of its network, 10.99.NUMBER.0.
-        ports: Of the services on loopback that are reached through the cable.
+        name: Name of the namespace, at most ten letters.
+        number: Third number of its network, 10.99.NUMBER.0.
+        ports: Loopback ports of the forwarded services.
     """
 
     def __init__(self, name: str, number: int, ports: Sequence[int]) -> None:
@@ -35,19 +35,19 @@ class Link:
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command that is to run there."""
+        """Prefix of a command that runs in the namespace."""
         return ["ip", "netns", "exec", self.name]
 
     def cut(self) -> None:
-        """Pull the cable: nothing gets through, and no connection is told."""
+        """Cut the link: packets are lost, and connections see no error."""
         _ip("link", "set", self._cable, "down")
 
     def mend(self) -> None:
-        """Put it back."""
+        """Restore the link."""
         _ip("link", "set", self._cable, "up")
 
     def close(self) -> None:
-        """Remove it all."""
+        """Remove forwarders, link and namespace."""
         self._forwarder.terminate()
         self._forwarder.wait()
         _ip("netns", "del", self.name)

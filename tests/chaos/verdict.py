@@ -1,4 +1,4 @@
-"""What must hold after all faults, looked up in the database and the store."""
+"""Checks after all faults, in the database and the store."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from app.zoo import Zoo
 
 @dataclass
 class Verdict:
-    """How often each promise was broken; all zero is what is wanted."""
+    """Number of violations of each promise; all must be zero."""
 
     lost: int
     """Jobs that did not succeed."""
     doubled: int
-    """Jobs with more than one module, or more than one end."""
+    """Jobs with more than one module or more than one final event."""
     orphan_rows: int
-    """Rows of ended jobs that should be gone or closed, and bundles without an object."""
+    """Leftover rows of ended jobs, and bundles without an object."""
     orphan_objects: int
-    """Objects that no row names, after garbage was collected without grace."""
+    """Objects that no row names, after a garbage collection without a grace period."""
     fenced_writes_accepted: int
-    """Writes with a lease that was lost and that went through all the same."""
+    """Accepted writes with a lost lease."""
     digest_mismatches: int
-    """Bundles that are not what an undisturbed job makes."""
+    """Bundles that differ from those of a job without faults."""
     taken_away: int = 0
-    """Deployments that nobody has deleted and that are gone, or are not served again."""
+    """Deployments that disappeared without a deletion, or are not served again."""
 
     @property
     def clean(self) -> bool:
@@ -41,12 +41,12 @@ class Verdict:
 
 
 def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Verdict:
-    """Look everything up.
+    """Count all violations.
 
     Args:
-        zoo: Of the stack.
-        wanted: Digests of the bundles that each job must come to, by the job's id.
-        leases: That were seen while faults happened.
+        zoo: Access to the stack's rows and objects.
+        wanted: Expected digests of the bundles, by the job's id.
+        leases: Leases seen during the faults; all are lost by now.
     """
     with zoo.database.read() as session:
         jobs = list(session.scalars(select(JobRow).where(JobRow.id.in_(wanted))))
@@ -77,7 +77,7 @@ def judge(zoo: Zoo, wanted: dict[str, set[str]], leases: Iterable[Lease]) -> Ver
 
 
 def losses(zoo: Zoo, wanted: Iterable[str]) -> list[str]:
-    """A line for every job that did not succeed: its state, its problem, and how its attempts ended."""
+    """One line per job that did not succeed: its state, its problem, and the outcomes of its attempts."""
     with zoo.database.read() as session:
         lost = session.scalars(select(JobRow).where(JobRow.id.in_(wanted), JobRow.state != "succeeded")).all()
         claims = session.scalars(select(AttemptRow).where(AttemptRow.job_id.in_([job.id for job in lost]))).all()
@@ -86,7 +86,7 @@ def losses(zoo: Zoo, wanted: Iterable[str]) -> list[str]:
 
 
 def orphans(zoo: Zoo) -> set[str]:
-    """Keys of objects that no row names, after garbage was collected without grace."""
+    """Keys of objects that no row names, after a garbage collection without a grace period."""
     garbage.collect(zoo, object_seconds=-60, upload_seconds=-60)
     with zoo.database.read() as session:
         named = {key for table in OWNERS for key in session.scalars(select(table.key))}
@@ -94,7 +94,7 @@ def orphans(zoo: Zoo) -> set[str]:
 
 
 def _goes_through(zoo: Zoo, lease: Lease) -> bool:
-    """Whether a worker that still believes in this lease could write."""
+    """Whether a write with this lost lease succeeds."""
     try:
         with zoo.database.write() as session:
             runs.record(session, lease, stage="stale", message="written by a worker that lost its lease", progress=0)

@@ -1,4 +1,4 @@
-"""A reader: a folder with the examples in it, the `pnc` command, and a service of its own."""
+"""A reader's environment: a folder with the examples, the `pnc` command, and a separate service."""
 
 import os
 import stat
@@ -25,7 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture
 def read(service: Up, tmp_path: Path) -> Read:
-    """Types what a page prints, in one shell that ends with the first failure; returns what was shown."""
+    """Runs the commands of a page in one shell that stops at the first failure; returns the output."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -1,4 +1,4 @@
-"""The notebook of the examples runs from its first cell to its last, and its objects show themselves."""
+"""All cells of the example notebook run, and its objects are displayed as HTML."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The site builds without a warning, leads nowhere wrong, and fetches nothing from elsewhere."""
+"""The site builds without warnings or broken links, and fetches nothing from other hosts."""
 
 import html
 import json

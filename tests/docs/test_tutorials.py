@@ -1,4 +1,4 @@
-"""The first page and the tutorials, typed in order as they are printed, each on a service of its own."""
+"""The commands of the first page and of the tutorials run in order, each page on a separate service."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ TUTORIALS = DOCS / "tutorials"
 
 
 def _seen(output: str) -> list[str]:
-    """The most likely class of every prediction that was shown."""
+    """The most likely class of every displayed prediction."""
     return re.findall(r"class +probability.*?\n[ ─-]*\n? *(\S+) ", output)
 
 

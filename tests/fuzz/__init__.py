@@ -1,1 +1,1 @@
-"""Requests and files that nobody would think of, thousands of them, against the real application."""
+"""Sends thousands of random and hostile requests and files to the real application."""

@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz`: everything at once; the last line is `FUZZ` and one JSON object.
+"""`python -m tests.fuzz`: all fuzz tests; the last line is `FUZZ` and one JSON object.
 
---examples N    of each operation and phase of schemathesis; without: until 10,000 requests were sent
---seed N        other requests
+--examples N    examples per operation and phase of schemathesis; default: until 10,000 requests are sent
+--seed N        seed of the requests
 """
 
 import argparse
@@ -21,7 +21,7 @@ MACHINES = ("tests/fuzz", "tests/integration/postgres/test_lives.py")
 
 
 def main() -> None:
-    """Requests, files, and the state machines."""
+    """Send requests and files, then run the state machines."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--examples", type=int)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The whole corpus through the API: every file is refused, nothing runs, and the service goes on."""
+"""Sends the corpus of hostile files to the API: every file must be refused, none may run, the service must survive."""
 
 import hashlib
 from pathlib import Path
@@ -13,13 +13,16 @@ SPEC = {"architecture": "cnn", "classes": ["a", "b"], "input_size": [1, 8, 8], "
 
 
 def feed(url: str, secret: str | None, folder: Path, every: int = 1) -> tuple[int, int, list[str]]:
-    """How many files there were, how many were refused with a reason, and what was not.
+    """Send the corpus.
 
     Args:
-        url: Of the service; a deployment `digits` is there.
-        secret: Of a key that may do everything, where keys are required.
-        folder: For files that are read here, as a user's command line would.
-        every: Only each of so many.
+        url: URL of a service with a deployment `digits`.
+        secret: Secret of a key with all scopes; None if no keys are required.
+        folder: Folder for bundles, which are read locally, as the command line does.
+        every: Send only every so many-th file.
+
+    Returns:
+        Number of files, number of refused files, and a list of failures.
     """
     canary = folder / "canary"
     files = [*corpus(canary), *bombs(), Hostile("dataset-bomb", "dataset", parquet_bomb())][::every]
@@ -53,7 +56,7 @@ def _refused(http: httpx.Client, file: Hostile, folder: Path) -> bool:
 
 
 def _registered(http: httpx.Client, file: Hostile) -> httpx.Response:
-    """The answer to the first request that is refused, or to the last."""
+    """The response to the first refused request, or to the last request."""
     digest = hashlib.sha256(file.content).hexdigest()
     upload = http.post("/v1/uploads", json={"bytes": len(file.content), "sha256": digest})
     if upload.is_error:

@@ -1,4 +1,4 @@
-"""Every operation of the document, with examples, limits, noise, and in sequences, and all checks of schemathesis."""
+"""Runs schemathesis on every operation of the OpenAPI document, in all phases and with nearly all checks."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,35 +10,35 @@ from schemathesis.engine import events, from_schema
 from tests.fuzz.service import Fuzzed
 
 OURS = {"not_a_server_error": "server_errors", "ignored_auth": "unauthenticated"}
-"""Checks with a number of their own; failures of all others are violations of the schema."""
-# What a JSON schema cannot say: names that are taken, ids that lead nowhere, versions that are not ready. Such
-# requests fit the schema and are refused with 422 or 409, and a body that the rules let pass is not always in it.
+"""Checks with separate counters; failures of all other checks count as schema violations."""
+# Checks that assume a complete schema. Ours cannot express taken names, unknown ids and versions that are not ready:
+# such requests fit the schema and are refused with 422 or 409. Some accepted bodies do not fit the schema.
 BESIDE = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
-# DELETE archives these: they are still found by who has their name, until a purge.
+# DELETE archives these resources: GET still finds them by name until a purge.
 ARCHIVED = "^/v1/(models|datasets|modules)/"
 
 
 @dataclass
 class Found:
-    """What came of it."""
+    """Result of a run."""
 
     cases: int = 0
     server_errors: int = 0
     schema_violations: int = 0
     unauthenticated: int = 0
     examples: list[str] = field(default_factory=list)
-    """The first failures, for people."""
+    """The first failures, as text."""
     phases: Counter[str] = field(default_factory=Counter)
 
 
 def fuzz_requests(service: Fuzzed, *, examples: int, seed: int, most_cases: int | None = None) -> Found:
-    """Send them.
+    """Send the requests and count failed checks.
 
     Args:
-        service: Where to.
-        examples: For each operation and phase.
-        seed: Other cases.
-        most_cases: Stop there.
+        service: The service under test.
+        examples: Number of examples per operation and phase.
+        seed: Seed of the requests.
+        most_cases: Stop after this number of requests; None: no limit.
     """
     schema = schemathesis.openapi.from_url(
         f"{service.url}/openapi.json", config=_config(service.secret, examples, seed)

@@ -1,4 +1,4 @@
-"""The application on a real socket, with keys and with something of everything in it."""
+"""The application on a real socket, with required keys and at least one row of every kind."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ from tests.unit.keyed import OWN
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """A running application and a key that may do everything."""
+    """A running application and a key with all scopes."""
 
     url: str
     zoo: Zoo
@@ -34,14 +34,14 @@ class Fuzzed:
     secret: str
 
     def restore_key(self) -> None:
-        """Put the key back in force: among so many requests is one that revokes it."""
+        """Undo a revocation of the key, because a random request may revoke it."""
         with self.zoo.database.write() as session:
             session.execute(update(KeyRow).where(KeyRow.id == self.key_id).values(revoked_at=None))
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Fuzzed]:
-    """The application for the length of a block."""
+    """Run the application within a block."""
     settings = Settings(
         data_dir=folder,
         serving_url="http://serving",

@@ -1,7 +1,7 @@
 """Jobs and deployments under any sequence of requests and workers, on SQLite and on PostgreSQL.
 
-A model of what must hold walks along: states only go where they may, an ended job stays as it is, generations only
-grow, what is wanted is what was asked for last, and another workspace sees nothing at all.
+The invariants: states change only along allowed transitions, an ended job does not change, generations only grow,
+the wanted modules are those of the last request, and another workspace sees nothing.
 """
 
 import os
@@ -21,6 +21,7 @@ from app.access.tables import WorkspaceRow
 from app.db.leases import Lease
 from app.db.pages import Window
 from app.db.tables import Base
+from app.deployments import reports
 from app.deployments import service as deployments
 from app.deployments.tables import DeploymentRow
 from app.errors import AlreadyExists, Conflict, LeaseLost
@@ -42,14 +43,14 @@ RUNS = settings(
 
 
 class Lives(RuleBasedStateMachine):
-    """Everything that people and workers do to jobs and deployments."""
+    """The operations of users and workers on jobs and deployments."""
 
     opened: Zoo
     job = Bundle("job")
 
     @initialize()
     def begin(self) -> None:
-        """A workspace with two models and images, and an empty one beside it."""
+        """Make a workspace with two models and images, and an empty workspace."""
         with self.opened.database.write() as session:
             for table in reversed(Base.metadata.sorted_tables):
                 if table.name != WorkspaceRow.__tablename__:
@@ -123,9 +124,9 @@ class Lives(RuleBasedStateMachine):
             elif verb == "delete":
                 deployments.delete(session, name)
             elif verb == "refuse":
-                deployments.refuse(session, f"red/{name}", row.generation, {"code": "x", "detail": "y"})
+                reports.refuse(session, f"red/{name}", row.generation, {"code": "x", "detail": "y"})
             else:
-                deployments.observe(session, f"red/{name}", row.generation)
+                reports.observe(session, f"red/{name}", row.generation)
 
     @invariant()
     def jobs_end_once(self) -> None:
@@ -160,7 +161,7 @@ class Lives(RuleBasedStateMachine):
 
 
 def live(zoo: Zoo) -> None:
-    """Let the machine run on a zoo."""
+    """Run the state machine on a zoo."""
     kind = type("LivesHere", (Lives,), {"opened": zoo})
     run_state_machine_as_test(kind, settings=RUNS)
 

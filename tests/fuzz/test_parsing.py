@@ -1,4 +1,4 @@
-"""Whatever bytes come: a header is read, or refused with an error of ours, and what is read is consistent."""
+"""Random bytes: a parsed header is consistent, and all other bytes are refused with our own error."""
 
 import io
 import json

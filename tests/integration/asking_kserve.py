@@ -1,4 +1,4 @@
-"""Run by the interpreter that has KServe: asks a model both ways, and prints what came back as JSON."""
+"""Runs in the environment with KServe: requests a prediction in both formats, and prints the responses as JSON."""
 
 import asyncio
 import json

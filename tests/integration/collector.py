@@ -1,4 +1,4 @@
-"""What traces are sent to, here."""
+"""A collector of traces for tests."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Collector:
-    """Takes traces as any OpenTelemetry collector does."""
+    """Receives traces as an OpenTelemetry collector does."""
 
     def __init__(self) -> None:
         self._requests: list[ExportTraceServiceRequest] = []
@@ -31,7 +31,7 @@ class Collector:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def paths(self) -> set[str]:
-        """Each span with those that it lies in, and the service of it."""
+        """Each span as `service: parent > child`, with all its parents."""
         found = {}
         for resource in (r for request in self._requests for r in request.resource_spans):
             (service,) = (a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
@@ -47,7 +47,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector for the length of a block."""
+    """Run a collector within a block."""
     collector = Collector()
     thread = threading.Thread(target=collector.server.serve_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""The real service as processes, and real digits to work with."""
+"""Fixtures: the real service as processes, and the digits as models and a dataset."""
 
 import io
 import os
@@ -40,7 +40,7 @@ LONG = CloneConfig(classes=("7", "8"), epochs=400, batch_size=8, shortlist=4)
 
 
 def words_of(process: psutil.Process) -> list[str]:
-    """The command line of a process; no words if it has ended meanwhile."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return process.cmdline()
     except psutil.Error:
@@ -55,13 +55,13 @@ class Up:
     url: str
     data_dir: Path
     reader: threading.Thread
-    """Empties the pipe of its output."""
+    """Reads the output, so that its pipe does not fill up."""
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def child(self, name: str) -> psutil.Process:
-        """The child that runs a module, or that calls itself so."""
+        """The child process that runs a module, or has it as its title."""
         return next(p for p in self.children() if name in (line := words_of(p)) or " ".join(line).startswith(name))
 
     def object_path(self, digest: str) -> Path:
@@ -102,9 +102,16 @@ def stop_service(service: Up) -> int:
     return code
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hangup_reaches_children() -> None:
+    """Undo `nohup` for the processes that the tests start: an ignored SIGHUP is inherited, a handler is not."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts services of a test's own and ends them."""
+    """Starts services for one test and stops them."""
     running: list[Up] = []
 
     def _start(data_dir: Path | None = None, **settings: str) -> Up:
@@ -118,7 +125,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One service that several tests share."""
+    """A service that the tests share."""
     service = start_service(tmp_path_factory.mktemp("service") / "data")
     yield service
     assert stop_service(service) == 0
@@ -126,9 +133,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> demo.Material:
-    """Both networks and the images: made once and shared by all processes that test."""
+    """Both networks and the images; made once and shared by all test processes."""
     torch.set_num_threads(1)
-    own = tmp_path_factory.getbasetemp()  # of this process; its parent is of this run only where several processes test
+    # Under pytest-xdist each process has a folder below the run's folder, which all of them share.
+    own = tmp_path_factory.getbasetemp()
     path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "material.pt"
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
@@ -160,7 +168,7 @@ def dataset(service: Up, material: demo.Material, files: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def module(service: Up, dataset: Dataset) -> str:
-    """Id of a module of 7, 8 and 9 for digits-low."""
+    """Id of a module with the classes 7, 8 and 9 for digits-low."""
     with Client(service.url) as client:
         job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
     assert job.state == "succeeded", job.problem

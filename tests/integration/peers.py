@@ -1,4 +1,4 @@
-"""Clients with dependencies that our own environment cannot hold, each in a virtual environment of its own."""
+"""Virtual environments for clients whose dependencies conflict with ours."""
 
 import subprocess
 import venv
@@ -10,10 +10,10 @@ KSERVE = "kserve==0.21.0"
 
 
 def environment(requirement: str) -> Path:
-    """The interpreter of an environment with a package; made once, in the user's cache.
+    """The Python of an environment with a package; the environment is made once, in the user's cache.
 
     Raises:
-        AssertionError: it cannot be installed.
+        AssertionError: the package cannot be installed.
     """
     folder = user_cache_path("pnc-zoo") / "environments" / requirement
     python = folder / "bin" / "python"

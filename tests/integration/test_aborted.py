@@ -1,4 +1,4 @@
-"""A client that goes away in the middle of its body is no error of ours: the log has a line for it at most."""
+"""A client that disconnects in the middle of its body causes at most one line in the log."""
 
 import socket
 from pathlib import Path
@@ -30,7 +30,7 @@ WRITTEN = [
 
 
 def _abort(url: str, request: str, frame: str, kind: str) -> None:
-    """Send a part of a body, and close the connection."""
+    """Send a part of a body and close the connection."""
     place, (header, part) = urlsplit(url), FRAMES[frame]
     assert place.hostname is not None
     with socket.create_connection((place.hostname, place.port or 80), 30) as connection:
@@ -39,7 +39,7 @@ def _abort(url: str, request: str, frame: str, kind: str) -> None:
 
 
 def _complaints(log: Path) -> list[str]:
-    """Lines that a client's going away must not cause."""
+    """Log lines that a client's disconnect must not cause."""
     lines = log.read_text().splitlines()
     return [line for line in lines if "Traceback" in line or "Error" in line or " ERROR " in line or "File " in line]
 
@@ -55,7 +55,7 @@ def test_an_aborted_body_leaves_no_traceback_at_the_api(tmp_path: Path) -> None:
                 kind = "application/octet-stream" if request.endswith("content") else "application/json"
                 _abort(url, request, frame, kind)
             shown, sent = f"{url}/v1/uploads/{announced}", {"length": len(FRAMES["length"][1])}
-            # What has come is kept, and the transfer goes on from there.
+            # The received bytes are kept, and the transfer continues after them.
             wait_until(lambda: httpx.get(shown).json()["received"] == sent.get(frame, 0), 30)  # noqa: B023 - at once
     zoo.close()
     assert _complaints(tmp_path / "api.log") == []
@@ -74,6 +74,6 @@ def test_an_aborted_body_leaves_no_traceback_at_serving(tmp_path: Path) -> None:
 
 
 def _wait_for_answers(url: str) -> None:
-    """Requests that came later are answered: the event loop has seen the end of the others."""
+    """Wait until later requests are answered; then the event loop has handled the disconnects."""
     for _ in range(5):
         assert httpx.get(f"{url}/healthz", timeout=30).status_code == 200

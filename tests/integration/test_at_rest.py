@@ -1,4 +1,4 @@
-"""What lies in the data directory of an earlier version: open to everybody and readable, until the service starts."""
+"""A data directory of an earlier version is readable by everybody; the service protects it when it starts."""
 
 import os
 import sqlite3
@@ -26,7 +26,7 @@ def told(root: Path, secret: str) -> list[Path]:
 
 
 def age(data: Path, url: str) -> None:
-    """Make it what an earlier version would have left."""
+    """Change a data directory to the state of an earlier version."""
     database = sqlite3.connect(data / "zoo.db")
     with database:
         values = ("whk_1", url, "", "[]", True, PLAIN, "2026-01-01", "default")
@@ -56,7 +56,7 @@ def test_a_start_closes_files_and_seals_secrets_and_messages_are_signed_as_befor
             client.models.create("new")
             for hook in ("whk_1", made.id):
                 client.webhooks.test(hook)
-            wait_until(lambda: len(heard) == 2, 200)  # the worker may only begin just now
+            wait_until(lambda: len(heard) == 2, 200)  # the worker may still be starting
             for headers, body in heard:
                 secret = PLAIN if "whk_1" in body else made.secret
                 assert Webhook(secret).verify(body, headers)["type"] == "webhook.test"

@@ -1,8 +1,9 @@
-"""Bad input gets a clear problem document, and nothing has changed afterwards."""
+"""Bad input is refused with a clear problem document and changes nothing."""
 
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.zoo import open_zoo
 from pnc_client import ApiError, Client, Dataset, VersionRejected
 from pnc_client.parquet import write_parquet
 from pnc_core import CloneConfig, NetworkSpec
+from pnc_core.errors import TensorFileError
 from tests.integration.conftest import Up
 from tests.unit import seeds
 from tests.unit.datasets import parquets
@@ -30,7 +32,7 @@ CONFIG = CloneConfig(classes=("7", "8"))
 
 @pytest.fixture
 def counts(client: Client) -> Callable[[], dict[str, int]]:
-    """How much of everything there is."""
+    """Number of rows of every kind."""
 
     def _counts() -> dict[str, int]:
         return {
@@ -89,11 +91,15 @@ def test_damaged_safetensors_are_refused(
     path = tmp_path / "bad.safetensors"
     path.write_bytes(damage((files / "digits-low.safetensors").read_bytes()))
     before = client.models.get("digits-low").last_version
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(TensorFileError):  # the client looks first
         client.models.push("digits-low", material.target[1], path)
-    assert (refused.value.status, refused.value.code) == (422, "invalid")
-    assert refused.value.errors[0].code == "invalid_safetensors"
-    assert is_clear(refused.value)
+    body = {"upload": client.uploads.push(path).id, "spec": asdict(material.target[1])}
+    answer = httpx.post(f"{client.url}/v1/models/digits-low/versions", json=body)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "invalid")
+    assert problem["errors"][0]["code"] == "invalid_safetensors"
+    assert "expected" in problem["detail"]
+    assert "got" in problem["detail"]
     assert client.models.get("digits-low").last_version == before
 
 
@@ -198,7 +204,7 @@ def test_parquet_that_cannot_be_read_is_refused_with_row_group_and_column(client
 
 
 def test_a_dataset_that_nobody_can_read_ends_its_job_once(service: Up, client: Client, dataset: Dataset) -> None:
-    """As one does that was registered before files were read whole."""
+    """A dataset as registered before whole files were checked at registration."""
     content = parquets.broken_page("image.bytes", DIGITS)
     zoo = open_zoo(Settings(data_dir=service.data_dir))
     with zoo.database.write() as session:

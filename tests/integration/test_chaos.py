@@ -1,4 +1,4 @@
-"""A short form of `make chaos`: the parts that hold jobs die, each once, and the report of a deployment is lost."""
+"""A short form of `make chaos`: each process that holds jobs is killed once, and a deployment's report is lost."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 KINDS = "worker,postgres,redis,freeze,runner,unreported"
 ATTEMPTS = 4
-"""One more than there are faults that use one (worker, freeze, runner): all may hit one job before it gets anywhere."""
+"""One more than the faults that use an attempt (worker, freeze, runner): all may hit one job before it progresses."""
 
 
 @pytest.mark.timeout(600)

@@ -1,4 +1,4 @@
-"""Processes of jobs, real ones: a trace goes through them, and one that needs too much memory ends with that reason."""
+"""Real job processes: they continue a trace, and a process without memory ends with that reason."""
 
 import io
 import threading
@@ -34,7 +34,7 @@ ALONE = {"threads": 1, "worker_device": "cpu"}
 
 
 def lay(zoo: Zoo, directory: Path, size: int) -> str:
-    """Two networks that take images of this height and width, and digits; returns the dataset's id."""
+    """Register two networks for images of this height and width, and digits; returns the dataset's id."""
     digits = handwritten().sample(300, torch.Generator().manual_seed(0))
     write_parquet(directory / "digits.parquet", png_rows(digits), DIGITS)
     content = (directory / "digits.parquet").read_bytes()
@@ -56,7 +56,7 @@ def see_one_through(zoo: Zoo) -> None:
     with zoo.database.write() as session:
         lease = runs.claim(session, "worker")
     assert lease is not None
-    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+    Supervisor(zoo, threading.Event()).run_row(JOB, lease)
 
 
 def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(

@@ -1,4 +1,4 @@
-"""Celery workers on real Redis and PostgreSQL: nothing is lost, doubled or different."""
+"""Celery workers on real Redis and PostgreSQL: no job is lost or run twice, and results do not change."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def shared(
     files: Path,
     collector: Collector,
 ) -> Iterator[tuple[Stack, Dataset]]:
-    """API and serving on a database of their own, with digits registered; objects lie in a directory that all see."""
+    """API and serving on a new database, with digits registered and objects in a shared directory."""
     redis_service.restart()
     directory = tmp_path_factory.mktemp("stack")
     database = postgres_service.create("cluster", postgres_template)
@@ -54,7 +54,7 @@ def shared(
 
 @pytest.fixture
 def stack(shared: tuple[Stack, Dataset]) -> Iterator[Stack]:
-    """The shared stack with one worker that has nothing to do."""
+    """The shared stack with one idle worker."""
     stack, _ = shared
     if not stack.workers:
         stack.add_worker()
@@ -84,7 +84,7 @@ def submit(client: Client, dataset: Dataset) -> Submit:
 
 @pytest.fixture(scope="module")
 def undisturbed(shared: tuple[Stack, Dataset]) -> set[str]:
-    """What `STEADY` comes to when nothing happens."""
+    """The result of `STEADY` without faults."""
     stack, dataset = shared
     if not stack.workers:
         stack.add_worker()
@@ -109,8 +109,8 @@ def test_helpers_take_trials_and_the_bundle_is_the_same(stack: Stack, client: Cl
     stack.add_worker()
     together = client.jobs.wait(submit(SHARED).id)
     assert _digests(client, alone) == _digests(client, together)
-    helped = [log.count(": taken") for log in (_said(stack, n, "step stp_") for n in (0, 1))]
-    assert sum(helped) >= 1, "no trial was taken by the other worker"
+    helped = [log.count(": claimed") for log in (_said(stack, n, "step stp_") for n in (0, 1))]
+    assert sum(helped) >= 1, "the other worker ran no trial"
     rows = [[(t.target_position, t.round, t.score) for t in client.jobs.trials(job.id)] for job in (alone, together)]
     assert rows[0] == rows[1]
 
@@ -125,7 +125,7 @@ def test_what_a_helper_does_is_a_part_of_the_request_s_trace(
     def is_whole(path: str) -> bool:
         return path.startswith("pnc-runner: POST /v1/cloning-jobs > attempt > job > ") and "> help > step" in path
 
-    wait_until(lambda: any(map(is_whole, collector.paths())), 20)  # they are sent every few seconds
+    wait_until(lambda: any(map(is_whole, collector.paths())), 20)  # messages are sent again every few seconds
 
 
 def _said(stack: Stack, worker: int, about: str) -> str:
@@ -182,7 +182,7 @@ def test_a_job_outlives_the_loss_of_all_messages(
 ) -> None:
     stack.workers[0].stop()
     job = submit(QUICK)
-    redis_service.restart()  # it keeps nothing
+    redis_service.restart()  # Redis stores nothing on disk
     stack.start_worker(stack.workers[0])
     assert client.jobs.wait(job.id).state == "succeeded"
 
@@ -239,7 +239,7 @@ def test_a_second_ctrl_c_ends_a_worker_at_once(stack: Stack, client: Client, sub
     family = psutil.Process(worker.pid).children(recursive=True)
     assert worker.pid is not None
     for runner in stack.runners():
-        runner.suspend()  # it will not end when it is asked to, for which it would be given 5 s
+        runner.suspend()  # a stopped process ignores SIGTERM, for which it would have 5 s
     os.killpg(worker.pid, signal.SIGINT)
     time.sleep(1)
     assert worker.running
@@ -250,6 +250,6 @@ def test_a_second_ctrl_c_ends_a_worker_at_once(stack: Stack, client: Client, sub
     assert psutil.wait_procs(family, timeout=60)[1] == []
     assert "Ctrl-C again ends at once" in said(worker)
     stack.add_worker()
-    wait_until(lambda: stack.runners() != [], 60)  # the lease of the first has run out, and the job is taken up again
+    wait_until(lambda: stack.runners() != [], 60)  # the first lease has expired, and the job is claimed again
     client.jobs.cancel(job.id)
     assert client.jobs.wait(job.id).state == "cancelled"

@@ -29,7 +29,7 @@ def pnc(*arguments: str | Path, url: str = "", code: int = 0) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("dataset")  # which brings the networks, too
+@pytest.mark.usefixtures("dataset")  # registers the networks as well
 def test_images_without_labels_reach_a_job(service: Up, material: demo.Material, files: Path, tmp_path: Path) -> None:
     url, folder = service.url, tmp_path / "loose"
     folder.mkdir()
@@ -52,7 +52,7 @@ def test_the_whole_way(service: Up, dataset: Dataset, material: demo.Material, f
     torch.save({"state_dict": material.target[0].state_dict()}, tmp_path / "low.pth")
     pushed = pnc("models", "push", "by-hand", tmp_path / "low.pth", "--spec", files / "digits-low.json", url=url)
     assert pushed["status"] == "ready"
-    assert pushed["fingerprint"] == fingerprint(material.target[0])  # converting changed no number
+    assert pushed["fingerprint"] == fingerprint(material.target[0])  # the conversion changed no number
     parts = ("by-hand", "digits-high", dataset.id, *QUICK)
     assert pnc("jobs", "validate", *parts, url=url)["valid"]
     job = pnc("jobs", "create", *parts, "--watch", url=url)
@@ -88,7 +88,7 @@ def test_a_job_without_a_service_gives_the_bundle_of_a_job_with_one(
     local = pnc("clone", *networks, files / "digits.parquet", *QUICK, "--out", tmp_path / "module.safetensors")
     assert local["classes"] == ["7", "8"]
     assert (tmp_path / "module.safetensors").stat().st_size == local["bytes"]
-    assert local["bytes"] == pytest.approx(served["bytes"], rel=0.5)  # threads differ, so last bits may
+    assert local["bytes"] == pytest.approx(served["bytes"], rel=0.5)  # numbers of threads differ, so last bits may
 
 
 def test_weights_of_another_source_are_no_proof(

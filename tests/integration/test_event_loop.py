@@ -1,6 +1,6 @@
-"""Nothing that a request may bring holds the event loop, which does nothing for anybody else meanwhile.
+"""No request may block the event loop for long, because a blocked loop serves no other request.
 
-Every step of the loop is timed by the processor time of its thread, so that other work on the machine does not count.
+Every step of the loop is measured in processor time of its thread, so that other load on the machine does not count.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from tests.services.processes import free_port
 from tests.unit import seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.distributed.reduce_op:FutureWarning")
-"""NiceGUI looks through all modules when it starts, torch's old names included."""
+"""NiceGUI inspects all modules at startup, including torch's deprecated names."""
 MOST_SECONDS = 0.12
-"""Of the processor that one step may take; the slowest honest one takes a third of that."""
+"""Limit of processor seconds per step; the slowest regular step takes a third of it."""
 MOST_CLASSES = 20_000
 BYTES = 4 * 1024**2 - 100
 CARDS = {
@@ -51,7 +51,7 @@ PAGES = ["/", "/models/low", "/models/wide", "/datasets", "/jobs", "/modules", "
 
 
 class Steps:
-    """Long steps of one thread's event loop."""
+    """Records the long steps of one thread's event loop."""
 
     def __init__(self) -> None:
         self.thread = 0
@@ -72,7 +72,7 @@ class Steps:
 
     @contextmanager
     def none_is_long(self, what: str) -> Iterator[None]:
-        """Within this block."""
+        """Record within a block."""
         self.long.clear()
         yield
         assert not self.long, f"{what}: {self.long[0][0]:.2f} s in {self.long[0][1]:.300}"
@@ -80,7 +80,7 @@ class Steps:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Steps, dict[str, Any]]]:
-    """A client of a real server on a thread, its steps, and what it says of its routes."""
+    """A client of a real server in a thread, the steps of its event loop, and its OpenAPI document."""
     folder, steps = tmp_path_factory.mktemp("loop"), Steps()
     _fill(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -94,9 +94,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cl
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.05)
         gc.freeze()
-        gc.disable()  # the collector runs wherever it likes
+        gc.disable()  # the garbage collector may run in any step
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            for page in PAGES:  # templates and statements are made once
+            for page in PAGES:  # templates and statements are compiled once
                 assert client.get(page).status_code == 200, page
             yield client, steps, client.get("/openapi.json").json()
         gc.enable()

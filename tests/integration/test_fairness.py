@@ -1,4 +1,4 @@
-"""One client that sends the largest requests without pause does not stop another.
+"""A client that constantly sends the largest requests does not block another client.
 
 The long form, with figures: `python -m benchmarks.fairness --out FOLDER`.
 """
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.fairness import measure
 
 MOST = 5.0
-"""Times as long as alone that the slowest hundredth of answers may take."""
+"""Largest ratio of the 99th percentile beside large requests to that alone."""
 ROUNDS, SECONDS = 5, 3.0
 
 
@@ -19,5 +19,5 @@ ROUNDS, SECONDS = 5, 3.0
 def test_the_p99_of_one_client_stays_near_its_own_beside_the_largest_requests(tmp_path: Path) -> None:
     rounds = measure(tmp_path, ROUNDS, SECONDS)
     assert sum(one.large_images_per_s for one in rounds) > 0, "the other client was not answered at all"
-    # A round may be disturbed by the rest of the machine, in either half: the middle one counts.
+    # Other load may disturb either half of a round, so the median of the rounds counts.
     assert median(one.ratio for one in rounds) < MOST, rounds

@@ -1,4 +1,4 @@
-"""A disk that is full, and a store that has gone: told at once with the reason, in one line, and over when mended."""
+"""A full disk or a missing store is reported at once in one line, and the service recovers after the repair."""
 
 import hashlib
 import os
@@ -29,15 +29,15 @@ READY_SECONDS = 30
 
 @dataclass(frozen=True)
 class Small:
-    """A service that has nothing but a disk of 8 MB."""
+    """A service with all its files on a disk of 8 MB."""
 
     up: Up
     disk: Path
     log: Path
-    """What its processes say on standard error."""
+    """Standard error of the service's processes."""
 
     def said(self) -> str:
-        """What they have said since this was last asked."""
+        """Lines since the last call."""
         text = self.log.read_text()
         os.truncate(self.log, 0)
         return text
@@ -58,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
 
 @contextmanager
 def _stderr_to(log: IO[str]) -> Iterator[None]:
-    """Processes that begin within the block write there."""
+    """Redirect the standard error of processes that start within the block to this file."""
     before = os.dup(2)
     os.dup2(log.fileno(), 2)
     try:
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_of_with_its_reason_and_is_over_when_there_is_room(
         wait_until(lambda: not ready(http), READY_SECONDS)
         assert "No space left on device" in http.get("/readyz").json()["detail"]
         began, answers = time.monotonic(), []
-        while time.monotonic() < began + 8:  # long enough for every loop of the worker to meet it
+        while time.monotonic() < began + 8:  # long enough for every loop of the worker to fail
             answers.append(http.post("/v1/models", json={"name": f"m{len(answers)}", "description": "x" * 10_000}))
             time.sleep(0.1)
         refused = [answer for answer in answers if answer.status_code != 201]

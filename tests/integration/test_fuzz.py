@@ -1,4 +1,4 @@
-"""The short form of `make fuzz`: some requests of every operation, some files of every kind, some lives."""
+"""The short form of `make fuzz`: some requests of every operation, and some files of every kind."""
 
 from pathlib import Path
 

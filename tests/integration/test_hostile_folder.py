@@ -1,4 +1,4 @@
-"""The service and the commands work in any folder, whatever lies there under the names of their own modules."""
+"""The service and the commands work in a folder whose files have the names of imported modules."""
 
 import json
 import os
@@ -41,7 +41,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module", params=["packages", "app.py"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of somebody's own project, in which everything is called as something of ours or of Python's."""
+    """A foreign project, whose files have names of our modules or of Python's."""
     folder = tmp_path_factory.mktemp("hostile")
     modules, packages = set(MODULES), set(PACKAGES)
     if request.param == "packages":
@@ -85,14 +85,15 @@ def _ready(up: subprocess.Popen[str], said: IO[str]) -> str:
 
 
 def test_a_service_does_a_job_and_answers(url: str, folder: Path, material: Material, tmp_path: Path) -> None:
-    dataset = fill(url, material, tmp_path)  # looked into by one process of its own, networks tried out by another
+    dataset = fill(url, material, tmp_path)  # one child process checks files, another one validates networks
     with Client(url) as client:
         job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, QUICK).id)
         assert job.state == "succeeded", job.problem
         assert job.module is not None
         client.deployments.create("digits", "digits-low")
         client.deployments.attach("digits", job.module)
-        answer = client.deployments.predict("digits", png(material.test.images[0]))  # decoded by one more
+        # Another child process decodes the image.
+        answer = client.deployments.predict("digits", png(material.test.images[0]))
         assert len(answer.classes) == 8
     assert "digits-low" in run(folder, "models", "list", "--url", url)
 

@@ -1,4 +1,4 @@
-"""A user's way through the service, from two trained networks to a served composed one and back."""
+"""A user's way through the service, from two trained networks to a served composed network and back."""
 
 import hashlib
 import sqlite3
@@ -41,7 +41,7 @@ def test_bundles_have_the_announced_digests_and_belong_together(client: Client, 
         assert hashlib.sha256(raw).hexdigest() == announced[payload].digest
         assert len(raw) == announced[payload].bytes
         assert read_bundle(path).to_bytes() == raw  # write -> read -> write
-        with safe_open(path, "pt") as file:  # the plain library sees everything
+        with safe_open(path, "pt") as file:  # the library computes the same logits
             manifest = Manifest.from_json(file.metadata()["pnc"])
             assert manifest.classes == CLONED
             assert manifest.payload == payload
@@ -104,7 +104,7 @@ def test_a_served_and_a_local_composed_network_give_equal_logits(
         served = {c.name: c.logit for c in client.deployments.predict("twin", png(image)).classes}
         with torch.inference_mode():
             local = composed(preprocess(image[None], material.target[1]))[0].tolist()
-        # What is served is a folded copy; the deterministic mode, which is not, has unit tests of its own.
+        # The served network is a folded copy. The deterministic mode serves no folded copy and has separate unit tests.
         assert [served[name] for name in composed.classes] == pytest.approx(local, rel=1e-4, abs=1e-4)
     assert detach(composed) is target
     client.deployments.delete("twin")
@@ -134,7 +134,7 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     service: Up, client: Client, material: Material, dataset: Dataset, module: str, damage: str
 ) -> None:
     config = replace(QUICK, classes=("5",), seed=len(damage))
-    serving = frozen(service)  # or it may load the module ahead, while the bundle is still whole
+    serving = frozen(service)  # otherwise it could load the module while the bundle is still intact
     try:
         job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", dataset.id, config).id)
         assert job.module is not None
@@ -155,12 +155,12 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     assert after.classes == before.classes
     assert after.modules == before.modules
     assert client.deployments.get(name).desired.modules == [module]
-    client.deployments.create(f"{name}-neighbour", "digits-low")  # one deployment's trouble is no other's
+    client.deployments.create(f"{name}-neighbour", "digits-low")  # a problem of one deployment does not affect others
     assert client.deployments.get(f"{name}-neighbour").settled
 
 
 def frozen(service: Up) -> psutil.Process:
-    """The serving process, suspended at a moment when it does not hold the database."""
+    """Suspend the serving process while it holds no lock of the database."""
     serving = service.child("app.serving")
     for _ in range(20):
         serving.suspend()

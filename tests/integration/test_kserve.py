@@ -1,4 +1,4 @@
-"""KServe's own client, from an environment of its own: its pins and ours cannot be met together."""
+"""KServe's client, in a separate environment, because its dependencies conflict with ours."""
 
 import json
 import subprocess

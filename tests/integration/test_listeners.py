@@ -1,4 +1,4 @@
-"""However many listen to event streams, others are answered as before."""
+"""Many open event streams do not slow down other requests."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from tests.listeners import PATHS, compared
 
 STREAMS = 500
 TIMES = 5
-"""What a request may take beside the streams, in times of one at a service without streams."""
+"""Largest ratio of latencies with and without streams."""
 FLOOR_SECONDS = 0.02
-"""These times count as at least so much: on a busy machine a few milliseconds are chance."""
+"""Lower bound of the latency without streams, because on a busy machine a few milliseconds are chance."""
 
 
 def test_five_hundred_open_streams_delay_nobody(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Processes that run networks have their share of the processors, and threads that sleep while they wait."""
+"""Processes that run networks use their share of the processors, and their threads sleep while they wait."""
 
 import os
 import re
@@ -23,12 +23,12 @@ OURS = {processors.THREADS, "PNC_SHARED_THREADS", "PNC_THREADS", *processors.WAI
 
 
 def unset(**settings: str) -> dict[str, str]:
-    """This environment, as if nobody had said anything of threads."""
+    """This environment without the variables that set numbers of threads."""
     return {**{name: value for name, value in os.environ.items() if name not in OURS}, **settings}
 
 
 def counted(prefix: Sequence[str] = (), **settings: str) -> list[int]:
-    """Threads that torch has in a fresh process, and those of a small and of a large network."""
+    """Numbers of torch's threads in a new process: at start, for a small network and for a large network."""
     command = [*prefix, sys.executable, "-c", COUNT]
     done = subprocess.run(command, env=unset(**settings), capture_output=True, text=True, check=True)
     return list(map(int, done.stdout.split()))
@@ -43,7 +43,7 @@ def test_a_process_has_the_processors_that_it_may_use_and_no_more() -> None:
 
 @pytest.fixture
 def quota() -> Iterator[Path]:
-    """A control group of its own with half a processor; where none can be made, the unit tests' files must do."""
+    """A control group with half a processor; if none can be created, the files of the unit tests replace it."""
     if os.geteuid() != 0:
         pytest.skip("only root makes control groups")
     made = _group()
@@ -81,7 +81,7 @@ def test_the_quota_of_a_control_group_counts(quota: Path) -> None:
 
 
 def test_the_processes_of_the_service_share_the_processors_and_wait_passively(tmp_path: Path) -> None:
-    """Torch's own OpenMP says what it has read, in every process that loads it."""
+    """Every process that loads torch's OpenMP prints the settings that it has read."""
     said = tmp_path / "stderr"
     command = [*PNC, "up", "--port", "0", "--data-dir", str(tmp_path / "data")]
     with (
@@ -92,7 +92,7 @@ def test_the_processes_of_the_service_share_the_processors_and_wait_passively(tm
         assert up.stdout.readline().startswith(b"ready")
         wait_until(
             lambda: said.read_text().count("OPENMP DISPLAY ENVIRONMENT END") >= 2, 60
-        )  # serving, worker's nursery
+        )  # serving, and the worker's fork server
         up.terminate()
         assert up.wait(30) == 0
     share = processors.share_of(2)

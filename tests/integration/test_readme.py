@@ -1,4 +1,4 @@
-"""What the README prints works as printed."""
+"""The commands in the README work as printed."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def block(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(service: Up, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader has run the line before the walk-through."""
+    """A folder after the command that precedes the walk-through."""
     folder = tmp_path_factory.mktemp("reader")
     run([sys.executable, str(ROOT / "examples" / "register_digits.py")], service, folder)
     return folder

@@ -1,4 +1,4 @@
-"""Serving processes of their own: restarts, and a second one that comes later, serve the same."""
+"""A restarted serving process and a second one give the same responses as the first."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Replica:
             return False
 
     def answer(self, here: World) -> tuple[dict[str, str], bytes]:
-        """What it says of the same two images: provenance, and the bytes of the logits."""
+        """The response for the same two images: provenance, and the bytes of the logits."""
         headers = {"Inference-Header-Content-Length": "0"}
         images = here.images(2).numpy().tobytes()
         found = httpx.post(f"{self.url}/v2/models/{NAME}/infer", content=images, headers=headers, trust_env=False)

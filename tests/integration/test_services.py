@@ -1,4 +1,4 @@
-"""The services that the tests stand on: found, started once, killed, frozen and started again."""
+"""The services that the tests use are installed, started once, killed, frozen and restarted."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Signals of a terminal and of those who run services: the first ends in order, a second Ctrl-C at once."""
+"""Signals of a terminal and of service managers: the first stops in order, a second Ctrl-C stops at once."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def at_work(start: Start, material: Material, files: Path) -> tuple[Up, str]:
 
 
 def send(service: Up, number: int) -> None:
-    """To the whole process group, as a terminal does."""
+    """Send a signal to the whole process group, as a terminal does."""
     os.killpg(service.process.pid, number)
 
 
@@ -57,7 +57,7 @@ def state_of(service: Up, job_id: str) -> tuple[str, int]:
 
 
 def check_whole(service: Up) -> None:
-    """Nothing is half written: neither the database nor an object."""
+    """Check that neither the database nor an object is incomplete."""
     with sqlite3.connect(service.data_dir / "zoo.db") as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
@@ -74,7 +74,7 @@ def test_a_closed_terminal_ends_pnc_up_in_order(at_work: tuple[Up, str]) -> None
     send(service, signal.SIGHUP)
     assert service.process.wait(60) == 0
     assert psutil.wait_procs(family, timeout=60)[1] == []
-    assert state_of(service, job) == ("queued", 0)  # given back, and no lease had to run out for it
+    assert state_of(service, job) == ("queued", 0)  # released; no lease had to expire
     check_whole(service)
 
 
@@ -83,14 +83,14 @@ def test_a_second_ctrl_c_ends_pnc_up_at_once_and_leaves_nothing_half_done(
 ) -> None:
     service, job = at_work
     family = service.children()
-    service.child("workers.embedded").suspend()  # it will not end in order, for which it would be given 15 s
+    service.child("workers.embedded").suspend()  # a stopped process cannot end in order, for which it would have 15 s
     send(service, signal.SIGINT)
     time.sleep(2)
     assert service.process.poll() is None
     began = time.monotonic()
     send(service, signal.SIGINT)
     assert service.process.wait(10) == 130
-    assert time.monotonic() - began < 8  # 13 s of the worker's are left
+    assert time.monotonic() - began < 8  # the worker would have 13 s more
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
     assert state_of(service, job) == ("running", 0)
@@ -135,7 +135,7 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["api", "serve"])
 def alone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """`pnc api` or `pnc serve` by itself, as the leader of its group, and its port."""
+    """Run only `pnc api` or `pnc serve`, as leader of its process group; yields process and port."""
     subprocess.run([*COMMAND, "migrate", "--data-dir", str(tmp_path)], check=True, capture_output=True)
     port = free_port()
     command = [*COMMAND, request.param, "--port", str(port), "--data-dir", str(tmp_path)]
@@ -159,7 +159,7 @@ def test_a_signal_ends_a_process_alone_in_order(
     assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
-@pytest.mark.parametrize("alone", ["api"], indirect=True)  # serving ends by the same code
+@pytest.mark.parametrize("alone", ["api"], indirect=True)  # serving shares the code
 def test_a_second_ctrl_c_does_not_wait_for_a_request(alone: tuple[subprocess.Popen[bytes], int]) -> None:
     process, port = alone
     interrupt: Callable[[], None] = partial(os.killpg, process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Everything at once, for as long as a test may take; `make soak` goes on for half an hour."""
+"""A short form of `make soak`: all kinds of visits at the same time."""
 
 from pathlib import Path
 

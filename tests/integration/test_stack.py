@@ -1,4 +1,4 @@
-"""The whole service on PostgreSQL and S3: the same journey, and what is said while one of them is away."""
+"""The whole service on PostgreSQL and S3: the same journey, and its messages while one of them is down."""
 
 import hashlib
 import time
@@ -26,7 +26,7 @@ def bucket(s3_service: S3) -> Iterator[Bucket]:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, postgres_service: Postgres, postgres_template: str, bucket: Bucket
 ) -> Iterator[Up]:
-    """`pnc up` on a database and a bucket of its own."""
+    """`pnc up` on a new database and a new bucket."""
     database = postgres_service.create("stack", postgres_template)
     directory = tmp_path_factory.mktemp("stack") / "data"
     up = start_service(directory, PNC_DATABASE_URL=database, **bucket.environment)

@@ -1,4 +1,4 @@
-"""A process that cannot reach what it needs ends with one line that says so."""
+"""A process that cannot reach its database, store or broker exits with one line of explanation."""
 
 import os
 import subprocess

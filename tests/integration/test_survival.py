@@ -1,4 +1,4 @@
-"""Processes are killed, jobs are cancelled, services restart; nothing is lost, doubled or left behind."""
+"""Killed processes, cancelled jobs and restarted services: no job is lost or run twice, no file is left over."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ SHORT_LEASE = {"PNC_LEASE_SECONDS": "3", "PNC_HEARTBEAT_SECONDS": "1"}
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, material: Material, files: Path) -> Iterator[tuple[Up, Dataset]]:
-    """A service that soon misses who is silent, with networks and images."""
+    """A service with short leases, with networks and images."""
     service = start_service(tmp_path_factory.mktemp("filled") / "data", **SHORT_LEASE)
     yield service, fill(service.url, material, files)
     assert stop_service(service) == 0
@@ -50,7 +50,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]
     with Client(service.url) as client:
         _collect_garbage(service)
         objects, modules = service.objects(), list(client.modules.list())
-        begun = set((service.data_dir / "uploads").iterdir())  # by processes that other tests have killed
+        begun = set((service.data_dir / "uploads").iterdir())  # processes that other tests have killed leave files
         job = client.jobs.create("digits-low", "digits-high", dataset.id, LONG)
         wait_until(lambda: client.jobs.get(job.id).stage == "inserting", 60)
         asked = time.monotonic()
@@ -60,7 +60,7 @@ def test_cancel_ends_a_running_job_and_leaves_nothing(filled: tuple[Up, Dataset]
         assert time.monotonic() - asked < 10
         assert job.module is None
         assert list(client.modules.list()) == modules
-        _collect_garbage(service)  # where the job stood was kept as objects
+        _collect_garbage(service)  # the job's checkpoints are objects
         assert service.objects() == objects
         assert set((service.data_dir / "uploads").iterdir()) <= begun
         wait_until(lambda: not any(is_runner(p) for p in service.children()), 5)
@@ -113,9 +113,9 @@ def test_interrupt_gives_the_job_back_a_restart_goes_on_and_children_end_with_th
         assert again.classes == answer.classes
         assert again.modules == answer.modules
         job = client.jobs.wait(job.id)
-        assert (job.state, job.attempts) == ("succeeded", 0)  # given back: no attempt was used
+        assert (job.state, job.attempts) == ("succeeded", 0)  # released without using an attempt
 
-    # Killed, it takes its children with it.
+    # Its children end with it.
     family = second.children()
     assert len(family) >= 3
     os.kill(second.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The benchmark of workers runs whole, with few jobs."""
+"""The benchmark of workers runs completely, with few jobs."""
 
 import json
 import subprocess
@@ -21,5 +21,5 @@ def test_every_kind_of_job_is_measured_for_every_number_of_workers(tmp_path: Pat
         assert row["job_seconds"] >= (1.0 if row["kind"] == "pretended" else 0.5)
         assert row["cpu_seconds_a_job"] > 0
     pretended = {row["workers"]: row["jobs_a_minute"] for row in rows if row["kind"] == "pretended"}
-    assert pretended[1] <= 60  # a worker takes one after another
+    assert pretended[1] <= 60  # a worker runs one job after another
     assert "pretended" in (tmp_path / "workers.md").read_text()

@@ -1,4 +1,4 @@
-"""Messages to a real receiver: verified, repeated, and never sent where they must not go."""
+"""Messages to a real receiver: signed, repeated, and never sent to a forbidden address."""
 
 import base64
 import functools
@@ -38,7 +38,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Keeps what it gets, and answers as the test wants."""
+    """Stores the messages, and responds as the test sets."""
 
     heard: Heard
     respond: Respond
@@ -65,7 +65,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @contextmanager
 def receiving(respond: Respond, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, Heard]]:
-    """A receiver's address, and what it hears."""
+    """The receiver's address and its messages."""
     heard: Heard = []
     handler = type("Handler", (Receiver,), {"heard": heard, "respond": staticmethod(respond)})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -149,7 +149,7 @@ def test_private_addresses_are_refused_before_anything_is_kept(client: Client) -
 
 def test_a_name_that_leads_inside_is_not_connected_to() -> None:
     with receiving(lambda receiver: receiver.reply(204)) as (url, heard):
-        hidden = url.replace("127.0.0.1", "2130706433")  # no address to look at, and resolves to loopback
+        hidden = url.replace("127.0.0.1", "2130706433")  # a name without an address in it, which resolves to loopback
         answer = delivering.send(letter(hidden), private=False)
         assert answer.status is None
         assert "got 127.0.0.1" in (answer.error or "")
@@ -182,7 +182,7 @@ def test_the_certificate_must_be_the_name_s_though_the_connection_goes_to_an_add
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_into_the_network_is_not_followed(status: int) -> None:
-    """The receiver may be anybody; where it points, an address that nobody has judged, hears nothing."""
+    """A receiver may redirect to an unchecked address; no message must be sent there."""
     with receiving(lambda receiver: receiver.reply(204)) as (inside, overheard):
 
         def redirect(receiver: Receiver) -> None:
@@ -191,7 +191,7 @@ def test_a_redirect_into_the_network_is_not_followed(status: int) -> None:
         with receiving(redirect) as (url, heard):
             answer = delivering.send(letter(url), private=True)
     assert (answer.status, answer.error) == (status, f"expected 2xx, got {status}")
-    assert answer.text == "x" * 1024  # long answers are cut
+    assert answer.text == "x" * 1024  # long responses are truncated
     assert len(heard) == 1
     assert overheard == []
 
@@ -204,7 +204,7 @@ def test_a_receiver_that_drips_is_left_after_the_time_for_all(monkeypatch: pytes
         receiver.send_response(200)
         receiver.send_header("Content-Length", "1000")
         receiver.end_headers()
-        while not stop.wait(0.2):  # each byte comes well within any limit of its own
+        while not stop.wait(0.2):  # each byte arrives within the read timeout
             try:
                 receiver.wfile.write(b"x")
             except OSError:

@@ -1,13 +1,13 @@
-"""Real Redis, PostgreSQL and S3 (Ceph's radosgw) for the tests, started here and nowhere else.
+"""Starts real Redis, PostgreSQL and S3 (Ceph's radosgw) for the tests.
 
-In tests and benchmarks, as context managers that end what they started:
+In tests and benchmarks, context managers start and stop a service:
 
     with redis(directory) as service:       # also: postgres(directory), s3(directory)
-        service.environment()               # PNC_* and AWS_* variables that point at it
+        service.environment()               # PNC_* and AWS_* variables with its address and keys
         service.kill()                      # SIGKILL; also pause() and resume()
         service.restart()                   # on the same port
 
-By hand, or for a whole stack: `python -m tests.services up`, then `status`, then `down`.
+On the command line: `python -m tests.services up`, then `status`, then `down`.
 """
 
 from tests.services.broker import Redis, redis

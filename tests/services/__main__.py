@@ -13,11 +13,11 @@ DEFAULT = Path(tempfile.gettempdir()) / "pnc-services"
 
 
 def main() -> int:
-    """Bring services up, which is fine when they are, tell of them, or end them and remove what they kept."""
+    """Start services that are not running, show their status, or stop them and delete their files."""
     parser = argparse.ArgumentParser(prog="python -m tests.services", description=__doc__)
     parser.add_argument("action", choices=["up", "down", "status"])
-    parser.add_argument("names", nargs="*", metavar="service", help=f"of {', '.join(KINDS)}; none: all")
-    parser.add_argument("--dir", type=Path, default=DEFAULT, help=f"where they keep everything; default: {DEFAULT}")
+    parser.add_argument("names", nargs="*", metavar="service", help=f"one or more of {', '.join(KINDS)}; default: all")
+    parser.add_argument("--dir", type=Path, default=DEFAULT, help=f"folder of their files; default: {DEFAULT}")
     given = parser.parse_args()
     unknown = set(given.names) - set(KINDS)
     if unknown:
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _up(directory: Path, names: list[str]) -> int:
-    """The lines it writes can be put before a command: `env $(python -m tests.services up) pnc up`."""
+    """Start services and print their variables, for use as in `env $(python -m tests.services up) pnc up`."""
     for name in names:
         service = KINDS[name](directory, lasting=True).start()
         for variable, value in service.environment().items():
@@ -48,7 +48,7 @@ def _down(directory: Path, names: list[str]) -> int:
 
 
 def _status(directory: Path, names: list[str]) -> int:
-    """1 when one of them does not answer."""
+    """Print the status of services; the exit code is 1 if one of them is down."""
     up = {name: (directory / name).exists() and KINDS[name](directory, lasting=True).answers() for name in names}
     for name, answers in up.items():
         sys.stdout.write(f"{name}: {'up' if answers else 'down'}\n")

@@ -1,4 +1,4 @@
-"""A real Redis that keeps nothing: whoever kills it loses its data."""
+"""A real Redis without persistence: killing it loses its data."""
 
 import socket
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from tests.services.service import HOST, Service, running
 
 
 class Redis(Service):
-    """See `Service`; `url` is what Celery and redis-py take."""
+    """A Redis server; `url` is its address for Celery and redis-py."""
 
     name = "redis"
 
     @property
     def url(self) -> str:
-        """Its first database."""
+        """URL of the first database."""
         return f"redis://{HOST}:{self.port}/0"
 
     def environment(self) -> dict[str, str]:
@@ -39,6 +39,6 @@ class Redis(Service):
 
 @contextmanager
 def redis(directory: Path) -> Iterator[Redis]:
-    """A Redis for the length of a block."""
+    """Run a Redis within a block."""
     with running(Redis, directory) as service:
         yield service

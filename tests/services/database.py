@@ -1,4 +1,4 @@
-"""A real PostgreSQL; its data outlives kills."""
+"""A real PostgreSQL; its data survives a kill."""
 
 import subprocess
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from tests.services.service import HOST, Service, running
 
 USER, PASSWORD = "pnc", "not-secret"
 SECRET_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-"""Encrypts secrets in its rows, on every machine that a test plays."""
+"""PNC_SECRET_KEY of all processes of a test: encrypts secrets in rows."""
 _SYSTEM_USER = "postgres"
 """PostgreSQL refuses to run as root."""
 
 
 class Postgres(Service):
-    """See `Service`; the database `pnc` is there from the start, `create` makes others."""
+    """A PostgreSQL server. The database `pnc` exists after the start; `create` makes others."""
 
     name = "postgres"
 
     def url(self, database: str = USER) -> str:
-        """What SQLAlchemy takes."""
+        """SQLAlchemy's URL of a database."""
         return f"postgresql+psycopg://{USER}:{PASSWORD}@{HOST}:{self.port}/{database}"
 
     def environment(self) -> dict[str, str]:
@@ -34,13 +34,13 @@ class Postgres(Service):
         return {"PNC_DATABASE_URL": self.url(), "PNC_SECRET_KEY": SECRET_KEY}
 
     def create(self, database: str, template: str = "template0") -> str:
-        """Make a database, empty or a copy of another that nobody uses; returns its URL."""
+        """Create a database, as a copy of a template without open connections; returns its URL."""
         with self._connect() as connection:
             connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(database), Identifier(template)))
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        """Remove a database, connections included."""
+        """Drop a database and close its connections."""
         with self._connect() as connection:
             connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(database)))
 
@@ -76,7 +76,7 @@ class Postgres(Service):
         )
 
     def _front(self) -> Process:
-        # No fsync: the tests kill processes, and what a process has written outlives it.
+        # No fsync: tests kill processes, not the machine, and the kernel keeps written data.
         given = [f"listen_addresses={HOST}", "unix_socket_directories=", "fsync=off", "max_connections=300"]
         options = [word for setting in given for word in ("-c", setting)]
         command = [find("postgres", ["postgresql"]), "-D", str(self._data), "-p", str(self.port), *options]
@@ -94,6 +94,6 @@ class Postgres(Service):
 
 @contextmanager
 def postgres(directory: Path) -> Iterator[Postgres]:
-    """A PostgreSQL for the length of a block."""
+    """Run a PostgreSQL within a block."""
     with running(Postgres, directory) as service:
         yield service

@@ -1,4 +1,4 @@
-"""A real file system of a few megabytes, which fills up as any other does."""
+"""A small real file system, to test a full disk."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @contextmanager
 def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
-    """A file system in memory for the length of a block.
+    """Mount a file system in memory within a block.
 
     Args:
-        directory: Where it is mounted; made when missing.
-        megabytes: How much fits on it.
+        directory: Mount point; created if missing.
+        megabytes: Size of the file system.
 
     Raises:
-        RuntimeError: this user may not mount one.
+        RuntimeError: this user may not mount file systems.
     """
     directory.mkdir(parents=True, exist_ok=True)
     kind = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(directory)]
@@ -31,10 +31,10 @@ def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
 
 @contextmanager
 def filled(directory: Path, leave: int = 0) -> Iterator[None]:
-    """Fill the rest of a disk for the length of a block.
+    """Fill a disk within a block.
 
     Args:
-        directory: On that disk.
+        directory: A folder on that disk.
         leave: Bytes that stay free.
     """
     filler = directory / "filler"

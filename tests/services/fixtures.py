@@ -1,7 +1,7 @@
-"""Fixtures on real services, started once a session and only when a test asks for them.
+"""Fixtures for real services. Each service is started once per session, when the first test needs it.
 
-`PNC_TEST_SERVICES=DIR` takes those that `python -m tests.services up --dir DIR` has started, and leaves them running.
-Where a service can be neither found nor installed, the tests that want it fail and say why.
+With `PNC_TEST_SERVICES=DIR` the tests use the services that `python -m tests.services up --dir DIR` has started, and
+leave them running. If a service can be neither found nor installed, its tests fail with the reason.
 """
 
 import os
@@ -26,13 +26,13 @@ Kind = TypeVar("Kind", bound=Service)
 
 
 class Shared:
-    """The session's services."""
+    """The services of the session."""
 
     def __init__(self, directory: Path, stack: ExitStack, *, lasting: bool) -> None:
         self._directory, self._stack, self._lasting = directory, stack, lasting
 
     def get(self, kind: type[Kind]) -> Kind:
-        """One of them, started."""
+        """Start a service and return it."""
         service = kind(self._directory, lasting=self._lasting).start()
         if not self._lasting:
             self._stack.callback(service.stop)
@@ -41,40 +41,40 @@ class Shared:
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Shared]:
-    """Where the session's services come from."""
+    """The services of the session, in a temporary folder or in PNC_TEST_SERVICES."""
     given = os.environ.get("PNC_TEST_SERVICES")
     with ExitStack() as stack:
         if given:
             yield Shared(Path(given), stack, lasting=True)
             return
         directory = Path(tempfile.mkdtemp(prefix="pnc-services-"))
-        directory.chmod(0o755)  # PostgreSQL runs as a user of its own
+        directory.chmod(0o755)  # PostgreSQL runs as another user
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         yield Shared(directory, stack, lasting=False)
 
 
 @pytest.fixture(scope="session")
 def redis_service(services: Shared) -> Redis:
-    """A Redis that tests share; who kills one starts it again."""
+    """A Redis that all tests share; a test that kills it must restart it."""
     return services.get(Redis)
 
 
 @pytest.fixture
 def redis_url(redis_service: Redis) -> str:
-    """An empty Redis."""
+    """URL of the shared Redis, emptied."""
     redis_service.restart()
     return redis_service.url
 
 
 @pytest.fixture(scope="session")
 def postgres_service(services: Shared) -> Postgres:
-    """A PostgreSQL that tests share; who kills one starts it again."""
+    """A PostgreSQL that all tests share; a test that kills it must restart it."""
     return services.get(Postgres)
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres_service: Postgres) -> Iterator[str]:
-    """Name of a database at the newest revision, to be copied."""
+    """Name of a template database at the newest revision."""
     name = f"template_{uuid.uuid4().hex}"
     database = Database(postgres_service.create(name))
     engine.migrate(database)
@@ -85,7 +85,7 @@ def postgres_template(postgres_service: Postgres) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_service: Postgres, postgres_template: str) -> Iterator[str]:
-    """A database of the test's own, with the schema and without rows."""
+    """URL of a new database for one test, with the schema and without rows."""
     name = f"test_{uuid.uuid4().hex}"
     yield postgres_service.create(name, postgres_template)
     postgres_service.drop(name)
@@ -93,7 +93,7 @@ def postgres_url(postgres_service: Postgres, postgres_template: str) -> Iterator
 
 @pytest.fixture
 def empty_postgres_url(postgres_service: Postgres) -> Iterator[str]:
-    """A database of the test's own, without schema."""
+    """URL of a new database for one test, without schema."""
     name = f"test_{uuid.uuid4().hex}"
     yield postgres_service.create(name)
     postgres_service.drop(name)
@@ -101,7 +101,7 @@ def empty_postgres_url(postgres_service: Postgres) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of a test's own."""
+    """A bucket for one test."""
 
     service: S3
     client: S3Client
@@ -109,31 +109,31 @@ class Bucket:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that point the service's processes at it."""
+        """Environment variables with the bucket's address and keys."""
         return self.service.environment(self.name)
 
     def objects(self) -> set[str]:
-        """What lies in it."""
+        """Keys of all objects in the bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return {item["Key"] for page in pages for item in page.get("Contents", [])}
 
 
 @pytest.fixture(scope="session")
 def s3_service(services: Shared) -> S3:
-    """An S3 server that tests share; who kills one starts it again."""
+    """An S3 server that all tests share; a test that kills it must restart it."""
     return services.get(S3)
 
 
 @pytest.fixture
 def s3(s3_service: S3) -> Iterator[Bucket]:
-    """An empty bucket of the test's own."""
+    """A new empty bucket for one test."""
     with new_bucket(s3_service) as bucket:
         yield bucket
 
 
 @contextmanager
 def new_bucket(service: S3) -> Iterator[Bucket]:
-    """An empty bucket that nobody else has."""
+    """Create an empty bucket with a unique name."""
     with closing(service.client()) as client:
         bucket = Bucket(service, client, f"test-{uuid.uuid4().hex}")
         client.create_bucket(Bucket=bucket.name)
@@ -142,7 +142,7 @@ def new_bucket(service: S3) -> Iterator[Bucket]:
 
 @pytest.fixture
 def s3_keys(s3_service: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process has the S3 server's keys where boto3 looks for them."""
+    """Set the S3 server's keys in the environment variables that boto3 reads."""
     for name, value in s3_service.environment().items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)

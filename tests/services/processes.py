@@ -1,4 +1,4 @@
-"""A program in the foreground that can be killed, frozen and started again, also by another process than began it."""
+"""Programs that can be killed, frozen and restarted, also by another process than the one that started them."""
 
 import os
 import random
@@ -17,19 +17,20 @@ import psutil
 from tests.services.programs import Unavailable
 
 PORTS = range(20_000, 32_000)
-"""Below the ports that outgoing connections take, so that one stays free while its service is dead."""
-# The kernel ends a child with the thread that made it, not with the process: this one outlives all tests.
+"""Below the ports of outgoing connections, so that no connection takes the port of a stopped service."""
+# With `--pdeathsig` the kernel kills a child when the thread that forked it ends. This thread lives as long as the
+# process.
 _SPAWNER = ThreadPoolExecutor(1, "services")
 
 
 class Process:
-    """One program.
+    """A program and its process.
 
     Args:
         command: Program and arguments.
-        directory: Where its log and its pid are kept; whose pid is there is taken to be running.
-        user: Runs as this user, if this process is root's.
-        lasting: It outlives this process; otherwise it dies with it.
+        directory: Folder of its log and its pid file; the pid file identifies a process that is already running.
+        user: User of the program, if this process runs as root.
+        lasting: True: it survives this process. False: it is killed with this process.
     """
 
     def __init__(
@@ -43,27 +44,27 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """Its id, once started."""
+        """Process id; None before the first start."""
         return None if self._process is None else self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it lives."""
+        """Whether the process is alive."""
         return self._process is not None and self._process.is_running() and self._process.status() != "zombie"
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the program, unless it is running."""
         if self.running:
             return
         self._process = psutil.Process(_SPAWNER.submit(self._spawn).result())
         self._pid_file.write_text(f"{self._process.pid} {self._process.create_time()}")
 
     def kill(self) -> None:
-        """SIGKILL it and all its children; returns when they are dead."""
+        """Send SIGKILL to the process and its children, and wait until they are dead."""
         if self._process is None:
             return
         with suppress(psutil.NoSuchProcess):
-            self._process.suspend()  # so that it starts no more children meanwhile
+            self._process.suspend()  # so that it cannot start further children
         family = self._family()
         for process in family:
             with suppress(psutil.NoSuchProcess):
@@ -71,7 +72,7 @@ class Process:
         psutil.wait_procs(family, timeout=30)
 
     def stop(self, seconds: float = 10) -> None:
-        """Ask it to end; kill it when it has not in time."""
+        """Send SIGINT, and kill the process if it is still alive after `seconds`."""
         if self._process is None:
             return
         self.resume()
@@ -82,22 +83,22 @@ class Process:
         self.kill()
 
     def pause(self) -> None:
-        """SIGSTOP it and all its children: connections stay open and nobody answers."""
+        """Send SIGSTOP to the process and its children: connections stay open without responses."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
 
     def resume(self) -> None:
-        """SIGCONT after a pause."""
+        """Send SIGCONT to the process and its children."""
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
     def wait_until(self, answers: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until it can be used.
+        """Wait until `answers` returns true.
 
         Raises:
-            Unavailable: it has ended, or does not answer in time.
+            Unavailable: the process has ended, or the time is over.
         """
         deadline = time.monotonic() + seconds
         while not answers():
@@ -124,7 +125,7 @@ class Process:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A free TCP port on loopback."""
     for port in random.sample(PORTS, 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -135,10 +136,10 @@ def free_port() -> int:
 
 
 def own(directory: Path, user: str) -> None:
-    """Give a directory to a user who must not be root.
+    """Make a user the owner of a directory, if this process runs as root.
 
     Raises:
-        Unavailable: that user cannot reach it.
+        Unavailable: that user cannot reach the directory.
     """
     if os.geteuid() == 0:
         shutil.chown(directory, user, user)
@@ -148,7 +149,7 @@ def own(directory: Path, user: str) -> None:
 
 
 def as_user(user: str) -> list[str]:
-    """The beginning of a command that runs as `user`, if this process is root's."""
+    """Prefix of a command that runs as `user`, if this process runs as root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]

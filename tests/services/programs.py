@@ -1,4 +1,4 @@
-"""Programs of the operating system: found, or installed with apt, or one clear error."""
+"""Finds programs of the operating system, and installs missing ones with apt."""
 
 import os
 import shutil
@@ -11,26 +11,29 @@ from filelock import FileLock
 from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 POSTGRES = Path("/usr/lib/postgresql")
-"""Where Debian keeps programs of PostgreSQL, a directory a version."""
+"""Debian's folder of PostgreSQL programs, with one subfolder per version."""
 
 
 class Unavailable(Exception):
-    """A service can be neither found nor installed here; the message says what to do."""
+    """A service can be neither found nor installed; the message says what to do."""
 
 
 def find(program: str, packages: Sequence[str]) -> str:
-    """The path of a program, installed now if it is missing and may be.
+    """Find a program, and install it if it is missing.
 
     Args:
-        program: Its name.
-        packages: Debian packages that bring it.
+        program: Name of the program.
+        packages: Debian packages that contain it.
+
+    Returns:
+        The program's path.
 
     Raises:
-        Unavailable: it is missing, and cannot be installed.
+        Unavailable: it is missing and cannot be installed.
     """
     path = _look(program)
     if path is None:
-        # Test processes that start together miss the same programs, and apt serves one at a time.
+        # Parallel test processes may miss the same program, and apt runs only once at a time.
         with FileLock(Path(tempfile.gettempdir(), f"pnc-apt-{os.geteuid()}.lock")):
             if _look(program) is None:
                 _install(program, packages)
@@ -65,7 +68,7 @@ def _locked_out(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode != 0 and "Could not get lock" in done.stderr
 
 
-# Somebody else's apt may be at work; `DPkg::Lock::Timeout` waits for dpkg alone, not for the lists and the archives.
+# Another apt may be running. `DPkg::Lock::Timeout` waits only for dpkg's lock, not for those of lists and archives.
 @retry(
     retry=retry_if_result(_locked_out),
     wait=wait_fixed(2),

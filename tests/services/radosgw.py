@@ -1,6 +1,6 @@
 """A real S3 server: Ceph's radosgw on one monitor and one object daemon, all below one directory.
 
-`kill` and `restart` concern radosgw, which keeps nothing itself: objects outlive it.
+`kill` and `restart` affect only radosgw, which stores no data, so objects survive.
 """
 
 import os
@@ -31,7 +31,7 @@ _CAPS = {
     "osd.0": ("mon", "allow profile osd", "osd", "allow *"),
     "client.rgw": ("mon", "allow rw", "osd", "allow rwx"),
 }
-"""Without keys for these the object daemon never comes up."""
+"""Capabilities by user; the object daemon starts only if all these users have keys."""
 _CONFIG = """[global]
 fsid = {fsid}
 mon host = [v2:{host}:{mon_port}]
@@ -77,7 +77,7 @@ rgw thread pool size = 32
 
 
 class S3(Service):
-    """See `Service`; the bucket `pnc` is there from the start."""
+    """An S3 server; the bucket `pnc` exists after the start."""
 
     name = "s3"
 
@@ -89,7 +89,7 @@ class S3(Service):
 
     @property
     def endpoint(self) -> str:
-        """Its address."""
+        """URL of the server."""
         return f"http://{HOST}:{self.port}"
 
     def environment(self, bucket: str = BUCKET) -> dict[str, str]:
@@ -103,7 +103,7 @@ class S3(Service):
         }
 
     def client(self) -> S3Client:
-        """A client with the tests' keys."""
+        """An S3 client with the server's keys."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
@@ -114,7 +114,7 @@ class S3(Service):
         )
 
     def start(self) -> Self:
-        """See `Service.start`; without monitor and object daemon it begins anew and empty."""
+        """See `Service.start`; if the monitor or the object daemon is not running, the server starts empty."""
         is_new = not (self._monitor.running and self._objects.running)
         if is_new:
             self._begin()
@@ -138,7 +138,7 @@ class S3(Service):
         return False
 
     def stop(self) -> None:
-        """End all three; what was kept is gone, since it lay in memory."""
+        """Stop radosgw, object daemon and monitor; all objects are lost, because they are in memory."""
         self.front.stop()
         self._objects.kill()
         self._monitor.kill()
@@ -196,6 +196,6 @@ class S3(Service):
 
 @contextmanager
 def s3(directory: Path) -> Iterator[S3]:
-    """An S3 server for the length of a block."""
+    """Run an S3 server within a block."""
     with running(S3, directory) as service:
         yield service

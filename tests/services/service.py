@@ -1,4 +1,4 @@
-"""What the three services have in common."""
+"""The base class of Redis, PostgreSQL and S3."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ Kind = TypeVar("Kind", bound="Service")
 
 
 class Service(ABC):
-    """A real service on a port of loopback, with all it keeps below one directory.
+    """A real service on a loopback port, with all its files below one directory.
 
-    The port is kept there too: who opens the same directory again finds the same service.
+    The directory also stores the port: an object for the same directory controls the same service.
 
     Args:
-        directory: Parent of its directory, on a path that other users can reach.
-        lasting: It outlives this process, until `stop`; otherwise it dies with it.
+        directory: Parent of the service's directory, on a path that other users can reach.
+        lasting: True: the service runs until `stop`. False: it is killed with this process.
     """
 
     name: ClassVar[str]
@@ -33,45 +33,45 @@ class Service(ABC):
 
     @abstractmethod
     def _front(self) -> Process:
-        """The process that clients talk to."""
+        """The process that clients connect to."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it can be used now."""
+        """Whether the service is ready."""
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """Variables that point the service's processes at it."""
+        """Environment variables with the service's address and keys."""
 
     def start(self) -> Self:
-        """Start it, unless it runs, and wait until it answers.
+        """Start the service, unless it is running, and wait until it is ready.
 
         Raises:
-            Unavailable: it cannot be installed or does not come up.
+            Unavailable: the service cannot be installed or does not start.
         """
         self.front.start()
         self.front.wait_until(self.answers)
         return self
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is dead."""
+        """Send SIGKILL and wait until the process is dead."""
         self.front.kill()
 
     def restart(self) -> None:
-        """Start it again after its death, on the same port, and wait until it answers."""
+        """Kill the service, start it on the same port, and wait until it is ready."""
         self.front.kill()
         self.start()
 
     def pause(self) -> None:
-        """Freeze it with SIGSTOP: it accepts connections and does not answer."""
+        """Freeze the service with SIGSTOP: it accepts connections and sends no responses."""
         self.front.pause()
 
     def resume(self) -> None:
-        """Wake it up after `pause`."""
+        """Continue after `pause`."""
         self.front.resume()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the service."""
         self.front.stop()
 
     def _kept_port(self, name: str) -> int:
@@ -83,7 +83,7 @@ class Service(ABC):
 
 @contextmanager
 def running(kind: type[Kind], directory: Path) -> Iterator[Kind]:
-    """A service for the length of a block."""
+    """Run a service within a block."""
     service = kind(directory)
     try:
         yield service.start()

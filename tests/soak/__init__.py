@@ -1,4 +1,4 @@
-"""Everything at once for a long time: jobs, uploads, predictions, swaps and bad input on one service.
+"""Runs jobs, uploads, predictions, swaps and bad input at the same time on one service, for a long time.
 
-`python -m tests.soak` prints how memory went and ends with `SOAK ` and one JSON object.
+`python -m tests.soak` reports memory and consistency; its last line is `SOAK ` and one JSON object.
 """

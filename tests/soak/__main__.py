@@ -1,4 +1,4 @@
-"""The command: see the package."""
+"""The command of the soak test; see the package."""
 
 import argparse
 import io
@@ -21,32 +21,32 @@ from tests.soak.verdict import Memory, inconsistencies
 from tests.soak.visitors import NAME, QUICK, Ground, Tally, png_images, visit_all
 
 CACHE = "4000000"
-"""Bytes of modules that serving keeps: few, so that they must go again."""
+"""PNC_MODULE_CACHE_BYTES: small, so that serving must evict modules."""
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What came of it."""
+    """Result of a soak test."""
 
     facts: dict[str, Any]
     complaints: list[str]
-    """Unexpected answers, and what did not fit together at the end."""
+    """Unexpected responses, and inconsistencies at the end."""
     is_flat: bool
 
     @property
     def is_clean(self) -> bool:
-        """Were all promises kept?"""
+        """Whether memory is flat, the target restored, and there are no complaints."""
         return self.is_flat and not self.complaints and bool(self.facts["target_restored"])
 
 
 def soak(folder: Path, minutes: float, seed: int, console: Console) -> Soak:
-    """Start a service, let visitors in, end it, and look at what is left.
+    """Start a service, run visitors for some time, stop the service, and check its data.
 
     Args:
-        folder: Empty; the service's data and the visitors' files go there.
-        minutes: How long visitors come.
-        seed: Of what they do.
-        console: For people.
+        folder: Empty folder for the service's data and the visitors' files.
+        minutes: Duration of the visits.
+        seed: Seed of the visitors' random choices.
+        console: Shows the progress.
     """
     torch.set_num_threads(1)
     service = start_service(folder / "data", PNC_LOG_LEVEL="warning", PNC_MODULE_CACHE_BYTES=CACHE)
@@ -104,12 +104,12 @@ def _first_module(client: Client, ground: Ground) -> str:
 
 
 def _fingerprint(client: Client, ground: Ground) -> str:
-    """Of the live target, as the serving process takes it anew for each revision."""
+    """Fingerprint of the served target; the serving process computes it again for each revision."""
     return client.deployments.predict(NAME, ground.images[0]).target_fingerprint
 
 
 def _processes(service: Up) -> dict[str, psutil.Process]:
-    """Those that live as long as the service."""
+    """The service's long-running processes, by name."""
     found = {"up": psutil.Process(service.process.pid)}
     for name, module in {"api": "app.api", "serving": "app.serving", "worker": "workers.embedded"}.items():
         found[name] = service.child(module)
@@ -117,7 +117,7 @@ def _processes(service: Up) -> dict[str, psutil.Process]:
 
 
 def main() -> None:
-    """Entry of the command; the last line is `SOAK ` and one JSON object."""
+    """Entry point of the command; the last line is `SOAK ` and one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)

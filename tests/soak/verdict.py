@@ -1,4 +1,4 @@
-"""What must hold after a long time: memory, and that files and database agree."""
+"""Checks after a soak test: memory does not grow, and files and database are consistent."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -18,29 +18,29 @@ from app.zoo import open_zoo
 from tests.chaos.verdict import orphans
 
 GROWTH = 0.1
-"""Share by which a process may be larger in the last quarter than in the second; the first warms up."""
+"""Allowed growth of a process from the second to the last quarter of the time; the first quarter is the warm-up."""
 MEGA = 1e6
 
 
 @dataclass
 class Memory:
-    """What the processes of a service take of memory that is theirs alone, in MB."""
+    """Unshared memory (USS) of a service's processes, in MB."""
 
     processes: dict[str, psutil.Process]
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def sample(self) -> None:
-        """Look once."""
+        """Add one sample of each process."""
         for name, process in self.processes.items():
             self.samples.setdefault(name, []).append(process.memory_full_info().uss / MEGA)
 
     def grown(self) -> dict[str, tuple[float, float]]:
-        """Medians of the second and of the last quarter, by process."""
+        """Median memory in the second and in the last quarter of the time, by process."""
         return {name: _quarters(values) for name, values in self.samples.items()}
 
     @property
     def is_flat(self) -> bool:
-        """Has no process grown?"""
+        """Whether no process has grown by more than `GROWTH`."""
         return all(late <= (1 + GROWTH) * early for early, late in self.grown().values())
 
 
@@ -50,7 +50,7 @@ def _quarters(values: list[float]) -> tuple[float, float]:
 
 
 def inconsistencies(data_dir: Path) -> list[str]:
-    """What does not fit together in the directory of a service that has ended."""
+    """Inconsistencies in the data directory of a stopped service, one line each."""
     found = [*_database(data_dir / "zoo.db")]
     zoo = open_zoo(Settings(data_dir=data_dir))
     try:

@@ -1,4 +1,4 @@
-"""Those who use the service at the same time, each in a thread and with a client of its own."""
+"""Simulated users of the service, each in a thread with a separate client."""
 
 import json
 import random
@@ -19,17 +19,17 @@ from pnc_core.config import CloneConfig, NetworkSpec
 from tests.fuzz.files import feed
 
 NAME = "digits"
-"""Of the deployment."""
+"""Name of the deployment."""
 BUSY = {429, 503, 504}
-"""Answers of a service that says it has too much to do."""
+"""HTTP statuses of an overloaded service."""
 QUICK = CloneConfig(classes=CLONED, preset="fast", shortlist=2, views=1, screen_images=200)
 MODULES = 4
-"""So many of the newest modules are attached and detached."""
+"""Number of the newest modules that are attached and detached."""
 
 
 @dataclass
 class Tally:
-    """What was done, and what should not have happened."""
+    """Counts of visits, and unexpected results."""
 
     done: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
@@ -38,38 +38,38 @@ class Tally:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: str) -> None:
-        """One more of these."""
+        """Count one visit of a kind."""
         with self._lock:
             self.done[what] += 1
 
     def complain(self, what: str) -> None:
-        """Something that should not have happened."""
+        """Record an unexpected result."""
         with self._lock:
             self.unexpected.append(what)
 
     def keep(self, module: str) -> None:
-        """A module that swaps may use."""
+        """Add a module that swaps may use."""
         with self._lock:
             self.modules = [*self.modules, module][-MODULES:]
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What visitors find."""
+    """The service and the files that visitors use."""
 
     url: str
     dataset: str
     folder: Path
-    """With the files of both networks and of the images."""
+    """Folder with the files of both networks and of the images."""
     images: list[bytes]
-    """PNG, of all ten digits."""
+    """PNG files of all ten digits."""
 
 
 Visit = Callable[[Client, Ground, Tally, random.Random], None]
 
 
 def predict(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> None:
-    """One image; the answer has exactly the classes of one revision."""
+    """Predict one image; the response must have exactly the classes of one revision."""
     answer = client.deployments.predict(NAME, dice.choice(ground.images))
     classes = [c.name for c in answer.classes]
     new = [name for name in classes if name not in LOW]
@@ -79,7 +79,7 @@ def predict(client: Client, ground: Ground, tally: Tally, dice: random.Random) -
 
 
 def swap(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> None:
-    """Another module in place of the one that is attached, or none."""
+    """Replace the attached module by another one or by none."""
     if tally.modules:
         client.deployments.set_modules(NAME, dice.choice([[], [dice.choice(tally.modules)]]))
         client.deployments.wait(NAME)
@@ -88,7 +88,7 @@ def swap(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> N
 
 
 def clone(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> None:
-    """A job of its own kind; one in five is cancelled on the way."""
+    """Run a job with random parameters; cancel one job in five."""
     classes = tuple(sorted(dice.sample(HIGH, dice.randint(1, 3))))
     config = replace(QUICK, classes=classes, seed=dice.randrange(1000), preset=dice.choice(["fast", "joint"]), epochs=4)
     job = client.jobs.create("digits-low", "digits-high", ground.dataset, config)
@@ -104,21 +104,21 @@ def clone(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> 
 
 
 def bring(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> None:
-    """A network and images under new names; the network is archived once it is ready."""
+    """Register a network and images under new names; archive the network when it is ready."""
     name = f"brought-{tally.done['uploads']}"
     path = ground.folder / f"{dice.choice(['digits-low', 'digits-high'])}.safetensors"
     spec = NetworkSpec(**json.loads(path.with_suffix(".json").read_text()))
     version = client.models.push(name, spec, path)
     client.datasets.push(ground.folder / "digits.parquet", name=name)
     if client.models.wait(name, version.number).status != "ready":
-        tally.complain(f"{name} was not taken in")
+        tally.complain(f"{name} was not accepted")
     client.models.archive(name)
     tally.count("uploads")
     tally.stop.wait(3)
 
 
 def misuse(client: Client, ground: Ground, tally: Tally, dice: random.Random) -> None:
-    """Hostile files, and requests that make no sense; each is refused with a reason."""
+    """Send hostile files and invalid requests; the service must refuse each with a reason."""
     folder = ground.folder / "hostile"
     folder.mkdir(exist_ok=True)
     files, _, wrong = feed(ground.url, None, folder, every=dice.randint(5, 15))
@@ -153,11 +153,11 @@ VISITS: dict[str, tuple[Visit, int]] = {
     "bring": (bring, 1),
     "misuse": (misuse, 1),
 }
-"""What is done, and by how many at the same time."""
+"""Kinds of visits, with the number of visitors of each."""
 
 
 def visit_all(ground: Ground, tally: Tally, seconds: float, seed: int, tick: Callable[[float], None]) -> None:
-    """Let everybody in for so many seconds, and wait until all have gone."""
+    """Run all visitors for some seconds, and wait until they have ended."""
     threads = [
         threading.Thread(target=_visit, args=(visit, ground, tally, random.Random(f"{seed} {name} {number}")))
         for name, (visit, many) in VISITS.items()
@@ -190,5 +190,5 @@ def _visit(visit: Visit, ground: Ground, tally: Tally, dice: random.Random) -> N
 
 
 def png_images(material: demo.Material) -> list[bytes]:
-    """The test images as files."""
+    """Test images as PNG files."""
     return [demo.png(image) for image in material.test.images[:100]]

@@ -12,8 +12,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy.orm import Session
 from starlette.routing import BaseRoute
 
-from app.deployments import desired
-from app.deployments import service as deployments
+from app.deployments import desired, reports
 from app.main import create_app
 from app.settings import Settings
 from app.zoo import Zoo
@@ -102,9 +101,9 @@ class FakeServing:
         refusal, self.refusal = self.refusal, None
         with self.zoo.database.write() as session:
             if refusal is not None:
-                deployments.refuse(session, name, self._wanted(session)[name], refusal)
+                reports.refuse(session, name, self._wanted(session)[name], refusal)
             for deployment, generation in self._wanted(session).items():  # as the real one's poll does
-                deployments.observe(session, deployment, generation)
+                reports.observe(session, deployment, generation)
         if refusal is not None:
             return httpx.Response(refusal["status"], json=refusal)
         return httpx.Response(200, json={"deployment": name})

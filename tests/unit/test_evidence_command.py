@@ -207,7 +207,7 @@ def test_a_changed_bundle_is_refused_by_tensor(files: Files) -> None:
 
 def test_images_that_are_missing_or_none_are_named(files: Files) -> None:
     (files.root / "empty").mkdir()
-    _fails(files.run(data="empty"), "one directory a class")
+    _fails(files.run(data="empty"), "one directory per class")
     for name, classes, words in (("others", "xy", "got none"), ("half", "abc", "the cloned classes ['e', 'd']")):
         for cls in classes:
             folder = files.root / name / cls
@@ -264,7 +264,7 @@ def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> N
     for source, count in ((loose, 10), (bare, len(files.images)), (files.root / "images.parquet", len(files.images))):
         assert len(read_images(source, ("a", "f"), [Geometry((1, 8, 8))], labelled=False)) == count
     for source in (loose, bare):
-        with pytest.raises(DataError, match=r"expected images with labels, got some without; .*labels=false"):
+        with pytest.raises(DataError, match=r"expected images with labels, got images without; .*labels=false"):
             read_images(source, ("a", "f"), [Geometry((1, 8, 8))])
 
 

@@ -42,9 +42,8 @@ CODE = {
     "cluster": (
         "app.jobs.notifier",
         "app.store.bucket",
-        "app.store.multipart",
         "app.store.s3",
-        "app.store.transfers",
+        "app.store.s3_inbox",
         "workers.main",
     ),
     "plots": ("app.plots",),

@@ -1,1 +1,1 @@
-"""Runs networks: turns, batches, limits, and the programs that are run."""
+"""Execution of networks: queue, batches, limits and programs."""

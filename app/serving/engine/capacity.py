@@ -1,4 +1,4 @@
-"""How much may wait at once, for all and for each workspace."""
+"""Limits on waiting requests, images and bytes, in all and for each workspace."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from contextlib import contextmanager
 
 
 class Overloaded(Exception):
-    """Too much waits already."""
+    """A limit is reached."""
 
 
 class TooLate(Exception):
-    """The deadline passed before the whole answer was there."""
+    """The deadline has passed before the answer was complete."""
 
 
-class Room:
-    """Counts what waits: requests, images or bytes.
+class Capacity:
+    """Counts waiting requests, images or bytes against a limit.
 
-    It belongs to one event loop.
+    Not thread-safe: use it on one event loop.
 
     Args:
-        most: For all together.
-        share: Of that, for one workspace, from 0 to 1.
+        most: Limit for all workspaces together.
+        share: Share of one workspace in the limit, from 0 to 1.
     """
 
     def __init__(self, most: int, share: float = 1.0) -> None:
@@ -30,10 +30,13 @@ class Room:
 
     @contextmanager
     def taken(self, workspace: str, amount: int) -> Iterator[None]:
-        """Hold room for the length of a block; a workspace that holds none gets any amount while some is left.
+        """Take an amount for the duration of a block.
+
+        A workspace that holds nothing gets any amount while the limit is not reached, so that a large request is
+        possible at all.
 
         Raises:
-            Overloaded: there is not so much left for all, or for this workspace.
+            Overloaded: the amount exceeds the limit for all, or for this workspace.
         """
         mine = self._by[workspace]
         fits = self._used + amount <= self._most and mine + amount <= self._own

@@ -1,11 +1,12 @@
-"""One thread that runs networks, and a bounded line in front of it.
+"""The inference thread and its bounded queue.
 
-Requests that wait are answered together. Those of one target share its trunk, whichever
-modules each of them asked for: the target is read once for the whole batch, then
-every set of modules answers for its own rows. Long requests are run in slices (see `line`).
+Waiting requests are answered in batches. Requests for one target share a batch, even with
+different modules: the target's trunk runs once for the whole batch, then
+each set of modules answers its own rows. Long requests run in slices (`app.serving.engine.turns`).
 
-Where only some sizes of batches are allowed, a batch is filled up with zeros. In `deterministic` mode
-there is one: kernels round by shape, not by neighbours, so that an image has one answer whatever else is asked.
+If only some batch sizes are allowed, a batch is padded with zeros. `deterministic` mode allows one size.
+The rounding of a kernel depends on the shape of the batch and not on other rows, so that the answer to an
+image does not depend on other requests.
 """
 
 import asyncio
@@ -23,92 +24,92 @@ import torch
 from torch import Tensor
 
 from app.serving.engine import metrics
-from app.serving.engine.capacity import Overloaded, Room, TooLate
+from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.pace import Pace
 from app.serving.engine.programs import Program, Trunk
-from app.serving.engine.turns import Batch, Line, NotFinite, Question
+from app.serving.engine.turns import Batch, NotFinite, PendingRequest, RequestQueue
 from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 10.0
-"""How long the end of the process waits for the batch that is being run."""
+"""Longest wait for the running batch at the end of the process."""
 
 
 class Stopped(Exception):
-    """The thread that runs networks has ended, or does not come back from a batch."""
+    """The inference thread has ended, or is stuck in a batch."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are gathered."""
+    """Limits of the queue and of batches."""
 
     batch: int = 16
-    """Images in one batch, at most."""
+    """Most images in a batch."""
     wait: float = 0.001
-    """Seconds that a batch waits for company once the device is free."""
+    """Seconds for which a batch waits for further images when the device is free."""
     waiting: int = 256
-    """Requests that may wait or be run; more are turned away."""
+    """Most requests that wait or run; further ones are refused."""
     images: int = 2**15
-    """Their images, all together."""
+    """Most images of these requests."""
     share: float = 1.0
-    """Of both, for one workspace."""
+    """Largest share of one workspace in both limits."""
     stuck: float = 60.0
-    """Seconds after which a batch is taken for one that never ends."""
+    """Seconds after which a running batch counts as stuck."""
     sizes: tuple[int, ...] = ()
-    """Sizes that batches may have, ascending; none: any."""
+    """Allowed batch sizes, ascending; empty: any."""
 
     def size(self, rows: int) -> int:
-        """Of a batch for so many images."""
+        """Batch size for a number of images."""
         return next((size for size in self.sizes if size >= rows), rows)
 
     @property
     def tried(self) -> tuple[int, ...]:
-        """Sizes of batches that a program is warmed up with."""
+        """Batch sizes with which a program is warmed up."""
         return self.sizes or (1, self.batch)
 
 
-Settled = list[tuple[Question, Tensor | Exception]]
+Settled = list[tuple[PendingRequest, Tensor | Exception]]
 
 
 class Engine:
     """Runs programs on one device.
 
     Args:
-        limits: How requests are gathered.
+        limits: Limits of the queue and of batches.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._requests = Room(limits.waiting, limits.share)
-        self._images = Room(limits.images, limits.share)
-        self._inbox: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
-        self._line = Line()
+        self._requests = Capacity(limits.waiting, limits.share)
+        self._images = Capacity(limits.images, limits.share)
+        self._inbox: queue.SimpleQueue[PendingRequest | None] = queue.SimpleQueue()
+        self._queue = RequestQueue()
         self._paces: WeakKeyDictionary[Trunk, Pace] = WeakKeyDictionary()
         self._closing = False
         self._busy: float | None = None
-        """Since when a batch is being run, on the monotonic clock."""
+        """Start of the running batch on the monotonic clock; None: no batch is running."""
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the inference thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Answer what waits, then end."""
+        """Answer all waiting requests, then end the inference thread."""
         self._inbox.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            log.error("the inference thread has not ended within %g s and is left behind", CLOSE_SECONDS)
+            log.error("the inference thread has not ended within %g s and is abandoned", CLOSE_SECONDS)
 
     def trouble(self) -> str | None:
-        """Why nothing is answered any more, if so."""
+        """Message about an inference thread that has ended or is stuck; None: it runs."""
         if self._thread.ident is not None and not self._thread.is_alive():
-            return "expected a thread that runs networks, got one that has ended; start the serving process again"
+            return "expected an inference thread that runs, got one that has ended; restart the serving process"
         busy = self._busy
         if busy is not None and time.monotonic() - busy > self.limits.stuck:
             return (
                 f"expected a batch to take at most {self.limits.stuck:g} s, got one that has taken longer; "
-                "start the serving process again"
+                "restart the serving process"
             )
         return None
 
@@ -118,16 +119,20 @@ class Engine:
         """Logits (N, classes) of images.
 
         Args:
-            program: What answers.
-            images: uint8 images, or float32 images that are preprocessed for the target, N at least 1.
-            seconds: How long the answer is of use.
+            program: The program to run.
+            images: uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W), N at least 1; or views
+                of the images.
+            seconds: Time limit.
             place: Workspace and deployment, which take turns.
 
+        Returns:
+            float32 (N, classes) on the processor.
+
         Raises:
-            Overloaded: too many requests or images wait already.
-            TooLate: the time was over before all images were answered.
-            NotFinite: the network gave inf or nan.
-            Stopped: nothing is answered any more.
+            Overloaded: too many requests or images are waiting.
+            TooLate: the time limit has passed.
+            NotFinite: a logit is inf or nan.
+            Stopped: the inference thread has ended or is stuck.
         """
         reason = self.trouble()
         if reason is not None:
@@ -141,11 +146,11 @@ class Engine:
 
     async def _answer(self, program: Program, images: Views, seconds: float, place: tuple[str, str]) -> Tensor:
         loop = asyncio.get_running_loop()
-        question = Question(program, images, loop.create_future(), *place)
-        timer = loop.call_later(seconds, question.settle, TooLate())
-        self._inbox.put(question)
+        request = PendingRequest(program, images, loop.create_future(), *place)
+        timer = loop.call_later(seconds, request.settle, TooLate())
+        self._inbox.put(request)
         try:
-            return await question.answer
+            return await request.answer
         except TooLate:
             metrics.TURNED_AWAY.labels("too_late").inc()
             raise
@@ -154,14 +159,14 @@ class Engine:
             raise
         finally:
             timer.cancel()
-            question.images = None  # it may still be in the line
+            request.images = None  # frees the memory, since the request may still be queued
 
     def answer_now(self, program: Program, images: Tensor) -> Tensor:
-        """The same in the caller's own thread, in batches of its own: to try a program out."""
+        """Logits as from `ask`, computed in the caller's thread, to test a program before it is served."""
         return torch.cat([self._run([(program, Views(part))])[0] for part in images.split(self.limits.batch)])
 
     def _work(self) -> None:
-        while len(self._line) or not self._closing:
+        while len(self._queue) or not self._closing:
             batch = self._gather()
             if batch.slices:
                 self._busy = time.monotonic()
@@ -169,56 +174,56 @@ class Engine:
                 self._busy = None
 
     def _gather(self) -> Batch:
-        """The next batch, all of one kind."""
-        line, batch = self._line, Batch(self.limits.batch)
-        arrived = self._next(0.0 if len(line) else None)
+        """Collect the next batch. All its requests are of one kind."""
+        waiting, batch = self._queue, Batch(self.limits.batch)
+        arrived = self._next(0.0 if len(waiting) else None)
         while arrived is not None:
-            line.add(arrived)
+            waiting.add(arrived)
             arrived = self._next(0.0)
-        first = line.first()
+        first = waiting.first()
         kind = None if first is None else first.kind()
         if first is None or kind is None:
             return batch
         batch.begin(kind, self._pace(first.program.trunk).slice())
-        line.fill(batch)
+        waiting.fill(batch)
         until = time.monotonic() + self.limits.wait
-        while batch.slices and not (batch.is_full or batch.has_cut or len(line) >= self.limits.batch):
-            question = self._next(until)
-            if question is None:
+        while batch.slices and not (batch.is_full or batch.has_cut or len(waiting) >= self.limits.batch):
+            request = self._next(until)
+            if request is None:
                 break
-            line.add(question)
-            line.fill(batch)
+            waiting.add(request)
+            waiting.fill(batch)
         return batch
 
-    def _next(self, until: float | None) -> Question | None:
-        """What comes next; None when the time is over, or nothing will come any more."""
+    def _next(self, until: float | None) -> PendingRequest | None:
+        """The next request from the inbox; None: the time is over, or the engine closes."""
         if self._closing:
             until = 0.0
         try:
             left = None if until is None else until - time.monotonic()
-            question = self._inbox.get(timeout=left) if left is None or left > 0 else self._inbox.get_nowait()
+            request = self._inbox.get(timeout=left) if left is None or left > 0 else self._inbox.get_nowait()
         except queue.Empty:
             return None
-        self._closing = self._closing or question is None
-        return question
+        self._closing = self._closing or request is None
+        return request
 
     def _settle(self, batch: Batch) -> None:
         begun = time.monotonic()
         for one in batch.slices:
             if one.start == 0:
-                metrics.QUEUE_SECONDS.observe(begun - one.question.asked)
+                metrics.QUEUE_SECONDS.observe(begun - one.request.asked)
         try:
-            answers = self._run([(one.question.program, one.images) for one in batch.slices])
+            answers = self._run([(one.request.program, one.images) for one in batch.slices])
         except Exception as error:
             log.exception("a batch of %d requests failed", len(batch.slices))
-            _deliver([(one.question, error) for one in batch.slices])
+            _deliver([(one.request, error) for one in batch.slices])
             return
         metrics.COMPUTE_SECONDS.observe(time.monotonic() - begun)
         metrics.BATCH_IMAGES.observe(batch.rows)
         settled = [
-            (one.question, one.question.receive(one.start, a)) for one, a in zip(batch.slices, answers, strict=True)
+            (one.request, one.request.receive(one.start, a)) for one, a in zip(batch.slices, answers, strict=True)
         ]
-        _deliver([(question, answer) for question, answer in settled if answer is not None])
+        _deliver([(request, answer) for request, answer in settled if answer is not None])
 
     def _pace(self, trunk: Trunk) -> Pace:
         return self._paces.setdefault(trunk, Pace(self.limits.batch))
@@ -228,13 +233,13 @@ class Engine:
         sizes = [len(images) for _, images in asked]
         with torch.inference_mode():
             images = Views.cat([images for _, images in asked])
-            images = images.map(partial(_filled, size=self.limits.size(len(images))))
+            images = images.map(partial(_padded, size=self.limits.size(len(images))))
             answers = [answer.cpu() for answer in self._together([program for program, _ in asked], images, sizes)]
         self._pace(trunk).note(len(images), time.monotonic() - begun)
         return answers
 
     def _together(self, programs: list[Program], images: Views, sizes: list[int]) -> list[Tensor]:
-        """Answers for all rows; the trunk is read once, and every program answers for its own."""
+        """Answers for all rows: the trunk runs once, and every program answers its own rows."""
         distinct = list(dict.fromkeys(programs))
         trunk = distinct[0].trunk
         output = trunk.read(trunk.prepare(images), {b for program in distinct for b in program.branches}, images)
@@ -252,26 +257,26 @@ class Engine:
 
 
 def _rows(tensor: Tensor, rows: Tensor, size: int) -> Tensor:
-    return _filled(tensor[rows], size)
+    return _padded(tensor[rows], size)
 
 
-def _filled(rows: Tensor, size: int) -> Tensor:
-    """Rows of zeros behind the real ones, up to `size`."""
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """Append rows of zeros up to `size` rows."""
     short = size - len(rows)
     return torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])]) if short > 0 else rows
 
 
 def _deliver(settled: Settled) -> None:
-    """Wake each asker's event loop once, however many answers there are for it."""
-    loops = {question.answer.get_loop() for question, _ in settled}
+    """Deliver answers with one call to each event loop."""
+    loops = {request.answer.get_loop() for request, _ in settled}
     for loop in loops:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_settle_all, [pair for pair in settled if pair[0].answer.get_loop() is loop])
 
 
 def _settle_all(settled: Settled) -> None:
-    for question, answer in settled:
-        question.settle(answer)
+    for request, answer in settled:
+        request.settle(answer)
 
 
 __all__ = ["Engine", "Limits", "NotFinite", "Overloaded", "Stopped", "TooLate"]

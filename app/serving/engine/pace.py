@@ -1,29 +1,29 @@
-"""How many images of a long request are run in one turn.
+"""Size of the slices in which long requests run.
 
-A batch that is being run cannot be broken off, so the longest one decides how long all others wait. One image of a
-large network takes as long as a batch of a small one: slices of long requests are as large as fits into the time
-that a turn may take, and never larger than a batch.
+A running batch cannot be interrupted, so that the longest batch determines how long other requests wait. One image of
+a large network may take as long as a batch of a small network. A slice is therefore as large as its time limit allows,
+and at most a batch.
 """
 
 from dataclasses import dataclass
 
 TURN_SECONDS = 0.01
-"""What one slice of a long request may take where one image takes less; own choice: a tenth of what people notice."""
+"""Time limit of a slice of a long request. Own choice: a tenth of the delay that people notice."""
 LONGER = 1.25
-"""A slice may take so many times as long as one image, whatever that takes: devices that run a batch in the time of
-one image get whole batches."""
+"""A slice may take this multiple of the time of one image, even above `TURN_SECONDS`. A device that runs a batch in the
+time of one image therefore gets whole batches."""
 FORGET = 1.02
-"""A time that is not reached again grows by this factor with each batch, so that a slower device is noticed."""
+"""The stored minimum grows by this factor with each slower batch, so that it follows a device that gets slower."""
 LOOK_AGAIN = 200
-"""The first of so many slices is a whole batch, so that a time that was once too high is found out."""
+"""Every 200th slice is a whole batch, which corrects a time that was measured too high."""
 
 
 @dataclass
 class Pace:
-    """What a target takes for one image and for a whole batch, at its quickest: noise only makes it slower.
+    """Minimal times of a target for one image and for a whole batch. Minima, because noise only adds time.
 
     Args:
-        most: Images in a batch.
+        most: Most images in a batch.
     """
 
     most: int
@@ -32,14 +32,14 @@ class Pace:
     _slices: int = 0
 
     def note(self, images: int, seconds: float) -> None:
-        """A batch was run."""
+        """Record the time of a batch."""
         if images == 1:
             self._one = seconds if self._one is None else min(seconds, self._one * FORGET)
         if images == self.most:
             self._whole = seconds if self._whole is None else min(seconds, self._whole * FORGET)
 
     def slice(self) -> int:
-        """Images that the next slice of a long request may have: time is taken to grow evenly with images."""
+        """Most images of the next slice of a long request. Assumes that the time grows linearly with the images."""
         self._slices += 1
         one, whole = self._one, self._whole
         if one is None or whole is None or self._slices % LOOK_AGAIN == 1:

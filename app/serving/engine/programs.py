@@ -1,12 +1,12 @@
-"""Networks in the form in which they are run.
+"""Executable forms of networks.
 
-A target is run as a `Trunk` and each module as a `Branch`; a `Program` is a trunk with the branches
-that answer a request. Programs of one trunk share its pass over a batch, whichever branches they have.
+A `Trunk` runs a target, and a `Branch` runs a module. A `Program` is a trunk with the branches
+that answer a request. Programs of one trunk share its pass over a batch, even with different branches.
 
-Unless answers must be exact, trunk and branches are copies made for speed: batch norms are folded into
-the layer before them, and a whole copy is one call that leaves Python's lock alone, so that requests are
-read and answered meanwhile. Each copy is compared with what it was made of before it is used.
-The target itself stays as it is.
+Unless answers must be exact, trunk and branches run copies that are faster: batch norms are folded into
+the preceding layer, and a whole copy runs as one call without Python's global lock, so that other threads
+read and answer requests at the same time. Each copy is compared with its original before it is used.
+The target itself stays unchanged.
 """
 
 import copy
@@ -35,51 +35,51 @@ from pnc_core.preprocessing import Geometry
 
 log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""How far a copy's numbers may lie from the original's, as a share of the largest: they round differently."""
+"""Largest difference between a copy and its original, as a share of the largest number; they round differently."""
 EXAMPLES = 3
-"""Images that a copy is recorded and compared with."""
-_RECORDING = threading.Lock()
-"""Dropping a record drops those that others are making."""
+"""Number of images for tracing and comparing a copy."""
+_TRACING = threading.Lock()
+"""Clearing torch's registry of traces would also remove a trace that another thread is making."""
 Tensors = tuple[Tensor, ...]
 Run = Callable[..., Tensors]
-"""Tensors in, tensors out."""
+"""A function from tensors to tensors."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How networks are made ready to be run."""
+    """How networks are prepared for execution."""
 
     exact: bool = False
-    """Run them as they are: the bits of a local `attach`."""
+    """Run the original networks, with the same bits as a local `attach`."""
     precision: torch.dtype = torch.float32
-    """Of the copies' layers; heads and logits are float32 always."""
+    """Precision of the copies' layers. Heads and logits are always float32."""
     compile: bool = False
-    """Let torch.compile make the copies, which takes a minute and a compiler."""
+    """Make the copies with torch.compile, which takes a minute and a C++ compiler."""
     device: str = "cpu"
-    """Where networks lie and run."""
+    """Device of the networks."""
     batch: int = 8
-    """Images that are run at once, at most: what it costs decides how many threads run a network."""
+    """Most images in a batch. The cost of such a batch determines the number of threads."""
     threads: int | None = None
-    """How many run all networks, instead."""
+    """Number of threads for all networks; None: by the cost of a batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrunkOutput:
-    """What a trunk has seen in a batch."""
+    """Output of a trunk for a batch."""
 
     old: Tensor
-    """Its logits (N, old)."""
+    """Logits of the target, float32 (N, old)."""
     activations: dict[str, Tensor]
-    """By position, and the images of branches that take the image itself; empty where no branch needs them."""
+    """Activations by position, and the inputs of branches that take the image; empty if no branch needs them."""
     pooled: dict[int, Tensor]
-    """Pooled taps (N, D) by grid, as heads read them."""
+    """Pooled taps, float32 (N, D), by grid of the heads."""
 
     def rows(self, some: Callable[[Tensor], Tensor], branches: Collection["Branch"]) -> "TrunkOutput":
-        """Some rows of what some branches read.
+        """Select rows of the tensors that some branches read.
 
         Args:
-            some: Picks the rows of one tensor.
-            branches: Who reads.
+            some: Selects the rows of a tensor.
+            branches: The branches.
         """
         activations = {name: some(self.activations[name]) for name in {branch.entry for branch in branches}}
         pooled = {grid: some(self.pooled[grid]) for grid in {b.grid for b in branches} if grid is not None}
@@ -87,12 +87,12 @@ class TrunkOutput:
 
 
 class Trunk:
-    """A target as it is run.
+    """A target in executable form.
 
     Args:
-        target: With nothing attached.
-        mode: How it is made ready.
-        macs: Its multiply-accumulates of one image, which decide how many threads it is worth.
+        target: The target without modules.
+        mode: How the target is prepared.
+        macs: Multiply-accumulates of the target for one image, which determine the number of threads.
     """
 
     def __init__(self, target: Composed, mode: Mode, macs: int = 0) -> None:
@@ -101,31 +101,31 @@ class Trunk:
         self._taps = target.traced.taps
         image = torch.randn(EXAMPLES, *self._spec.input_size, generator=torch.Generator().manual_seed(0))
         self._example = image.to(self._device)
-        self._logits = self._ready_to_read(())
-        self._read = self._ready_to_read(tuple(p.name for p in self._taps))
+        self._logits = self._prepared_reader(())
+        self._read = self._prepared_reader(tuple(p.name for p in self._taps))
         self._pool: dict[int, Run] = {}
         self._threads = processors.threads_for(mode.batch * macs, mode.threads)
 
-    def _ready_to_read(self, names: tuple[str, ...]) -> Run:
+    def _prepared_reader(self, names: tuple[str, ...]) -> Run:
         part = Reader(self.target.traced, names).part
-        assert part is not None  # logits are always wanted
+        assert part is not None  # the logits are always read
         precision = self.mode.precision
-        return _ready(
+        return _prepared(
             _TrunkOutputs(part), lambda: _TrunkOutputs(_folded(part, precision), precision), (self._example,), self.mode
         )
 
     def prepare(self, images: Tensor | Views) -> Tensor:
-        """uint8 images preprocessed for the target, or float32 images that are preprocessed already; on its device."""
+        """Preprocess uint8 images for the target; float32 images are only moved to its device."""
         plain = Views.of(images).plain
         return preprocess(images, self._spec, self._device) if plain.dtype == torch.uint8 else plain.to(self._device)
 
     def read(self, x: Tensor, branches: Collection["Branch"], images: Views | None = None) -> TrunkOutput:
-        """One pass over a batch.
+        """Run the target on a batch.
 
         Args:
-            x: Prepared images.
-            branches: What they read is handed out; without any, the logits alone.
-            images: The images that `x` was prepared from, for branches that take the image itself.
+            x: Images from `prepare`.
+            branches: Branches whose inputs the output must hold; empty: only logits are computed.
+            images: The images before `prepare`, for branches that take the image; None: such a branch takes `x`.
         """
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
@@ -137,7 +137,7 @@ class Trunk:
         return output
 
     def example(self, grid: int | None) -> TrunkOutput:
-        """What it sees in a few images of noise, to make branches ready with."""
+        """Output for a few images of noise, for preparing branches."""
         with torch.inference_mode():
             return self._seen(self._example, () if grid is None else (grid,))
 
@@ -147,65 +147,66 @@ class Trunk:
         return TrunkOutput(old, activations, {grid: self._pooling(grid)(*taps)[0] for grid in grids})
 
     def _pooling(self, grid: int) -> Run:
-        """Recorded when a branch is the first to need it, which is before it is served."""
+        """Pooling for a grid. The first branch with this grid prepares it before the branch is served."""
         if grid not in self._pool:
             pool = _Pooling([p.axis for p in self._taps], grid)
             with torch.inference_mode():
                 taps = tuple(self._read(self._example)[1:])
-            self._pool[grid] = _ready(pool, lambda: pool, taps, self.mode)
+            self._pool[grid] = _prepared(pool, lambda: pool, taps, self.mode)
         return self._pool[grid]
 
 
 class Branch:
-    """A module as it is run beside a trunk.
+    """A module in executable form.
 
     Args:
-        module: Attached to the trunk's target.
-        trunk: What it reads.
+        module: The module, attached to the trunk's target.
+        trunk: The trunk whose output the module reads.
     """
 
     def __init__(self, module: ClonedModule, trunk: Trunk) -> None:
         head: Head = module.head
         self.module, self.entry = module, entry_of(module.manifest)
         self.takes_image = takes_image(module.manifest)
-        """Does it take the image itself, preprocessed for its source?"""
+        """Whether the module takes the image preprocessed for its source, and no activation of the target."""
         self.grid = module.manifest.head.grid if head.needs_taps else None
-        """Of the trunk's pooled taps that its head looks at; none: it does not."""
+        """Grid of the pooled taps that the head reads; None: the head reads no taps."""
         taps = map(trunk.target.traced.position, module.manifest.head.target_taps)
         self._seen = 0 if self.grid is None else sum(tap_width(p.channels, p.grid, self.grid) for p in taps)
-        """How many of those features, the last ones, are its."""
+        """Number of pooled features that the head reads, which are the last ones."""
         example = trunk.example(self.grid)
         if self.takes_image:
             example.activations[self.entry] = phi_of(module.manifest, example.activations)
         examples = self._inputs(example)
         precision = trunk.mode.precision
-        # A locality gate looks at the batch and runs the rest only if it opens: that cannot be recorded.
-        self._run = _ready(
+        # A locality gate runs the module only if the gate opens for the batch. A trace cannot hold this branch.
+        self._run = _prepared(
             _BranchModule(module),
             lambda: _BranchModule(_copied(module, precision), precision),
             examples,
             trunk.mode,
-            record=not module.manifest.head.strict,
+            trace=not module.manifest.head.strict,
         )
         self._copies = 1 if trunk.mode.exact else 2
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory, its copy included."""
+        """Bytes of memory of the module and its copy."""
         numbers: dict[str, Tensor] = self.module.state_dict()
         return self._copies * sum(t.numel() * t.element_size() for t in numbers.values())
 
     def __call__(self, output: TrunkOutput) -> tuple[Tensor | None, Tensor]:
-        """Correction (N, old) of the old logits, if it makes one, and its own logits (N, K)."""
+        """The correction of the old logits, float32 (N, old), or None, and the module's own logits, float32 (N, K)."""
         *correction, own = self._run(*self._inputs(output))
         return (correction[0] if correction else None), own
 
     def entered(self, x: Tensor, images: Views | None) -> Tensor:
-        """The images preprocessed for the source; made from `x` unless the uint8 images are there.
+        """Preprocess images for the module's source.
 
         Args:
-            x: The images as the target takes them.
-            images: uint8, or float32 that is preprocessed for the target.
+            x: The images preprocessed for the target.
+            images: The images before `Trunk.prepare`. The result is made from uint8 images if they are given, otherwise
+                from `x`.
         """
         manifest = self.module.manifest
         if images is not None and images.plain.dtype == torch.uint8:
@@ -223,29 +224,29 @@ class Program:
     """A trunk with the branches that answer a request."""
 
     network: Composed
-    """The same as the library puts it together: names, order, and how logits are joined."""
+    """The same network in the library's form: names and order of classes, and the join of logits."""
     trunk: Trunk
     branches: tuple[Branch, ...] = ()
 
     @property
     def sees(self) -> list[Geometry]:
-        """How the networks want a decoded image, the target first."""
+        """Geometries of the networks that see a decoded image, the target's first."""
         return geometries_of(self.network.sees)
 
     def answer(self, output: TrunkOutput) -> Tensor:
-        """Logits (N, classes)."""
+        """Logits, float32 (N, classes)."""
         return self.network.join(output.old, [branch(output) for branch in self.branches])
 
 
 def put_together(trunk: Trunk, branches: Sequence[Branch]) -> Program:
-    """Put a trunk and branches together; nothing is copied or made ready here."""
+    """Combine a trunk and branches, without copying or preparing anything."""
     target = trunk.target
     network = Composed(target.target, target.traced, [b.module for b in branches]) if branches else target
     return Program(network, trunk, tuple(branches))
 
 
 class _TrunkOutputs(nn.Module):
-    """Images -> logits and activations."""
+    """From images to logits and activations."""
 
     def __init__(self, part: fx.GraphModule, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -257,7 +258,7 @@ class _TrunkOutputs(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """Taps -> the numbers that heads read."""
+    """From taps to the pooled features that heads read."""
 
     def __init__(self, axes: Sequence[int], grid: int) -> None:
         super().__init__()
@@ -268,7 +269,7 @@ class _Pooling(nn.Module):
 
 
 class _BranchModule(nn.Module):
-    """Activation and pooled taps -> the module's own logits, behind its correction if it makes one."""
+    """From an activation and pooled taps to the module's correction, if it has one, and its own logits."""
 
     def __init__(self, module: ClonedModule, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -280,22 +281,22 @@ class _BranchModule(nn.Module):
 
 
 def _copied(module: ClonedModule, precision: torch.dtype) -> ClonedModule:
-    """A copy without batch norms and without gates that leave everything as it is; the head stays float32."""
+    """Copy without batch norms and without gates that change nothing. The head stays float32."""
     made = copy.deepcopy(module)
-    made.part = _folded(_without_open_gates(made.part), precision)
+    made.part = _folded(_without_identity_gates(made.part), precision)
     made.adapter.to(precision)
     return made
 
 
 def _folded(part: fx.GraphModule, precision: torch.dtype) -> fx.GraphModule:
-    """A copy whose batch norms are part of the layers before them."""
+    """Copy with batch norms folded into the preceding layers."""
     folded = fuse(part, no_trace=True)
     assert isinstance(folded, fx.GraphModule)
     return folded.to(precision)
 
 
-def _without_open_gates(part: Any) -> fx.GraphModule:
-    """Take out, in place, the gates that were never calibrated: y = 1 x + 0."""
+def _without_identity_gates(part: Any) -> fx.GraphModule:
+    """Remove, in place, gates that keep all channels and compute y = 1 x + 0."""
     assert isinstance(part, fx.GraphModule)
     for node in list(part.graph.nodes):
         gate = part.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -306,56 +307,56 @@ def _without_open_gates(part: Any) -> fx.GraphModule:
     return part
 
 
-def _ready(
-    original: nn.Module, made: Callable[[], nn.Module], examples: Tensors, mode: Mode, *, record: bool = True
+def _prepared(
+    original: nn.Module, make_copy: Callable[[], nn.Module], examples: Tensors, mode: Mode, *, trace: bool = True
 ) -> Run:
-    """A copy made for speed; the original where bits count, or where the copy does not answer the same.
+    """A faster copy of a network. In exact mode, or if the copy's answers differ, the original.
 
     Args:
-        original: Runs the layers as they are.
-        made: Makes the copy.
-        examples: What both are tried with; recorded without the first image, so that a copy that
-            knows only one size of batch is found out.
-        mode: How it is made.
-        record: Whether it may become one call; else its layers are called one by one.
+        original: The original layers.
+        make_copy: Makes the copy.
+        examples: Inputs for comparing both. The trace is made without the first image, so that the comparison detects
+            a trace that works for one batch size only.
+        mode: How the copy is prepared.
+        trace: Whether the copy may be traced to one call; otherwise its layers are called one by one.
     """
     if mode.exact:
         return original
     with torch.inference_mode():
         try:
-            copied = made().eval()
+            copied = make_copy().eval()
             run: Run = copied
             if mode.compile:
                 run = torch.compile(copied, dynamic=False)
-            elif record:
-                run = _recorded(copied, tuple(e[1:] for e in examples))
+            elif trace:
+                run = _traced(copied, tuple(e[1:] for e in examples))
             wrong = _difference(run(*examples), original(*examples))
-        except Exception as error:  # networks of any kind come here; what cannot be copied is run as it is
-            log.warning("run as it is, since it cannot be copied for speed: %s", error)
+        except Exception as error:  # copying may fail in any way; the original always works
+            log.warning("run without a faster copy, because making it failed: %s", error)
             return original
     if not wrong <= TOLERANCE[mode.precision]:
-        log.warning("run as it is, since a copy for speed lies off by %g of its largest number", wrong)
+        log.warning("run without a faster copy, because its answers differ by %g of the largest number", wrong)
         return original
     return run
 
 
-def _recorded(network: nn.Module, examples: Tensors) -> Run:
-    """One call that leaves Python's lock alone.
+def _traced(network: nn.Module, examples: Tensors) -> Run:
+    """Trace a network to one call that runs without Python's global lock.
 
-    Torch keeps what it records, with all constants, for as long as the process lives, but lets go of what
-    it has read. So it is written and read again, and the record dropped: modules come and go. Nothing else
-    in a serving process runs what was recorded.
+    torch keeps a trace with all its constants until the process ends, but frees a loaded program. The trace is
+    therefore saved, loaded again and cleared, because modules come and go. Nothing else in a serving process uses
+    traces.
     """
     file = io.BytesIO()
-    with _RECORDING:
+    with _TRACING:
         torch.jit.save(torch.jit.trace(network, examples, check_trace=False), file)
         torch._C._jit_clear_class_registry()
     file.seek(0)
-    recorded: Run = torch.jit.load(file)
-    return recorded
+    traced: Run = torch.jit.load(file)
+    return traced
 
 
 def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """The largest difference, as a share of the largest number of its tensor."""
+    """Largest difference, as a share of the largest number of the tensor."""
     pairs = ((f.float(), w.float()) for f, w in zip(found, wanted, strict=True))
     return max(float((f - w).abs().max() / w.abs().max().clamp_min(1e-12)) for f, w in pairs)

@@ -1,8 +1,8 @@
-"""Work that takes long, beside the event loop: a few threads whose turns the workspaces share.
+"""A few threads for long work beside the event loop, shared fairly among workspaces.
 
-What a request costs before and after the network depends on its sender: text to be read, bytes to be inflated, an
-image to be decoded, numbers to be written. None of it is done on the event loop beyond a stated size, none of it
-takes the threads that keys are checked in, and one workspace cannot have all of these threads.
+The sender of a request determines the cost of its work before and after the network: reading text, decompressing,
+decoding an image, writing numbers. Above a stated size this work runs on these threads. It never uses the threads that
+check keys, and one workspace cannot take all threads.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from app.serving.engine.capacity import TooLate
 T = TypeVar("T")
 
 
-class Aside:
-    """A few threads; who comes while all are busy waits, and workspaces take turns.
+class SideThreads:
+    """A few threads for which workspaces take turns.
 
-    It belongs to one event loop.
+    Not thread-safe: use it on one event loop.
 
     Args:
-        threads: How many.
-        share: Of them, for one workspace, from 0 to 1.
+        threads: Number of threads.
+        share: Share of one workspace in the threads, from 0 to 1.
     """
 
     def __init__(self, threads: int, share: float = 1.0) -> None:
@@ -37,17 +37,20 @@ class Aside:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def run(self, workspace: str, work: Callable[[], T], until: float) -> T:
-        """Do some work in a thread, when it is this workspace's turn.
+        """Run a function on a thread when it is the workspace's turn.
 
         Args:
-            workspace: Whose work it is.
-            work: Ends by itself within a time that it knows.
-            until: When it is too late to begin, on the event loop's clock.
+            workspace: Workspace of the work.
+            work: The function. It must limit its own running time.
+            until: Deadline for the start, on the event loop's clock.
+
+        Returns:
+            The function's result.
 
         Raises:
-            TooLate: it is.
+            TooLate: the deadline has passed before the start.
         """
-        if self._limiter is None:  # made where an event loop runs
+        if self._limiter is None:  # needs a running event loop
             self._limiter = anyio.CapacityLimiter(self._threads)
         async with self._turn(workspace, until):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
@@ -73,10 +76,10 @@ class Aside:
             self._give_turns()
 
     def _give_turns(self) -> None:
-        """To the workspaces that have waited longest for one, as long as there are threads."""
+        """Give free threads to the workspaces that have waited longest."""
         for workspace in list(self._waiting):
             turns = self._waiting[workspace]
-            while turns and turns[0].done():  # given up
+            while turns and turns[0].done():  # abandoned
                 turns.popleft()
             if turns and self._free and self._busy[workspace] < self._own:
                 self._free -= 1

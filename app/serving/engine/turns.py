@@ -1,11 +1,11 @@
-"""Requests that wait for the device, cut into slices that take turns.
+"""The queue of requests for the device. Requests are cut into slices, and slices take turns.
 
-Workspaces take turns, inside a workspace its deployments, inside a deployment its requests. A turn is one slice: a
-request with more images than a slice holds goes to the end of its line and waits for its next turn.
-Requests of one kind share a batch, so that a turn may be taken together with others.
+Workspaces take turns; in a workspace its deployments; in a deployment its requests. A turn is one slice. A
+request with more images than a slice goes to the end of its queue and waits for its next turn.
+Requests of one kind share a batch, so that several turns may happen together.
 
-The line belongs to the inference thread alone. A request that was given up, failed or came too late has its answer
-already: it is dropped when it is seen.
+Only the inference thread uses the queue. A request that was abandoned, failed or timed out already has its answer, and
+is dropped when its turn comes.
 """
 
 import asyncio
@@ -25,35 +25,35 @@ Kind = tuple[int, torch.dtype, torch.Size, frozenset[Geometry]]
 
 
 class NotFinite(Exception):
-    """The network gave inf or nan for an image.
+    """A logit of an image is inf or nan.
 
     Args:
-        image: Its number in the request, from 0.
+        image: Index of the image in the request, from 0.
     """
 
     def __init__(self, image: int) -> None:
-        super().__init__(f"expected finite logits, got inf or nan for image {image}; send an image of usual numbers")
+        super().__init__(f"expected finite logits, got inf or nan for image {image}; send ordinary pixel values")
         self.image = image
 
 
 @dataclass(eq=False)
-class Question:
+class PendingRequest:
     """Images for one program."""
 
     program: Program
     images: Views | None
-    """uint8 images, or float32 images that are preprocessed for the target; None: the asker has gone."""
+    """uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W); None: the request has ended."""
     answer: "asyncio.Future[Tensor]"
     workspace: str = ""
     deployment: str = ""
     asked: float = field(default_factory=time.monotonic)
     begun: int = 0
-    """Images that have been put into a batch."""
+    """Number of images that are already in a batch."""
     _logits: Tensor | None = None
-    """Room for all rows (N, classes), made with the first slice when there are several."""
+    """Logits of all slices, float32 (N, classes); allocated with the first of several slices."""
 
     def kind(self) -> Kind | None:
-        """Questions of one kind can share a batch: same trunk, same kind of image. None: nobody waits for it."""
+        """Trunk, dtype and shape of images: requests of one kind share a batch. None: the request has ended."""
         images = self.images
         if images is None or self.answer.done():
             return None
@@ -62,19 +62,19 @@ class Question:
 
     @property
     def left(self) -> int:
-        """Images that are in no batch yet."""
+        """Number of images that are in no batch yet."""
         images = self.images
         return 0 if images is None else len(images) - self.begun
 
     def receive(self, start: int, logits: Tensor) -> "Tensor | NotFinite | None":
-        """Take the logits of one slice.
+        """Store the logits of one slice.
 
         Args:
-            start: First image of the slice.
-            logits: (n, classes).
+            start: Index of the slice's first image.
+            logits: float32 (n, classes).
 
         Returns:
-            The whole answer with the last slice, or why there is none; None: more slices follow.
+            All logits after the last slice, or the error that a logit is not finite; None: slices are missing.
         """
         fine = np.isfinite(logits.numpy())
         if not fine.all():
@@ -88,7 +88,7 @@ class Question:
         return self._logits if start + len(logits) == len(images) else None
 
     def settle(self, answer: Tensor | Exception) -> None:
-        """On the asker's own event loop, unless it has given up."""
+        """Set the answer, unless the request has ended. Call it on the request's event loop."""
         if self.answer.done():
             return
         if isinstance(answer, Exception):
@@ -99,91 +99,91 @@ class Question:
 
 @dataclass(frozen=True)
 class Slice:
-    """Some images of a question."""
+    """Consecutive images of a request."""
 
-    question: Question
+    request: PendingRequest
     start: int
     images: Views
 
 
 class Batch:
-    """Slices of one kind that are run together.
+    """Slices of one kind that run together.
 
     Args:
-        most: Images that it holds.
+        most: Most images of the batch.
     """
 
     def __init__(self, most: int) -> None:
         self.slices: list[Slice] = []
         self.rows = 0
         self.has_cut = False
-        """Has one of its questions images that did not fit?"""
+        """Whether images of one of its requests did not fit."""
         self._most = most
         self._pace = most
         self._kind: Kind | None = None
 
     @property
     def is_full(self) -> bool:
-        """Does no other question fit?"""
+        """Whether the batch has its largest size."""
         return self.rows >= self._most
 
     def begin(self, kind: Kind, pace: int) -> None:
-        """Decide what it is made of.
+        """Set the kind and the size of slices.
 
         Args:
-            kind: Of all its questions.
-            pace: Images that a cut question may fill it up to.
+            kind: Kind of all requests.
+            pace: Size up to which a slice of a long request may fill the batch.
         """
         self._kind, self._pace = kind, min(pace, self._most)
 
-    def room(self, question: Question, kind: Kind) -> int:
-        """How many images of a question fit; it is cut only if it is longer than a slice."""
+    def room(self, request: PendingRequest, kind: Kind) -> int:
+        """Number of images of a request that fit. Only a request longer than a slice is cut."""
         if kind != self._kind:
             return 0
-        if question.left <= self._pace and question.begun == 0:
-            return question.left if self.rows + question.left <= self._most else 0
-        return max(0, min(question.left, self._pace - self.rows))
+        if request.left <= self._pace and request.begun == 0:
+            return request.left if self.rows + request.left <= self._most else 0
+        return max(0, min(request.left, self._pace - self.rows))
 
-    def add(self, question: Question, rows: int) -> None:
-        """Take that many of its images."""
-        start, images = question.begun, question.images
-        if images is None:  # its asker has gone this moment
+    def add(self, request: PendingRequest, rows: int) -> None:
+        """Add the next `rows` images of a request."""
+        start, images = request.begun, request.images
+        if images is None:  # the request has just ended
             return
-        question.begun += rows
-        self.slices.append(Slice(question, start, images[start : start + rows]))
+        request.begun += rows
+        self.slices.append(Slice(request, start, images[start : start + rows]))
         self.rows += rows
-        self.has_cut = self.has_cut or question.left > 0
+        self.has_cut = self.has_cut or request.left > 0
 
 
-class Line:
-    """Questions by workspace and deployment, each in the order of their next turn."""
+class RequestQueue:
+    """Requests by workspace and deployment, in the order of their turns."""
 
     def __init__(self) -> None:
-        self._spaces: OrderedDict[str, OrderedDict[str, deque[Question]]] = OrderedDict()
+        self._spaces: OrderedDict[str, OrderedDict[str, deque[PendingRequest]]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, question: Question) -> None:
-        """One more, behind those of its deployment."""
-        deployments = self._spaces.setdefault(question.workspace, OrderedDict())
-        deployments.setdefault(question.deployment, deque()).append(question)
+    def add(self, request: PendingRequest) -> None:
+        """Add a request at the end of its deployment's queue."""
+        deployments = self._spaces.setdefault(request.workspace, OrderedDict())
+        deployments.setdefault(request.deployment, deque()).append(request)
         self._count += 1
 
-    def first(self) -> Question | None:
-        """Whose turn it is; None: nobody waits."""
+    def first(self) -> PendingRequest | None:
+        """The request whose turn it is; None: the queue is empty."""
         while self._spaces:
             space, deployments = next(iter(self._spaces.items()))
-            deployment, questions = next(iter(deployments.items()))
-            if questions[0].kind() is not None and questions[0].left:
-                return questions[0]
-            questions.popleft()
+            deployment, requests = next(iter(deployments.items()))
+            if requests[0].kind() is not None and requests[0].left:
+                return requests[0]
+            requests.popleft()
             self._dropped(space, deployment)
         return None
 
     def fill(self, batch: Batch) -> None:
-        """Put into a batch what fits: one question of each deployment, then one more of each, as often as it takes."""
+        """Fill a batch: one slice of each deployment, then another one of each, until no slice fits."""
         while True:
             before = len(batch.slices)
             for space in list(self._spaces):
@@ -195,32 +195,32 @@ class Line:
                 return
 
     def _take(self, space: str, deployment: str, batch: Batch) -> None:
-        """A slice of the first question that fits; what was served goes behind what was not."""
+        """Add a slice of the first request that fits; its workspace and deployment go to the end of the queue."""
         deployments = self._spaces[space]
-        questions, place = deployments[deployment], 0
-        while place < len(questions):
-            question = questions[place]
-            kind = question.kind()
+        requests, place = deployments[deployment], 0
+        while place < len(requests):
+            request = requests[place]
+            kind = request.kind()
             if kind is None:
-                del questions[place]
+                del requests[place]
                 self._dropped(space, deployment)
                 continue
-            rows = batch.room(question, kind)
+            rows = batch.room(request, kind)
             if rows:
-                batch.add(question, rows)
-                del questions[place]
-                if place == 0:  # else the turn of the first question, which is of another kind, is still to come
+                batch.add(request, rows)
+                del requests[place]
+                if place == 0:  # otherwise the first request, of another kind, keeps its turn
                     self._spaces.move_to_end(space)
                     deployments.move_to_end(deployment)
-                if question.left:
-                    questions.append(question)
+                if request.left:
+                    requests.append(request)
                 else:
                     self._dropped(space, deployment)
                 return
             place += 1
 
     def _dropped(self, space: str, deployment: str) -> None:
-        """One question has gone; lines that are empty go as well."""
+        """Count a removed request, and remove queues that are empty."""
         self._count -= 1
         deployments = self._spaces[space]
         if not deployments[deployment]:

@@ -1,1 +1,1 @@
-"""Brings what is served to what is wanted, and reports it."""
+"""Loads the wanted deployments, and reports the result."""

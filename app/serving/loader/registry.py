@@ -1,15 +1,14 @@
-"""What this process serves, brought to what the zoo wants.
+"""The served deployments of this process, kept equal to the wanted state.
 
-The wanted state is in the database; the registry polls it and can be hurried.
-A snapshot is built and warmed up beside the served one and put in its place by one
-store of a reference; if that fails, the served one stays. The one it replaces
-answers what it has begun; the last few can still be asked for by number.
+The wanted state is in the database. The registry polls it, and `sync` makes it look at once.
+It builds and warms up a new snapshot beside the served one, and then replaces the reference.
+If that fails, the served snapshot stays. A replaced snapshot finishes its running requests,
+and the last few generations can still be requested by number.
 """
 
 import logging
 import threading
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,11 @@ from app.deployments.desired import DesiredDeployment, DesiredModule
 from app.deployments.replicas import Observation
 from app.errors import Loading, NotFound, ZooError
 from app.modules import signatures
-from app.process.troubles import Complaints
+from app.process.troubles import Complaints, is_passing
 from app.serving.engine import metrics
 from app.serving.engine.engine import Engine
 from app.serving.engine.programs import Branch, Mode, Trunk, put_together
-from app.serving.loader.passing import is_passing
+from app.serving.loader.module_cache import ModuleCache
 from app.serving.loader.reports import Report, Reports
 from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
@@ -37,111 +36,71 @@ log = logging.getLogger(__name__)
 _complain = Complaints(log)
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 10.0
-"""A refused generation that is still wanted is tried again after this time, one that was put off sooner."""
+"""A refused generation that is still wanted is tried again after this time, a postponed one sooner."""
 STALE_SECONDS = 5.0
-"""After so long the list of what is wanted is old, since something large is loading: an unknown name may be new."""
+"""Age from which the list of wanted deployments is outdated: an unknown name may be a new deployment."""
 KEPT_GENERATIONS = 4
-"""Generations of a deployment that can be asked for by number."""
+"""Generations of a deployment that can be requested by number."""
 READ_AHEAD = 8
-"""Newest modules of a served target that are loaded before anybody attaches them."""
+"""Number of the newest modules of a served target that are loaded in advance."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a generation is not served."""
+    """A generation that is refused or postponed."""
 
     generation: int
     code: str
     detail: str
     until: float
-    """When to try again, on the monotonic clock."""
+    """Time of the next attempt on the monotonic clock."""
     waits: int = 0
-    """How often it was put off for a passing reason; 0: it is refused."""
+    """Number of postponements; 0: the generation is refused."""
 
     def document(self) -> dict[str, Any]:
-        """As the zoo's row keeps it."""
+        """The problem as the deployment's row stores it."""
         return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
-
-
-class ModuleCache:
-    """Modules in memory, by target and digest; the least lately used go first, but none that is served.
-
-    Args:
-        most: Bytes that are kept.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[tuple[str, str], tuple[Branch, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, version_id: str, digest: str) -> Branch | None:
-        """A module ready to be run beside this target, if it is kept."""
-        with self._lock:
-            found = self._kept.get((version_id, digest))
-            if found is None:
-                return None
-            self._kept.move_to_end((version_id, digest))
-            return found[0]
-
-    def put(self, version_id: str, digest: str, branch: Branch) -> None:
-        """Keep one more."""
-        with self._lock:
-            self._kept[version_id, digest] = branch, branch.bytes
-
-    def evict(self, served: set[tuple[str, str]], versions: set[str]) -> None:
-        """Drop what belongs to targets that are gone, and what is too much."""
-        with self._lock:
-            for key in [key for key in self._kept if key[0] not in versions]:
-                del self._kept[key]
-            total = sum(size for _, size in self._kept.values())
-            for key in [key for key in self._kept if key not in served]:
-                if total <= self._most:
-                    break
-                total -= self._kept.pop(key)[1]
-                metrics.CACHE_EVICTIONS.inc()
-            metrics.CACHE_BYTES.set(total)
 
 
 class Registry:
     """Snapshots by deployment name.
 
     Args:
-        zoo: Where wanted state, weights and bundles are.
-        engine: Runs programs, to try them out.
-        mode: How networks are made ready to be run.
+        zoo: Holds the wanted state, weights and bundles.
+        engine: Runs programs before they are served.
+        mode: How networks are prepared.
     """
 
     def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
         self.zoo, self._engine, self._mode = zoo, engine, mode
         self.replica = new_id("rep")
         self._reported = -replicas.BEAT_SECONDS
-        """When, on the monotonic clock."""
+        """Time of the last report on the monotonic clock."""
         self._snapshots: dict[str, Snapshot] = {}
         self._earlier: dict[str, tuple[Snapshot, ...]] = {}
         self._refusals: dict[str, Refusal] = {}
-        """The last refusal of each name: whoever asks later still gets the reason."""
+        """The last refusal of each deployment, for later requests."""
         self._wanted: dict[str, int] = {}
-        """Generations that are wanted, as last read or announced."""
+        """Wanted generations, as last read or announced."""
         self._wanted_at: float | None = None
-        """When that was, on the monotonic clock; None: before everything has been gone through once."""
+        """Time of that reading on the monotonic clock; None: before the first complete pass."""
         self._trunks: dict[str, Trunk] = {}
         self._unfit: set[tuple[str, str]] = set()
-        """Modules that could not be loaded ahead: not tried again until somebody attaches them."""
+        """Modules whose loading in advance failed. They are tried again only when they are attached."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._reports = Reports(zoo, self.replica, self._report)
         self._changing = threading.Lock()
         self._loading = threading.Lock()
-        """Not held while something that is loaded already is attached or detached."""
+        """Held while a module is loaded. Attaching a loaded module does not need it."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="registry", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow the wanted state."""
+        """Start the thread that follows the wanted state."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop the thread, write waiting reports, and remove this replica."""
         self._stop.set()
         self._thread.join()
         try:
@@ -151,19 +110,19 @@ class Registry:
         except Exception as error:
             if not is_passing(error):
                 raise
-            log.warning("ended without a word: %s", _line(error))  # it falls silent, and is soon taken for dead
+            log.warning("could not remove this replica: %s", _line(error))  # it expires without heartbeats
 
     def names(self, workspace: str) -> list[str]:
-        """Of all that is served for a workspace."""
-        served = (parted(name) for name in list(self._snapshots))  # another thread may add to it meanwhile
+        """Names of the served deployments of a workspace."""
+        served = (parted(name) for name in list(self._snapshots))  # a copy, since another thread may change the dict
         return sorted(bare for owner, bare in served if owner == workspace)
 
     def get(self, name: str, generation: int | None = None) -> Snapshot:
-        """The snapshot that is served under a name, or an earlier one of it by number.
+        """The served snapshot of a deployment, or an earlier one by its generation.
 
         Raises:
-            NotFound: nothing is, and nothing will be.
-            Loading: it is not served yet, or it is not known yet what there is.
+            NotFound: the deployment or the generation does not exist.
+            Loading: the deployment is not served yet, or the wanted state has not been read yet.
         """
         snapshot = self._snapshots.get(name)
         if snapshot is None:
@@ -179,7 +138,7 @@ class Registry:
         raise NotFound(f"{name}: expected one of the generations {kept}, got {generation}; older ones are not kept")
 
     def _missing(self, name: str) -> ZooError:
-        """Why nothing is served under a name."""
+        """The error for a deployment that is not served."""
         refusal = self._refusals.get(name)
         if refusal is not None and refusal.waits:
             return Loading(refusal.detail)
@@ -193,9 +152,9 @@ class Registry:
         )
 
     def sync(self, name: str | None = None) -> None:
-        """Bring one deployment, or all, to the wanted state now."""
+        """Bring one deployment, or all of them, to the wanted state now."""
         if name is not None:
-            self._wanted.setdefault(name, 0)  # known before its turn comes: something large may be loading
+            self._wanted.setdefault(name, 0)  # makes `get` answer `Loading` while another deployment loads
         with self._changing:
             began = time.monotonic()
             with self.zoo.database.read() as session:
@@ -216,22 +175,22 @@ class Registry:
             self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
 
     def refusal(self, name: str, generation: int) -> Refusal | None:
-        """Why a generation is not served, if it was refused; also when it is no longer wanted."""
+        """The refusal of a generation, also of one that is no longer wanted; None: it was not refused."""
         refusal = self._refusals.get(name)
         return refusal if refusal is not None and (refusal.generation, refusal.waits) == (generation, 0) else None
 
     def check_loaded(self, name: str, generation: int) -> None:
-        """See that a generation does not wait for a passing reason to pass.
+        """Check that a generation is not postponed.
 
         Raises:
-            Loading: it does.
+            Loading: the generation is postponed.
         """
         refusal = self._refusals.get(name)
         if refusal is not None and refusal.generation == generation and refusal.waits:
             raise Loading(refusal.detail)
 
     def settled(self) -> bool:
-        """Is every wanted generation served or refused, or waits for what is away? Has everything been tried once?"""
+        """Whether every wanted generation is served, refused or postponed, after a first complete pass."""
         if self._wanted_at is None:
             return False
         with self.zoo.database.read() as session:
@@ -248,7 +207,7 @@ class Registry:
         return again or not self._is_settled(wanted)
 
     def _converge(self, wanted: DesiredDeployment) -> None:
-        """Serve what is wanted, or say why not; one deployment's trouble is no other's."""
+        """Serve a wanted deployment, or record why not. An error of one deployment does not affect others."""
         if not self._is_due(wanted):
             return
         started = time.monotonic()
@@ -259,14 +218,14 @@ class Registry:
             return
         self._publish(snapshot)
         metrics.SWAP_SECONDS.observe(time.monotonic() - started)
-        self._reports.tell(Report(wanted.name, wanted.version_id, wanted.generation))
+        self._reports.add(Report(wanted.name, wanted.version_id, wanted.generation))
         about = {"deployment": wanted.name, "generation": wanted.generation}
-        log.info("serving it, with %d modules", len(wanted.modules), extra=about)
+        log.info("serving with %d modules", len(wanted.modules), extra=about)
 
     def _decline(self, wanted: DesiredDeployment, error: Exception) -> None:
-        """Refuse a generation for what is wrong with it, or put it off for what passes by itself."""
+        """Postpone a generation after an error of the environment, and refuse it after any other error."""
         if is_passing(error):
-            self._put_off(wanted, error)
+            self._postpone(wanted, error)
         elif isinstance(error, (PncError, ZooError)):
             self._refuse(wanted, error.code, str(error))
         else:
@@ -284,8 +243,8 @@ class Registry:
             self._trunks[wanted.version_id] = trunk
         branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
         snapshot = compose(wanted, trunk, branches)
-        # The trunk and each branch have been warmed up: what may be new is that they are together. What is served
-        # together has been tried so, and stays good when a module leaves.
+        # The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
+        # combination was tried before, and stays valid without one of its modules.
         if len(branches) > 1 and not all(self._serves(wanted.name, module) for module in wanted.modules):
             try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
         return snapshot
@@ -298,13 +257,13 @@ class Registry:
         if branch is None:
             return self._loaded(wanted, trunk, module)
         if not self._serves(wanted.name, module):
-            # What is attached must still be there after a restart: its bytes are hashed again, though they are known.
+            # An attached module must be loadable after a restart, so that its object is checked again.
             with verified_file(self.zoo.store, module.key, module.digest):
                 pass
         return branch
 
     def _loaded(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
-        """Load a module and try it out alone, unless another thread has just done so."""
+        """Load a module and try it alone, unless another thread has just loaded it."""
         with self._loading:
             branch = self._modules.get(wanted.version_id, module.digest)
             if branch is None:
@@ -320,8 +279,8 @@ class Registry:
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
         self._snapshots[name] = snapshot
-        put_off = self._refusals.get(name)
-        if put_off is not None and put_off.generation == snapshot.generation:
+        postponed = self._refusals.get(name)
+        if postponed is not None and postponed.generation == snapshot.generation:
             del self._refusals[name]
         if before is not None:
             before.use.replace()
@@ -330,7 +289,7 @@ class Registry:
     def _refuse(self, wanted: DesiredDeployment, code: str, detail: str) -> None:
         self._note(wanted, Refusal(wanted.generation, code, detail, time.monotonic() + RETRY_SECONDS))
 
-    def _put_off(self, wanted: DesiredDeployment, error: Exception) -> None:
+    def _postpone(self, wanted: DesiredDeployment, error: Exception) -> None:
         before = self._refusals.get(wanted.name)
         waits = before.waits + 1 if before is not None and before.generation == wanted.generation else 1
         until = time.monotonic() + min(RETRY_SECONDS, POLL_SECONDS * 2 ** min(waits, 10))
@@ -343,11 +302,11 @@ class Registry:
     def _note(self, wanted: DesiredDeployment, refusal: Refusal) -> None:
         self._refusals[wanted.name] = refusal
         about = {"deployment": wanted.name, "generation": wanted.generation}
-        if refusal.waits < 2:  # what is tried again and again is said once
-            word = "put off" if refusal.waits else "refused"
+        if refusal.waits < 2:  # repeated postponements are logged once
+            word = "postponed" if refusal.waits else "refused"
             log.warning("%s (%s): %s", word, refusal.code, refusal.detail, extra=about)
-        told = Report(wanted.name, wanted.version_id, wanted.generation, refusal.document(), passes=refusal.waits > 0)
-        self._reports.tell(told)
+        report = Report(wanted.name, wanted.version_id, wanted.generation, refusal.document(), passes=refusal.waits > 0)
+        self._reports.add(report)
 
     def _report(self, session: Session) -> None:
         observed = {name: Observation(snapshot.generation) for name, snapshot in list(self._snapshots.items())}
@@ -358,13 +317,13 @@ class Registry:
         self._reported = time.monotonic()
 
     def _beat(self) -> None:
-        """Say that this replica is alive, though nothing has changed."""
+        """Send a heartbeat of this replica if the last report is old."""
         if time.monotonic() - self._reported >= replicas.BEAT_SECONDS:
             with self.zoo.database.write() as session:
                 self._report(session)
 
     def _read_ahead(self) -> None:
-        """Load modules that could be attached next, so that attaching is only a matter of putting together."""
+        """Load attachable modules in advance, so that attaching takes little time."""
         with self.zoo.database.read() as session:
             wanted = desired.deployments(session)
             fitting = [(d, desired.attachable(session, d, READ_AHEAD)) for d in wanted]
@@ -384,7 +343,7 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Do every task once: change what is served, write reports, beat and read ahead. Errors are logged."""
+        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged."""
         try:
             self.sync()
             self._reports.catch_up()
@@ -400,5 +359,5 @@ class Registry:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """An error's message in one line."""
     return " ".join(str(error).split())[:500] or type(error).__name__

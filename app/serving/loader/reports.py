@@ -1,7 +1,7 @@
-"""What became of generations, told to the database until it is written.
+"""Reports of served and refused generations to the database, repeated until they are written.
 
-A report that is lost would let a later process take for new what was served already, and refuse it. What cannot be
-written is kept in a file as well: the process may end before the database is back.
+After a lost report, a later process would take a served generation for a new one, and could refuse it. Reports that
+cannot be written are also stored in a file, because the process may end before the database is back.
 """
 
 import json
@@ -15,48 +15,48 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.deployments import service as deployments
-from app.serving.loader.passing import is_passing
+from app.deployments import reports
+from app.process.troubles import is_passing
 from app.zoo import Zoo
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS, MOST_SECONDS = 0.5, 10.0
-"""Pause after the first report that could not be written, and the longest one."""
+"""Pause after the first failed write, and the longest pause."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One generation of a deployment is served, or is not."""
+    """A generation of a deployment is served, refused or postponed."""
 
     deployment: str
     version_id: str
     generation: int
     problem: dict[str, Any] | None = None
-    """Why it is not served; None: it is."""
+    """Reason why the generation is not served; None: it is served."""
     passes: bool = False
-    """The reason is a passing one, and it stays wanted."""
+    """Whether the generation is only postponed and stays wanted."""
     recalled: bool = False
-    """Left by a process that has ended."""
+    """Whether a process that has ended left the report."""
 
     def write(self, session: Session) -> None:
-        """Tell the database."""
-        if self.recalled and not deployments.was_wanted(session, self.deployment, self.generation, self.version_id):
-            return  # of another database, in whose place this one is
+        """Write the report to the database."""
+        if self.recalled and not reports.was_desired(session, self.deployment, self.generation, self.version_id):
+            return  # the report belongs to another database
         if self.problem is None:
-            deployments.observe(session, self.deployment, self.generation)
+            reports.observe(session, self.deployment, self.generation)
         elif self.passes:
-            deployments.postpone(session, self.deployment, self.generation, self.problem)
+            reports.postpone(session, self.deployment, self.generation, self.problem)
         else:
-            deployments.refuse(session, self.deployment, self.generation, self.problem)
+            reports.refuse(session, self.deployment, self.generation, self.problem)
 
 
 class Reports:
-    """Reports in the order in which things happened.
+    """Writes reports in their order.
 
     Args:
-        zoo: Whose database is told.
-        replica: Of this process.
-        beside: Written in every transaction of reports.
+        zoo: Holds the database.
+        replica: Id of this process's replica.
+        beside: Further writes in every transaction of a report.
     """
 
     def __init__(self, zoo: Zoo, replica: str, beside: Callable[[Session], None]) -> None:
@@ -64,20 +64,20 @@ class Reports:
         self._folder = zoo.settings.data_dir / "unreported"
         self._file = self._folder / f"{replica}.json"
         self._left = sorted(self._folder.glob("*.json"))
-        """Files of processes that have ended."""
+        """Files that processes have left at their end."""
         self._waiting = [report for path in self._left for report in _read(path)]
         self._lock = threading.Lock()
         self._pause, self._next = 0.0, 0.0
 
-    def tell(self, report: Report) -> None:
-        """Write one more, after those that wait; what cannot be written now is written later."""
+    def add(self, report: Report) -> None:
+        """Write a report after the waiting ones, now or later."""
         with self._lock:
             if report not in self._waiting:
                 self._waiting.append(report)
             self._write_all()
 
     def catch_up(self) -> None:
-        """Write what waits, if it is time to."""
+        """Write waiting reports if the pause is over."""
         with self._lock:
             if (self._waiting or self._left) and time.monotonic() >= self._next:
                 self._write_all()
@@ -102,7 +102,7 @@ class Reports:
         self._keep()
 
     def _keep(self) -> None:
-        """Leave what waits to a process that comes after this one."""
+        """Store waiting reports in a file for a later process."""
         served = [[r.deployment, r.version_id, r.generation] for r in self._waiting if r.problem is None]
         try:
             if served:
@@ -117,13 +117,13 @@ class Reports:
                     path.unlink(missing_ok=True)
                 self._left = []
         except OSError as error:
-            log.warning("reports that wait are kept in memory only: %s", error)
+            log.warning("waiting reports are in memory only: %s", error)
 
 
 def _read(path: Path) -> Iterator[Report]:
-    """What a process that has ended could not report; a file that was cut off says nothing."""
+    """Reports from a file of a process that has ended. A damaged file yields none."""
     try:
         for deployment, version_id, generation in json.loads(path.read_text()):
             yield Report(str(deployment), str(version_id), int(generation), recalled=True)
     except (OSError, ValueError, TypeError) as error:
-        log.warning("%s: expected reports, got %s; passed over", path, error)
+        log.warning("%s: expected reports, got %s; ignored", path, error)

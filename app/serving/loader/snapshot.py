@@ -1,7 +1,7 @@
-"""An immutable thing to serve: one target with its modules, and what it is called.
+"""Snapshots: immutable revisions of a deployment, a target with its modules.
 
-A snapshot refers to its target and registers nothing on it, so that leaving a
-snapshot is exact: the next one starts from the very same target.
+A snapshot refers to its target and changes nothing on it, so that the next
+snapshot starts from exactly the same target.
 """
 
 import time
@@ -28,23 +28,23 @@ from pnc_core.module.bundle import read_bundle
 from pnc_core.module.composed import Composed, attach, without_modules
 
 MAX_CHOICES = 64
-"""Sets of modules that requests have asked for and that stay put together."""
+"""Most sets of modules whose programs a snapshot caches."""
 PROBES = 6
-"""Images of noise that a module's answers must differ on."""
+"""Number of noise images. A module's answers to them must not all be equal."""
 Run = Callable[[Program, Tensor], Tensor]
-"""(program, uint8 pixels) -> logits."""
+"""From a program and uint8 pixels to logits."""
 
 
 @dataclass(eq=False)
 class Use:
-    """How many requests a snapshot is answering, and since when nobody new comes."""
+    """Running and answered requests of a snapshot, and the time of its replacement."""
 
     requests: int = 0
     answered: int = 0
     replaced: float | None = None
 
     def replace(self) -> None:
-        """A newer snapshot is served from now on."""
+        """Record that a newer snapshot is served from now on."""
         self.replaced = time.monotonic()
         if not self.requests:
             metrics.DRAIN_SECONDS.observe(0)
@@ -57,25 +57,25 @@ class Snapshot:
     deployment: str
     generation: int
     version: str
-    """For people: `name@number`."""
+    """Version of the target as `name@number`."""
     fingerprint: str
-    """Of the live target's tensors, taken anew when the snapshot was made."""
+    """Fingerprint of the target's tensors, computed when the snapshot was made."""
     spec: NetworkSpec
     program: Program
-    """The target with all modules."""
+    """Program of the target with all modules."""
     modules: tuple[DesiredModule, ...]
-    """As attached, in order."""
+    """Attached modules in their order."""
     use: Use = field(default_factory=Use)
     _choices: dict[tuple[str, ...] | None, "Choice"] = field(default_factory=dict)
 
     @property
     def network(self) -> Composed:
-        """As the library puts it together."""
+        """The composed network in the library's form."""
         return self.program.network
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """One request runs on this snapshot; counted on the event loop alone."""
+        """Count a request for the duration of a block. Call it on the event loop only."""
         self.use.requests += 1
         try:
             yield
@@ -86,10 +86,10 @@ class Snapshot:
                 metrics.DRAIN_SECONDS.observe(time.monotonic() - self.use.replaced)
 
     def chosen(self, ids: tuple[str, ...] | None) -> "Choice":
-        """The target with only some of the modules: those a request names; None: all.
+        """The target with some of the modules, by their ids; None: all modules.
 
         Raises:
-            NotFound: a module is not attached here.
+            NotFound: a module is not attached.
         """
         found = self._choices.get(ids)
         if found is None:
@@ -112,7 +112,7 @@ class Snapshot:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """A snapshot, and those of its modules that shall answer."""
+    """A snapshot and those of its modules that answer a request."""
 
     snapshot: Snapshot
     program: Program
@@ -120,12 +120,12 @@ class Choice:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the logits."""
+        """Names of the classes, in the order of the logits."""
         return self.program.network.classes
 
     @cached_property
     def provenance(self) -> dict[str, str]:
-        """What answers, as texts."""
+        """Generation, target and modules of an answer, as strings."""
         return {
             "generation": str(self.snapshot.generation),
             "target": self.snapshot.version,
@@ -137,20 +137,20 @@ class Choice:
 
     @cached_property
     def provenance_json(self) -> orjson.Fragment:
-        """The same as JSON, written once for all answers."""
+        """`provenance` as JSON, serialized once for all answers."""
         return orjson.Fragment(orjson.dumps(self.provenance))
 
 
 def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
-    """A deployment's target in eval mode, ready to be run and to have modules attached.
+    """Load a deployment's target in eval mode and prepare it.
 
     Args:
-        zoo: Where the weights are.
-        wanted: Which they are.
-        mode: How it is made ready.
+        zoo: Holds the weights.
+        wanted: The deployment.
+        mode: How the target is prepared.
 
     Raises:
-        MismatchError: the stored weights are not those that were registered.
+        MismatchError: the stored weights have another fingerprint than registered.
         PncError: the weights cannot be loaded.
     """
     with verified_file(zoo.store, wanted.weights_key, wanted.weights_digest) as path:
@@ -161,16 +161,16 @@ def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
 
 
 def _lay_out(network: torch.nn.Module, mode: Mode) -> None:
-    """Put weights on the device, for speed with channels last; they are the same numbers."""
+    """Move weights to the device, for speed in the layout channels last. Their values stay the same."""
     layout = torch.contiguous_format if mode.exact else torch.channels_last
     network.to(device=mode.device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def checked_fingerprint(wanted: DesiredDeployment, target: torch.nn.Module) -> str:
-    """The target's fingerprint, which must be the registered one.
+    """Compute the target's fingerprint and compare it with the registered one.
 
     Raises:
-        MismatchError: it is another.
+        MismatchError: the fingerprints differ.
     """
     got = fingerprint(target)
     if got != wanted.fingerprint:
@@ -179,11 +179,11 @@ def checked_fingerprint(wanted: DesiredDeployment, target: torch.nn.Module) -> s
 
 
 def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
-    """A module, ready to be run beside the trunk of its target.
+    """Load a module and prepare it for its target's trunk.
 
     Raises:
-        ZooError: the object is gone, or its bytes have changed.
-        PncError: the bundle is damaged or made for another target; the target is as it was.
+        ZooError: the object is missing, or its bytes have changed.
+        PncError: the bundle is damaged or was made for another target. The target is unchanged.
     """
     with verified_file(zoo.store, module.key, module.digest) as path:
         alone = attach(trunk.target, read_bundle(path), spec=wanted.spec)
@@ -192,7 +192,7 @@ def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: Desir
 
 
 def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> Snapshot:
-    """A snapshot of a target with modules that are ready to be run."""
+    """Make a snapshot of a trunk with branches."""
     return Snapshot(
         deployment=wanted.name,
         generation=wanted.generation,
@@ -205,16 +205,16 @@ def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> 
 
 
 def try_out(name: str, program: Program, run: Run, sizes: tuple[int, ...]) -> None:
-    """Warm a program up, and refuse one whose answers are no numbers or whose modules say nothing.
+    """Warm a program up and test its answers.
 
     Args:
-        name: Of what is new in it, for errors.
-        program: Not served yet.
-        run: Runs it.
-        sizes: Of the batches that will come; none: it has been warmed up in parts.
+        name: Name of the new deployment or module, for errors.
+        program: The program, which is not served yet.
+        run: Runs the program.
+        sizes: Expected batch sizes; empty: trunk and branches have been warmed up before.
 
     Raises:
-        NetworkError: a logit is not finite, or a module answers the same whatever it sees.
+        NetworkError: a logit is not finite, or a module gives the same logits for all images.
     """
     size = program.network.traced.spec.input_size
     generator = torch.Generator().manual_seed(0)
@@ -224,7 +224,7 @@ def try_out(name: str, program: Program, run: Run, sizes: tuple[int, ...]) -> No
         run(program, noise[:batch])
     logits = run(program, noise[:PROBES])
     if not bool(torch.isfinite(logits).all()):
-        raise NetworkError(f"{name}: expected finite logits of blank images and noise, got inf or nan")
+        raise NetworkError(f"{name}: expected finite logits for blank images and noise, got inf or nan")
     names = program.network.classes
     for branch in program.branches:
         manifest = branch.module.manifest

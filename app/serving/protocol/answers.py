@@ -1,7 +1,7 @@
-"""Answers of the Open Inference Protocol, written in pieces.
+"""Answers of the Open Inference Protocol, serialized in pieces.
 
-Writing numbers as text holds Python's lock, so that nothing else is answered meanwhile, the event loop included.
-A large answer is written in a thread and piece by piece: between two pieces others get the lock.
+Serializing numbers as text holds Python's global lock and thereby blocks all other threads, also the event loop.
+A large answer is serialized on a thread in pieces, so that other threads get the lock between two pieces.
 """
 
 import zlib
@@ -19,21 +19,21 @@ from starlette.types import Receive, Scope, Send
 from app.serving.protocol.tensors import Wanted
 
 PIECE = 4096
-"""Numbers that are written at once, in a third of a millisecond."""
+"""Numbers of a piece, which takes a third of a millisecond."""
 COMPRESSED = 1024
-"""Shorter answers are sent as they are, whatever the client could read."""
+"""Shorter answers are never compressed."""
 SENT = 256 * 1024
-"""Bytes that are handed to the connection at once."""
+"""Bytes that are passed to the connection at a time."""
 Body = list[bytes | memoryview]
 
 
 class Pieces(Response):
-    """An answer that is sent piece by piece, as fast as the client reads.
+    """An answer that is sent in pieces, as fast as the client reads.
 
     Args:
         content: The body.
-        headers: Its headers.
-        until_sent: What is held until it has been sent.
+        headers: Headers of the answer.
+        until_sent: Context that is closed when the answer has been sent.
     """
 
     def __init__(self, content: Body, headers: dict[str, str], until_sent: ExitStack) -> None:
@@ -44,7 +44,7 @@ class Pieces(Response):
         self._until_sent = until_sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the answer."""
         with self._until_sent:
             if not self._content:
                 await super().__call__(scope, receive, send)
@@ -63,11 +63,11 @@ def written(
     """An answer's body and headers.
 
     Args:
-        head: Everything of the answer but the outputs.
-        outputs: What was asked for.
-        logits: (N, classes).
+        head: The answer without its outputs.
+        outputs: Requested outputs.
+        logits: float32 (N, classes).
         classes: Names of the columns.
-        accepted: `Accept-Encoding`.
+        accepted: Header `Accept-Encoding` of the request.
     """
     content, kind = render(head, [(wanted, output(wanted, logits, classes)) for wanted in outputs])
     content, packed = compressed(content, accepted)
@@ -75,11 +75,11 @@ def written(
 
 
 def output(wanted: Wanted, logits: torch.Tensor, classes: tuple[str, ...]) -> NDArray[Any]:
-    """What was asked for: float32 (N, classes), or texts (N, best) as objects.
+    """Values of an output: float32 (N, classes), or bytes objects (N, best) with scores and names of the best classes.
 
     Args:
-        wanted: Which output, and whether as text.
-        logits: (N, classes).
+        wanted: The requested output.
+        logits: float32 (N, classes).
         classes: Names of the columns.
     """
     numbers = (logits if wanted.name == "logits" else logits.softmax(1)).numpy()
@@ -96,8 +96,8 @@ def render(head: dict[str, Any], arrays: Sequence[tuple[Wanted, NDArray[Any]]]) 
     """An answer's body in pieces, and its headers.
 
     Args:
-        head: Everything of the answer but the outputs.
-        arrays: float32, or bytes objects for text.
+        head: The answer without its outputs.
+        arrays: Values of each output, float32 or bytes objects.
     """
     document: Body = [orjson.dumps(head)[:-1], b',"outputs":[']
     behind: Body = []
@@ -126,7 +126,7 @@ def render(head: dict[str, Any], arrays: Sequence[tuple[Wanted, NDArray[Any]]]) 
 
 
 def _written(flat: NDArray[Any], *, text: bool) -> Iterator[bytes]:
-    """Numbers or texts as JSON without its brackets, piece by piece."""
+    """Items of a JSON list of numbers or strings, in pieces."""
     for start in range(0, len(flat), PIECE):
         piece = flat[start : start + PIECE]
         shown = [item.decode() for item in piece] if text else piece
@@ -135,16 +135,16 @@ def _written(flat: NDArray[Any], *, text: bool) -> Iterator[bytes]:
 
 
 def _texts(array: NDArray[Any]) -> bytes:
-    """Every text behind its length, four bytes, little-endian."""
+    """Each string after its length, four bytes, little-endian."""
     return b"".join(len(item).to_bytes(4, "little") + item for item in array.reshape(-1))
 
 
 def compressed(content: Body, accepted: str) -> tuple[Body, dict[str, str]]:
-    """The same as the client would like to have it.
+    """Compress a body if the client accepts that; returns the body and its headers.
 
     Args:
         content: A body in pieces.
-        accepted: `Accept-Encoding`.
+        accepted: Header `Accept-Encoding` of the request.
     """
     kinds = {part.split(";")[0].strip() for part in accepted.lower().split(",")}
     if sum(map(len, content)) < COMPRESSED or not kinds & {"gzip", "deflate"}:

@@ -1,27 +1,17 @@
-"""Bodies of inference requests, read where they cannot keep others waiting.
+"""Reading bodies of inference requests without blocking other requests.
 
-A short one is read at once. Inflating and checking numbers lets go of Python's lock and is done in a thread. Reading
-long JSON holds it: 20 MB of numbers take most of a second in which nothing else is answered, in a thread as well. So it
-is done by a child process, `python -m app.serving.protocol.bodies`, which receives the text and sends numbers. A child
-is kept for the next text and ends with its parent.
+A short body is read on the event loop. Decompressing and checking numbers release Python's global lock and run on a
+thread. Reading long JSON holds the lock: 20 MB of numbers take most of a second, in which all threads wait. A child
+process reads it instead (`app.process.child_pool`), which runs `python -m app.serving.protocol.bodies`.
 """
 
-import os
-import resource
-import socket
-import struct
-import subprocess
-import sys
-from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 
-from app.process.children import python
-from app.process.signals import leave_to_parent
+from app.process.child_pool import ChildPool, serve
 from app.serving.protocol.tensors import (
     DTYPES,
     INPUTS,
@@ -39,27 +29,24 @@ from app.serving.protocol.tensors import (
 )
 
 TEXT = 16 * 1024
-"""Bytes of JSON that are read on the event loop: they take half a millisecond."""
+"""Most bytes of JSON that are read on the event loop, in half a millisecond."""
 BYTES = 256 * 1024
-"""Bytes of tensors behind it that are checked there."""
+"""Most bytes of binary tensors that are checked on the event loop."""
 CHILDREN = 2
-"""Long texts that are read at once."""
+"""Long texts that are read at the same time."""
 SECONDS = 30.0
-"""How long one text may take; the longest that is allowed takes a second."""
+"""Time limit of one text. The longest allowed text takes a second."""
 MEMORY = 2 * 1024**3
-"""Bytes that a child may address."""
-NICE = 5
-"""Children give way to the threads that run networks and answer."""
-_ASKED = struct.Struct("<2Q")
-"""Bytes of the head and of the text."""
-_NEEDED = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
+"""Bytes of address space of a child."""
+NICENESS = 5
+"""Niceness of a child, so that inference and answers have precedence."""
 
 
 def is_short(body: bytes | bytearray, encoding: str, header_length: str | None) -> bool:
     """Whether a body may be read on the event loop.
 
     Raises:
-        BadRequest: the header's length leads nowhere.
+        BadRequest: `header_length` is no valid length of the JSON.
     """
     if encoding not in ("", "identity") or len(body) > TEXT + BYTES:
         return False
@@ -67,63 +54,52 @@ def is_short(body: bytes | bytearray, encoding: str, header_length: str | None) 
 
 
 class Readers:
-    """Reads bodies, the long JSON among them in children that are started as they are needed."""
+    """Reads bodies, and long JSON in child processes."""
 
     def __init__(self) -> None:
-        self._idle: list[_Child] = []
+        self._children = ChildPool("app.serving.protocol.bodies", CHILDREN, SECONDS, MEMORY)
 
     def read(
         self, body: bytes | bytearray, encoding: str, header_length: str | None, form: Form, most: int
     ) -> Inference:
-        """Read a body, in a thread of its own.
+        """Read a body. Call it in a thread, since it may wait for a child.
 
         Args:
-            body: As it came.
-            encoding: `Content-Encoding`.
-            header_length: `Inference-Header-Content-Length`, if it came.
-            form: What the model takes.
-            most: Bytes that it may have once inflated.
+            body: The body of the request.
+            encoding: Header `Content-Encoding`.
+            header_length: Header `Inference-Header-Content-Length`; None: absent.
+            form: Form of the requests for the model.
+            most: Most bytes of the decompressed body.
 
         Raises:
-            BadRequest: it breaks the protocol, or does not fit the model.
-            TooManyImages: it asks for too many.
+            BadRequest: the request breaks the protocol, or does not fit the model.
+            TooManyImages: the request has too many images.
         """
         plain = inflate(body, encoding, most)
         text, rest = parts(plain, header_length)
         if not len(text):
             return raw(rest, form)
-        asked = read(text, len(rest), form) if len(text) <= TEXT else self._elsewhere(text, len(rest), form)
+        asked = read(text, len(rest), form) if len(text) <= TEXT else self._read_in_child(text, len(rest), form)
         return joined(asked, rest)
 
-    def _elsewhere(self, text: memoryview, behind: int, form: Form) -> Asked:
-        child = self._take()
+    def _read_in_child(self, text: memoryview, behind: int, form: Form) -> Asked:
         try:
-            head, numbers = child.ask(orjson.dumps({"behind": behind, "form": asdict(form)}), text)
+            head, numbers = self._children.ask(orjson.dumps({"behind": behind, "form": asdict(form)}), text)
         except OSError as error:
-            child.close()
             raise BadRequest(
                 f"body: expected JSON that can be read within {SECONDS:g} s and {MEMORY // 1024**2} MiB, got one that "
                 f"ended its process ({type(error).__name__}); send tensors as bytes, or less"
             ) from None
-        self._idle.append(child)
-        if "too_many" in head:
-            raise TooManyImages(head["too_many"])
-        if "bad" in head:
-            raise BadRequest(head["bad"])
-        return _asked(head, numbers)
-
-    def _take(self) -> "_Child":
-        while self._idle:
-            child = self._idle.pop()
-            if child.is_alive():
-                return child
-            child.close()
-        return _Child()
+        answer = orjson.loads(head)
+        if "too_many" in answer:
+            raise TooManyImages(answer["too_many"])
+        if "bad" in answer:
+            raise BadRequest(answer["bad"])
+        return _asked(answer, numbers)
 
     def close(self) -> None:
-        """End all children that are idle; one that is busy ends with this process."""
-        while self._idle:
-            self._idle.pop().close()
+        """End all idle children. A busy child ends with this process."""
+        self._children.close()
 
 
 def _asked(head: dict[str, Any], numbers: bytearray) -> Asked:
@@ -134,76 +110,8 @@ def _asked(head: dict[str, Any], numbers: bytearray) -> Asked:
     return Asked(head["id"], head["input"], shape, outputs, head["parameters"], flat)
 
 
-class _Child:
-    """One process and the socket to it."""
-
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._socket.settimeout(SECONDS)
-        environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                python("app.serving.protocol.bodies", str(MEMORY)),
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**environment, "OMP_NUM_THREADS": "1"},
-                process_group=0,  # a terminal's Ctrl-C is for the parent, whose end the child sees on its input
-            )
-
-    def is_alive(self) -> bool:
-        """Whether it may still answer."""
-        return self._process.poll() is None
-
-    def ask(self, head: bytes, text: memoryview) -> tuple[dict[str, Any], bytearray]:
-        """What the text says, and its numbers.
-
-        Raises:
-            OSError: the child has ended, or takes too long.
-        """
-        self._socket.sendall(_ASKED.pack(len(head), len(text)))
-        self._socket.sendall(head)
-        self._socket.sendall(text)
-        lengths = _ASKED.unpack(_received(self._socket, _ASKED.size))
-        answer, numbers = (_received(self._socket, length) for length in lengths)
-        return orjson.loads(answer), numbers
-
-    def close(self) -> None:
-        """End it."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-
-def _received(connection: socket.socket, count: int) -> bytearray:
-    content, have = bytearray(count), 0
-    view = memoryview(content)
-    while have < count:
-        got = connection.recv_into(view[have:])
-        if got == 0:
-            raise ConnectionError("the other end is closed")
-        have += got
-    return content
-
-
-def main() -> None:
-    """Entry of a child."""
-    memory = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(NICE)
-    leave_to_parent()  # which closes the socket
-    with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):
-        while True:
-            receive = partial(_received, connection)
-            head, text = (receive(length) for length in _ASKED.unpack(receive(_ASKED.size)))
-            answer, numbers = _answer(orjson.loads(head), text)
-            connection.sendall(_ASKED.pack(len(answer), len(numbers)))
-            connection.sendall(answer)
-            connection.sendall(numbers)
-
-
-def _answer(asked: dict[str, Any], text: bytearray) -> tuple[bytes, bytes]:
+def _answer(head: bytearray, text: bytearray) -> tuple[bytes, bytes]:
+    asked = orjson.loads(head)
     wanted = asked["form"]
     channels, height, width = wanted["size"]
     form = Form((channels, height, width), tuple(wanted["outputs"]), wanted["images"])
@@ -227,4 +135,4 @@ def _answer(asked: dict[str, Any], text: bytearray) -> tuple[bytes, bytes]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_answer, niceness=NICENESS)

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol v2, as Triton's and KServe's clients speak it.
+"""Routes of the Open Inference Protocol v2, compatible with the clients of Triton and KServe.
 
-A deployment is a model, and each of its generations a version. `deployment+module` is the
-target with that one module: loading it attaches the module, unloading detaches it.
-Every error's body is `{"error": "..."}`; success is exactly 200.
+A deployment is a model of the protocol, and each generation is a version. `deployment+module` is the
+target with this module alone. Loading it attaches the module, and unloading it detaches the module.
+The body of an error is `{"error": "..."}`. Every success has status 200.
 """
 
 import logging
@@ -23,10 +23,10 @@ from app.api.leaving import GONE, Gone
 from app.deployments import service as deployments
 from app.errors import Loading, NoSpace, NotFound, StoreUnavailable, ZooError
 from app.serving.answering import Host, body_of, chosen_ids, deadline, held, length_of, logits
-from app.serving.auth import caller_of, place
+from app.serving.auth import caller_of, qualified_name
 from app.serving.engine.capacity import Overloaded, TooLate
 from app.serving.engine.engine import NotFinite, Stopped
-from app.serving.health import is_ready
+from app.serving.health import unreadiness
 from app.serving.loader.snapshot import Choice, Snapshot
 from app.serving.protocol.answers import PIECE, Pieces, written
 from app.serving.protocol.bodies import is_short
@@ -58,11 +58,11 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
     (ZooError, 400),
 )
-"""The first that fits decides."""
+"""The first matching class decides."""
 
 
 def answer_error(error: Exception) -> Response:
-    """The protocol's answer to what went wrong."""
+    """Answer an error in the protocol's format."""
     if isinstance(error, Gone | ClientDisconnect):
         return Response(status_code=GONE)
     if isinstance(error, HTTPException):
@@ -71,11 +71,11 @@ def answer_error(error: Exception) -> Response:
     if status is not None:
         return _error(status, str(error), _LATER if status == 503 else None)
     if isinstance(error, Overloaded):
-        return _error(503, "expected room among the requests that wait, got none; try again in a moment", _LATER)
+        return _error(503, "expected room in the queue, got a full one; try again in a moment", _LATER)
     if isinstance(error, TooLate):
         return _error(504, "expected an answer in time, got none; try again")
     log.error("inference failed", exc_info=error)
-    return _error(500, "expected to handle this, got an error of our own; see serving's log")
+    return _error(500, "expected to handle this, got an internal error; see the log of serving")
 
 
 async def server(_: Request) -> Response:
@@ -89,13 +89,13 @@ async def live(_: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Everything wanted is served or refused, and networks are run."""
-    fine = await is_ready(Host.of(request)) is None
+    """Every wanted deployment is served, refused or postponed, and the inference thread runs."""
+    fine = await unreadiness(Host.of(request)) is None
     return _json({"ready": fine, "live": True}, 200 if fine else 503)
 
 
 async def statistics(request: Request) -> Response:
-    """How many requests were answered; everything else is at /metrics."""
+    """Number of answered requests. `/metrics` has all other statistics."""
     named = request.path_params.get("name")
     rows = _served(request) if named is None else [(named, _choice(request, named).snapshot)]
     found = [
@@ -111,7 +111,7 @@ async def statistics(request: Request) -> Response:
 
 
 async def model_ready(request: Request) -> Response:
-    """Is it served?"""
+    """Whether a deployment is served."""
     choice = _choice(request)
     return _json({"name": _name(request), "ready": True, "version": str(choice.snapshot.generation)})
 
@@ -133,7 +133,7 @@ async def model(request: Request) -> Response:
 
 
 async def config(request: Request) -> Response:
-    """Model configuration, as Triton writes it."""
+    """Model configuration in Triton's format."""
     choice, limits = _choice(request), Host.of(request).engine.limits
     size, classes = choice.snapshot.spec.input_size, len(choice.classes)
     return _json(
@@ -151,7 +151,7 @@ async def config(request: Request) -> Response:
 
 
 async def infer(request: Request) -> Response:
-    """Inference, JSON or binary tensors either way."""
+    """Inference with JSON or binary tensors."""
     choice, workspace = _choice(request), caller_of(request).workspace
     host = Host.of(request)
     form = Form(choice.snapshot.spec.input_size, OUTPUTS, host.settings.request_images)
@@ -178,7 +178,7 @@ async def infer(request: Request) -> Response:
 
 
 def _check_length(request: Request, form: Form) -> None:
-    """Where all of the body are pixels, its length says how many images there are before it is read."""
+    """Check the number of images of a body without JSON by its length, before it is read."""
     headers, length = request.headers, length_of(request)
     plain = headers.get("content-encoding", "").strip().lower() in ("", "identity")
     if plain and length is not None and headers.get("inference-header-content-length") == "0":
@@ -186,7 +186,7 @@ def _check_length(request: Request, form: Form) -> None:
 
 
 async def _read(request: Request, body: bytearray, form: Form, until: float) -> Inference:
-    """A short body here, any other one beside the event loop."""
+    """Read a short body on the event loop, and any other body on a thread."""
     host, headers = Host.of(request), request.headers
     encoding = headers.get("content-encoding", "").strip().lower()
     header_length = headers.get("inference-header-content-length")
@@ -198,7 +198,7 @@ async def _read(request: Request, body: bytearray, form: Form, until: float) -> 
 
 
 async def index(request: Request) -> Response:
-    """Everything that is served, and every module that is attached, as a bare list."""
+    """List of all served deployments and attached modules."""
     rows = []
     for name, snapshot in _served(request):
         models = (name, *(f"{name}+{module.id}" for module in snapshot.modules))
@@ -207,16 +207,16 @@ async def index(request: Request) -> Response:
 
 
 def _served(request: Request) -> list[tuple[str, Snapshot]]:
-    """All that is served for the caller's workspace, by name; what goes meanwhile is left out."""
+    """Served deployments of the caller's workspace by name, without those that end in the meantime."""
     registry, found = Host.of(request).registry, []
     for name in registry.names(caller_of(request).workspace):
         with suppress(NotFound):
-            found.append((name, registry.get(place(request, name))))
+            found.append((name, registry.get(qualified_name(request, name))))
     return found
 
 
 async def load(request: Request) -> Response:
-    """Attach a module (`deployment+module`); a deployment's own name asks whether it is served."""
+    """Attach a module (`deployment+module`). With a deployment's name, check that it is served."""
     return await _changed(request, deployments.attach)
 
 
@@ -234,17 +234,15 @@ def _change(request: Request, name: str, work: Callable[..., deployments.Change]
     registry = Host.of(request).registry
     deployment, plus, module = name.partition("+")
     if not plus:
-        registry.get(place(request, deployment))
+        registry.get(qualified_name(request, deployment))
         if work is deployments.detach:
-            return _error(
-                400, f"expected deployment+module to detach, got {name!r:.80}; a deployment is ended with DELETE"
-            )
+            return _error(400, f"expected deployment+module to detach, got {name!r:.80}; end a deployment with DELETE")
         return _json({})
     with registry.zoo.seen_by(caller_of(request)).database.write() as session:
         generation = work(session, deployment, module).deployment.generation
-    registry.sync(place(request, deployment))
-    registry.check_loaded(place(request, deployment), generation)
-    refusal = registry.refusal(place(request, deployment), generation)
+    registry.sync(qualified_name(request, deployment))
+    registry.check_loaded(qualified_name(request, deployment), generation)
+    refusal = registry.refusal(qualified_name(request, deployment), generation)
     return _json({}) if refusal is None else _error(400, refusal.detail)
 
 
@@ -254,21 +252,23 @@ def _name(request: Request) -> str:
 
 
 def _choice(request: Request, name: str | None = None) -> Choice:
-    """What a model's name and version mean.
+    """Snapshot and modules for a model's name and version.
 
     Raises:
-        NotFound: there is no such deployment, generation or module; the target never answers in its place.
+        NotFound: the deployment, the generation or the module does not exist.
     """
     deployment, plus, module = (name or _name(request)).partition("+")
     version: str | None = request.path_params.get("version")
     if version is not None and not (version.isascii() and version.isdigit() and len(version) < 10):
         raise NotFound(f"{deployment}: expected a generation's number as version, got {version!r:.40}")
-    snapshot = Host.of(request).registry.get(place(request, deployment), None if version is None else int(version))
+    snapshot = Host.of(request).registry.get(
+        qualified_name(request, deployment), None if version is None else int(version)
+    )
     return snapshot.chosen((module,) if plus else None)
 
 
 def _narrowed(choice: Choice, asked: Inference) -> Choice:
-    """`parameters.modules` chooses among the modules for this request alone."""
+    """The choice of modules by `parameters.modules` of a request."""
     named = asked.parameters.get("modules")
     if named is None:
         return choice
@@ -278,7 +278,7 @@ def _narrowed(choice: Choice, asked: Inference) -> Choice:
 
 
 def _answered(endpoint: Endpoint) -> Endpoint:
-    """Whatever goes wrong behind it is answered in the protocol's form."""
+    """Wrap an endpoint so that its errors are answered in the protocol's format."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -290,12 +290,12 @@ def _answered(endpoint: Endpoint) -> Endpoint:
 
 
 def _routes(path: str, endpoint: Endpoint, method: str = "GET", *, versioned: bool = False) -> list[Route]:
-    """Routes of one endpoint; `{v}` in a path is where a version may stand."""
+    """Routes of an endpoint: one path, or two if `versioned`. `{v}` marks the place of the version in the path."""
     paths = [path.replace("{v}", "")] + [path.replace("{v}", "/versions/{version}")] * versioned
-    return [Route(f"/v2{one}", _answered(endpoint), methods=[method]) for one in paths]
+    return [Route(f"/v2{path}", _answered(endpoint), methods=[method]) for path in paths]
 
 
-# Starlette tries them in order: what is asked most comes first. FastAPI's own routes do more than is wanted here.
+# Starlette tries routes in order, so that the most frequent one comes first. FastAPI's routes would validate too much.
 routes = [
     *_routes("/models/{name}{v}/infer", infer, "POST", versioned=True),
     *_routes("", server),

@@ -1,8 +1,8 @@
-"""Tensors on the wire of the Open Inference Protocol: JSON numbers, or raw bytes behind the JSON.
+"""Tensors in requests of the Open Inference Protocol: JSON numbers, or raw bytes after the JSON.
 
-An inference request is JSON, or JSON followed by the bytes of its tensors; then the header
-`Inference-Header-Content-Length` says where the JSON ends (0: there is none, and all bytes are
-the only input). Everything is checked before anything is reshaped.
+An inference request is JSON, or JSON followed by the bytes of its tensors. In the second form the
+header `Inference-Header-Content-Length` holds the length of the JSON. With length 0 the whole body is
+the only input. All values are checked before an array is reshaped.
 """
 
 import zlib
@@ -16,53 +16,53 @@ import orjson
 from numpy.typing import NDArray
 
 DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
-"""Datatypes that an input may have."""
+"""Datatypes of inputs."""
 PIXELS, PREPROCESSED = "images", "preprocessed"
 INPUTS = {PIXELS: "UINT8", PREPROCESSED: "FP32"}
 MOST_PARAMETERS = 64
 MOST_CHARACTERS = 16_384
-"""Of a parameter or an id: names of a few hundred modules."""
+"""Most characters of a parameter or an id; enough for the ids of a few hundred modules."""
 
 
 class BadRequest(Exception):
-    """The request is not one of the protocol; the message says what was expected."""
+    """The request breaks the protocol. The message says what was expected."""
 
 
 class TooManyImages(Exception):
-    """The request asks for more than one request may have; the message says how much that is."""
+    """The request exceeds a limit on one request. The message names the limit."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     binary: bool
     classification: int
-    """How many of the best classes as text, in place of numbers; 0: numbers."""
+    """Number of best classes that are answered as text; 0: numbers of all classes."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a request for a model must look like."""
+    """Form of the requests for a model."""
 
     size: tuple[int, int, int]
     """Channels, height and width of one image."""
     outputs: tuple[str, ...]
-    """Names that can be asked for."""
+    """Names of outputs."""
     images: int
-    """At most."""
+    """Most images of a request."""
 
     @property
     def numbers(self) -> int:
-        """Of one image."""
+        """Numbers of one image."""
         return self.size[0] * self.size[1] * self.size[2]
 
     def check_count(self, count: int) -> None:
-        """See that there are not too many images, before they are read.
+        """Check the number of images before they are read.
 
         Raises:
-            TooManyImages: there are.
+            TooManyImages: the number exceeds `images`.
         """
         if count > self.images:
             raise TooManyImages(
@@ -72,7 +72,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Inference:
-    """A request, checked."""
+    """A checked request."""
 
     id: str | None
     input: str
@@ -83,7 +83,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the JSON of a request says."""
+    """Content of the JSON of a request."""
 
     id: str | None
     input: str
@@ -91,25 +91,25 @@ class Asked:
     outputs: tuple[Wanted, ...]
     parameters: dict[str, Any]
     flat: NDArray[Any] | None
-    """The numbers; None: they are behind the JSON."""
+    """The numbers; None: they follow the JSON as bytes."""
 
 
 def inflate(body: bytes | bytearray, encoding: str, most: int) -> bytes | bytearray:
-    """A body without its compression.
+    """Decompress a body.
 
     Args:
-        body: As it came.
-        encoding: `Content-Encoding`: empty, `identity`, `gzip` or `deflate`.
-        most: Bytes that it may have afterwards; no more are ever made.
+        body: The body of the request.
+        encoding: Header `Content-Encoding`: empty, `identity`, `gzip` or `deflate`.
+        most: Most bytes of the decompressed body. Decompression stops at this length.
 
     Raises:
-        BadRequest: another encoding, damaged, or too long.
+        BadRequest: the encoding is unknown, or the body is damaged or too long.
     """
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise BadRequest(f"Content-Encoding: expected gzip, deflate or none, got {encoding!r:.40}")
-    # zlib wants to know: 16 for gzip, 15 for zlib's own form, which HTTP calls deflate.
+    # Adding 16 selects gzip. zlib's own format is called deflate in HTTP.
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS)
     try:
         plain = stream.decompress(body, most + 1)
@@ -123,14 +123,14 @@ def inflate(body: bytes | bytearray, encoding: str, most: int) -> bytes | bytear
 
 
 def parts(body: bytes | bytearray, header_length: str | None) -> tuple[memoryview, memoryview]:
-    """The JSON of a body and what is behind it; nothing is copied.
+    """Split a body into JSON and the bytes after it, without copying.
 
     Args:
-        body: Without compression.
-        header_length: `Inference-Header-Content-Length`, if it came.
+        body: The decompressed body.
+        header_length: Header `Inference-Header-Content-Length`; None: absent.
 
     Raises:
-        BadRequest: it leads nowhere.
+        BadRequest: the header is no length within the body.
     """
     view = memoryview(body)
     if header_length is None:
@@ -143,11 +143,11 @@ def parts(body: bytes | bytearray, header_length: str | None) -> tuple[memoryvie
 
 
 def raw(rest: memoryview, form: Form) -> Inference:
-    """A request without JSON: all bytes are pixels.
+    """A request without JSON, whose bytes are all pixels.
 
     Raises:
-        BadRequest: they are no whole images.
-        TooManyImages: they are too many.
+        BadRequest: the bytes are no whole number of images.
+        TooManyImages: the request has too many images.
     """
     if not len(rest) or len(rest) % form.numbers:
         raise BadRequest(
@@ -163,12 +163,12 @@ def read(text: memoryview | bytes, behind: int, form: Form) -> Asked:
 
     Args:
         text: The JSON.
-        behind: How many bytes follow it.
-        form: What the model takes.
+        behind: Number of bytes after the JSON.
+        form: Form of the requests for the model.
 
     Raises:
-        BadRequest: it breaks the protocol, or does not fit the model.
-        TooManyImages: it asks for too many.
+        BadRequest: the request breaks the protocol, or does not fit the model.
+        TooManyImages: the request has too many images.
     """
     try:
         document = orjson.loads(text)
@@ -188,7 +188,7 @@ def read(text: memoryview | bytes, behind: int, form: Form) -> Asked:
 
 
 def joined(asked: Asked, rest: memoryview) -> Inference:
-    """A request whose numbers are behind its JSON, or in it.
+    """Combine the content of the JSON with the bytes after it.
 
     Raises:
         BadRequest: a number is not finite.
@@ -201,23 +201,23 @@ def joined(asked: Asked, rest: memoryview) -> Inference:
 
 
 def parse(body: bytes | bytearray, header_length: str | None, form: Form) -> Inference:
-    """Read an inference request at once.
+    """Read a whole inference request.
 
     Args:
-        body: Without compression.
-        header_length: `Inference-Header-Content-Length`, if it came.
-        form: What the model takes.
+        body: The decompressed body.
+        header_length: Header `Inference-Header-Content-Length`; None: absent.
+        form: Form of the requests for the model.
 
     Raises:
-        BadRequest: it breaks the protocol, or does not fit the model.
-        TooManyImages: it asks for too many.
+        BadRequest: the request breaks the protocol, or does not fit the model.
+        TooManyImages: the request has too many images.
     """
     text, rest = parts(body, header_length)
     return raw(rest, form) if not len(text) else joined(read(text, len(rest), form), rest)
 
 
 def _array(rest: memoryview, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers as they lie; torch wants memory that could be written, at an address that fits."""
+    """An array on the bytes. They are copied if torch could not use them: read-only or misaligned memory."""
     array = np.frombuffer(rest, np.uint8)
     if not array.flags.writeable or array.ctypes.data % dtype.itemsize:
         array = array.copy()
@@ -266,7 +266,7 @@ def _input(inputs: Any, behind: int, form: Form) -> tuple[str, tuple[int, int, i
 def _check_bytes(behind: int, binary: Any, expected: int, name: str) -> None:
     if type(binary) is not int or binary != expected or behind != expected:
         raise BadRequest(
-            f"{name}: expected {expected} bytes behind the JSON, got {behind} and binary_data_size {binary!r:.40}"
+            f"{name}: expected {expected} bytes after the JSON, got {behind} and binary_data_size {binary!r:.40}"
         )
 
 
@@ -286,7 +286,7 @@ def _numbers(data: Any, count: int, dtype: np.dtype[Any], name: str) -> NDArray[
 
 
 def _flattened(data: list[Any], count: int, name: str) -> list[Any]:
-    """Numbers of lists in lists, judged before numpy makes room for the longest text in each place."""
+    """Flatten nested lists of numbers. Refuse strings: numpy would allocate the longest string for each element."""
     while (kinds := set(map(type, data))) == {list}:
         if len(set(map(len, data))) > 1:
             raise BadRequest(f"{name}.data: expected {count} numbers, got lists of different lengths")

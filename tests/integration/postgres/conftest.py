@@ -1,4 +1,5 @@
-"""The zoo's own tests once more, on PostgreSQL: a module here takes those of its namesake in `tests/unit`."""
+"""Repeats unit tests on PostgreSQL: a module here imports the tests of the module with the same name in
+`tests/unit`."""
 
 from collections.abc import Iterator
 from pathlib import Path

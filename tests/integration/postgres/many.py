@@ -1,4 +1,4 @@
-"""A hundred thousand rows in every large table, and the plans of what is sent to the database."""
+"""Fills every large table with 100,000 rows, and reads the plans of statements."""
 
 # ruff: noqa: E501 - one line of SQL is one line
 
@@ -27,7 +27,7 @@ def _key(kind: str) -> str:
 
 
 _ID, _OLD = "lpad(to_hex(g), 32, '0')", "now() - interval '60 days' + g * interval '50 seconds'"
-"""Ids grow as time does; the rows are spread over the last 58 days."""
+"""SQL of an id that grows with time; the rows are spread over the last 58 days."""
 _FILLED = (
     f"INSERT INTO models (id, workspace, name, description, last_version, created_at)"
     f" SELECT 'mdl_' || {_ID}, 'default', 'model-' || g, '', 1, {_OLD} FROM generate_series(1, {MANY}) g",
@@ -82,7 +82,7 @@ _FILLED = (
 
 
 def fill(zoo: Zoo) -> None:
-    """Rows as they lie there after a long time: nearly all of them have ended."""
+    """Insert rows as after a long time of use: nearly all jobs have ended."""
     with zoo.database.engine.execution_options(pnc_write=True).begin() as connection:
         for statement in ("SET LOCAL statement_timeout = 0", "SET LOCAL session_replication_role = replica", *_FILLED):
             connection.exec_driver_sql(statement)
@@ -97,7 +97,7 @@ Sent = list[tuple[str, Any]]
 
 @contextmanager
 def listening(zoo: Zoo) -> Iterator[Sent]:
-    """Statements that the block sends, with their parameters."""
+    """Record the statements of a block, with their parameters."""
     sent: Sent = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
@@ -110,7 +110,7 @@ def listening(zoo: Zoo) -> Iterator[Sent]:
 
 
 def read_whole(connection: Connection, statement: str, parameters: Any) -> list[str]:
-    """Large tables of which a statement's plan reads every row."""
+    """Large tables that a statement's plan reads as a whole."""
     (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
     return sorted(set(_whole(plan["Plan"])))
 
@@ -123,6 +123,6 @@ def _whole(node: dict[str, Any]) -> Iterator[str]:
 
 
 def count(zoo: Zoo, table: str) -> int:
-    """How many rows a table has."""
+    """Number of rows of a table."""
     with zoo.database.engine.connect() as connection:
         return int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0)

@@ -1,4 +1,4 @@
-"""Two workers on one database send a webhook one message at a time."""
+"""Two workers on one database never send two messages to one webhook at the same time."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ HOOKS, MESSAGES, SLOW = 3, 6, 0.15
 
 @pytest.fixture
 def zoos(tmp_path: Path, postgres_url: str) -> Iterator[list[Zoo]]:
-    """The same zoo, as two machines have it open."""
+    """The same zoo, opened twice, as by two machines."""
     opened = [seeds.new_zoo(tmp_path / name, database_url=postgres_url, webhook_private=True) for name in ("a", "b")]
     yield opened
     for zoo in opened:
@@ -31,7 +31,7 @@ def zoos(tmp_path: Path, postgres_url: str) -> Iterator[list[Zoo]]:
 
 
 class Watched:
-    """A slow receiver that counts how many messages of a webhook it is being sent at once."""
+    """A slow receiver that counts the simultaneous messages of a webhook."""
 
     def __init__(self) -> None:
         self.now: Counter[str] = Counter()
@@ -83,7 +83,7 @@ def test_two_deliverers_send_a_webhook_one_message_at_a_time(zoos: list[Zoo], mo
 
 
 def _together(work: Callable[..., bool], both: threading.Barrier) -> Callable[..., bool]:
-    """Both workers look at the same moment, as often as they can: without, they would seldom meet."""
+    """Make both workers look for messages at the same moment, without pauses, to force the race."""
 
     def meeting(session: object) -> bool:
         found = work(session)

@@ -1,4 +1,4 @@
-"""Garbage on PostgreSQL, and that an object which a row is about to name is left alone."""
+"""Garbage collection on PostgreSQL keeps an object that an uncommitted row names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the product asks its database for often never reads a large table as a whole, at 100,000 rows each."""
+"""The service's frequent statements never read a whole table of 100,000 rows."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 from app.access import audit, keys, workspaces
 from app.access.keys import ANYBODY
 from app.access.tables import WorkspaceRow
-from app.api import figures
+from app.api import metrics
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
 from app.db.pages import Window, encode
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
-from app.jobs import events, notifier, runs, steps
+from app.jobs import events, notifier, recovery, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.lifecycle import blockers, garbage, purges, retention
@@ -42,12 +42,12 @@ from tests.unit import seeds
 Act = Callable[[Zoo], object]
 PATIENCE = RetryPolicy(timedelta(seconds=5), timedelta(days=3))
 N = f"{many.MANY // 2:032x}"
-"""End of the ids of a row in the middle."""
+"""The number in the ids of a row in the middle."""
 
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, postgres_service: Postgres) -> Iterator[Zoo]:
-    """A zoo that has been used for a long time; tests roll back what they change."""
+    """A zoo after a long time of use; tests roll back their changes."""
     name = f"many_{uuid.uuid4().hex}"
     zoo = seeds.new_zoo(Path(tmp_path_factory.mktemp("many")), database_url=postgres_service.create(name))
     try:
@@ -59,7 +59,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, postgres_service: Postgres)
 
 
 class _Undone(Exception):
-    """Ends a transaction without a trace."""
+    """Raised to roll back a transaction."""
 
 
 def reading(work: Callable[[Session], object]) -> Act:
@@ -71,7 +71,7 @@ def reading(work: Callable[[Session], object]) -> Act:
 
 
 def writing(work: Callable[[Session], object]) -> Act:
-    """In a transaction as a worker has it, which is rolled back."""
+    """A write transaction as in a worker, rolled back at the end."""
 
     def act(zoo: Zoo) -> None:
         def undone() -> None:
@@ -93,7 +93,7 @@ def _queued(session: Session) -> None:
 
 
 def _job(session: Session) -> None:
-    """A job's whole life under a worker."""
+    """All statements of a worker for one job."""
     _queued(session)
     lease = runs.claim(session, "w")
     assert lease is not None
@@ -103,7 +103,7 @@ def _job(session: Session) -> None:
     assert steps.claim_own(session, lease) is not None
     assert steps.claim_shared(session, "other", 20) is not None
     steps.find(session, lease.id, ["a", "b"])
-    runs.crashed(session, lease, "died", "out_of_memory")
+    recovery.crashed(session, lease, "died", "out_of_memory")
 
 
 def _version(session: Session) -> None:
@@ -118,7 +118,7 @@ def _sweep(session: Session) -> None:
     validation.sweep_validations(session)
     steps.sweep(session)
     outbox.sweep(session)
-    runs.sweep(session)
+    recovery.sweep(session)
     notifier.announce_again(session, 60)
 
 
@@ -144,7 +144,7 @@ def _collect(session: Session) -> None:
 
 
 def _purge(session: Session) -> None:
-    """Everything that a purge asks before and while it removes."""
+    """All statements of a purge."""
     for table, prefix in ((ModuleRow, "mod"), (DatasetRow, "ds"), (VersionRow, "ver")):
         row = session.get_one(table, f"{prefix}_{N}")
         blockers.of(session, row)
@@ -190,7 +190,7 @@ def _serving(session: Session) -> None:
 def _attach(session: Session) -> None:
     deployments.attach(session, "dep-1", f"mod_{1:032x}")
     deployments.detach(session, "dep-1", f"mod_{1:032x}")
-    deployments.observe(session, "dep-1", 2)
+    reports.observe(session, "dep-1", 2)
 
 
 def _submit(session: Session) -> None:
@@ -230,7 +230,7 @@ HOT: dict[str, Act] = {
     "submitting": reading(_submit),
     "uploads": writing(_upload),
     "keys": writing(_keys),
-    "attempts and trials of the last hour": reading(lambda session: figures.recent(session, clock.now(session))),
+    "attempts and trials of the last hour": reading(lambda session: metrics.recent(session, clock.now(session))),
 }
 
 
@@ -245,7 +245,7 @@ def test_no_large_table_is_read_as_a_whole(filled: Zoo, name: str) -> None:
 
 
 def test_the_tables_are_large(filled: Zoo) -> None:
-    """What was rolled back is not there, and what was filled in is."""
+    """The number of rows is that of the filled zoo: all changes were rolled back."""
     for table in sorted(many.LARGE):
         assert many.count(filled, table) >= many.MANY, table
     with filled.database.read() as session:

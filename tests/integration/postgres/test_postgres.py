@@ -1,4 +1,4 @@
-"""What PostgreSQL does otherwise than SQLite, and that no test of the zoo is left out here."""
+"""Differences between PostgreSQL and SQLite, and a check that no unit test of the zoo is missing here."""
 
 import os
 import re

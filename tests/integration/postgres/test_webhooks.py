@@ -1,4 +1,4 @@
-"""What depends on the database of the zoo's own tests of webhooks, and a race that SQLite cannot have."""
+"""The database's part of the unit tests of webhooks, and a race that is impossible on SQLite."""
 
 import threading
 
@@ -36,7 +36,7 @@ def test_a_webhook_that_goes_at_the_same_moment_fails_no_job(zoo: Zoo) -> None:
         session.flush()
         canceller = threading.Thread(target=cancel)
         canceller.start()
-        assert not ended.wait(1)  # it waits to see which webhooks there are
+        assert not ended.wait(1)  # it waits for the lock to read the webhooks
     canceller.join(30)
     assert ended.is_set()
     with zoo.database.read() as session:

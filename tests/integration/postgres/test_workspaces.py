@@ -1,4 +1,4 @@
-"""No operation of the API tells of or touches another workspace, on PostgreSQL either."""
+"""No operation of the API shows or changes another workspace, on PostgreSQL."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,6 @@ from tests.unit.keyed import keyed_app
 
 @pytest.fixture
 def app(tmp_path: Path, serving: FakeServing, postgres_url: str) -> Iterator[FastAPI]:  # noqa: F811
-    """The application on PostgreSQL, which asks for keys."""
+    """The application on PostgreSQL, with required keys."""
     with keyed_app(tmp_path, serving, database_url=postgres_url) as app:
         yield app

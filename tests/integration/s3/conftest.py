@@ -12,12 +12,12 @@ from tests.services.fixtures import Bucket
 from tests.unit import seeds
 
 PART = 5 * 1024**2
-"""The smallest part that S3 takes."""
+"""The smallest part of an S3 upload."""
 
 
 @pytest.fixture
 def settings(tmp_path: Path, s3: Bucket, s3_keys: None) -> Settings:
-    """SQLite, and an empty bucket; everything over 5 MiB goes in parts."""
+    """Settings with SQLite and an empty bucket; objects over 5 MiB are uploaded in parts."""
     url, endpoint = s3.environment["PNC_STORE_URL"], s3.service.endpoint
     return Settings(data_dir=tmp_path, store_url=f"{url}/zoo", store_endpoint=endpoint, part_bytes=PART)
 

@@ -1,4 +1,4 @@
-"""Garbage in a bucket: what is left over goes, what a row names stays."""
+"""Garbage collection in a bucket removes leftovers and keeps objects that a row names."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ from tests.services.fixtures import Bucket
 from tests.unit import seeds
 
 ALL = {"object_seconds": -10.0, "upload_seconds": -10.0}
-"""Ages of a bucket's objects cannot be set: everything is old enough."""
+"""Collect without a grace period, because the age of a bucket's objects cannot be set."""
 
 
 def _abandoned(zoo: Zoo) -> str:
-    """An upload of which one part has arrived."""
+    """An upload with one part sent."""
     with zoo.database.write() as session:
         row = uploads.declare(session, uploads.draft(bytes=4, sha256="a" * 64, limit=9))
     (part,) = zoo.inbox.parts(row) or ()
@@ -36,7 +36,7 @@ def test_only_what_no_row_names_goes(zoo: Zoo, s3: Bucket) -> None:
     upload = _abandoned(zoo)
     s3.client.put_object(Bucket=s3.name, Key="zoo/incoming/up_dead", Body=b"x")
     s3.client.put_object(Bucket=s3.name, Key="theirs", Body=b"x")
-    assert garbage.find(zoo) == garbage.Garbage((), (), (), ())  # all of it is young
+    assert garbage.find(zoo) == garbage.Garbage((), (), (), ())  # all objects are new
     found = garbage.find(zoo, **ALL)
     assert (found.objects, found.uploads) == ((orphan,), (upload,))
     assert [name.partition("?")[0] for name in found.transfers] == ["incoming/up_dead", f"incoming/{upload}"]

@@ -1,4 +1,4 @@
-"""What every store promises, by a real bucket, and what only a bucket does."""
+"""The promises of every store on a real bucket, and the behaviour of buckets alone."""
 
 import hashlib
 import threading
@@ -9,6 +9,7 @@ import pytest
 from app.errors import Misconfigured, StoreUnavailable
 from app.settings import Settings
 from app.store.s3 import S3Store, open_s3_store
+from app.store.s3_inbox import Multipart
 from tests.integration.s3.conftest import PART
 from tests.services.fixtures import Bucket
 from tests.unit.store.test_objects import (  # noqa: F401 - the tests of every store
@@ -25,7 +26,7 @@ from tests.unit.store.test_objects import (  # noqa: F401 - the tests of every s
 
 
 def _large(seed: int = 0) -> bytes:
-    """Two whole parts and a piece."""
+    """Bytes of two whole parts and a piece."""
     return hashlib.shake_256(bytes([seed])).digest(2 * PART + 1000)
 
 
@@ -42,11 +43,13 @@ def test_a_large_object_goes_in_parts_and_comes_back_whole(store: S3Store, tmp_p
     assert list(store.unfinished(-10)) == []
 
 
-def test_a_put_that_was_broken_off_goes_on_with_the_next_part(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_put_that_fails_leaves_nothing_and_the_next_begins_again(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[int] = []
     upload_part = store.bucket.client.upload_part
 
-    def counting(**given: object) -> object:
+    def failing(**given: object) -> object:
         number = given["PartNumber"]
         assert isinstance(number, int)
         if number == 3 and 3 not in sent:
@@ -55,23 +58,27 @@ def test_a_put_that_was_broken_off_goes_on_with_the_next_part(store: S3Store, mo
         sent.append(number)
         return upload_part(**given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store.bucket.client, "upload_part", counting)
+    monkeypatch.setattr(store.bucket.client, "upload_part", failing)
     with pytest.raises(ConnectionResetError):
         store.put([_large()])
-    (left,) = store.unfinished(-10)
-    assert "?uploadId=" in left
+    assert [*store.older_than(-10), *store.unfinished(-10)] == []
+    sent[:] = [3]
     stored = store.put([_large()])
-    assert sent == [1, 2, 3, 3]
+    assert sorted(sent) == [1, 2, 3, 3]
     with store.open(stored.key) as file:
         assert hashlib.sha256(file.read()).hexdigest() == stored.digest
 
 
-def test_a_part_of_other_bytes_under_the_same_key_is_sent_again(store: S3Store) -> None:
+def test_parts_of_a_put_whose_process_died_do_no_harm_and_are_unfinished(store: S3Store) -> None:
     digest = hashlib.sha256(_large()).hexdigest()
-    parts = store.multipart(f"{digest[:2]}/{digest[2:]}", len(_large()))
-    parts.send(parts.begin(), parts.spans[0], b"?" * PART)
+    client, bucket, key = store.bucket.client, store.bucket.name, store.name(f"{digest[:2]}/{digest[2:]}")
+    left = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    client.upload_part(Bucket=bucket, Key=key, UploadId=left, PartNumber=1, Body=b"?" * PART)
     with store.open(store.put([_large()]).key) as file:
         assert hashlib.sha256(file.read()).hexdigest() == digest
+    (name,) = store.unfinished(-10)
+    store.discard(name)
+    assert list(store.unfinished(-10)) == []
 
 
 def test_many_at_once_put_one_object(store: S3Store) -> None:
@@ -101,7 +108,7 @@ def test_what_else_lies_in_the_bucket_is_nobodys_business(store: S3Store, s3: Bu
 
 
 def test_discarding_twice_is_fine(store: S3Store) -> None:
-    parts = store.multipart("incoming/up_1", 10)
+    parts = Multipart(store, "incoming/up_1", 10)
     parts.begin()
     (name,) = store.unfinished(-10)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Files go straight to the S3 server and back by presigned URLs; whatever is not exactly as signed is refused."""
+"""Files are transferred directly to and from the S3 server by presigned URLs; other requests are refused."""
 
 import hashlib
 import http.client
@@ -15,8 +15,8 @@ from app.errors import DigestMismatch, Invalid
 from app.settings import Settings
 from app.store import uploads
 from app.store.bucket import Bucket as ZooBucket
-from app.store.multipart import Arrived, Multipart
 from app.store.s3 import S3Store
+from app.store.s3_inbox import Arrived, Multipart
 from app.store.tables import UploadRow
 from app.zoo import Zoo
 from pnc_client import Client, ServiceUnreachable
@@ -38,14 +38,15 @@ def app(settings: Settings) -> Iterator[FastAPI]:
 
 
 class Line(httpx.BaseTransport):
-    """The application in this process, everything else over the network; counts the bytes that pass the application."""
+    """The application in this process and the S3 server over the network; counts the bytes that pass the
+    application."""
 
     def __init__(self, inner: InProcess) -> None:
         self._inner, self._network = inner, httpx.HTTPTransport()
         self.bytes = 0
         self.parts = 0
         self.breaks: list[int] = []
-        """Numbers of the requests to the network, from 1, that are cut off half way."""
+        """Numbers, from 1, of the network requests that are interrupted half-way."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.host == "localhost":
@@ -71,7 +72,7 @@ def line(app: FastAPI) -> Iterator[Line]:
 
 @pytest.fixture
 def client(line: Line) -> Iterator[Client]:
-    """A client that makes no pauses."""
+    """A client that retries without pauses."""
     with Client("http://localhost:8000", transport=line, sleep=lambda _: None) as client:
         yield client
 
@@ -115,7 +116,7 @@ def test_an_interrupted_transfer_goes_on_with_what_is_missing(client: Client, li
     line.breaks = [2]
     upload = client.uploads.push(large)
     assert upload.status == "complete"
-    assert line.parts == 4  # three parts, and the second one again
+    assert line.parts == 4  # three parts, the second one twice
 
 
 def test_another_client_goes_on_where_the_first_one_died(client: Client, line: Line, large: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_longer_or_shorter_body_is_refused(line: Line) -> None:
     for content in (SMALL + b"x", SMALL[:-1]):
         answer = httpx.put(url_of(upload), content=content)
         assert (answer.status_code, "SignatureDoesNotMatch" in answer.text) == (403, True)
-    assert httpx.put(url_of(upload), content=iter([SMALL])).status_code in (403, 411)  # of no declared length
+    assert httpx.put(url_of(upload), content=iter([SMALL])).status_code in (403, 411)  # without a declared length
 
 
 def test_more_bytes_than_declared_are_cut_off(line: Line, app: FastAPI) -> None:
@@ -186,7 +187,7 @@ def test_a_url_signed_with_another_secret_is_refused(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     assert isinstance(zoo.store, S3Store)
     forger = ZooBucket(zoo.store.bucket.name, settings.store_endpoint)
-    parts = zoo.store.multipart(f"incoming/{row.id}", row.bytes)
+    parts = Multipart(zoo.store, f"incoming/{row.id}", row.bytes)
     url = parts.url(forger.client, parts.find() or "", parts.spans[0], 60)
     answer = httpx.put(url, content=SMALL)
     forger.close()
@@ -201,7 +202,7 @@ def test_an_expired_url_is_refused_and_the_client_asks_for_another(settings: Set
         time.sleep(5.1)
         assert httpx.put(url, content=SMALL).status_code == 403
         with Client("http://localhost:8000", transport=line, sleep=time.sleep) as client:
-            slow = [5.1]  # once, in the middle of the first part: the URLs of the others expire meanwhile
+            slow = [5.1]  # once, in the middle of the first part, so that the URLs of the other parts expire
             upload = client.uploads.push(large, lambda *_: time.sleep(slow.pop() if slow else 0))
         assert upload.status == "complete"
         assert line.parts > 3
@@ -274,7 +275,7 @@ def test_completing_goes_on_where_it_died(zoo: Zoo, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def overtaken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Between finding an upload and listing its parts, somebody else does something."""
+    """Simulate a concurrent action between finding an upload and listing its parts."""
     arrived = Multipart.arrived
 
     def overtake(work: Callable[[], object]) -> None:

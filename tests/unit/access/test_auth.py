@@ -20,7 +20,7 @@ from app.api import scopes
 from app.api.scopes import PUBLIC, ScopedRoute, check_routes, needs
 from app.errors import Forbidden, Misconfigured, TooMany
 from app.jobs import service as jobs
-from app.jobs import watching
+from app.jobs.streams import watching
 from app.main import create_app
 from app.settings import Settings
 from app.zoo import Zoo

@@ -1,7 +1,7 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.jobs import runs
+from app.jobs import recovery, runs
 from app.jobs import service as jobs
 from app.zoo import Zoo
 from tests.unit import seeds
@@ -28,7 +28,7 @@ def test_jobs_attempts_and_trials_are_counted(http: httpx.Client, zoo: Zoo) -> N
         assert lease is not None
         trial = {"target_position": "a", "source_position": "b", "round": 1, "score": 0.5, "seconds": 2.5}
         runs.record_trial(session, lease, stage="inserting", progress=0.5, **trial)  # type: ignore[arg-type]
-        runs.crashed(session, lease, "its process died")
+        recovery.crashed(session, lease, "its process died")
         waiting = jobs.retry(session, jobs.cancel(session, lease.id).id)
         assert waiting.state == "queued"
     found = _read(http)

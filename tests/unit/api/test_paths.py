@@ -30,7 +30,7 @@ from tests.unit.keyed import OWN, keyed_app, new_key
 GIVEN = {"name": "a+m", "model": "low", "version": "1", "deployment": "digits", "module": "mod_1", "alias": "best"}
 PAGES = ("/", "/models/low", "/datasets", "/jobs/1", "/new", "/sign-in", "/sign-out", "/_nicegui/1/static/x.js")
 KEYS = (None, "read", "write", "jobs", "deploy", "admin", "operator")
-READING_POSTS = {"predict", "infer", "inference_index", "validate_job"}
+READING_POSTS = {"predict", "infer", "inference_index", "validate_job", "validate_spec"}
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks import sources
-from benchmarks.arena import Arena
-from benchmarks.data import DEVELOPMENT_SEED, load
-from benchmarks.zoo import Network
+from benchmarks.comparison.data import DEVELOPMENT_SEED, load
+from benchmarks.comparison.task import Task
+from benchmarks.comparison.zoo import Network
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.images import ImageSet
@@ -33,12 +33,12 @@ def test_every_step_of_a_line_of_sources_sees_the_same_images_of_a_class(
 ) -> None:
     seen: list[ImageSet] = []
 
-    def remember(arena: Arena, networks: list[Network]) -> sources.Learn:
+    def remember(task: Task, networks: list[Network]) -> sources.Learn:
         def learn(number: int, known: tuple[str, ...], part: tuple[str, ...]) -> object:
-            base = arena.split.target if method == "modules" else known
-            at = sources._at(arena, arena.target, networks[number], base, part)
+            base = task.split.target if method == "modules" else known
+            at = sources._task_of_step(task, task.target, networks[number], base, part)
             seen.append(at.images)
-            seen.append(sources._at(arena, arena.target, networks[number], known, part).images)
+            seen.append(sources._task_of_step(task, task.target, networks[number], known, part).images)
             return lambda pixels: torch.zeros(len(pixels), len(known) + len(part))
 
         return learn  # type: ignore[return-value]

@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import gpu_check, machine
+from benchmarks import gpu_check
+from benchmarks.reports import machine
 from pnc_core import devices
 from pnc_core.config import Position
 
@@ -18,14 +19,14 @@ def test_a_run_writes_down_what_auto_was(
 ) -> None:
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: quick)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert machine.settled("auto", "auto", tmp_path, Console(quiet=True)) == ("cpu", precision)
+    assert machine.resolve("auto", "auto", tmp_path, Console(quiet=True)) == ("cpu", precision)
     assert json.loads((tmp_path / machine.FILE).read_text())["precision"] == precision
 
 
 def test_slow_bfloat16_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     console = Console(record=True, quiet=False, width=200)
-    assert machine.settled("cpu", "bfloat16", tmp_path, console) == ("cpu", "bfloat16")
+    assert machine.resolve("cpu", "bfloat16", tmp_path, console) == ("cpu", "bfloat16")
     assert "bfloat16 is slower than float32 here" in console.export_text()
 
 
@@ -35,7 +36,7 @@ def test_what_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(typer.BadParameter, match="expected one"):
-        machine.settled(device, precision, tmp_path, Console(quiet=True))
+        machine.resolve(device, precision, tmp_path, Console(quiet=True))
 
 
 def test_the_check_of_a_gpu_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks beside the main table, on digits: what they compute is the same as on CIFAR."""
+"""The benchmarks outside the main table, on digits; they compute the same figures as on CIFAR."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import costs, heterogeneous, sources
-from benchmarks.data import Split, load
+from benchmarks.comparison.data import Split, load
 from benchmarks.heterogeneous import Cell
 
 pytestmark = pytest.mark.slow

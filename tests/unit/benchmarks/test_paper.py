@@ -8,9 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import paper
-from benchmarks.arena import Record
-from benchmarks.cloning import VARIANTS
-from benchmarks.report import table
+from benchmarks.comparison.cloning import VARIANTS
+from benchmarks.comparison.task import Record
+from benchmarks.reports.rows import read_rows
+from benchmarks.reports.tables import table
 from pnc_core.config import CloneConfig
 
 RECORD = Record(
@@ -51,7 +52,7 @@ def test_a_table_has_mean_and_spread_over_the_splits() -> None:
     assert {line.count("|") for line in lines} == {lines[0].count("|")}
 
 
-def test_cloning_beside_its_rivals_on_the_digits(tmp_path: Path) -> None:
+def test_cloning_beside_its_baselines_on_the_digits(tmp_path: Path) -> None:
     started = time.process_time()
     common = ["--suite", "digits", "--seeds", "0", "--precision", "float32", "--out", str(tmp_path)]
     first = _run(*common, "--methods", "target_only,ensemble_softmax")
@@ -65,7 +66,7 @@ def test_cloning_beside_its_rivals_on_the_digits(tmp_path: Path) -> None:
     methods = "target_only,ensemble_softmax,linear_probe,lwf,pnc_fast,pnc_joint"
     again = _run(*common, "--methods", methods, "--resume")
     assert "target_only" not in again
-    found = {row["method"]: Record(**row) for row in paper.read_rows(tmp_path / "results.json")}
+    found = {row["method"]: Record(**row) for row in read_rows(tmp_path / "results.json")}
     assert list(found) == methods.split(",")
     for name in ("pnc_fast", "pnc_joint"):
         assert found[name].avg > found["ensemble_softmax"].avg

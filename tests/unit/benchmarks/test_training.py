@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.training import Recipe, fit
+from benchmarks.comparison.training import Recipe, fit
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.images import ImageSet
@@ -33,7 +33,7 @@ def _trained(spec: NetworkSpec, kept: Path | None, stop_after: int | None = None
         if stop_after is not None and seen > stop_after:
             raise Stopped
 
-    fit(network, spec, _images(), RECIPE, torch.Generator().manual_seed(2), step=step, kept=kept)
+    fit(network, spec, _images(), RECIPE, torch.Generator().manual_seed(2), step=step, checkpoint=kept)
     assert seen == RECIPE.epochs * 96
     return network.state_dict()
 

@@ -84,7 +84,7 @@ def test_a_damaged_file_of_keys_loses_none_of_them(run: Run, kept: Path) -> None
     for words in (("logout", "--url", "http://c"), ("models", "list", "--url", "http://a")):
         done = run(*words)
         assert done.exit_code == 1
-        assert "mend it or put it away" in done.stderr
+        assert "repair the file or move it away" in done.stderr
     assert kept.read_text() == '{"http://a": "pnc_a",}'
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_file_of_keys_loses_none_of_them(run: Run, kept: Path) -> None
 def test_what_cannot_be_a_key_is_not_kept(kept: Path, key: str) -> None:
     done = CliRunner().invoke(pnc, ["login", "--url", "http://zoo"], input=f"{key}\n\n\n")
     assert done.exit_code == 2
-    assert "key: expected one as" in done.stderr
+    assert "key: expected a key as" in done.stderr
     assert not kept.exists()
 
 

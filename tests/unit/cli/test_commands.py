@@ -30,6 +30,8 @@ COMMANDS: dict[str, str] = {
     "create_version": "models push digits weights.safetensors",
     "list_versions": "models show digits",
     "get_version": "models show digits@1",
+    "list_classes": "models classes digits@1 goldfish",
+    "validate_spec": "models push digits weights.safetensors",
     "set_alias": "models alias digits production 1",
     "delete_alias": "models alias digits production --delete",
     "create_dataset": "datasets push data.parquet",

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import safetensors.torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from app.cli.screen import plain
 from app.cli.watching import trials_view
 from tests.unit.cli.conftest import Run
 from tests.unit.client.describing import Described
+from tests.unit.pnc_core import nets
 
 
 def _answer(monkeypatch: pytest.MonkeyPatch, described: Described, answer: httpx.Response | Exception) -> None:
@@ -91,17 +93,19 @@ def test_options_go_before_the_file(run: Run, described: Described, monkeypatch:
     assert config["position"] == {"target": "a", "source": "b"}
 
 
-def test_a_network_without_a_description_says_what_to_write(run: Run) -> None:
+def test_a_network_without_a_description_that_is_not_found_says_what_to_write(run: Run) -> None:
     Path("weights.json").unlink()
     done = run("models", "push", "digits", "weights.safetensors")
-    assert done.exit_code == 2
-    assert "architecture, classes" in done.stderr
+    assert done.exit_code == 1
+    assert "got none; give --architecture and --set, or describe the network in weights.json" in done.stderr
 
 
 def test_a_network_is_described_by_options(run: Run, described: Described) -> None:
     Path("weights.json").unlink()
+    network, _ = nets.network("cnn", 8, 1, "ab", width=4)
+    safetensors.torch.save_file(network.state_dict(), "weights.safetensors")
     options = ["--architecture", "cnn", "--classes", "a,b", "--input-size", "1x8x8", "--mean", "0.3", "--std", "0.4"]
-    done = run("models", "push", "digits", "weights.safetensors", *options, "--option", "width=32")
+    done = run("models", "push", "digits", "weights.safetensors", *options, "--option", "width=4")
     assert done.exit_code == 0, done.output
     assert "create_version" in described.called
 
@@ -195,7 +199,7 @@ def test_a_missing_package_is_named_with_what_brings_it(
 
 
 @pytest.mark.parametrize(
-    ("out", "told"), [("nowhere/m.safetensors", "make nowhere first"), ("low.safetensors", "choose another name")]
+    ("out", "told"), [("nowhere/m.safetensors", "create nowhere first"), ("low.safetensors", "choose another name")]
 )
 def test_where_a_bundle_goes_is_looked_at_before_the_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, out: str, told: str
@@ -213,4 +217,4 @@ def test_where_a_bundle_goes_is_looked_at_before_the_work(
 def test_classes_beside_a_folder_are_refused(run: Run, tmp_path: Path) -> None:
     done = run("datasets", "push", str(tmp_path), "--classes", "a,b")
     assert done.exit_code == 2
-    assert "got a folder, which names its own" in done.stderr
+    assert "got a directory, whose class names" in done.stderr

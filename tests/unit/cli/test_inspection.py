@@ -52,4 +52,5 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None
     error = json.loads(done.stdout)["error"]
     assert done.exit_code == error["exit"] == 1
     assert error["detail"].startswith("architecture: expected one of ['cnn', ")
-    assert error["detail"].endswith(f"got {name!r}")
+    assert f"got {name!r}" in error["detail"]
+    assert error["detail"].endswith("; did you mean 'cnn'?") == (name == "../cnn")

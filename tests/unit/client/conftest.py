@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
+from app.models import architectures
 from app.settings import Settings
 from app.zoo import Zoo
 from pnc_client import Client
@@ -18,8 +19,9 @@ def serving() -> FakeServing:
 
 
 @pytest.fixture
-def app(tmp_path: Path, serving: FakeServing) -> Iterator[FastAPI]:
-    """The application on a fresh, migrated zoo."""
+def app(tmp_path: Path, serving: FakeServing, monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
+    """The application on a fresh, migrated zoo; it knows the architecture of the seeds alone."""
+    monkeypatch.setattr(architectures, "_names", ["plain"])
     settings = Settings(data_dir=tmp_path / "zoo", serving_url="http://serving")
     with running_app(settings, serving) as app:
         yield app

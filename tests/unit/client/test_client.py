@@ -1,16 +1,19 @@
 import hashlib
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.jobs import runs, watching
+from app.jobs import runs
+from app.jobs.streams import watching
 from app.models import validation
 from app.zoo import Zoo
 from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
 from pnc_core.config import CloneConfig
+from pnc_core.errors import ConfigError
 from tests.unit import seeds
 from tests.unit.client.breaking import Breaking
 from tests.unit.inprocess import FakeServing
@@ -43,6 +46,17 @@ def _ended_job(zoo: Zoo, steps: int = 10) -> str:
             runs.record(session, lease, stage="searching", message=f"step {step}", progress=step / steps)
         seeds.publish(session, zoo, lease)
         return job.id
+
+
+def test_a_misspelt_architecture_is_refused_before_anything_is_sent(
+    client: Client, line: Breaking, weights: Path
+) -> None:
+    spec = replace(seeds.network(), architecture="planes")
+    with pytest.raises(ConfigError, match="got 'planes'; did you mean 'plain'") as caught:
+        client.models.push("low", spec, weights)
+    assert len(str(caught.value)) < 100
+    assert [request.url.path for request in line.requests] == ["/v1/models/validate"]
+    assert list(client.models.list()) == []
 
 
 def test_everything_a_user_does(client: Client, zoo: Zoo, weights: Path, tmp_path: Path) -> None:
@@ -202,7 +216,7 @@ def test_waiting_for_a_job_ends_with_it(client: Client, zoo: Zoo, monkeypatch: p
 
 def test_a_rejected_version_says_why(client: Client, zoo: Zoo, weights: Path) -> None:
     version = client.models.push("low", seeds.network(), weights)
-    with pytest.raises(TimeoutError, match="is one running"):
+    with pytest.raises(TimeoutError, match="is a worker running"):
         client.models.wait("low", version.number, timeout=0)
     _validate(zoo, None)
     with pytest.raises(VersionRejected, match="layer fc is missing"):

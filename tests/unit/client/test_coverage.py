@@ -34,6 +34,8 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "create_version": lambda client, file: client.models.push("a", seeds.network(), file),
     "list_versions": lambda client, _: list(client.models.versions("a")),
     "get_version": lambda client, _: client.models.version("a", 1),
+    "list_classes": lambda client, _: list(client.models.classes("a", 1, "goldfish")),
+    "validate_spec": lambda client, _: client.models.check(seeds.network()),
     "set_alias": lambda client, _: client.models.set_alias("a", "production", 1),
     "delete_alias": lambda client, _: client.models.delete_alias("a", "production"),
     "create_dataset": lambda client, file: client.datasets.push(file, name="a"),
@@ -110,7 +112,7 @@ def test_every_operation_is_in_the_table(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("operation", METHODS)
 def test_the_method_calls_its_operation(document: dict[str, Any], tmp_path: Path, operation: str) -> None:
     file = tmp_path / "file.safetensors"
-    file.write_bytes(b"test")
+    file.write_bytes(seeds.tensors())
     described = Described(document)
     with Client("http://localhost:8000", transport=described) as client:
         METHODS[operation](client, file)

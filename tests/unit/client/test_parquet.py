@@ -94,5 +94,5 @@ def test_images_without_class_folders_are_a_dataset_without_labels(client: Clien
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match="one directory a class"):
+    with pytest.raises(ValueError, match="one directory per class"):
         folder_rows(tmp_path)

@@ -38,7 +38,7 @@ def decoders() -> Iterator[Decoders]:
 
 
 def child_of(decoders: Decoders) -> int:
-    (child,) = decoders._idle
+    (child,) = decoders._children._idle
     return child._process.pid
 
 
@@ -97,7 +97,7 @@ def test_a_child_that_died_while_idle_is_no_images_fault(decoders: Decoders) -> 
     decoders.decode(encoded("PNG"), SEEN, "body")
     dead = child_of(decoders)
     os.kill(dead, signal.SIGSEGV)
-    decoders._idle[0]._process.wait()
+    decoders._children._idle[0]._process.wait()
     assert decoders.decode(encoded("PNG"), SEEN, "body")[0].shape == SIZE
     assert child_of(decoders) != dead
 
@@ -105,7 +105,7 @@ def test_a_child_that_died_while_idle_is_no_images_fault(decoders: Decoders) -> 
 def test_a_child_that_does_not_answer_is_replaced(decoders: Decoders) -> None:
     decoders.decode(encoded("PNG"), SEEN, "body")
     stuck = child_of(decoders)
-    decoders._idle[0]._socket.settimeout(0.2)
+    decoders._children._idle[0]._socket.settimeout(0.2)
     os.kill(stuck, signal.SIGSTOP)
     with pytest.raises(DataError, match="TimeoutError"):
         decoders.decode(encoded("PNG"), SEEN, "body")

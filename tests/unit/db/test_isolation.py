@@ -10,7 +10,7 @@ from app.datasets import service as datasets
 from app.db import idempotency
 from app.db.pages import Window
 from app.db.tables import Owned
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
 from app.errors import AlreadyExists, Invalid, NotFound, QuotaExceeded
 from app.jobs import runs
@@ -70,7 +70,7 @@ def test_a_webhook_is_told_of_its_own_workspace_alone_by_sessions_of_none(two: t
     with blue.database.write() as session:
         mine = webhooks.create(session, url="https://hooks.example/blue")[0].id
     with zoo.database.write() as session:
-        deployments.observe(session, "red/digits", deployments.get(session, "red/digits").generation)
+        reports.observe(session, "red/digits", deployments.get(session, "red/digits").generation)
     with red.database.read() as session:
         theirs = session.scalars(select(WebhookRow.id)).one()
         assert outbox.list_deliveries(session, theirs, Window()).data[0].type == "deployment.served"
@@ -142,8 +142,8 @@ def test_serving_follows_both_under_names_of_their_own(two: tuple[Zoo, Zoo, str]
         assert set(wanted) == {"red/digits", "blue/digits"}
         assert [m.id for m in desired.attachable(session, wanted["red/digits"], 8)] == [module]
         assert desired.attachable(session, wanted["blue/digits"], 8) == []
-        deployments.observe(session, "blue/digits", 1)
-        deployments.refuse(session, "red/digits", 2, {"code": "x", "detail": "y"})
+        reports.observe(session, "blue/digits", 1)
+        reports.refuse(session, "red/digits", 2, {"code": "x", "detail": "y"})
     with zoo.database.read() as session:
         assert {d.name: d.generation for d in desired.deployments(session)} == {"red/digits": 3, "blue/digits": 1}
 

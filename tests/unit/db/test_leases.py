@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.db import engine
 from app.db.engine import Database
 from app.errors import LeaseLost
-from app.jobs import runs
+from app.jobs import recovery, runs
 from app.jobs import service as jobs
 from app.jobs.tables import EventRow, JobRow
 from app.models import service as models
@@ -95,7 +95,7 @@ def test_every_write_after_a_lost_lease_is_refused(zoo: Zoo, session: Session) -
     old = runs.claim(session, "a")
     assert old is not None
     seeds.expire(session, job)
-    assert runs.sweep(session) == 1
+    assert recovery.sweep(session) == 1
     new = runs.claim(session, "a")  # the same worker's name does not help the old lease
     assert new is not None
     before = session.get_one(JobRow, job.id).last_seq
@@ -123,7 +123,7 @@ def test_a_heartbeat_prolongs_the_lease(zoo: Zoo, session: Session) -> None:
     assert lease is not None
     seeds.expire(session, job)
     runs.heartbeat(session, lease)
-    assert runs.sweep(session) == 0
+    assert recovery.sweep(session) == 0
     session.refresh(job)
     assert job.state == "running"
 
@@ -134,7 +134,7 @@ def test_the_sweeper_gives_a_job_three_attempts(zoo: Zoo, session: Session) -> N
     for _ in range(MAX_ATTEMPTS):
         assert runs.claim(session, "a") is not None
         seeds.expire(session, job)
-        runs.sweep(session)
+        recovery.sweep(session)
         states.append(job.state)
     assert states == ["queued", "queued", "failed"]
     assert job.problem is not None
@@ -152,12 +152,12 @@ def test_how_many_attempts_there_are_is_a_setting(zoo: Zoo, session: Session, mo
         lease = runs.claim(session, "a")
         assert lease is not None
         if number % 2:
-            runs.crashed(session, lease, "its process died", most=most)
+            recovery.crashed(session, lease, "its process died", most=most)
         validation.claim_validation(session, "a")
         seeds.expire(session, version)
         if not number % 2:
             seeds.expire(session, job)
-        runs.sweep(session, most)
+        recovery.sweep(session, most)
         validation.sweep_validations(session, most)
     assert (job.state, version.status) == ("failed", "rejected")
     assert job.problem is not None
@@ -169,7 +169,7 @@ def test_a_cancelled_job_whose_worker_dies_is_cancelled(zoo: Zoo, session: Sessi
     runs.claim(session, "a")
     assert jobs.cancel(session, job.id).state == "cancelling"
     seeds.expire(session, job)
-    runs.sweep(session)
+    recovery.sweep(session)
     assert job.state == "cancelled"
 
 

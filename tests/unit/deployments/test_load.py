@@ -2,8 +2,7 @@
 
 import asyncio
 
-from app.deployments.load import Load, Numbers
-from app.jobs.new_page import MOST, classes_like
+from app.deployments.load import Load, SharedMetrics
 
 TEXT = """# TYPE pnc_requests_total counter
 pnc_requests_total{deployment="digits"} 7.0
@@ -34,19 +33,9 @@ def test_pages_that_ask_at_once_are_one_question() -> None:
         return 200, b"numbers"
 
     async def main() -> None:
-        numbers = Numbers()
+        numbers = SharedMetrics()
         assert set(await asyncio.gather(*(numbers.text(ask) for _ in range(100)))) == {"numbers"}
         assert await numbers.text(ask) == "numbers"
 
     asyncio.run(main())
     assert len(asked) == 1
-
-
-def test_a_field_offers_some_of_many_classes() -> None:
-    names = [f"Class {n}" for n in range(20_000)]
-    assert classes_like(names, "", []) == names[:MOST]
-    assert classes_like(names, "class 1999", ["Class 3"]) == [
-        "Class 3",
-        "Class 1999",
-        *(f"Class 1999{n}" for n in range(10)),
-    ]

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 from app.deployments import desired
 from app.deployments import service as deployments
 from app.errors import ClassCollision, Conflict, Invalid, NotFound, StaleRevision, TargetMismatch
-from app.jobs import runs
+from app.jobs import recovery
 from app.modules.tables import ModuleRow
 from app.zoo import Zoo
 from tests.unit import seeds
@@ -78,28 +78,6 @@ def test_the_target_changes_only_when_bare(zoo: Zoo, session: Session, module: M
     assert not deployments.put(session, "digits", "other").changed
 
 
-def test_reverting_goes_back_to_the_last_good_revision(session: Session, module: ModuleRow) -> None:
-    deployments.attach(session, "digits", module.id)
-    row = deployments.revert(session, "digits", 2)
-    assert row is not None
-    assert _desired(session) == (3, [])
-
-
-def test_a_refused_revision_is_never_come_back_to(zoo: Zoo, session: Session, module: ModuleRow) -> None:
-    other = seeds.another_module(session, zoo, seeds.job_of(session, module).dataset_id, ("9",))
-    deployments.attach(session, "digits", module.id)  # 2 will be refused ...
-    deployments.attach(session, "digits", other.id)  # ... after 3 was built on it
-    deployments.revert(session, "digits", 2)
-    assert _desired(session) == (3, [module.id, other.id])
-    deployments.revert(session, "digits", 3)
-    assert _desired(session) == (4, [])
-
-
-def test_reverting_the_first_revision_removes_the_deployment(session: Session, module: ModuleRow) -> None:
-    assert deployments.revert(session, "digits", 1) is None
-    assert desired.deployments(session) == []
-
-
 def test_generations_go_on_when_a_name_comes_back(session: Session, module: ModuleRow) -> None:
     deployments.delete(session, "digits")
     with pytest.raises(NotFound):
@@ -108,39 +86,5 @@ def test_generations_go_on_when_a_name_comes_back(session: Session, module: Modu
     assert _desired(session) == (2, [])
 
 
-def test_observations_never_go_back(session: Session, module: ModuleRow) -> None:
-    deployments.attach(session, "digits", module.id)
-    deployments.observe(session, "digits", 2, error={"code": "x"})
-    deployments.observe(session, "digits", 1)
-    row = deployments.get(session, "digits")
-    assert (row.observed_generation, row.observed_problem) == (2, {"code": "x"})
-    deployments.observe(session, "digits", 2)
-    assert row.observed_problem is None
-    deployments.observe(session, "gone", 1)
-
-
 def test_a_module_needs_no_worker_to_stay(zoo: Zoo, session: Session, module: ModuleRow) -> None:
-    assert runs.sweep(session) == 0
-
-
-def test_a_generation_refused_before_it_was_served_is_taken_back(session: Session, zoo: Zoo) -> None:
-    module = seeds.module(session, zoo)
-    deployments.put(session, "digits", "low")
-    deployments.observe(session, "digits", 1)
-    deployments.attach(session, "digits", module.id)
-    deployments.refuse(session, "digits", 2, {"code": "invalid_bundle", "detail": "damaged"})
-    row = deployments.get(session, "digits")
-    assert row.generation == 3
-    assert deployments.revision(session, row).attachments == []
-
-
-def test_a_generation_that_was_served_stays_wanted_when_it_is_refused_later(session: Session, zoo: Zoo) -> None:
-    module = seeds.module(session, zoo)
-    deployments.put(session, "digits", "low")
-    deployments.attach(session, "digits", module.id)
-    deployments.observe(session, "digits", 2)
-    for _ in range(2):  # after a restart, and once more
-        deployments.refuse(session, "digits", 2, {"code": "digest_mismatch", "detail": "changed on disk"})
-    row = deployments.get(session, "digits")
-    assert row.generation == 2
-    assert row.observed_problem is not None
+    assert recovery.sweep(session) == 0

@@ -8,7 +8,7 @@ from app.db.leases import Lease
 from app.db.notices import take_announced
 from app.db.pages import Window
 from app.errors import InvalidTransition, LeaseLost
-from app.jobs import attempts, notifier, runs
+from app.jobs import attempts, notifier, recovery, runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.zoo import Zoo
@@ -81,7 +81,7 @@ def test_a_worker_that_dies_while_it_is_to_pause_leaves_a_paused_job(session: Se
     job = seeds.queued(session, zoo)
     lease = _claim(session)
     jobs.pause(session, job.id)
-    runs.crashed(session, lease, "its process died")
+    recovery.crashed(session, lease, "its process died")
     assert job.state == "paused"
 
 
@@ -90,10 +90,10 @@ def test_a_worker_that_does_not_stop_loses_the_job(session: Session, zoo: Zoo, a
     job = seeds.queued(session, zoo)
     lease = _claim(session)
     ask(session, job.id)
-    runs.sweep(session)
+    recovery.sweep(session)
     assert job.state in ("cancelling", "pausing")
-    job.asked_at = clock.now(session) - timedelta(seconds=runs.STOP_SECONDS + 1)
-    runs.sweep(session)
+    job.asked_at = clock.now(session) - timedelta(seconds=recovery.STOP_SECONDS + 1)
+    recovery.sweep(session)
     assert job.state == state
     with pytest.raises(LeaseLost):
         runs.heartbeat(session, lease)
@@ -112,9 +112,9 @@ def test_a_retry_is_a_new_job_that_asks_for_the_same(session: Session, zoo: Zoo)
 def test_a_job_that_runs_out_of_memory_twice_fails_and_the_second_time_it_is_large(session: Session, zoo: Zoo) -> None:
     job = seeds.queued(session, zoo)
     assert job.size == "small"
-    runs.crashed(session, _claim(session), "its process ran out of memory", attempts.OUT_OF_MEMORY)
+    recovery.crashed(session, _claim(session), "its process ran out of memory", attempts.OUT_OF_MEMORY)
     assert (job.state, job.size) == ("queued", "large")
-    runs.crashed(session, _claim(session), "its process ran out of memory", attempts.OUT_OF_MEMORY)
+    recovery.crashed(session, _claim(session), "its process ran out of memory", attempts.OUT_OF_MEMORY)
     assert job.state == "failed"
     assert job.problem is not None
     assert job.problem["code"] == "out_of_memory"

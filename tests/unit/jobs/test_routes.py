@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from app.db.leases import Lease
-from app.jobs import runs, watching
+from app.jobs import runs
 from app.jobs import service as jobs
+from app.jobs.streams import watching
 from app.zoo import Zoo
 from tests.unit import seeds
 

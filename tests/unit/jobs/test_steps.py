@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from app.db import clock
 from app.db.leases import Lease
 from app.errors import LeaseLost
-from app.jobs import runs, steps
+from app.jobs import recovery, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow, StepRow
 from app.settings import MAX_ATTEMPTS
@@ -37,7 +37,7 @@ def test_a_step_that_is_kept_can_be_found_and_replaced(session: Session, zoo: Zo
 
 def test_who_has_lost_the_job_keeps_and_shares_nothing(session: Session, zoo: Zoo, lease: Lease) -> None:
     seeds.expire(session, session.get_one(JobRow, lease.id))
-    runs.sweep(session)
+    recovery.sweep(session)
     with pytest.raises(LeaseLost):
         steps.keep(session, lease, "screen", zoo.store.put([b"one"]))
     with pytest.raises(LeaseLost):
@@ -112,7 +112,7 @@ def test_a_job_that_has_ended_has_no_steps(session: Session, zoo: Zoo, lease: Le
 def test_attempts_that_get_further_do_not_count_against_the_job(session: Session, zoo: Zoo, lease: Lease) -> None:
     for number in range(2 * MAX_ATTEMPTS):
         steps.keep(session, lease, f"epoch {number}", zoo.store.put([b"x"]))
-        runs.crashed(session, lease, "its process died")
+        recovery.crashed(session, lease, "its process died")
         again = runs.claim(session, "leader")
         assert again is not None
         lease = again

@@ -11,10 +11,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.api import readiness
-from app.api.readiness import Readiness
-from app.jobs import events, watching
+from app.api import health
+from app.api.health import Readiness
+from app.jobs import events
 from app.jobs import service as jobs
+from app.jobs.streams import watching
 from app.zoo import Zoo
 from tests.unit import seeds
 
@@ -221,4 +222,4 @@ def test_a_look_that_hangs_is_an_answer() -> None:
         assert await asked.reason() is None
 
     anyio.run(main)
-    assert readiness.PATIENCE_SECONDS < 10
+    assert health.PATIENCE_SECONDS < 10

@@ -39,14 +39,14 @@ def test_the_question_names_what_goes_and_what_stands_in_the_way(app: FastAPI) -
     planned = purges.plan(zoo, find)
     text = "".join(ElementTree.fromstring(f"<div>{panel.shown(planned)}</div>").itertext())
     assert "archive it first" in text
-    assert "cannot be taken back" not in text
+    assert "cannot be undone" not in text
     with zoo.database.write() as session:
         modules.set_archived(session, planned.id, archived=True)
     planned = purges.plan(zoo, find)
     text = "".join(ElementTree.fromstring(f"<div>{panel.shown(planned)}</div>").itertext())
-    assert "cannot be taken back" in text
+    assert "cannot be undone" in text
     assert all(f"{one.digest[:12]}…" in text for one in planned.objects)
-    assert "would go" in text
+    assert "will be deleted" in text
 
 
 def test_a_datasets_page_draws_its_classes(app: FastAPI) -> None:

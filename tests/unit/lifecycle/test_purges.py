@@ -19,7 +19,7 @@ from app.datasets.tables import DatasetRow
 from app.db import archive, clock
 from app.db.pages import Window
 from app.db.tables import Archivable
-from app.deployments import desired
+from app.deployments import desired, reports
 from app.deployments import service as deployments
 from app.errors import Archived, InUse, Invalid, NotFound, StoreUnavailable
 from app.jobs import runs
@@ -176,7 +176,7 @@ def test_what_is_served_stays_and_no_way_back_leads_to_what_is_gone(filled: Zoo)
     with filled.database.write() as session:
         with pytest.raises(NotFound, match="purged"):
             deployments.rollback(session, "digits", 2)
-        deployments.revert(session, "digits", 3)  # generation 2 held the module
+        reports.revert(session, "digits", 3)  # generation 2 held the module
         (wanted,) = desired.deployments(session)
         assert (wanted.generation, wanted.modules) == (4, ())
 
@@ -388,7 +388,7 @@ def test_the_command_tells_what_is_due_and_purges_it(filled: Zoo, monkeypatch: p
     where = ["--data-dir", str(filled.settings.data_dir)]
     told = CliRunner().invoke(app, ["gc", "--dry-run", *where]).output.splitlines()
     assert [line.split()[0] for line in told[:2]] == ["module", "version"]
-    assert "stays: expected no module that low@1 proves" in told[1]
+    assert "stays: expected no module that needs low@1" in told[1]
     assert told[2] == "1 of 2 archived would be purged"
     done = CliRunner().invoke(app, ["gc", *where]).output.splitlines()
     assert "2 of 2 archived purged" in done

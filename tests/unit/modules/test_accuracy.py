@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.modules.accuracy import worth
+from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
 
 SIZES = {"source": 1000, "module": 400, "adapter": 50, "head": 30}
@@ -20,7 +20,7 @@ def module(evidence: dict[str, Any] | None) -> ModuleRow:
 
 
 def test_the_module_stands_beside_the_target_and_both_networks() -> None:
-    shown = worth(module({"worth": WORTH}), "Worth")
+    shown = accuracy_section(module({"worth": WORTH}), "Worth")
     rows = shown.split("<tbody>")[1].split("</tr>")
     for row, texts in zip(
         rows,
@@ -36,11 +36,12 @@ def test_the_module_stands_beside_the_target_and_both_networks() -> None:
 
 @pytest.mark.parametrize("evidence", [None, {}, {"confusion": {}}])
 def test_a_module_that_was_not_judged_has_its_bars_alone(evidence: dict[str, Any] | None) -> None:
-    shown = worth(module(evidence), "Worth")
+    shown = accuracy_section(module(evidence), "Worth")
     assert "98.0 %" in shown
     assert "<table" not in shown
 
 
 def test_a_side_without_images_is_a_dash() -> None:
     without_old = {"alone": {"new": 0.0}, "ensemble": {"new": 0.8, "average": 0.8}}
-    assert worth(module({"worth": without_old}), "Worth").count("—") == 3  # the target's two, the ensemble's one
+    shown = accuracy_section(module({"worth": without_old}), "Worth")
+    assert shown.count("—") == 3  # two of the target alone, one of both whole networks

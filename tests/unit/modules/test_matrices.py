@@ -22,7 +22,7 @@ def parsed(picture: Markup) -> ElementTree.Element:
 def test_before_and_after_are_shown_beside_each_other() -> None:
     shown = parsed(matrices({"confusion": CONFUSION}))
     titles = ["".join(caption.itertext()) for caption in shown.iter("figcaption")]
-    assert titles == ["The target alone: 7 of 12 right", "With the module: 11 of 12 right"]
+    assert titles == ["The target alone: 7 of 12 correct", "With the module: 11 of 12 correct"]
     before, after = shown.iter("svg")
     cells = [rect for rect in before.iter("rect") if rect.attrib["class"].startswith("cell")]
     assert [rect.attrib["fill-opacity"] for rect in cells][:3] == ["0.75", "0.25", "0.00"]

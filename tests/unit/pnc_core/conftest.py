@@ -20,12 +20,12 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class Pair:
-    """A target that knows the digits 0-4 and a source that knows 5-9."""
+    """A target trained on digits 0-4, and a source trained on digits 5-9."""
 
     target: nets.Network
     source: nets.Network
     images: ImageSet
-    """For the job, all ten classes."""
+    """Images of all ten classes for the job."""
     test: ImageSet
 
 
@@ -41,7 +41,7 @@ def _train(spec: NetworkSpec, images: ImageSet, epochs: int = 10, seed: int = 0,
     network, own = build_network(spec).train(), images.only(spec.classes)
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(network.parameters())
-    # Without a schedule the last digits of a processor would decide how good the networks become.
+    # With a constant learning rate the final accuracy would depend on the processor's rounding.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * -(-len(own) // 64))
     for _ in range(epochs):
         for index in torch.randperm(len(own), generator=generator).split(64):
@@ -67,7 +67,7 @@ def pair() -> Pair:
 
 @pytest.fixture(scope="session")
 def strangers() -> list[nn.Module]:
-    """Two networks of the source's classes and architecture that began elsewhere."""
+    """Two networks of the source's classes and architecture, trained from other initial weights."""
     spec, (train, _) = nets.spec("cnn", 8, 1, "56789", width=8), _split_digits()
     return [_train(spec, train, seed=seed) for seed in (1, 2)]
 
@@ -79,13 +79,13 @@ def config() -> CloneConfig:
 
 @pytest.fixture(scope="session")
 def fingerprints(pair: Pair) -> tuple[str, str]:
-    """Of target and source, before any test has touched them."""
+    """Fingerprints of target and source before any test."""
     return fingerprint(pair.target[0]), fingerprint(pair.source[0])
 
 
 @pytest.fixture(scope="session")
 def cloned(pair: Pair, config: CloneConfig, fingerprints: tuple[str, str]) -> Bundle:
-    """What `clone` makes of 9 and 7."""
+    """The bundle that `clone` makes of the classes 9 and 7."""
     return clone(pair.target, pair.source, pair.images, config)
 
 

@@ -1,4 +1,4 @@
-"""Small networks, images and modules made by hand that several tests use."""
+"""Small networks, images and modules for several tests."""
 
 import copy
 import re
@@ -12,7 +12,7 @@ from pnc_core.graph.architectures import architectures, build_network
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
-from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job, prepare
 from pnc_core.module.bundle import Bundle
@@ -38,13 +38,13 @@ def spec(
 
 
 def families() -> list[str]:
-    """The first architecture of every family; `benchmarks.architectures` goes through all of them."""
+    """The first architecture of every family; `benchmarks.architectures` covers all architectures."""
     by_family = {re.sub(r"[\d_].*", "", name): name for name in reversed(architectures())}
     return sorted(by_family.values())
 
 
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """BatchNorm statistics and affine, layer scales and dead biases take values that would show a mistake."""
+    """Set BatchNorm statistics, layer scales and zero biases to random values: ignoring one changes the logits."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -76,7 +76,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def calibrated(tail: Tail, seed: int = 1) -> Tail:
-    """Gates away from the identity, as after training."""
+    """Set the gates to values other than the identity, as after training."""
     generator = torch.Generator().manual_seed(seed)
     for gate in tail.gates.values():
         gate.scale.data.copy_(1 + 0.2 * torch.randn(gate.scale.shape, generator=generator))
@@ -99,7 +99,7 @@ def job(target: Network, source: Network, images: ImageSet, config: CloneConfig,
 
 
 def randomise(parameters: Iterable[nn.Parameter]) -> None:
-    """Move learned numbers a little from where they start, in place."""
+    """Change trained parameters slightly, in place."""
     generator = torch.Generator().manual_seed(3)
     for tensor in parameters:
         tensor.data.add_(0.05 * torch.randn(tensor.shape, generator=generator))

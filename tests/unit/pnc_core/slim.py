@@ -1,4 +1,4 @@
-"""torchvision's architectures in slim, for tests that go through many paths of the library with each."""
+"""Narrow versions of torchvision's architectures, for tests that run many paths of the library with each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from pnc_core.vision import torchvision_models
 
 _models = torchvision_models()
 SHRINK = 8
-"""ResNet-18 with so many times fewer channels in its stages."""
+"""Factor by which ResNet-18's stages have fewer channels."""
 
 
 class _Narrow(_models.resnet.ResNet):  # type: ignore[misc,name-defined]
@@ -43,4 +43,4 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "slim/convnext": _convnext,
     "slim/vit": _vit,
 }
-"""To be added to `pnc_core.graph.architectures.architectures()`."""
+"""Architectures to add to `pnc_core.graph.architectures.architectures()`."""

@@ -1,4 +1,4 @@
-"""Every public path of the library with networks on a GPU that is pretended: a device mix-up fails here."""
+"""Run every public path with networks on a simulated GPU; mixing devices fails."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ from pnc_core.method.balance import rebalance
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone, work_out
 from pnc_core.method.job import name_images
-from pnc_core.method.watermark import Mark
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.composed import attach, detach
 from pnc_core.module.export import to_program
+from pnc_core.module.watermark import Mark
 from tests.unit import pretended
 from tests.unit.pnc_core import nets, slim
 from tests.unit.pretended import OnCuda
@@ -43,13 +43,13 @@ OLD, NEW = "abc", "defg"
 
 @dataclass(frozen=True)
 class World:
-    """Two networks on the GPU, images, and modules that were made on the processor."""
+    """Two networks on the simulated GPU, images, and modules made on the CPU."""
 
     target: nets.Network
     source: nets.Network
     images: ImageSet
     bundles: tuple[Bundle, Bundle]
-    """Of class d, joint and with parallel adapters, and of class e, strict."""
+    """A module of class d with a joint head and parallel adapters, and a strict module of class e."""
     position: Position
     folder: Path
 
@@ -197,13 +197,13 @@ def _curve(world: World) -> None:
 
 def _exported(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        # torch.export has devices of its own: it must be given nothing of the GPU, and is not run for it again.
+        # torch.export does not support the simulated GPU: check that it gets CPU tensors only, and do not run it.
         patch.setattr(torch.export, "export", _Exported)
         to_program(attach(world.target[0], world.bundles[0]), world.target[1], pixels=True)
 
 
 class _Exported:
-    """What torch.export makes of a network on the processor: here the network itself."""
+    """Stands for torch.export's result: the network itself."""
 
     def __init__(self, network: torch.nn.Module, examples: tuple[torch.Tensor, ...], **_: object) -> None:
         assert not [name for name, t in network.state_dict().items() if t.device.type != "cpu"]
@@ -247,10 +247,10 @@ OFTEN = {
     *((name, other) for name in ("fast", "attach") for other in POSITIONS),
     *(("residue", "slim/vit"), ("joint", "slim/vit"), ("no old images", "mobilenetv2"), ("refine", "slim/convnext")),
 } - {("resumed", "slim/resnet18")}
-"""Every path once, and with every architecture those in which the most differs; the rest is slow."""
+"""Every path with one architecture, and the paths that depend most on the architecture with all; the rest is slow."""
 
 
-@pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # as it must be where bfloat16 is slow
+@pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # expected on processors where bfloat16 is slow
 @pytest.mark.parametrize(
     ("path", "world"),
     [

@@ -18,6 +18,8 @@ def test_codes_are_what_clients_already_know() -> None:
     assert {name: value.code for name, value in vars(errors).items() if isinstance(value, type)} == {
         "PncError": "pnc_error",
         "ConfigError": "invalid_config",
+        "UnknownClass": "unknown_class",
+        "AmbiguousClass": "ambiguous_class",
         "NetworkError": "invalid_network",
         "UnknownArchitecture": "unknown_architecture",
         "WeightsMismatch": "weights_mismatch",

@@ -1,4 +1,4 @@
-"""Closed forms are float32 or better, whatever autocast says, and `auto` is what is quicker on the device."""
+"""Closed forms use float32 or float64 inside autocast, and `auto` is the faster precision of the device."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from pnc_core.errors import ConfigError
 from pnc_core.method.balance import Rows, fit_balance
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone
-from pnc_core.method.fit_head import HeadInputs, fit_head
+from pnc_core.method.heads.fit import HeadInputs, fit_head
 from pnc_core.method.insert import localize, stitch
 from pnc_core.method.lime import solution, surrogate
 from pnc_core.method.reconstruct import reconstruct_layers, reconstruct_logits
@@ -30,7 +30,7 @@ from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
 EXACT = 2e-4
-"""Relative to the largest number: float32 leaves 1e-5 and less, bfloat16 4e-3 and more."""
+"""Largest error relative to the largest value: float32 gives at most 1e-5, bfloat16 at least 4e-3."""
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def _off(got: Tensor, wanted: Tensor) -> float:
 
 
 def _limited(rows: Tensor) -> Tensor:
-    """What an adapter of limited rank answers that was fitted by its closed form."""
+    """Output of an adapter of limited rank that was fitted in closed form."""
     generator = torch.Generator().manual_seed(1)
-    adapter = ParallelAdapter(nn.Linear(48, 32), whole=False)
+    adapter = ParallelAdapter(nn.Linear(48, 32), full_rank=False)
     weight, bias = torch.randn(32, 48, generator=generator), torch.randn(32, generator=generator)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     assert adapter.down is not None
     return torch.cat([(adapter.up.double() @ adapter.down.double()).flatten(), adapter.bias.double()]).detach()
 
@@ -141,13 +141,15 @@ def world() -> tuple[nets.Network, nets.Network, nets.ImageSet]:
 
 
 def _learned(tail: Tail) -> Tensor:
-    """What the parallel adapters answer, whatever the sign of their directions."""
+    """The maps U D and biases of the parallel adapters; unlike U and D they do not depend on signs."""
     maps = (a.up if a.down is None else a.up @ a.down for a in tail.inner.values())
     parts = [torch.cat([m.flatten(), a.bias]) for m, a in zip(maps, tail.inner.values(), strict=True)]
     return torch.cat(parts).detach()
 
 
-def test_mending_in_bfloat16_is_mending_in_float32(world: tuple[nets.Network, nets.Network, nets.ImageSet]) -> None:
+def test_parallel_adapters_of_a_bfloat16_job_are_solved_in_float32(
+    world: tuple[nets.Network, nets.Network, nets.ImageSet],
+) -> None:
     config = CloneConfig(classes=("d", "e"), preset="fast", batch_size=32, keep=0.5)
     job = nets.job(*world, config)
     position = nets.Position(target="blocks.0", source="blocks.0")
@@ -168,7 +170,7 @@ def test_auto_is_written_down_as_what_it_was(
     config = CloneConfig(classes=("9",), preset="fast", precision="auto", shortlist=1, screen_images=64, views=1)
     first = clone(pair.target, pair.source, pair.images, config, checkpoints=FolderCheckpoints(tmp_path))
     assert first.manifest.config.precision == ("bfloat16" if quick else "float32")
-    # Taken up on another processor it goes on as it began.
+    # A job that continues on another processor keeps its precision.
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: not quick)
     again = clone(pair.target, pair.source, pair.images, config, checkpoints=FolderCheckpoints(tmp_path))
     assert again.manifest.config.precision == first.manifest.config.precision
@@ -180,7 +182,7 @@ def test_who_asks_for_bfloat16_where_it_is_slow_is_told(pair: Pair, monkeypatch:
     said: list[str] = []
     with pytest.warns(SlowPrecision, match="bfloat16 is slower than float32 here"):
         clone(pair.target, pair.source, pair.images, config, report=lambda progress: said.append(progress.message))
-    assert any("auto chooses what is quicker" in message for message in said)
+    assert any("auto chooses the faster precision" in message for message in said)
 
 
 def test_float32_stays_the_default() -> None:

@@ -15,7 +15,7 @@ import pytest
 from app.process import pulse
 from app.process.pulse import STOPPED, Pulse
 from app.settings import Settings
-from app.up import Child, Service, Wish
+from app.up import Child, Service, Shutdown
 
 
 class _Ready(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class _Ready(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.0)
     server = HTTPServer(("127.0.0.1", 0), _Ready)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -55,7 +55,7 @@ def test_only_its_own_word_counts(url: str, status: int, code: str, stopped: boo
 
 
 def test_no_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "CHECK_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert not Pulse(f"http://127.0.0.1:{port}").has_stopped()
@@ -63,9 +63,9 @@ def test_no_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_killed_and_started_again(tmp_path: Path, url: str) -> None:
     _Ready.status, _Ready.code = 503, STOPPED
-    wish = Wish()
+    shutdown = Shutdown()
     with socket.create_server(("127.0.0.1", 0)) as door, socket.create_server(("127.0.0.1", 0)) as back:
-        service = Service(Settings(data_dir=tmp_path), door, back, wish)
+        service = Service(Settings(data_dir=tmp_path), door, back, shutdown)
     service._serving = url
     sleeps = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
     service.children = [Child("serving", sleeps, dict(os.environ))]
@@ -79,7 +79,7 @@ def test_it_is_killed_and_started_again(tmp_path: Path, url: str) -> None:
     while child.process is first and time.monotonic() < deadline:
         time.sleep(0.05)
     _Ready.status, _Ready.code = 200, ""
-    wish.end = True
+    shutdown.requested = True
     thread.join()
     service.stop()
     assert first.returncode == -9

@@ -15,7 +15,7 @@ def test_a_server_that_does_not_conform_fails_its_checks(url: str, here: World) 
     failed = [name for name, wrong in found.items() if wrong]
     assert failed == [
         "loading attaches",
-        "what is loaded is listed",
-        "a module can be asked for alone",
+        "a loaded model is listed",
+        "a request can name the module alone",
         "unloading detaches",
     ]

@@ -22,7 +22,7 @@ from tests.unit.serving import world
 def test_trunk_and_branches_keep_to_the_device(
     exact: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(programs, "_recorded", lambda network, examples: network)  # torch records on devices it has
+    monkeypatch.setattr(programs, "_traced", lambda network, examples: network)  # torch traces on devices it has
     target, source = world.network("01234", 1), world.network("56789", 2)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)

@@ -14,12 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from app.deployments import replicas
 from app.deployments import service as deployments
-from app.errors import DigestMismatch, Loading, NotFound, StoreUnavailable
+from app.errors import DigestMismatch, Loading, StoreUnavailable
 from app.serving.engine.engine import Engine, Limits
 from app.serving.engine.programs import Mode
 from app.serving.loader import registry as registries
 from app.serving.loader import reports
-from app.serving.loader.passing import is_passing
 from app.serving.loader.registry import Registry
 from app.zoo import Zoo, open_zoo
 from tests.unit.serving import world
@@ -319,8 +318,3 @@ def test_while_it_is_loaded_a_deployment_answers_503(fresh: World, monkeypatch: 
             while client.get(f"/v2/models/{NAME}").status_code != 200 and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert client.post(f"/v2/models/{NAME}/infer", content=bytes(64), headers=raw).status_code == 200
-
-
-@pytest.mark.parametrize("error", [ValueError("x"), NotFound("gone"), RuntimeError("mat1 and mat2"), KeyError("x")])
-def test_other_errors_do_not_pass(error: Exception) -> None:
-    assert not is_passing(error)

@@ -179,9 +179,9 @@ def test_long_json_is_read_by_a_child_that_is_kept(small: tuple[httpx.Client, uv
     readers = _host(small).readers
     for _ in range(2):
         assert small[0].post(INFER, json=_json(500, data=[1] * 32_000)).status_code == 200
-    assert len(readers._idle) == 1
-    readers._idle[0]._process.kill()
-    readers._idle[0]._process.wait()
+    assert len(readers._children._idle) == 1
+    readers._children._idle[0]._process.kill()
+    readers._children._idle[0]._process.wait()
     assert small[0].post(INFER, json=_json(500, data=[1] * 32_000)).status_code == 200
 
 

@@ -223,7 +223,7 @@ def _document(**changes: object) -> dict[str, object]:
         (_document(data=[256] * 64), "0 to 255"),
         (_document(data=[0.5] * 64), "integers"),
         (_document(data=["a"] * 64), "numbers"),
-        (_document(data=None, parameters={"binary_data_size": 64}), "bytes behind"),
+        (_document(data=None, parameters={"binary_data_size": 64}), "bytes after"),
         ({**_document(), "id": 7}, "id"),
         ({**_document(), "parameters": {"a": []}}, "parameters"),
         ({**_document(), "parameters": {"modules": 7}}, "modules"),

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from app.serving.engine.capacity import Overloaded, Room, TooLate
+from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Limits, NotFinite, Stopped
 from app.serving.engine.pace import TURN_SECONDS, Pace
 from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
-from app.serving.engine.turns import Batch, Line, Question
+from app.serving.engine.turns import Batch, PendingRequest, RequestQueue
 from pnc_core.images import Views
 from pnc_core.module.composed import without_modules
 from tests.unit.serving.world import World
@@ -154,13 +154,13 @@ def test_one_workspace_cannot_fill_the_line(here: World, slow: _Slow) -> None:
 
 
 def test_a_largest_request_is_let_in_though_it_is_more_than_a_share() -> None:
-    room = Room(100, 0.5)
-    with room.taken("blue", 80):
-        with pytest.raises(Overloaded), room.taken("blue", 1):
+    capacity = Capacity(100, 0.5)
+    with capacity.taken("blue", 80):
+        with pytest.raises(Overloaded), capacity.taken("blue", 1):
             pass
-        with room.taken("red", 80), pytest.raises(Overloaded), room.taken("green", 1):
+        with capacity.taken("red", 80), pytest.raises(Overloaded), capacity.taken("green", 1):
             pass
-    with room.taken("blue", 10), room.taken("blue", 40), pytest.raises(Overloaded), room.taken("blue", 1):
+    with capacity.taken("blue", 10), capacity.taken("blue", 40), pytest.raises(Overloaded), capacity.taken("blue", 1):
         pass
 
 
@@ -189,49 +189,49 @@ def test_a_batch_that_does_not_end_is_noticed(here: World) -> None:
         assert engine.trouble() is None
 
 
-def _question(program: Program, count: int, workspace: str, deployment: str) -> Question:
+def _pending(program: Program, count: int, workspace: str, deployment: str) -> PendingRequest:
     loop = asyncio.new_event_loop()
-    question = Question(program, Views(torch.zeros(count, 1, 8, 8)), loop.create_future(), workspace, deployment)
+    request = PendingRequest(program, Views(torch.zeros(count, 1, 8, 8)), loop.create_future(), workspace, deployment)
     loop.close()
-    return question
+    return request
 
 
-def _served(line: Line, batches: int, most: int = 8) -> list[list[str]]:
+def _served(waiting: RequestQueue, batches: int, most: int = 8) -> list[list[str]]:
     """Whose slices were in each batch."""
     found = []
     for _ in range(batches):
-        batch, first = Batch(most), line.first()
+        batch, first = Batch(most), waiting.first()
         assert first is not None
         kind = first.kind()
         assert kind is not None
         batch.begin(kind, most)
-        line.fill(batch)
-        found.append([f"{one.question.workspace}/{one.question.deployment}" for one in batch.slices])
+        waiting.fill(batch)
+        found.append([f"{one.request.workspace}/{one.request.deployment}" for one in batch.slices])
     return found
 
 
 def test_workspaces_take_turns_then_deployments_then_requests(here: World) -> None:
     one, two, three = (put_together(_Slow(here), []) for _ in range(3))
-    line = Line()
+    waiting = RequestQueue()
     for _ in range(5):
-        line.add(_question(one, 800, "blue", "a"))
-    line.add(_question(two, 800, "blue", "b"))
-    line.add(_question(three, 8, "red", "c"))
-    line.add(_question(three, 8, "red", "c"))
-    found = _served(line, 7)
+        waiting.add(_pending(one, 800, "blue", "a"))
+    waiting.add(_pending(two, 800, "blue", "b"))
+    waiting.add(_pending(three, 8, "red", "c"))
+    waiting.add(_pending(three, 8, "red", "c"))
+    found = _served(waiting, 7)
     assert found == [["blue/a"], ["red/c"], ["blue/b"], ["red/c"], ["blue/a"], ["blue/b"], ["blue/a"]]
-    assert len(line) == 6
+    assert len(waiting) == 6
 
 
 def test_requests_of_one_target_fill_a_batch_and_the_first_of_another_kind_keeps_its_turn(here: World) -> None:
     shared, other = put_together(_Slow(here), []), put_together(_Slow(here), [])
-    line = Line()
-    line.add(_question(shared, 2, "blue", "a"))
-    line.add(_question(other, 8, "blue", "b"))
-    line.add(_question(shared, 800, "blue", "a"))
+    waiting = RequestQueue()
+    waiting.add(_pending(shared, 2, "blue", "a"))
+    waiting.add(_pending(other, 8, "blue", "b"))
+    waiting.add(_pending(shared, 800, "blue", "a"))
     for _ in range(20):
-        line.add(_question(shared, 1, "blue", "c"))
-    first, second, third = _served(line, 3)
+        waiting.add(_pending(shared, 1, "blue", "c"))
+    first, second, third = _served(waiting, 3)
     assert sorted(set(first)) == ["blue/a", "blue/c"]
     assert second == ["blue/b"]
     assert sorted(set(third)) == ["blue/a", "blue/c"]

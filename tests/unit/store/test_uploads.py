@@ -46,7 +46,7 @@ def test_bytes_go_into_the_store(zoo: Zoo, row: UploadRow) -> None:
 def test_a_broken_transfer_goes_on_where_it_ended(zoo: Zoo, row: UploadRow) -> None:
     _write(zoo, row, CONTENT[:3000])
     assert zoo.inbox.received(row) == 3000
-    with pytest.raises(Conflict, match="go on at 3000"):
+    with pytest.raises(Conflict, match="continue at 3000"):
         _write(zoo, row, CONTENT[2000:], offset=2000)
     with pytest.raises(Invalid, match="got 3000"):
         zoo.inbox.store_content(row)

@@ -102,7 +102,7 @@ def test_who_asks_for_a_page_behind_the_last_one_gets_the_last(crowded: Zoo) -> 
     assert (total, list_query.start) == (300, 275)
     assert "net-000024" in content
     assert (none, first.start) == (0, 0)
-    assert "No models like that" in nothing
+    assert "No models found" in nothing
 
 
 def test_pages_say_how_many_rows_they_leave_out(crowded: Zoo) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -14,14 +15,23 @@ from app.jobs import page as job
 from app.jobs.states import TRANSITIONS
 from app.models.layer_table import Mask, layers, masks
 from app.web import drawing, html
-from app.web.drawing import Mark
+from pnc_client import pictures
 from pnc_core.errors import TensorFileError
 
-MARKS = [
-    Mark("a → b", 0, 0.5, 100, "a\nb"),
-    Mark("<c>", 0, 0.9, 300, "c"),
-    Mark("a → b", 1, 0.8, 200, "a\nb"),
-    Mark("a → b", 2, 0.7, 250, "a\nb"),
+
+class Tried(NamedTuple):
+    target_position: str
+    source_position: str
+    round: int
+    score: float
+    parameters: int
+
+
+TRIALS = [
+    Tried("a", "b", 0, 0.5, 100),
+    Tried("<c>", "c", 0, 0.9, 300),
+    Tried("a", "b", 1, 0.8, 200),
+    Tried("a", "b", 2, 0.7, 250),
 ]
 
 
@@ -29,8 +39,8 @@ def parsed(picture: Markup) -> ElementTree.Element:
     return ElementTree.fromstring(f"<div>{picture}</div>")
 
 
-def test_the_curve_has_every_trial_and_the_chosen_one() -> None:
-    picture = parsed(drawing.curve(MARKS, ended=True))
+def test_the_plot_has_every_trial_and_the_chosen_one() -> None:
+    picture = parsed(drawing.position_plot(TRIALS, ended=True))
     assert len(list(picture.iter("circle"))) == 2
     assert len(list(picture.iter("rect"))) == 1
     (chosen,) = [t for t in picture.iter("text") if t.attrib.get("class") == "chosen"]
@@ -40,18 +50,18 @@ def test_the_curve_has_every_trial_and_the_chosen_one() -> None:
 
 
 def test_a_position_of_several_rounds_is_counted_once() -> None:
-    assert 'aria-label="2 positions tried' in drawing.curve(MARKS, ended=True)
+    assert 'aria-label="2 positions tried' in drawing.position_plot(TRIALS, ended=True)
 
 
 def test_nothing_is_chosen_while_the_job_runs() -> None:
-    assert 'class="chosen"' not in drawing.curve(MARKS, ended=False)
+    assert 'class="chosen"' not in drawing.position_plot(TRIALS, ended=False)
 
 
-@pytest.mark.parametrize("marks", [MARKS[:1], [MARKS[0], MARKS[0]]])
-def test_a_curve_of_equal_trials_stays_inside_its_frame(marks: list[Mark]) -> None:
-    for circle in parsed(drawing.curve(marks, ended=False)).iter("circle"):
-        assert drawing.LEFT <= float(circle.attrib["cx"]) <= drawing.WIDE
-        assert 0 <= float(circle.attrib["cy"]) <= drawing.HIGH
+@pytest.mark.parametrize("trials", [TRIALS[:1], [TRIALS[0], TRIALS[0]]])
+def test_a_plot_of_equal_trials_stays_inside_its_frame(trials: list[Tried]) -> None:
+    for circle in parsed(drawing.position_plot(trials, ended=False)).iter("circle"):
+        assert pictures.LEFT <= float(circle.attrib["cx"]) <= pictures.WIDTH
+        assert 0 <= float(circle.attrib["cy"]) <= pictures.HEIGHT
 
 
 def test_a_mask_fills_what_was_kept() -> None:

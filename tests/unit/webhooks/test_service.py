@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.db import clock
 from app.db.pages import Window
+from app.deployments import reports
 from app.deployments import service as deployments
 from app.errors import Conflict, Invalid, LeaseLost, NotFound
 from app.jobs import runs
@@ -65,9 +66,9 @@ def test_a_deployment_tells_what_is_wanted_and_what_became_of_it(zoo: Zoo, sessi
     hook = _hook(session)
     deployments.put(session, "digits", "low")
     for _ in range(2):  # two replicas say the same
-        deployments.observe(session, "digits", 1)
+        reports.observe(session, "digits", 1)
     deployments.attach(session, "digits", module.id)
-    deployments.refuse(session, "digits", 2, {"code": "bundle_damaged", "detail": "cut off"})
+    reports.refuse(session, "digits", 2, {"code": "bundle_damaged", "detail": "cut off"})
     deployments.delete(session, "digits")
     told = [(row.type.removeprefix("deployment."), json.loads(row.body)["data"]) for row in _told(session, hook)]
     assert [(kind, data["generation"]) for kind, data in told] == [

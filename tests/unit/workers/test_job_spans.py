@@ -36,7 +36,7 @@ def kept() -> Iterator[Traces]:
 
 
 @pytest.fixture
-def see_through(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+def run_row(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
     """Sees a lease through with a child that does what a test says; returns the child's variables."""
 
     def see(kind: Any, lease: Lease, work: Child) -> dict[str, str]:
@@ -49,7 +49,7 @@ def see_through(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict
 
         monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
         monkeypatch.setattr(runner_pool, "start", start)
-        Supervisor(zoo, threading.Event()).see_through(kind, lease)
+        Supervisor(zoo, threading.Event()).run_row(kind, lease)
         return seen
 
     return see
@@ -65,7 +65,7 @@ def _claimed(zoo: Zoo) -> Lease:
 
 
 def test_an_attempt_is_a_span_with_its_outcome_and_its_child_goes_on_from_there(
-    zoo: Zoo, kept: Traces, see_through: Callable[..., dict[str, str]]
+    zoo: Zoo, kept: Traces, run_row: Callable[..., dict[str, str]]
 ) -> None:
     lease = _claimed(zoo)
 
@@ -73,7 +73,7 @@ def test_an_attempt_is_a_span_with_its_outcome_and_its_child_goes_on_from_there(
         with zoo.database.write() as session:
             runs.fail(session, lease, {"code": "config_error", "detail": "expected a, got b"})
 
-    variables = see_through(JOB, lease, work)
+    variables = run_row(JOB, lease, work)
     attempt = kept.one("attempt")
     assert parent_of(attempt) == traceparent_of(kept.one("request")).split("-")[2]
     assert variables["TRACEPARENT"] == traceparent_of(attempt)
@@ -86,7 +86,7 @@ def test_an_attempt_is_a_span_with_its_outcome_and_its_child_goes_on_from_there(
 
 
 def test_a_helper_s_work_belongs_to_what_it_was_shared_in(
-    zoo: Zoo, kept: Traces, see_through: Callable[..., dict[str, str]]
+    zoo: Zoo, kept: Traces, run_row: Callable[..., dict[str, str]]
 ) -> None:
     lease = _claimed(zoo)
     with zoo.database.write() as session:
@@ -95,7 +95,7 @@ def test_a_helper_s_work_belongs_to_what_it_was_shared_in(
         shared = session.query(StepRow).one().id
         helping = steps.claim_shared(session, "helper", 20, shared)
     assert helping is not None
-    see_through(STEP, helping, lambda lease: None)
+    run_row(STEP, helping, lambda lease: None)
     spans = [kept.one(name) for name in ("request", "trials", "help")]
     assert [parent_of(span) for span in spans[1:]] == [traceparent_of(span).split("-")[2] for span in spans[:2]]
     assert dict(spans[2].attributes or {})["pnc.step"] == "trial|1|0|a|b"
@@ -103,7 +103,7 @@ def test_a_helper_s_work_belongs_to_what_it_was_shared_in(
 
 
 def test_without_traces_a_child_is_told_of_none(
-    zoo: Zoo, see_through: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    zoo: Zoo, run_row: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRACEPARENT", raising=False)
-    assert "TRACEPARENT" not in see_through(JOB, _claimed(zoo), lambda lease: None)
+    assert "TRACEPARENT" not in run_row(JOB, _claimed(zoo), lambda lease: None)

@@ -21,7 +21,7 @@ from pnc_core.module.composed import attach
 from tests.unit import seeds
 from tests.unit.pnc_core import nets
 from workers import judging
-from workers.judging import judged, measured
+from workers.judging import evaluate_module, measure_accuracy
 
 OLD, NEW, EACH = "01234", ("8", "6"), 12
 CONFIG = CloneConfig(classes=NEW, validation=0.25, position=Position(target="blocks.1", source="blocks.1"))
@@ -62,7 +62,7 @@ def test_every_held_out_image_is_in_both_confusions(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
 ) -> None:
     before = [fingerprint(network) for network, _ in networks]
-    found = judged(*networks, images, CONFIG, bundle)
+    found = evaluate_module(*networks, images, CONFIG, bundle)
     assert [fingerprint(network) for network, _ in networks] == before
     confusion = found["confusion"]
     assert confusion["classes"] == [*OLD, *NEW]
@@ -74,7 +74,7 @@ def test_every_held_out_image_is_in_both_confusions(
 def test_the_counts_are_those_of_the_evaluation(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
 ) -> None:
-    counts = judged(*networks, images, CONFIG, bundle)["confusion"]
+    counts = evaluate_module(*networks, images, CONFIG, bundle)["confusion"]
     expected = evaluate(attach(networks[0][0], bundle), seen[0])
     old = [sum(counts["before"][i][i] for i in range(5)), sum(map(sum, counts["before"][:5]))]
     assert expected.target_old == pytest.approx(old[0] / old[1])
@@ -83,7 +83,7 @@ def test_the_counts_are_those_of_the_evaluation(
 def test_the_rivals_are_the_target_alone_and_the_better_ensemble(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
 ) -> None:
-    worth = judged(*networks, images, CONFIG, bundle)["worth"]
+    worth = evaluate_module(*networks, images, CONFIG, bundle)["worth"]
     both = direct_ensembles(*networks, NEW, seen[0])
     assert worth["ensemble"]["average"] == pytest.approx(max(found.average for found in both.values()), abs=1e-6)
     old = both["raw"].target_old
@@ -93,7 +93,7 @@ def test_the_rivals_are_the_target_alone_and_the_better_ensemble(
 def test_explanations_are_compared_for_the_cloned_classes(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
 ) -> None:
-    alike = judged(*networks, images, CONFIG, bundle)["similarity"]
+    alike = evaluate_module(*networks, images, CONFIG, bundle)["similarity"]
     assert (alike["rows"], alike["columns"]) == ([*NEW], [*NEW])
     for key in ("module", "source"):
         assert all(-1 <= value <= 1 for row in alike[key] for value in row)
@@ -103,13 +103,13 @@ def test_explanations_are_compared_for_the_cloned_classes(
 def test_what_costs_too_much_or_has_no_truth_is_left_out(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert judged(*networks, images, dataclasses.replace(CONFIG, labels=False), bundle) == {}
-    monkeypatch.setattr(judging, "EFFORT", 1.0)
-    assert set(judged(*networks, images, CONFIG, bundle)) == {"worth", "confusion"}
-    monkeypatch.setattr(judging, "MOST_CLASSES", 6)
-    assert set(judged(*networks, images, CONFIG, bundle)) == {"worth"}
-    monkeypatch.setattr(judging, "MEASURING", 1.0)
-    assert judged(*networks, images, CONFIG, bundle) == {}
+    assert evaluate_module(*networks, images, dataclasses.replace(CONFIG, labels=False), bundle) == {}
+    monkeypatch.setattr(judging, "MAX_EXPLANATION_MACS", 1.0)
+    assert set(evaluate_module(*networks, images, CONFIG, bundle)) == {"worth", "confusion"}
+    monkeypatch.setattr(judging, "MAX_CLASSES", 6)
+    assert set(evaluate_module(*networks, images, CONFIG, bundle)) == {"worth"}
+    monkeypatch.setattr(judging, "MAX_ACCURACY_MACS", 1.0)
+    assert evaluate_module(*networks, images, CONFIG, bundle) == {}
 
 
 def test_what_cannot_be_judged_does_not_fail_the_job(
@@ -118,7 +118,7 @@ def test_what_cannot_be_judged_does_not_fail_the_job(
     other = nets.network("cnn", 8, 1, OLD, width=4)
     with torch.no_grad():
         next(other[0].parameters()).add_(1)
-    assert judged(other, networks[1], images, CONFIG, bundle) == {}
+    assert evaluate_module(other, networks[1], images, CONFIG, bundle) == {}
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_network_is_measured_on_all_images_of_its_classes(
         own = images.only(spec.classes)
         right = int((predict(network, spec, own.images).argmax(1) == own.labels).sum())
         assert 0 < right < len(own)
-        assert measured(zoo, dataset, (network, spec)) == Accuracy(right / len(own), 5 * EACH, dataset.id)
+        assert measure_accuracy(zoo, dataset, (network, spec)) == Accuracy(right / len(own), 5 * EACH, dataset.id)
 
 
 def test_a_sample_is_always_the_same(
@@ -147,8 +147,8 @@ def test_a_sample_is_always_the_same(
     dataset: DatasetRow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(judging, "MOST_IMAGES", 55)
-    first, second = (measured(zoo, dataset, networks[1]) for _ in range(2))
+    monkeypatch.setattr(judging, "MAX_IMAGES", 55)
+    first, second = (measure_accuracy(zoo, dataset, networks[1]) for _ in range(2))
     assert first is not None
     assert (first, first.images) == (second, 55)
 
@@ -159,7 +159,7 @@ def test_an_accuracy_that_would_say_little_is_not_given(
     dataset: DatasetRow,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert measured(zoo, dataset, nets.network("cnn", 8, 1, "01x", width=4)) is None
-    assert measured(zoo, dataset, nets.network("cnn", 8, 1, "0123", width=4)) is None  # 48 images
-    monkeypatch.setattr(judging, "MEASURING", 1e4)
-    assert measured(zoo, dataset, networks[0]) is None
+    assert measure_accuracy(zoo, dataset, nets.network("cnn", 8, 1, "01x", width=4)) is None
+    assert measure_accuracy(zoo, dataset, nets.network("cnn", 8, 1, "0123", width=4)) is None  # 48 images
+    monkeypatch.setattr(judging, "MAX_ACCURACY_MACS", 1e4)
+    assert measure_accuracy(zoo, dataset, networks[0]) is None

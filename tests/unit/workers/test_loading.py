@@ -65,7 +65,7 @@ def test_images_of_the_wanted_classes_come_in_order_and_equal_files_are_decoded_
 
 def test_a_sample_is_the_one_it_always_was(zoo: Zoo) -> None:
     dataset = registered(zoo, mixed(distinct=12))
-    every, some = load_images(zoo, dataset, ("b",), SEEN), load_images(zoo, dataset, ("b",), SEEN, most=10)
+    every, some = load_images(zoo, dataset, ("b",), SEEN), load_images(zoo, dataset, ("b",), SEEN, max_images=10)
     rows = sorted(np.random.default_rng(0).permutation(np.arange(1, 90, 2))[:10])
     assert torch.equal(some.images, every.images[[row // 2 for row in rows]])
     unlabelled = load_images(zoo, dataset, ("x",), SEEN, labelled=False)

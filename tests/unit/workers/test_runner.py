@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+import safetensors.torch
 import torch
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -12,7 +13,7 @@ from app.db import leases
 from app.db.leases import Lease
 from app.db.pages import Window
 from app.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
-from app.jobs import events, runs
+from app.jobs import events, recovery, runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
 from app.models import service as models
@@ -23,6 +24,7 @@ from app.modules import service as modules
 from app.store.directory import DirectoryStore
 from app.zoo import Zoo
 from pnc_core.config import CloneConfig, NetworkSpec, Position
+from pnc_core.graph.architectures import build_network
 from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
@@ -80,7 +82,7 @@ def test_what_the_owner_forbids_while_a_job_waits_is_not_cloned(zoo: Zoo, lease:
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
     assert job.problem is not None
-    assert (job.state, "ask its owner" in job.problem["detail"]) == ("failed", True)
+    assert (job.state, "ask the owner" in job.problem["detail"]) == ("failed", True)
 
 
 def test_both_payloads_are_stored_and_the_job_succeeds(zoo: Zoo, lease: Lease) -> None:
@@ -106,7 +108,7 @@ def test_what_was_measured_is_kept_with_the_versions(zoo: Zoo, lease: Lease) -> 
 
 def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
     network = (torch.nn.Identity(), SPEC)
-    monkeypatch.setattr(runner, "measured", lambda zoo, dataset, network: Accuracy(0.5, 99, dataset.id))
+    monkeypatch.setattr(runner, "measure_accuracy", lambda zoo, dataset, network: Accuracy(0.5, 99, dataset.id))
     with zoo.database.write() as session:
         job = jobs.get(session, lease.id)
         assert set(runner._accuracies(zoo, job, network, network)) == {job.target_version_id, job.source_version_id}
@@ -118,7 +120,7 @@ def test_no_version_is_measured_on_a_dataset_twice(zoo: Zoo, lease: Lease, monke
 def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     before, second = objects(zoo), claim(zoo)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)
@@ -130,7 +132,7 @@ def test_who_has_lost_the_lease_publishes_nothing(zoo: Zoo, lease: Lease) -> Non
 def test_a_late_loser_does_not_take_the_winner_s_objects(zoo: Zoo, lease: Lease) -> None:
     with zoo.database.write() as session:
         seeds.expire(session, session.get_one(JobRow, lease.id))
-        runs.sweep(session)
+        recovery.sweep(session)
     publish(zoo, claim(zoo), BUNDLE)
     with pytest.raises(LeaseLost):
         publish(zoo, lease, BUNDLE)
@@ -219,6 +221,24 @@ def test_a_changed_object_rejects_the_version_with_the_reason(zoo: Zoo) -> None:
         assert row.status == "rejected"
         assert row.problem is not None
         assert row.problem["code"] == "digest_mismatch"
+
+
+def test_a_network_whose_logits_are_no_numbers_is_rejected_with_the_reason(zoo: Zoo) -> None:
+    state = build_network(SPEC).state_dict()
+    state["fc.weight"] = torch.full_like(state["fc.weight"], 3e38)
+    with zoo.database.write() as session:
+        models.create(session, name="overflowing")
+        upload = seeds.upload(session, zoo, safetensors.torch.save(state))
+        version = models.add_version(session, "overflowing", upload_id=upload.id, spec=SPEC)
+        lease = validation.claim_validation(session, "worker")
+    assert lease is not None
+    check_version(zoo, lease)
+    with zoo.database.read() as session:
+        row = session.get_one(VersionRow, version.id)
+        assert row.status == "rejected"
+        assert row.problem is not None
+        assert row.problem["code"] == "invalid_network"
+        assert "expected finite logits for random images, got NaN or infinity" in row.problem["detail"]
 
 
 @pytest.mark.parametrize(

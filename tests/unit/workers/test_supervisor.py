@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.db.leases import Lease
 from app.errors import Misconfigured
-from app.jobs import events, runs, steps
+from app.jobs import events, recovery, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import StepRow
 from app.zoo import Zoo
@@ -41,7 +41,7 @@ class Deaf:
         until = time.monotonic() + (seconds or 0)
         while time.monotonic() < until:
             with self._zoo.database.write() as session:
-                runs.sweep(session)
+                recovery.sweep(session)
             time.sleep(0.1)
 
     def terminate(self) -> None:
@@ -56,7 +56,7 @@ def test_a_child_that_stops_late_is_not_taken_for_a_dead_worker(zoo: Zoo, monkey
     monkeypatch.setattr(runner_pool, "start", lambda *_: Deaf(zoo))
     monkeypatch.setattr(supervisor, "GRACE_SECONDS", 2.0 * LEASE_SECONDS)
     lease = _claimed(zoo)
-    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+    Supervisor(zoo, threading.Event()).run_row(JOB, lease)
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
     assert job.problem is not None
@@ -73,7 +73,7 @@ def test_the_settings_say_how_often_a_child_may_die(
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
     monkeypatch.setattr(runner_pool, "start", lambda *_: dead)
     lease = _claimed(zoo)
-    Supervisor(zoo, threading.Event()).see_through(JOB, lease)
+    Supervisor(zoo, threading.Event()).run_row(JOB, lease)
     with zoo.database.read() as session:
         assert jobs.get(session, lease.id).state == state
     zoo.close()
@@ -85,7 +85,7 @@ def test_a_job_that_has_no_room_is_given_back_with_that_reason(zoo: Zoo, monkeyp
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
     monkeypatch.setattr(runner_pool, "start", lambda *_: ended)
     lease = _claimed(zoo)
-    assert Supervisor(zoo, threading.Event()).see_through(JOB, lease) is False
+    assert Supervisor(zoo, threading.Event()).run_row(JOB, lease) is False
     with zoo.database.read() as session:
         job = jobs.get(session, lease.id)
         assert (job.state, job.attempts, job.fruitless) == ("queued", 0, 0)
@@ -105,13 +105,13 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the rows that were seen through; each ends at once."""
     seen: list[str] = []
 
-    def see_through(self: Supervisor, kind: supervisor.Kind, lease: Lease) -> bool:
+    def run_row(self: Supervisor, kind: supervisor.Kind, lease: Lease) -> bool:
         assert not self.is_idle
         seen.append(lease.id)
         return len(seen) < 10
 
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
-    monkeypatch.setattr(Supervisor, "see_through", see_through)
+    monkeypatch.setattr(Supervisor, "run_row", run_row)
     return seen
 
 
@@ -172,14 +172,14 @@ def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.
     def start(kind: str, lease: Lease, environment: dict[str, str]) -> Deaf:
         seen.append((kind, environment["CUDA_VISIBLE_DEVICES"]))
         if len(seen) < 4:  # all slots are taken, and a version comes beside them
-            worker.see_through(JOB if len(seen) < 3 else supervisor.VERSION, lease)
+            worker.run_row(JOB if len(seen) < 3 else supervisor.VERSION, lease)
         ended = Deaf(zoo)
         ended.exitcode = 0
         return ended
 
     monkeypatch.setattr(runner_pool, "start", start)
-    monkeypatch.setattr(Supervisor, "_say", lambda *_: None)
-    worker.see_through(JOB, _claimed(zoo))
+    monkeypatch.setattr(Supervisor, "_update", lambda *_: None)
+    worker.run_row(JOB, _claimed(zoo))
     assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]
 
 

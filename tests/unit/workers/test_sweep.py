@@ -16,7 +16,7 @@ from tests.unit import seeds
 from workers import runner_pool
 from workers import sweep as sweeping
 from workers.supervisor import Supervisor
-from workers.sweep import Contact, sweep_now_and_then
+from workers.sweep import DatabaseContact, sweep_regularly
 
 LEASE_SECONDS = 20
 
@@ -63,7 +63,7 @@ def _states(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, outage: tuple[float, floa
             states[int(second)] = jobs.get(session, job.id).state
 
     monkeypatch.setattr(zoo.database, "write", down)
-    sweep_now_and_then(Supervisor(zoo, clock))
+    sweep_regularly(Supervisor(zoo, clock))
     return states
 
 
@@ -89,11 +89,11 @@ def test_after_an_outage_everybody_has_a_lease_s_time_to_renew(zoo: Zoo, monkeyp
 def test_a_break_shorter_than_the_gap_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1000)
     monkeypatch.setattr(sweeping, "time", clock)
-    contact = Contact(gap=3, settling=10)
+    contact = DatabaseContact(gap=3, settling=10)
     answers = []
     for seconds in (0, 3, 3, 3.5, 3, 3, 3, 3, 60, 1):
         clock.wait(seconds)
-        answers.append(contact.answered())
+        answers.append(contact.note_success())
     assert answers == [True, True, True, False, False, False, False, True, False, False]
 
 
@@ -101,14 +101,14 @@ def test_a_database_that_takes_nothing_gives_everybody_time_to_renew(monkeypatch
     """As when its disk was full: it answered all the while, and no lease could be renewed."""
     clock = Clock(1000)
     monkeypatch.setattr(sweeping, "time", clock)
-    contact = Contact(gap=3, settling=10)
-    assert contact.answered()
+    contact = DatabaseContact(gap=3, settling=10)
+    assert contact.note_success()
     clock.wait(1)
-    contact.broke()
+    contact.note_failure()
     answers = []
     for seconds in (1, 3, 3, 3, 3):
         clock.wait(seconds)
-        answers.append(contact.answered())
+        answers.append(contact.note_success())
     assert answers == [False, False, False, False, True]
 
 
@@ -135,8 +135,8 @@ def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.Mon
             raise RecursionError("a row that nobody thought of")
 
     monkeypatch.setattr(sweeping, "time", stop)
-    monkeypatch.setattr(sweeping.runs, "sweep", sweep)
+    monkeypatch.setattr(sweeping.recovery, "sweep", sweep)
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
-    sweep_now_and_then(Supervisor(zoo, stop))
+    sweep_regularly(Supervisor(zoo, stop))
     assert swept[1] - swept[0] >= sweeping.UNREACHABLE_SECONDS
     assert len(swept) > 2

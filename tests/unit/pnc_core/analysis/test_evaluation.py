@@ -22,7 +22,7 @@ from tests.unit.pnc_core.conftest import Pair
 
 
 class _Says(nn.Module):
-    """Logits that are read off the first pixels: pixel i is the score of class i."""
+    """A network whose logit of class i is pixel i."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _Says(nn.Module):
 
 
 class _Composed(_Says):
-    """What `evaluate` reads of a composed network."""
+    """The attributes of a composed network that `evaluate` reads."""
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(len(old + new))
@@ -50,8 +50,8 @@ def _images(winners: list[int], labels: list[int], classes: str, seconds: list[i
 
 
 def test_locality_and_leak_of_a_network_made_by_hand() -> None:
-    # Classes a b c are old, d is new. Five old images: right, right, wrong but the target's own answer,
-    # and two that go to d, where the target alone says b (right) and c (wrong). Two new ones: right, wrong.
+    # Classes a b c are old, d is new. Five old images: right, right, wrong but equal to the target's prediction,
+    # and two predicted as d, where the target alone predicts b (right) and c (wrong). Two new images: right, wrong.
     images = _images(
         winners=[0, 1, 2, 3, 3, 3, 0],
         seconds=[0, 1, 2, 1, 2, 3, 0],
@@ -70,13 +70,13 @@ def test_locality_and_leak_of_a_network_made_by_hand() -> None:
 def test_images_of_other_classes_are_left_out() -> None:
     images = _images([0, 1, 3], [1, 2, 4], "xabcd")
     assert evaluate(_Composed("abc", "d"), images).average == 1
-    with pytest.raises(DataError, match=r"expected some of .+ got none, but of \('x', 'y'\)"):
+    with pytest.raises(DataError, match=r"expected some of .+ got only images of \('x', 'y'\)"):
         evaluate(_Composed("abc", "d"), _images([0, 1], [0, 1], "xy"))
 
 
 def test_the_oracle_lets_only_classes_of_the_image_s_own_side_compete() -> None:
-    # Old classes a b, new c d. The first two go to the wrong side and are right on their own; the third is
-    # wrong on its own side too, the last right everywhere.
+    # Old classes a b, new c d. The first two are predicted on the wrong side, and right within their side; the third is
+    # wrong within its side too, the last is right in both.
     logits = torch.tensor([[1.0, 0, 9, 0], [9, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]])
     found = oracle(logits, torch.tensor([0, 3, 0, 2]), 2)
     assert (found.old, found.new, found.average) == (1 / 2, 1, 3 / 4)

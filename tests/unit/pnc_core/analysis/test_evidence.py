@@ -59,13 +59,13 @@ def test_random_networks_have_unrelated_reasons(pair: Pair) -> None:
         torch.manual_seed(seed)
         stranger = network_logits(build_network(pair.source[1]), pair.source[1])
         found.append(_compare(pair, _columns(stranger, [4, 2])))
-    # One random network leans one way or the other by chance; ten do not.
+    # Average over ten random networks, because a single one may be similar by chance.
     assert abs(sum(s.transferability for s in found) / 10) < 0.2
     assert abs(sum(s.explicitness for s in found) / 10) < 0.2
 
 
 def test_every_entry_is_the_mean_cosine_over_the_row_s_images() -> None:
-    # What a cell says for a class is known where a logit is a weighted sum of pixels, up to the surrogate's ridge.
+    # For a logit that is a weighted sum of pixels the exact weights of the cells are known, up to the ridge.
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 3, 16, generator=generator)
 
@@ -87,7 +87,7 @@ def test_every_entry_is_the_mean_cosine_over_the_row_s_images() -> None:
 
 
 def _cosine(image: Tensor, weights: Tensor, row: int, column: int) -> Tensor:
-    """Blocking a cell takes away (its brightness less the mean) times its weight."""
+    """Blocking a cell lowers the logit by (brightness - mean) x weight."""
     light = image.flatten().double() - image.double().mean()
     return torch.cosine_similarity(light * weights[0, row], light * weights[1, column], dim=0)
 

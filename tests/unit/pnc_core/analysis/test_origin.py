@@ -19,7 +19,7 @@ def _slices(bundle: Bundle) -> State:
 
 
 def _disguised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """The same function: channels in another order, rows of other sizes and signs, columns of other sizes."""
+    """A network with the same logits: permuted channels, rescaled rows with changed signs, rescaled columns."""
     made = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(seed)
     layers = [*made.blocks, made.fc]
@@ -37,7 +37,7 @@ def _disguised(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def _noisy(state: State, share: float) -> State:
-    """Kernels and matrices with noise of this share of their spread."""
+    """Add noise to kernels and matrices; its standard deviation is this share of theirs."""
     generator = torch.Generator().manual_seed(0)
     return {
         n: t + share * t.std() * torch.randn(t.shape, generator=generator) if t.ndim > 1 else t

@@ -41,7 +41,9 @@ def test_the_null_distribution_is_of_several_draws(found: Residue) -> None:
 def test_draws_with_as_many_right_images_are_ties_in_whatever_order_the_folds_are() -> None:
     counts = ([1, 3, 0, 0, 3], [3, 0, 3, 1, 0], [0, 3, 1, 3, 0], [3, 3, 1, 0, 0])
     answers = [torch.arange(3)[None, :] < torch.tensor(row)[:, None] for row in counts]
-    assert len({float(right.double().mean(1).mean()) for right in answers}) > 1  # which is why images are counted
+    assert (
+        len({float(right.double().mean(1).mean()) for right in answers}) > 1
+    )  # so means over folds cannot be compared exactly
     for own in answers:
         assert _rank(own, answers) == 1
     assert _rank(torch.zeros(5, 3), answers) == 1 / 5
@@ -67,7 +69,7 @@ def test_a_probe_reads_what_is_there_and_nothing_from_noise() -> None:
 
 
 def test_an_image_is_never_judged_by_a_probe_that_learned_from_it() -> None:
-    # One feature of each image's own: whoever has seen the image knows its label, nobody else does.
+    # One feature per image: it reveals the label of a training image only.
     labels = torch.arange(2).repeat(50)
     right = _recognised(torch.eye(100), labels, 2)
     assert right.double().mean() == pytest.approx(0.5, abs=0.2)
@@ -75,7 +77,7 @@ def test_an_image_is_never_judged_by_a_probe_that_learned_from_it() -> None:
 
 def test_the_sign_test_is_the_binomial_s_tail() -> None:
     more, less = torch.tensor([1, 1, 1, 0, 1, 0]).bool(), torch.tensor([1, 0, 0, 1, 0, 0]).bool()
-    assert _sign_test(more, less) == pytest.approx(5 / 16)  # three of four tosses or more
+    assert _sign_test(more, less) == pytest.approx(5 / 16)  # P(at least 3 of 4 tosses)
     assert _sign_test(less, less) == 1
 
 

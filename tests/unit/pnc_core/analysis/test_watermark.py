@@ -15,10 +15,10 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import ConfigError
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone
-from pnc_core.method.localize import choose_channels, score_channels
-from pnc_core.method.mask import LearnedMask
-from pnc_core.method.watermark import BIAS_STRENGTH, Mark
+from pnc_core.method.localize import score_channels
+from pnc_core.method.mask import LearnedMask, choose_channels
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
+from pnc_core.module.watermark import BIAS_STRENGTH, Mark
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -87,7 +87,7 @@ def test_the_key_decides_where_worths_are_close_and_a_learned_mask_begins_there(
         assert all(torch.equal(begun[name], chosen) for name, chosen in kept.items())
         for group in tail.groups:
             chosen = torch.zeros(group.width).bool().index_fill(0, kept[group.name], True)
-            agreeing += int((chosen == mark.heads(group.name, group.width)).sum())
+            agreeing += int((chosen == mark.bits(group.name, group.width)).sum())
             channels += group.width
     assert agreeing / channels == pytest.approx(
         0.5 + BIAS_STRENGTH / 2, abs=4 * 0.5 / math.sqrt(channels)
@@ -114,13 +114,13 @@ def test_coins_are_counted_exactly() -> None:
     assert binomial_tail(1100, 2000) == pytest.approx(bdtrc(1099, 2000, 0.5), rel=1e-6)
     began = time.process_time()
     assert binomial_tail(12_200, 24_000) == pytest.approx(bdtrc(12_199, 24_000, 0.5), rel=1e-6)
-    assert time.process_time() - began < 5  # as many channels as ResNet-152 has
+    assert time.process_time() - began < 5  # ResNet-152 has this many channels
 
 
 def test_a_key_of_another_size_and_checkpoints_are_refused(pair: Pair, quick: CloneConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a key of 32 bytes, got 3"):
         Mark(b"abc")
-    with pytest.raises(ConfigError, match="no checkpoints beside it"):
+    with pytest.raises(ConfigError, match="no checkpoints beside a mark"):
         clone(
             pair.target,
             pair.source,

@@ -11,7 +11,6 @@ import torch
 
 from pnc_core.errors import ConfigError, NetworkError, TensorFileError, UnknownArchitecture, WeightsMismatch
 from pnc_core.graph.architectures import (
-    MAX_WIDTH,
     architectures,
     build_network,
     check_weights,
@@ -21,6 +20,7 @@ from pnc_core.graph.architectures import (
 )
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
+from pnc_core.networks.options import MAX_WIDTH
 from tests.unit.pnc_core import nets
 
 CNN = nets.spec("cnn", 8, 1, width=4)

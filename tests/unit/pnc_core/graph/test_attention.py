@@ -9,7 +9,7 @@ from tests.unit.pnc_core import nets
 
 
 class _Transformer(nn.Module):
-    """One block of self-attention with four heads of two features, its answer added to the tokens."""
+    """A residual block of self-attention with four heads of two features."""
 
     def __init__(self, kind: str = "plain") -> None:
         super().__init__()

@@ -9,12 +9,12 @@ from pnc_core.graph.architectures import build_network
 from pnc_core.graph.groups import Channels, channel_groups
 from pnc_core.graph.layouts import Piece, kept_features, parameter_count, remove_channels
 from pnc_core.graph.positions import trace
-from pnc_core.module.tail import open_tail
+from pnc_core.module.tail import extract, open_tail
 from tests.unit.pnc_core import nets
 
 
 class _Net(nn.Module):
-    """Two inner channels groups, one residual stream, one that a layer norm closes off."""
+    """Two groups of inner channels, one residual stream, and one group frozen by a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Net(nn.Module):
 
 
 class _Wide(nn.Module):
-    """A grouped convolution that doubles its channels, and a concatenation that is normed, read and passed on."""
+    """A grouped convolution that doubles its channels, and a concatenation with a norm and two readers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_behind_a_grouped_convolution_channels_go_group_by_group() -> None:
 
 
 class _Chain(nn.Module):
-    """Three convolutions and what is done behind the first two."""
+    """Three convolutions, with an operation behind each of the first two."""
 
     def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def test_what_has_parameters_or_buffers_and_is_called_twice_keeps_its_channels()
 
 
 class _Adding(nn.Module):
-    """Adds to an activation that a layer has read, in place or not."""
+    """Adds to an activation after a layer has read it, in place or not."""
 
     def __init__(self, add: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ def test_removing_from_grouped_and_concatenated_layers_is_zeroing_what_is_read()
 
 
 class _Tied(nn.Module):
-    """The second layer's weights are read twice: as a layer and by themselves."""
+    """Reads the second layer's weights twice: by calling the layer, and directly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def test_a_layer_whose_weights_are_used_elsewhere_is_left_whole() -> None:
 
 
 class _Means(nn.Module):
-    """The mean over places in its forms, and one over channels."""
+    """Means over places in several notations, and one mean over channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ def test_a_mean_over_places_carries_channels_and_one_over_channels_does_not() ->
 
 
 class _OwnConv(nn.Conv2d):
-    """torch.fx traces through layers that are not torch's own."""
+    """A layer class outside torch.nn, which torch.fx traces through."""
 
 
 class _OwnNorm(nn.BatchNorm2d):
@@ -317,7 +317,7 @@ def test_layers_that_are_traced_through_are_layers() -> None:
 
 
 class _Scaled(nn.Module):
-    """Activations written as arithmetic with single numbers, and one with a number for every channel."""
+    """Activation functions written as arithmetic with scalars, and one with a number per channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -351,3 +351,54 @@ def test_arithmetic_with_single_numbers_carries_channels() -> None:
     assert torch.allclose(part(x), before, atol=1e-6)
     remove_channels(part, channels.layouts, {channels.logits.name: torch.tensor([2, 0])})
     assert torch.allclose(part(x), before[:, [2, 0]], atol=1e-6)
+
+
+class _Gated(nn.Module):
+    """A gated linear unit over channels that come last; `joins` says how its halves meet."""
+
+    def __init__(self, joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Conv2d(3, 4, 2), nn.Linear(4, 12), nn.Linear(6, 5)
+        self.fc, self.joins = nn.Linear(5, 3), joins
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        value, gate = self.up(x).chunk(2, dim=-1)
+        return self.fc(F.relu(self.down(self.joins(value, gate))).mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "joins",
+    [
+        lambda value, gate: value * torch.sigmoid(gate),
+        lambda value, gate: F.gelu(gate) * value,
+        lambda value, gate: value + gate,
+    ],
+)
+@torch.no_grad()
+def test_the_halves_of_a_gated_unit_are_cut_together(joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    network, spec = _Gated(joins).eval(), nets.spec("own", 5, 3, "abc")
+    tail = open_tail(trace(network, spec), "input", [0, 1, 2], residual=True)
+    assert {g.name: g.width for g in tail.groups} == {"up": 6, "down": 5}
+    kept = {"up": torch.tensor([0, 2, 5]), "down": torch.tensor([1, 4])}
+    small = extract(tail, kept)
+    assert small.part.get_parameter("up.weight").shape == (6, 4)
+    assert torch.equal(small.part.get_parameter("up.weight"), network.up.weight[[0, 2, 5, 6, 8, 11]])
+    assert tail.count({"up": 3, "down": 2}) == small.parameter_count
+    x = nets.pictures(2, spec)
+    tail.mask(kept)
+    torch.testing.assert_close(small.forward(x)[0], tail.forward(x)[0])
+
+
+@pytest.mark.parametrize(
+    "joins",
+    [
+        lambda value, gate: torch.where(gate > 0, value, -value),  # not understood
+        lambda value, gate: value * gate.mean(-1, keepdim=True),  # the halves never meet
+        lambda value, gate: value.chunk(2, dim=-1)[0].repeat(1, 1, 2) + gate,
+    ],
+)
+def test_halves_that_do_not_meet_stay_whole(joins: Callable[[Tensor, Tensor], Tensor]) -> None:
+    tail = open_tail(trace(_Gated(joins).eval(), nets.spec("own", 5, 3, "abc")), "input", [0, 1, 2], residual=True)
+    assert {g.name for g in tail.groups} == {"down"}

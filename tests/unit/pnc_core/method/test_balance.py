@@ -21,7 +21,7 @@ MIDDLE = Position(target="blocks.1", source="blocks.1")
 
 
 def _second_source(pair: Pair) -> tuple[torch.nn.Module, NetworkSpec]:
-    """Another network for the same classes: the source with its weights moved a little."""
+    """Another network for the same classes: the source with small random changes of its weights."""
     network = copy.deepcopy(pair.source[0])
     for parameter in network.parameters():
         parameter.data.mul_(1.05)
@@ -64,7 +64,7 @@ def test_detaching_takes_the_class_away_whoever_brought_it(pair: Pair) -> None:
     assert detach(both, ["9"]) is pair.target[0]
 
 
-def test_rebalancing_mends_a_module_that_shouts(pair: Pair) -> None:
+def test_rebalancing_corrects_a_module_of_too_large_logits(pair: Pair) -> None:
     loud, fair = _module(pair, "9", offset=30.0), _module(pair, "7")
     composed = attach(attach(pair.target[0], loud), fair)
     reconstructed = rebalance(composed, pair.images)
@@ -91,7 +91,7 @@ def test_a_class_of_two_modules_is_rebalanced_as_it_is_run(pair: Pair) -> None:
 
 
 def _loss(composed: Composed, images: ImageSet, weights: float = 0.0) -> float:
-    """What rebalancing minimises, of the network as it is run; `weights`: the sum of squares of a common head's."""
+    """The loss that rebalancing minimises, from the network's logits; `weights`: squared norm of the common head."""
     used = images.only(composed.classes)
     logits = predict(composed, composed.traced.spec, used.images).double()
     losses = torch.nn.functional.cross_entropy(logits, used.labels, reduction="none")
@@ -124,7 +124,7 @@ def test_images_of_every_module_are_needed(pair: Pair) -> None:
 
 @pytest.fixture(scope="module")
 def strangers(pair: Pair) -> Composed:
-    """Two modules that know nothing of each other, each with a correction of the old logits."""
+    """Two modules of different classes, each with a correction of the old logits."""
     bundles = (nets.hand_made(pair.target, pair.source, pair.images, MIDDLE, (c,), "joint") for c in ("9", "7"))
     return attach(attach(pair.target[0], next(bundles)), next(bundles))
 

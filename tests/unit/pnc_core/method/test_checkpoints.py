@@ -18,13 +18,13 @@ CONFIG = CloneConfig(
 )
 
 
-EXHIBITS: set[str] = set()
-"""What `undisturbed` was seen to do, with what it was done in."""
+PIECES: set[str] = set()
+"""Paths of the nested pieces of work in `undisturbed`, such as `search/trials`."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(pair: Pair) -> tuple[Bundle, int]:
-    """The bundle, and how often it is asked on the way whether to stop."""
+    """The bundle, and the number of calls of `cancelled`."""
     asked, stack = 0, []
 
     def cancelled() -> bool:
@@ -35,7 +35,7 @@ def undisturbed(pair: Pair) -> tuple[Bundle, int]:
     @contextmanager
     def watch(piece: str) -> Iterator[None]:
         stack.append(piece)
-        EXHIBITS.add("/".join(stack))
+        PIECES.add("/".join(stack))
         yield
         stack.pop()
 
@@ -56,7 +56,7 @@ def test_who_watches_sees_every_piece_and_where_it_belongs() -> None:
         "insertion/localization",
         "refining",
         "heads",
-    } == EXHIBITS
+    } == PIECES
 
 
 def _stop_after(count: int) -> Callable[[], bool]:

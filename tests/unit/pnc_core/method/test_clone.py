@@ -13,8 +13,10 @@ from pnc_core.graph.cost import Cost
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import preprocess
-from pnc_core.method.clone import _tap_windows, clone
-from pnc_core.method.fit_head import FittedHead, HeadChoice, HeadInputs, choose_head, head_logits
+from pnc_core.method.clone import clone
+from pnc_core.method.heads.calibrate import _tap_windows
+from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
+from pnc_core.method.heads.fit import HeadInputs, head_logits
 from pnc_core.method.insert import localize, stitch, tap_widths
 from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle, digest
@@ -54,7 +56,7 @@ def test_the_composed_network_knows_old_and_cloned_digits(pair: Pair, cloned: Bu
     assert found.locality > 0.85
 
 
-def test_the_module_attaches_and_comes_out_without_a_trace(
+def test_attaching_and_detaching_leaves_the_target_unchanged(
     pair: Pair, cloned: Bundle, fingerprints: tuple[str, str]
 ) -> None:
     x = preprocess(pair.test.images[:64], pair.target[1])
@@ -117,10 +119,10 @@ def test_the_head_asked_for_is_the_one_made(pair: Pair, head: str) -> None:
 
 
 @pytest.mark.parametrize("tap_window", [LAST, TapWindow(3, 1)])
-def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
+def test_an_attached_head_of_the_last_taps_gives_the_judged_logits(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tap_window: TapWindow
 ) -> None:
-    """Whatever was chosen is what is attached: the rows it was judged on are made by other code."""
+    """The attached module gives the logits of the judged head, which other code computes."""
     seen: list[tuple[HeadInputs, FittedHead]] = []
 
     def narrow(choices: Sequence[HeadChoice]) -> FittedHead:
@@ -128,8 +130,8 @@ def test_a_head_that_reads_the_last_taps_alone_answers_as_it_was_judged(
         seen.append((choice.validation, choose_head([choice])))
         return seen[-1][1]
 
-    monkeypatch.setattr("pnc_core.method.clone.choose_head", narrow)
-    monkeypatch.setattr("pnc_core.method.clone._tap_windows", lambda *_: [tap_window])
+    monkeypatch.setattr("pnc_core.method.heads.calibrate.choose_head", narrow)
+    monkeypatch.setattr("pnc_core.method.heads.calibrate._tap_windows", lambda *_: [tap_window])
     bundle = clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, head="joint"))
     spec, (held, fitted) = bundle.manifest.head, seen[0]
     assert (len(spec.target_taps), len(spec.module_taps)) == (tap_window.target, tap_window.module)
@@ -149,7 +151,7 @@ def test_where_not_all_taps_fit_a_head_may_read_as_many_of_the_target_s_as_do(pa
     spent = Cost(insertion.parameter_count, 0)
 
     def offered(*widths: int) -> list[TapWindow]:
-        """Where a head of just these widths fits, to the number."""
+        """Tap windows on offer if the bounds leave room for a head of exactly these widths."""
         whole = spent + head_cost("joint", sum(widths), 5, 1)
         share = (whole.parameter_count + 0.5) / job.source.parameter_count
         return _tap_windows(replace(job, config=dataclasses.replace(QUICK, max_size=share)), insertion, 1)
@@ -179,7 +181,7 @@ def test_a_cancelled_clone_raises_and_leaves_the_networks(pair: Pair, fingerprin
     assert (fingerprint(pair.target[0]), fingerprint(pair.source[0])) == fingerprints
 
 
-def test_a_clone_that_makes_no_sense_is_refused(pair: Pair) -> None:
+def test_invalid_jobs_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="unknown"):
         clone(pair.target, pair.source, pair.images, dataclasses.replace(QUICK, classes=("unknown",)))
     with pytest.raises(DataError, match="'8'"):

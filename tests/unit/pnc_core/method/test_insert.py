@@ -118,6 +118,9 @@ def test_the_views_of_an_image_are_found_again_among_the_rows(pair: Pair) -> Non
     job = nets.job(pair.target, pair.source, pair.images, config)
     (rows,) = head_inputs(job, stitch(job, MIDDLE, job.train), job.validation, (1,), 2)
     assert len(rows.labels) == 3 * len(job.validation)
-    for column in (rows.own[:, 0], rows.features[:, 1]):  # unchanged views: three times the same number
+    for column in (
+        rows.own[:, 0],
+        rows.features[:, 1],
+    ):  # the views equal their image, so every value appears three times
         found = mean_by_image(job, column, len(job.validation), 2)
         assert torch.allclose(found, column[: len(job.validation)], rtol=1e-4, atol=1e-5)

@@ -38,10 +38,16 @@ def test_randomness_of_one_purpose_is_independent_of_others(pair: Pair) -> None:
     assert torch.rand(3, generator=job.generator("a")).tolist() == drawn[("a",)]
 
 
-@pytest.mark.parametrize(("classes", "message"), [(("9", "x"), r"got \['x'\]"), (("3",), r"got \['3'\]")])
+@pytest.mark.parametrize(
+    ("classes", "message"), [(("9", "x"), "got 'x'"), (("3",), "got '3'"), (("9", "#4"), "got '9' and '#4'")]
+)
 def test_a_class_that_cannot_be_cloned_is_refused(pair: Pair, classes: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _job(pair, classes=classes)
+
+
+def test_a_class_is_also_named_by_its_number(pair: Pair) -> None:
+    assert _job(pair, classes=("#4", "7")).config.classes == ("9", "7")
 
 
 def test_a_class_that_both_networks_have_is_refused(pair: Pair) -> None:

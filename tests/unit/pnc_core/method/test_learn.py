@@ -9,7 +9,8 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import NetworkError
 from pnc_core.identity import fingerprint
 from pnc_core.images import preprocess
-from pnc_core.method.clone import clone, plain_head
+from pnc_core.method.clone import clone
+from pnc_core.method.heads.calibrate import plain_head
 from pnc_core.method.insert import Insertion
 from pnc_core.method.job import Job, Progress, name_images
 from pnc_core.method.learn import insert, refine
@@ -66,7 +67,7 @@ def test_a_fast_module_is_drawn_back_to_the_source_s_own_logits(pair: Pair, clas
     assert _mismatch(made[True], reconstructed) < 0.5 * _mismatch(made[False], plain)
 
 
-def test_where_nothing_is_cut_nothing_is_mended(pair: Pair) -> None:
+def test_an_uncut_tail_gets_adapters_of_zero(pair: Pair) -> None:
     job = _job(pair, preset="fast", keep=1.0, max_size=2.0)
     tail = insert(job, Position(target="input", source="input"), probe_of(job), lambda share, loss: None).tail
     assert len(tail.inner) > 1
@@ -90,7 +91,7 @@ def test_inner_adapters_can_be_left_out(pair: Pair, changes: dict[str, object]) 
     assert not without.tail.inner
 
 
-def test_without_old_images_what_is_learned_is_mended_too(pair: Pair) -> None:
+def test_without_old_images_the_trained_tail_gets_an_adapter_for_its_logits(pair: Pair) -> None:
     jobs = [_job(pair, old_images=old) for old in (True, False)]
     trained, reconstructed = (_insert(job)[0] for job in jobs)
     assert [*reconstructed.tail.inner] == [*trained.tail.inner, "fc"]
@@ -100,7 +101,7 @@ def test_without_old_images_what_is_learned_is_mended_too(pair: Pair) -> None:
 
 
 def _without(tail: Tail, layer: str) -> Tail:
-    """A copy whose adapter beside that layer adds nothing."""
+    """A copy in which this layer's adapter outputs zero."""
     bare = copy.deepcopy(tail)
     for p in bare.inner[layer].parameters():
         p.data.zero_()
@@ -138,7 +139,7 @@ def test_refining_is_dropped_or_kept_by_the_held_out_loss(pair: Pair) -> None:
     assert done == sorted(done)
 
 
-@pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # as it must be where bfloat16 is slow
+@pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # expected on processors where bfloat16 is slow
 def test_both_networks_stay_what_they_were(pair: Pair) -> None:
     before = fingerprint(pair.target[0]), fingerprint(pair.source[0])
     clone(pair.target, pair.source, pair.images, replace(CONFIG, refine=1, precision="bfloat16"))
@@ -153,12 +154,12 @@ def test_strict_locality_hands_the_old_answer_on_where_the_module_is_not_run(pai
     with torch.no_grad():
         x = preprocess(images.images, pair.target[1])
         logits, alone = composed(x), pair.target[0](x)
-    shut = logits[:, 5:].max(1).values < -1e3
+    rejected = logits[:, 5:].max(1).values < -1e3
     assert torch.equal(logits[:, :5], alone)
     is_old = images.labels < 5
-    assert float(shut[is_old].float().mean()) > 0.3
-    assert float(shut[~is_old].float().mean()) < 0.2
-    assert torch.equal(logits[shut].argmax(1), alone[shut].argmax(1))
+    assert float(rejected[is_old].float().mean()) > 0.3
+    assert float(rejected[~is_old].float().mean()) < 0.2
+    assert torch.equal(logits[rejected].argmax(1), alone[rejected].argmax(1))
 
 
 def test_a_module_that_is_never_run_costs_nothing_and_answers_all_the_same(pair: Pair) -> None:
@@ -172,7 +173,7 @@ def test_a_module_that_is_never_run_costs_nothing_and_answers_all_the_same(pair:
     assert torch.equal(logits[:, :5], pair.target[0](x))
 
 
-def test_without_old_images_the_target_s_memory_stands_in(pair: Pair) -> None:
+def test_without_old_images_the_statistics_of_batch_norms_replace_them(pair: Pair) -> None:
     new = pair.images.only(("9", "7"))
     config = replace(CONFIG, old_images=False)
     bundle = clone(pair.target, pair.source, new, config)
@@ -200,7 +201,7 @@ def test_a_last_batch_of_one_image_spoils_nothing(pair: Pair) -> None:
     images = pair.images.only(tuple("012347"))
     job = nets.job(pair.target, pair.source, images, replace(CONFIG, classes=("7",)))
     config = replace(job.config, batch_size=next(n for n in range(20, 80) if len(job.train) % n == 1))
-    with torch.no_grad():  # which whoever serves is in; learning is not hindered by it
+    with torch.no_grad():  # callers may disable gradients; `clone` still trains
         bundle = clone(pair.target, pair.source, images, config)
     assert all(torch.isfinite(tensor).all() for tensor in bundle.tensors.values())
 

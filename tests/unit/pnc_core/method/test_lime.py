@@ -17,7 +17,7 @@ from pnc_core.method.lime import (
 
 
 def _linear(coefficients: Tensor, cells: int) -> Tensor:
-    """Logits (1, 32, K) of a function that is linear in what is kept; the last row is the constant."""
+    """Logits (1, 32, K) that are linear in the kept cells; the last row of coefficients is the intercept."""
     return (torch.cat([design(cells), torch.ones(VARIANTS, 1)], dim=1) @ coefficients)[None]
 
 
@@ -28,7 +28,7 @@ def test_the_design_is_a_constant() -> None:
     assert len({tuple(row) for row in rows.tolist()}) == VARIANTS
     assert 0.65 < float(rows.mean()) < 0.75
     assert float(rows.sum(0).max() - rows.sum(0).min()) <= 1
-    # The very rows: another design would make representations of different versions incomparable.
+    # Exact rows: a changed design would make representations of different versions incomparable.
     assert [int("".join(str(int(v)) for v in row), 2) for row in rows[1:4]] == [28655, 48030, 54649]
 
 
@@ -37,7 +37,7 @@ def test_the_surrogate_finds_a_linear_function_again_up_to_the_ridge(cells: int)
     wanted = torch.randn(cells + 1, 3, generator=torch.Generator().manual_seed(0))
     found = surrogate(_linear(wanted, cells), cells)[0]
     assert found.shape == (cells + 1, 3)
-    # The ridge's bias: 0.01 against information of a tenth of the 32 weighted variants.
+    # Bias of the ridge: 0.01, against the information of a tenth of the 32 weighted variants.
     assert float((found - wanted).norm() / wanted.norm()) < 0.1
 
 

@@ -1,5 +1,4 @@
 import math
-import sys
 from collections.abc import Callable
 from typing import get_args
 
@@ -9,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pnc_core.config import Localizer
-from pnc_core.errors import ConfigError
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import trace
 from pnc_core.images import preprocess
 from pnc_core.method import localize
 from pnc_core.method.lime import VARIANTS, local_mismatch, surrogate, variants
-from pnc_core.method.localize import choose_channels, score_channels
+from pnc_core.method.localize import score_channels
+from pnc_core.method.mask import choose_channels
 from pnc_core.module.tail import Tail, extract, open_tail
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import _split_digits, _train
@@ -104,23 +103,6 @@ def test_log_odds_tell_channels_apart_where_the_source_is_sure_and_the_loss_does
         assert (fisher[name] == 0).all()
 
 
-def test_the_shares_of_integrated_gradients_add_up_to_the_logit_without_the_empty_tail_s() -> None:
-    tail = _tail()
-    phi, labels = _batches()[0]
-    tail.part.requires_grad_(False)
-    shares = localize._path_shares(tail, phi, labels)
-    tail.mask(None)
-    whole = tail.forward(phi)[0].gather(1, labels[:, None])[:, 0]
-    tail.mask({g.name: torch.tensor([], dtype=torch.int64) for g in tail.groups})
-    empty = tail.forward(phi)[0].gather(1, labels[:, None])[:, 0]
-    tail.mask(None)
-    total = sum(share.sum(1) for share in shares.values())
-    # 16 points of the path; the network bends where a ReLU opens.
-    assert torch.allclose(total, whole - empty, atol=0.05 * float((whole - empty).abs().max()))
-    scores = score_channels(tail, [(phi, labels)], "integrated-gradients", _seeded())
-    assert all(torch.allclose(scores[name], share.abs().mean(0)) for name, share in shares.items())
-
-
 def _gauss_newton(tail: Tail, phi: Tensor) -> dict[str, Tensor]:
     """Mean over images of |dw / dg|^2 / |w|^2, coefficient by coefficient."""
     seen, total = variants(phi), {name: torch.zeros(len(gate.scale)) for name, gate in tail.gates.items()}
@@ -147,17 +129,17 @@ def test_lime_scores_are_the_curvature_of_the_local_mismatch(monkeypatch: pytest
         gate.mask = torch.ones(len(gate.scale))
         gate.mask[1] -= eps
         closer = tail.forward(seen)[0].reshape(len(phi), VARIANTS, -1)
-        # A gate closed by eps moves the behaviour by eps^2 of its score; the rest is of third order.
+        # Closing a gate by eps gives the mismatch eps^2 x score, up to third order in eps.
         assert local_mismatch(before, closer).item() == pytest.approx(eps**2 * exact[name][1].item(), rel=0.1)
         gate.mask = None
     monkeypatch.setattr(localize, "LIME_PROBES", 400)
     found = score_channels(tail, [(phi, labels)], "lime", _seeded())
     for name, wanted in exact.items():
-        # The estimate's variance is at most twice its square over the number of probes: 7 %, three times that.
+        # Variance of the estimate <= 2 score^2 / probes, so its standard error is 7 %. The bound is three of these.
         assert torch.allclose(found[name], wanted, rtol=3 * math.sqrt(2 / 400), atol=1e-9)
 
 
-def test_lime_asks_for_no_labels_and_follows_the_seed() -> None:
+def test_lime_needs_no_labels_and_follows_the_seed() -> None:
     tail = _tail()
     other = [(phi, 1 - labels) for phi, labels in _batches()]
     first, again = (score_channels(tail, batches, "lime", _seeded()) for batches in (_batches(), other))
@@ -176,12 +158,6 @@ def test_lime_reads_maps_with_channels_last() -> None:
     assert all(float(value.max()) > 0 for value in scores.values())
 
 
-def test_without_captum_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ConfigError, match=r"expected captum.*got none; pip install 'pnc-zoo\[attribution\]'"):
-        score_channels(_tail(), _batches(), "integrated-gradients", _seeded())
-
-
 @pytest.mark.parametrize("localizer", LOCALIZERS)
 def test_scoring_leaves_the_tail_as_it_was(localizer: Localizer) -> None:
     tail = _tail()
@@ -197,7 +173,7 @@ def test_scoring_leaves_the_tail_as_it_was(localizer: Localizer) -> None:
 
 @pytest.fixture(scope="module")
 def judged() -> Callable[[Localizer, int], float]:
-    """Test accuracy of a source of digits whose tail was cut down to 0.6 by a localizer and a seed."""
+    """Test accuracy of a source of digits, cut down to 60 % of its tail by a localizer."""
     train, test = (images.only(tuple("56789")) for images in _split_digits())
     spec = nets.spec("cnn", 8, 1, "56789", width=32)
     traced = trace(_train(spec, train), spec)
@@ -216,7 +192,7 @@ def judged() -> Callable[[Localizer, int], float]:
 
 
 @pytest.mark.parametrize("localizer", BY_DATA)
-def test_what_a_localizer_keeps_answers_better_than_what_chance_keeps(
+def test_channels_of_a_localizer_are_more_accurate_than_random_channels(
     judged: Callable[[Localizer, int], float], localizer: Localizer
 ) -> None:
     chance = [judged("random", seed) for seed in range(8)]
@@ -257,31 +233,6 @@ def test_random_scores_follow_the_seed_and_magnitude_needs_none() -> None:
     assert not torch.equal(first["blocks.1.0"], other["blocks.1.0"])
     one, two = (score_channels(_tail(), [], "magnitude", _seeded(s)) for s in (1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-@pytest.mark.parametrize("keep", [0.15, 0.3, 0.5, 0.75, 0.99])
-def test_the_budget_holds_and_is_used_up(keep: float) -> None:
-    tail = _tail()
-    scores = score_channels(tail, _batches(), "fisher", _seeded())
-    kept = choose_channels(tail, scores, keep)
-    sizes = {name: len(k) for name, k in kept.items()}
-    assert extract(tail, kept).parameter_count == tail.count(sizes) <= keep * tail.parameter_count
-    assert any(tail.count({**sizes, n: sizes[n] + 1}) > keep * tail.parameter_count for n in sizes)
-    for name, indices in kept.items():
-        assert indices.tolist() == sorted(set(indices.tolist())) != []
-        assert int(scores[name].argmax()) in indices.tolist()
-
-
-def test_however_small_the_budget_no_group_is_emptied() -> None:
-    tail = _tail()
-    kept = choose_channels(tail, score_channels(tail, _batches(), "fisher", _seeded()), 1e-6)
-    assert [len(k) for k in kept.values()] == [1, 1, 1]
-
-
-def test_keeping_everything_keeps_everything() -> None:
-    tail = _tail()
-    kept = choose_channels(tail, score_channels(tail, _batches(), "fisher", _seeded()), 1.0)
-    assert [len(kept[g.name]) for g in tail.groups] == [g.width for g in tail.groups]
 
 
 def test_one_cloned_class_is_scored_by_its_logit() -> None:

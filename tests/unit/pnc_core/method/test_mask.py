@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from pnc_core.method.localize import choose_channels
-from pnc_core.method.mask import REFRESH, LearnedMask
-from pnc_core.module.tail import Tail
+from pnc_core.method.mask import REFRESH, LearnedMask, choose_channels
+from pnc_core.module.tail import Tail, extract
 from tests.unit.pnc_core import nets
 
 
@@ -17,13 +16,13 @@ def _scores(tail: Tail, seed: int = 0) -> dict[str, torch.Tensor]:
     return {g.name: torch.rand(g.width, generator=generator) ** 8 for g in tail.groups}
 
 
-def test_it_starts_as_the_scored_choice() -> None:
+def test_the_mask_starts_with_the_channels_of_highest_score() -> None:
     tail, _ = _opened()
     found, wanted = LearnedMask(tail, _scores(tail), 0.4).kept(), choose_channels(tail, _scores(tail), 0.4)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_a_step_lets_exactly_the_kept_channels_through() -> None:
+def test_the_mask_of_a_step_is_that_of_the_kept_channels() -> None:
     tail, x = _opened()
     mask = LearnedMask(tail, _scores(tail), 0.4)
     mask.apply()
@@ -51,7 +50,7 @@ def test_every_channel_learns_and_the_budget_always_holds() -> None:
     assert any(not torch.equal(before[name], kept) for name, kept in mask.kept().items())
 
 
-def test_a_shut_channel_comes_back_when_its_worth_grows() -> None:
+def test_a_removed_channel_is_chosen_again_when_its_importance_grows() -> None:
     tail, _ = _opened()
     mask = LearnedMask(tail, _scores(tail), 0.4)
     name = tail.groups[0].name
@@ -61,13 +60,13 @@ def test_a_shut_channel_comes_back_when_its_worth_grows() -> None:
 
 
 @pytest.mark.parametrize("keep", [0.2, 1.0])
-def test_the_share_is_what_was_asked_for(keep: float) -> None:
+def test_the_kept_share_is_near_the_budget(keep: float) -> None:
     tail, _ = _opened()
     sizes = {name: len(kept) for name, kept in LearnedMask(tail, _scores(tail), keep).kept().items()}
     assert 0.9 * keep * tail.parameter_count < tail.count(sizes) <= keep * tail.parameter_count
 
 
-def test_from_wrong_scores_it_learns_its_way_to_the_channels_that_are_missed() -> None:
+def test_from_wrong_scores_the_mask_learns_the_right_channels() -> None:
     tail, x = _opened()
     with torch.no_grad():
         tail.mask(choose_channels(tail, _scores(tail, 1), 0.4))
@@ -87,3 +86,28 @@ def test_from_wrong_scores_it_learns_its_way_to_the_channels_that_are_missed() -
         (tail.forward(x)[0] - wanted).square().mean().backward()
         optimizer.step()
     assert mismatch() < 0.5 * before
+
+
+@pytest.mark.parametrize("keep", [0.15, 0.3, 0.5, 0.75, 0.99])
+def test_the_budget_holds_and_is_used_up(keep: float) -> None:
+    tail, _ = _opened()
+    scores = _scores(tail)
+    kept = choose_channels(tail, scores, keep)
+    sizes = {name: len(k) for name, k in kept.items()}
+    assert extract(tail, kept).parameter_count == tail.count(sizes) <= keep * tail.parameter_count
+    assert any(tail.count({**sizes, n: sizes[n] + 1}) > keep * tail.parameter_count for n in sizes)
+    for name, indices in kept.items():
+        assert indices.tolist() == sorted(set(indices.tolist())) != []
+        assert int(scores[name].argmax()) in indices.tolist()
+
+
+def test_however_small_the_budget_no_group_is_emptied() -> None:
+    tail, _ = _opened()
+    kept = choose_channels(tail, _scores(tail), 1e-6)
+    assert [len(k) for k in kept.values()] == [1] * len(tail.groups)
+
+
+def test_keeping_everything_keeps_everything() -> None:
+    tail, _ = _opened()
+    kept = choose_channels(tail, _scores(tail), 1.0)
+    assert [len(kept[g.name]) for g in tail.groups] == [g.width for g in tail.groups]

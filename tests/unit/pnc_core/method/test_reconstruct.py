@@ -1,4 +1,4 @@
-"""Adapters in closed form: they answer what a cut layer lacks, on images they were not fitted on, too."""
+"""Parallel adapters in closed form reduce the error of a cut tail, also on held-out images."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ FAMILIES = [("resnet20", 16), ("vgg", 16), ("mobilenetv2", 16), ("torchvision/sw
 
 
 def _job(architecture: str, size: int) -> Job:
-    """A random source, whose images are noise in colours of its own."""
+    """A random source, and noise images, each with a random mean colour."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (160, 3, size, size), generator=generator, dtype=torch.uint8)
     images = ImageSet(pixels // 2 + pixels[:, :, :1, :1] // 2, torch.arange(160) % 6, tuple("abcdef"))
@@ -32,13 +32,13 @@ def _job(architecture: str, size: int) -> Job:
 
 
 def _cut(job: Job) -> tuple[Insertion, Insertion]:
-    """Whole and with half of the channels of every group."""
+    """The uncut insertion, and the insertion with half of the channels of every group."""
     whole = stitch(job, START, job.train)
     return whole, replace(whole, tail=extract(whole.tail, nets.some_channels(whole.tail)))
 
 
 def _error(job: Job, whole: Insertion, cut: Insertion) -> float:
-    """Of the last tap's channels that are left, on held-out images, over their variance in the uncut tail."""
+    """Mean squared error of the last tap's kept channels on held-out images, over their variance in the uncut tail."""
     batch = next(job.read(job.validation))
     with torch.no_grad():
         wanted, got = (one.forward(batch)[1][-1] for one in (whole, cut))
@@ -65,7 +65,7 @@ def test_rows_stay_what_they_were_whatever_is_done_in_place_afterwards(shape: tu
     assert torch.equal(rows, before.reshape(-1, 6))
 
 
-def test_large_activations_are_mended_on_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_activations_use_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
     job = _job("resnet20", 16)
     whole, cut = _cut(job)
     monkeypatch.setattr(reconstruct, "LAYER_NUMBERS", 7 * 3 * 16 * 16)
@@ -76,16 +76,16 @@ def test_large_activations_are_mended_on_fewer_images(monkeypatch: pytest.Monkey
 
 
 def _rows(count: int, width: int) -> Tensor:
-    """Correlated values with a mean."""
+    """Correlated random rows with a mean other than 0."""
     generator = torch.Generator().manual_seed(1)
     mixed = torch.randn(width, width, generator=generator) @ torch.randn(count, width, generator=generator).T
     return mixed.T + torch.arange(width)
 
 
 def test_a_whole_map_becomes_what_it_is_told() -> None:
-    adapter, rows = ParallelAdapter(nn.Conv2d(5, 3, 3, 2, 1), whole=True), _rows(50, 5)
+    adapter, rows = ParallelAdapter(nn.Conv2d(5, 3, 3, 2, 1), full_rank=True), _rows(50, 5)
     weight, bias = torch.randn(3, 5), torch.randn(3)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     x = torch.randn(2, 5, 6, 6)
     wanted = torch.einsum("oi,nihw->nohw", weight, adapter.reads(x)) + bias[:, None, None]
     assert torch.allclose(adapter(x), wanted, atol=1e-5)
@@ -93,14 +93,14 @@ def test_a_whole_map_becomes_what_it_is_told() -> None:
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_limited_map_is_the_best_of_its_rank(rank: int) -> None:
-    """Eckart and Young: what is left are the smallest singular values of the answers about their mean."""
+    """Eckart-Young theorem: the error consists of the smallest singular values of the centred outputs."""
     layer = nn.Linear(48, 48)
-    adapter, rows = ParallelAdapter(layer, whole=False), _rows(200, 48)
+    adapter, rows = ParallelAdapter(layer, full_rank=False), _rows(200, 48)
     assert adapter.down is not None
     assert len(adapter.down) == 3
     adapter.down, adapter.up = nn.Parameter(adapter.down[:rank]), nn.Parameter(adapter.up[:, :rank])
     weight, bias = torch.randn(48, 48, generator=torch.Generator().manual_seed(2)), torch.arange(48.0)
-    adapter.become(weight, bias, rows)
+    adapter.approximate(weight, bias, rows)
     wanted = rows @ weight.T + bias
     with torch.no_grad():
         left = (adapter(rows) - wanted).square().sum()

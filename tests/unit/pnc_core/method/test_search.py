@@ -6,7 +6,7 @@ import torch
 from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.images import ImageSet
-from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job, Progress
 from pnc_core.method.search import MAX_CANDIDATES, _screen_scores, candidates, probe_of, screen

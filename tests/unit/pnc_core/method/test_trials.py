@@ -8,7 +8,7 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import Cancelled
 from pnc_core.method.checkpoints import NoCheckpoints, State
 from pnc_core.method.clone import _search
-from pnc_core.method.fit_head import Accuracy
+from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.job import Job, Progress
 from pnc_core.method.search import Trial, screen
 from pnc_core.method.trials import Ranked, Step, TrialRunner, best_first, rounds
@@ -97,7 +97,7 @@ def test_a_trial_does_not_depend_on_its_company(pair: Pair) -> None:
 
 
 class _Remembered(NoCheckpoints):
-    """The state of another process's trial."""
+    """State of a trial that another process has run."""
 
     def __init__(self, step: str, state: State) -> None:
         self._step, self._state = step, state

@@ -106,7 +106,7 @@ def test_train_mode_does_not_change_a_module_s_answers_or_its_copies(
     composed = attach(pair.target[0], by_hand["router"])
     expected, before = composed(x), fingerprint(composed.clones)
     composed.train()
-    with contextlib.suppress(NetworkError):  # refusing is as good
+    with contextlib.suppress(NetworkError):  # a refusal is fine too
         assert torch.equal(composed(x), expected)
     assert fingerprint(composed.clones) == before
 

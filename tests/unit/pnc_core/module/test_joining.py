@@ -1,4 +1,4 @@
-"""Networks of different kinds and sizes: maps meet tokens, small images meet larger ones."""
+"""Join networks of different kinds and sizes: maps with tokens, small images with larger ones."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def _small(spec: NetworkSpec) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def transformer(pair: Pair) -> Iterator[nets.Network]:
-    """A transformer of 3 x 32 x 32 images that knows 5-9; the pair's networks take 1 x 8 x 8."""
+    """A transformer of 3 x 32 x 32 images, trained on digits 5-9; the pair's networks take 1 x 8 x 8 images."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(architectures(), "small-vit", _small)
         spec = nets.spec("small-vit", 32, 3, "56789")
@@ -158,7 +158,7 @@ def test_fast_clones_between_kinds_are_better_than_chance(pair: Pair, transforme
         )
         found = evaluate(attach(target[0], clone(target, source, images, config)), pair.test)
         assert found.old > 0.9 * found.target_old
-        assert found.new > 0.4  # of seven classes
+        assert found.new > 0.4  # chance is 1 / 7
 
 
 def test_local_behaviour_is_compared_only_where_cells_lie_at_the_same_places(

@@ -1,4 +1,4 @@
-"""A signature covers every byte of a bundle, and of itself."""
+"""A signature is invalid after a change of any byte of the bundle or of the signature file."""
 
 import random
 from pathlib import Path

@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
-from pnc_core.errors import MismatchError, PositionError
+from pnc_core.errors import MismatchError, NetworkError, PositionError
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.features import cut, run_part
 from pnc_core.graph.layouts import kept_features
@@ -64,7 +65,7 @@ def test_a_map_of_the_classes_is_no_tap() -> None:
 
 
 class _Computed(torch.nn.Module):
-    """Its code makes tensors of its own, anew each time it runs."""
+    """Creates constant tensors in every forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,3 +197,47 @@ def test_a_position_with_nothing_to_prune_behind_it_is_refused() -> None:
     network, spec = nets.network("cnn", 8, 1, width=4)
     with pytest.raises(PositionError, match=r"'blocks\.3'"):
         open_tail(trace(network, spec), "blocks.3", [0, 1])
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_source_with_forward_hooks_behind_the_position_is_refused(register: str) -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+    seen: list[object] = []
+    handle = getattr(network.blocks[2][0], register)(lambda *values: seen.append(values))
+    told = (
+        r"without forward hooks behind position 'blocks\.1', got some on 'blocks\.2\.0'; .* remove the hooks, or move"
+    )
+    with pytest.raises(NetworkError, match=told):
+        open_tail(trace(network, spec), "blocks.1", [0, 1])
+    assert open_tail(trace(network, spec), "blocks.2", [0, 1]).groups
+    handle.remove()
+    assert open_tail(trace(network, spec), "blocks.1", [0, 1]).groups
+
+
+def test_a_computed_tensor_that_a_hook_left_on_a_layer_is_refused() -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+
+    def keep(layer: nn.Module, given: object, made: torch.Tensor) -> None:
+        layer.last = made
+
+    handle = network.blocks[2][0].register_forward_hook(keep)
+    network(nets.pictures(1, spec))
+    handle.remove()
+    with pytest.raises(
+        NetworkError, match=r"copy\.deepcopy can copy behind .* got RuntimeError.*; delete tensors that hooks"
+    ):
+        open_tail(trace(network, spec), "blocks.1", [0, 1])
+    del network.blocks[2][0].last
+    assert open_tail(trace(network, spec), "blocks.1", [0, 1]).groups
+
+
+def test_hooks_on_gradients_stay_with_the_source() -> None:
+    network, spec = nets.network("cnn", 8, 1, width=4)
+    seen: list[object] = []
+    network.blocks[2][0].register_full_backward_hook(lambda *values: seen.append(values))
+    tail = open_tail(trace(network, spec), "blocks.1", [0, 1])
+    phi = nets.pictures(2, nets.spec("cnn", 4, 4)).requires_grad_()
+    tail.forward(phi)[0].sum().backward()
+    assert phi.grad is not None
+    assert not seen
+    assert network.blocks[2][0]._backward_hooks

@@ -1,0 +1,1 @@
+"""The OpenAPI document: examples, and its pages for people."""

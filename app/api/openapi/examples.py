@@ -1,0 +1,272 @@
+"""One example of every schema of the OpenAPI document. A test validates each example against its schema."""
+
+from typing import Any
+
+_DAY = "2026-01-31T09:00:00Z"
+_LATER = "2026-01-31T09:00:14Z"
+_DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_THIN = "1a0dc227b5aa78f8400838aec14099a5e23b9da69ff5ee37dffd8b6b40003a95"
+_FINGERPRINT = f"sha256:{_DIGEST}"
+_ID = "019aa3b0c1d27f0e9d5c6b7a8f901234"
+_DIGITS = [str(i) for i in range(10)]
+_SPEC = {
+    "architecture": "cnn",
+    "classes": _DIGITS[:5],
+    "input_size": [1, 8, 8],
+    "mean": [0.3],
+    "std": [0.37],
+    "options": {"width": 32},
+}
+_CONFIG = {"classes": ["7", "8", "9"], "keep": 0.5, "seed": 0}
+_JOB = {
+    "id": f"job_{_ID}",
+    "state": "succeeded",
+    "stage": "calibrating",
+    "progress": 1.0,
+    "target": "digits-low@1",
+    "source": "digits-high@1",
+    "dataset": f"ds_{_ID}",
+    "config": _CONFIG,
+    "device": "any",
+    "size": "small",
+    "max_seconds": None,
+    "module": f"mod_{_ID}",
+    "problem": None,
+    "attempts": 0,
+    "created_at": _DAY,
+    "started_at": _DAY,
+    "finished_at": _LATER,
+}
+_TRIAL = {
+    "target_position": "blocks.0",
+    "source_position": "blocks.0",
+    "round": 1,
+    "score": 0.97,
+    "old": 0.98,
+    "new": 0.96,
+    "parameters": 52479,
+    "macs": None,
+    "seconds": 1.4,
+}
+_WEBHOOK = {
+    "id": f"whk_{_ID}",
+    "url": "https://hooks.example/pnc",
+    "events": ["job.failed", "job.succeeded"],
+    "description": "",
+    "enabled": True,
+    "failing_since": None,
+    "problem": None,
+    "created_at": _DAY,
+}
+_KEY = {
+    "id": f"key_{_ID}",
+    "name": "ci",
+    "hint": "pnc_xxxxxx",
+    "scopes": ["read", "jobs"],
+    "parent_id": None,
+    "created_at": _DAY,
+    "expires_at": _LATER,
+    "revoked_at": None,
+}
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "Revision": {
+        "generation": 2,
+        "target": "digits-low@1",
+        "modules": [f"mod_{_ID}"],
+        "refused": False,
+        "created_at": _LATER,
+    },
+    "Replica": {"id": f"rep_{_ID}", "generation": 2, "problem": None},
+    "Key": _KEY,
+    "NewKey": {**_KEY, "secret": "pnc_" + 43 * "x" + 8 * "0"},
+    "Workspace": {
+        "name": "default",
+        "key": f"key_{_ID}",
+        "scopes": ["admin"],
+        "max_bytes": 10**9,
+        "bytes": 123456,
+        "max_jobs": 10,
+        "jobs": 1,
+        "requests_per_minute": 600,
+        "require_signature": False,
+        "retention_days": None,
+    },
+    "TrustedKey": {"name": "release", "key": f"ed25519:{_DIGEST}", "created_at": _DAY},
+    "Signature": {"module_id": f"mod_{_ID}", "key": f"ed25519:{_DIGEST}", "text": "{}", "created_at": _DAY},
+    "AuditEntry": {
+        "id": f"aud_{_ID}",
+        "at": _DAY,
+        "key_id": f"key_{_ID}",
+        "who": "ci",
+        "action": "create_job",
+        "method": "POST",
+        "path": "/v1/cloning-jobs",
+        "address": "127.0.0.1",
+        "outcome": "201",
+        "request_id": f"req_{_ID}",
+    },
+    "Health": {"status": "ready"},
+    "Model": {
+        "id": f"mdl_{_ID}",
+        "name": "digits-low",
+        "description": "Digits 0 to 4",
+        "last_version": 1,
+        "aliases": {"production": 1},
+        "clonable": None,
+        "created_at": _DAY,
+        "archived_at": None,
+    },
+    "ModelChange": {"description": "Digits 0 to 4, second attempt"},
+    "Version": {
+        "id": f"ver_{_ID}",
+        "ref": "digits-low@1",
+        "number": 1,
+        "status": "ready",
+        "spec": _SPEC,
+        "licence": "Apache-2.0",
+        "digest": _DIGEST,
+        "bytes": 415484,
+        "fingerprint": _FINGERPRINT,
+        "parameters": 102821,
+        "macs": 1810000,
+        "accuracy": 0.989,
+        "accuracy_images": 189,
+        "accuracy_dataset": f"ds_{_ID}",
+        "problem": None,
+        "created_at": _DAY,
+        "archived_at": None,
+    },
+    "Alias": {"alias": "production", "version": 1, "updated_at": _DAY},
+    "ClassName": {"number": 1, "name": "goldfish, Carassius auratus", "aliases": ["goldfish", "Carassius auratus"]},
+    "AliasSet": {"version": 1},
+    "SpecCheck": {"spec": _SPEC},
+    "SpecVerdict": {"valid": True, "problems": []},
+    "Part": {
+        "number": 1,
+        "offset": 0,
+        "bytes": 415484,
+        "url": "https://s3.example/zoo/incoming/up_019aa3b0?partNumber=1&X-Amz-Signature=9f86d081",
+    },
+    "Upload": {
+        "id": f"up_{_ID}",
+        "status": "open",
+        "bytes": 415484,
+        "digest": _DIGEST,
+        "received": 0,
+        "content_url": f"/v1/uploads/up_{_ID}/content",
+        "parts": None,
+        "created_at": _DAY,
+        "completed_at": None,
+    },
+    "Dataset": {
+        "id": f"ds_{_ID}",
+        "name": "digits",
+        "rows": 378,
+        "classes": _DIGITS,
+        "counts": dict.fromkeys(_DIGITS, 37),
+        "digest": _DIGEST,
+        "bytes": 60000,
+        "created_at": _DAY,
+        "archived_at": None,
+    },
+    "Job": _JOB,
+    "Verdict": {
+        "valid": True,
+        "problems": [],
+        "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 61692},
+    },
+    "Event": {
+        "id": f"evt_{_ID}",
+        "seq": 7,
+        "type": "trial",
+        "state": "running",
+        "stage": "inserting",
+        "progress": 0.4,
+        "message": "blocks.0 -> blocks.0: 0.97",
+        "data": _TRIAL,
+        "created_at": _DAY,
+    },
+    "Attempt": {
+        "number": 1,
+        "worker": "gpu-host-3-4711",
+        "started_at": _DAY,
+        "ended_at": _LATER,
+        "outcome": "succeeded",
+        "reason": "cloned 7, 8, 9",
+    },
+    "Trial": {"id": f"trl_{_ID}", "attempt": 1, "created_at": _DAY, **_TRIAL},
+    "Module": {
+        "id": f"mod_{_ID}",
+        "job": f"job_{_ID}",
+        "target": "digits-low@1",
+        "source": "digits-high@1",
+        "target_fingerprint": _FINGERPRINT,
+        "classes": ["7", "8", "9"],
+        "bundles": [
+            {"payload": "full", "digest": _DIGEST, "bytes": 219468},
+            {"payload": "thin", "digest": _THIN, "bytes": 11656},
+        ],
+        "created_at": _LATER,
+        "archived_at": None,
+    },
+    "Archiving": {"archived": True},
+    "Purge": {
+        "kind": "dataset",
+        "id": f"ds_{_ID}",
+        "name": f"ds_{_ID}",
+        "rows": [f"ds_{_ID}"],
+        "objects": [{"digest": _DIGEST, "bytes": 0, "fate": "gone", "kept_by": None}],
+        "obstacles": [],
+        "purged_at": _LATER,
+    },
+    "Manifest": {
+        "module": f"mod_{_ID}",
+        "manifest": {"format": "pnc-bundle/1", "payload": "full", "classes": ["7", "8", "9"], "kept_fraction": 0.498},
+        "evidence": {"confusion": {"classes": ["0", "7"], "before": [[9, 0], [8, 0]], "after": [[9, 0], [0, 8]]}},
+    },
+    "Deployment": {
+        "id": f"dep_{_ID}",
+        "name": "digits",
+        "generation": 2,
+        "desired": {"target": "digits-low@1", "modules": [f"mod_{_ID}"]},
+        "observed": {"generation": 2, "problem": None, "at": _LATER},
+        "created_at": _DAY,
+    },
+    "Webhook": _WEBHOOK,
+    "WebhookSecret": {**_WEBHOOK, "secret": "whsec_ZXhhbXBsZSBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="},
+    "Delivery": {
+        "id": f"dlv_{_ID}",
+        "type": "job.succeeded",
+        "body": f'{{"type":"job.succeeded","timestamp":"{_LATER}","data":{{"job":"job_{_ID}"}}}}',
+        "state": "delivered",
+        "tries": 1,
+        "due_at": _LATER,
+        "status": 204,
+        "answer": "",
+        "error": None,
+        "created_at": _LATER,
+        "tried_at": _LATER,
+        "delivered_at": _LATER,
+    },
+    "Prediction": {
+        "deployment": "digits",
+        "generation": 2,
+        "target": "digits-low@1",
+        "target_fingerprint": _FINGERPRINT,
+        "modules": [{"id": f"mod_{_ID}", "digest": _DIGEST}],
+        "classes": [
+            {"name": "7", "probability": 0.9975, "logit": 8.25},
+            {"name": "4", "probability": 0.0025, "logit": 2.25},
+        ],
+    },
+}
+
+
+def add_examples(schemas: dict[str, Any]) -> None:
+    """Add an example to each schema of an OpenAPI document. The example of a page holds one item."""
+    for name, schema in schemas.items():
+        item = name.removeprefix("Page_").removesuffix("_")
+        if item in EXAMPLES:
+            page = {"data": [EXAMPLES[item]], "has_more": False, "next_cursor": None}
+            schema.setdefault("examples", [page if item != name else EXAMPLES[item]])

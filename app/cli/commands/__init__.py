@@ -1,0 +1,1 @@
+"""The commands of `pnc`, one file for each group."""

@@ -1,0 +1,91 @@
+"""`pnc clone`: a cloning job on this machine, without a service."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
+from app.cli.screen import AsJson, Screen, check_out, failures, record, size
+
+Payload = Literal["thin", "full"]
+Device = Literal["auto", "cpu", "cuda"]
+Spec = Annotated[
+    Path | None,
+    typer.Option(
+        help="Spec of the network as JSON; default: the file beside the weights that ends in .json.", exists=True
+    ),
+]
+
+
+def clone(
+    target: Annotated[Path, typer.Argument(help="Weights of the network that gains classes.", exists=True)],
+    source: Annotated[Path, typer.Argument(help="Weights of the network that has the classes.", exists=True)],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Images of old and cloned classes: one directory per class, or a Parquet file.", exists=True
+        ),
+    ],
+    classes: Classes,
+    out: Annotated[Path, typer.Option(help="Bundle file to write.", dir_okay=False)] = Path("module.safetensors"),
+    payload: Annotated[Payload, typer.Option(help="full, or thin: usable only with the source's weights.")] = "full",
+    target_spec: Spec = None,
+    source_spec: Spec = None,
+    preset: Preset = None,
+    keep: Keep = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if torch finds one, otherwise the CPU.")] = "auto",
+    settings: Settings = None,
+    file: Parameters = None,
+    mark: Annotated[
+        Path | None, typer.Option(help="Key of `pnc keys mark`; proves later that you made the module.", exists=True)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Clone classes of a source into a module for a target, on this machine and without a service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        check_out(out, target, source, data)
+        from app.local.cloning import Material, clone_files
+        from app.local.marking import read_mark
+        from app.local.specs import given_spec
+        from pnc_core.analysis.watermark import PROVED, proof_in_bundle
+
+        specs = [
+            given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))
+        ]
+        material = Material(target, specs[0], source, specs[1], data)
+        key = read_mark(mark) if mark else None
+        bundle = clone_files(material, config, screen.notes, quiet=as_json, mark=key, device=device)
+        proof = proof_in_bundle(key, bundle) if key else None
+        digest = bundle.payload(payload).write(out)
+        manifest = bundle.manifest
+        document = {
+            "path": str(out),
+            "bytes": out.stat().st_size,
+            "digest": digest,
+            "classes": manifest.classes,
+            "position": str(manifest.position),
+            "kept_fraction": manifest.kept_fraction,
+            "validation": manifest.validation,
+            "mark": proof,
+        }
+        people = {
+            "bundle": f"{out} ({payload}, {size(out.stat().st_size)})",
+            "digest": digest,
+            "classes": ", ".join(manifest.classes),
+            "position": manifest.position,
+            "kept": f"{manifest.kept_fraction:.0%} of the source's tail",
+            "held out": ", ".join(f"{side} {share:.3f}" for side, share in manifest.validation.items()),
+        }
+        if proof is not None:
+            people["mark"] = f"{proof.agreeing} of {proof.channels} channels agree, p = {proof.p_value:.1e}"
+            if not proof.proved:
+                screen.note(f"the mark proves nothing (p is not below {PROVED:g}): the module has too few channels")
+        screen.show(document, lambda: record(people))
+
+
+COMMANDS = (clone,)

@@ -1,0 +1,115 @@
+"""`pnc datasets`: images with or without labels."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli import completion, purging
+from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pnc_client import Dataset
+
+app = typer.Typer(name="datasets", help="Images for cloning jobs.", no_args_is_help=True)
+Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=completion.datasets)]
+
+
+@app.command()
+def push(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A directory with one directory per class (or with unlabelled images), or a Parquet file.", exists=True
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Name for people; default: made from the path.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names of a Parquet file, separated by commas.")] = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload images as a dataset."""
+    from pnc_core.errors import ConfigError
+
+    with connected(url, as_json) as (client, screen):
+        if classes and path.is_dir():
+            raise ConfigError(
+                f"--classes: expected a Parquet file, got a directory, whose class names are its directories: {path}"
+            )
+        names = classes.split(",") if classes else None
+        with screen.bar(f"uploading {path.name}") as progress:
+            dataset = client.datasets.push(path, name=name, classes=names, progress=progress)
+        screen.show(dataset, lambda: _dataset(dataset))
+
+
+@app.command("list")
+def list_datasets(
+    archived: Annotated[bool, typer.Option("--archived", help="Include archived datasets.")] = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List datasets, newest first."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.datasets.list(archived=archived))
+        rows = (
+            [d.id, d.name, f"{d.rows:,}", len(d.classes) or "no labels", size(d.bytes), local_time(d.created_at)]
+            for d in found
+        )
+        empty = "no datasets yet; upload a directory of images with `pnc datasets push`"
+        columns = ["dataset", "name", "#images", "#classes", "#size", "registered"]
+        screen.show(found, lambda: table(columns, rows, empty))
+
+
+@app.command()
+def show(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a dataset."""
+    with connected(url, as_json) as (client, screen):
+        found = client.datasets.get(dataset)
+        screen.show(found, lambda: _dataset(found))
+
+
+@app.command()
+def delete(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Archive a dataset: lists hide it and new jobs cannot use it; submitted jobs continue."""
+    with connected(url, as_json) as (client, screen):
+        client.datasets.archive(dataset)
+        purging.archived(screen, "datasets", dataset)
+
+
+@app.command()
+def restore(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Restore an archived dataset."""
+    with connected(url, as_json) as (client, screen):
+        client.datasets.change(dataset, archived=False)
+        screen.show({"restored": dataset}, lambda: f"restored {dataset}")
+
+
+@app.command()
+def purge(
+    dataset: Id,
+    dry_run: purging.DryRun = False,
+    yes: purging.Yes = False,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Delete an archived dataset and its images permanently; needs the scope admin."""
+    with connected(url, as_json) as (client, screen):
+        purging.run(screen, lambda planned: client.datasets.purge(dataset, dry_run=planned), dry_run=dry_run, yes=yes)
+
+
+def _dataset(dataset: "Dataset") -> "RenderableType":
+    return record(
+        {
+            "dataset": dataset.id,
+            "name": dataset.name,
+            "images": f"{dataset.rows:,}",
+            "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items())
+            or "none: the images have no labels; use them with `--set labels=false`",
+            "size": size(dataset.bytes),
+            "digest": dataset.digest,
+            "registered": local_time(dataset.created_at),
+            "archived": local_time(dataset.archived_at) if dataset.archived_at else "no",
+        }
+    )

@@ -1,0 +1,1 @@
+"""The task, data, training loop, baselines and cloning variants of the comparison."""

@@ -1,0 +1,1 @@
+"""Records, tables and facts of the machine, as the benchmarks write them."""

@@ -1,0 +1,1 @@
+"""Servers, workers, load and prepared zoos for benchmarks of the running service."""

@@ -1,0 +1,1 @@
+"""Heads: fit them, choose one, and put a locality gate in front of it."""

@@ -1,0 +1,150 @@
+"""Fit a head on cached logits and taps, and measure it.
+
+The loss is the balanced cross-entropy, in which old and new images weigh half each:
+
+    L = (mean over old images of CE + mean over new images of CE) / 2
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pnc_core.devices import full_precision
+from pnc_core.module.head import Head
+
+SMALL_FIT, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 60, 20
+"""A fit with at most `SMALL_FIT` numbers (rows x features) runs in float64 until it converges.
+
+A larger fit runs in float32 for `LARGE_FIT_ITERATIONS` steps of L-BFGS, or for `WARM_ITERATIONS` steps if it starts
+from an already fitted head.
+"""
+CHOICE_ROWS = 20_000
+"""Largest number of rows for the choice between heads. The chosen head is fitted again on all rows."""
+STRENGTHS = (1e-3, 1e-2, 1e-1)
+"""Candidate weight decays for the weights on the taps; the held-out images choose one."""
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """The inputs and labels that a head is fitted on, one row per image."""
+
+    old: Tensor
+    """The target's logits (N, N_old)."""
+    own: Tensor
+    """The module's logits (N, K)."""
+    features: Tensor
+    """Pooled taps (N, D)."""
+    labels: Tensor
+    """int64 (N,): old classes first, then the cloned ones."""
+
+    def first(self, count: int) -> "HeadInputs":
+        """The first `count` rows."""
+        return HeadInputs(*(column[:count] for column in vars(self).values()))
+
+    def some(self, count: int) -> "HeadInputs":
+        """A random sample of `count` rows, or all rows if there are fewer; inputs of equal size give equal rows."""
+        if len(self.labels) <= count:
+            return self
+        chosen = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(0))[:count].sort().values
+        return HeadInputs(*(column[chosen] for column in vars(self).values()))
+
+    def join(self, other: "HeadInputs") -> "HeadInputs":
+        """The rows of both."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return HeadInputs(*(torch.cat(pair) for pair in pairs))
+
+
+@full_precision()
+def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None) -> Head:
+    """Minimise L + strength |W|^2, where L is the balanced cross-entropy and W the weights on standardised taps.
+
+    The fit uses z = (taps - mean) / std. The returned head reads the taps themselves: W := W / std, b := b - W mean.
+
+    Args:
+        kind: `affine`, `router` or `joint`.
+        inputs: Rows of the training images.
+        strength: Weight decay on the standardised weights.
+        start: A fitted head of the same kind, as the starting point of a large fit.
+    """
+    old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
+    # For large fits float64 would take twice as long and change nothing that matters.
+    dtype = torch.float64 if inputs.features.numel() <= SMALL_FIT else torch.float32
+    features = inputs.features.to(dtype)
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), (features - mean) / std, inputs.labels)
+    head = Head(kind, features.shape[1], old_classes, new_classes).to(dtype)
+    iterations = 200
+    if dtype == torch.float32:
+        iterations = LARGE_FIT_ITERATIONS if start is None else WARM_ITERATIONS
+        if start is not None:
+            head.load_state_dict(start.state_dict())
+            if kind != "affine":
+                head.bias.data += head.weight.data @ mean
+                head.weight.data *= std
+    _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), strength, iterations)
+    head.double()
+    if kind != "affine":
+        head.weight.data /= std.double()
+        head.bias.data -= head.weight.data @ mean.double()
+    return head.float().requires_grad_(False)
+
+
+def balance(labels: Tensor, old_classes: int) -> Tensor:
+    """Row weights float64 (N,): 1 / (2 N_old) for an old image, 1 / (2 N_new) for a new image."""
+    is_new = labels >= old_classes
+    share_new = is_new.double().mean().clamp(1e-9, 1 - 1e-9)
+    return torch.where(is_new, 0.5 / share_new, 0.5 / (1 - share_new)) / len(labels)
+
+
+def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float, iterations: int) -> None:
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=iterations, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = torch.cat(head(rows.old, rows.own, rows.features), dim=1)
+        loss = (F.cross_entropy(logits, rows.labels, reduction="none") * weights).sum()
+        loss = loss + strength * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracies over all old and cloned classes, 0..1."""
+
+    old: float | None
+    """Accuracy on images of old classes; None if there are none."""
+    new: float | None
+    """Accuracy on images of cloned classes; None if there are none."""
+
+    @property
+    def average(self) -> float:
+        """(old + new) / 2, whatever the numbers of images; the other accuracy alone if one is None."""
+        sides = [side for side in (self.old, self.new) if side is not None]
+        return sum(sides) / len(sides)
+
+
+def accuracy(logits: Tensor, labels: Tensor, old_classes: int) -> Accuracy:
+    """Accuracies of logits (N, N_old + K) on old and on new images; all classes compete."""
+    right = logits.argmax(1).eq(labels).double()
+    is_new = labels >= old_classes
+    sides = right[~is_new], right[is_new]
+    return Accuracy(*(float(side.mean()) if len(side) else None for side in sides))
+
+
+def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
+    """Logits (N, N_old + K) of a head."""
+    with torch.no_grad():
+        return torch.cat(head(inputs.old, inputs.own, inputs.features), dim=1)
+
+
+def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
+    """Weighted cross-entropy (N,) of every row; the mean over rows is the balanced cross-entropy."""
+    weights = balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
+    return F.cross_entropy(head_logits(head, inputs), inputs.labels, reduction="none") * weights

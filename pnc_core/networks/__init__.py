@@ -1,0 +1,1 @@
+"""Networks as people have them: checkpoint files, and the architectures that are published for small images."""
