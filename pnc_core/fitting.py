@@ -73,9 +73,8 @@ def _resize(image: Image.Image, size: tuple[int, int], geometry: Geometry) -> Im
         pixels = np.asarray(image).reshape(image.height, image.width, -1)
         for axis in (0, 1):
             pixels = _sampled(pixels, size[axis], axis, cubic=geometry.interpolation == "bicubic")
-        return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    resized_image: Image.Image = image.resize(size[::-1], Image.Resampling[geometry.interpolation.upper()])
-    return resized_image
+        return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)
+    return image.resize(size[::-1], Image.Resampling[geometry.interpolation.upper()])
 
 
 def _sampled(pixels: NDArray[np.generic], count: int, axis: int, *, cubic: bool) -> NDArray[np.float32]:

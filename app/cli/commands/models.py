@@ -1,8 +1,5 @@
 """`pnc models`: registered networks and their versions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +8,7 @@ import typer
 
 from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
+from app.cli.weights import chosen_weights, network_and_weights
 from app.models.card import first_line
 
 if TYPE_CHECKING:
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
     from pnc_client import Model, Version
     from pnc_client.schemas.purges import Purge
-    from pnc_core.config import NetworkSpec
-    from pnc_core.networks.files import Take
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=completion.models)]
@@ -93,7 +89,7 @@ def push(
         }
         given = spec or weights.with_suffix(".json")
         with (
-            _brought(screen, weights, given, fields, option or [], rule, take, key_map) as (network, file),
+            network_and_weights(screen, weights, given, fields, option or [], rule, take, key_map) as (network, file),
             screen.bar(f"sending {weights.name}") as progress,
         ):
             version = client.models.push(
@@ -118,7 +114,7 @@ def identify(
         from app.local.bringing import opened
         from app.local.identifying import described, shown
 
-        file = opened(weights, _take(take), key_map)
+        file = opened(weights, chosen_weights(take), key_map)
         for text in file.notes:
             screen.note(text)
         found = file.identify()
@@ -293,41 +289,6 @@ def alias(
         else:
             made = client.models.set_alias(name, alias, version)
             screen.show(made, lambda: f"{name}@{alias} now points at {name}@{version}")
-
-
-@contextmanager
-def _brought(
-    screen: Screen, weights: Path, spec: Path, fields: dict[str, str | None], options: list[str],
-    rule: dict[str, str | float | bool | None], take: str | None, key_map: Path | None,
-) -> "Iterator[tuple[NetworkSpec, Path]]":  # fmt: skip
-    """The network and its weights as safetensors; a file that fits no network shows the nearest ones."""
-    if find_spec("torch") is None and (fields["architecture"] is not None or spec.is_file()):
-        from app.local.specs import given_spec
-
-        yield given_spec(spec, fields, options, preprocessing=rule), weights  # the service compares the tensors
-        return
-    from app.local.bringing import Unfit, Wanted, brought
-    from app.local.identifying import shown
-
-    wanted = Wanted(spec, fields, tuple(options), _take(take), key_map, rule)
-    try:
-        with brought(weights, wanted, screen.note) as pair:
-            yield pair
-    except Unfit as error:
-        if not screen.as_json:
-            screen.notes.print(shown(weights, error.identified))
-        raise
-
-
-def _take(text: str | None) -> "Take | None":
-    from pnc_core.networks.files import TAKES
-
-    for take in TAKES:
-        if text == take:
-            return take
-    if text is not None:
-        raise typer.BadParameter(f"expected plain or ema, got {text!r}", param_hint="--weights")
-    return None
 
 
 def _model(model: "Model") -> "RenderableType":

@@ -38,6 +38,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> World:
     target = _network(nets.spec("cnn", 32, 3, "012", width=8), 1)
     scaled = replace(nets.spec("cnn", 64, 3, "567", width=8), preprocessing=rule, mean=(104.0,) * 3, std=(60.0,) * 3)
     source = _network(scaled, 2)
+    source[0].fc.weight.mul_(30)  # so that logits depend clearly on the image
     pixels = torch.randint(0, 256, (60, 3, 80, 100), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = ImageSet(pixels, torch.arange(60) % 6, tuple("012567"))
     bundle = nets.hand_made(target, source, images, INPUTS, CLASSES)
