@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.architectures import Record, examine, prunable_share
+from benchmarks.survey.method import Record, examine, prunable_share
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import PncError
 from pnc_core.graph.architectures import build_network

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
-from benchmarks.architectures import TOLERANCE, Record
+from benchmarks.survey.method import TOLERANCE, Record
 
 Records = Mapping[str, Record]
 PASSED, REFUSED, FAILED, LIMITED, TRACED, UNTRIED = (
@@ -29,7 +29,8 @@ def outcome(structure: Record | None, whole: Record | None) -> str:
     problem = structure.problem or (whole.problem if whole is not None else "")
     if problem:
         kind = problem.partition(":")[0]
-        return LIMITED if kind == "limit" else REFUSED if kind in _REFUSALS else FAILED
+        limited = kind == "limit" or "can't allocate memory" in problem
+        return LIMITED if limited else REFUSED if kind in _REFUSALS else FAILED
     if whole is None:
         return TRACED
     return PASSED if whole.passed else FAILED

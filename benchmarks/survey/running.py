@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.architectures import Record
 from benchmarks.survey.examining import examine_structure, examine_whole
 from benchmarks.survey.limits import LimitExceeded, Limits, call_limited
+from benchmarks.survey.method import Record
 from benchmarks.survey.reporting import report
 from pnc_core.graph.architectures import timm_architectures
 

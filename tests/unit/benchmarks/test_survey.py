@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.architectures import Record
 from benchmarks.survey import running
 from benchmarks.survey.examining import examine_structure
 from benchmarks.survey.limits import LimitExceeded, Limits
+from benchmarks.survey.method import Record
 from benchmarks.survey.reporting import outcome, reason, report
 from benchmarks.survey.running import STRUCTURE, WHOLE, read_log, run
 
@@ -85,6 +85,7 @@ def test_a_problem_is_tried_again_only_if_asked(tmp_path: Path, examined: _Exami
         (TRACED, replace(DONE, restored=False), "failed"),
         (TRACED, replace(DONE, problem="RuntimeError: sizes"), "failed"),
         (TRACED, replace(DONE, problem="limit: more than 5 s of one core"), "over a limit"),
+        (TRACED, replace(DONE, problem="RuntimeError: can't allocate memory: you tried"), "over a limit"),
         (_pruned_nothing("a"), None, "refused with a reason"),
         (replace(TRACED, problem="IndexError: tuple index out of range"), None, "failed"),
     ],

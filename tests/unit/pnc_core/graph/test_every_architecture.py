@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks import architectures
-from benchmarks.architectures import Record, enliven, examine, markdown, masked_against_extracted
+from benchmarks.architectures import markdown
+from benchmarks.survey import method
+from benchmarks.survey.method import TOLERANCE, Record, enliven, examine, masked_against_extracted
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.positions import trace
 from pnc_core.module.tail import Tail, extract, open_tail
@@ -27,7 +29,7 @@ FAMILIES = [
 def test_a_network_of_any_family_is_cut_exactly_attached_and_taken_out_again(name: str, size: int) -> None:
     record = examine(name, size)
     assert record.problem == ""
-    assert record.max_difference < architectures.TOLERANCE
+    assert record.max_difference < TOLERANCE
     assert record.restored
     assert 0.5 < record.prunable_share <= record.prunable_with_streams < 1
     assert record.passed
@@ -37,7 +39,7 @@ def test_a_problem_is_recorded_with_what_was_found_before_it(monkeypatch: pytest
     def broken(tail: Tail, activation: torch.Tensor) -> float:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr(architectures, "masked_against_extracted", broken)
+    monkeypatch.setattr(method, "masked_against_extracted", broken)
     record = examine("cnn", 16)
     assert record.problem == "RuntimeError: first line"
     assert (record.positions, record.groups, record.restored, record.passed) == (5, 2, False, False)
@@ -54,13 +56,13 @@ def test_an_extraction_of_other_channels_is_noticed(monkeypatch: pytest.MonkeyPa
     network, spec = nets.network("cnn", 8, 1, width=8)
     tail = open_tail(trace(network, spec), "blocks.0", [0, 1])
     phi = torch.randn(2, 8, 8, 8)
-    assert masked_against_extracted(tail, phi) < architectures.TOLERANCE
+    assert masked_against_extracted(tail, phi) < TOLERANCE
 
     def shifted(tail: Tail, kept: dict[str, torch.Tensor]) -> Tail:
         return extract(tail, {g.name: ((kept[g.name] + 1) % g.width).sort().values for g in tail.groups})
 
-    monkeypatch.setattr(architectures, "extract", shifted)
-    assert masked_against_extracted(tail, phi) > 100 * architectures.TOLERANCE
+    monkeypatch.setattr(method, "extract", shifted)
+    assert masked_against_extracted(tail, phi) > 100 * TOLERANCE
 
 
 def test_an_enlivened_network_has_no_constant_weights_and_norms_that_know_their_inputs() -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import architectures as benchmark
-from benchmarks.architectures import examine
+from benchmarks.survey.method import TOLERANCE, examine
 from pnc_core.errors import ConfigError
 from pnc_core.graph.architectures import architectures, build_network
 from pnc_core.networks.plain import fused
@@ -144,7 +143,7 @@ SMALLEST: list[tuple[str, dict[str, Any]]] = [
 def test_the_smallest_of_each_is_cut_exactly_attached_and_taken_out_again(name: str, options: dict[str, Any]) -> None:
     record = examine(f"cifar/{name}", 32, **options)
     assert record.problem == ""
-    assert record.max_difference < benchmark.TOLERANCE
+    assert record.max_difference < TOLERANCE
     assert record.restored
     assert record.prunable_share > 0.3
 
