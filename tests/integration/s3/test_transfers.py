@@ -128,7 +128,7 @@ def test_another_client_goes_on_where_the_first_one_died(client: Client, line: L
     assert told[0] > PART
     assert client.uploads.push(large, resume=upload.id).status == "complete"
     large.write_bytes(b"another file")
-    with pytest.raises(ValueError, match="push it without `resume`"):
+    with pytest.raises(ValueError, match="omit `resume`"):
         client.uploads.push(large, resume=upload.id)
 
 
