@@ -139,8 +139,8 @@ def _collect(session: Session) -> None:
     outbox.forget_old(session)
     audit.sweep(session)
     session.query(UploadRow.id).where(garbage._abandoned(session, garbage.UPLOAD_SECONDS)).all()
-    list(garbage._unnamed(session, iter([key_of(f"{n:064x}") for n in range(500)]), set()))
-    garbage._is_named(session, key_of("a" * 64))
+    list(garbage._unreferenced(session, iter([key_of(f"{n:064x}") for n in range(500)]), set()))
+    garbage._is_referenced(session, key_of("a" * 64))
 
 
 def _purge(session: Session) -> None:
