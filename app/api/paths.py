@@ -61,7 +61,7 @@ def join(*parts: str) -> str:
 
 
 def _path_fault(raw: str, path: str) -> str | None:
-    """What is wrong with a path; None: nothing."""
+    """The fault in the spelling of a path; None: the path is canonical."""
     if not raw.startswith("/"):
         return "no slash at the beginning"
     parts = raw[1:].split("/")
@@ -74,7 +74,7 @@ def _path_fault(raw: str, path: str) -> str | None:
 
 
 def _part_fault(part: str) -> str | None:
-    """What is wrong with one part; None: nothing."""
+    """The fault in one part of a path; None: the part is canonical."""
     if part == "":
         return "an empty part: two slashes, or one at the end"
     if part in _DOTS:

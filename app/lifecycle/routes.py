@@ -43,7 +43,7 @@ def _module(module_id: str) -> Find:
 @router.get("/models/{model}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_model_purge(model: Name, zoo: OpenZoo) -> Any:
-    """The plan of a purge of a model and all its versions: what it would delete, and its blockers. Nothing changes."""
+    """The plan of a purge of a model and its versions: rows, bytes and blockers. The plan deletes nothing."""
     return Purge.of(purges.plan(zoo, _model(model)))
 
 
@@ -57,7 +57,7 @@ def purge_model(model: Name, zoo: OpenZoo) -> Any:
 @router.get("/models/{model}/versions/{version}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_version_purge(model: Name, version: Number, zoo: OpenZoo) -> Any:
-    """The plan of a purge of a version: what it would delete, and its blockers. Nothing changes."""
+    """The plan of a purge of a version: rows, bytes and blockers. The plan deletes nothing."""
     return Purge.of(purges.plan(zoo, _version(model, version)))
 
 
@@ -71,7 +71,7 @@ def purge_version(model: Name, version: Number, zoo: OpenZoo) -> Any:
 @router.get("/datasets/{dataset}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_dataset_purge(dataset: datasets_api.Id, zoo: OpenZoo) -> Any:
-    """The plan of a purge of a dataset: what it would delete, and its blockers. Nothing changes."""
+    """The plan of a purge of a dataset: rows, bytes and blockers. The plan deletes nothing."""
     return Purge.of(purges.plan(zoo, _dataset(dataset)))
 
 
@@ -85,7 +85,7 @@ def purge_dataset(dataset: datasets_api.Id, zoo: OpenZoo) -> Any:
 @router.get("/modules/{module}/purge", response_model=Purge, responses=documented(404))
 @needs("read")
 def plan_module_purge(module: modules_api.Id, zoo: OpenZoo) -> Any:
-    """The plan of a purge of a module: what it would delete, and its blockers. Nothing changes."""
+    """The plan of a purge of a module: rows, bytes and blockers. The plan deletes nothing."""
     return Purge.of(purges.plan(zoo, _module(module)))
 
 

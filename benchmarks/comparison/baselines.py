@@ -49,7 +49,7 @@ def target_only(task: Task) -> MethodOutput:
 
 
 def linear_probe(task: Task) -> MethodOutput:
-    """The target alone with a linear classifier on its last features or on all its taps, whichever is better."""
+    """The better of two linear classifiers on the target alone: one on its last features, one on all its taps."""
     traced = trace(*task.target)
     taps = traced.taps
     reader = Reader(traced, [p.name for p in taps])

@@ -25,7 +25,7 @@ MOST_CHARACTERS = 16_384
 
 
 class BadRequest(Exception):
-    """The request breaks the protocol. The message says what was expected."""
+    """The request violates the protocol. The message names the expected value."""
 
 
 class TooManyImages(Exception):
