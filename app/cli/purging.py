@@ -34,6 +34,11 @@ def archived(screen: Screen, noun: str, name: str) -> None:
     screen.show({"archived": name}, lambda: f"archived {name}; {advice}")
 
 
+def restored(screen: Screen, name: str) -> None:
+    """Print that a resource is restored."""
+    screen.show({"restored": name}, lambda: f"restored {name}")
+
+
 def run(screen: Screen, purge: "Callable[[bool], Purge]", *, dry_run: bool, yes: bool) -> None:
     """Show the plan of a purge, ask for confirmation, and purge.
 

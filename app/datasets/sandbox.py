@@ -18,6 +18,7 @@ from typing import BinaryIO
 from app.datasets import service as datasets
 from app.datasets.service import Contents
 from app.errors import Invalid, Problem
+from app.process.child_pool import bare_environment, confine
 from app.process.children import python
 from app.store.objects import read_chunks
 
@@ -27,7 +28,6 @@ SLOWEST = 64 * 1024**2
 """Bytes of the file that are read in a second at least; a large file is given the time that it takes."""
 MEMORY = 2 * 1024**3
 """Bytes that may be addressed; the library itself reserves most of them."""
-_NEEDED = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 def inspect(file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_bytes: int | None = None) -> Contents:
@@ -53,7 +53,6 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_b
         os.lseek(given, 0, os.SEEK_SET)
         asked = json.dumps([list(classes) if classes is not None else None, most_bytes])
         seconds = _seconds(given)
-        environment = {name: os.environ[name] for name in _NEEDED if name in os.environ}
         try:
             done = subprocess.run(  # noqa: S603 - our own module, no shell
                 python("app.datasets.sandbox", str(given)),
@@ -61,7 +60,7 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None, staging: Path, most_b
                 capture_output=True,
                 pass_fds=[given],
                 timeout=4 * seconds,
-                env={**environment, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"},
+                env={**bare_environment(), "ARROW_DEFAULT_MEMORY_POOL": "system"},
                 check=False,
                 start_new_session=True,  # a Ctrl-C that ends the service is no fault of the dataset
             )
@@ -91,11 +90,9 @@ def _too_much(got: str, seconds: int) -> Invalid:
 
 def main() -> None:
     """Entry of the child process."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    confine(MEMORY)
     seconds = _seconds(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     classes, most_bytes = json.load(sys.stdin)
     try:
         with os.fdopen(int(sys.argv[1]), "rb") as file:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from app.local.specs import given_spec
+from app.local.specs import given_spec, read_object
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, UnknownArchitecture, WeightsMismatch
 from pnc_core.graph.candidates import Facts
@@ -212,11 +212,8 @@ def _some(names: tuple[str, ...]) -> str:
 def _new_names(path: Path | None, names: list[str]) -> dict[str, str]:
     if path is None:
         return {name: name for name in names}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: expected JSON, got text that does not parse ({error})") from None
-    if not isinstance(value, dict) or not all(v is None or (isinstance(v, str) and v) for v in value.values()):
+    value = read_object(path, "new names by old ones")
+    if not all(new is None or (isinstance(new, str) and new) for new in value.values()):
         raise ConfigError(f"{path}: expected an object with new names by old ones, got another value")
     found = renamed(value, names)
     if len(set(found.values())) < len(found):

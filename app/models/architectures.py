@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import threading
+from importlib.util import find_spec
 
 from app.errors import Problem
 from app.process.children import python
@@ -38,6 +39,8 @@ def known() -> list[str]:
 
 
 def _listed() -> list[str]:
+    if find_spec("torch") is None:  # every request would start a child that fails
+        return []
     try:
         done = subprocess.run(  # noqa: S603 - our own module, no shell
             python("workers.architecture_names"), capture_output=True, timeout=SECONDS, check=True

@@ -96,13 +96,12 @@ class _Child:
     def __init__(self, module: str, seconds: float, memory: int) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(seconds)
-        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 python(module, str(memory)),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env={**environment, "OMP_NUM_THREADS": "1"},
+                env=bare_environment(),
                 process_group=0,  # keeps a terminal's Ctrl-C from the child; the parent closes the socket instead
             )
 
@@ -119,6 +118,22 @@ class _Child:
         self._process.wait()
 
 
+def bare_environment() -> dict[str, str]:
+    """The environment of a child that reads hostile input: no settings, no secrets, one thread."""
+    return {**{name: os.environ[name] for name in _PASSED_ON if name in os.environ}, "OMP_NUM_THREADS": "1"}
+
+
+def confine(memory: int) -> None:
+    """Limit this process for good: no files can be written, and no core is dumped.
+
+    Args:
+        memory: Bytes of address space.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def serve(answer: Callable[[bytearray, bytearray], tuple[Bytes, Bytes]], *, niceness: int = 0) -> None:
     """Run the loop of a child: limit its resources, then answer messages until the parent closes the socket.
 
@@ -128,10 +143,7 @@ def serve(answer: Callable[[bytearray, bytearray], tuple[Bytes, Bytes]], *, nice
         answer: Takes the head and the body of a message and returns those of the answer.
         niceness: Added to the child's own; higher values give way to other processes.
     """
-    memory = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(int(sys.argv[1]))
     os.nice(niceness)
     leave_to_parent()
     with socket.socket(fileno=os.dup(0)) as connection, suppress(ConnectionError):

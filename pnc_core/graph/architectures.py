@@ -103,23 +103,23 @@ class Chain(nn.Module):
 
 
 def _cifar_resnet(blocks: int, spec: NetworkSpec, *, width: int = 16) -> nn.Module:
-    return CifarResNet(blocks, spec.input_size[0], len(spec.classes), _width(width))
+    return CifarResNet(blocks, spec.input_size[0], len(spec.classes), whole("width", width))
 
 
 def _cnn(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
-    w = _width(width)
+    w = whole("width", width)
     plan = [(w, False), (w, True), (2 * w, True), (4 * w, False)]
     return Chain(plan, spec.input_size[0], len(spec.classes))
 
 
 def _vgg(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
-    w = _width(width)
+    w = whole("width", width)
     plan = [(w, False), (w, True), (2 * w, False), (2 * w, True), (4 * w, False), (4 * w, True), (4 * w, False)]
     return Chain(plan, spec.input_size[0], len(spec.classes))
 
 
 def _mobilenet(spec: NetworkSpec, *, width: int = 32) -> nn.Module:
-    w = _width(width)
+    w = whole("width", width)
     # Expansion, channels, repeats, stride: the published plan without the strides that small images cannot afford.
     plan = [[1, w // 2, 1, 1], [6, 3 * w // 4, 2, 1], [6, w, 2, 2], [6, 2 * w, 2, 2], [6, 3 * w, 1, 1]]
     network = torchvision_models().MobileNetV2(len(spec.classes), 1.0, plan, round_nearest=4, dropout=0.0)
@@ -155,10 +155,6 @@ def _timm(name: str, spec: NetworkSpec) -> nn.Module:
         name, pretrained=False, num_classes=len(spec.classes), in_chans=channels, **fixed
     )
     return network
-
-
-def _width(width: object) -> int:
-    return whole("width", width)
 
 
 @cache

@@ -89,13 +89,18 @@ def built_in(facts: Facts) -> Iterator[Candidate]:
     """Architectures of this library, those for small images under the names of each repository."""
     for published in PUBLISHED:
         for name in published.architectures:
-            if name != "cifar/resnet1202" or len(facts.shapes) > _DEEPEST:
+            if _is_deep_enough(name, facts):
                 size = {} if "shortcut" in published.options and "mobile" in name else _size(name, facts)
                 size.pop("hidden", None)
                 yield Candidate(name, {**size, **published.options}, published)
     for name in architectures():
-        if not name.startswith("torchvision/") and (name != "cifar/resnet1202" or len(facts.shapes) > _DEEPEST):
+        if not name.startswith("torchvision/") and _is_deep_enough(name, facts):
             yield Candidate(name, _size(name, facts))
+
+
+def _is_deep_enough(name: str, facts: Facts) -> bool:
+    """Whether a candidate is worth building: ResNet-1202 takes seconds, and no smaller file fits it."""
+    return name != "cifar/resnet1202" or len(facts.shapes) > _DEEPEST
 
 
 def torchvision(facts: Facts) -> Iterator[Candidate]:
@@ -139,6 +144,16 @@ def _size(name: str, facts: Facts) -> Options:
     return {n: value for n, value in found.items() if value and n in known and known[n].default != value}
 
 
+def shapes_of(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's tensors by name.
+
+    Raises:
+        ConfigError: an option of the architecture is unknown or out of range.
+        NetworkError: the network cannot be built.
+    """
+    return {name: tuple(t.shape) for name, t in build_network(spec, device="meta").state_dict().items()}
+
+
 @lru_cache(maxsize=8192)
 def _built(
     name: str, options: tuple[tuple[str, Option], ...], classes: int, size: tuple[int, int, int]
@@ -149,7 +164,7 @@ def _built(
             architecture=name, classes=tuple(map(str, range(max(2, classes)))), input_size=size,
             mean=(0.0,) * channels, std=(1.0,) * channels, options=dict(options),
         )  # fmt: skip
-        return {n: tuple(t.shape) for n, t in build_network(spec, device="meta").state_dict().items()}
+        return shapes_of(spec)
     except (ConfigError, NetworkError):
         return None
 

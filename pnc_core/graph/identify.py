@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pnc_core.config import NetworkSpec
-from pnc_core.graph.architectures import build_network
-from pnc_core.graph.candidates import Candidate, Facts, Options, built_in, network_shapes, timm, torchvision
+from pnc_core.graph.candidates import Candidate, Facts, Options, built_in, network_shapes, shapes_of, timm, torchvision
 from pnc_core.networks.matching import Shapes, by_names, by_order, by_shapes, likeness
 from pnc_core.networks.published import PUBLISHED, Published, silent
 
@@ -118,7 +117,7 @@ def compare(spec: NetworkSpec, shapes: Shapes, *, ordered: bool) -> Fit | Near:
         NetworkError: the network cannot be built.
     """
     facts = Facts(shapes, ordered)
-    own = {name: tuple(t.shape) for name, t in build_network(spec, device="meta").state_dict().items()}
+    own = shapes_of(spec)
     alike = [p for p in PUBLISHED if spec.architecture in p.architectures]
     candidates = [Candidate(spec.architecture, spec.options, published) for published in (None, *alike)]
     fits = [fit for candidate in candidates for fit in _fits(candidate, own, facts)]

@@ -83,7 +83,7 @@ def restore(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> Non
     """Restore an archived dataset."""
     with connected(url, as_json) as (client, screen):
         client.datasets.change(dataset, archived=False)
-        screen.show({"restored": dataset}, lambda: f"restored {dataset}")
+        purging.restored(screen, dataset)
 
 
 @app.command()

@@ -229,7 +229,7 @@ def restore(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None
             client.models.change(model, archived=False)
         else:
             client.models.change_version(model, number, archived=False)
-        screen.show({"restored": name}, lambda: f"restored {name}")
+        purging.restored(screen, name)
 
 
 @app.command()

@@ -184,7 +184,7 @@ def restore(module: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None
     """Restore an archived module."""
     with connected(url, as_json) as (client, screen):
         client.modules.change(module, archived=False)
-        screen.show({"restored": module}, lambda: f"restored {module}")
+        purging.restored(screen, module)
 
 
 @app.command()

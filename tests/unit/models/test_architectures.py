@@ -48,3 +48,10 @@ def test_without_a_list_no_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(architectures, "_names", [])
     monkeypatch.setattr(subprocess, "run", gone)
     assert architectures.problems(_spec("torchvision/resnet118")) == []
+
+
+def test_without_torch_no_child_process_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architectures, "_names", [])
+    monkeypatch.setattr(architectures, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a child process was started"))
+    assert architectures.problems(_spec("torchvision/resnet118")) == []
