@@ -6,7 +6,7 @@ registered through the client.
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def fill(
 def _register(client: Client, exhibit: Exhibit, network: Network, folder: Path) -> None:
     path = folder / f"{exhibit.name}.safetensors"
     safetensors.torch.save_file(network[0].state_dict(), path)
-    path.with_suffix(".json").write_text(json.dumps(asdict(network[1])))
+    path.with_suffix(".json").write_text(json.dumps(network[1].to_dict()))
     version = client.models.push(
         exhibit.name, network[1], path, licence=LICENCE, description=exhibit.description
     ).wait()

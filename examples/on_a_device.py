@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from pnc_core import NetworkSpec, attach, detach, fingerprint, load_network, preprocess
+from pnc_core import NetworkSpec, attach, detach, fingerprint, load_network, preprocess, views_of
 
 
 def network(name: str) -> tuple[torch.nn.Module, NetworkSpec]:
@@ -18,13 +17,12 @@ def network(name: str) -> tuple[torch.nn.Module, NetworkSpec]:
 
 target, spec = network("digits-low")
 source, _ = network("digits-high")
-pixels = torch.from_numpy(np.array(Image.open("seven.png").convert("L")))  # uint8 (H, W)
-image = preprocess(pixels[None, None], spec)
 
 before = fingerprint(target)
 composed = attach(target, "thin.safetensors", source=source)
+picture = views_of(Image.open("seven.png"), composed.sees)  # each network sees the picture in its own size
 with torch.inference_mode():
-    print("alone:   ", spec.classes[int(target(image).argmax())])
-    print("composed:", composed.classes[int(composed(image).argmax())])
+    print("alone:   ", spec.classes[int(target(preprocess(picture, spec)).argmax())])
+    print("composed:", composed.classes[int(composed.logits(picture).argmax())])
 assert detach(composed) is target
 assert fingerprint(target) == before

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from pnc_core.config import CloneConfig, NetworkSpec, Position
     from pnc_core.graph.architectures import architectures, build_network, load_network, load_weights
     from pnc_core.identity import fingerprint
-    from pnc_core.images import ImageSet, preprocess
+    from pnc_core.images import ImageSet, Views, preprocess, views_of
     from pnc_core.method.balance import rebalance
     from pnc_core.method.clone import clone
     from pnc_core.module.bundle import Bundle, read_bundle
     from pnc_core.module.composed import Composed, attach, detach
     from pnc_core.module.export import to_onnx, to_program, to_pt2
+    from pnc_core.preprocessing import Preprocessing
 
 _HOME = {
     "Bundle": "module.bundle",
@@ -31,6 +32,8 @@ _HOME = {
     "ImageSet": "images",
     "NetworkSpec": "config",
     "Position": "config",
+    "Preprocessing": "preprocessing",
+    "Views": "images",
     "architectures": "graph.architectures",
     "attach": "module.composed",
     "build_network": "graph.architectures",
@@ -49,6 +52,7 @@ _HOME = {
     "to_program": "module.export",
     "to_pt2": "module.export",
     "verify_bundle": "analysis.evidence",
+    "views_of": "images",
 }
 __all__ = [
     "Bundle",
@@ -57,6 +61,8 @@ __all__ = [
     "ImageSet",
     "NetworkSpec",
     "Position",
+    "Preprocessing",
+    "Views",
     "architectures",
     "attach",
     "build_network",
@@ -75,6 +81,7 @@ __all__ = [
     "to_program",
     "to_pt2",
     "verify_bundle",
+    "views_of",
 ]
 
 

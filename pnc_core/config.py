@@ -1,4 +1,4 @@
-"""What a cloning job is asked to do: one frozen dataclass for library, API, CLI and row."""
+"""Parameters of a cloning job and description of a network: frozen dataclasses for library, API, CLI and row."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
-from pnc_core.errors import ConfigError
+from pnc_core.preprocessing import STRICT, Geometry, Preprocessing, check
 
 HeadKind = Literal["auto", "affine", "router", "joint"]
 Augmentation = Literal["none", "shift", "shift-flip"]
@@ -18,14 +18,13 @@ Precision = Literal["float32", "bfloat16", "auto"]
 Localizer = Literal["log-odds", "fisher", "taylor", "lime", "gradient-activation", "magnitude", "random"]
 MIN_IMAGES = 3
 """Images that a job needs of every class: one is held out, and the screen needs two more to fit and to judge."""
-_STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """A pair of positions: where the target is read and where the source is entered."""
 
-    __pydantic_config__: ClassVar = _STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     target: str
     """Position in the target, as `pnc inspect` lists it; `input` is the image itself."""
@@ -46,7 +45,7 @@ class CloneConfig:
         ConfigError: a value is out of its range.
     """
 
-    __pydantic_config__: ClassVar = _STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     classes: tuple[str, ...]
     """Names of the source's classes to clone, without repetition."""
@@ -107,31 +106,31 @@ class CloneConfig:
     """Seed of every random choice; equal seeds and inputs give equal bundles."""
 
     def __post_init__(self) -> None:
-        _check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
+        check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
         for name in ("keep", "max_size", "max_macs", "learning_rate", "validation"):
             if isinstance(value := getattr(self, name), Real):
                 object.__setattr__(self, name, float(value))
-        _check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
-        _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
-        _check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
-        _check(0 < self.max_size <= 2, "max_size", "a share above 0 and at most 2", self.max_size)
-        _check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
+        check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
+        check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
+        check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
+        check(0 < self.max_size <= 2, "max_size", "a share above 0 and at most 2", self.max_size)
+        check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
         corrected = self.locality == "strict" and self.head == "joint"
-        _check(not corrected, "head", "affine, router or auto where locality is strict: old answers stand", self.head)
+        check(not corrected, "head", "affine, router or auto where locality is strict: old answers stand", self.head)
         blind = not self.old_images
         learned = "where old_images is false: it is learned from images of old classes; give some, or leave it"
-        _check(not (blind and self.head == "joint"), "head", f"affine, router or auto {learned}", self.head)
-        _check(not (blind and self.locality == "strict"), "locality", f"soft {learned}", self.locality)
-        _check(not (blind and self.refine), "refine", f"0 {learned}", self.refine)
+        check(not (blind and self.head == "joint"), "head", f"affine, router or auto {learned}", self.head)
+        check(not (blind and self.locality == "strict"), "locality", f"soft {learned}", self.locality)
+        check(not (blind and self.refine), "refine", f"0 {learned}", self.refine)
         most_macs = "a share above 0 and at most 100, or none"
-        _check(self.max_macs is None or 0 < self.max_macs <= 100, "max_macs", most_macs, self.max_macs)
-        _check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
+        check(self.max_macs is None or 0 < self.max_macs <= 100, "max_macs", most_macs, self.max_macs)
+        check(0 < self.learning_rate <= 1, "learning_rate", "above 0 and at most 1", self.learning_rate)
         for name, low, high in _INTEGER_RANGES:
             value = getattr(self, name)
-            _check(type(value) is int and low <= value <= high, name, f"an integer from {low} to {high}", value)
+            check(type(value) is int and low <= value <= high, name, f"an integer from {low} to {high}", value)
         for name, choices in _CHOICES.items():
-            _check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
+            check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
 
     @property
     def reconstructs(self) -> bool:
@@ -162,11 +161,6 @@ _INTEGER_RANGES = (
 )
 
 
-def _check(ok: bool, name: str, expected: str, got: object) -> None:
-    if not ok:
-        raise ConfigError(f"{name}: expected {expected}, got {got!r}")
-
-
 _PLAIN: dict[str, tuple[type, type, str]] = {
     "classes": (str, str, "names"),
     "input_size": (Integral, int, "whole numbers"),
@@ -195,9 +189,9 @@ def _twice(names: Sequence[str]) -> list[str]:
 def _aliases(classes: Sequence[str], given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
     table = {name: tuple(others) for name, others in given.items()}
     unknown = list(table.keys() - set(classes))[:3]
-    _check(not unknown, "class_aliases", "names of classes as keys", unknown)
+    check(not unknown, "class_aliases", "names of classes as keys", unknown)
     odd = [name for name, others in table.items() if not others or not all(map(_is_class_name, others))][:3]
-    _check(not odd, "class_aliases", "a list of printable names of 1 to 128 characters for each class", odd)
+    check(not odd, "class_aliases", "a list of printable names of 1 to 128 characters for each class", odd)
     return table
 
 
@@ -209,7 +203,7 @@ class NetworkSpec:
         ConfigError: a value is out of its range.
     """
 
-    __pydantic_config__: ClassVar = _STRICT
+    __pydantic_config__: ClassVar = STRICT
 
     architecture: str
     """Name on the allow-list of `pnc_core.graph.architectures`, e.g. `resnet20` or `torchvision/resnet18`."""
@@ -218,57 +212,94 @@ class NetworkSpec:
     input_size: tuple[int, int, int]
     """Channels, height and width of one image."""
     mean: tuple[float, ...]
-    """Per-channel mean taken from pixels scaled to 0..1 before they enter the network."""
+    """Per-channel mean, subtracted from pixels in the range and the channel order of `preprocessing` (0..1, RGB)."""
     std: tuple[float, ...]
     """Per-channel standard deviation that pixels are divided by."""
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the architecture, e.g. `{"width": 32}`."""
     class_aliases: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
     """Other names of classes that requests may use, e.g. `{"n01443537": ["goldfish"]}`. Bundles leave them out."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """How a decoded image is resized and scaled; default: bilinear resize to the input size, RGB, 0..1."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The part of the preprocessing that changes the image's size. Equal rules give equal geometries."""
+        rule, (_, height, width) = self.preprocessing, self.input_size
+        side = rule.resize_size
+        size: tuple[int, int] | int | None = side or max(height, width)
+        if rule.resize == "squash":
+            size = None if side is None or (side, side) == (height, width) else (side, side)
+        antialias = rule.antialias or rule.interpolation == "nearest"
+        return Geometry(self.input_size, rule.resize, size, rule.interpolation, antialias)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON holds them; an empty table of names is left out, so that older digests stay valid."""
-        fields = {name: value for name, value in asdict(self).items() if name != "class_aliases"}
+        """The fields as JSON holds them. Empty aliases and a default preprocessing are left out, so that older digests
+        stay valid.
+        """
+        fields = {name: value for name, value in asdict(self).items() if name not in ("class_aliases", "preprocessing")}
         table = {name: list(others) for name, others in self.class_aliases.items()}
-        return fields | ({"class_aliases": table} if table else {})
+        changed = self.preprocessing.to_dict()
+        fields |= {"class_aliases": table} if table else {}
+        return fields | ({"preprocessing": changed} if changed else {})
 
     def __post_init__(self) -> None:
         for name, (kind, plain, expected) in _PLAIN.items():
             given = tuple(getattr(self, name))
-            _check(all(isinstance(value, kind) for value in given), name, expected, given)
+            check(all(isinstance(value, kind) for value in given), name, expected, given)
             object.__setattr__(self, name, tuple(map(plain, given)))
         object.__setattr__(self, "options", {name: _plain(value) for name, value in self.options.items()})
         object.__setattr__(self, "class_aliases", _aliases(self.classes, self.class_aliases))
+        if isinstance(self.preprocessing, Mapping):  # a spec that was read from JSON without `build`
+            object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
         channels = self.input_size[0] if len(self.input_size) == 3 else 0
-        _check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
-        _check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", _twice(self.classes))
-        _check(
+        check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
+        check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", _twice(self.classes))
+        check(
             all(map(_is_class_name, self.classes)),
             "classes",
             "printable names of 1 to 128 characters",
             next((name for name in self.classes if not _is_class_name(name)), None),
         )
-        _check(
+        check(
             len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size),
             "input_size",
             "channels, height and width, each from 1 to 4096",
             self.input_size,
         )
-        _check(
+        check(
             len(self.mean) == channels and all(map(isfinite, self.mean)),
             "mean",
             f"{channels} finite numbers, one a channel",
             self.mean,
         )
-        _check(
+        check(
             len(self.std) == channels and all(isfinite(s) and s > 0 for s in self.std),
             "std",
             f"{channels} finite positive numbers, one a channel",
             self.std,
         )
-        _check(
+        check(
             all(isfinite(value) for value in self.options.values() if isinstance(value, float)),
             "options",
             "finite numbers",
             self.options,
         )
+        rule, sides = self.preprocessing, self.input_size[1:]
+        check(
+            rule.resize_size is None or rule.resize_size >= max(sides),
+            "preprocessing.resize_size",
+            f"none, or at least {max(sides)}, the larger side of the input size",
+            rule.resize_size,
+        )
+        check(
+            rule.channel_order == "rgb" or channels == 3,
+            "preprocessing.channel_order",
+            "rgb for a network without three channels",
+            rule.channel_order,
+        )
+
+
+def geometries_of(specs: Iterable[NetworkSpec]) -> list[Geometry]:
+    """Geometries of networks, the first network's first; equal geometries once."""
+    return list(dict.fromkeys(spec.geometry for spec in specs))

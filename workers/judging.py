@@ -25,6 +25,7 @@ from pnc_core.method.job import prepare
 from pnc_core.method.lime import VARIANTS
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import Composed, attach
+from pnc_core.module.entry import pixels_for
 from workers.loading import load_images
 
 log = logging.getLogger(__name__)
@@ -87,8 +88,8 @@ def measure_accuracy(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accurac
         available = [dataset.counts.get(name, 0) for name in spec.classes]
         if min(available) == 0 or min(limit, sum(available)) < MIN_IMAGES:
             return None
-        images = load_images(zoo, dataset, spec.classes, spec.input_size, max_images=limit)
-        right = predict(*network, images.images).argmax(1) == images.labels
+        images = load_images(zoo, dataset, spec.classes, [spec.geometry], max_images=limit)
+        right = predict(*network, images.views).argmax(1) == images.labels
     except (PncError, ZooError) as error:
         log.warning("the accuracy is not measured: %s", error)
         return None
@@ -123,7 +124,7 @@ def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:
     if len(classes) > MAX_CLASSES:
         return {}
     used, spec = held.only(classes), composed.traced.spec
-    before, after = (predict(network, spec, used.images).argmax(1).cpu() for network in (composed.target, composed))
+    before, after = (predict(network, spec, used.views).argmax(1).cpu() for network in (composed.target, composed))
     matrices = {
         "before": _counts(used.labels, before, len(classes)),
         "after": _counts(used.labels, after, len(classes)),
@@ -153,6 +154,7 @@ def _similarity(composed: Composed, source: Network, held: ImageSet) -> dict[str
         source[1],
         cloned,
         limit=limit,
+        module_spec=pixels_for(module.manifest),
     )
     return {
         "similarity": {

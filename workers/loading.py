@@ -1,5 +1,6 @@
 """Loads networks and images from objects in the store."""
 
+import math
 import os
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import load_network
 from pnc_core.images import ImageSet
+from pnc_core.preprocessing import Geometry
 
 Rows = NDArray[np.int64]
 
@@ -43,18 +45,19 @@ def load_images(
     zoo: Zoo,
     dataset: DatasetRow,
     classes: Sequence[str],
-    size: tuple[int, int, int],
+    geometries: Sequence[Geometry],
     *,
     labelled: bool = True,
     max_images: int | None = None,
 ) -> ImageSet:
-    """Load the images of some classes, decoded to one size.
+    """Load the images of some classes. Each file is decoded once and fitted for each network.
 
     Args:
         zoo: The open zoo.
         dataset: Parquet in the Hugging Face image layout.
         classes: Classes to load; rows of other classes are skipped without decoding.
-        size: Channels, height and width of the decoded images.
+        geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
+            the first one, `fitted` the others.
         labelled: False: all rows are loaded and their labels ignored.
         max_images: Limit of images, drawn with a fixed seed; None: no limit.
 
@@ -69,11 +72,12 @@ def load_images(
         try:
             table = ImageTable(path)
             rows, labels = _select_rows(table, wanted if labelled else None, max_images)
-            _check_size(dataset, len(rows), size, zoo.settings.max_pixel_bytes)
-            pixels = _decode_rows(table, rows, size)
+            _check_size(dataset, len(rows), geometries, zoo.settings.max_pixel_bytes)
+            plain, *others = (torch.from_numpy(pixels) for pixels in _decode_rows(table, rows, geometries))
         except Unreadable as error:
             raise DataError(f"dataset {dataset.id} ({dataset.name}): {error}; register the images again") from None
-    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), tuple(classes))
+    fitted = dict(zip(geometries[1:], others, strict=True))
+    return ImageSet(plain, torch.from_numpy(labels), tuple(classes), fitted)
 
 
 def _select_rows(table: ImageTable, wanted: dict[int, int] | None, max_images: int | None) -> tuple[Rows, Rows]:
@@ -111,9 +115,10 @@ def _integers(column: "pa.Array[Any] | None") -> Rows:
     return np.asarray(pc.fill_null(cast, -1))
 
 
-def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], max_bytes: int) -> None:
-    needed = count * int(np.prod(size))
-    got = f"{count} images of {' x '.join(map(str, size))}, which are {needed} bytes"
+def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry], max_bytes: int) -> None:
+    needed = count * sum(math.prod(geometry.size) for geometry in geometries)
+    sizes = " and ".join(" x ".join(map(str, geometry.size)) for geometry in geometries)
+    got = f"{count} images of {sizes}, which are {needed} bytes"
     if needed > max_bytes:
         raise DataError(
             f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {max_bytes} bytes, got {got}; "
@@ -124,9 +129,9 @@ def _check_size(dataset: DatasetRow, count: int, size: tuple[int, int, int], max
         raise MemoryError(f"dataset {dataset.id}: expected images that fit into {memory} bytes of memory, got {got}")
 
 
-def _decode_rows(table: ImageTable, rows: Rows, size: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Pixels of some rows: uint8 (rows, *size). Rows with equal files are decoded once."""
-    pixels = np.empty((len(rows), *size), np.uint8)
+def _decode_rows(table: ImageTable, rows: Rows, geometries: Sequence[Geometry]) -> list[NDArray[np.uint8]]:
+    """Pixels of some rows by geometry: uint8 (rows, *geometry.size). Rows with equal files are decoded once."""
+    views = [np.empty((len(rows), *geometry.size), np.uint8) for geometry in geometries]
     known: dict[bytes, int] = {}
     done = 0
     for batch in table.batches(labels=False):
@@ -142,8 +147,11 @@ def _decode_rows(table: ImageTable, rows: Rows, size: tuple[int, int, int]) -> N
                 place = known.setdefault(blake2b(raw or b"", digest_size=16).digest(), done)
                 here[index] = place
                 if place == done:
-                    pixels[done] = decode_image(raw or b"", size, f"row {rows[done]}")
+                    found = decode_image(raw or b"", geometries, f"row {rows[done]}")
+                    for pixels, one in zip(views, found, strict=True):
+                        pixels[done] = one
             if place != done:
-                pixels[done] = pixels[place]
+                for pixels in views:
+                    pixels[done] = pixels[place]
             done += 1
-    return pixels
+    return views

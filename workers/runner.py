@@ -39,7 +39,7 @@ from app.store import object_locks
 from app.store.objects import key_of, seen_through
 from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
-from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
 from pnc_core.graph.answers import check_answers
 from pnc_core.graph.positions import trace
@@ -162,8 +162,8 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
     config = jobs.config_of(job)
     rules.check_clonable(job.source_version, config)
     target, source = (_on_device(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
-    classes, size = (*target[1].classes, *config.classes), target[1].input_size
-    images = load_images(zoo, job.dataset, classes, size, labelled=config.labels)
+    classes, geometries = (*target[1].classes, *config.classes), geometries_of([target[1], source[1]])
+    images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels)
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
     torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
     return target, source, images, config

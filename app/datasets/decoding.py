@@ -5,7 +5,11 @@ A crafted file can crash the decoder or expand to a gigabyte of pixels. That hap
 imports nothing slow and no settings.
 """
 
-import struct
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +18,7 @@ from app.datasets.images import decode_image
 from app.process import processors
 from app.process.child_pool import ChildPool, serve
 from pnc_core.errors import DataError
+from pnc_core.preprocessing import Geometry
 
 CHILDREN = max(2, min(processors.share_of(1), 8))
 """Images that are decoded at once."""
@@ -21,8 +26,6 @@ SECONDS = 20.0
 """Time limit of one image. The largest allowed image takes five seconds on a busy machine."""
 MEMORY = 2 * 1024**3
 """Bytes of address space of a child. 64 million pixels of 16 bits take one GiB."""
-_SIZE = struct.Struct("<3Q")
-"""Channels, height, width."""
 _IS_IMAGE, _IS_PROBLEM = b"image", b"problem"
 """Heads of answers: pixels follow, or an error message."""
 
@@ -44,22 +47,22 @@ class Decoders:
         """Start a child before the first image arrives."""
         self._children.start()
 
-    def decode(self, raw: bytes, size: tuple[int, int, int], where: str) -> NDArray[np.uint8]:
+    def decode(self, raw: bytes, geometries: Sequence[Geometry], where: str) -> list[NDArray[np.uint8]]:
         """Decode an image as `app.datasets.images.decode_image` does, in a child.
 
         Args:
             raw: The file's bytes.
-            size: Channels, height and width of the result.
+            geometries: Geometries of the networks that see the image, at least one.
             where: Names the image in messages.
 
         Returns:
-            Pixels, uint8 (C, H, W).
+            Pixels for each geometry, uint8 (C, H, W).
 
         Raises:
             DataError: the bytes are no image of an allowed format, or decoding exceeded the time or memory limit.
         """
         try:
-            kind, answer = self._children.ask(_SIZE.pack(*size), raw)
+            kind, answer = self._children.ask(json.dumps([asdict(geometry) for geometry in geometries]).encode(), raw)
         except OSError as error:
             raise DataError(
                 f"{where}: expected an image that can be decoded within {self._seconds:g} s and "
@@ -68,8 +71,9 @@ class Decoders:
             ) from None
         if kind == _IS_PROBLEM:
             raise DataError(f"{where}: {answer.decode()}")
-        channels, height, width = size
-        return np.frombuffer(answer, np.uint8).reshape(channels, height, width)
+        ends = np.cumsum([math.prod(geometry.size) for geometry in geometries])[:-1]
+        parts = np.split(np.frombuffer(answer, np.uint8), ends)
+        return [part.reshape(geometry.size) for part, geometry in zip(parts, geometries, strict=True)]
 
     def close(self) -> None:
         """End all idle children. A busy child ends with this process."""
@@ -77,13 +81,19 @@ class Decoders:
 
 
 def _decoded(head: bytearray, raw: bytearray) -> tuple[bytes, bytes | memoryview]:
-    channels, height, width = _SIZE.unpack(head)
     try:
-        return _IS_IMAGE, decode_image(bytes(raw), (channels, height, width), "image").reshape(-1).data
+        pixels = decode_image(bytes(raw), [_geometry(fields) for fields in json.loads(head)], "image")
+        return _IS_IMAGE, np.concatenate([one.reshape(-1) for one in pixels]).data
     except DataError as error:
         return _IS_PROBLEM, str(error).removeprefix("image: ").encode()
     except MemoryError:
         return _IS_PROBLEM, b"expected an image that fits into memory, got a larger one; save it smaller"
+
+
+def _geometry(fields: dict[str, Any]) -> Geometry:
+    """A geometry from JSON, which has lists in place of tuples."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return Geometry(**values)
 
 
 if __name__ == "__main__":

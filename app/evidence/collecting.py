@@ -17,7 +17,7 @@ from pnc_core.analysis.curves import masking_curve, position_curve
 from pnc_core.analysis.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict
 from pnc_core.analysis.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
 from pnc_core.analysis.residue import residue
-from pnc_core.config import NetworkSpec
+from pnc_core.config import NetworkSpec, geometries_of
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
@@ -26,6 +26,7 @@ from pnc_core.method import lime
 from pnc_core.method.search import Trial
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.composed import Composed, attach, detach
+from pnc_core.module.entry import pixels_for
 
 Network = tuple[nn.Module, NetworkSpec]
 Evidence = dict[str, Any]
@@ -68,7 +69,10 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
     names = dict.fromkeys((*manifest.target.classes, *manifest.classes, *manifest.source.classes))
     with _progress(console, "reading images") as step:
         images = read_images(
-            request.data, tuple(names), manifest.target.input_size, lambda n: step(0.0, f"{n:,} images")
+            request.data,
+            tuple(names),
+            geometries_of([manifest.target, manifest.source]),
+            lambda n: step(0.0, f"{n:,} images"),
         )
         _check_sides(images, manifest.target.classes, manifest.classes)
     with _progress(console, "local representations") as step:
@@ -122,7 +126,9 @@ def _measured_similarity(composed: Composed, source: Network, images: ImageSet, 
         return run
 
     sides = counted(network_logits(*source)), counted(module_logits(composed.traced, module))
-    return similarity(*sides, images, source[1], module.manifest.classes, limit=PER_CLASS)
+    return similarity(
+        *sides, images, source[1], module.manifest.classes, limit=PER_CLASS, module_spec=pixels_for(module.manifest)
+    )
 
 
 def _residue(target: Network, source: Network, bundle: Bundle, images: ImageSet) -> Evidence | None:
@@ -139,7 +145,7 @@ def _accuracies(composed: Composed, source: Network, images: ImageSet) -> Eviden
     spec = composed.traced.spec
     cloned = composed.classes[len(spec.classes) :]
     used = images.only(composed.classes)
-    logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
+    logits, alone = (predict(network, spec, used.views) for network in (composed, composed.target))
     found = judge(logits, alone, used.labels)
     ceiling = oracle(logits, used.labels, len(spec.classes))
     ensembles = direct_ensembles((composed.target, spec), source, cloned, used)
@@ -155,7 +161,7 @@ def _accuracies(composed: Composed, source: Network, images: ImageSet) -> Eviden
 
 def _restoration(target: Network, composed: Composed, images: ImageSet) -> Evidence:
     """Compare the target before and after attaching, running and detaching: fingerprint and logits must be equal."""
-    x = preprocess(images.images[:_PROBE], target[1])
+    x = preprocess(images.views[:_PROBE], target[1])
     with torch.no_grad():
         before, digest = target[0](x), fingerprint(target[0])
         composed(x)

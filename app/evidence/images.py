@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from app.datasets.images import decode_image
 from app.datasets.parquet import ImageTable, Unreadable
@@ -12,6 +13,7 @@ from app.errors import ZooError
 from pnc_client.parquet import folder_rows
 from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
+from pnc_core.preprocessing import Geometry
 
 Row = tuple[str | None, str, bytes]
 """Class name (None: no label), name of the image in messages, and bytes of the image file."""
@@ -20,7 +22,7 @@ Row = tuple[str | None, str, bytes]
 def read_images(
     path: Path,
     classes: Sequence[str],
-    size: tuple[int, int, int],
+    geometries: Sequence[Geometry],
     step: Callable[[int], None] = lambda count: None,
     *,
     labelled: bool = True,
@@ -30,7 +32,8 @@ def read_images(
     Args:
         path: A directory with one directory per class, or a Parquet file of the Hugging Face image layout.
         classes: Names of the classes, in the order of the labels.
-        size: Channels, height and width to which each image is converted.
+        geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
+            the first one, `fitted` the others.
         step: Called with the number of images after each image.
         labelled: False: every image is read, and labels are ignored and may be missing.
 
@@ -41,7 +44,8 @@ def read_images(
         OSError: a file cannot be read.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    images, found = [], []
+    images: list[list[Tensor]] = []
+    found: list[int] = []
     for name, where, raw in _folder(path) if path.is_dir() else _parquet(path):
         if labelled and name is None:
             raise DataError(
@@ -49,12 +53,14 @@ def read_images(
                 "class, or clone without labels (`pnc clone --set labels=false`)"
             )
         if name in labels or not labelled:
-            images.append(torch.from_numpy(decode_image(raw, size, where)))
+            images.append([torch.from_numpy(view) for view in decode_image(raw, geometries, where)])
             found.append(labels[name] if labelled and name else 0)
             step(len(found))
     if not images:
         raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the class names")
-    return ImageSet(torch.stack(images), torch.tensor(found, dtype=torch.int64), tuple(classes))
+    plain, *others = (torch.stack(view) for view in zip(*images, strict=True))
+    fitted = dict(zip(geometries[1:], others, strict=True))
+    return ImageSet(plain, torch.tensor(found, dtype=torch.int64), tuple(classes), fitted)
 
 
 def _folder(root: Path) -> Iterator[Row]:

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Wanted:
     """Plain weights or their moving average."""
     key_map: Path | None = None
     """A JSON file with new names by old ones."""
+    preprocessing: Mapping[str, str | float | bool | None] = field(default_factory=dict)
+    """Fields of a `Preprocessing`, and `crop_share`, in place of the file's."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def brought(path: Path, wanted: Wanted, note: Callable[[str], object]) -> Iterat
         fit, facts = _found(weights, wanted.spec)
         note(f"found {title(fit)}")
         found = _fields(fit, facts, wanted)
-    spec = given_spec(wanted.spec, wanted.fields, wanted.options, found)
+    spec = given_spec(wanted.spec, wanted.fields, wanted.options, found, wanted.preprocessing)
     weights = _fused(path, weights, spec, note)
     names = _fitted(weights, spec, note)
     if weights.tensors is None and all(old == new for old, new in names.items()):

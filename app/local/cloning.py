@@ -11,7 +11,7 @@ from app.evidence.images import read_images
 from app.process import processors
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.class_names import ClassNames, resolved
-from pnc_core.config import CloneConfig, NetworkSpec
+from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.devices import device_of
 from pnc_core.graph.architectures import load_network
 from pnc_core.method.clone import clone
@@ -68,11 +68,12 @@ def clone_files(
         multiply_accumulates(target, material.target_spec), multiply_accumulates(source, material.source_spec)
     )
     torch.set_num_threads(processors.threads_for(work))
-    classes, size = (*material.target_spec.classes, *config.classes), material.target_spec.input_size
+    classes = (*material.target_spec.classes, *config.classes)
+    geometries = geometries_of([material.target_spec, material.source_spec])
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:
         task = progress.add_task("reading images", total=1.0)
-        images = read_images(material.data, classes, size, labelled=config.labels)
+        images = read_images(material.data, classes, geometries, labelled=config.labels)
 
         def report(step: Step) -> None:
             progress.update(task, description=step.stage, completed=step.done)

@@ -1,6 +1,7 @@
 """Specs of networks: a JSON file beside the weights, or options of a command."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from pnc_core.networks.classes import BY_NAME
 
 
 def given_spec(
-    path: Path, fields: Mapping[str, str | None], options: Sequence[str], found: Mapping[str, Any] | None = None
+    path: Path,
+    fields: Mapping[str, str | None],
+    options: Sequence[str],
+    found: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, str | float | bool | None] | None = None,
 ) -> NetworkSpec:
     """The spec in a file; fields given on the command line override the file's.
 
@@ -23,6 +28,7 @@ def given_spec(
             `classes` may be the path of a file of names, see `app.local.class_files`.
         options: Options of the architecture, each `NAME=VALUE`.
         found: Fields that the weights tell; fields of the file and of the command line override them.
+        preprocessing: Fields of a `Preprocessing`, and `crop_share`; a field that is None is as in the file.
 
     Raises:
         ConfigError: the file is not a spec, or a field is missing or out of its range.
@@ -37,6 +43,9 @@ def given_spec(
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
     if options:
         spec["options"] = {**spec.get("options", {}), **dict(name_and_value("--option", text) for text in options)}
+    changed = {name: value for name, value in (preprocessing or {}).items() if value is not None}
+    if changed:
+        spec["preprocessing"] = {**spec.get("preprocessing", {}), **_resize_size(changed, spec)}
     if not spec:
         raise ConfigError(
             f"expected {path} to describe the network, got no such file; write its spec there (architecture, classes, "
@@ -90,6 +99,19 @@ def _numbers(kind: type[int] | type[float], separator: str) -> Any:
             raise ConfigError(f"{name}: expected numbers separated by {separator!r}, got {text!r}") from None
 
     return read
+
+
+def _resize_size(changed: dict[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace a crop share by `resize_size` = floor(input size / crop share), as the transforms of timm do."""
+    share = changed.pop("crop_share", None)
+    if share is None:
+        return changed
+    if "resize_size" in changed or not 0 < share <= 1 or "input_size" not in spec:
+        raise ConfigError(
+            "crop_share: expected a share above 0 and at most 1, an input size, and no resize_size beside it, got "
+            f"{share}; leave one out"
+        )
+    return {**changed, "resize_size": math.floor(max(spec["input_size"][1:]) / share)}
 
 
 _READERS: dict[str, Any] = {

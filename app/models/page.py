@@ -45,6 +45,7 @@ from app.web.html import (
 from app.web.page_context import PageContext
 from app.zoo import Zoo
 from pnc_core.errors import TensorFileError
+from pnc_core.preprocessing import Preprocessing
 
 REFRESH_SECONDS = 2.0
 LAYERS, VERSIONS, FAMILY = 40, 20, 50
@@ -171,6 +172,8 @@ def _facts(model: ModelRow, version: VersionRow) -> Markup:
         "Architecture": spec["architecture"] + (f" ({options})" if options else ""),
         "Classes": chips(spec["classes"]) if len(spec["classes"]) <= SHOWN else f"{len(spec['classes']):,}",
         "Input": " × ".join(map(str, spec["input_size"])),
+        "Preprocessing": Preprocessing(**spec.get("preprocessing", {})).describe(spec["input_size"]),
+        "Mean, std": " / ".join(" ".join(f"{number:g}" for number in spec[name]) for name in ("mean", "std")),
         "Parameters": f"{version.parameters:,}" if version.parameters is not None else None,
         "Multiply-adds": count(version.macs) if version.macs is not None else None,
         "File": size(version.bytes),

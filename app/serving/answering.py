@@ -25,6 +25,7 @@ from app.serving.protocol.bodies import CHILDREN as READERS
 from app.serving.protocol.bodies import Readers
 from app.serving.protocol.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
 from app.settings import Settings
+from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 WRITERS, CHANGES = 2, 8
@@ -124,13 +125,13 @@ def deadline(request: Request) -> float:
     return asyncio.get_running_loop().time() + Host.of(request).settings.answer_seconds
 
 
-async def logits(request: Request, choice: Choice, images: Tensor, until: float) -> Tensor:
+async def logits(request: Request, choice: Choice, images: Tensor | Views, until: float) -> Tensor:
     """Logits, float32 (N, classes), of images. The same snapshot answers all images, even if a newer one is published.
 
     Args:
         request: The request. Its body must have been read.
         choice: Snapshot and modules that answer.
-        images: uint8 pixels, or preprocessed float32 images, (N, C, H, W).
+        images: uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W); or views of the images.
         until: Deadline on the event loop's clock.
 
     Raises:

@@ -19,6 +19,7 @@ from app.serving.loader.snapshot import Choice
 from app.serving.protocol.tensors import BadRequest, TooManyImages
 from pnc_client.schemas.deployments import ClassScore, Prediction, ServedModule
 from pnc_core.errors import DataError
+from pnc_core.images import Views
 
 router = APIRouter(prefix="/v1/deployments")
 
@@ -34,9 +35,12 @@ async def predict(
         with held(request):
             raw = bytes(await body_of(request))
             until = deadline(request)
-            decode = partial(host.decoders.decode, raw, choice.snapshot.spec.input_size, "body")
+            geometries = choice.program.sees
+            decode = partial(host.decoders.decode, raw, geometries, "body")
             pixels = await host.decoding.run(caller_of(request).workspace, decode, until)
-            found = (await logits(request, choice, torch.from_numpy(pixels)[None], until))[0]
+            plain, *others = (torch.from_numpy(view)[None] for view in pixels)
+            images = Views(plain, dict(zip(geometries[1:], others, strict=True)))
+            found = (await logits(request, choice, images, until))[0]
     except (DataError, BadRequest, NotFinite, TooManyImages, Overloaded, TooLate, Stopped) as error:
         return _refused(request, error)
     except (ClientDisconnect, Gone):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.cost import count_macs
-from pnc_core.images import EVALUATION_BATCH, ImageSet, batches, preprocess
+from pnc_core.images import EVALUATION_BATCH, ImageSet, Views, batches, preprocess
 from pnc_core.method.heads.fit import Accuracy, accuracy
 from pnc_core.module.composed import Composed
 
@@ -60,7 +60,7 @@ def evaluate(composed: Composed, images: ImageSet) -> Evaluation:
     used = images.only(composed.classes)
     if not len(used):
         raise DataError(f"images: expected some of {composed.classes}, got only images of {images.classes}")
-    logits, alone = (predict(network, spec, used.images) for network in (composed, composed.target))
+    logits, alone = (predict(network, spec, used.views) for network in (composed, composed.target))
     return judge(logits, alone, used.labels)
 
 
@@ -140,17 +140,22 @@ def direct_ensembles(
     """
     used = images.only((*target[1].classes, *classes))
     rows = [source[1].classes.index(name) for name in classes]
-    alone, whole = predict(*target, used.images), predict(*source, used.images)
+    alone, whole = predict(*target, used.views), predict(*source, used.views)
     kinds = {"raw": (alone, whole[:, rows]), "softmax": (alone.softmax(1), whole.softmax(1)[:, rows])}
     return {kind: judge(torch.cat(sides, dim=1), alone, used.labels) for kind, sides in kinds.items()}
 
 
-def predict(network: nn.Module, spec: NetworkSpec, images: Tensor) -> Tensor:
-    """Logits (N, classes) of uint8 images (N, C, H, W), on the CPU."""
+def predict(network: nn.Module, spec: NetworkSpec, images: Tensor | Views) -> Tensor:
+    """Logits (N, classes) of uint8 images (N, C, H, W) or of views of them, on the CPU."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
+
+    def logits(part: Tensor | Views) -> Tensor:
+        if isinstance(network, Composed):
+            return network.logits(part)
+        return network(preprocess(part, spec, device))  # type: ignore[no-any-return]
+
     with torch.inference_mode():
-        parts = [network(preprocess(images[i], spec, device)).cpu() for i in batches(len(images), EVALUATION_BATCH)]
-    return torch.cat(parts)
+        return torch.cat([logits(images[i]).cpu() for i in batches(len(images), EVALUATION_BATCH)])
 
 
 def multiply_accumulates(network: nn.Module, spec: NetworkSpec, images: Tensor | None = None) -> int:

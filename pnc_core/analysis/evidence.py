@@ -21,6 +21,7 @@ from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet, preprocess
 from pnc_core.method.lime import local_representation
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
+from pnc_core.module.entry import read_of, takes_image
 from pnc_core.module.manifest import Manifest
 from pnc_core.module.module import ClonedModule
 from pnc_core.module.tail import Tail, copied_tensors, extract, open_tail
@@ -72,13 +73,20 @@ def _above_rest(matrix: Tensor) -> float:
 
 
 def similarity(
-    source: Logits, module: Logits, images: ImageSet, spec: NetworkSpec, cloned: tuple[str, ...], *, limit: int = 32
+    source: Logits,
+    module: Logits,
+    images: ImageSet,
+    spec: NetworkSpec,
+    cloned: tuple[str, ...],
+    *,
+    limit: int = 32,
+    module_spec: NetworkSpec | None = None,
 ) -> Similarity:
     """Compare the local representations of a source and of a module cloned from it.
 
     The local representation w_c(x) of an image x for class c is the vector of the LIME surrogate's weights of the
-    network's logit of c, one weight per cell, without the intercept (`pnc_core.method.lime`). Both networks get the
-    same blocked pixels. With the source's weights w^S and the module's weights w^M, entry (i, j) is
+    network's logit of c, one weight per cell, without the intercept (`pnc_core.method.lime`). The same cells are
+    blocked in the pixels of both networks. With the source's weights w^S and the module's weights w^M, entry (i, j) is
 
         m_ij = mean over images x of class i of cos(w^S_i(x), w^M_j(x)).
 
@@ -99,6 +107,8 @@ def similarity(
         spec: The source's spec.
         cloned: Names of the cloned classes.
         limit: Largest number of images per class; the first ones are taken.
+        module_spec: Spec of the network for which the module's images are preprocessed, see `pixels_for`; None: the
+            module takes `images.images`.
 
     Raises:
         DataError: a cloned class has no image.
@@ -106,7 +116,9 @@ def similarity(
     used = _by_class(images, (*cloned, *(c for c in spec.classes if c not in cloned)), limit)
     if used.classes[: len(cloned)] != cloned:
         raise DataError(f"images: expected some of every class of {list(cloned)}, got {list(used.classes)}; add some")
-    own, made = _representations(source, module, used)
+    views = used.views
+    own = _representations(source, views.seen_by(spec))
+    made = _representations(module, views.plain if module_spec is None else views.seen_by(module_spec))
     own = own[..., [spec.classes.index(name) for name in used.classes]]
     right = own.gather(2, used.labels[:, None, None].expand(-1, own.shape[1], 1))  # the source's, for the right class
     number = torch.bincount(used.labels, minlength=len(used.classes))
@@ -134,12 +146,10 @@ def _by_class(images: ImageSet, classes: tuple[str, ...], limit: int) -> ImageSe
     return present.take(torch.cat(members)).only([c for c, found in zip(classes, members, strict=True) if len(found)])
 
 
-def _representations(source: Logits, module: Logits, images: ImageSet) -> tuple[Tensor, Tensor]:
-    """Local weights of both networks, float64 (N, cells, classes)."""
-    pixels = images.images.float()
+def _representations(logits: Logits, pixels: Tensor) -> Tensor:
+    """Local weights of a network, float64 (N, cells, classes)."""
     with torch.no_grad():
-        own, made = (local_representation(f, pixels).cpu().double() for f in (source, module))
-    return own, made
+        return local_representation(logits, pixels.float()).cpu().double()
 
 
 def _neighbours(labels: Tensor) -> Tensor:
@@ -163,12 +173,14 @@ def network_logits(network: nn.Module, spec: NetworkSpec) -> Logits:
 
 def module_logits(target: Traced, module: ClonedModule) -> Logits:
     """Logits of a module without its head, as a function for `similarity`: target up to the position, adapter, tail."""
-    position = module.manifest.position.target
-    read = Reader(target, [position])
+    manifest = module.manifest
+    read = Reader(target, [read_of(manifest)], logits=False)
 
     def logits(pixels: Tensor) -> Tensor:
+        if takes_image(manifest):
+            return run_part(module.part, module.adapter(preprocess(pixels, manifest.source, target.device)))[0]
         _, activations = read(preprocess(pixels, target.spec, target.device))
-        return run_part(module.part, module.adapter(activations[position]))[0]
+        return run_part(module.part, module.adapter(activations[manifest.position.target]))[0]
 
     return logits
 

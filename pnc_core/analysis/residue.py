@@ -30,6 +30,7 @@ from pnc_core.graph.features import Reader, run_part
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet, batches, preprocess
 from pnc_core.module.bundle import Bundle
+from pnc_core.module.entry import entered, phi_of
 from pnc_core.module.head import pool_taps
 from pnc_core.module.module import load_module
 from pnc_core.module.tail import Tail, open_tail
@@ -157,18 +158,19 @@ def _views(
     read_target = Reader(traced, [p.name for p in seen])
     read_source = Reader(whole, opened.taps)
     for rows in batches(len(images), BATCH):
-        pixels = images.images[rows]
+        pixels = images.views[rows]
         with torch.no_grad():
             logits, activations = read_target(preprocess(pixels, target[1], traced.device))
-            entered = module.adapter(activations[position.target])
+            activations |= entered([bundle.manifest], pixels, traced.device)
+            entering = module.adapter(phi_of(bundle.manifest, activations))
             views = {
                 "source": _features(*_read(read_source, preprocess(pixels, source[1], whole.device), opened), opened),
                 "target": _pooled(logits, [activations[p.name] for p in seen], [p.axis for p in seen]),
-                "module": _features(*run_part(module.part, entered), opened),
+                "module": _features(*run_part(module.part, entering), opened),
             }
             for name, kept in masks.items():
                 opened.mask(kept)
-                views[name] = _features(*opened.forward(entered.to(whole.device)), opened)
+                views[name] = _features(*opened.forward(entering.to(whole.device)), opened)
         yield {**views, "together": torch.cat([views["target"], views["module"]], dim=1)}
 
 

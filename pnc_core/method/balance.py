@@ -28,7 +28,7 @@ from pnc_core.config import Augmentation
 from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError, DataError, MismatchError
 from pnc_core.graph.features import Reader
-from pnc_core.images import EVALUATION_BATCH, ImageSet, augment, batches, preprocess
+from pnc_core.images import EVALUATION_BATCH, ImageSet, Views, augment, batches, preprocess
 from pnc_core.method.heads.fit import LARGE_FIT_ITERATIONS, SMALL_FIT
 from pnc_core.module.composed import Composed
 from pnc_core.module.head import Head
@@ -96,16 +96,16 @@ def rebalance(
     if head == "joint" and strict:
         raise MismatchError(f"head: expected affine beside modules of strict locality ({strict}), got joint")
     plain = Composed(composed.target, composed.traced, composed.attached)
-    views = [used.images]
+    views = [used.views]
     if augmentation != "none":
-        views.append(augment(used.images, augmentation, torch.Generator().manual_seed(seed)))
-    rows = _rows(plain, torch.cat(views), used.labels.repeat(len(views)), corrects=head == "joint")
+        views.append(augment(used.views, augmentation, torch.Generator().manual_seed(seed)))
+    rows = _rows(plain, Views.cat(views), used.labels.repeat(len(views)), corrects=head == "joint")
     balance, common = fit_balance(plain.join, rows)
     made = Composed(composed.target, composed.traced, composed.attached, balance, common)
     return made.to(composed.traced.device)
 
 
-def _rows(plain: Composed, images: Tensor, labels: Tensor, *, corrects: bool) -> Rows:
+def _rows(plain: Composed, images: Views, labels: Tensor, *, corrects: bool) -> Rows:
     """Logits of target and modules, float64; with `corrects` also the pooled taps for a common head."""
     names = [p.name for p in plain.traced.taps if corrects]
     reader = Reader(plain.traced, (*plain.reads, *names))
@@ -114,6 +114,7 @@ def _rows(plain: Composed, images: Tensor, labels: Tensor, *, corrects: bool) ->
     with torch.no_grad():
         for index in batches(len(images), EVALUATION_BATCH):
             old, activations = reader(preprocess(images[index], spec, device))
+            activations |= plain.entered(images[index])
             seen = plain.pooled(activations) if corrects else old[:, :0]
             said.append((old, seen.cpu(), plain.answers(old, activations)))
     modules = zip(*(answers for *_, answers in said), strict=True)

@@ -181,7 +181,7 @@ class Bounds:
         inside = adaptable(tail.part, grouped=True) if config.inner_adapters else ()
         reconstructed = readout(tail.part) if config.reconstructs else ()
         self._inside = TailCost(tail, None if config.max_macs is None else shape, (*inside, *reconstructed))
-        phi = torch.zeros(1, *job.target.position(position.target).shape, device=job.target.device)
+        phi = torch.zeros(1, *adapter.shape, device=job.target.device)
         self._front = Cost(sum(p.numel() for p in adapter.parameters()), count_macs(lambda: adapter(phi)))
         self._kind = self._kind_with_room()
         self._check(position)

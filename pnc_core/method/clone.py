@@ -134,6 +134,8 @@ def _check_same_job(checkpoints: Checkpoints, config: CloneConfig, prints: tuple
     """
     pixels, labels = (hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in (images.images, images.labels))
     own = {"config": asdict(config), "networks": prints, "images": pixels, "labels": labels}
+    if images.fitted:
+        own["fitted"] = [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in images.fitted.values()]
     own = json.loads(json.dumps(own))
     known = checkpoints.load(JOB)
     if known is None:

@@ -49,7 +49,7 @@ class Insertion:
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the tail on A(phi): logits (N, K) and the tail's taps."""
-        return self.tail.forward(self.adapter(batch.target[self.position.target]))
+        return self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
 
     @property
     def parameter_count(self) -> int:
@@ -69,8 +69,7 @@ class Insertion:
 
 def module_macs(job: Job, insertion: Insertion) -> int:
     """Multiply-accumulates that the module adds to one image."""
-    shape = job.target.position(insertion.position.target).shape
-    phi = torch.zeros(1, *shape, device=job.target.device)
+    phi = torch.zeros(1, *insertion.adapter.shape, device=job.target.device)
     return count_macs(lambda: insertion.tail.forward(insertion.adapter(phi)))
 
 
@@ -157,7 +156,7 @@ def score(job: Job, insertion: Insertion) -> Scores:
 
     def stitched() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in job.read(images, target=target, source=source):
-            yield adapter(batch.target[start].float()).detach(), batch.labels
+            yield adapter(batch.phi(insertion.position, adapter).float()).detach(), batch.labels
 
     return score_channels(
         insertion.tail, stitched(), job.config.localizer, job.generator("localize", insertion.position)

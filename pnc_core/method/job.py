@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from pnc_core.class_names import ClassNames, resolved
-from pnc_core.config import MIN_IMAGES, CloneConfig
+from pnc_core.config import MIN_IMAGES, CloneConfig, Position
 from pnc_core.devices import full_precision, precision_of
 from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.graph.features import Reader
-from pnc_core.graph.positions import Traced
-from pnc_core.images import ImageSet, augment, batches, preprocess
+from pnc_core.graph.positions import INPUT, Traced
+from pnc_core.images import ImageSet, Views, augment, batches, preprocess
 from pnc_core.method.checkpoints import Checkpoints, NoCheckpoints
 from pnc_core.method.localize import Scores
+from pnc_core.module.adapter import Adapter
 from pnc_core.module.tail import Tail
 from pnc_core.module.watermark import Mark
 from pnc_core.tensorfile import MAX_NAME, is_plain
@@ -122,12 +123,12 @@ class Job:
         of_source = source or Reader(self.source, [p.name for p in self.source.positions])
         for index in batches(len(images), self.config.batch_size, augmented):
             self.checkpoint()
-            pixels = images.images[index]
+            views = images.views[index]
             if augmented is not None:
-                pixels = augment(pixels, self.config.augment, augmented)
+                views = augment(views, self.config.augment, augmented)
             with torch.no_grad(), full_precision() if exact else self.autocast():
-                old, phi = of_target(enter(pixels, self.target))
-                own, psi = of_source(enter(pixels, self.source))
+                old, phi = of_target(enter(views, self.target))
+                own, psi = of_source(enter(views, self.source))
             own = own[:, list(self.cloned)] if own.shape[1] else own
             yield Batch(old.float(), phi, own.float(), psi, images.labels[index].to(old.device))
 
@@ -161,10 +162,14 @@ class Batch:
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
 
+    def phi(self, position: Position, adapter: Adapter) -> Tensor:
+        """The tensor that an adapter at this pair of positions takes."""
+        return self.source[INPUT] if adapter.resize == "image" else self.target[position.target]
 
-def enter(pixels: Tensor, network: Traced) -> Tensor:
+
+def enter(images: Tensor | Views, network: Traced) -> Tensor:
     """Preprocess images, in channels-last format, in which convolutions are fastest."""
-    x = preprocess(pixels, network.spec, network.device)
+    x = preprocess(images, network.spec, network.device)
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -191,7 +196,7 @@ def prepare(
     _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
-    used = images.only(job_classes) if config.labels else name_images(job, images.images)
+    used = images.only(job_classes) if config.labels else name_images(job, images.views)
     if not config.old_images:
         used = used.take(torch.nonzero(used.labels >= job.old_classes).flatten())
     needed = range(0 if config.old_images else job.old_classes, len(job_classes))
@@ -207,7 +212,7 @@ def prepare(
     return replace(job, train=train, validation=validation)
 
 
-def name_images(job: Job, images: Tensor) -> ImageSet:
+def name_images(job: Job, images: Tensor | Views) -> ImageSet:
     """Label images that have no labels, by the larger of the two networks' probabilities:
 
         y(x) = argmax over old classes c of softmax(target(x))_c and cloned classes c of softmax(source(x))_c
@@ -226,7 +231,9 @@ def name_images(job: Job, images: Tensor) -> ImageSet:
             )
         old = old if job.config.old_images else torch.full_like(old, -1)
         labels.append(torch.cat([old, own[:, list(job.cloned)]], dim=1).argmax(1))
-    return ImageSet(images, torch.cat(labels), (*job.target.spec.classes, *job.config.classes))
+    classes = (*job.target.spec.classes, *job.config.classes)
+    views = Views.of(images)
+    return ImageSet(views.plain, torch.cat(labels), classes, views.fitted)
 
 
 def _check_names(source: Traced) -> None:

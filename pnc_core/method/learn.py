@@ -272,7 +272,7 @@ class _LocalLoss:
     def __call__(self, batch: Batch) -> Tensor:
         """The loss, a scalar; 0 if the two grids do not have the same cells."""
         position, adapter, few = self._insertion.position, self._insertion.adapter, slice(LOCAL_IMAGES)
-        own, phi = batch.source[position.source][few], batch.target[position.target][few]
+        own, phi = batch.source[position.source][few], batch.phi(position, adapter)[few]
         cells = cell_count(tuple(own.shape), adapter.source_axis)
         if not adapter.local or cells != cell_count(tuple(phi.shape), adapter.target_axis):
             return torch.zeros((), device=own.device)

@@ -68,7 +68,7 @@ def reconstruct_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion
 def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
     """The target's and the source's activation of the same images, at the two positions."""
     where = insertion.position
-    shapes = job.target.position(where.target).shape, job.source.position(where.source).shape
+    shapes = insertion.adapter.shape, job.source.position(where.source).shape
     most = max(1, min(LAYER_IMAGES, LAYER_NUMBERS // max(math.prod(shape) for shape in shapes)))
     # Not `sample`: it takes at least two images per class, which is too many for many classes of large images.
     order = torch.randperm(len(job.train), generator=job.generator("mend layers", where))
@@ -76,7 +76,7 @@ def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
     target = Reader(job.target, [where.target], logits=False)
     source = Reader(job.source, [where.source], logits=False)
     batches = job.read(images, target=target, source=source, exact=True)
-    rows = [(batch.target[where.target], batch.source[where.source]) for batch in batches]
+    rows = [(batch.phi(where, insertion.adapter), batch.source[where.source]) for batch in batches]
     phi, psi = (torch.cat(column) for column in zip(*rows, strict=True))
     return phi, psi
 

@@ -49,6 +49,11 @@ class Adapter(nn.Module):
             self.leading_weight = nn.Parameter(torch.zeros(self.leading * source.channels, target.channels))
             self.leading_bias = nn.Parameter(torch.zeros(self.leading * source.channels))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the activation that it takes, without the batch."""
+        return self._target.shape
+
     def aligned(self, phi: Tensor) -> Tensor:
         """phi on the source's grid, channels last: (N, *grid, C_t), without leading tokens."""
         x = phi.movedim(self.target_axis, -1)
@@ -180,12 +185,24 @@ def input_adapter(target: PositionInfo, source: PositionInfo, specs: tuple[Netwo
 
         y = (x s_t + m_t - m_s) / s_s
 
-    It is exact for images of equal size. Otherwise pixels are resized as `preprocess` resizes them.
+    It is exact if both networks have the same geometry: channels are reordered, and means and deviations are converted
+    to pixels of 0..1. Otherwise the module takes the image preprocessed for the source, and the adapter starts as the
+    identity.
     """
-    adapter = Adapter(target, source, relu=False, resize="cells" if target.grid == source.grid else "pixels")
-    t_mean, t_std, s_mean, s_std = (torch.tensor(v) for v in (specs[0].mean, specs[0].std, specs[1].mean, specs[1].std))
-    same = target.channels == source.channels
-    share = torch.eye(len(s_mean)) if same else torch.full((len(s_mean), len(t_mean)), 1 / len(t_mean))
+    if specs[0].geometry != specs[1].geometry:
+        adapter = Adapter(source, source, relu=False, resize="image")
+        adapter.weight.data.copy_(torch.eye(source.channels))
+        return adapter
+    adapter = Adapter(target, source, relu=False)
+    (t_mean, t_std), (s_mean, s_std) = (_scaling(spec) for spec in specs)
+    same_order = specs[0].preprocessing.channel_order == specs[1].preprocessing.channel_order
+    share = torch.eye(len(s_mean)) if same_order else torch.eye(len(s_mean)).flip(0)
     adapter.weight.data.copy_(share * t_std / s_std[:, None])
     adapter.bias.data.copy_((share @ t_mean - s_mean) / s_std)
     return adapter
+
+
+def _scaling(spec: NetworkSpec) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation for pixels of 0..1."""
+    unit = 255 if spec.preprocessing.value_range == "0..255" else 1
+    return torch.tensor(spec.mean) / unit, torch.tensor(spec.std) / unit

@@ -5,7 +5,7 @@ exactly the same after detaching. Source: the paper's abstract (no weight of the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import Traced, trace
 from pnc_core.identity import fingerprint
+from pnc_core.images import Views, preprocess
 from pnc_core.module.bundle import Bundle, read_bundle
+from pnc_core.module.entry import entered, phi_of, read_of, takes_image
 from pnc_core.module.head import Head, pool_taps
 from pnc_core.module.module import ClonedModule, load_module
 
@@ -61,7 +63,7 @@ class Composed(nn.Module):
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
         self.clones, self.common = nn.ModuleList(modules), common
         self._axes = {p.name: p.axis for p in traced.positions}
-        names = (n for m in modules for n in (m.manifest.position.target, *_taps(m)))
+        names = (n for m in modules for n in (read_of(m.manifest), *_taps(m)))
         reads = tuple(dict.fromkeys((*names, *(p.name for p in traced.taps if common is not None))))
         # Bypass nn.Module.__setattr__, which would register the target as a submodule.
         self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
@@ -117,15 +119,38 @@ class Composed(nn.Module):
         new = (c for module in self.attached for c in module.manifest.classes)
         return tuple(dict.fromkeys((*self.traced.spec.classes, *new)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def sees(self) -> list[NetworkSpec]:
+        """Networks that an image is preprocessed for: the target, and the sources of modules that take the image."""
+        manifests = (module.manifest for module in self.attached)
+        return [self.traced.spec, *(manifest.source for manifest in manifests if takes_image(manifest))]
+
+    def entered(self, images: Tensor | Views) -> dict[str, Tensor]:
+        """uint8 images (N, C, H, W) as modules take them that take the image itself; empty without such modules."""
+        return entered((module.manifest for module in self.attached), images, self.traced.device)
+
+    def logits(self, images: Tensor | Views) -> Tensor:
+        """uint8 images (N, C, H, W) -> logits (N, old + cloned). Target and sources see the images preprocessed
+        as each of them wants it.
+        """
+        x = preprocess(images, self.traced.spec, self.traced.device)
+        return self(x, self.entered(images))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, entered: Mapping[str, Tensor] | None = None) -> Tensor:
         """Preprocessed images (N, C, H, W) -> logits (N, old + cloned).
+
+        Args:
+            x: As the target takes them.
+            entered: The same images as `entered` gives them. Without them a module that takes the image itself takes
+                `x`, brought back to pixels and preprocessed for its source.
 
         Raises:
             NetworkError: the target is in train mode, where its logits would differ.
         """
         if any(module.training for module in self.target.modules()):
             raise NetworkError("target: expected eval mode, got train mode; call .eval() on it")
-        return self.answer(*self._read(x))
+        old, activations = self._read(x)
+        return self.answer(old, {**activations, **(entered or {})})
 
     def answer(self, old: Tensor, activations: dict[str, Tensor]) -> Tensor:
         """Logits (N, old + cloned) from the target's logits and activations.
@@ -134,7 +159,8 @@ class Composed(nn.Module):
 
         Args:
             old: The target's logits (N, old).
-            activations: The target's activations by position, at least those of `reads`.
+            activations: The target's activations by position, at least those of `reads`, and optionally the images
+                from `entered`.
         """
         answers = self.answers(old, activations)
         common: Head | None = self.common
@@ -162,7 +188,7 @@ class Composed(nn.Module):
             key = taps, module.manifest.head.grid if taps else 0
             if key not in pooled:
                 pooled[key] = pool_taps([activations[n] for n in taps], [self._axes[n] for n in taps], key[1])
-            answers.append(module(activations[module.manifest.position.target], pooled[key]))
+            answers.append(module(phi_of(module.manifest, activations), pooled[key]))
         return answers
 
     def join(self, old: Tensor, answers: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor:

@@ -16,7 +16,7 @@ from pnc_core.errors import BundleError
 
 FORMAT = "pnc-bundle/1"
 Payload = Literal["thin", "full"]
-Resize = Literal["cells", "pixels"]
+Resize = Literal["cells", "pixels", "image"]
 T = TypeVar("T")
 
 
@@ -76,7 +76,8 @@ class Manifest:
     inner: tuple[str, ...] = ()
     """Layers of the source that have a parallel adapter."""
     adapter_resize: Resize = "cells"
-    """Resizing of the front adapter: `cells` averages or repeats cells, `pixels` resizes an image bilinearly."""
+    """Resizing of the front adapter: `cells` averages or repeats cells, `pixels` resizes an image bilinearly. With
+    `image` the module reads no activation of the target and takes the image preprocessed for the source."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:

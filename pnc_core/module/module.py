@@ -5,13 +5,15 @@ from functools import partial
 import torch
 from torch import Tensor, fx, nn
 
+from pnc_core.config import Position
 from pnc_core.errors import BundleError, PositionError, SourceMismatch, UnknownArchitecture
 from pnc_core.graph.architectures import build_network
 from pnc_core.graph.features import run_part
-from pnc_core.graph.positions import Traced, trace
+from pnc_core.graph.positions import INPUT, PositionInfo, Traced, trace
 from pnc_core.identity import fingerprint
 from pnc_core.module.adapter import Adapter
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
+from pnc_core.module.entry import takes_image
 from pnc_core.module.head import SHUT, Head, pool_taps, tap_width
 from pnc_core.module.manifest import Manifest
 from pnc_core.module.tail import Tail, copied_tensors, extract, open_tail, with_parallel_adapters
@@ -99,7 +101,7 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
     tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
     tail = _with_parallel(tail, manifest.inner)
     adapter = Adapter(
-        target.position(manifest.position.target),
+        _taken(manifest, target, traced),
         traced.position(manifest.position.source),
         relu=manifest.adapter_relu,
         resize=manifest.adapter_resize,
@@ -109,6 +111,15 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
     head = Head(manifest.head.kind, seen + made, *sizes, locality_gate=seen if manifest.head.strict else 0)
     _fill(bundle, adapter, tail, head)
     return ClonedModule(manifest, adapter, tail, head)
+
+
+def _taken(manifest: Manifest, target: Traced, source: Traced) -> PositionInfo:
+    """The position whose activation the adapter takes."""
+    if not takes_image(manifest):
+        return target.position(manifest.position.target)
+    if manifest.position != Position(target=INPUT, source=INPUT):
+        raise BundleError(f"manifest.adapter_resize: expected 'image' at input->input alone, got {manifest.position}")
+    return source.position(INPUT)
 
 
 def _with_parallel(tail: Tail, layers: tuple[str, ...]) -> Tail:

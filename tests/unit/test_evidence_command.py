@@ -27,6 +27,7 @@ from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import attach
+from pnc_core.preprocessing import Geometry
 from tests.unit.pnc_core import nets
 
 torch.set_num_threads(1)
@@ -236,7 +237,7 @@ def test_what_is_not_installed_is_named(files: Files, monkeypatch: pytest.Monkey
 def test_only_the_asked_for_classes_are_read_in_their_order(files: Files) -> None:
     steps: list[int] = []
     for source in ("images", "images.parquet"):
-        found = read_images(files.root / source, ("f", "a"), (1, 8, 8), steps.append)
+        found = read_images(files.root / source, ("f", "a"), [Geometry((1, 8, 8))], steps.append)
         wanted = files.images.only(("f", "a"))
         assert found.classes == ("f", "a")
         for label in (0, 1):
@@ -245,12 +246,12 @@ def test_only_the_asked_for_classes_are_read_in_their_order(files: Files) -> Non
 
 
 def test_images_come_to_the_network_s_size_and_channels(files: Files) -> None:
-    assert read_images(files.root / "images", ("a",), (3, 4, 6)).images.shape == (10, 3, 4, 6)
+    assert read_images(files.root / "images", ("a",), [Geometry((3, 4, 6))]).images.shape == (10, 3, 4, 6)
 
 
 def test_no_image_of_the_classes_is_refused(files: Files) -> None:
     with pytest.raises(DataError, match=r"images: expected images of the classes \['z'\]"):
-        read_images(files.root / "images", ("z",), (1, 8, 8))
+        read_images(files.root / "images", ("z",), [Geometry((1, 8, 8))])
 
 
 def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> None:
@@ -261,16 +262,16 @@ def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> N
         (loose / file.name).write_bytes(file.read_bytes())
     pq.write_table(pq.read_table(files.root / "images.parquet").drop_columns("label"), bare)
     for source, count in ((loose, 10), (bare, len(files.images)), (files.root / "images.parquet", len(files.images))):
-        assert len(read_images(source, ("a", "f"), (1, 8, 8), labelled=False)) == count
+        assert len(read_images(source, ("a", "f"), [Geometry((1, 8, 8))], labelled=False)) == count
     for source in (loose, bare):
         with pytest.raises(DataError, match=r"expected images with labels, got images without; .*labels=false"):
-            read_images(source, ("a", "f"), (1, 8, 8))
+            read_images(source, ("a", "f"), [Geometry((1, 8, 8))])
 
 
 def test_another_parquet_file_is_refused(files: Files) -> None:
     pq.write_table(pa.table({"x": [1]}), files.root / "other.parquet")
     with pytest.raises(DataError, match=r"other\.parquet: expected one column image"):
-        read_images(files.root / "other.parquet", ("a",), (1, 8, 8))
+        read_images(files.root / "other.parquet", ("a",), [Geometry((1, 8, 8))])
 
 
 def test_what_is_no_number_becomes_null() -> None:

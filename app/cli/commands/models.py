@@ -1,8 +1,5 @@
 """`pnc models`: registered networks and their versions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +8,7 @@ import typer
 
 from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
+from app.cli.weights import chosen_weights, network_and_weights
 from app.models.card import first_line
 
 if TYPE_CHECKING:
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 
     from pnc_client import Model, Version
     from pnc_client.schemas.purges import Purge
-    from pnc_core.config import NetworkSpec
-    from pnc_core.networks.files import Take
 
 app = typer.Typer(name="models", help="Registered networks and their versions.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model.", autocompletion=completion.models)]
@@ -57,6 +53,17 @@ def push(
     input_size: Annotated[str | None, typer.Option(help="Channels, height and width, e.g. 3x32x32.")] = None,
     mean: Annotated[str | None, typer.Option(help="Mean of each channel, by commas.")] = None,
     std: Annotated[str | None, typer.Option(help="Standard deviation of each channel, by commas.")] = None,
+    resize: Annotated[str | None, typer.Option(help="How images are resized: squash or shorter-side.")] = None,
+    resize_size: Annotated[
+        int | None, typer.Option(help="Pixels of the shorter side before the centre crop to the input size.")
+    ] = None,
+    crop_share: Annotated[
+        float | None, typer.Option(help="In place of --resize-size: input size over shorter side, e.g. 0.875.")
+    ] = None,
+    interpolation: Annotated[str | None, typer.Option(help="E.g. bilinear, bicubic or nearest.")] = None,
+    antialias: Annotated[bool | None, typer.Option(help="Average pixels where images are made smaller.")] = None,
+    channel_order: Annotated[str | None, typer.Option(help="Order of the colours: rgb or bgr.")] = None,
+    value_range: Annotated[str | None, typer.Option(help="Range of pixels before the mean: 0..1 or 0..255.")] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "--set", help="Of the architecture, e.g. width=32; repeatable.")
     ] = None,
@@ -71,9 +78,18 @@ def push(
     """Upload weights as the next version of a model; without a spec the tensors tell the architecture."""
     with connected(url, as_json) as (client, screen):
         fields = {"architecture": architecture, "classes": classes, "input_size": input_size, "mean": mean, "std": std}
+        rule: dict[str, str | float | bool | None] = {
+            "resize": resize,
+            "resize_size": resize_size,
+            "crop_share": crop_share,
+            "interpolation": interpolation,
+            "antialias": antialias,
+            "channel_order": channel_order,
+            "value_range": value_range,
+        }
         given = spec or weights.with_suffix(".json")
         with (
-            _brought(screen, weights, given, fields, option or [], take, key_map) as (network, file),
+            network_and_weights(screen, weights, given, fields, option or [], rule, take, key_map) as (network, file),
             screen.bar(f"sending {weights.name}") as progress,
         ):
             version = client.models.push(
@@ -98,7 +114,7 @@ def identify(
         from app.local.bringing import opened
         from app.local.identifying import described, shown
 
-        file = opened(weights, _take(take), key_map)
+        file = opened(weights, chosen_weights(take), key_map)
         for text in file.notes:
             screen.note(text)
         found = file.identify()
@@ -275,40 +291,6 @@ def alias(
             screen.show(made, lambda: f"{name}@{alias} now points at {name}@{version}")
 
 
-@contextmanager
-def _brought(
-    screen: Screen, weights: Path, spec: Path, fields: dict[str, str | None], options: list[str], take: str | None,
-    key_map: Path | None,
-) -> "Iterator[tuple[NetworkSpec, Path]]":  # fmt: skip
-    """The network and its weights as safetensors; a file that fits no network shows the nearest ones."""
-    if find_spec("torch") is None and (fields["architecture"] is not None or spec.is_file()):
-        from app.local.specs import given_spec
-
-        yield given_spec(spec, fields, options), weights  # the service compares the tensors
-        return
-    from app.local.bringing import Unfit, Wanted, brought
-    from app.local.identifying import shown
-
-    try:
-        with brought(weights, Wanted(spec, fields, tuple(options), _take(take), key_map), screen.note) as pair:
-            yield pair
-    except Unfit as error:
-        if not screen.as_json:
-            screen.notes.print(shown(weights, error.identified))
-        raise
-
-
-def _take(text: str | None) -> "Take | None":
-    from pnc_core.networks.files import TAKES
-
-    for take in TAKES:
-        if text == take:
-            return take
-    if text is not None:
-        raise typer.BadParameter(f"expected plain or ema, got {text!r}", param_hint="--weights")
-    return None
-
-
 def _model(model: "Model") -> "RenderableType":
     return record(
         {
@@ -339,6 +321,7 @@ def _version(version: "Version", aliases: str = "") -> "RenderableType":
             "architecture": " ".join([spec.architecture, *(f"{k}={v}" for k, v in spec.options.items())]),
             "classes": _first_classes(spec.classes) + _search_hint(version),
             "input": " x ".join(map(str, spec.input_size)),
+            "preprocessing": spec.preprocessing.describe(spec.input_size),
             "mean": ", ".join(f"{value:g}" for value in spec.mean),
             "std": ", ".join(f"{value:g}" for value in spec.std),
             "size": size(version.bytes),

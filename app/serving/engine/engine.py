@@ -28,6 +28,7 @@ from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.pace import Pace
 from app.serving.engine.programs import Program, Trunk
 from app.serving.engine.turns import Batch, NotFinite, PendingRequest, RequestQueue
+from pnc_core.images import Views
 
 log = logging.getLogger(__name__)
 CLOSE_SECONDS = 10.0
@@ -112,12 +113,15 @@ class Engine:
             )
         return None
 
-    async def ask(self, program: Program, images: Tensor, seconds: float, place: tuple[str, str] = ("", "")) -> Tensor:
+    async def ask(
+        self, program: Program, images: Tensor | Views, seconds: float, place: tuple[str, str] = ("", "")
+    ) -> Tensor:
         """Logits (N, classes) of images.
 
         Args:
             program: The program to run.
-            images: uint8 pixels, or preprocessed float32 images, (N, C, H, W), N at least 1.
+            images: uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W), N at least 1; or views
+                of the images.
             seconds: Time limit.
             place: Workspace and deployment, which take turns.
 
@@ -135,12 +139,12 @@ class Engine:
             raise Stopped(reason)
         try:
             with self._requests.taken(place[0], 1), self._images.taken(place[0], len(images)):
-                return await self._answer(program, images, seconds, place)
+                return await self._answer(program, Views.of(images), seconds, place)
         except Overloaded:
             metrics.TURNED_AWAY.labels("queue_full").inc()
             raise
 
-    async def _answer(self, program: Program, images: Tensor, seconds: float, place: tuple[str, str]) -> Tensor:
+    async def _answer(self, program: Program, images: Views, seconds: float, place: tuple[str, str]) -> Tensor:
         loop = asyncio.get_running_loop()
         request = PendingRequest(program, images, loop.create_future(), *place)
         timer = loop.call_later(seconds, request.settle, TooLate())
@@ -159,7 +163,7 @@ class Engine:
 
     def answer_now(self, program: Program, images: Tensor) -> Tensor:
         """Logits as from `ask`, computed in the caller's thread, to test a program before it is served."""
-        return torch.cat([self._run([(program, part)])[0] for part in images.split(self.limits.batch)])
+        return torch.cat([self._run([(program, Views(part))])[0] for part in images.split(self.limits.batch)])
 
     def _work(self) -> None:
         while len(self._queue) or not self._closing:
@@ -224,27 +228,28 @@ class Engine:
     def _pace(self, trunk: Trunk) -> Pace:
         return self._paces.setdefault(trunk, Pace(self.limits.batch))
 
-    def _run(self, asked: Sequence[tuple[Program, Tensor]]) -> list[Tensor]:
+    def _run(self, asked: Sequence[tuple[Program, Views]]) -> list[Tensor]:
         begun, trunk = time.monotonic(), asked[0][0].trunk
         sizes = [len(images) for _, images in asked]
         with torch.inference_mode():
-            images = asked[0][1] if len(asked) == 1 else torch.cat([images for _, images in asked])
-            x = trunk.prepare(_padded(images, self.limits.size(len(images))))
-            answers = [answer.cpu() for answer in self._together([program for program, _ in asked], x, sizes)]
-        self._pace(trunk).note(len(x), time.monotonic() - begun)
+            images = Views.cat([images for _, images in asked])
+            images = images.map(partial(_padded, size=self.limits.size(len(images))))
+            answers = [answer.cpu() for answer in self._together([program for program, _ in asked], images, sizes)]
+        self._pace(trunk).note(len(images), time.monotonic() - begun)
         return answers
 
-    def _together(self, programs: list[Program], x: Tensor, sizes: list[int]) -> list[Tensor]:
+    def _together(self, programs: list[Program], images: Views, sizes: list[int]) -> list[Tensor]:
         """Answers for all rows: the trunk runs once, and every program answers its own rows."""
         distinct = list(dict.fromkeys(programs))
-        output = distinct[0].trunk.read(x, {branch for program in distinct for branch in program.branches})
+        trunk = distinct[0].trunk
+        output = trunk.read(trunk.prepare(images), {b for program in distinct for b in program.branches}, images)
         if len(distinct) == 1:
             return list(distinct[0].answer(output)[: sum(sizes)].split(sizes))
         owners = torch.tensor([distinct.index(p) for p, size in zip(programs, sizes, strict=True) for _ in range(size)])
         answers: dict[int, Tensor] = {}
         for number, program in enumerate(distinct):
             rows = torch.nonzero(owners == number).flatten()
-            some = partial(_rows, rows=rows.to(x.device), size=self.limits.size(len(rows)))
+            some = partial(_rows, rows=rows.to(output.old.device), size=self.limits.size(len(rows)))
             places = [i for i, owner in enumerate(programs) if owner is program]
             logits = program.answer(output.rows(some, program.branches))[: len(rows)]
             answers |= zip(places, logits.split([sizes[i] for i in places]), strict=True)

@@ -22,13 +22,16 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from app.process import processors
+from pnc_core.config import geometries_of
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import INPUT
-from pnc_core.images import preprocess
+from pnc_core.images import Views, preprocess
 from pnc_core.module.composed import Composed
+from pnc_core.module.entry import entry_of, from_target, phi_of, takes_image
 from pnc_core.module.head import Head, pool_taps, tap_width
 from pnc_core.module.module import ClonedModule
 from pnc_core.module.tail import Gate
+from pnc_core.preprocessing import Geometry
 
 log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
@@ -67,7 +70,7 @@ class TrunkOutput:
     old: Tensor
     """Logits of the target, float32 (N, old)."""
     activations: dict[str, Tensor]
-    """Activations by position; empty if no branch needs them."""
+    """Activations by position, and the inputs of branches that take the image; empty if no branch needs them."""
     pooled: dict[int, Tensor]
     """Pooled taps, float32 (N, D), by grid of the heads."""
 
@@ -78,7 +81,7 @@ class TrunkOutput:
             some: Selects the rows of a tensor.
             branches: The branches.
         """
-        activations = {name: some(self.activations[name]) for name in {branch.position for branch in branches}}
+        activations = {name: some(self.activations[name]) for name in {branch.entry for branch in branches}}
         pooled = {grid: some(self.pooled[grid]) for grid in {b.grid for b in branches} if grid is not None}
         return TrunkOutput(some(self.old), activations, pooled)
 
@@ -111,22 +114,27 @@ class Trunk:
             _TrunkOutputs(part), lambda: _TrunkOutputs(_folded(part, precision), precision), (self._example,), self.mode
         )
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Preprocess uint8 pixels (N, C, H, W) for the target; float32 images are only moved to its device."""
-        return preprocess(images, self._spec, self._device) if images.dtype == torch.uint8 else images.to(self._device)
+    def prepare(self, images: Tensor | Views) -> Tensor:
+        """Preprocess uint8 images for the target; float32 images are only moved to its device."""
+        plain = Views.of(images).plain
+        return preprocess(images, self._spec, self._device) if plain.dtype == torch.uint8 else plain.to(self._device)
 
-    def read(self, x: Tensor, branches: Collection["Branch"]) -> TrunkOutput:
+    def read(self, x: Tensor, branches: Collection["Branch"], images: Views | None = None) -> TrunkOutput:
         """Run the target on a batch.
 
         Args:
             x: Images from `prepare`.
             branches: Branches whose inputs the output must hold; empty: only logits are computed.
+            images: The images before `prepare`, for branches that take the image; None: such a branch takes `x`.
         """
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         if not branches:
             return TrunkOutput(self._logits(x)[0], {}, {})
-        return self._seen(x, {branch.grid for branch in branches if branch.grid is not None})
+        output = self._seen(x, {branch.grid for branch in branches if branch.grid is not None})
+        direct = {branch.entry: branch for branch in branches if branch.takes_image}
+        output.activations.update((name, branch.entered(x, images)) for name, branch in direct.items())
+        return output
 
     def example(self, grid: int | None) -> TrunkOutput:
         """Output for a few images of noise, for preparing branches."""
@@ -158,13 +166,18 @@ class Branch:
 
     def __init__(self, module: ClonedModule, trunk: Trunk) -> None:
         head: Head = module.head
-        self.module, self.position = module, module.manifest.position.target
+        self.module, self.entry = module, entry_of(module.manifest)
+        self.takes_image = takes_image(module.manifest)
+        """Whether the module takes the image preprocessed for its source, and no activation of the target."""
         self.grid = module.manifest.head.grid if head.needs_taps else None
         """Grid of the pooled taps that the head reads; None: the head reads no taps."""
         taps = map(trunk.target.traced.position, module.manifest.head.target_taps)
         self._seen = 0 if self.grid is None else sum(tap_width(p.channels, p.grid, self.grid) for p in taps)
         """Number of pooled features that the head reads, which are the last ones."""
-        examples = self._inputs(trunk.example(self.grid))
+        example = trunk.example(self.grid)
+        if self.takes_image:
+            example.activations[self.entry] = phi_of(module.manifest, example.activations)
+        examples = self._inputs(example)
         precision = trunk.mode.precision
         # A locality gate runs the module only if the gate opens for the batch. A trace cannot hold this branch.
         self._run = _prepared(
@@ -187,10 +200,23 @@ class Branch:
         *correction, own = self._run(*self._inputs(output))
         return (correction[0] if correction else None), own
 
+    def entered(self, x: Tensor, images: Views | None) -> Tensor:
+        """Preprocess images for the module's source.
+
+        Args:
+            x: The images preprocessed for the target.
+            images: The images before `Trunk.prepare`. The result is made from uint8 images if they are given, otherwise
+                from `x`.
+        """
+        manifest = self.module.manifest
+        if images is not None and images.plain.dtype == torch.uint8:
+            return preprocess(images, manifest.source, x.device)
+        return from_target(x, manifest.target, manifest.source)
+
     def _inputs(self, output: TrunkOutput) -> tuple[Tensor, Tensor]:
         old = output.old
         seen = old.new_empty(len(old), 0) if self.grid is None else output.pooled[self.grid][:, -self._seen :]
-        return output.activations[self.position], seen
+        return output.activations[self.entry], seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +227,11 @@ class Program:
     """The same network in the library's form: names and order of classes, and the join of logits."""
     trunk: Trunk
     branches: tuple[Branch, ...] = ()
+
+    @property
+    def sees(self) -> list[Geometry]:
+        """Geometries of the networks that see a decoded image, the target's first."""
+        return geometries_of(self.network.sees)
 
     def answer(self, output: TrunkOutput) -> Tensor:
         """Logits, float32 (N, classes)."""

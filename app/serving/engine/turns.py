@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from app.serving.engine.programs import Program
+from pnc_core.images import Views
+from pnc_core.preprocessing import Geometry
 
-Kind = tuple[int, torch.dtype, torch.Size]
+Kind = tuple[int, torch.dtype, torch.Size, frozenset[Geometry]]
 
 
 class NotFinite(Exception):
@@ -39,8 +41,8 @@ class PendingRequest:
     """Images for one program."""
 
     program: Program
-    images: Tensor | None
-    """uint8 pixels, or preprocessed float32 images, (N, C, H, W); None: the request has ended."""
+    images: Views | None
+    """uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W); None: the request has ended."""
     answer: "asyncio.Future[Tensor]"
     workspace: str = ""
     deployment: str = ""
@@ -55,7 +57,8 @@ class PendingRequest:
         images = self.images
         if images is None or self.answer.done():
             return None
-        return id(self.program.trunk), images.dtype, images.shape[1:]
+        plain = images.plain
+        return id(self.program.trunk), plain.dtype, plain.shape[1:], frozenset(images.fitted)
 
     @property
     def left(self) -> int:
@@ -100,7 +103,7 @@ class Slice:
 
     request: PendingRequest
     start: int
-    images: Tensor
+    images: Views
 
 
 class Batch:

@@ -161,7 +161,7 @@ def _moments(job: Job) -> Tensor:
         job.checkpoint()
         reader = _Moments(job.target)
         with torch.no_grad(), job.autocast():
-            reader.run(enter(job.train.images[index], job.target))
+            reader.run(enter(job.train.views[index], job.target))
         rows.append(torch.cat(reader.found, dim=1).cpu())
     return torch.cat(rows)
 

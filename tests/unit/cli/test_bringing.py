@@ -194,7 +194,7 @@ def test_weights_are_plain_or_ema(run: Run, tmp_path: Path) -> None:
 
 def test_without_torch_described_safetensors_are_sent(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     known = util.find_spec
-    monkeypatch.setattr("app.cli.models.find_spec", lambda name: None if name == "torch" else known(name))
+    monkeypatch.setattr("app.cli.weights.find_spec", lambda name: None if name == "torch" else known(name))
     monkeypatch.setitem(sys.modules, "app.local.bringing", None)
     done = run("models", "push", "digits", "weights.safetensors", "--no-wait")
     assert done.exit_code == 0, done.output

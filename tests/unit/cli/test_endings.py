@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -107,6 +108,42 @@ def test_a_network_is_described_by_options(run: Run, described: Described) -> No
     done = run("models", "push", "digits", "weights.safetensors", *options, "--option", "width=4")
     assert done.exit_code == 0, done.output
     assert "create_version" in described.called
+
+
+def _described(run: Run, monkeypatch: pytest.MonkeyPatch, described: Described, *options: str) -> dict[str, Any]:
+    sent: list[httpx.Request] = []
+    normal = described.handle_request
+    monkeypatch.setattr(described, "handle_request", lambda request: sent.append(request) or normal(request))
+    done = run("models", "push", "digits", "weights.safetensors", *options)
+    assert done.exit_code == 0, done.output
+    bodies = (request.content for request in sent if request.headers.get("content-type") == "application/json")
+    return next(body["spec"] for body in map(json.loads, bodies) if "spec" in body)
+
+
+def test_preprocessing_is_described_by_options(run: Run, described: Described, monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = ["--resize", "shorter-side", "--resize-size", "9", "--interpolation", "bicubic", "--no-antialias"]
+    spec = _described(run, monkeypatch, described, *resize, "--value-range", "0..255")
+    assert spec["preprocessing"] == {
+        "resize": "shorter-side",
+        "resize_size": 9,
+        "interpolation": "bicubic",
+        "antialias": False,
+        "value_range": "0..255",
+    }
+
+
+def test_a_crop_share_is_the_side_that_timm_resizes_to(
+    run: Run, described: Described, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = _described(run, monkeypatch, described, "--input-size", "1x8x8", "--crop-share", "0.875")
+    assert spec["preprocessing"] == {"resize_size": 9}
+
+
+@pytest.mark.parametrize("options", [["--crop-share", "1.5"], ["--crop-share", "0.9", "--resize-size", "9"]])
+def test_a_crop_share_that_makes_no_sense_is_refused(run: Run, options: list[str]) -> None:
+    done = run("models", "push", "digits", "weights.safetensors", *options)
+    assert done.exit_code == 2
+    assert "crop_share: expected a share above 0 and at most 1" in done.stderr
 
 
 def test_names_cannot_steer_the_terminal() -> None:

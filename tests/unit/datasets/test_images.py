@@ -8,6 +8,7 @@ from PIL import Image
 from app.datasets import images
 from app.datasets.images import decode_image
 from pnc_core.errors import DataError
+from pnc_core.preprocessing import Geometry
 
 
 def _file(pixels: NDArray[np.generic], format: str = "PNG") -> bytes:
@@ -16,19 +17,25 @@ def _file(pixels: NDArray[np.generic], format: str = "PNG") -> bytes:
     return file.getvalue()
 
 
+def squash(*size: int) -> Geometry:
+    channels, height, width = size
+    return Geometry((channels, height, width))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_greys_of_16_bits_are_scaled_to_8(channels: int) -> None:
     raw = _file(np.array([[0, 128, 257, 32768, 65535]], np.uint16))
-    pixels = decode_image(raw, (channels, 1, 5), "it")
+    (pixels,) = decode_image(raw, [squash(channels, 1, 5)], "it")
     assert pixels.tolist() == [[[0, 0, 1, 128, 255]]] * channels
 
 
 def test_greys_of_8_bits_stay_as_they_are() -> None:
     pixels = np.array([[0, 1, 128, 255]], np.uint8)
-    assert decode_image(_file(pixels), (1, 1, 4), "it").tolist() == [pixels.tolist()]
+    (found,) = decode_image(_file(pixels), [squash(1, 1, 4)], "it")
+    assert found.tolist() == [pixels.tolist()]
 
 
 def test_pixels_of_other_kinds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "FORMATS", ("TIFF",))
     with pytest.raises(DataError, match="it: expected greys or colours of 8 or 16 bits, got an image of mode F"):
-        decode_image(_file(np.zeros((2, 2), np.float32), "TIFF"), (1, 2, 2), "it")
+        decode_image(_file(np.zeros((2, 2), np.float32), "TIFF"), [squash(1, 2, 2)], "it")

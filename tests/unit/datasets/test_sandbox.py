@@ -14,6 +14,7 @@ from app.datasets.images import decode_image
 from app.errors import Invalid
 from pnc_core.errors import BundleError, DataError, TensorFileError
 from pnc_core.module.bundle import read_bundle
+from pnc_core.preprocessing import Geometry
 from pnc_core.tensorfile import read_header
 from tests.corpus import Hostile, bombs, corpus, parquet_bomb
 from tests.unit import seeds
@@ -33,7 +34,7 @@ def check(file: Hostile, path: Path) -> None:
         with path.open("rb") as stream:
             datasets.inspect(stream)
     else:
-        decode_image(file.content, (3, 8, 8), "body")
+        decode_image(file.content, [Geometry((3, 8, 8))], "body")
 
 
 def test_every_file_of_the_corpus_is_refused_with_a_reason_and_runs_nothing(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from pnc_core.errors import DataError
-from pnc_core.images import ImageSet, augment, batches, preprocess
+from pnc_core.images import ImageSet, Views, augment, batches, preprocess
+from pnc_core.preprocessing import Geometry
 from tests.unit.pnc_core import nets
 
 
@@ -90,8 +93,16 @@ def test_preprocess_repeats_grey_and_resizes() -> None:
 
 
 def test_preprocess_refuses_other_channels() -> None:
-    with pytest.raises(DataError, match="expected 1 channels, got 3"):
-        preprocess(_images(2, channels=3), nets.spec("cnn", 8, 1))
+    with pytest.raises(DataError, match="expected 3 channels, got 2"):
+        preprocess(_images(2, channels=2), nets.spec("cnn", 8, 3))
+
+
+def test_colours_become_grey_with_the_weights_of_pillow() -> None:
+    colour = _images(2, channels=3)
+    spec = nets.spec("cnn", 8, 1)
+    grey = [np.asarray(Image.fromarray(one.permute(1, 2, 0).numpy()).convert("L")) for one in colour]
+    found, wanted = preprocess(colour, spec), preprocess(torch.from_numpy(np.stack(grey))[:, None], spec)
+    assert (found - wanted).abs().max() <= 0.51 / 255 / spec.std[0]  # Pillow rounds to 8 bits
 
 
 def _shifted(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
@@ -131,3 +142,24 @@ def test_batches_cover_every_image_once() -> None:
     shuffled = list(batches(10, 4, _seeded()))
     assert [len(b) for b in shuffled] == [4, 4, 2]
     assert sorted(torch.cat(shuffled).tolist()) == list(range(10)) != torch.cat(shuffled).tolist()
+
+
+def _twice_as_large(images: torch.Tensor) -> torch.Tensor:
+    return images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_augmented_views_are_moved_together() -> None:
+    images, geometry = _images(20, 3, 8, 8), Geometry((3, 16, 16))
+    moved = augment(Views(images, {geometry: _twice_as_large(images)}), "shift-flip", _seeded())
+    assert torch.equal(moved.fitted[geometry], _twice_as_large(moved.plain))
+    assert torch.equal(moved.plain, augment(images, "shift-flip", _seeded()))
+    assert not torch.equal(moved.plain, images)
+
+
+def test_views_follow_the_images_of_a_set() -> None:
+    images, geometry = _images(8, 3, 8, 8), Geometry((3, 16, 16))
+    whole = ImageSet(images, torch.arange(8) % 2, ("a", "b"), {geometry: _twice_as_large(images)})
+    for part in (whole.only(["b"]), whole.take(torch.tensor([5, 2])), *whole.split(0.25, _seeded())):
+        assert torch.equal(part.fitted[geometry], _twice_as_large(part.images))
+    with pytest.raises(DataError, match=r"fitted: expected uint8 \(8, 3, 16, 16\)"):
+        ImageSet(images, whole.labels, whole.classes, {geometry: images})

@@ -8,7 +8,7 @@ import torch
 
 from app.serving.engine.engine import Engine, Limits, Overloaded, TooLate
 from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
-from pnc_core.images import preprocess
+from pnc_core.images import Views, preprocess
 from pnc_core.module.composed import Composed, attach, without_modules
 from tests.unit.serving.world import World
 
@@ -43,10 +43,10 @@ class _Counting(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
+    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
         self.batches.append(len(x))
         time.sleep(self.seconds)
-        return super().read(x, branches)
+        return super().read(x, branches, images)
 
 
 def _engine(**limits: object) -> Iterator[Engine]:
@@ -202,7 +202,7 @@ def test_what_was_given_up_is_not_run(here: World) -> None:
 
 def test_a_network_that_fails_takes_only_its_own_batch_along(here: World, engine: Engine, target: Program) -> None:
     class Broken(Trunk):
-        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
+        def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
             raise RuntimeError("broken")
 
     broken = put_together(Broken(target.network, Mode()), [])

@@ -14,6 +14,7 @@ from app.serving.engine.engine import Engine, Limits, NotFinite, Stopped
 from app.serving.engine.pace import TURN_SECONDS, Pace
 from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
 from app.serving.engine.turns import Batch, PendingRequest, RequestQueue
+from pnc_core.images import Views
 from pnc_core.module.composed import without_modules
 from tests.unit.serving.world import World
 
@@ -26,10 +27,10 @@ class _Slow(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
+    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
         time.sleep(self.seconds)
         self.batches.append(len(x))
-        return super().read(x, branches)
+        return super().read(x, branches, images)
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ class _Stepwise(_Slow):
         super().__init__(here)
         self.steps = threading.Semaphore(0)
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
+    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
         assert self.steps.acquire(timeout=60)
-        return super().read(x, branches)
+        return super().read(x, branches, images)
 
 
 def test_a_short_request_waits_for_one_slice_of_a_long_one(here: World, engine: Engine) -> None:
@@ -166,7 +167,7 @@ def test_a_largest_request_is_let_in_though_it_is_more_than_a_share() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_inference_thread_that_has_ended_is_noticed(here: World, engine: Engine) -> None:
     class Deadly(_Slow):
-        def read(self, x: torch.Tensor, branches: Collection[Branch]) -> TrunkOutput:
+        def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
             raise SystemExit
 
     assert engine.trouble() is None
@@ -190,7 +191,7 @@ def test_a_batch_that_does_not_end_is_noticed(here: World) -> None:
 
 def _pending(program: Program, count: int, workspace: str, deployment: str) -> PendingRequest:
     loop = asyncio.new_event_loop()
-    request = PendingRequest(program, torch.zeros(count, 1, 8, 8), loop.create_future(), workspace, deployment)
+    request = PendingRequest(program, Views(torch.zeros(count, 1, 8, 8)), loop.create_future(), workspace, deployment)
     loop.close()
     return request
 

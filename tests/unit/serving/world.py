@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -62,7 +62,6 @@ def network(classes: str, seed: int) -> nets.Network:
 
 def make(directory: Path, **settings: object) -> World:
     """A zoo with a target `low`, a source `high`, three modules, and a deployment of the target alone."""
-    zoo = seeds.new_zoo(directory, **settings)
     target, source = network("01234", 1), network("56789", 2)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (200, 1, 8, 8), generator=generator, dtype=torch.uint8)
@@ -72,6 +71,11 @@ def make(directory: Path, **settings: object) -> World:
         nets.hand_made(target, source, images, HERE, classes, kind, last=kind == "joint")
         for classes, kind in zip(SETS, kinds, strict=True)
     )
+    return registered(seeds.new_zoo(directory, **settings), target, source, bundles)
+
+
+def registered(zoo: Zoo, target: nets.Network, source: nets.Network, bundles: tuple[Bundle, ...]) -> World:
+    """A zoo with these networks and modules, and a deployment of the target alone."""
     with zoo.database.write() as session:
         for name, (net, spec) in (("low", target), ("high", source)):
             models.create(session, name=name)
@@ -94,7 +98,7 @@ def _module(session: Session, zoo: Zoo, data: str, bundle: Bundle) -> str:
     for payload in ("thin", "full"):
         stored = zoo.store.put([bundle.payload(payload).to_bytes()])
         files.append((payload, stored.digest, stored.bytes))
-    return runs.succeed(session, lease, manifest=asdict(bundle.manifest), bundles=files).id
+    return runs.succeed(session, lease, manifest=bundle.manifest.to_dict(), bundles=files).id
 
 
 @contextmanager
@@ -117,4 +121,4 @@ def serving(settings: Settings) -> Iterator[tuple[str, uvicorn.Server]]:
     listening.close()
 
 
-__all__ = ["HERE", "NAME", "SETS", "World", "make", "network", "serving"]
+__all__ = ["HERE", "NAME", "SETS", "World", "make", "network", "registered", "serving"]

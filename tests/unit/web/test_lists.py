@@ -71,6 +71,7 @@ def test_detail_pages_need_few_queries(crowded: Zoo) -> None:
     assert len(sent) <= 25
     assert (shown.model.name, shown.is_settled) == ("net-000003", True)
     assert "Cloned into it" in shown.family
+    assert "squash to 8 x 8, bilinear, 0..1" in shown.side
 
 
 @pytest.mark.parametrize(

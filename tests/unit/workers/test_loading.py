@@ -18,12 +18,14 @@ from app.datasets.service import Contents
 from app.datasets.tables import DatasetRow
 from app.zoo import Zoo
 from pnc_core.errors import DataError
+from pnc_core.preprocessing import Geometry
 from tests.unit import seeds
 from tests.unit.datasets import parquets
 from workers import loading
 from workers.loading import load_images
 
 SIZE = (3, 8, 8)
+SEEN = [Geometry(SIZE)]
 
 
 def registered(zoo: Zoo, content: bytes, contents: Contents | None = None) -> DatasetRow:
@@ -51,42 +53,42 @@ def test_images_of_the_wanted_classes_come_in_order_and_equal_files_are_decoded_
     zoo: Zoo, decoded: list[bytes]
 ) -> None:
     dataset = registered(zoo, mixed())
-    images = load_images(zoo, dataset, ("x", "b", "a"), SIZE)
+    images = load_images(zoo, dataset, ("x", "b", "a"), SEEN)
     assert images.labels.tolist() == [2 - row % 2 for row in range(90)]
     shades = [20 * (row * 7 % 4) for row in range(90)]
     assert images.images[:, 0, 0, 0].tolist() == shades
     assert len(decoded) == 4
-    alone = load_images(zoo, dataset, ("b",), SIZE)
+    alone = load_images(zoo, dataset, ("b",), SEEN)
     assert torch.equal(alone.images, images.images[1::2])
     assert alone.labels.tolist() == [0] * 45
 
 
 def test_a_sample_is_the_one_it_always_was(zoo: Zoo) -> None:
     dataset = registered(zoo, mixed(distinct=12))
-    every, some = load_images(zoo, dataset, ("b",), SIZE), load_images(zoo, dataset, ("b",), SIZE, max_images=10)
+    every, some = load_images(zoo, dataset, ("b",), SEEN), load_images(zoo, dataset, ("b",), SEEN, max_images=10)
     rows = sorted(np.random.default_rng(0).permutation(np.arange(1, 90, 2))[:10])
     assert torch.equal(some.images, every.images[[row // 2 for row in rows]])
-    unlabelled = load_images(zoo, dataset, ("x",), SIZE, labelled=False)
+    unlabelled = load_images(zoo, dataset, ("x",), SEEN, labelled=False)
     assert len(unlabelled) == 90
     assert unlabelled.labels.tolist() == [0] * 90
 
 
 def test_without_an_image_of_the_classes_there_are_none(zoo: Zoo) -> None:
-    assert len(load_images(zoo, registered(zoo, mixed()), ("x",), SIZE)) == 0
+    assert len(load_images(zoo, registered(zoo, mixed()), ("x",), SEEN)) == 0
 
 
 def test_a_row_without_an_image_is_named(zoo: Zoo) -> None:
     values = [parquets.picture(), None, parquets.picture()]
     content = parquets.written(parquets.table(pa.array(values, pa.binary())))
     with pytest.raises(DataError, match="row 1: expected"):
-        load_images(zoo, registered(zoo, content), ("a", "b"), SIZE)
+        load_images(zoo, registered(zoo, content), ("a", "b"), SEEN)
 
 
 @pytest.mark.parametrize("column", ["image.bytes", "label"])
 def test_what_slips_in_unread_is_the_dataset_s_fault(zoo: Zoo, column: str) -> None:
     dataset = registered(zoo, parquets.broken_page(column), Contents(90, ("a", "b"), {"a": 45, "b": 45}))
     with pytest.raises(DataError, match=f"{dataset.id}.*row group 1 of 3, column {column}"):
-        load_images(zoo, dataset, ("a", "b"), SIZE)
+        load_images(zoo, dataset, ("a", "b"), SEEN)
 
 
 def test_too_many_pixels_are_refused_before_one_is_decoded(
@@ -95,12 +97,12 @@ def test_too_many_pixels_are_refused_before_one_is_decoded(
     zoo = seeds.new_zoo(tmp_path, max_pixel_bytes=90 * 192 - 1)
     dataset = registered(zoo, mixed())
     with pytest.raises(DataError, match=r"17280 bytes.*PNC_MAX_PIXEL_BYTES"):
-        load_images(zoo, dataset, ("a", "b"), SIZE)
+        load_images(zoo, dataset, ("a", "b"), SEEN)
     assert decoded == []
     real = loading.os.sysconf
     monkeypatch.setattr(loading.os, "sysconf", lambda name: 2 if name == "SC_PHYS_PAGES" else real(name))
     with pytest.raises(MemoryError):  # another machine may have more
-        load_images(zoo, dataset, ("a",), SIZE)
+        load_images(zoo, dataset, ("a",), SEEN)
     zoo.close()
 
 
@@ -115,12 +117,13 @@ def test_six_hundred_rows_of_one_large_image_cost_one(tmp_path: Path) -> None:
         "from app.datasets import service as datasets\n"
         "from app.settings import Settings\n"
         "from app.zoo import open_zoo\n"
+        "from pnc_core.preprocessing import Geometry\n"
         "from workers.loading import load_images\n"
         "zoo = open_zoo(Settings(data_dir=Path(sys.argv[1])))\n"
         "with zoo.database.read() as session: dataset = datasets.get(session, sys.argv[2])\n"
         "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = most()\n"
-        "images = load_images(zoo, dataset, ('a', 'b'), (3, 8, 8))\n"
+        "images = load_images(zoo, dataset, ('a', 'b'), [Geometry((3, 8, 8))])\n"
         "print(len(images), most() - before)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), dataset.id]

@@ -2,11 +2,13 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pnc_core.errors import PositionError
 from pnc_core.graph.positions import INPUT, PositionInfo
 from pnc_core.images import preprocess
 from pnc_core.module.adapter import Adapter, AdapterFit, RidgeSums, input_adapter
+from pnc_core.preprocessing import ChannelOrder, Preprocessing
 from tests.unit.pnc_core import nets
 
 
@@ -155,15 +157,33 @@ def test_the_input_adapter_undoes_one_normalisation_and_applies_the_other() -> N
     assert torch.allclose(adapter(preprocess(pixels, one)), preprocess(pixels, two), atol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_the_input_adapter_knows_channel_order_and_value_range(order: ChannelOrder) -> None:
+    one = dataclasses.replace(nets.spec("cnn", 8, 3), preprocessing=Preprocessing(channel_order=order))
+    caffe = Preprocessing(channel_order="bgr", value_range="0..255")
+    two = dataclasses.replace(one, mean=(103.939, 116.779, 123.68), std=(1.0, 2.0, 3.0), preprocessing=caffe)
+    adapter = input_adapter(_info(3, 8, 8, name=INPUT), _info(3, 8, 8, name=INPUT), (one, two))
+    pixels = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    assert torch.allclose(adapter(preprocess(pixels, one)), preprocess(pixels, two), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("channels", "size"), [((3, 3), (8, 12)), ((3, 3), (12, 8)), ((1, 3), (8, 12)), ((3, 1), (8, 8))]
 )
-def test_the_input_adapter_brings_an_image_to_the_source_s_size_and_channels(
+def test_the_input_adapter_takes_the_source_s_own_image_where_the_networks_see_other_pixels(
     channels: tuple[int, int], size: tuple[int, int]
 ) -> None:
     one, two = (nets.spec("cnn", side, count) for side, count in zip(size, channels, strict=True))
-    two = dataclasses.replace(two, mean=(0.1, 0.2, 0.3)[: channels[1]], std=(0.5, 0.25, 0.125)[: channels[1]])
     adapter = input_adapter(_info(*one.input_size, name=INPUT), _info(*two.input_size, name=INPUT), (one, two))
-    grey = torch.randint(0, 256, (4, 1, size[0], size[0]), dtype=torch.uint8)
-    assert torch.allclose(adapter(preprocess(grey, one)), preprocess(grey, two), atol=1e-5)
-    assert adapter.resize == ("cells" if len(set(size)) == 1 else "pixels")
+    image = torch.randn(4, *two.input_size)
+    assert torch.equal(adapter(image), image)
+    assert adapter.resize == "image"
+    assert adapter.shape == two.input_size
+
+
+def test_bundles_that_resize_the_target_s_pixels_are_run_as_before() -> None:
+    adapter = Adapter(_info(3, 8, 8, name=INPUT), _info(3, 12, 12, name=INPUT), relu=False, resize="pixels")
+    adapter.weight.data.copy_(torch.eye(3))
+    x = torch.randn(4, 3, 8, 8)
+    wanted = functional.interpolate(x, (12, 12), mode="bilinear", antialias=True)
+    assert torch.allclose(adapter(x), wanted, atol=1e-6)
