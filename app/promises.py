@@ -70,8 +70,8 @@ def compare(
     local_thin = predict(thin, target[1], images.only(full.classes).images)
     average = evaluate(full, images).average
     untouched = detach(full) is target[0] and fingerprint(target[0]) == digest
-    rivals = direct_ensembles(target, source, cloned, images)
-    best = max(rivals.values(), key=lambda rival: rival.average)
+    ensembles = direct_ensembles(target, source, cloned, images)
+    best = max(ensembles.values(), key=lambda ensemble: ensemble.average)
     return {
         "local_avg": round(average, 4),
         "local_logit_difference": float((local - served).abs().max() / local.abs().max()),
@@ -82,8 +82,8 @@ def compare(
         "ensemble_avg": round(best.average, 4),
         "ensemble_all": round(best.all, 4),
         "ensemble_locality": round(best.locality, 4),
-        "ensemble_raw_avg": round(rivals["raw"].average, 4),
-        "ensemble_softmax_avg": round(rivals["softmax"].average, 4),
+        "ensemble_raw_avg": round(ensembles["raw"].average, 4),
+        "ensemble_softmax_avg": round(ensembles["softmax"].average, 4),
     }
 
 

@@ -272,7 +272,7 @@ def _facts(job: JobRow) -> Markup:
         "Dataset": Markup("{} <span class='faint'>{:,} images</span>").format(job.dataset.name, job.dataset.rows),
         "Module": link(f"/modules/{job.module.id}", short(job.module.id)) if job.module else None,
         "Submitted": ago(job.created_at),
-        "Took": took,
+        "Duration": took,
     }
     rest = {
         n.replace("_", " "): v if isinstance(v, str) else json.dumps(v) for n, v in config.items() if n != "classes"

@@ -86,7 +86,7 @@ def _job_facts(job: JobRow) -> Rows:
         "State": badge(job.state),
         "Into": job.target_ref,
         "From": job.source_ref,
-        "Data": job.dataset.name,
+        "Dataset": job.dataset.name,
         "Duration": time_taken,
         "Old classes": percent(shares.get("old")),
         "Cloned classes": percent(shares.get("new")),

@@ -229,7 +229,7 @@ def _on_front(point: PositionPoint, points: list[PositionPoint]) -> bool:
         return None if score is None or size is None else (score, size)
 
     own = place(point)
-    rivals = [found for p in points if (found := place(p)) is not None]
+    others = [found for p in points if (found := place(p)) is not None]
     return own is not None and not any(
-        (score >= own[0] and size < own[1]) or (score > own[0] and size <= own[1]) for score, size in rivals
+        (score >= own[0] and size < own[1]) or (score > own[0] and size <= own[1]) for score, size in others
     )

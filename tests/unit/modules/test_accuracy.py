@@ -1,4 +1,4 @@
-"""A module's worth stands beside its rivals', where its job has judged them."""
+"""A module's accuracy stands beside its baselines', where its job has judged them."""
 
 from typing import Any
 
