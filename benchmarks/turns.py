@@ -1,4 +1,5 @@
-"""Compare the serving engine with another revision: throughput of short requests, and their p99 beside long ones.
+"""Compare the serving engine with another revision: throughput of short and of long requests, and the p99 of short
+ones beside long ones.
 
     git show REVISION:app/serving/engine/engine.py > before.py
     python -m benchmarks.turns before.py
@@ -55,6 +56,7 @@ def main(
     pairs = list(zip(found["after"], found["before"], strict=True))
     document = {
         "throughput_ratio": median(a["rps"] / b["rps"] for a, b in pairs),
+        "long_throughput_ratio": median(a["long_images_per_second"] / b["long_images_per_second"] for a, b in pairs),
         **{name: {key: median(one[key] for one in rows) for key in rows[0]} for name, rows in found.items()},
     }
     sys.stdout.write(f"TURNS {json.dumps(document)}\n")
@@ -80,13 +82,20 @@ async def _round(module: Any, program: Program, seconds: float) -> dict[str, flo
     crowd = [asyncio.create_task(_ask(engine, program, one, seconds)) for _ in range(CONNECTIONS)]
     answers = sum(len(took) for took in await asyncio.gather(*crowd))
     alone = await _ask(engine, program, one, seconds)
+    long_alone = await _ask(engine, program, long, seconds)
     other = asyncio.create_task(_ask(engine, program, long, seconds))
     await asyncio.sleep(0.05)
     beside = await _ask(engine, program, one, seconds)
     await other
     await asyncio.to_thread(engine.close)
     (_, a99), (_, b99) = median_and_p99(alone), median_and_p99(beside)
-    return {"rps": answers / seconds, "alone_p99_ms": a99, "beside_p99_ms": b99, "ratio": b99 / a99}
+    return {
+        "rps": answers / seconds,
+        "long_images_per_second": LARGE_IMAGES * len(long_alone) / sum(long_alone),
+        "alone_p99_ms": a99,
+        "beside_p99_ms": b99,
+        "ratio": b99 / a99,
+    }
 
 
 async def _ask(engine: Any, program: Program, images: torch.Tensor, seconds: float) -> list[float]:

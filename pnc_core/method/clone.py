@@ -29,7 +29,7 @@ from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.insert import Insertion, module_macs
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
 from pnc_core.method.learn import insert, refine
-from pnc_core.method.search import probe_of, screen, trial_of
+from pnc_core.method.search import probe_of, screen, shortlisted, trial_of
 from pnc_core.method.trials import TrialRunner, halve
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.head import TapWindow
@@ -191,7 +191,7 @@ def _search(job: Job) -> tuple[Position, int]:
     """
     if job.config.position is not None:
         return job.config.position, 0
-    return halve(job, screen(job)[: job.config.shortlist])
+    return halve(job, shortlisted(job, screen(job)))
 
 
 def _report_winner(job: Job, insertion: Insertion, fitted: FittedHead, number: int, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """A prepared cloning job: two traced networks, the images split for training and validation, and seeded randomness."""
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -40,6 +41,9 @@ class Progress:
 
 MOST_NAMED = 3
 """Class names that an error shows."""
+EXPENSIVE_MACS = 250_000_000
+"""Multiply-accumulates per image of target and source together, from which the preset `fast` searches less. Own choice:
+pairs for images of 32 pixels lie below, most pairs for 224 pixels lie above."""
 Report = Callable[[Progress], None]
 Watch = Callable[[str], AbstractContextManager[object]]
 """Takes the name of a piece of work, returns a context manager. The piece runs inside it, once or more per job."""
@@ -73,6 +77,11 @@ class Job:
     def cloned(self) -> tuple[int, ...]:
         """Indices of the cloned classes among the source's logits."""
         return tuple(self.source.spec.classes.index(c) for c in self.config.classes)
+
+    @functools.cached_property
+    def is_economical(self) -> bool:
+        """Whether the job searches less, because its preset is `fast` and its networks are expensive (decision 118)."""
+        return self.config.preset == "fast" and self.target.macs + self.source.macs >= EXPENSIVE_MACS
 
     def generator(self, *purpose: object) -> torch.Generator:
         """A random generator for one purpose, seeded by the job's seed and the purpose.

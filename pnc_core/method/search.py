@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pnc_core.config import Position
+from pnc_core.config import CloneConfig, Position
 from pnc_core.devices import full_precision
 from pnc_core.errors import PositionError
 from pnc_core.graph.cost import Cost
@@ -39,6 +39,10 @@ from pnc_core.module.head import pool_taps
 
 MAX_CANDIDATES = 32
 """Largest number of screened pairs; pairs of similar depth come first."""
+FEW_CANDIDATES = 12
+"""Largest number of screened pairs of an economical job."""
+FEW_IMAGES, FEW_OF_A_CLASS = 0.3, 8
+"""Screened images of an economical job: this share of the training images, but at least this many per class."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
 """Shares of the job's progress for the screen and for the trials."""
 RIDGES = (1e-2, 1e-1, 1.0)
@@ -74,11 +78,15 @@ class Trial:
 
 def probe_of(job: Job) -> ImageSet:
     """The probe set: images for fitting ridge adapters and comparing positions."""
-    return job.train.sample(job.config.screen_images, job.generator("probe"))
+    most = job.config.screen_images
+    if job.is_economical:
+        classes = job.old_classes + len(job.cloned)
+        most = min(most, max(round(FEW_IMAGES * len(job.train)), FEW_OF_A_CLASS * classes))
+    return job.train.sample(most, job.generator("probe"))
 
 
 def candidates(job: Job) -> list[Position]:
-    """The pairs to screen, at most `MAX_CANDIDATES`.
+    """The pairs to screen, at most `MAX_CANDIDATES`, or `FEW_CANDIDATES` in an economical job.
 
     Pairs of the same kind of tensor on similar grids come first, pairs of a map and tokens last. Within both, pairs of
     the smallest difference in depth come first.
@@ -89,7 +97,16 @@ def candidates(job: Job) -> list[Position]:
         for s in job.source.positions
         if _joinable(t, s)
     ]
-    return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:MAX_CANDIDATES]]
+    most = FEW_CANDIDATES if job.is_economical else MAX_CANDIDATES
+    return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:most]]
+
+
+def shortlisted(job: Job, ranked: list[Position]) -> list[Position]:
+    """The screened positions that are trained. An economical job takes the best one without trials, unless
+    `shortlist` differs from its default.
+    """
+    is_default = job.config.shortlist == CloneConfig.shortlist
+    return ranked[: 1 if job.is_economical and is_default else job.config.shortlist]
 
 
 def _joinable(target: PositionInfo, source: PositionInfo) -> bool:
