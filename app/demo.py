@@ -102,6 +102,8 @@ def run(seed: int, console: Console) -> None:
         seed: Seed of the networks, the split and the job.
         console: Receives progress and the table.
     """
+    import sklearn.datasets  # noqa: F401 - without this package the command ends before it starts a service
+
     with tempfile.TemporaryDirectory(prefix="pnc-demo-") as folder:
         settings = Settings(data_dir=Path(folder), port=0, log_level="warning")
         with running(settings) as service:

@@ -23,10 +23,20 @@ _BELOW = 2
 """The first heading of a card comes below the page's title and the section's."""
 
 
+_MOST_CELLS = 5000
+"""Rows of a table are filled up to the width of its head, so that a few characters become thousands of cells."""
+
+
 @lru_cache(64)
 def rendered(card: str) -> Markup:
-    """A card as HTML that can do nothing but be read; call it on a thread, since a long card takes its time."""
-    tokens = _MARKDOWN.parse(prose(card))
+    """A card as HTML without scripts, pictures and unsafe links. Call it on a thread: it can take half a second.
+
+    A card that would take seconds is shown as it was written.
+    """
+    text = prose(card)
+    if len(text) > MAX_DESCRIPTION or _cells(text) > _MOST_CELLS:
+        return Markup("<pre>{}</pre>").format(text)
+    tokens = _MARKDOWN.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + _BELOW, 6)}"
@@ -34,6 +44,12 @@ def rendered(card: str) -> Markup:
             if link.type == "link_open":
                 link.attrSet("rel", "noopener nofollow")
     return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))  # noqa: S704 - escaped by the renderer
+
+
+def _cells(text: str) -> int:
+    """Upper bound of the cells of all tables: no table has more columns than a line has bars, plus one."""
+    lines = text.splitlines()
+    return len(lines) * max((line.count("|") + 1 for line in lines if "|" in line), default=0)
 
 
 @dataclass(frozen=True)

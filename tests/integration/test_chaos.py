@@ -12,9 +12,12 @@ ATTEMPTS = 4
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_doubled_or_different_when_parts_die() -> None:
+@pytest.mark.parametrize("jobs", ["short", pytest.param("whole", marks=pytest.mark.slow)])
+def test_nothing_is_lost_doubled_or_different_when_parts_die(jobs: str) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--faults", "6", "--every", "1", "--workers", "2"]
     command += ["--kinds", KINDS, "--attempts", str(ATTEMPTS)]
+    if jobs == "short":  # without a search; `test_cluster` kills the worker of a whole job
+        command.append("--short")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     assert last.startswith("CHAOS "), done.stderr[-3000:]

@@ -4,6 +4,7 @@ The code of an extra is imported by a process that finds only what a fresh envir
 """
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -86,6 +87,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@functools.cache
 def brought(extras: str) -> frozenset[str]:
     """Distributions that an installation with these extras, and nothing else, has."""
     waiting = [Requirement(text) for extra in ("", *extras.split(",")) for text in ALL[extra]]
@@ -104,6 +106,7 @@ def brought(extras: str) -> frozenset[str]:
     return frozenset(name for name, _ in seen)
 
 
+@functools.cache
 def owners() -> Mapping[str, set[str]]:
     """Distributions by the module that they bring."""
     return {module: set(map(normal, names)) for module, names in metadata.packages_distributions().items()}

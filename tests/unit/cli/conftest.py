@@ -15,6 +15,16 @@ from tests.unit import seeds
 from tests.unit.client.describing import Described, described_by
 
 Run = Callable[..., Result]
+SEARCHED = pytest.mark.parametrize("searched", ["built in", pytest.param("everywhere", marks=pytest.mark.slow)])
+"""For a test with a file that fits no network; see `few_candidates`."""
+
+
+@pytest.fixture(autouse=True)
+def few_candidates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare files with the built-in networks alone, except in slow tests: with all others it takes a minute."""
+    if request.node.get_closest_marker("slow") is None:
+        for group in ("torchvision", "timm"):
+            monkeypatch.setattr(f"pnc_core.graph.identify.{group}", lambda *facts: iter(()))
 
 
 @pytest.fixture(scope="package")

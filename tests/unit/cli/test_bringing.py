@@ -15,7 +15,7 @@ from app.local.bringing import Unfit, Wanted, brought
 from pnc_core.errors import ConfigError
 from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import SEARCHED, Run
 from tests.unit.pnc_core import nets
 
 TEN = [str(i) for i in range(10)]
@@ -70,7 +70,8 @@ def test_names_of_a_named_architecture_are_mended(tmp_path: Path) -> None:
     assert spec.options == {"width": 4}
 
 
-def test_a_key_map_renames_and_leaves_out(tmp_path: Path) -> None:
+@SEARCHED
+def test_a_key_map_renames_and_leaves_out(tmp_path: Path, searched: str) -> None:
     path, keys = tmp_path / "a.pt", tmp_path / "keys.json"
     torch.save({"aux.weight": torch.ones(3, 3), **{n.replace("linear", "top"): t for n, t in STATE.items()}}, path)
     with pytest.raises(Unfit, match="expected one architecture for these tensors, got none"):
@@ -162,7 +163,8 @@ def test_push_sends_a_checkpoint_that_fits(run: Run, tmp_path: Path) -> None:
     assert "found cifar/resnet20 width=4 (akamaster/pytorch_resnet_cifar10)" in done.output
 
 
-def test_a_push_that_fails_shows_the_nearest_and_sends_nothing(run: Run, tmp_path: Path) -> None:
+@SEARCHED
+def test_a_push_that_fails_shows_the_nearest_and_sends_nothing(run: Run, tmp_path: Path, searched: str) -> None:
     state = {n: t for n, t in STATE.items() if n != "layer3.2.bn2.bias"}
     options = [
         "--architecture",

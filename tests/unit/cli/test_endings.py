@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from app.cli import app as pnc
 from app.cli.screen import plain
 from app.cli.watching import trials_view
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import SEARCHED, Run
 from tests.unit.client.describing import Described
 from tests.unit.pnc_core import nets
 
@@ -93,7 +93,8 @@ def test_options_go_before_the_file(run: Run, described: Described, monkeypatch:
     assert config["position"] == {"target": "a", "source": "b"}
 
 
-def test_a_network_without_a_description_that_is_not_found_says_what_to_write(run: Run) -> None:
+@SEARCHED
+def test_a_network_without_a_description_that_is_not_found_says_what_to_write(run: Run, searched: str) -> None:
     Path("weights.json").unlink()
     done = run("models", "push", "digits", "weights.safetensors")
     assert done.exit_code == 1

@@ -23,6 +23,7 @@ from pnc_core.images import ImageSet
 from pnc_core.method.balance import rebalance
 from pnc_core.method.checkpoints import FolderCheckpoints
 from pnc_core.method.clone import clone, work_out
+from pnc_core.method.heads import fit
 from pnc_core.method.job import name_images
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.composed import attach, detach
@@ -64,7 +65,12 @@ class World:
 @pytest.fixture(scope="module")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
     worlds: dict[str, World] = {}
+    minimise = fit._minimise
     with pytest.MonkeyPatch.context() as patch:
+        # Heads need not converge here: ten steps run every operation of a fit, and two hundred take half of the time.
+        patch.setattr(
+            fit, "_minimise", lambda head, rows, weights, strength, _: minimise(head, rows, weights, strength, 10)
+        )
         for name, builder in slim.BUILDERS.items():
             patch.setitem(architectures(), name, builder)
 

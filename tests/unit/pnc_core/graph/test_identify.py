@@ -1,12 +1,13 @@
 """The architecture of a file is found by names first, then by shapes; several that differ are all named."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from pnc_core.graph.architectures import build_network
-from pnc_core.graph.candidates import Facts
+from pnc_core.graph.candidates import Candidate, Facts, built_in, torchvision
 from pnc_core.graph.identify import Fit, Identified, Near, compare, identify
 from pnc_core.networks.published import PUBLISHED, Published
 from tests.unit.pnc_core import nets
@@ -34,11 +35,39 @@ AMBIGUOUS = [
 ]
 
 
+ENTRIES = [(entry, among) for entry in PUBLISHED if entry not in AMBIGUOUS for among in ("its family", "all")]
+
+
+def _is_quick(entry: Published, among: str) -> bool:
+    """For each number of classes and width of the first layer all networks are built anew, which takes seconds."""
+    facts = Facts(as_published(entry), ordered=True)
+    return among != "all" or (facts.classes, facts.stem[0]) in ((10, 16), (10, 64))
+
+
+def _family(architecture: str) -> str:
+    return re.sub(r"[\d.]+.*", "", architecture)
+
+
 @pytest.mark.parametrize("ordered", [True, False], ids=["in order", "sorted"])
 @pytest.mark.parametrize(
-    "entry", [e for e in PUBLISHED if e not in AMBIGUOUS], ids=lambda e: f"{e.origin} {e.architectures[0]}"
+    ("entry", "among"),
+    [
+        pytest.param(
+            *case,
+            id=f"{case[0].origin} {case[0].architectures[0]} among {case[1]}",
+            marks=() if _is_quick(*case) else pytest.mark.slow,
+        )
+        for case in ENTRIES
+    ],
 )
-def test_a_network_of_a_repository_is_found_by_its_names(entry: Published, ordered: bool) -> None:
+def test_a_network_of_a_repository_is_found_by_its_names(
+    entry: Published, among: str, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if among == "its family":
+        kept = {_family(name) for name in entry.architectures}
+        monkeypatch.setattr(
+            "pnc_core.graph.identify.built_in", lambda f: (c for c in built_in(f) if _family(c.architecture) in kept)
+        )
     file = as_published(entry)
     fit = found(file, ordered).chosen
     assert fit is not None
@@ -57,16 +86,32 @@ def test_names_of_two_networks_that_compute_different_logits_choose_neither() ->
     assert [fit.options for fit in result.fits[:2]] == [{"stem_pool": True}, {}]
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("cifar/resnet20", {"width": 12}), ("cifar/wrn16", {"widen": 3}), ("cifar/vgg11", {"width": 32}),
-        ("cifar/densenet121", {"growth": 12, "newest_first": True}), ("cifar/mobilenetv2", {"width": 1.4}),
-        ("cifar/vgg13", {"hidden": 100}), ("resnet20", {"width": 8}), ("cnn", {"width": 5}), ("vgg", {"width": 6}),
-        ("mobilenetv2", {"width": 24}),
-    ],
-)  # fmt: skip
-def test_options_of_size_are_read_off_the_tensors(name: str, options: dict[str, Any]) -> None:
+SIZES: list[tuple[str, dict[str, Any]]] = [
+    ("cifar/resnet20", {"width": 12}), ("cifar/wrn16", {"widen": 3}), ("cifar/vgg11", {"width": 32}),
+    ("cifar/densenet121", {"growth": 12, "newest_first": True}), ("cifar/mobilenetv2", {"width": 1.4}),
+    ("cifar/vgg13", {"hidden": 100}), ("resnet20", {"width": 8}), ("cnn", {"width": 5}), ("vgg", {"width": 6}),
+    ("mobilenetv2", {"width": 24}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), SIZES)
+def test_options_of_size_are_read_off_the_tensors(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pnc_core.graph.identify.built_in",
+        lambda f: (c for c in built_in(f) if _family(c.architecture.rpartition("/")[2]) in name),
+    )
+    _check_size(name, options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), SIZES)
+def test_options_of_size_are_read_off_the_tensors_among_all(name: str, options: dict[str, Any]) -> None:
+    _check_size(name, options)
+
+
+def _check_size(name: str, options: dict[str, Any]) -> None:
     fit = found(shapes(name, **options)).chosen
     assert fit is not None
     assert (fit.architecture, fit.options, fit.renamed) == (name, options, {})
@@ -86,10 +131,19 @@ def test_unknown_names_are_matched_by_order_and_all_fits_are_named() -> None:
     assert (only.architecture, only.how) == ("cifar/shufflenetv2-x0.5", "order")
 
 
-def test_a_network_of_torchvision_is_found_by_its_names() -> None:
+@pytest.mark.parametrize("among", ["residual networks", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_network_of_torchvision_is_found_by_its_names(among: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if among != "all":
+        for group, given in (("built_in", built_in), ("torchvision", torchvision)):
+            monkeypatch.setattr(f"pnc_core.graph.identify.{group}", _residual(given))
     fit = found(shapes("torchvision/resnet18", size=64), ordered=False).chosen
     assert fit is not None
     assert (fit.architecture, fit.options, fit.how, fit.renamed) == ("torchvision/resnet18", {}, "names", {})
+
+
+def _residual(group: Callable[[Facts], Iterator[Candidate]]) -> Callable[[Facts], Iterator[Candidate]]:
+    """The networks of a group that are called resnet and a number below 99."""
+    return lambda facts: (c for c in group(facts) if re.fullmatch(r"(\w+/)?resnet\d\d", c.architecture))
 
 
 def test_a_noted_network_of_timm_is_found() -> None:
@@ -153,6 +207,9 @@ def test_classes_and_channels_are_read_off_the_tensors(
     assert (facts.classes, facts.channels) == (classes, channels)
 
 
-def test_a_file_without_tensors_fits_nothing() -> None:
+@pytest.mark.parametrize("among", ["residual networks", pytest.param("all", marks=pytest.mark.slow)])
+def test_a_file_without_tensors_fits_nothing(among: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if among != "all":
+        monkeypatch.setattr("pnc_core.graph.identify.built_in", _residual(built_in))
     result = identify({}, ordered=True, noted="none")
     assert (result.fits, result.chosen) == ((), None)
