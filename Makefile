@@ -9,7 +9,6 @@ CONSTRAINTS ?= constraints-cpu.txt
 SEED ?= 0
 ARGS ?=
 QUICKLY ?= -m 'not slow'
-UNIT_PRIORITY ?=
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -70,16 +69,10 @@ soak: $(DEV) ## half an hour of all operations at once on one service; the last 
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-# Integration tests often wait for processes to start or leases to expire. The unit tests use the cores meanwhile, at a
-# lower priority, because some integration tests measure latencies.
-BOTH := $(MAKE) --jobs=2 --output-sync=target UNIT_PRIORITY='nice -n 10' unit integration
-
-test: lint ## set up, check and test; some twenty minutes on two cores
-	@echo 'Running unit and integration tests together; each tier prints its results at its end ...'
-	$(BOTH)
+test: lint unit integration ## set up, check and test; some twenty minutes on two cores
 
 thorough: lint ## all tests, also the slow ones, the pages and the tutorials; an hour
-	@$(BOTH) QUICKLY=
+	@$(MAKE) unit integration QUICKLY=
 	$(MAKE) browser docs
 
 lint: $(DEV) ## check style, types and import rules
@@ -96,7 +89,7 @@ format: $(DEV) ## format the code
 unit integration: export OMP_NUM_THREADS := 1
 
 unit: $(DEV) ## tests without sockets and other processes
-	@$(UNIT_PRIORITY) $(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(QUICKLY) $(ARGS)
+	@$(BIN)/pytest tests/unit -n auto --dist loadfile --durations=12 $(QUICKLY) $(ARGS)
 
 integration: $(DEV) ## tests that start the real service
 	@$(BIN)/pytest tests/integration -n 2 --dist loadfile --no-loadscope-reorder --durations=12 $(QUICKLY) $(ARGS)
