@@ -9,7 +9,15 @@ from pnc_core.images import ImageSet
 from pnc_core.method.heads.fit import Accuracy
 from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job, Progress
-from pnc_core.method.search import MAX_CANDIDATES, _screen_scores, candidates, probe_of, screen
+from pnc_core.method.search import (
+    FEW_CANDIDATES,
+    MAX_CANDIDATES,
+    _screen_scores,
+    candidates,
+    probe_of,
+    screen,
+    shortlisted,
+)
 from tests.unit.pnc_core import nets
 from tests.unit.pnc_core.conftest import Pair
 
@@ -35,6 +43,24 @@ def test_many_candidates_are_limited() -> None:
     one, two = (nets.network("resnet32", 16, classes=classes, width=4) for classes in ("ab", "cd"))
     images = ImageSet(torch.zeros(16, 3, 16, 16, dtype=torch.uint8), torch.arange(16) % 4, tuple("abcd"))
     assert len(candidates(nets.job(one, two, images, CloneConfig(classes=("c",))))) == MAX_CANDIDATES
+
+
+@pytest.mark.parametrize(
+    ("preset", "macs", "economical"), [("fast", 0, True), ("joint", 0, False), ("fast", 10**12, False)]
+)
+def test_only_fast_jobs_of_expensive_networks_search_less(
+    preset: str, macs: int, economical: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pnc_core.method.job.EXPENSIVE_MACS", macs)
+    one, two = (nets.network("resnet32", 16, classes=classes, width=4) for classes in ("ab", "cd"))
+    images = ImageSet(torch.zeros(160, 3, 16, 16, dtype=torch.uint8), torch.arange(160) % 4, tuple("abcd"))
+    job = nets.job(one, two, images, CloneConfig(classes=("c",), preset=preset))
+    found = candidates(job)
+    assert len(found) == (FEW_CANDIDATES if economical else MAX_CANDIDATES)
+    assert len(shortlisted(job, found)) == (1 if economical else CloneConfig.shortlist)
+    assert len(probe_of(job)) == (27 if economical else len(job.train))
+    asked = nets.job(one, two, images, CloneConfig(classes=("c",), preset=preset, shortlist=3))
+    assert len(shortlisted(asked, found)) == 3
 
 
 def test_the_screen_reports_usable_positions_within_the_size_limit(pair: Pair) -> None:
