@@ -222,7 +222,7 @@ class _Search:
             if not orders.is_plausible(logits, labels):
                 return None
         before, after = (Score(_counted(x, labels), len(labels)) for x in (plain, logits))
-        if not after.is_above(before, MIN_GAIN):
+        if not after.is_above(before, MIN_GAIN) or not after.is_off_chance(len(self._spec.classes)):
             return None
         spec = found.spec
         if columns is not None:

@@ -47,12 +47,20 @@ class Score:
         References:
             Own choice. Few images have a wide interval, so they never prove that a network guesses.
         """
-        chance = 1 / classes
-        return self.interval[1] < chance + (times - 1) * min(chance, (1 - chance) / 4)
+        return self.interval[1] < _near(classes, times)
+
+    def is_off_chance(self, classes: int) -> bool:
+        """Whether the whole interval lies above the accuracies that are near chance."""
+        return self.interval[0] > _near(classes, 2.0)
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"{percent(self.share)} ({percent(low)} to {percent(high)}) of {self.images:,} images"
+
+
+def _near(classes: int, times: float) -> float:
+    chance = 1 / classes
+    return chance + (times - 1) * min(chance, (1 - chance) / 4)
 
 
 def percent(share: float) -> str:
