@@ -1,6 +1,5 @@
 """Workers check versions on images, and refuse jobs of networks that guess."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,10 +39,10 @@ def images() -> ImageSet:
 
 
 @pytest.fixture(scope="module")
-def parquet(images: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def parquet(images: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "letters.parquet"
     write_parquet(path, png_rows(images), images.classes)
-    yield path
+    return path
 
 
 def constant(answer: int | None = 0) -> dict[str, torch.Tensor]:
