@@ -1,7 +1,7 @@
 """Checks of versions on labelled images: ask for one, claim it, record its result.
 
-A version has at most one waiting check, `checking`, and the result of its newest check, `check`. Both are columns of the
-version, whose lease protects a running check as it protected the validation.
+A version has at most one waiting check, `checking`, and the result of its newest check, `check`. Both are columns of
+its row, whose lease protects a running check as it protected the validation.
 """
 
 from typing import Any

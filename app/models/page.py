@@ -208,8 +208,9 @@ def _check(version: VersionRow) -> Markup | None:
         return Markup("{} on {}").format(check["detail"], on)
     low, high = percent(check["low"]), percent(check["high"])
     images, chance = f"{check['images']:,}", percent(check["chance"])
-    measured = "{} ({} to {}) on {} images of {}; chance {}"
-    return Markup(measured).format(percent(check["accuracy"]), low, high, images, on, chance)
+    return Markup("{} ({} to {}) on {} images of {}; chance {}").format(
+        percent(check["accuracy"]), low, high, images, on, chance
+    )
 
 
 def _accuracy(version: VersionRow) -> Markup | None:

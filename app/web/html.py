@@ -13,7 +13,8 @@ _SIGNS = {
     "validating": ("◌", "wait"), "queued": ("◌", "wait"), "running": ("●", "live"), "pausing": ("●", "live"),
     "paused": ("❚❚", "wait"), "cancelling": ("●", "live"), "succeeded": ("✓", "good"), "ready": ("✓", "good"),
     "served": ("✓", "good"), "changing": ("●", "live"), "failed": ("✕", "bad"), "rejected": ("✕", "bad"),
-    "refused": ("✕", "bad"), "suspect": ("!", "bad"), "near chance": ("!", "bad"), "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
+    "refused": ("✕", "bad"), "suspect": ("!", "bad"), "near chance": ("!", "bad"),
+    "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
 }  # fmt: skip
 """Sign and tone of each state; the sign repeats the meaning of the colour."""
 COMPLAINTS = {"suspect": "suspect", "near_chance": "near chance"}
