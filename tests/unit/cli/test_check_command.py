@@ -1,19 +1,30 @@
 """`pnc models push --check PATH`: the check on this machine, before anything is sent."""
 
+import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+from PIL import Image
 
-from app.demo import png_rows
 from app.local.bringing import NOT_SCALED, Wanted, brought
 from app.local.checking import checked
 from app.models.advice import options
 from pnc_client.parquet import write_parquet
 from pnc_client.schemas.checks import VersionCheck
+from pnc_core.images import ImageSet
 from tests.unit.cli.conftest import Run
 from tests.unit.pnc_core.stripes import CLASSES, SPEC, drawn, trained
+
+
+def rows(images: ImageSet) -> Iterator[tuple[str, bytes]]:
+    """Class name and PNG file of each image."""
+    for pixels, label in zip(images.images, images.labels.tolist(), strict=True):
+        file = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "PNG")
+        yield images.classes[label], file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Weights of a trained network, and labelled images."""
     folder = tmp_path_factory.mktemp("files")
     safetensors.torch.save_file(trained(SPEC, 30).state_dict(), folder / "stripes.safetensors")
-    write_parquet(folder / "stripes.parquet", png_rows(drawn(300, 1)), CLASSES)
+    write_parquet(folder / "stripes.parquet", rows(drawn(300, 1)), CLASSES)
     return folder / "stripes.safetensors", folder / "stripes.parquet"
 
 
