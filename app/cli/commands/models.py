@@ -97,7 +97,7 @@ def push(
                     name, network, file, licence=licence, description=description, progress=progress
                 )
         if wait or check:
-            screen.note(f"{version.ref}: waiting for a worker to load it")
+            screen.note(f"{version.ref}: waiting for a worker to try it")
             version = version.wait()
         version = checking.there(client, screen, version, check)
         screen.show(version, lambda: _version(version))
