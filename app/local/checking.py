@@ -41,17 +41,17 @@ def checked(
     network = load_network(spec, weights)
     found = read_images(images, [name for name in _classes(images) if name in known], [spec.geometry])
     if scaling and _is_not_scaled(spec):
-        scaling = find_scaling(network, spec, found)
-        changes = {"mean": list(scaling.spec.mean), "std": list(scaling.spec.std)}
-        rule = scaling.spec.preprocessing
+        best = find_scaling(network, spec, found)
+        rule = best.spec.preprocessing
+        changes: dict[str, Any] = {"mean": list(best.spec.mean), "std": list(best.spec.std)}
         differs = {n: getattr(rule, n) for n in ("channel_order", "value_range")}
         plain = {n: getattr(spec.preprocessing, n) for n in differs}
         changes |= {"preprocessing": differs} if differs != plain else {}
-        note(f"found {scaling.title}: {options(changes)}; accuracy {scaling.score} that did not choose it")
-        if scaling.rivals:
-            others = "; ".join(scaling.rivals[:MOST_RIVALS])
+        note(f"found {best.title}: {options(changes)}; accuracy {best.score} that did not choose it")
+        if best.rivals:
+            others = "; ".join(best.rivals[:MOST_RIVALS])
             note(f"the images do not tell apart by accuracy: {others}; give --mean and --std if you know them")
-        spec = replace(spec, mean=scaling.spec.mean, std=scaling.spec.std, preprocessing=rule)
+        spec = replace(spec, mean=best.spec.mean, std=best.spec.std, preprocessing=rule)
     return spec, {**result_of(check(network, spec, found)), "dataset": None}
 
 
