@@ -78,6 +78,7 @@ class Jobs:
         *,
         device: str = "any",
         max_seconds: int | None = None,
+        anyway: bool = False,
     ) -> Job:
         """Submit a job that clones the classes `config.classes` of `source` for `target`.
 
@@ -88,11 +89,14 @@ class Jobs:
             config: Classes and parameters of the job.
             device: Device of the workers that may run the job: `cpu`, `cuda`, or `any`.
             max_seconds: Time limit of one attempt, in seconds; None: no limit.
+            anyway: Run the job although a network's accuracy on its images is near chance.
 
         Raises:
             ApiError: the job is invalid; `errors` lists the faults.
         """
         body = {**_body(target, source, dataset, config), "device": device, "max_seconds": max_seconds}
+        if anyway:
+            body["anyway"] = True
         return self._http.post(Job, _PATH, body)
 
     def validate(self, target: str, source: str, dataset: str, config: CloneConfig) -> Verdict:

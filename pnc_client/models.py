@@ -196,6 +196,30 @@ class Models:
                 )
             self._http.sleep(POLL_SECONDS)
 
+    def check_on(self, name: str, number: int, dataset: str, timeout: float = 3600.0) -> Version:
+        """Have a worker check a version on labelled images, and wait for the result in `check`.
+
+        Args:
+            name: Name or id of the model.
+            number: Number of the version.
+            dataset: Id of a dataset with images of the version's classes.
+            timeout: Longest wait, in seconds.
+
+        Raises:
+            ApiError: the service refuses the check.
+            TimeoutError: no worker has finished the check in time.
+        """
+        version = self._http.post(Version, path_of("models", name, "versions", number, "check"), {"dataset": dataset})
+        deadline = time.monotonic() + timeout
+        while version.checking == dataset:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{version.ref}: expected a worker's check within {timeout:g} s, got none; is a worker running?"
+                )
+            self._http.sleep(POLL_SECONDS)
+            version = self.version(name, number)
+        return version
+
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""
         return self._http.put(Alias, path_of("models", name, "aliases", alias), {"version": number})

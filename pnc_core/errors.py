@@ -6,7 +6,8 @@
     │   └── AmbiguousClass        several classes of a network have this name
     ├── NetworkError              a network cannot be built, traced or used
     │   ├── UnknownArchitecture   the architecture's name is unknown
-    │   └── WeightsMismatch       the weights do not fit the architecture
+    │   ├── WeightsMismatch       the weights do not fit the architecture
+    │   └── NearChance            the network guesses on the images
     ├── DataError                 images or labels cannot be used
     ├── PositionError             a position does not exist or cannot be used
     ├── TensorFileError           a file is not a valid safetensors file within the limits
@@ -65,6 +66,12 @@ class WeightsMismatch(NetworkError):
     """The weights do not fit the architecture."""
 
     code = "weights_mismatch"
+
+
+class NearChance(NetworkError):
+    """The network guesses on the images; its registration is probably wrong."""
+
+    code = "near_chance"
 
 
 class DataError(PncError):

@@ -1,4 +1,4 @@
-"""The work of a child process on one leased row: validate a version, run a cloning job, or run one step of a job.
+"""The work of a child process on one leased row: validate or check a version, run a cloning job or one of its steps.
 
 This module uses neither the broker nor Celery. The fork server imports it once, before children are forked: no import
 may start a thread or initialise an accelerator.
@@ -23,12 +23,13 @@ import torch
 from sqlalchemy.orm import Session
 from torch import nn
 
+from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
 from app.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
 from app.jobs import rules, runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow, StepRow
-from app.models import validation
+from app.models import checks, validation
 from app.models.service import Accuracy
 from app.models.tables import VersionRow
 from app.process import processors, signals, tracing, troubles
@@ -51,6 +52,7 @@ from pnc_core.module.bundle import Bundle
 from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
 from workers import exit_codes
+from workers.checking import check_images, refuse_guessing
 from workers.checkpoints import StoredCheckpoints
 from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_images, load_version
@@ -84,6 +86,20 @@ def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: 
         validation.accept_version(session, lease, **facts)
 
 
+def run_check(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Check a version on the images of the dataset that its row names."""
+    with zoo.database.read() as session:
+        version = session.get_one(VersionRow, lease.id)
+        dataset = session.get_one(DatasetRow, version.checking)
+    try:
+        result, accuracy = check_images(zoo, version, dataset)
+    except REASONS as error:
+        _raise_if_store_is_down(zoo, error)
+        result, accuracy = {"outcome": "failed", "detail": str(error)}, None
+    with zoo.database.write() as session:
+        checks.finish(session, lease, dataset.id, result, accuracy)
+
+
 def _facts(zoo: Zoo, version: VersionRow) -> dict[str, Any]:
     network, spec = load_version(zoo, version)
     check_answers(network, trace(network, spec))
@@ -106,6 +122,8 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
         with watch("loading"):
             inputs = _inputs(zoo, job)
+        if job.attempts == 0 and not job.anyway:
+            _refuse_guessing(job, *inputs)
         bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints, watch=watch)
     except Cancelled:
         checkpoints.flush()
@@ -167,6 +185,16 @@ def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneCon
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
     torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
     return target, source, images, config
+
+
+def _refuse_guessing(job: JobRow, target: Network, source: Network, images: ImageSet, config: CloneConfig) -> None:
+    """Check that neither network guesses.
+
+    Raises:
+        NearChance: one does.
+    """
+    for version, network in ((job.target_version, target), (job.source_version, source)) if config.labels else ():
+        refuse_guessing(version, network, images, job.dataset_id)
 
 
 def _accuracies(zoo: Zoo, job: JobRow, target: Network, source: Network) -> dict[str, Accuracy]:
@@ -334,6 +362,7 @@ def _exit_code(error: Exception) -> int | None:
 
 KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "version": check_version,
+    "check": run_check,
     "job": run_job,
     "step": run_step,
 }

@@ -26,7 +26,7 @@ from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
 from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
-from app.models import validation
+from app.models import checks, validation
 from app.process.lifeline import child_environment
 from app.process.troubles import Complaints
 from app.settings import Settings
@@ -77,6 +77,13 @@ VERSION = Kind(
     validation.release_validation,
     lambda session, lease, reason: validation.release_validation(session, lease),
     lambda session, lease, reason, code, most: validation.crashed_validation(session, lease, reason, most),
+)
+CHECK = Kind(
+    "check",
+    validation.heartbeat_validation,
+    validation.release_validation,
+    lambda session, lease, reason: validation.release_validation(session, lease),
+    lambda session, lease, reason, code, most: checks.crashed(session, lease, reason),
 )
 STEP = Kind(
     "step",
@@ -185,9 +192,9 @@ class Supervisor:
 
     @contextmanager
     def _child_variables(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
-        """The environment of a child, which sees at most one accelerator. Versions are validated without any."""
+        """The environment of a child, which sees at most one accelerator. Versions need none."""
         settings = {**self.zoo.settings.environment(), **variables}
-        if self.device == "cpu" or kind is VERSION:
+        if self.device == "cpu" or kind in (VERSION, CHECK):
             yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()

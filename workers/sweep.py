@@ -12,10 +12,10 @@ from collections.abc import Callable
 from app.db import clock
 from app.jobs import notifier, recovery, steps
 from app.lifecycle import garbage, retention
-from app.models import validation
+from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import CHECK, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -83,12 +83,15 @@ def sweep_regularly(supervisor: Supervisor) -> None:
 
 
 def check_versions(supervisor: Supervisor) -> None:
-    """Validate new versions, one after another, until the supervisor is stopped."""
+    """Validate new versions, and check ready ones while no new one waits, until the supervisor is stopped."""
 
     def take() -> bool:
+        worker = supervisor.name, supervisor.zoo.settings.lease_seconds
         with supervisor.zoo.database.write() as session:
-            lease = validation.claim_validation(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
-        return lease is not None and supervisor.run_row(VERSION, lease)
+            lease, kind = validation.claim_validation(session, *worker), VERSION
+            if lease is None:
+                lease, kind = checks.claim(session, *worker), CHECK
+        return lease is not None and supervisor.run_row(kind, lease)
 
     repeat(take, supervisor.stop)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def network_and_weights(
     screen: Screen, weights: Path, spec: Path, fields: dict[str, str | None], options: list[str],
-    rule: dict[str, str | float | bool | None], take: str | None, key_map: Path | None,
+    rule: dict[str, str | float | bool | None], take: str | None, key_map: Path | None, *, scaling_later: bool = False,
 ) -> "Iterator[tuple[NetworkSpec, Path]]":  # fmt: skip
     """Open weights for a push. If the file fits no network, the nearest networks are shown.
 
@@ -31,6 +31,7 @@ def network_and_weights(
         rule: Fields of the preprocessing, in place of the file's.
         take: `plain` or `ema`; None: not given.
         key_map: A JSON file with new names of tensors by old ones.
+        scaling_later: Mean and standard deviation may be missing, because a check finds them.
 
     Returns:
         The spec of the network, and its weights as safetensors.
@@ -46,7 +47,7 @@ def network_and_weights(
     from app.local.bringing import Unfit, Wanted, brought
     from app.local.identifying import shown
 
-    wanted = Wanted(spec, fields, tuple(options), chosen_weights(take), key_map, rule)
+    wanted = Wanted(spec, fields, tuple(options), chosen_weights(take), key_map, rule, scaling_later)
     try:
         with brought(weights, wanted, screen.note) as pair:
             yield pair

@@ -22,6 +22,7 @@ from app.db import archive
 from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.errors import Invalid
+from app.models import checks
 from app.names import MAX_CLASS_NAME, check_name, is_class_name
 from app.store import uploads
 
@@ -68,7 +69,7 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None, most_bytes: in
 
 
 def register(session: Session, *, name: str, upload_id: str, contents: Contents) -> DatasetRow:
-    """Register a dataset whose file was inspected.
+    """Register a dataset whose file was inspected, and ask for checks of versions with its classes.
 
     Raises:
         Invalid: the name is not one, or the upload is not complete.
@@ -87,6 +88,7 @@ def register(session: Session, *, name: str, upload_id: str, contents: Contents)
     )
     session.add(row)
     session.flush()
+    checks.ask_for_dataset(session, row)
     return row
 
 

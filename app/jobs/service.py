@@ -49,6 +49,8 @@ class JobRequest:
     """Workers that may run the job: `cpu`, `cuda`, or `any`."""
     max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
     """Time limit of an attempt; an attempt that takes longer fails the job. None: no limit."""
+    anyway: bool = False
+    """Run the job although a network's accuracy on its images is near chance."""
 
 
 AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), joinedload(JobRow.module).load_only(ModuleRow.id).lazyload("*"))
@@ -88,6 +90,7 @@ def submit(session: Session, request: JobRequest) -> JobRow:
         device=request.device,
         size=rules.size_of(parts.target, parts.source, parts.dataset, asked.config),
         max_seconds=request.max_seconds,
+        anyway=request.anyway,
         traceparent=tracing.traceparent(),
         module=None,
         last_seq=0,
@@ -223,6 +226,7 @@ def retry(session: Session, job_id: str) -> JobRow:
         config=config_of(job),
         device=job.device,  # type: ignore[arg-type]
         max_seconds=job.max_seconds,
+        anyway=job.anyway,
     )
     return submit(session, request)
 

@@ -23,6 +23,8 @@ from pnc_core.networks.matching import renamed
 from pnc_core.tensorfile import read_header
 
 CIFAR_SIZE = (32, 32)
+NOT_SCALED = (0.0, 1.0)
+"""Mean and standard deviation of each channel while they are unknown."""
 _HOW = {"order": "equal shapes in equal order", "shapes": "equal shapes, names in their natural order"}
 
 
@@ -50,6 +52,8 @@ class Wanted:
     """A JSON file with new names by old ones."""
     preprocessing: Mapping[str, str | float | bool | None] = field(default_factory=dict)
     """Fields of a `Preprocessing`, and `crop_share`, in place of the file's."""
+    scaling_later: bool = False
+    """Mean and standard deviation may be missing: `NOT_SCALED` stands for them until a check finds them."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ def brought(path: Path, wanted: Wanted, note: Callable[[str], object]) -> Iterat
         fit, facts = _found(weights, wanted.spec)
         note(f"found {title(fit)}")
         found = _fields(fit, facts, wanted)
+    if wanted.scaling_later:
+        channels = Facts(weights.shapes, weights.ordered).channels
+        found = {n: [x] * channels for n, x in zip(("mean", "std"), NOT_SCALED, strict=True)} | found
     spec = given_spec(wanted.spec, wanted.fields, wanted.options, found, wanted.preprocessing)
     weights = _fused(path, weights, spec, note)
     names = _fitted(weights, spec, note)
@@ -197,7 +204,8 @@ def _fields(fit: Fit, facts: Facts, wanted: Wanted) -> dict[str, Any]:
     known = fit.published.pixels.get(facts.classes) if fit.published else None
     if known is not None:
         found |= {"mean": list(known[0]), "std": list(known[1]), "classes": list(BY_NAME[f"cifar{facts.classes}"])}
-    lacking = [n for n in ("classes", "input_size", "mean", "std") if n not in found and wanted.fields.get(n) is None]
+    needed = ("classes", "input_size") if wanted.scaling_later else ("classes", "input_size", "mean", "std")
+    lacking = [name for name in needed if name not in found and wanted.fields.get(name) is None]
     if lacking:
         options = " ".join(f"--{name.replace('_', '-')}" for name in lacking)
         raise ConfigError(

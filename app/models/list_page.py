@@ -11,7 +11,7 @@ from app.errors import ZooError
 from app.models.tables import ModelRow
 from app.web.catalogue import ModelLine, models
 from app.web.frame import button, frame, heading, markup, notify, tell
-from app.web.html import DASH, accuracy, ago, aliases_of, badge, chips, count, link, size, title
+from app.web.html import DASH, accuracy, ago, aliases_of, badge, chips, count, link, size, title, version_badge
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 from app.web.receiving import add_model, read_spec_apart, text_of
@@ -53,7 +53,7 @@ def _row(line: ModelLine) -> list[object]:
         count(version.parameters),
         size(version.bytes),
         accuracy(version),
-        badge("archived" if model.archived_at else version.status),
+        badge("archived") if model.archived_at else version_badge(version),
         ago(version.created_at),
     ]
 

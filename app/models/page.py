@@ -25,6 +25,7 @@ from app.web.class_list import SHOWN, ClassList
 from app.web.drawing import bars
 from app.web.frame import frame, heading, markup, missing
 from app.web.html import (
+    COMPLAINTS,
     ago,
     aliases_of,
     badge,
@@ -41,6 +42,7 @@ from app.web.html import (
     short,
     size,
     table,
+    version_badge,
 )
 from app.web.page_context import PageContext
 from app.zoo import Zoo
@@ -124,7 +126,7 @@ def load_view(session: Session, zoo: Zoo, name: str) -> View:
     rest = models.count_versions(session, model) - VERSIONS if newest_first.has_more else 0
     family = catalogue.lineage(session, model, FAMILY + 1)
     newest = _newest(versions)
-    settled = all(version.status != "validating" for version in versions)
+    settled = all(version.status != "validating" and version.checking is None for version in versions)
     if newest is None:
         advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
         nothing = section("Layers", empty("No versions yet", advice.format(model.name)))
@@ -153,7 +155,7 @@ def _newest(versions: Sequence[VersionRow]) -> VersionRow | None:
 
 def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
     archived = model.archived_at or (newest.archived_at if newest else None)
-    state = badge("archived" if archived else newest.status if newest else "empty")
+    state = badge("archived" if archived else "empty") if archived or newest is None else version_badge(newest)
     note = Markup("{} <span>{}</span>").format(state, first_line(model.description))
     links = Markup(
         '<a class="button" href="/new?source={0}">Clone from it</a>'
@@ -178,17 +180,43 @@ def _facts(model: ModelRow, version: VersionRow) -> Markup:
         "Multiply-adds": count(version.macs) if version.macs is not None else None,
         "File": size(version.bytes),
         "Accuracy": _accuracy(version),
+        "Check": _check(version),
         "Licence": version.licence or "not given",
         "Fingerprint": Markup("<code>{}</code>").format(version.fingerprint) if version.fingerprint else None,
     }
-    fault = problem(version.problem.get("detail", "rejected")) if version.problem else ""
+    fault = problem(version.problem.get("detail", "rejected")) if version.problem else _complaint(version)
     return section("Newest version", Markup("{}{}").format(fault, facts(rows)))
+
+
+def _complaint(version: VersionRow) -> Markup:
+    """The newest check in its own words, if it complains."""
+    check = version.check or {}
+    return problem(check["detail"]) if check.get("outcome") in COMPLAINTS else Markup("")
+
+
+def _check(version: VersionRow) -> Markup | None:
+    """The newest check, with the interval of the accuracy."""
+    check = version.check
+    if version.checking is not None:
+        return Markup("waits for a worker, on {}").format(
+            link(f"/datasets/{version.checking}", short(version.checking))
+        )
+    if check is None:
+        return None
+    on = link(f"/datasets/{check['dataset']}", short(check["dataset"] or ""))
+    if check.get("accuracy") is None:
+        return Markup("{} on {}").format(check["detail"], on)
+    low, high = percent(check["low"]), percent(check["high"])
+    images, chance = f"{check['images']:,}", percent(check["chance"])
+    return Markup("{} ({} to {}) on {} images of {}; chance {}").format(
+        percent(check["accuracy"]), low, high, images, on, chance
+    )
 
 
 def _accuracy(version: VersionRow) -> Markup | None:
     if version.accuracy is None:
         return None
-    return Markup("{} on {:,} images of {}, as a job measured it").format(
+    return Markup("{} on {:,} images of {}").format(
         percent(version.accuracy),
         version.accuracy_images,
         link(f"/datasets/{version.accuracy_dataset}", short(version.accuracy_dataset or "")),
@@ -199,7 +227,7 @@ def _versions(model: ModelRow, versions: Sequence[VersionRow], rest: int) -> Mar
     rows = (
         [
             f"v{v.number}",
-            badge("archived" if v.archived_at else v.status),
+            version_badge(v),
             chips(aliases_of(model, v.number), 4),
             ago(v.created_at),
         ]

@@ -8,11 +8,13 @@ from pydantic import Field
 from app.api.documented import documented
 from app.api.requests import ArchivesOf, DoOnce, ListQuery, OpenZoo, ReadSession, Reply
 from app.api.scopes import ScopedRoute, needs
-from app.models import architectures, classes
+from app.datasets import service as datasets
+from app.models import architectures, checks, classes
 from app.models import service as models
 from app.process.threads import LONG, on
 from app.store import uploads
 from pnc_client.schemas import models as wire
+from pnc_client.schemas.checks import CheckRequest
 from pnc_client.schemas.shapes import Archiving, Page
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=ScopedRoute)
@@ -110,6 +112,20 @@ def list_versions(model: Name, session: ReadSession, query: ArchivesOf) -> Any:
 def get_version(model: Name, version: Number, session: ReadSession) -> Any:
     """One version."""
     return models.get_version(session, model, version)
+
+
+@router.post(
+    "/{model}/versions/{version}/check", response_model=wire.Version, status_code=202, responses=documented(404, 409)
+)
+@needs("write")
+def check_version(model: Name, version: Number, body: CheckRequest, once: DoOnce) -> Response:
+    """Check a version on the labelled images of a dataset: its `checking` names the dataset until `check` is new."""
+
+    def work(session: Any) -> Reply:
+        row = checks.ask(session, model, version, datasets.get(session, body.dataset))
+        return Reply(wire.Version.model_validate(row), status=202)
+
+    return once(work)
 
 
 @router.get("/{model}/versions/{version}/classes", response_model=Page[wire.ClassName], responses=documented(404))

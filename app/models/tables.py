@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, cast, select
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, cast, select, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from app.db.clock import utc_now
@@ -10,6 +10,7 @@ from app.db.tables import SHOWN, Archivable, Base, Document, Json, Leased, Owned
 from app.store.object_locks import hold_named
 
 VERSION_STATUSES = ("validating", "ready", "rejected")
+_WAITING = text("checking IS NOT NULL")
 
 
 class ModelRow(Archivable, Owned, Base):
@@ -35,6 +36,7 @@ class VersionRow(Leased, Archivable, Owned, Base):
         UniqueConstraint("model_id", "number"),
         one_of("status", VERSION_STATUSES),
         Index(None, "status", "id"),
+        Index("ix_model_versions_checking", "id", postgresql_where=_WAITING, sqlite_where=_WAITING),
     )
 
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
@@ -49,10 +51,14 @@ class VersionRow(Leased, Archivable, Owned, Base):
     parameters: Mapped[int | None] = mapped_column(BigInteger)
     macs: Mapped[int | None] = mapped_column(BigInteger)
     accuracy: Mapped[float | None]
-    """Share of images that it names right, once a job has measured it; see `app.models.service.note_accuracy`."""
+    """Share of images that it names right, once a worker has measured it; see `app.models.service.note_accuracy`."""
     accuracy_images: Mapped[int | None]
     accuracy_dataset: Mapped[str | None]
     """Id of the dataset that these images are from; it may be purged by now."""
+    checking: Mapped[str | None]
+    """Id of the dataset on whose images a worker has to check the version; see `app.models.checks`."""
+    check: Mapped[Document | None] = mapped_column("check_result")
+    """Result of the newest check, a `pnc_client.schemas.checks.VersionCheck`."""
     problem: Mapped[Document | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     model: Mapped[ModelRow] = relationship(lazy="selectin")

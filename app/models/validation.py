@@ -1,4 +1,4 @@
-"""What a worker does with new versions: take one, then accept or reject it."""
+"""What a worker does with new versions: take one, then accept or reject it. An accepted one waits for its check."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from app.db import leases
 from app.db.leases import Lease
+from app.models import checks
 from app.models.tables import VersionRow
 from app.settings import MAX_ATTEMPTS
 
@@ -35,6 +36,7 @@ def accept_version(session: Session, lease: Lease, *, fingerprint: str, paramete
     row = leases.held(session, VersionRow, lease)
     row.status, row.fingerprint, row.parameters, row.macs = "ready", fingerprint, parameters, macs
     leases.drop(row)
+    checks.ask_for_version(session, row)
 
 
 def reject_version(session: Session, lease: Lease, problem: dict[str, Any]) -> None:
@@ -69,10 +71,15 @@ def crashed_validation(session: Session, lease: Lease, reason: str, most: int = 
 
 
 def sweep_validations(session: Session, most: int = MAX_ATTEMPTS) -> int:
-    """Take versions back from dead workers; one that killed `most` of them is rejected. Returns how many."""
+    """Take versions back from dead workers; one that killed `most` of them is rejected, or its check ends. Returns how
+    many.
+    """
     rows = leases.take_back(session, VersionRow)
     for row in rows:
-        _reject_hopeless(row, "the worker fell silent", most)
+        if row.status == "validating":
+            _reject_hopeless(row, "the worker fell silent", most)
+        elif row.attempts >= most:
+            checks.end_crashed(session, row, "the worker fell silent")
     return len(rows)
 
 

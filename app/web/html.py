@@ -13,9 +13,12 @@ _SIGNS = {
     "validating": ("◌", "wait"), "queued": ("◌", "wait"), "running": ("●", "live"), "pausing": ("●", "live"),
     "paused": ("❚❚", "wait"), "cancelling": ("●", "live"), "succeeded": ("✓", "good"), "ready": ("✓", "good"),
     "served": ("✓", "good"), "changing": ("●", "live"), "failed": ("✕", "bad"), "rejected": ("✕", "bad"),
-    "refused": ("✕", "bad"), "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
+    "refused": ("✕", "bad"), "suspect": ("!", "bad"), "near chance": ("!", "bad"),
+    "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
 }  # fmt: skip
 """Sign and tone of each state; the sign repeats the meaning of the colour."""
+COMPLAINTS = {"suspect": "suspect", "near_chance": "near chance"}
+"""Badges of a check's outcomes that need attention."""
 _STEPS = ((60, "s"), (60, "min"), (24, "h"), (30, "d"), (12, "months"))
 MOST_IN_TOOLTIP = 20
 """Further names that the tooltip of a long list shows."""
@@ -27,6 +30,17 @@ def badge(state: str) -> Markup:
     """A state with its sign and colour."""
     sign, tone = _SIGNS.get(state, ("●", "off"))
     return Markup('<span class="badge {}"><i aria-hidden="true">{}</i>{}</span>').format(tone, sign, state)
+
+
+def version_badge(version: VersionRow) -> Markup:
+    """The state of a version; beside `ready` the complaint of its newest check, with its words as the tooltip."""
+    if version.archived_at:
+        return badge("archived")
+    complaint = COMPLAINTS.get((version.check or {}).get("outcome", ""))
+    if complaint is None or version.status != "ready":
+        return badge(version.status)
+    detail = (version.check or {}).get("detail", "")
+    return Markup('{} <span title="{}">{}</span>').format(badge(version.status), detail, badge(complaint))
 
 
 def chips(names: Sequence[str], most: int = CHIPS) -> Markup:
@@ -89,7 +103,7 @@ def accuracy(version: VersionRow) -> Markup:
     if version.accuracy is None:
         return DASH
     on = f"{version.accuracy_images:,} images of {version.accuracy_dataset}"
-    return Markup('<span title="measured by a job on {}">{}</span>').format(on, percent(version.accuracy))
+    return Markup('<span title="measured on {}">{}</span>').format(on, percent(version.accuracy))
 
 
 def ago(moment: datetime | None) -> Markup:

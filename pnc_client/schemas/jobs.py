@@ -50,6 +50,8 @@ class Job(ResponseBody):
     """Queue of the job, chosen by its estimated cost."""
     max_seconds: int | None
     """Time limit of one attempt, in seconds; null: no limit."""
+    anyway: bool = False
+    """Whether the job runs although a network's accuracy on its images is near chance."""
     module: str | None
     """Id of the cloned module; null: the job has not succeeded."""
     problem: dict[str, Any] | None

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from pnc_client.schemas.checks import VersionCheck
 from pnc_client.schemas.problems import Fault
 from pnc_client.schemas.shapes import NAME_PATTERN, RequestBody, ResponseBody, known
 from pnc_core.config import NetworkSpec
@@ -169,11 +170,15 @@ class Version(ResponseBody):
     macs: int | None
     """Multiply-accumulates for one image; null: the version is not ready."""
     accuracy: float | None
-    """Accuracy, 0 to 1, measured by a job whose dataset has images of all classes; null: not measured."""
+    """Accuracy, 0 to 1, measured by a check or a job on images of all classes; null: not measured."""
     accuracy_images: int | None
     """Number of images of that measurement."""
     accuracy_dataset: str | None
     """Id of the dataset of that measurement."""
+    checking: str | None = None
+    """Id of the dataset on which a worker checks the version next; null: no check waits or runs."""
+    check: VersionCheck | None = None
+    """Result of the newest check on labelled images; null: not checked."""
     problem: dict[str, Any] | None
     """Problem document that says why the version was rejected; null: not rejected."""
     created_at: datetime

@@ -80,7 +80,7 @@ class Job:
 
     @functools.cached_property
     def is_economical(self) -> bool:
-        """Whether the job searches less, because its preset is `fast` and its networks are expensive (decision 118)."""
+        """Whether the job searches less, because its preset is `fast` and its networks are expensive (decision 120)."""
         return self.config.preset == "fast" and self.target.macs + self.source.macs >= EXPENSIVE_MACS
 
     def generator(self, *purpose: object) -> torch.Generator:

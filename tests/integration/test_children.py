@@ -67,7 +67,9 @@ def test_one_trace_goes_from_the_request_to_the_pieces_of_the_job(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         app = create_app(Settings(data_dir=tmp_path, pages=False, **ALONE))
         zoo = app.state.zoo
-        body = {"target": "low", "source": "high", "dataset": lay(zoo, tmp_path, 8), "config": vars(CONFIG)}
+        body = {"target": "low", "source": "high", "dataset": lay(zoo, tmp_path, 8), "config": vars(CONFIG)} | {
+            "anyway": True
+        }
         with InProcess(app) as transport, httpx.Client(base_url="http://localhost", transport=transport) as http:
             job_id = http.post("/v1/cloning-jobs", json=body).raise_for_status().json()["id"]
         see_one_through(zoo)
@@ -89,7 +91,9 @@ def test_a_job_that_does_not_fit_into_memory_is_tried_twice_and_says_what_to_do(
     dataset = lay(zoo, tmp_path, 256)
     with zoo.database.write() as session:  # one layer's output of one batch: 300 * 8 * 256 * 256 * 4 bytes
         config = CloneConfig(classes=("5",), batch_size=300)
-        job_id = jobs.submit(session, JobRequest(target="low", source="high", dataset=dataset, config=config)).id
+        job_id = jobs.submit(
+            session, JobRequest(target="low", source="high", dataset=dataset, config=config, anyway=True)
+        ).id
     for _ in range(2):
         see_one_through(zoo)
     with zoo.database.write() as session:

@@ -43,6 +43,7 @@ def create(
     seed: Seed = None,
     settings: Settings = None,
     file: Parameters = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Run although a network guesses on the images.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -50,7 +51,7 @@ def create(
     """Submit a job that clones classes of a source for a target."""
     with connected(url, as_json) as (client, screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
-        job = client.jobs.create(target, source, dataset, config)
+        job = client.jobs.create(target, source, dataset, config, anyway=anyway)
         screen.note(f"submitted {job.id}")
         if watch:
             from app.cli.watching import watch_job

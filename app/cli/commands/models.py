@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import completion, purging
+from app.cli import checking, completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
 from app.cli.weights import chosen_weights, network_and_weights
 from app.models.card import first_line
@@ -69,6 +69,7 @@ def push(
     ] = None,
     take: Taken = None,
     key_map: KeyMap = None,
+    check: checking.Images = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     description: Annotated[str, typer.Option(help="Description of a new model.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait until a worker has checked the version.")] = True,
@@ -87,18 +88,20 @@ def push(
             "channel_order": channel_order,
             "value_range": value_range,
         }
-        given = spec or weights.with_suffix(".json")
-        with (
-            network_and_weights(screen, weights, given, fields, option or [], rule, take, key_map) as (network, file),
-            screen.bar(f"sending {weights.name}") as progress,
-        ):
-            version = client.models.push(
-                name, network, file, licence=licence, description=description, progress=progress
-            )
-        if wait:
-            screen.note(f"{version.ref}: waiting for a worker to check it")
+        given, later = spec or weights.with_suffix(".json"), checking.finds_scaling(check, mean, std)
+        asked = given, fields, option or [], rule, take, key_map
+        with network_and_weights(screen, weights, *asked, scaling_later=later) as (network, file):
+            network, found = checking.here(screen, network, file, check, scaling=later)
+            with screen.bar(f"sending {weights.name}") as progress:
+                version = client.models.push(
+                    name, network, file, licence=licence, description=description, progress=progress
+                )
+        if wait or check:
+            screen.note(f"{version.ref}: waiting for a worker to try it")
             version = version.wait()
+        version = checking.there(client, screen, version, check)
         screen.show(version, lambda: _version(version))
+        checking.end(screen, version.ref, found or version.check, wanted=check is not None)
 
 
 @app.command()
@@ -306,8 +309,27 @@ def _model(model: "Model") -> "RenderableType":
     )
 
 
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)],
+    dataset: Annotated[
+        str, typer.Option(help="Id of a dataset with images of its classes.", autocompletion=completion.datasets)
+    ],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a version on labelled images, and look for a mistake in its registration where the accuracy is low."""
+    with connected(url, as_json) as (client, screen):
+        version = checking.there(client, screen, client.models.find(name), dataset)
+        screen.show(version, lambda: _version(version))
+        checking.end(screen, version.ref, version.check, wanted=True)
+
+
 def _status(version: "Version") -> str:
-    return "archived" if version.archived_at else version.status
+    """The state, and beside `ready` what the newest check says if it complains."""
+    outcome = version.check.outcome if version.check else "fine"
+    complaint = {"suspect": ", suspect", "near_chance": ", near chance"}.get(outcome, "")
+    return "archived" if version.archived_at else version.status + complaint
 
 
 def _version(version: "Version", aliases: str = "") -> "RenderableType":
@@ -317,7 +339,7 @@ def _version(version: "Version", aliases: str = "") -> "RenderableType":
         {
             "version": version.ref,
             "aliases": aliases,
-            "status": f"{version.status}: {problem}" if problem else version.status,
+            "status": f"{version.status}: {problem}" if problem else _status(version),
             "architecture": " ".join([spec.architecture, *(f"{k}={v}" for k, v in spec.options.items())]),
             "classes": _first_classes(spec.classes) + _search_hint(version),
             "input": " x ".join(map(str, spec.input_size)),
@@ -328,6 +350,7 @@ def _version(version: "Version", aliases: str = "") -> "RenderableType":
             "parameters": f"{version.parameters:,}" if version.parameters is not None else None,
             "macs": f"{version.macs:,}" if version.macs is not None else None,
             "accuracy": _accuracy(version),
+            "check": checking.described(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
             "added": local_time(version.created_at),

@@ -14,8 +14,8 @@ from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_mac
 from pnc_core.method.job import Job, traced_step
 from pnc_core.module.head import LAST, Head, TapWindow, head_cost, seen_width
 
-FAST_VIEWS, ECONOMICAL_VIEWS = 2, 1
-"""Largest number of augmented views for the head of the preset `fast`, and of an economical job."""
+FAST_VIEWS = 2
+"""Largest number of augmented views for the head of the preset `fast`."""
 
 
 @traced_step("heads")
@@ -24,8 +24,7 @@ def calibrate(job: Job, insertion: Insertion) -> FittedHead:
     config = job.config
     fast = config.preset == "fast"
     grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
-    most = ECONOMICAL_VIEWS if job.is_economical else FAST_VIEWS
-    views = min(config.views, most) if fast else config.views
+    views = min(config.views, FAST_VIEWS) if fast else config.views
     train = head_inputs(job, insertion, job.train, grids, views)
     validation = head_inputs(job, insertion, job.validation, grids, views)
     if not config.old_images:

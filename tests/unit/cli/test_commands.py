@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan_model_purge": "models purge digits --dry-run",
     "purge_model": "models purge digits --yes",
     "change_version": "models restore digits@1",
+    "check_version": "models check digits@1 --dataset ds_1",
     "archive_version": "models delete digits@1",
     "plan_version_purge": "models purge digits@1 --dry-run",
     "purge_version": "models purge digits@1 --yes",

@@ -28,6 +28,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "plan_model_purge": lambda client, _: client.models.purge("a", dry_run=True),
     "purge_model": lambda client, _: client.models.purge("a"),
     "change_version": lambda client, _: client.models.change_version("a", 1, archived=False),
+    "check_version": lambda client, _: client.models.check_on("a", 1, "ds_1"),
     "archive_version": lambda client, _: client.models.archive_version("a", 1),
     "plan_version_purge": lambda client, _: client.models.purge_version("a", 1, dry_run=True),
     "purge_version": lambda client, _: client.models.purge_version("a", 1),

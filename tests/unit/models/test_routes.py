@@ -124,3 +124,21 @@ def test_a_cursor_beyond_any_row_is_refused(http: httpx.Client, zoo: Zoo, positi
         answer = http.get(path, params={"after": pages.encode(position)})
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "invalid_cursor")
         assert http.get(path, params={"after": pages.encode(2**63 - 1)}).status_code == 200
+
+
+def test_a_check_is_asked_for(http: httpx.Client, zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        seeds.version(session, zoo, "low")
+        data, empty = seeds.dataset(session, zoo, images=10).id, seeds.dataset(session, zoo, images=9).id
+    path = "/v1/models/low/versions/1/check"
+    asked = http.post(path, json={"dataset": data})
+    assert (asked.status_code, asked.json()["checking"], asked.json()["check"]) == (202, data, None)
+    refused = http.post(path, json={"dataset": empty})
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (422, "too_few_images")
+    assert http.post(path, json={"dataset": "ds_none"}).status_code == 404
+    http.delete(f"/v1/datasets/{data}")
+    assert http.post(path, json={"dataset": data}).json()["code"] == "archived"
+    with zoo.database.write() as session:
+        seeds.version(session, zoo, "fresh", status="validating", value=3)
+    waiting = http.post("/v1/models/fresh/versions/1/check", json={"dataset": data})
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "invalid_transition")
