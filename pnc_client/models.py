@@ -7,7 +7,7 @@ from pathlib import Path
 from pnc_client.errors import ApiError, VersionRejected
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
-from pnc_client.schemas.models import Alias, ClassName, Model, SpecVerdict
+from pnc_client.schemas.models import Alias, ClassName, Model, Origin, SpecVerdict
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
@@ -83,6 +83,7 @@ class Models:
         *,
         licence: str = "",
         description: str = "",
+        origin: Origin | None = None,
         progress: Progress | None = None,
     ) -> Version:
         """Upload weights as the next version of a model; a new name registers a model.
@@ -94,6 +95,7 @@ class Models:
                 torch on this machine.
             licence: Licence of the weights.
             description: Description of a new model.
+            origin: Place that the weights were imported from.
             progress: Called after each uploaded chunk.
 
         Returns:
@@ -108,7 +110,9 @@ class Models:
         with as_safetensors(weights) as file:
             self._ensure(name, description)
             upload = self._uploads.push(file, progress)
-        body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
+        body: dict[str, object] = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
+        if origin is not None:
+            body["origin"] = origin.model_dump(exclude_none=True)
         return self._http.post(Version, path_of("models", name, "versions"), body)
 
     def check(self, spec: NetworkSpec) -> None:

@@ -52,6 +52,7 @@ from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
 from workers import exit_codes
 from workers.checkpoints import StoredCheckpoints
+from workers.importing import run_import
 from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_images, load_version
 from workers.retry import UNREACHABLE, retrying
@@ -334,6 +335,7 @@ def _exit_code(error: Exception) -> int | None:
 
 KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "version": check_version,
+    "import": run_import,
     "job": run_job,
     "step": run_step,
 }

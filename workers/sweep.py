@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 
 from app.db import clock
+from app.imports import runs as imports
 from app.jobs import notifier, recovery, steps
 from app.lifecycle import garbage, retention
 from app.models import validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import IMPORT, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -65,6 +66,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
                 clock.now(session)
                 if contact.note_success():
                     validation.sweep_validations(session, zoo.settings.max_attempts)
+                    imports.sweep(session, zoo.settings.max_attempts)
                     steps.sweep(session)
                     outbox.sweep(session)
                     recovery.sweep(session, zoo.settings.max_attempts)
@@ -89,6 +91,17 @@ def check_versions(supervisor: Supervisor) -> None:
         with supervisor.zoo.database.write() as session:
             lease = validation.claim_validation(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(VERSION, lease)
+
+    repeat(take, supervisor.stop)
+
+
+def run_imports(supervisor: Supervisor) -> None:
+    """Run imports, one after another, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.run_row(IMPORT, lease)
 
     repeat(take, supervisor.stop)
 

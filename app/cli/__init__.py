@@ -6,7 +6,8 @@ import sys
 import typer
 from rich.markup import escape
 
-from app.cli.commands import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli.commands import access, cloning, datasets, deployments, files, jobs, modules, service, webhooks
+from app.cli.commands import importing as models  # adds its commands to those of `pnc models`
 from app.cli.screen import Exit, Screen, what_to_install
 
 app = typer.Typer(

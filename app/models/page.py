@@ -179,10 +179,20 @@ def _facts(model: ModelRow, version: VersionRow) -> Markup:
         "File": size(version.bytes),
         "Accuracy": _accuracy(version),
         "Licence": version.licence or "not given",
+        "Origin": _origin(version),
         "Fingerprint": Markup("<code>{}</code>").format(version.fingerprint) if version.fingerprint else None,
     }
     fault = problem(version.problem.get("detail", "rejected")) if version.problem else ""
     return section("Newest version", Markup("{}{}").format(fault, facts(rows)))
+
+
+def _origin(version: VersionRow) -> Markup | None:
+    origin = version.origin
+    if origin is None:
+        return None
+    revision = Markup(" at <code>{}</code>").format(origin["revision"]) if origin.get("revision") else ""
+    digest = Markup(" <code>sha256:{}</code>").format(origin["digest"])
+    return Markup("{}{}{}").format(origin["source"], revision, digest)
 
 
 def _accuracy(version: VersionRow) -> Markup | None:

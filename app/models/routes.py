@@ -91,7 +91,10 @@ def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Respo
     models.check_header(once.zoo.store, key)
 
     def work(session: Any) -> Reply:
-        row = models.add_version(session, model, upload_id=body.upload, spec=body.spec, licence=body.licence)
+        origin = body.origin.model_dump() if body.origin else None
+        row = models.add_version(
+            session, model, upload_id=body.upload, spec=body.spec, licence=body.licence, origin=origin
+        )
         version = wire.Version.model_validate(row)
         return Reply(version, location=f"/v1/models/{row.model.name}/versions/{row.number}")
 

@@ -125,6 +125,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "status": "ready",
         "spec": _SPEC,
         "licence": "Apache-2.0",
+        "origin": None,
         "digest": _DIGEST,
         "bytes": 415484,
         "fingerprint": _FINGERPRINT,

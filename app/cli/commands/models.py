@@ -98,7 +98,7 @@ def push(
         if wait:
             screen.note(f"{version.ref}: waiting for a worker to check it")
             version = version.wait()
-        screen.show(version, lambda: _version(version))
+        screen.show(version, lambda: show_version(version))
 
 
 @app.command()
@@ -147,7 +147,7 @@ def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         if "@" in name:
             version = client.models.find(name)
             names = _names_of(client.models.get(name.partition("@")[0]), version.number)
-            screen.show(version, lambda: _version(version, names))
+            screen.show(version, lambda: show_version(version, names))
             return
         found, versions = client.models.get(name), list(client.models.versions(name, archived=True))
         document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
@@ -310,7 +310,8 @@ def _status(version: "Version") -> str:
     return "archived" if version.archived_at else version.status
 
 
-def _version(version: "Version", aliases: str = "") -> "RenderableType":
+def show_version(version: "Version", aliases: str = "") -> "RenderableType":
+    """Fields of a version, one per line."""
     spec = version.spec
     problem = (version.problem or {}).get("detail")
     return record(
@@ -330,10 +331,19 @@ def _version(version: "Version", aliases: str = "") -> "RenderableType":
             "accuracy": _accuracy(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
+            "origin": _origin(version),
             "added": local_time(version.created_at),
             "archived": local_time(version.archived_at) if version.archived_at else "no",
         }
     )
+
+
+def _origin(version: "Version") -> str | None:
+    origin = version.origin
+    if origin is None:
+        return None
+    known = {"revision": origin.revision, "url": origin.url, "file": origin.file, "sha256": origin.digest}
+    return "\n".join([origin.source, *(f"{name} {value}" for name, value in known.items() if value)])
 
 
 def _accuracy(version: "Version") -> str | None:
