@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pnc_client.downloads import download
 from pnc_client.errors import ApiError, VersionRejected
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
@@ -199,6 +200,25 @@ class Models:
                     f"{version.ref}: expected a worker's check within {timeout:g} s, got none; is a worker running?"
                 )
             self._http.sleep(POLL_SECONDS)
+
+    def download(self, ref: str, path: Path, *, progress: Progress | None = None) -> Path:
+        """Download the weights of a version, a safetensors file, and check their digest.
+
+        Args:
+            ref: `name` (its newest ready version), `name@3` or `name@alias`.
+            path: File to write; a failed download leaves no file.
+            progress: Called with the downloaded bytes and the total.
+
+        Raises:
+            ApiError: there is no such model or version.
+            DamagedDownload: the bytes have another digest than the announced one.
+            ServiceUnreachable: the service did not answer.
+        """
+        version = self.find(ref)
+        url = path_of("models", version.ref.partition("@")[0], "versions", version.number, "weights")
+        return download(
+            self._http, url, path, name=version.ref, digest=version.digest, size=version.bytes, progress=progress
+        )
 
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""

@@ -8,7 +8,7 @@ from app.imports.sources import Source, SourceError
 from app.sources import from_timm, from_transformers
 from app.sources.fit import fitted
 from app.sources.found import Found, Rules, digest_of
-from app.sources.hub import Repository
+from app.sources.hub import Folder, Repository
 from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError
@@ -19,13 +19,14 @@ OWN = "pnc"
 
 
 def find(source: Source, rules: Rules, folder: Path) -> Found:
-    """The network of a repository.
+    """The network of a repository, or of a folder with the files of one.
 
     Raises:
         SourceError: the repository cannot be read, or holds no network that can be imported.
         PncError: its network cannot be described or its weights do not fit.
     """
-    repository = Repository(source.name, source.revision, rules)
+    path = Path(source.name)
+    repository = Folder(path) if source.kind == "file" else Repository(source.name, source.revision, rules)
     stored = repository.read_json(repository.file("config.json"))
     if isinstance(stored.get(OWN), dict):
         found = _exported(repository, stored[OWN].get("spec"), rules, folder)

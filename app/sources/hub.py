@@ -75,8 +75,8 @@ class Repository:
             raise SourceError(f"{self}: expected a JSON object in {file.name}, got other text; use another repository")
         return value
 
-    def url(self, file: Path) -> str:
-        """Address of a file that was fetched."""
+    def url(self, file: Path) -> str | None:
+        """Address of a file that was fetched; none: it has no address."""
         return f"{constants.ENDPOINT}/{self.name}/resolve/{self.revision}/{quote(file.name)}"
 
     def __str__(self) -> str:
@@ -111,6 +111,28 @@ class Repository:
         return huggingface_hub.hf_hub_download(
             self.name, name, revision=self.revision, cache_dir=self._rules.cache_dir, tqdm_class=_bar(self._rules)
         )
+
+
+class Folder(Repository):
+    """A folder with the files of a repository, as `pnc models export` writes it.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.name, None, Rules())
+        self._path = path
+
+    def url(self, file: Path) -> None:
+        """A folder has no address."""
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def _found(self, name: str, *, final: bool = True) -> Path | None:
+        path = self._path / name
+        return path if path.is_file() else None
 
 
 def _first_line(error: Exception) -> str:

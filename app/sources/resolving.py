@@ -46,7 +46,7 @@ def _found(source: Source, rules: Rules, folder: Path) -> Found:
         from app.sources import from_timm
 
         return from_timm.find(source, rules, folder)
-    if source.kind == "hf":
+    if source.kind == "hf" or (source.kind == "file" and Path(source.name).is_dir()):
         _need_hub()
         from app.sources import from_hub
 

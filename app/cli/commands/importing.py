@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import completion
 from app.cli.commands.models import app, show_version
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, local_time, record, table
 from app.cli.weights import network_and_weights
@@ -163,3 +164,34 @@ def _network(
             f"expected no fields of a network for {found.origin.source}, which has its own", param_hint="--spec"
         )
     yield found.spec, found.weights
+
+
+@app.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)],
+    to: Annotated[str, typer.Option("--to", help="A new or empty folder, or hf://OWNER/NAME.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Visibility of a new repository.")] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Write weights, config.json and model card as a repository of the Hugging Face Hub."""
+    import tempfile
+
+    with connected(url, as_json) as (client, screen), ExitStack() as stack:
+        from app.imports.sources import SourceError, parse
+        from app.sources import exporting
+
+        place = parse(to) if to.startswith("hf://") else None
+        if place is not None and place.revision is not None:
+            raise SourceError(f"--to: expected hf://OWNER/NAME, got {to!r}; leave the revision out")
+        folder = Path(to if place is None else stack.enter_context(tempfile.TemporaryDirectory(prefix="pnc-")))
+        exporting.check_empty(folder)
+        version = client.models.find(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with screen.bar(f"fetching {version.ref}") as progress:
+            client.models.download(version.ref, folder / exporting.WEIGHTS, progress=progress)
+        model = client.models.get(version.ref.partition("@")[0])
+        exporting.describe(version, model.description, folder)
+        where = str(folder) if place is None else exporting.upload(folder, place.name, private=private)
+        document = {"version": version.ref, "digest": version.digest, "to": where}
+        screen.show(document, lambda: f"exported {version.ref} to {where}")
