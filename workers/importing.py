@@ -7,6 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -20,7 +21,7 @@ from app.imports.tables import ImportRow
 from app.models import service as models
 from app.sources.found import Found, Rules
 from app.sources.resolving import found_at
-from app.store import uploads
+from app.store import object_locks, uploads
 from app.zoo import Zoo
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import Cancelled, PncError
@@ -87,7 +88,9 @@ def _add(zoo: Zoo, lease: Lease, row: ImportRow, found: Found) -> None:
         upload = uploads.declare(session, uploads.draft(bytes=size, sha256=digest, limit=limit)).id
     stored = zoo.store.put(found.weights, expected=digest)
     with zoo.database.write() as session:
-        uploads.check_kept(session, zoo.store, uploads.complete(session, upload, stored))
+        uploads.complete(session, upload, stored)
+        put = partial(zoo.store.put, found.weights, expected=digest)
+        object_locks.put_again(session, zoo.store, stored.key, put)
     models.check_header(zoo.store, stored.key)
     with zoo.database.write() as session:
         leases.held(session, ImportRow, lease)
