@@ -24,8 +24,8 @@ class Rules:
     """Hosts that files may come from, redirects included."""
     max_bytes: int = 8 * GIB
     """Most bytes of one file."""
-    private: bool = False
-    """Whether hosts may have private addresses. True on the user's own machine, which also uses its proxy."""
+    own_machine: bool = False
+    """Whether this is the user's own machine: it uses its proxy, and takes private addresses and files of torch.save."""
     cache_dir: Path | None = None
     """Cache of huggingface_hub; none: its own default."""
     report: Callable[[int, int], None] = _silent

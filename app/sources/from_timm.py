@@ -40,7 +40,7 @@ def find(source: Source, rules: Rules, folder: Path) -> Found:
     if config.hf_hub_id:
         repository = Repository(config.hf_hub_id, None, rules)
         named = config.hf_hub_filename
-        path = repository.file(named) if named else repository.weights()
+        path = repository.file(named) if named and rules.own_machine else repository.weights()
         digest, url, revision = digest_of(path), repository.url(path), repository.revision
     elif config.url:
         path, digest = cached(config.url, rules)

@@ -51,15 +51,19 @@ class Repository:
             return None
 
     def weights(self) -> Path:
-        """The repository's weights, safetensors before files of `torch.save`.
+        """The repository's weights: safetensors, and on the user's own machine also files of `torch.save`.
 
         Raises:
             SourceError: the repository has neither.
         """
-        for name in _WEIGHTS:
-            if (found := self._found(name, final=name == _WEIGHTS[-1])) is not None:
+        names = _WEIGHTS if self._rules.own_machine else _WEIGHTS[:1]
+        for name in names:
+            if (found := self._found(name, final=name == names[-1])) is not None:
                 return found
-        raise SourceError(f"{self}: expected {' or '.join(_WEIGHTS)}, got a repository without these; use another one")
+        raise SourceError(
+            f"{self}: expected {' or '.join(names)}, got a repository without; import it on your machine, or use "
+            "another one"
+        )
 
     def read_json(self, file: Path) -> dict[str, Any]:
         """The object in a JSON file.
@@ -83,7 +87,7 @@ class Repository:
         return f"hf://{self.name}" + (f"@{self.revision}" if self.revision else "")
 
     def _found(self, name: str, *, final: bool = True) -> Path | None:
-        if not self._rules.private:
+        if not self._rules.own_machine:
             _restrict(self._rules)
         try:
             path = Path(self._download(name))
@@ -121,7 +125,7 @@ class Folder(Repository):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path.name, None, Rules())
+        super().__init__(path.name, None, Rules(own_machine=True))
         self._path = path
 
     def url(self, file: Path) -> None:

@@ -11,6 +11,7 @@ from app.sources.fit import fitted
 from app.sources.found import Found, Rules, digest_of
 from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
+from pnc_core.networks.files import kind_of
 
 
 @contextmanager
@@ -31,6 +32,11 @@ def found_at(source: Source, rules: Rules, spec: NetworkSpec | None = None) -> I
     with tempfile.TemporaryDirectory(prefix="pnc-") as name:
         folder = Path(name)
         found = _found(source, rules, folder)
+        if found.spec is None and not rules.own_machine and kind_of(found.weights) != "safetensors":
+            raise SourceError(
+                f"{source.text}: expected safetensors, got a file of torch.save; import it on your machine, which "
+                "converts it"
+            )
         if found.spec is None and spec is not None:
             found = Found(fitted(found.weights, spec, folder, rules.note), found.origin, spec)
         yield found

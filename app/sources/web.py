@@ -95,7 +95,7 @@ def _check_size(url: str, size: int, rules: Rules) -> None:
 @contextmanager
 def _opened(url: str, rules: Rules) -> Iterator[httpx.Response]:
     """The answer of the last of a chain of redirects."""
-    with httpx.Client(trust_env=rules.private, timeout=SECONDS, follow_redirects=False) as client:
+    with httpx.Client(trust_env=rules.own_machine, timeout=SECONDS, follow_redirects=False) as client:
         place = httpx.URL(url)
         for _ in range(MOST_REDIRECTS + 1):
             _check_place(place, httpx.URL(url), rules)
@@ -130,7 +130,7 @@ def _check_place(place: httpx.URL, first: httpx.URL, rules: Rules) -> None:
 
 def _request(client: httpx.Client, place: httpx.URL, rules: Rules) -> httpx.Request:
     headers = {"Accept-Encoding": "identity", "User-Agent": "pnc-zoo"}
-    if rules.private:
+    if rules.own_machine:
         return client.build_request("GET", place, headers=headers)
     port = place.port or (443 if place.scheme == "https" else 80)
     try:

@@ -145,7 +145,7 @@ def _fetched(stack: ExitStack, screen: Screen, source: "Source") -> "Found":
 
     typed = (source.host,) if source.host else ()
     with screen.bar(f"fetching {source.text}") as progress:
-        rules = Rules((*DEFAULT_HOSTS, *typed), private=True, report=progress, note=screen.note)
+        rules = Rules((*DEFAULT_HOSTS, *typed), own_machine=True, report=progress, note=screen.note)
         return stack.enter_context(found_at(source, rules))
 
 

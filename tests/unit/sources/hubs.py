@@ -39,8 +39,9 @@ class Importing:
 
     def __init__(self, cache: Path) -> None:
         self.cache, self._kept = cache, []  # type: ignore[var-annotated]
+        self.own_machine = False
 
     def __call__(self, text: str) -> Found:
-        block = found_at(parse(text), Rules(cache_dir=self.cache))
+        block = found_at(parse(text), Rules(cache_dir=self.cache, own_machine=self.own_machine))
         self._kept.append(block)
         return block.__enter__()

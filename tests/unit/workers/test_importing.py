@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 
 from app.access.keys import SCOPES, Caller
 from app.db.leases import Lease
@@ -16,8 +15,6 @@ from app.imports.tables import ImportRow
 from app.models import service as models
 from app.sources.found import digest_of
 from app.zoo import Zoo
-from pnc_core.config import NetworkSpec
-from pnc_core.graph.architectures import build_network
 from tests.unit.sources.test_from_torchvision import fill
 from tests.unit.workers.robbing import rob
 from workers.importing import run_import
@@ -91,26 +88,6 @@ def test_a_failure_is_one_line_and_final(zoo: Zoo, tmp_path: Path, monkeypatch: 
     assert done.problem["code"] == "source_error"
     assert "expected a host among" in done.problem["detail"]
     assert "\n" not in done.problem["detail"]
-
-
-def test_weights_that_do_not_fit_the_given_network_end_the_import(zoo: Zoo, tmp_path: Path) -> None:
-    from app.imports.sources import parse
-    from app.sources.found import Found, Rules
-    from app.sources.resolving import found_at
-    from pnc_core.errors import WeightsMismatch
-
-    spec = NetworkSpec(architecture="cnn", classes=("a", "b"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
-    file = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(build_network(spec).state_dict(), file)
-    with found_at(parse(str(file), files=True), Rules(), spec) as found:
-        assert isinstance(found, Found)
-        assert found.weights == file
-    wider = NetworkSpec(architecture="cnn", classes=("a", "b", "c"), input_size=(1, 8, 8), mean=(0.0,), std=(1.0,))
-    with (
-        pytest.raises(WeightsMismatch, match="cnn with 3 classes"),
-        found_at(parse(str(file), files=True), Rules(), wider),
-    ):
-        pass
 
 
 def test_a_worker_that_lost_the_import_adds_no_version(
