@@ -232,7 +232,7 @@ class Supervisor:
                 continue
             next_beat = now + beat
             request = self._heartbeat(kind, lease)
-            if request in kind.stopped:
+            if request is not None and request in kind.stopped:
                 self._stop(kind, lease, child, kind.stopped[request])
                 return None
             if request == "lost":

@@ -36,4 +36,4 @@ class ImportRow(Leased, Owned, Base):
     """It cannot be claimed before this time, because its last worker could not reach the database or the store."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     finished_at: Mapped[datetime | None]
-    version_ref: Mapped[str | None] = ref_of(version_id)  # type: ignore[arg-type,assignment]
+    version_ref: Mapped[str | None] = ref_of(version_id)  # type: ignore[arg-type]

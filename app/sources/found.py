@@ -25,7 +25,7 @@ class Rules:
     max_bytes: int = 8 * GIB
     """Most bytes of one file."""
     own_machine: bool = False
-    """Whether this is the user's own machine: it uses its proxy, and takes private addresses and files of torch.save."""
+    """Whether this is the user's own machine: private addresses, its proxy and files of torch.save are allowed."""
     cache_dir: Path | None = None
     """Cache of huggingface_hub; none: its own default."""
     report: Callable[[int, int], None] = _silent

@@ -176,7 +176,7 @@ def preprocessing(stored: Mapping[str, Any], owner: str) -> dict[str, Any]:
     else:
         sides, rule = (size["height"], size["width"]), {}
     normal = stored.get("do_normalize", True)
-    resample = Image.Resampling(int(stored.get("resample", 2))).name.lower()
+    resample: Any = Image.Resampling(int(stored.get("resample", 2))).name.lower()
     return {
         "input_size": (3, *sides),
         "mean": tuple(stored["image_mean"]) if normal else (0.0,) * 3,

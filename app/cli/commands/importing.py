@@ -9,7 +9,7 @@ import typer
 
 from app.cli import completion
 from app.cli.commands.models import app, show_version
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, local_time, record, table
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, local_time, plain, record, table
 from app.cli.weights import network_and_weights
 
 if TYPE_CHECKING:
@@ -93,8 +93,11 @@ def _submitted(
         network = given_spec(spec, {}, [])
     row = client.imports.create(source, name or "", spec=network, licence=licence, description=description)
     if wait:
-        with screen.bar(f"importing {row.source}") as progress:
-            row = row.wait(lambda done, message: progress(round(done * 100), 100))
+        if screen.as_json:
+            row = row.wait()
+        else:
+            with screen.notes.status(f"importing {row.source}") as status:
+                row = row.wait(lambda done, message: status.update(f"{done:.0%} {plain(message)}"))
     if row.version is None or not wait:
         screen.show(row, lambda: show_import(row))
         if row.state in ("failed", "cancelled"):

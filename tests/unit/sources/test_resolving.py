@@ -104,7 +104,7 @@ def test_a_bare_file_is_compared_with_the_given_network(tmp_path: Path) -> None:
     with found_at(parse(str(tmp_path / "weights.pth"), files=True), OWN, SMALL) as found:
         load_network(SMALL, found.weights)
     bare_pickle = found_at(parse(str(tmp_path / "weights.pth"), files=True), Rules(), SMALL)
-    with pytest.raises(SourceError, match="expected safetensors, got a file of torch.save"), bare_pickle:
+    with pytest.raises(SourceError, match=r"expected safetensors, got a file of torch\.save"), bare_pickle:
         pass
     three = NetworkSpec(**{**SMALL.to_dict(), "classes": ("a", "b", "c")})
     with pytest.raises(WeightsMismatch, match="cnn with 3 classes"), found_at(source, Rules(), three):
