@@ -52,7 +52,10 @@ _VIT_NAMES = (
     (r"^vit\.embeddings\.position_embeddings", "encoder.pos_embedding"),
     (r"^vit\.embeddings\.patch_embeddings\.projection", "conv_proj"),
     (r"^vit\.encoder\.layer\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
-    (r"attention\.output\.dense", "self_attention.out_proj"),
+    (r"^vit\.layers\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+    (r"attention\.(output\.dense|o_proj)", "self_attention.out_proj"),
+    (r"mlp\.fc1", "mlp.0"),
+    (r"mlp\.fc2", "mlp.3"),
     (r"intermediate\.dense", "mlp.0"),
     (r"output\.dense", "mlp.3"),
     (r"layernorm_before", "ln_1"),
@@ -61,7 +64,8 @@ _VIT_NAMES = (
     (r"^classifier", "heads.head"),
 )
 _SUPPORTED = {"ResNetForImageClassification": _RESNET_NAMES, "ViTForImageClassification": _VIT_NAMES}
-_QUERY = re.compile(r"attention\.attention\.query\.(weight|bias)\Z")
+_QUERY = re.compile(r"attention\.(?:attention\.query|q_proj)\.(weight|bias)\Z")
+_KEY_OR_VALUE = re.compile(r"attention\.(attention\.(key|value)|[kv]_proj)\.")
 VIT_EPSILON = 1e-6
 """Epsilon of torchvision's layer norms. transformers' default, 1e-12, gives the same logits up to rounding."""
 
@@ -138,9 +142,10 @@ def renamed(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
         for pattern, replacement in _SUPPORTED[kind]:
             new = re.sub(pattern, replacement, new)
         if query := _QUERY.search(new):
-            parts = [tensors[name.replace(".query.", f".{part}.")] for part in ("query", "key", "value")]
+            one, *others = ("query", "key", "value") if ".query." in name else ("q_proj", "k_proj", "v_proj")
+            parts = [tensor, *(tensors[name.replace(f".{one}.", f".{part}.")] for part in others)]
             found[f"{new[: query.start()]}self_attention.in_proj_{query[1]}"] = torch.cat(parts)
-        elif ".attention.attention." not in new:
+        elif not _KEY_OR_VALUE.search(new):
             found[new] = tensor
     return found
 
