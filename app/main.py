@@ -27,6 +27,7 @@ from app.datasets import routes as datasets
 from app.deployments import inference
 from app.deployments import routes as deployments
 from app.deployments.gateway import Gateway
+from app.imports import routes as imports
 from app.jobs import routes as jobs
 from app.jobs.streams import routes as streams
 from app.lifecycle import routes as purges
@@ -68,6 +69,7 @@ TAGS = [
 UNTRACED = ("/healthz", "/readyz", "/metrics", "/_nicegui")
 """Beginnings of paths that programs request all the time; they get no spans."""
 _ROUTERS = (
+    imports,
     models,
     uploads,
     datasets,

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
+from pnc_client.schemas.imports import DEFAULT_HOSTS
+
 MAX_ATTEMPTS = 3
 
 
@@ -135,6 +137,12 @@ class Settings(BaseSettings):
     """Lowest level of messages in the log."""
     max_upload_bytes: int = Field(8 * 1024**3, gt=0)
     """Most bytes of an uploaded file."""
+    import_hosts: Annotated[tuple[str, ...], NoDecode] = DEFAULT_HOSTS
+    """Hosts that imports may download from, separated by commas; `*.` stands for any subdomain."""
+    import_bytes: int = Field(8 * 1024**3, gt=0)
+    """Most bytes of a file that is imported."""
+    hub_cache_dir: Path | None = None
+    """Cache of Hugging Face repositories of workers; none: the default of huggingface_hub."""
     max_dataset_bytes: int = Field(64 * 1024**3, gt=0)
     """Most bytes of a dataset's unpacked image files. Equal files of a small row group count once."""
     max_pixel_bytes: int = Field(64 * 1024**3, gt=0)
@@ -148,7 +156,7 @@ class Settings(BaseSettings):
     max_streams_per_key: int = Field(100, ge=1)
     """Most event streams of one key, or of one address without keys, in a process of the API."""
 
-    @field_validator("allowed_hosts", "worker_sizes", mode="before")
+    @field_validator("allowed_hosts", "import_hosts", "worker_sizes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value

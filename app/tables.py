@@ -4,6 +4,7 @@ from app.access import tables as access
 from app.datasets.tables import DatasetRow
 from app.db.tables import Base, IdempotencyRow
 from app.deployments import tables as deployments
+from app.imports import tables as imports
 from app.jobs.tables import StepRow
 from app.models.tables import VersionRow
 from app.modules.tables import BundleRow
@@ -12,4 +13,4 @@ from app.webhooks import tables as webhooks
 
 OWNERS = (BundleRow, DatasetRow, StepRow, UploadRow, VersionRow)
 """Tables whose rows refer to objects of the store."""
-__all__ = ["OWNERS", "Base", "IdempotencyRow", "access", "deployments", "webhooks"]
+__all__ = ["OWNERS", "Base", "IdempotencyRow", "access", "deployments", "imports", "webhooks"]

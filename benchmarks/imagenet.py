@@ -42,7 +42,7 @@ from pnc_core.vision import timm_package, timm_preprocessing
 SOURCE, TARGET = "tf_efficientnet_lite0", "torchvision/mobilenet_v3_small"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SUITE = Suite("tiny-imagenet", TARGET, 0, (3, 64, 64), MEAN, STD, 10, 5, 5, 40, 120_000, "shift-flip")
-PRESETS = {"pnc_fast": {"preset": "fast"}, "pnc_joint": {}}
+PRESETS: dict[str, dict[str, Any]] = {"pnc_fast": {"preset": "fast"}, "pnc_joint": {}}
 """Our method with the defaults of both presets; nothing is tuned for this task."""
 NAMES = (
     "target_only", "ensemble_raw", "ensemble_softmax", "ensemble_affine", "ensemble_joint",
@@ -118,7 +118,7 @@ def load(images: Path, test_images: Path, seed: int, per_class: int) -> FewImage
 def read(file: Path) -> ImageSet:
     """The images of a Parquet file in the layout of Hugging Face."""
     table = pq.read_table(file)
-    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
     pixels = [
         np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table.column("image").to_pylist()
     ]

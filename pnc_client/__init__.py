@@ -6,13 +6,14 @@ It needs httpx and pydantic, but neither torch nor the server. Only `Datasets.pu
 from pnc_client.client import Client
 from pnc_client.deployments import Deployment
 from pnc_client.errors import ApiError, ClientError, DamagedDownload, InvalidName, ServiceUnreachable, VersionRejected
+from pnc_client.imports import Import
 from pnc_client.jobs import Job
 from pnc_client.models import Version
 from pnc_client.modules import Module
 from pnc_client.schemas.datasets import Dataset
 from pnc_client.schemas.deployments import Prediction
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
-from pnc_client.schemas.models import Alias, ClassName, Model
+from pnc_client.schemas.models import Alias, ClassName, Model, Origin
 from pnc_client.schemas.uploads import Upload
 from pnc_client.schemas.webhooks import Delivery, Webhook, WebhookSecret
 
@@ -28,10 +29,12 @@ __all__ = [
     "Delivery",
     "Deployment",
     "Event",
+    "Import",
     "InvalidName",
     "Job",
     "Model",
     "Module",
+    "Origin",
     "Prediction",
     "ServiceUnreachable",
     "Trial",

@@ -11,6 +11,7 @@ from pnc_client.datasets import Datasets
 from pnc_client.deployments import Deployments
 from pnc_client.errors import ServiceUnreachable
 from pnc_client.http import Http
+from pnc_client.imports import Imports
 from pnc_client.jobs import Jobs
 from pnc_client.keys import Keys, Signatures, bearer
 from pnc_client.models import Models
@@ -59,6 +60,7 @@ class Client:
         self._http = http
         self.uploads = Uploads(http)
         self.models = Models(http)
+        self.imports = Imports(http)
         self.datasets = Datasets(http)
         self.jobs = Jobs(http)
         self.modules = Modules(http)

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pnc_client.downloads import download
 from pnc_client.errors import ApiError, VersionRejected
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import models as schemas
-from pnc_client.schemas.models import Alias, ClassName, Model, SpecVerdict
+from pnc_client.schemas.models import Alias, ClassName, Model, Origin, SpecVerdict
 from pnc_client.schemas.purges import Purge
 from pnc_client.uploads import Progress, Uploads
 from pnc_core.config import NetworkSpec
@@ -83,6 +84,7 @@ class Models:
         *,
         licence: str = "",
         description: str = "",
+        origin: Origin | None = None,
         progress: Progress | None = None,
     ) -> Version:
         """Upload weights as the next version of a model; a new name registers a model.
@@ -94,6 +96,7 @@ class Models:
                 torch on this machine.
             licence: Licence of the weights.
             description: Description of a new model.
+            origin: Place that the weights were imported from.
             progress: Called after each uploaded chunk.
 
         Returns:
@@ -108,7 +111,9 @@ class Models:
         with as_safetensors(weights) as file:
             self._ensure(name, description)
             upload = self._uploads.push(file, progress)
-        body = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
+        body: dict[str, object] = {"upload": upload.id, "spec": spec.to_dict(), "licence": licence}
+        if origin is not None:
+            body["origin"] = origin.model_dump(exclude_none=True)
         return self._http.post(Version, path_of("models", name, "versions"), body)
 
     def check(self, spec: NetworkSpec) -> None:
@@ -219,6 +224,25 @@ class Models:
             self._http.sleep(POLL_SECONDS)
             version = self.version(name, number)
         return version
+
+    def download(self, ref: str, path: Path, *, progress: Progress | None = None) -> Path:
+        """Download the weights of a version, a safetensors file, and check their digest.
+
+        Args:
+            ref: `name` (its newest ready version), `name@3` or `name@alias`.
+            path: File to write; a failed download leaves no file.
+            progress: Called with the downloaded bytes and the total.
+
+        Raises:
+            ApiError: there is no such model or version.
+            DamagedDownload: the bytes have another digest than the announced one.
+            ServiceUnreachable: the service did not answer.
+        """
+        version = self.find(ref)
+        url = path_of("models", version.ref.partition("@")[0], "versions", version.number, "weights")
+        return download(
+            self._http, url, path, name=version.ref, digest=version.digest, size=version.bytes, progress=progress
+        )
 
     def set_alias(self, name: str, alias: str, number: int) -> Alias:
         """Point an alias at a version."""

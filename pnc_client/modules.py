@@ -1,19 +1,15 @@
 """The resource of modules and their bundles."""
 
-import hashlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pnc_client import pictures
-from pnc_client.errors import DamagedDownload
-from pnc_client.http import Connected, Http, checked, path_of
+from pnc_client import downloads, pictures
+from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import modules as schemas
 from pnc_client.schemas.purges import Purge
 from pnc_client.schemas.shapes import ResponseBody
 from pnc_client.uploads import Progress
-from pnc_core.files import written_whole
 
 
 class Module(schemas.Module, Connected):
@@ -103,28 +99,10 @@ class Modules:
         """
         bundle = next((b for b in self.get(module_id).bundles if b.payload == payload), None)
         expected, size = (bundle.digest, bundle.bytes) if bundle else (None, 0)
-        with written_whole(path) as part:
-            report = partial(_report, progress, size)
-            digest = self._http.repeat(lambda: self._fetch(module_id, payload, part, report))
-            if digest != expected:
-                raise DamagedDownload(f"{module_id}: expected SHA-256 {expected}, got {digest}; download it again")
-        return path
+        return downloads.download(
+            self._http, path_of("modules", module_id, "bundle"), path, name=module_id, digest=expected, size=size,
+            params={"payload": payload}, progress=progress,
+        )  # fmt: skip
 
     def _fetched_manifest(self, module_id: str) -> _Manifest:
         return self._http.get(_Manifest, path_of("modules", module_id, "manifest"))
-
-    def _fetch(self, module_id: str, payload: str, part: Path, report: Callable[[int], None]) -> str:
-        """Download from the service, or from the object store that the service redirects to; returns the digest."""
-        hasher, client, url = hashlib.sha256(), self._http.client, path_of("modules", module_id, "bundle")
-        stream = client.stream("GET", url, params={"payload": payload}, follow_redirects=True)
-        with stream as response, part.open("wb") as file:
-            for chunk in checked(response).iter_bytes():
-                hasher.update(chunk)
-                file.write(chunk)
-                report(file.tell())
-        return hasher.hexdigest()
-
-
-def _report(progress: Progress | None, size: int, downloaded: int) -> None:
-    if progress is not None:
-        progress(downloaded, size)

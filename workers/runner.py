@@ -54,6 +54,7 @@ from pnc_core.vision import torchvision_models
 from workers import exit_codes
 from workers.checking import check_images, refuse_guessing
 from workers.checkpoints import StoredCheckpoints
+from workers.importing import run_import
 from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_images, load_version
 from workers.retry import UNREACHABLE, retrying
@@ -363,6 +364,7 @@ def _exit_code(error: Exception) -> int | None:
 KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "version": check_version,
     "check": run_check,
+    "import": run_import,
     "job": run_job,
     "step": run_step,
 }

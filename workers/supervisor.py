@@ -11,9 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
+from app.imports import runs as imports
 from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
 from app.models import checks, validation
@@ -69,6 +70,8 @@ class Kind:
     release: RowUpdate
     postpone: Postpone
     crashed: Crashed
+    stopped: Mapping[str, RowUpdate] = field(default_factory=dict)
+    """The last update of a row whose child was stopped, by the request that the heartbeat returned."""
 
 
 VERSION = Kind(
@@ -92,9 +95,23 @@ STEP = Kind(
     lambda session, lease, reason: steps.release(session, lease),
     lambda session, lease, reason, code, most: steps.crashed(session, lease),
 )
-JOB = Kind("job", runs.heartbeat, runs.release, runs.postpone, recovery.crashed)
+JOB = Kind(
+    "job",
+    runs.heartbeat,
+    runs.release,
+    runs.postpone,
+    recovery.crashed,
+    {"cancel": runs.finish_cancel, "pause": runs.finish_pause},
+)
+IMPORT = Kind(
+    "import",
+    imports.heartbeat,
+    imports.release,
+    imports.postpone,
+    imports.crashed,
+    {"cancel": imports.finish_cancel},
+)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_STOPPED: dict[str, RowUpdate] = {"cancel": runs.finish_cancel, "pause": runs.finish_pause}
 
 
 class Supervisor:
@@ -192,9 +209,9 @@ class Supervisor:
 
     @contextmanager
     def _child_variables(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
-        """The environment of a child, which sees at most one accelerator. Versions need none."""
+        """The environment of a child, which sees at most one accelerator. Imports and versions need none."""
         settings = {**self.zoo.settings.environment(), **variables}
-        if self.device == "cpu" or kind in (VERSION, CHECK):
+        if self.device == "cpu" or kind in (VERSION, CHECK, IMPORT):
             yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()
@@ -222,8 +239,8 @@ class Supervisor:
                 continue
             next_beat = now + beat
             request = self._heartbeat(kind, lease)
-            if request in _STOPPED:
-                self._stop(kind, lease, child, _STOPPED[request])
+            if request is not None and request in kind.stopped:
+                self._stop(kind, lease, child, kind.stopped[request])
                 return None
             if request == "lost":
                 # A child that ends its row gives up the lease shortly before it exits.

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 
 from app.db import clock
+from app.imports import runs as imports
 from app.jobs import notifier, recovery, steps
 from app.lifecycle import garbage, retention
 from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import CHECK, POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import CHECK, IMPORT, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -65,6 +66,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
                 clock.now(session)
                 if contact.note_success():
                     validation.sweep_validations(session, zoo.settings.max_attempts)
+                    imports.sweep(session, zoo.settings.max_attempts)
                     steps.sweep(session)
                     outbox.sweep(session)
                     recovery.sweep(session, zoo.settings.max_attempts)
@@ -92,6 +94,17 @@ def check_versions(supervisor: Supervisor) -> None:
             if lease is None:
                 lease, kind = checks.claim(session, *worker), CHECK
         return lease is not None and supervisor.run_row(kind, lease)
+
+    repeat(take, supervisor.stop)
+
+
+def run_imports(supervisor: Supervisor) -> None:
+    """Run imports, one after another, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.run_row(IMPORT, lease)
 
     repeat(take, supervisor.stop)
 

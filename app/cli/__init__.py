@@ -6,7 +6,20 @@ import sys
 import typer
 from rich.markup import escape
 
-from app.cli.commands import access, cloning, datasets, deployments, files, jobs, models, modules, service, webhooks
+from app.cli.commands import (
+    access,
+    checks,
+    cloning,
+    datasets,
+    deployments,
+    files,
+    importing,
+    jobs,
+    models,
+    modules,
+    service,
+    webhooks,
+)
 from app.cli.screen import Exit, Screen, what_to_install
 
 app = typer.Typer(
@@ -17,6 +30,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
 )
+OF_MODELS = (checks, importing)
+"""Modules that add their commands to those of `pnc models`."""
 PARTS = (models, datasets, jobs, modules, deployments, webhooks)
 for part in (*(part.app for part in PARTS), access.keys, access.workspaces):
     app.add_typer(part)

@@ -5,7 +5,24 @@ from typing import Literal
 import uuid_utils
 
 Kind = Literal[
-    "mdl", "ver", "up", "ds", "job", "mod", "dep", "evt", "trl", "stp", "rep", "req", "whk", "dlv", "key", "aud", "sig"
+    "mdl",
+    "ver",
+    "up",
+    "ds",
+    "job",
+    "mod",
+    "dep",
+    "evt",
+    "trl",
+    "stp",
+    "rep",
+    "req",
+    "whk",
+    "dlv",
+    "key",
+    "aud",
+    "sig",
+    "imp",
 ]
 
 

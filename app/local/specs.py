@@ -37,7 +37,7 @@ def given_spec(
     if path.is_file():
         spec |= read_object(path, "the fields of a network")
     given = fields.get("classes")
-    if given is not None and Path(given).is_file():
+    if given is not None and _is_file(given):
         fields = {**fields, "classes": None}
         spec = {name: value for name, value in spec.items() if name != "class_aliases"} | read_class_file(Path(given))
     spec |= {name: _READERS[name](name, text) for name, text in fields.items() if text is not None}
@@ -89,6 +89,14 @@ def name_and_value(option: str, text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is the path of a file; a long list of names is longer than a path may be."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def _numbers(kind: type[int] | type[float], separator: str) -> Any:

@@ -8,6 +8,7 @@ from nicegui import ui
 from starlette.requests import Request
 
 from app.errors import ZooError
+from app.models.import_dialog import ImportPart
 from app.models.tables import ModelRow
 from app.web.catalogue import ModelLine, models
 from app.web.frame import button, frame, heading, markup, notify, tell
@@ -34,10 +35,14 @@ async def models_page(request: Request, search: str = "", order: str = "", state
             note = "Trained networks. A job clones classes of one into another, without training either again."
             markup(heading("Models", note=note))
             with ui.element("div").classes("actions"):
+                fetch = button("Import a model")
                 add = button("Add a model", kind="go")
         listing = Listing(context, KIND, asked(search, order, state, page))
         dialog = _adding(context, listing)
         add.on_click(dialog.open)
+        part = ImportPart(context)
+        fetch.on_click(part.dialog().open)
+        await part.build()
         await listing.build()
 
 

@@ -182,6 +182,7 @@ def _facts(model: ModelRow, version: VersionRow) -> Markup:
         "Accuracy": _accuracy(version),
         "Check": _check(version),
         "Licence": version.licence or "not given",
+        "Origin": _origin(version),
         "Fingerprint": Markup("<code>{}</code>").format(version.fingerprint) if version.fingerprint else None,
     }
     fault = problem(version.problem.get("detail", "rejected")) if version.problem else _complaint(version)
@@ -211,6 +212,15 @@ def _check(version: VersionRow) -> Markup | None:
     return Markup("{} ({} to {}) on {} images of {}; chance {}").format(
         percent(check["accuracy"]), low, high, images, on, chance
     )
+
+
+def _origin(version: VersionRow) -> Markup | None:
+    origin = version.origin
+    if origin is None:
+        return None
+    revision = Markup(" at <code>{}</code>").format(origin["revision"]) if origin.get("revision") else ""
+    digest = Markup(" <code>sha256:{}</code>").format(origin["digest"])
+    return Markup("{}{}{}").format(origin["source"], revision, digest)
 
 
 def _accuracy(version: VersionRow) -> Markup | None:

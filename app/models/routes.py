@@ -2,17 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from app.api.documented import documented
 from app.api.requests import ArchivesOf, DoOnce, ListQuery, OpenZoo, ReadSession, Reply
-from app.api.scopes import ScopedRoute, needs
+from app.api.scopes import ScopedRoute, needs, note
 from app.datasets import service as datasets
 from app.models import architectures, checks, classes
 from app.models import service as models
 from app.process.threads import LONG, on
-from app.store import uploads
+from app.store import downloads, uploads
+from app.store.objects import Stored
 from pnc_client.schemas import models as wire
 from pnc_client.schemas.checks import CheckRequest
 from pnc_client.schemas.shapes import Archiving, Page
@@ -93,7 +94,10 @@ def create_version(model: Name, body: wire.VersionCreate, once: DoOnce) -> Respo
     models.check_header(once.zoo.store, key)
 
     def work(session: Any) -> Reply:
-        row = models.add_version(session, model, upload_id=body.upload, spec=body.spec, licence=body.licence)
+        origin = body.origin.model_dump() if body.origin else None
+        row = models.add_version(
+            session, model, upload_id=body.upload, spec=body.spec, licence=body.licence, origin=origin
+        )
         version = wire.Version.model_validate(row)
         return Reply(version, location=f"/v1/models/{row.model.name}/versions/{row.number}")
 
@@ -133,6 +137,26 @@ def check_version(model: Name, version: Number, body: CheckRequest, once: DoOnce
 def list_classes(model: Name, version: Number, session: ReadSession, query: Annotated[ClassQuery, Query()]) -> Any:
     """Classes of a version in the order of its logits, or those whose names hold every word of a search."""
     return classes.list_classes(session, model, version, query.search, query.window())
+
+
+@router.get(
+    "/{model}/versions/{version}/weights",
+    response_class=Response,
+    responses={**downloads.DOCUMENTED, **documented(404, 416)},
+)
+@needs("read")
+def download_weights(model: Name, version: Number, request: Request, zoo: OpenZoo) -> Response:
+    """Download a version's weights, a safetensors file. The audit log records each download."""
+    with zoo.database.read() as session:
+        row = models.get_version(session, model, version)
+        stored, filename = Stored(row.key, row.digest, row.bytes), f"{row.model.name}-{row.number}.safetensors"
+    response = downloads.send(request, zoo.store, stored, filename)
+    if request.method == "GET":
+        note(request.app.state.zoo, request, "download_weights", str(response.status_code))
+    return response
+
+
+router.add_api_route("/{model}/versions/{version}/weights", download_weights, methods=["HEAD"], include_in_schema=False)
 
 
 @router.patch("/{model}/versions/{version}", response_model=wire.Version, responses=documented(404))

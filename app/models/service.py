@@ -1,8 +1,8 @@
 """Models, their immutable versions, and the names that point at them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.orm import Session, joinedload, lazyload
@@ -122,6 +122,7 @@ def add_version(
     upload_id: str,
     spec: NetworkSpec,
     licence: str = "",
+    origin: Mapping[str, Any] | None = None,
 ) -> VersionRow:
     """Add the next version from a complete upload; it is `validating` until a worker has tried it.
 
@@ -131,6 +132,7 @@ def add_version(
         upload_id: A safetensors file.
         spec: How to rebuild the network.
         licence: Licence of the weights.
+        origin: Place that the weights were imported from.
 
     Raises:
         NotFound: there is no such model.
@@ -149,6 +151,7 @@ def add_version(
         number=model.last_version,
         spec=spec.to_dict(),
         licence=licence,
+        origin=None if origin is None else dict(origin),
         digest=upload.digest,
         bytes=upload.bytes,
         key=key,

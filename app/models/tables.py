@@ -44,6 +44,8 @@ class VersionRow(Leased, Archivable, Owned, Base):
     status: Mapped[str] = mapped_column(default="validating")
     spec: Mapped[Document]
     licence: Mapped[str] = mapped_column(default="")
+    origin: Mapped[Document | None]
+    """Place that the weights were imported from, as `pnc_client.schemas.models.Origin` has it."""
     digest: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     key: Mapped[str] = mapped_column(index=True)

@@ -9,6 +9,7 @@ from app.api.requests import ArchiveQuery, OpenZoo, ReadSession
 from app.api.scopes import ScopedRoute, needs
 from app.modules import service as modules
 from app.store import downloads
+from app.store.objects import Stored
 from pnc_client.schemas import modules as wire
 from pnc_client.schemas.shapes import Archiving, Page
 
@@ -77,7 +78,9 @@ def download_bundle(
     """Download a module's bundle, a safetensors file. `ETag` and `Repr-Digest` contain its SHA-256."""
     with zoo.database.read() as session:
         bundle = modules.bundle(session, module, payload)
-    return downloads.send(request, zoo.store, bundle, f"{module}.{payload}.safetensors")
+    return downloads.send(
+        request, zoo.store, Stored(bundle.key, bundle.digest, bundle.bytes), f"{module}.{payload}.safetensors"
+    )
 
 
 router.add_api_route("/{module}/bundle", download_bundle, methods=["HEAD"], include_in_schema=False)

@@ -115,6 +115,21 @@ class SpecVerdict(ResponseBody):
     """Faults for which a worker would reject a version with this spec."""
 
 
+class Origin(RequestBody):
+    """The place that a version's weights were imported from."""
+
+    source: str = Field(max_length=2000)
+    """Source without secrets, e.g. `torchvision/resnet18@IMAGENET1K_V1` or `hf://owner/name@main`."""
+    revision: str | None = Field(None, max_length=200)
+    """Name of the weights (torchvision), commit (Hugging Face Hub) or number of the version (MLflow)."""
+    url: str | None = Field(None, max_length=2000)
+    """Address of the file, without a query."""
+    file: str | None = Field(None, max_length=500)
+    """Name of the file."""
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the file at the source, before any conversion."""
+
+
 class VersionCreate(RequestBody):
     """A version to add."""
 
@@ -142,6 +157,8 @@ class VersionCreate(RequestBody):
     """Spec of the network: architecture, classes and preprocessing."""
     licence: str = Field("", max_length=200)
     """Licence of the weights."""
+    origin: Origin | None = None
+    """Place that the weights were imported from."""
 
 
 class Version(ResponseBody):
@@ -159,6 +176,8 @@ class Version(ResponseBody):
     """Spec of the network: architecture, classes and preprocessing."""
     licence: str
     """Licence of the weights."""
+    origin: Origin | None
+    """Place that the weights were imported from; null: they were uploaded without one."""
     digest: str
     """SHA-256 of the file."""
     bytes: int

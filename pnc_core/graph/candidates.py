@@ -20,6 +20,8 @@ _DEEPEST = 3000
 """Tensors from which on networks of a thousand layers are tried."""
 _MULTIPLIERS = {16: 0.5, 24: 0.75, 48: 1.4}
 """Width of MobileNetV2 by the channels of its first layer; these are published beside 1."""
+_TENSORFLOW = re.compile(r"_blocks\.\d+\._depthwise_conv\.")
+"""Names of tensors in lukemelas/EfficientNet-PyTorch."""
 _ALIKE = 0.5
 """Least share of equal names of a family of timm, numbers aside."""
 
@@ -101,6 +103,16 @@ def built_in(facts: Facts) -> Iterator[Candidate]:
 def _is_deep_enough(name: str, facts: Facts) -> bool:
     """Whether a candidate is worth building: ResNet-1202 takes seconds, and no smaller file fits it."""
     return name != "cifar/resnet1202" or len(facts.shapes) > _DEEPEST
+
+
+def by_repository(facts: Facts) -> Iterator[Candidate]:
+    """Networks of timm that a file's names belong to, although other networks have equal shapes in equal order.
+
+    lukemelas/EfficientNet-PyTorch pads as TensorFlow does, and so do only timm's `tf_` networks.
+    """
+    package = timm_package() if any(_TENSORFLOW.match(name) for name in facts.shapes) else None
+    names = package.list_models("tf_efficientnet_*") if package is not None else ()
+    yield from (Candidate(f"timm/{name}", {}) for name in names)
 
 
 def torchvision(facts: Facts) -> Iterator[Candidate]:

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pnc_core.config import NetworkSpec
-from pnc_core.graph.candidates import Candidate, Facts, Options, built_in, network_shapes, shapes_of, timm, torchvision
+from pnc_core.graph.candidates import (
+    Candidate,
+    Facts,
+    Options,
+    built_in,
+    by_repository,
+    network_shapes,
+    shapes_of,
+    timm,
+    torchvision,
+)
 from pnc_core.networks.matching import Shapes, by_names, by_order, by_shapes, likeness
 from pnc_core.networks.published import PUBLISHED, Published, silent
 
@@ -88,8 +98,8 @@ def identify(
 ) -> Identified:
     """Find the architectures that take a file's tensors, or are most alike.
 
-    Built-in architectures are compared first, then torchvision's, then timm's if it is installed. The first of these
-    groups that has a fit ends the search.
+    Architectures that the names alone tell are compared first, then built-in ones, then torchvision's, then timm's
+    if it is installed. The first of these groups that has a fit ends the search.
 
     Args:
         shapes: Shapes by name.
@@ -98,7 +108,7 @@ def identify(
         noted: A name of an architecture that the file holds beside its tensors.
     """
     facts, seen = Facts(shapes, ordered), dict[object, tuple[Candidate, Shapes]]()
-    for group in (built_in(facts), torchvision(facts), timm(facts, noted)):
+    for group in (by_repository(facts), built_in(facts), torchvision(facts), timm(facts, noted)):
         fits: list[Fit] = []
         for candidate in group:
             own = network_shapes(candidate, facts, input_size)

@@ -24,7 +24,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ALL = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 CODE = {
     "": ("app.cli", "pnc_client"),
-    "core": ("pnc_core", "app.local"),
+    "core": ("pnc_core", "app.sources", "app.local"),
+    "hub": ("app.sources.from_hub", "app.sources.hub"),
+    "timm": ("app.sources.from_timm",),
     "server": (
         *(
             "app.access",
@@ -34,6 +36,7 @@ CODE = {
             "app.db",
             "app.deployments",
             "app.errors",
+            "app.imports",
             "app.jobs",
         ),
         *("app.lifecycle", "app.main", "app.models", "app.modules", "app.names", "app.process", "app.serving"),

@@ -100,7 +100,7 @@ def push(
             screen.note(f"{version.ref}: waiting for a worker to try it")
             version = version.wait()
         version = checking.there(client, screen, version, check)
-        screen.show(version, lambda: _version(version))
+        screen.show(version, lambda: show_version(version))
         checking.end(screen, version.ref, found or version.check, wanted=check is not None)
 
 
@@ -150,7 +150,7 @@ def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         if "@" in name:
             version = client.models.find(name)
             names = _names_of(client.models.get(name.partition("@")[0]), version.number)
-            screen.show(version, lambda: _version(version, names))
+            screen.show(version, lambda: show_version(version, names))
             return
         found, versions = client.models.get(name), list(client.models.versions(name, archived=True))
         document = {**found.model_dump(mode="json"), "versions": [v.model_dump(mode="json") for v in versions]}
@@ -309,22 +309,6 @@ def _model(model: "Model") -> "RenderableType":
     )
 
 
-@app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="Version: name, name@3 or name@alias.", autocompletion=completion.models)],
-    dataset: Annotated[
-        str, typer.Option(help="Id of a dataset with images of its classes.", autocompletion=completion.datasets)
-    ],
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a version on labelled images, and look for a mistake in its registration where the accuracy is low."""
-    with connected(url, as_json) as (client, screen):
-        version = checking.there(client, screen, client.models.find(name), dataset)
-        screen.show(version, lambda: _version(version))
-        checking.end(screen, version.ref, version.check, wanted=True)
-
-
 def _status(version: "Version") -> str:
     """The state, and beside `ready` what the newest check says if it complains."""
     outcome = version.check.outcome if version.check else "fine"
@@ -332,7 +316,8 @@ def _status(version: "Version") -> str:
     return "archived" if version.archived_at else version.status + complaint
 
 
-def _version(version: "Version", aliases: str = "") -> "RenderableType":
+def show_version(version: "Version", aliases: str = "") -> "RenderableType":
+    """Fields of a version, one per line."""
     spec = version.spec
     problem = (version.problem or {}).get("detail")
     return record(
@@ -353,10 +338,19 @@ def _version(version: "Version", aliases: str = "") -> "RenderableType":
             "check": checking.described(version),
             "fingerprint": version.fingerprint,
             "licence": version.licence,
+            "origin": _origin(version),
             "added": local_time(version.created_at),
             "archived": local_time(version.archived_at) if version.archived_at else "no",
         }
     )
+
+
+def _origin(version: "Version") -> str | None:
+    origin = version.origin
+    if origin is None:
+        return None
+    known = {"revision": origin.revision, "url": origin.url, "file": origin.file, "sha256": origin.digest}
+    return "\n".join([origin.source, *(f"{name} {value}" for name, value in known.items() if value)])
 
 
 def _accuracy(version: "Version") -> str | None:

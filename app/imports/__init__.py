@@ -1,0 +1,1 @@
+"""Imports of networks that workers run."""

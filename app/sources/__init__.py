@@ -1,0 +1,1 @@
+"""Import networks from torchvision, timm, the Hugging Face Hub, MLflow and URLs, and export them."""
