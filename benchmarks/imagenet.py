@@ -118,12 +118,12 @@ def load(images: Path, test_images: Path, seed: int, per_class: int) -> FewImage
 def read(file: Path) -> ImageSet:
     """The images of a Parquet file in the layout of Hugging Face."""
     table = pq.read_table(file)
-    features = json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
-    pixels = [
-        np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table.column("image").to_pylist()
-    ]
-    labels = torch.tensor(table.column("label").to_pylist())
-    return ImageSet(torch.from_numpy(np.stack(pixels)).movedim(-1, 1).contiguous(), labels, features["label"]["names"])
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    rows = table.to_pylist()
+    pixels = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
+    labels = torch.tensor([row["label"] for row in rows])
+    return ImageSet(torch.from_numpy(np.stack(pixels)).movedim(-1, 1).contiguous(), labels, names)
 
 
 def efficientnet(weights: Path) -> Network:

@@ -14,9 +14,9 @@ def _python(code: str) -> None:
 def test_the_exported_names() -> None:
     assert sorted(pnc_core.__all__) == [
         "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "Preprocessing", "Views",
-        "architectures", "attach", "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network", "load_weights",
-        "masking_curve", "position_curve", "preprocess", "read_bundle", "rebalance", "to_onnx", "to_program", "to_pt2",
-        "verify_bundle", "views_of",
+        "architectures", "attach", "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network",
+        "load_weights", "masking_curve", "position_curve", "preprocess", "read_bundle", "rebalance", "to_onnx",
+        "to_program", "to_pt2", "verify_bundle", "views_of",
     ]  # fmt: skip
 
 
