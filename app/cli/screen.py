@@ -25,6 +25,7 @@ _EXTRAS = {
     **dict.fromkeys(("cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
     **dict.fromkeys(("boto3", "botocore", "celery", "psycopg", "redis"), "cluster"),
     **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
+    "huggingface_hub": "hub",
     "matplotlib": "server,plots",
     "sklearn": "demo",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.imports.sources import SourceError
-from app.sources.from_hub import OWN
+from app.sources.found import OWN
 from pnc_client.schemas.models import Version
 from pnc_core.config import NetworkSpec
 from pnc_core.vision import timm_package

@@ -16,6 +16,10 @@ def _silent(done: int, total: int) -> None:
     """Report nothing."""
 
 
+OWN = "pnc"
+"""Key of `config.json` with the specification that `pnc models export` writes."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """Limits of downloads, and the function that hears of their progress."""

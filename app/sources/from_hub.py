@@ -7,15 +7,12 @@ from huggingface_hub import metadata_load
 from app.imports.sources import Source, SourceError
 from app.sources import from_timm, from_transformers
 from app.sources.fit import fitted
-from app.sources.found import Found, Rules, digest_of
+from app.sources.found import OWN, Found, Rules, digest_of
 from app.sources.hub import Folder, Repository
 from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError
 from pnc_core.module.manifest import build
-
-OWN = "pnc"
-"""Key of `config.json` with the specification that `pnc models export` writes."""
 
 
 def find(source: Source, rules: Rules, folder: Path) -> Found:

@@ -242,7 +242,9 @@ def load_weights(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
         WeightsMismatch: a tensor is missing, unexpected, of another shape or dtype, or not finite.
     """
     check_weights(network, state)
-    network.load_state_dict(state)
+    whole = network.state_dict()  # has the versions of the layers, without which MNASNet loads nothing
+    whole.update(state)
+    network.load_state_dict(whole)
     return network
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.access.keys import SCOPES, Caller
 from app.db.tables import Base
 from app.deployments import service as deployments
+from app.imports import service as imports
 from app.jobs.tables import JobRow
 from app.modules.tables import ModuleRow
 from app.store.tables import UploadRow
@@ -72,6 +73,7 @@ def theirs(app: FastAPI) -> dict[str, Any]:
             "key": key_id,
             "name": "release",
             "webhook": hook.id,
+            "import_id": imports.submit(session, source="torchvision/resnet18", hosts=()).id,
             "delivery": outbox.post_test(session, hook.id).id,
         }
 

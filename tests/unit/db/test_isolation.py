@@ -13,6 +13,7 @@ from app.db.tables import Owned
 from app.deployments import desired, reports
 from app.deployments import service as deployments
 from app.errors import AlreadyExists, Invalid, NotFound, QuotaExceeded
+from app.imports import service as imports
 from app.jobs import runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
@@ -44,6 +45,7 @@ def two(zoo: Zoo) -> tuple[Zoo, Zoo, str]:
     red, blue = seen(zoo, "red"), seen(zoo, "blue")
     with red.database.write() as session:
         webhooks.create(session, url="https://hooks.example/red")
+        imports.submit(session, source="torchvision/resnet18", hosts=())
         module = seeds.module(session, red).id
         deployments.put(session, "digits", "low")
         deployments.attach(session, "digits", module)

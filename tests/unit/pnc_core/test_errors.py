@@ -31,6 +31,7 @@ def test_codes_are_what_clients_already_know() -> None:
         "MismatchError": "mismatch",
         "SourceMismatch": "source_mismatch",
         "TargetMismatch": "target_mismatch",
+        "NearChance": "near_chance",
         "Cancelled": "cancelled",
     }
 

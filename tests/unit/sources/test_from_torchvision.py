@@ -23,7 +23,8 @@ def fill(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, **options: An
     network = MODELS.get_model(name, weights=None, init_weights=False, **options) if options else None
     state = (network or MODELS.get_model(name, weights=None)).state_dict()
     for key in [key for key in state if "num_batches" in key]:
-        del state[key]  # as in the older of the published files; torchvision needs the other metadata of the state
+        del state[key]  # as in the older of the published files, whose batch norms have version 1
+        state._metadata[key.rpartition(".")[0]]["version"] = 1
     cache = folder / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     torch.save(state, cache / "new")
