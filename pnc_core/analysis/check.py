@@ -31,6 +31,9 @@ IMAGES, LEAST_IMAGES = 500, 50
 """Images for the search, both halves together; with less than the second number nothing is tried."""
 PER_CLASS, MOST_IMAGES = 20, 2000
 """More images are taken for more classes, so that the order of the classes can be read."""
+CONFIRMING, CONFIRMING_SHARE = 1000, 0.1
+"""Largest number of images that measure the chosen variant, and the share of `max_macs` that they may cost (at least
+as many as the other half of the sample)."""
 GLANCE = 100
 """Images of the first half on which a variant must be better than the registration to be tried on the others."""
 SLACK = 0.02
@@ -146,13 +149,12 @@ def find_scaling(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> Sca
         DataError: less than 50 images show classes of the network.
     """
     used = images.only(spec.classes)
-    sample = _balanced(used, IMAGES)
-    if len(sample) < LEAST_IMAGES:
+    if len(used) < LEAST_IMAGES:
         raise DataError(
             f"images: expected at least {LEAST_IMAGES} of the network's classes {list(spec.classes)[:5]}, got "
-            f"{len(sample)}; add images, or give mean and std"
+            f"{len(used)}; add images, or give mean and std"
         )
-    first, second = _halves(sample)
+    first, second = _apart(used, min(len(used), IMAGES), CONFIRMING)
     tries = []
     for variant in [Variant("mean and std none", spec, 1), *pixels(spec, used.images)]:
         logits = predict(network, variant.spec, first.views)
@@ -179,7 +181,7 @@ def measured(network: nn.Module, spec: NetworkSpec, images: ImageSet, most: int)
 
 
 class _Search:
-    """Tries variants on one half of a sample, and measures the best one on the other half."""
+    """Tries variants on one half of a sample, and measures the best one on images that are not in this half."""
 
     def __init__(
         self, network: nn.Module, spec: NetworkSpec, images: ImageSet, order: tuple[str, ...], low: bool,
@@ -187,18 +189,21 @@ class _Search:
     ) -> None:  # fmt: skip
         self._network, self._spec, self._order = network, spec, order
         self._all, self.tried = images.images, 0
-        sample = _balanced(images, min(MOST_IMAGES, max(IMAGES, PER_CLASS * len(spec.classes))))
-        self._sizes, affordable = low, len(sample)
+        sample = min(len(images), MOST_IMAGES, max(IMAGES, PER_CLASS * len(spec.classes)))
+        self._sizes, affordable = low, sample
+        macs = max(1, multiply_accumulates(network, spec))
         if max_macs is not None:
-            macs = multiply_accumulates(network, spec)
             affordable = self._affordable(macs, max_macs)
             if self._sizes and affordable < LEAST_IMAGES:
                 self._sizes = False
                 affordable = self._affordable(macs, max_macs)
-        sample = sample if len(sample) <= affordable else _balanced(sample, affordable)
-        self._is_possible = len(sample) >= LEAST_IMAGES
+        sample = min(sample, affordable)
+        self._is_possible = sample >= LEAST_IMAGES
         if self._is_possible:
-            self._first, self._second = _halves(sample)
+            confirming = CONFIRMING
+            if max_macs is not None:
+                confirming = int(min(confirming, CONFIRMING_SHARE * max_macs // (2 * macs)))
+            self._first, self._second = _apart(images, sample, confirming)
             turns = _turns(self._first.labels).argsort(stable=True)
             self._glance, self._rest = turns[:GLANCE].sort().values, turns[GLANCE:].sort().values
 
@@ -343,12 +348,14 @@ def _balanced(images: ImageSet, most: int) -> ImageSet:
     return images.take(order[turns.argsort(stable=True)[:most]].sort().values)
 
 
-def _halves(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Two halves of the images of each class."""
+def _apart(images: ImageSet, sample: int, confirming: int) -> tuple[ImageSet, ImageSet]:
+    """Half of a balanced sample, and up to `confirming` balanced images of the rest, at least the other half."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
-    turns = _turns(images.labels[order])
-    first, second = (order[turns % 2 == side].sort().values for side in (0, 1))
-    return images.take(first), images.take(second)
+    order = order[_turns(images.labels[order]).argsort(stable=True)]
+    halves = _turns(images.labels[order[:sample]]) % 2
+    first, second = order[:sample][halves == 0], torch.cat([order[:sample][halves == 1], order[sample:]])
+    most = max(confirming, sample - len(first))
+    return images.take(first.sort().values), images.take(second[:most].sort().values)
 
 
 def _turns(labels: Tensor) -> Tensor:

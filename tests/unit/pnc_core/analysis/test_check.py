@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pnc_core.analysis.check import check, find_scaling, measured
+from pnc_core.analysis.check import _apart, check, find_scaling, measured
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import build_network, load_weights
 from pnc_core.images import ImageSet
@@ -112,3 +112,13 @@ def test_a_sample_is_balanced(plain: nn.Module, images: ImageSet) -> None:
     score = measured(plain, SPEC, uneven, 18)
     assert score is not None
     assert score.images == 18
+
+
+def test_more_images_measure_the_chosen_variant_than_choose_it(plain: nn.Module) -> None:
+    images = drawn(900, 1)
+    first, second = _apart(images, 500, 2000)
+    assert (len(first), len(second)) == (252, 648)
+    assert torch.equal(torch.cat([first.labels, second.labels]).bincount(), images.labels.bincount())
+    found = check(plain, replace(SPEC, mean=(0.0,) * 3, std=(1.0,) * 3), images)
+    assert found.cause is not None
+    assert found.cause.after.images == 648
