@@ -3,7 +3,6 @@
 The version and the end of the import are written in one transaction that the lease protects.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -80,12 +79,11 @@ def _add(zoo: Zoo, lease: Lease, row: ImportRow, found: Found) -> None:
     """Store the weights and add the version, in the workspace of the import."""
     spec = found.spec
     assert spec is not None
-    with found.weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size, limit = found.weights.stat().st_size, zoo.settings.max_upload_bytes
+    draft = uploads.draft_of(found.weights, zoo.settings.max_upload_bytes)
+    digest = draft.digest
     with zoo.database.write() as session:
         runs.record(session, lease, progress=FETCHED, message="storing the weights")
-        upload = uploads.declare(session, uploads.draft(bytes=size, sha256=digest, limit=limit)).id
+        upload = uploads.declare(session, draft).id
     stored = zoo.store.put(found.weights, expected=digest)
     with zoo.database.write() as session:
         uploads.complete(session, upload, stored)

@@ -87,3 +87,21 @@ def is_allowed(host: str, hosts: tuple[str, ...]) -> bool:
     """Whether a host is on a list of hosts."""
     host = host.lower().rstrip(".")
     return any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in hosts)
+
+
+def check_host(host: str, hosts: tuple[str, ...], where: str = "") -> None:
+    """Check that a download comes from an allowed host.
+
+    Args:
+        host: Host of the address.
+        hosts: Allowed hosts.
+        where: Begins the message.
+
+    Raises:
+        SourceError: the host is not on the list.
+    """
+    if not is_allowed(host, hosts):
+        raise SourceError(
+            f"{where}expected a host among {', '.join(hosts)}, got {host}; the service's operator allows further hosts "
+            "with PNC_IMPORT_HOSTS"
+        )

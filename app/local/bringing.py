@@ -18,7 +18,7 @@ from pnc_core.graph.identify import Fit, Identified, Near, compare, identify
 from pnc_core.networks import plain
 from pnc_core.networks.checkpoint import read_checkpoint, write
 from pnc_core.networks.classes import BY_NAME
-from pnc_core.networks.files import Take, is_ready, kind_of
+from pnc_core.networks.files import Take, is_ready
 from pnc_core.networks.matching import renamed
 from pnc_core.tensorfile import read_header
 
@@ -88,7 +88,7 @@ def opened(path: Path, take: Take | None = None, key_map: Path | None = None) ->
         TensorFileError: the file holds other things than the weights of one network.
         ConfigError: the key map is not such an object.
     """
-    if take is None and key_map is None and kind_of(path) == "safetensors" and is_ready(path):
+    if take is None and key_map is None and is_ready(path):
         return Weights({name: info.shape for name, info in read_header(path).tensors.items()}, ordered=False)
     found = read_checkpoint(path, take)
     names = _new_names(key_map, [*found.tensors])

@@ -126,11 +126,12 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    from app.sources.hub import first_line
+
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export from pnc-zoo")
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-        raise SourceError(f"hf://{repository}: expected an upload, got: {reason}; set HF_TOKEN") from None
+        raise SourceError(f"hf://{repository}: expected an upload, got: {first_line(error)}; set HF_TOKEN") from None
     return str(done)

@@ -9,7 +9,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import WeightsMismatch
 from pnc_core.graph.identify import Near, compare
 from pnc_core.networks.checkpoint import read_checkpoint, write
-from pnc_core.networks.files import is_ready, kind_of
+from pnc_core.networks.files import is_ready
 from pnc_core.tensorfile import read_header
 
 
@@ -32,7 +32,7 @@ def fitted(
         WeightsMismatch: the tensors are not those of the network.
         TensorFileError: the file holds other things than the weights of one network.
     """
-    if kind_of(path) == "safetensors" and is_ready(path):
+    if is_ready(path):
         shapes = {name: info.shape for name, info in read_header(path).tensors.items()}
         if all(old == new for old, new in _names(spec, shapes, ordered=False).items()):
             return path

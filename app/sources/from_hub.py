@@ -7,9 +7,8 @@ from huggingface_hub import metadata_load
 from app.imports.sources import Source, SourceError
 from app.sources import from_timm, from_transformers
 from app.sources.fit import fitted
-from app.sources.found import OWN, Found, Rules, digest_of
+from app.sources.found import OWN, Found, Rules
 from app.sources.hub import Folder, Repository
-from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import BundleError
 from pnc_core.module.manifest import build
@@ -47,11 +46,7 @@ def _exported(repository: Repository, stored: object, rules: Rules, folder: Path
     except BundleError as error:
         raise SourceError(f"{error}; export it again") from None
     path = repository.weights()
-    origin = Origin(
-        source=f"hf://{repository.name}", revision=repository.revision, url=repository.url(path), file=path.name,
-        digest=digest_of(path),
-    )  # fmt: skip
-    return Found(fitted(path, spec, folder, rules.note), origin, spec)
+    return Found(fitted(path, spec, folder, rules.note), repository.origin(path), spec)
 
 
 def _licence(repository: Repository) -> str:

@@ -20,7 +20,7 @@ from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network, check_weights
 from pnc_core.networks.checkpoint import write
-from pnc_core.networks.files import is_ready, kind_of
+from pnc_core.networks.files import is_ready
 from pnc_core.spelling import did_you_mean
 from pnc_core.vision import timm_package, timm_preprocessing
 
@@ -84,11 +84,7 @@ def find_in(repository: Repository, stored: Mapping[str, Any], folder: Path) -> 
     config = {**network.pretrained_cfg, "num_classes": network.num_classes}
     spec = spec_of(f"timm/{config['architecture']}", config)
     file = _loaded(network, spec, path, folder)
-    origin = Origin(
-        source=f"hf://{repository.name}", revision=repository.revision, url=repository.url(path), file=path.name,
-        digest=digest_of(path),
-    )  # fmt: skip
-    return Found(file, origin, spec, str(config.get("license") or ""))
+    return Found(file, repository.origin(path), spec, str(config.get("license") or ""))
 
 
 def spec_of(architecture: str, config: Mapping[str, Any]) -> NetworkSpec:
@@ -155,16 +151,11 @@ def _parts(text: str) -> tuple[str, ...]:
 def _loaded(network: nn.Module, spec: NetworkSpec, path: Path, folder: Path) -> Path:
     state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     check_weights(build_network(spec, device="meta"), state)
-    if kind_of_safe(path) and _same(safetensors.torch.load_file(path), state):
+    if path.suffix == ".safetensors" and is_ready(path) and _same(safetensors.torch.load_file(path), state):
         return path
     file = folder / f"{path.stem}.safetensors"
     write({name: tensor.clone() for name, tensor in state.items()}, file)
     return file
-
-
-def kind_of_safe(path: Path) -> bool:
-    """Whether a file is safetensors in which nothing has to change."""
-    return path.suffix == ".safetensors" and kind_of(path) == "safetensors" and is_ready(path)
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

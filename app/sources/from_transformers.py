@@ -16,9 +16,8 @@ from torch import Tensor
 
 from app.imports.sources import SourceError
 from app.sources.fit import fitted_tensors
-from app.sources.found import Found, digest_of
+from app.sources.found import Found
 from app.sources.hub import Repository
-from pnc_client.schemas.models import Origin
 from pnc_core.config import NetworkSpec
 from pnc_core.networks.checkpoint import read_checkpoint
 from pnc_core.preprocessing import Preprocessing
@@ -99,11 +98,7 @@ def find(repository: Repository, stored: Mapping[str, Any], folder: Path) -> Fou
     found = read_checkpoint(path)
     tensors = renamed(found.tensors, kind)
     file = fitted_tensors(tensors, spec, folder / "model.safetensors", ordered=False)
-    origin = Origin(
-        source=f"hf://{repository.name}", revision=repository.revision, url=repository.url(path), file=path.name,
-        digest=digest_of(path),
-    )  # fmt: skip
-    return Found(file, origin, spec)
+    return Found(file, repository.origin(path), spec)
 
 
 def distinct(names: list[str]) -> tuple[str, ...]:

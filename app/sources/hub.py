@@ -13,8 +13,9 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils.tqdm import tqdm
 
-from app.imports.sources import SourceError, is_allowed
-from app.sources.found import Rules
+from app.imports.sources import SourceError, check_host
+from app.sources.found import Rules, digest_of
+from pnc_client.schemas.models import Origin
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights, the preferred first."""
@@ -83,6 +84,13 @@ class Repository:
         """Address of a file that was fetched; none: it has no address."""
         return f"{constants.ENDPOINT}/{self.name}/resolve/{self.revision}/{quote(file.name)}"
 
+    def origin(self, file: Path) -> Origin:
+        """Where a fetched file of weights comes from."""
+        return Origin(
+            source=f"hf://{self.name}", revision=self.revision, url=self.url(file), file=file.name,
+            digest=digest_of(file),
+        )  # fmt: skip
+
     def __str__(self) -> str:
         return f"hf://{self.name}" + (f"@{self.revision}" if self.revision else "")
 
@@ -106,7 +114,7 @@ class Repository:
                 "HF_TOKEN for a private repository"
             ) from None
         except (errors.HfHubHTTPError, errors.HFValidationError) as error:
-            raise SourceError(f"{self}: expected {name}, got: {_first_line(error)}; try again") from None
+            raise SourceError(f"{self}: expected {name}, got: {first_line(error)}; try again") from None
         parts = path.parts
         self.revision = parts[parts.index("snapshots") + 1]
         return path
@@ -139,7 +147,8 @@ class Folder(Repository):
         return path if path.is_file() else None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the error's kind."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
@@ -181,8 +190,4 @@ class _Check:
         self.rules = hosts
 
     def __call__(self, request: Any) -> None:
-        if not is_allowed(request.url.host, self.rules):
-            raise SourceError(
-                f"expected a host among {', '.join(self.rules)}, got {request.url.host}; the service's operator allows "
-                "further hosts with PNC_IMPORT_HOSTS"
-            )
+        check_host(request.url.host, self.rules)

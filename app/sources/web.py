@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from app.errors import Invalid
-from app.imports.sources import SourceError, is_allowed, shown
+from app.imports.sources import SourceError, check_host, shown
 from app.sources.found import Rules
 from app.webhooks.addresses import choose
 from pnc_core.files import written_whole
@@ -120,12 +120,7 @@ def _check_place(place: httpx.URL, first: httpx.URL, rules: Rules) -> None:
         raise SourceError(
             f"{shown(str(first))}: expected redirects to https, got {place.scheme!r}; use another address"
         )
-    if not is_allowed(place.host, rules.hosts):
-        allowed = ", ".join(rules.hosts)
-        raise SourceError(
-            f"{shown(str(first))}: expected a host among {allowed}, got {place.host}; the service's operator allows "
-            "further hosts with PNC_IMPORT_HOSTS"
-        )
+    check_host(place.host, rules.hosts, f"{shown(str(first))}: ")
 
 
 def _request(client: httpx.Client, place: httpx.URL, rules: Rules) -> httpx.Request:

@@ -1,6 +1,8 @@
 """Uploads: announce size and digest, send the bytes to an inbox (`app.store.inbox`), complete."""
 
+import hashlib
 import re
+from pathlib import Path
 
 from sqlalchemy.orm import Session
 
@@ -33,6 +35,18 @@ def draft(*, bytes: int, sha256: str, limit: int) -> UploadRow:
     if not _DIGEST.match(sha256.lower()):
         raise Invalid.at("/sha256", "invalid_digest", f"expected 64 hexadecimal digits, got {sha256!r:.80}")
     return UploadRow(id=new_id("up"), bytes=bytes, digest=sha256.lower())
+
+
+def draft_of(file: Path, limit: int) -> UploadRow:
+    """`draft` for a file of this machine.
+
+    Raises:
+        TooLarge: more than `limit` bytes.
+        Invalid: the file is empty.
+    """
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return draft(bytes=file.stat().st_size, sha256=digest, limit=limit)
 
 
 def declare(session: Session, upload: UploadRow) -> UploadRow:

@@ -1,6 +1,5 @@
 """Make models and datasets from files that a visitor drops on a page, by the rules of the API."""
 
-import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -135,10 +134,8 @@ async def add_dataset(context: PageContext, name: str, file: Any) -> str:
 
 
 def _store(context: PageContext, path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    size, limit = path.stat().st_size, context.zoo.settings.max_upload_bytes
-    draft = uploads.draft(bytes=size, sha256=digest, limit=limit)
+    draft = uploads.draft_of(path, context.zoo.settings.max_upload_bytes)
+    digest = draft.digest
     with context.zoo.database.write() as session:
         upload = uploads.declare(session, draft).id
     stored = context.zoo.store.put(path, expected=digest)

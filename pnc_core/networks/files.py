@@ -82,7 +82,7 @@ def as_safetensors(
         TensorFileError: the file is damaged, or holds other things than the tensors of one network.
         OSError: it cannot be read.
     """
-    if kind_of(path) == "safetensors" and is_ready(path):
+    if is_ready(path):
         yield path
         return
     checkpoint = import_module("pnc_core.networks.checkpoint")
@@ -96,11 +96,14 @@ def as_safetensors(
 
 
 def is_ready(path: Path) -> bool:
-    """Whether a safetensors file has the names, dtypes and counters of a network's state dict.
+    """Whether a file is safetensors with the names, dtypes and counters of a network's state dict.
 
     Raises:
-        TensorFileError: the file is damaged.
+        TensorFileError: the file is damaged, or no file of weights.
+        OSError: it cannot be read.
     """
+    if kind_of(path) != "safetensors":
+        return False
     tensors = read_header(path).tensors
     kept = own_names(tensors.keys())
     same = list(kept.items()) == [(name, name) for name in tensors]
