@@ -16,7 +16,8 @@ from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import load_network
 
-MOST_RIVALS = 3
+MOST_ALTERNATIVES = 3
+"""Titles of equally good scalings that are listed."""
 
 
 def checked(
@@ -48,8 +49,8 @@ def checked(
         plain = {n: getattr(spec.preprocessing, n) for n in differs}
         changes |= {"preprocessing": differs} if differs != plain else {}
         note(f"found {best.title}: {options(changes)}; accuracy {best.score} that did not choose it")
-        if best.rivals:
-            others = "; ".join(best.rivals[:MOST_RIVALS])
+        if best.alternatives:
+            others = "; ".join(best.alternatives[:MOST_ALTERNATIVES])
             note(f"the images do not tell apart by accuracy: {others}; give --mean and --std if you know them")
         spec = replace(spec, mean=best.spec.mean, std=best.spec.std, preprocessing=rule)
     return spec, {**result_of(check(network, spec, found)), "dataset": None}

@@ -43,7 +43,7 @@ def ask(session: Session, name: str, number: int, dataset: DatasetRow) -> Versio
             f"{dataset.id}; give the classes the same names in both"
         )
         raise Invalid.at("/dataset", "too_few_images", detail)
-    version.checking, version.attempts = dataset.id, 0
+    _wait_for(version, dataset)
     return version
 
 
@@ -56,9 +56,9 @@ def ask_for_version(session: Session, version: VersionRow) -> None:
         .order_by(DatasetRow.id.desc())
         .limit(MOST)
     )
-    dataset = next((row for row in session.scalars(query) if _covers(row, version)), None)
+    dataset = next((row for row in session.scalars(query) if _has_all(row, version.spec["classes"])), None)
     if dataset is not None:
-        version.checking, version.attempts = dataset.id, 0
+        _wait_for(version, dataset)
 
 
 def ask_for_dataset(session: Session, dataset: DatasetRow) -> None:
@@ -77,7 +77,7 @@ def ask_for_dataset(session: Session, dataset: DatasetRow) -> None:
     if found:  # locked in the order of the ids, as jobs lock versions: no deadlock
         rows = select(VersionRow).where(VersionRow.id.in_(found)).order_by(VersionRow.id).with_for_update()
         for version in session.scalars(rows):
-            version.checking, version.attempts = dataset.id, 0
+            _wait_for(version, dataset)
 
 
 def claim(session: Session, worker: str, seconds: int = 60) -> Lease | None:
@@ -127,8 +127,9 @@ def end_crashed(session: Session, version: VersionRow, reason: str) -> None:
     leases.drop(version)
 
 
-def _covers(dataset: DatasetRow, version: VersionRow) -> bool:
-    return _has_all(dataset, version.spec["classes"])
+def _wait_for(version: VersionRow, dataset: DatasetRow) -> None:
+    """Have the next free worker check a version on a dataset."""
+    version.checking, version.attempts = dataset.id, 0
 
 
 def _has_all(dataset: DatasetRow, classes: list[str]) -> bool:

@@ -1,8 +1,8 @@
 """Check a network on labelled images, and find the mistake in its registration where the accuracy is low.
 
 A registration can fit all tensors and compute other logits than in training: other padding, other mean, other order of
-the classes. Only images tell. The images are split in two halves. Variants of the description compete on the first
-half; the winner is measured on the second half, so that its accuracy is not the one that chose it.
+the classes. Only images tell. Variants of the description compete on half of a sample. The winner is measured on images
+outside this half, so that its accuracy is not the one that chose it.
 
 References:
     Own choice.
@@ -28,7 +28,7 @@ from pnc_core.images import ImageSet
 MIN_GAIN = 0.05
 """Gain in accuracy from which a variant counts as the cause. Own choice: less may be a matter of training."""
 IMAGES, LEAST_IMAGES = 500, 50
-"""Images for the search, both halves together; with less than the second number nothing is tried."""
+"""Images of a sample, of which half choose; with less than the second number nothing is tried."""
 PER_CLASS, MOST_IMAGES = 20, 2000
 """More images are taken for more classes, so that the order of the classes can be read."""
 CONFIRMING, CONFIRMING_SHARE = 1000, 0.1
@@ -130,7 +130,7 @@ class Scaling:
     spec: NetworkSpec
     score: Score
     """On images that did not choose it."""
-    rivals: tuple[str, ...]
+    alternatives: tuple[str, ...]
     """Titles of others that the choosing images do not tell apart by accuracy."""
 
 
@@ -138,7 +138,7 @@ def find_scaling(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> Sca
     """Find the scaling of pixels for a network of which it is not known.
 
     Accuracies within 2 % are equal; of these the fewest changes of channel order and value range win, then the lowest
-    cross-entropy. One half of a sample of the images chooses, the other half measures.
+    cross-entropy. Half of a sample of the images chooses, images outside this half measure.
 
     Args:
         network: The network in eval mode; not changed.
@@ -164,8 +164,8 @@ def find_scaling(network: nn.Module, spec: NetworkSpec, images: ImageSet) -> Sca
     assert chosen is not None  # there is at least one
     score = Score(_counted(predict(network, chosen.spec, second.views), second.labels), len(second))
     low = Score(chosen.right, len(first)).interval[0] * len(first)
-    rivals = tuple(one.title for one in sorted(tries, key=lambda one: -one.right) if one.right >= low)
-    return Scaling(chosen.title, chosen.spec, score, tuple(title for title in rivals if title != chosen.title))
+    equals = [one.title for one in sorted(tries, key=lambda one: -one.right) if one.right >= low]
+    return Scaling(chosen.title, chosen.spec, score, tuple(title for title in equals if title != chosen.title))
 
 
 def _counted(logits: Tensor, labels: Tensor) -> int:
@@ -190,9 +190,10 @@ class _Search:
         self._network, self._spec, self._order = network, spec, order
         self._all, self.tried = images.images, 0
         sample = min(len(images), MOST_IMAGES, max(IMAGES, PER_CLASS * len(spec.classes)))
-        self._sizes, affordable = low, sample
-        macs = max(1, multiply_accumulates(network, spec))
+        self._sizes, affordable, confirming = low, sample, CONFIRMING
         if max_macs is not None:
+            macs = max(1, multiply_accumulates(network, spec))
+            confirming = int(min(confirming, CONFIRMING_SHARE * max_macs // (2 * macs)))
             affordable = self._affordable(macs, max_macs)
             if self._sizes and affordable < LEAST_IMAGES:
                 self._sizes = False
@@ -200,11 +201,8 @@ class _Search:
         sample = min(sample, affordable)
         self._is_possible = sample >= LEAST_IMAGES
         if self._is_possible:
-            confirming = CONFIRMING
-            if max_macs is not None:
-                confirming = int(min(confirming, CONFIRMING_SHARE * max_macs // (2 * macs)))
             self._first, self._second = _apart(images, sample, confirming)
-            turns = _turns(self._first.labels).argsort(stable=True)
+            turns = _in_turns(self._first.labels, torch.arange(len(self._first)))
             self._glance, self._rest = turns[:GLANCE].sort().values, turns[GLANCE:].sort().values
 
     def cause(self) -> Cause | None:
@@ -342,20 +340,25 @@ def _balanced(images: ImageSet, most: int) -> ImageSet:
     """At most `most` images, the same number of each class as far as there are enough; always the same ones."""
     if len(images) <= most:
         return images
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(images), generator=generator)
-    turns = _turns(images.labels[order])
-    return images.take(order[turns.argsort(stable=True)[:most]].sort().values)
+    return images.take(_in_turns(images.labels, _shuffled(len(images), 0))[:most].sort().values)
 
 
 def _apart(images: ImageSet, sample: int, confirming: int) -> tuple[ImageSet, ImageSet]:
     """Half of a balanced sample, and up to `confirming` balanced images of the rest, at least the other half."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
-    order = order[_turns(images.labels[order]).argsort(stable=True)]
+    order = _in_turns(images.labels, _shuffled(len(images), 1))
     halves = _turns(images.labels[order[:sample]]) % 2
     first, second = order[:sample][halves == 0], torch.cat([order[:sample][halves == 1], order[sample:]])
     most = max(confirming, sample - len(first))
     return images.take(first.sort().values), images.take(second[:most].sort().values)
+
+
+def _shuffled(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _in_turns(labels: Tensor, order: Tensor) -> Tensor:
+    """An order of images in which the classes take turns, as far as each has images."""
+    return order[_turns(labels[order]).argsort(stable=True)]
 
 
 def _turns(labels: Tensor) -> Tensor:

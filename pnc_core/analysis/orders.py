@@ -51,10 +51,10 @@ def shown_order(logits: Tensor, labels: Tensor) -> Columns | None:
         Own choice. Only pairs that are best for both sides count, so that no assignment has to be guessed.
     """
     classes = logits.shape[1]
-    counts = torch.bincount(labels, minlength=classes)
+    votes = _votes(logits, labels)
+    counts = votes.sum(1)
     if int(counts.min()) < MIN_EACH:
         return None
-    votes = torch.zeros(classes, classes).index_put_((labels, logits.argmax(1)), torch.ones(()), accumulate=True)
     shares = votes / counts[:, None]
     columns = shares.argmax(1)
     mutual = torch.equal(shares.argmax(0)[columns], torch.arange(classes))
@@ -69,11 +69,16 @@ def is_plausible(logits: Tensor, labels: Tensor) -> bool:
         logits: float (N, C), already in the order of the classes.
         labels: int64 (N,).
     """
-    classes = logits.shape[1]
-    votes = torch.zeros(classes, classes).index_put_((labels, logits.argmax(1)), torch.ones(()), accumulate=True)
+    votes = _votes(logits, labels)
     shown = votes.sum(1) > 0
-    right = votes.argmax(1) == torch.arange(classes)
+    right = votes.argmax(1) == torch.arange(len(votes))
     return float(right[shown].float().mean()) >= MOSTLY
+
+
+def _votes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images by their class (rows) and by the column of their largest logit: float32 (C, C)."""
+    classes = logits.shape[1]
+    return torch.zeros(classes, classes).index_put_((labels, logits.argmax(1)), torch.ones(()), accumulate=True)
 
 
 def names_in_order(classes: Sequence[str], columns: Columns) -> tuple[str, ...]:
