@@ -8,22 +8,21 @@ of them are cloned. All methods learn from the same 20 images of each of the 15 
 Each result is written to `results.json` at once, so that an interrupted run continues with `--resume`.
 """
 
-import io
-import json
 import logging
-from collections import Counter
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 
+from app.datasets.service import inspect
+from app.evidence.images import read_images
+from app.sources.fit import fitted
+from app.sources.from_timm import spec_of
 from benchmarks.comparison.baselines import BASELINES
 from benchmarks.comparison.data import DEVELOPMENT_SEED, Split, Suite
 from benchmarks.comparison.task import MethodOutput, Record, Task, run_method
@@ -31,13 +30,13 @@ from benchmarks.comparison.zoo import Network, train_or_load, zoo_recipe
 from benchmarks.reports.rows import read_rows_to_resume, write_rows
 from benchmarks.reports.tables import write_report
 from pnc_core.analysis.evaluation import multiply_accumulates, predict
+from pnc_core.class_names import ClassNames
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.graph.architectures import build_network
+from pnc_core.graph.architectures import load_network
 from pnc_core.images import ImageSet
 from pnc_core.method.clone import clone
 from pnc_core.module.composed import attach
-from pnc_core.networks.matching import by_order
-from pnc_core.vision import timm_package, timm_preprocessing
+from pnc_core.vision import timm_package
 
 SOURCE, TARGET = "tf_efficientnet_lite0", "torchvision/mobilenet_v3_small"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,7 +69,7 @@ class FewImages(Split):
 
 def main(
     weights: Annotated[Path, typer.Option(help="EfficientNet-Lite0's weights, as published or as timm names them.")],
-    images: Annotated[Path, typer.Option(help="Parquet file of training images with ImageNet's class names.")],
+    images: Annotated[Path, typer.Option(help="Parquet file of training images with class names of ImageNet.")],
     test_images: Annotated[Path, typer.Option(help="Parquet file of test images.")],
     out: Annotated[Path, typer.Option(help="Folder for results.json, report.md, plots and the trained targets.")],
     seeds: Annotated[str, typer.Option(help="Seeds, a list; each draws other classes and images.")] = "0,1,2",
@@ -89,9 +88,10 @@ def main(
         todo = [name for name in methods.split(",") if (seed, name) not in done]
         if not todo:
             continue
-        split = load(images, test_images, seed, per_class)
+        source = efficientnet(weights)
+        split = load(images, test_images, source[1], seed, per_class)
         target = train_or_load(split, split.target, out / "nets", zoo_recipe(split, "cpu", "float32"))
-        task = Task(split, target, efficientnet(weights), fraction=per_class / 500, precision="float32")
+        task = Task(split, target, source, fraction=per_class / 500, precision="float32")
         for name in todo:
             record = run_method(task, name, BASELINES.get(name) or partial(cloned, preset=name))
             records.append(record)
@@ -103,52 +103,39 @@ def main(
     console.print(f"report: {write_report(records, out)}")
 
 
-def load(images: Path, test_images: Path, seed: int, per_class: int) -> FewImages:
+def load(images: Path, test_images: Path, source: NetworkSpec, seed: int, per_class: int) -> FewImages:
     """Draw ten classes of the target and five to clone. From `DEVELOPMENT_SEED` on, a fifth of the training images
     replaces the test images.
     """
-    train = read(images)
-    train, test = train.split(0.2, torch.Generator().manual_seed(seed)) if seed >= DEVELOPMENT_SEED else (train, None)
+    train = read(images, source)
+    if seed >= DEVELOPMENT_SEED:
+        train, test = train.split(0.2, torch.Generator().manual_seed(seed))
+    else:
+        test = read(test_images, source)
     order = torch.randperm(len(train.classes), generator=torch.Generator().manual_seed(seed)).tolist()
     names = [train.classes[i] for i in order]
     target, cloned_classes = tuple(names[:10]), tuple(names[10:15])
-    return FewImages(SUITE, seed, target, cloned_classes, cloned_classes, train, test or read(test_images), per_class)
+    return FewImages(SUITE, seed, target, cloned_classes, cloned_classes, train, test, per_class)
 
 
-def read(file: Path) -> ImageSet:
-    """The images of a Parquet file in the layout of Hugging Face."""
-    table = pq.read_table(file)
-    metadata: dict[bytes, bytes] = table.schema.metadata or {}
-    names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    rows = table.to_pylist()
-    pixels = [np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
-    labels = torch.tensor([row["label"] for row in rows])
-    return ImageSet(torch.from_numpy(np.stack(pixels)).movedim(-1, 1).contiguous(), labels, names)
+def read(file: Path, source: NetworkSpec) -> ImageSet:
+    """The images of a Parquet file as the target sees them, with the source's names of their classes."""
+    with file.open("rb") as opened:
+        names = inspect(opened).classes
+    known = ClassNames(source.classes, source.class_aliases)
+    size = NetworkSpec(architecture=TARGET, classes=names, input_size=SUITE.input_size, mean=MEAN, std=STD).geometry
+    return replace(read_images(file, names, [size]), classes=tuple(known.find(name) for name in names))
 
 
 def efficientnet(weights: Path) -> Network:
-    """EfficientNet-Lite0 with published weights, and ImageNet's class names."""
+    """EfficientNet-Lite0 with published weights; its classes are ImageNet's WordNet ids."""
     timm: Any = timm_package()
     if timm is None:
         raise SystemExit("timm: expected it to be installed, got nothing; pip install 'pnc-zoo[timm]'")
-    state = torch.load(weights, map_location="cpu", weights_only=True)  # noqa: TID251 - tensors only
-    info = timm.data.ImageNetInfo("imagenet-1k")
-    rule = timm_preprocessing(timm.data.resolve_data_config(model=timm.create_model(SOURCE)))
-    spec = NetworkSpec(architecture=f"timm/{SOURCE}", classes=_class_names(info), **rule)
-    network = build_network(spec)
-    shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (state, network.state_dict())]
-    names = by_order(*shapes)
-    if names is None:
-        raise SystemExit(f"{weights}: expected the tensors of {SOURCE} in its order, got others")
-    network.load_state_dict({names[name]: tensor for name, tensor in state.items()})
-    return network.eval().requires_grad_(False), spec
-
-
-def _class_names(info: Any) -> tuple[str, ...]:
-    """The first name of every class; the WordNet id follows where two classes share it."""
-    names = [description.split(", ")[0] for description in info.label_descriptions()]
-    count = Counter(names)
-    return tuple(n if count[n] == 1 else f"{n} {i}" for n, i in zip(names, info.label_names(), strict=True))
+    spec = spec_of(f"timm/{SOURCE}", timm.get_pretrained_cfg(SOURCE).to_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        network = load_network(spec, fitted(weights, spec, Path(folder), note=lambda text: None))
+    return network.requires_grad_(False), spec
 
 
 def cloned(task: Task, *, preset: str) -> MethodOutput:
