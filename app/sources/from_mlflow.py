@@ -3,6 +3,7 @@
 Address and credentials are MLflow's own: `MLFLOW_TRACKING_URI`, `MLFLOW_TRACKING_TOKEN` and others.
 """
 
+import os
 from pathlib import Path
 
 from app.imports.sources import Source, SourceError
@@ -19,6 +20,8 @@ def find(source: Source, rules: Rules, folder: Path) -> Found:
     Raises:
         SourceError: MLflow is not installed, does not answer, or the artifacts hold not exactly one file of weights.
     """
+    # The command and the worker show their own progress.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         from mlflow import artifacts
         from mlflow.exceptions import MlflowException
