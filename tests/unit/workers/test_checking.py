@@ -1,5 +1,6 @@
 """Workers check versions on images, and refuse jobs of networks that guess."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,22 @@ from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
 from app.demo import png_rows
+from app.jobs import runs
+from app.jobs import service as jobs
+from app.jobs.service import JobRequest
 from app.models import checks, validation
 from app.models import service as models
 from app.models.tables import VersionRow
 from app.zoo import Zoo
 from pnc_client.parquet import write_parquet
 from pnc_client.schemas.models import Version
-from pnc_core.config import NetworkSpec
+from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.errors import NearChance
 from pnc_core.graph.architectures import build_network
 from pnc_core.images import ImageSet
 from tests.unit import seeds
 from workers.checking import refuse_guessing
-from workers.runner import check_version, run_check
+from workers.runner import check_version, run_check, run_job
 
 CLASSES = ("a", "b", "c", "d")
 SPEC = NetworkSpec(
@@ -45,9 +49,9 @@ def parquet(images: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def constant(answer: int | None = 0) -> dict[str, torch.Tensor]:
+def constant(answer: int | None = 0, spec: NetworkSpec = SPEC) -> dict[str, torch.Tensor]:
     """Weights of a network that always gives the same class."""
-    state = {name: torch.zeros_like(t) for name, t in build_network(SPEC).state_dict().items()}
+    state = {name: torch.zeros_like(t) for name, t in build_network(spec).state_dict().items()}
     if answer is not None:
         state["fc.bias"][answer] = 1.0
     return state
@@ -55,7 +59,7 @@ def constant(answer: int | None = 0) -> dict[str, torch.Tensor]:
 
 def push(session: Session, zoo: Zoo, name: str, spec: NetworkSpec = SPEC) -> VersionRow:
     models.create(session, name=name)
-    upload = seeds.upload(session, zoo, safetensors.torch.save(constant()))
+    upload = seeds.upload(session, zoo, safetensors.torch.save(constant(spec=spec)))
     return models.add_version(session, name, upload_id=upload.id, spec=spec)
 
 
@@ -173,3 +177,26 @@ def test_a_job_with_a_network_that_guesses_is_refused(zoo: Zoo, images: ImageSet
             refuse_guessing(version, (network, SPEC), images, "ds_1")
         refuse_guessing(version, (network, SPEC), images.take(torch.arange(60)), "ds_1")  # too few for a verdict
         refuse_guessing(version, (network, SPEC), ImageSet(images.images, images.labels, tuple("wxyz")), "ds_1")
+
+
+@pytest.mark.parametrize(("anyway", "state"), [(False, "failed"), (True, "running")])
+def test_a_job_of_networks_that_guess_ends_with_the_reason_unless_it_is_to_run_anyway(
+    zoo: Zoo, parquet: Path, anyway: bool, state: str
+) -> None:
+    with zoo.database.write() as session:
+        dataset = register(session, zoo, parquet)
+        for name, classes in (("left", CLASSES[:3]), ("right", CLASSES)):
+            push(session, zoo, name, replace(SPEC, classes=classes))
+    for _ in range(2):
+        accepted(zoo)
+    with zoo.database.write() as session:
+        wanted = CloneConfig(classes=CLASSES[3:])
+        request = JobRequest(target="left", source="right", dataset=dataset.id, config=wanted, anyway=anyway)
+        job = jobs.submit(session, request)
+        lease = runs.claim(session, "worker")
+    assert lease is not None
+    run_job(zoo, lease, lambda: True)  # stopped as soon as cloning begins
+    with zoo.database.read() as session:
+        found = jobs.get(session, job.id)
+        assert found.state == state
+        assert anyway or found.problem["code"] == "near_chance"
