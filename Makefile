@@ -26,7 +26,7 @@ DEV := .venv/.installed-dev
 SUPPLY := .venv/supply
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos fuzz soak up test thorough lint format unit integration browser screenshots docs site pins sbom audit clean
+.PHONY: help setup demo stack chaos fuzz soak up test thorough durations lint format unit integration browser screenshots docs site pins sbom audit clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -69,11 +69,15 @@ soak: $(DEV) ## half an hour of all operations at once on one service; the last 
 up: $(DEMO) ## run the embedded service on http://127.0.0.1:8000 until Ctrl-C
 	@$(BIN)/pnc up
 
-test: lint unit integration ## set up, check and test; some twenty minutes on two cores
+test: lint unit integration ## set up, check and test; a quarter of an hour on two cores
 
 thorough: lint ## all tests, also the slow ones, the pages and the tutorials; an hour
 	@$(MAKE) unit integration QUICKLY=
 	$(MAKE) browser docs
+
+durations: ## measure all tests, and write the long ones, which `make test` leaves out, to tests/long.txt
+	@$(MAKE) unit QUICKLY= ARGS="--record-long 1 $(ARGS)"
+	$(MAKE) integration QUICKLY= ARGS="--record-long 5 $(ARGS)"
 
 lint: $(DEV) ## check style, types and import rules
 	@$(BIN)/ruff check --quiet .

@@ -47,6 +47,7 @@ def test_images_without_labels_reach_a_job(service: Up, material: demo.Material,
     assert pnc(*local, "--set", "labels=false")["classes"] == ["7", "8"]
 
 
+@pytest.mark.always
 def test_the_whole_way(service: Up, dataset: Dataset, material: demo.Material, files: Path, tmp_path: Path) -> None:
     url = service.url
     torch.save({"state_dict": material.target[0].state_dict()}, tmp_path / "low.pth")

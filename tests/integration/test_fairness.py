@@ -14,6 +14,7 @@ MOST = 5.0
 """Largest ratio of the 99th percentile beside large requests to that alone."""
 
 
+@pytest.mark.always
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("count", "seconds"), [(3, 2.0), pytest.param(5, 3.0, marks=pytest.mark.slow)])
 def test_the_p99_of_one_client_stays_near_its_own_beside_the_largest_requests(

@@ -84,6 +84,7 @@ def ready(http: httpx.Client) -> bool:
     return http.get("/readyz").status_code == 200
 
 
+@pytest.mark.always
 def test_an_upload_that_does_not_fit_is_507_and_leaves_nothing(small: Small, http: httpx.Client) -> None:
     large, little = bytes(12 * MEGABYTE), bytes(1000)
     where = announce(http, large)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.files import feed
 from tests.fuzz.requests import fuzz_requests
 from tests.fuzz.service import running
@@ -9,6 +11,7 @@ from tests.fuzz.test_lives import test_lives_on_sqlite  # noqa: F401 - runs here
 from tests.fuzz.test_parsing import *  # noqa: F403 - run here, too
 
 
+@pytest.mark.always
 def test_odd_requests_and_hostile_files_are_answered_with_problems(tmp_path: Path) -> None:
     with running(tmp_path) as service:
         found = fuzz_requests(service, examples=1, seed=0, most_cases=150)

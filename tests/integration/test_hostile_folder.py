@@ -39,7 +39,7 @@ OTHERS = {
 }
 
 
-@pytest.fixture(scope="module", params=["packages", "app.py"])
+@pytest.fixture(scope="module", params=[pytest.param("packages", marks=pytest.mark.always), "app.py"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A foreign project, whose files have names of our modules or of Python's."""
     folder = tmp_path_factory.mktemp("hostile")

@@ -129,6 +129,7 @@ def test_a_module_for_another_target_is_refused_and_nothing_changes(
     assert client.deployments.get("wrong").desired.modules == []
 
 
+@pytest.mark.always
 @pytest.mark.parametrize("damage", ["truncated", "one byte flipped", "not readable"])
 def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     service: Up, client: Client, material: Material, dataset: Dataset, module: str, damage: str

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.listeners import PATHS, compared
 
 STREAMS = 500
@@ -11,6 +13,7 @@ FLOOR_SECONDS = 0.02
 """Lower bound of the latency without streams, because on a busy machine a few milliseconds are chance."""
 
 
+@pytest.mark.always
 def test_five_hundred_open_streams_delay_nobody(tmp_path: Path) -> None:
     found = compared(tmp_path, STREAMS, rounds=40)
     for path in PATHS:

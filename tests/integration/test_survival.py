@@ -29,7 +29,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, material: Material, files: 
     assert stop_service(service) == 0
 
 
-@pytest.mark.parametrize("victim", ["workers.embedded", TITLE])
+@pytest.mark.parametrize("victim", [pytest.param("workers.embedded", marks=pytest.mark.always), TITLE])
 def test_a_job_survives_the_death_of_its_worker(filled: tuple[Up, Dataset], victim: str) -> None:
     service, dataset = filled
     with Client(service.url) as client:

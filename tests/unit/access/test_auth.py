@@ -63,6 +63,7 @@ def filled(path: str) -> str:
     return "/".join("1" if part.startswith("{") else part for part in path.split("/"))
 
 
+@pytest.mark.always
 def test_every_route_but_the_public_ones_wants_a_key(app: FastAPI, http: httpx.Client) -> None:
     found = routes(app)
     assert len(found) > 45
@@ -77,6 +78,7 @@ def test_every_route_but_the_public_ones_wants_a_key(app: FastAPI, http: httpx.C
             assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
+@pytest.mark.always
 def test_a_key_opens_what_its_scope_says_and_nothing_else(app: FastAPI) -> None:
     for scope in ("read", "write", "jobs", "deploy"):
         _, secret = new_key(app.state.zoo, [scope])

@@ -108,6 +108,7 @@ def body_of(app: FastAPI, operation: dict[str, Any], theirs: dict[str, Any]) -> 
     return {**body, **{k: v for k, v in {**theirs, **named}.items() if k in body and k not in ("version", "alias")}}
 
 
+@pytest.mark.always
 def test_no_operation_tells_of_or_touches_another_workspace(app: FastAPI, theirs: dict[str, Any]) -> None:
     zoo: Zoo = app.state.zoo
     _, secret = new_key(zoo, SCOPES, "blue")

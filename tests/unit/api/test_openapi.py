@@ -23,6 +23,7 @@ def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]
     ]
 
 
+@pytest.mark.always
 def test_the_document_is_valid(document: dict[str, Any]) -> None:
     validate(document)
 

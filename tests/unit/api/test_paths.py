@@ -89,6 +89,7 @@ def told(zoo: Zoo) -> list[tuple[str, str]]:
         return [(action, outcome) for action, outcome in lines]
 
 
+@pytest.mark.always
 def test_no_other_spelling_of_any_path_is_answered_to_anybody(
     app: FastAPI, portal: BlockingPortal, serving: FakeServing
 ) -> None:

@@ -21,8 +21,8 @@ SEARCHED = pytest.mark.parametrize("searched", ["built in", pytest.param("everyw
 
 @pytest.fixture(autouse=True)
 def few_candidates(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare files with the built-in networks alone, except in slow tests: with all others it takes a minute."""
-    if request.node.get_closest_marker("slow") is None:
+    """Compare files with the built-in networks alone, except in tests of all: with all others it takes a minute."""
+    if "everywhere" not in request.node.name:
         for group in ("torchvision", "timm"):
             monkeypatch.setattr(f"pnc_core.graph.identify.{group}", lambda *facts: iter(()))
 

@@ -59,6 +59,7 @@ def test_a_misspelt_architecture_is_refused_before_anything_is_sent(
     assert list(client.models.list()) == []
 
 
+@pytest.mark.always
 def test_everything_a_user_does(client: Client, zoo: Zoo, weights: Path, tmp_path: Path) -> None:
     for name, classes, fingerprint in (("low", seeds.LOW, f"{1:064x}"), ("high", seeds.HIGH, f"{2:064x}")):
         sent: dict[int, int] = {}

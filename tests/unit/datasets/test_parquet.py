@@ -117,6 +117,7 @@ def test_a_dataset_has_so_many_bytes_at_most(tmp_path: Path) -> None:
     assert sandbox.inspect(io.BytesIO(parquets.bomb(600)), ["a", "b"], tmp_path, 5 * MB).rows == 600  # one image, once
 
 
+@pytest.mark.always
 def test_what_would_take_the_child_s_memory_is_refused(tmp_path: Path) -> None:
     """Four images of 27 MB in two thousand rows: too much to be read as a small group, and each costs its bytes."""
     content = parquets.repeated(2000, [parquets.picture(3000, shade) for shade in range(4)])

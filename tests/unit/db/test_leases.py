@@ -35,6 +35,7 @@ def _claim_all(
     database.close()
 
 
+@pytest.mark.always
 @pytest.mark.skipif(sys.platform == "win32", reason="the service runs on POSIX")
 def test_eight_processes_claim_every_job_exactly_once(zoo: Zoo) -> None:
     with zoo.database.write() as session:

@@ -116,6 +116,7 @@ def test_another_address_has_streams_of_its_own(app: FastAPI, job: str) -> None:
     anyio.run(main)
 
 
+@pytest.mark.always
 def test_one_that_does_not_read_keeps_nothing_from_others(
     app: FastAPI, zoo: Zoo, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,6 +256,7 @@ OFTEN = {
 """Every path with one architecture, and the paths that depend most on the architecture with all; the rest is slow."""
 
 
+@pytest.mark.always
 @pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # expected on processors where bfloat16 is slow
 @pytest.mark.parametrize(
     ("path", "world"),

@@ -89,6 +89,7 @@ def _row(here: World) -> tuple[int, int | None, dict[str, Any] | None]:
     return row.generation, row.observed_generation, row.observed_problem
 
 
+@pytest.mark.always
 def test_what_was_served_survives_a_lost_report_and_a_restart_without_the_store(fresh: World) -> None:
     first = Process(fresh)
     with no_writing(first.zoo):
@@ -208,6 +209,7 @@ FAULTS: dict[str, Callable[[Process], Any]] = {
 }
 
 
+@pytest.mark.always
 def test_passing_faults_in_any_order_with_a_restart_after_each_take_nothing_away(fresh: World) -> None:
     for number, order in enumerate(permutations(FAULTS)):
         generation = fresh.want([fresh.modules[number % 3]])

@@ -86,6 +86,7 @@ def told(zoo: Zoo) -> list[tuple[str, str]]:
         return [(row.action, row.outcome) for row in session.scalars(select(AuditRow).order_by(AuditRow.id))]
 
 
+@pytest.mark.always
 def test_a_read_key_attaches_nothing_through_the_api_however_it_spells_the_path(keyed: World) -> None:
     zoo, module = keyed.zoo, keyed.modules[0]
     _, reader = new_key(zoo, ["read"])
@@ -146,6 +147,7 @@ def test_whoever_asks_the_serving_process_itself_is_noted_as_well(keyed: World) 
     assert told(zoo) == [("inference_load", outcome) for outcome in ("forbidden", "200", "404")]
 
 
+@pytest.mark.always
 def test_no_other_spelling_of_serving_s_own_paths_is_answered_to_anybody(keyed: World) -> None:
     app = create_serving_app(keyed.zoo.settings)
     keys: list[str | None] = [None, OWN, *(new_key(keyed.zoo, [scope])[1] for scope in SCOPES)]

@@ -69,6 +69,7 @@ class _Stepwise(_Slow):
         return super().read(x, branches, images)
 
 
+@pytest.mark.always
 def test_a_short_request_waits_for_one_slice_of_a_long_one(here: World, engine: Engine) -> None:
     trunk = _Stepwise(here)
     program, waited = put_together(trunk, []), []
@@ -109,6 +110,7 @@ def test_long_requests_are_answered_as_if_they_were_alone(here: World, engine: E
         assert torch.allclose(answer, engine.answer_now(program, some), atol=1e-5)
 
 
+@pytest.mark.always
 def test_the_deadline_is_held_in_the_middle_of_a_request(here: World, engine: Engine, slow: _Slow) -> None:
     begun = time.monotonic()
     (answer,) = _together(engine.ask(put_together(slow, []), here.images(4000), 0.3))

@@ -106,6 +106,7 @@ def test_too_many_pixels_are_refused_before_one_is_decoded(
     zoo.close()
 
 
+@pytest.mark.always
 def test_six_hundred_rows_of_one_large_image_cost_one(tmp_path: Path) -> None:
     """In a process of its own, since memory that was once taken is not given back."""
     zoo = seeds.new_zoo(tmp_path)

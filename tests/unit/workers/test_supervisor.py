@@ -195,6 +195,7 @@ def test_torch_decides_whether_there_is_a_device(zoo: Zoo, monkeypatch: pytest.M
     assert supervisor.accelerators(2) == ["0", "1"]
 
 
+@pytest.mark.always
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for hosts whose torch has no CUDA")
 def test_a_host_that_shows_a_device_to_a_torch_without_cuda_works_on_its_processor(
     zoo: Zoo, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,7 @@ def test_a_mistake_is_found_and_named(plain: nn.Module, images: ImageSet, mistak
     assert found.cause.after.share > 0.9
 
 
+@pytest.mark.always
 def test_a_wrong_shortcut_is_found_and_named(images: ImageSet) -> None:
     network = trained(RESIDUAL, 6)
     wrong = replace(RESIDUAL, options={"width": 8, "shortcut": "pad-end"})

@@ -39,6 +39,7 @@ def test_clone_leaves_both_networks_as_they_were(pair: Pair, cloned: Bundle, fin
     assert (cloned.manifest.target_fingerprint, cloned.manifest.source_fingerprint) == fingerprints
 
 
+@pytest.mark.always
 def test_the_same_seed_and_inputs_give_the_same_bundle(pair: Pair, cloned: Bundle, config: CloneConfig) -> None:
     torch.manual_seed(123)
     assert digest(clone(pair.target, pair.source, pair.images, config).to_bytes()) == digest(cloned.to_bytes())

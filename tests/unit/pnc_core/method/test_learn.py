@@ -139,6 +139,7 @@ def test_refining_is_dropped_or_kept_by_the_held_out_loss(pair: Pair) -> None:
     assert done == sorted(done)
 
 
+@pytest.mark.always
 @pytest.mark.filterwarnings("ignore::pnc_core.devices.SlowPrecision")  # expected on processors where bfloat16 is slow
 def test_both_networks_stay_what_they_were(pair: Pair) -> None:
     before = fingerprint(pair.target[0]), fingerprint(pair.source[0])

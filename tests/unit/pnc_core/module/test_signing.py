@@ -32,6 +32,7 @@ def test_a_signed_bundle_is_told_by_whom(signed: tuple[Path, str, str]) -> None:
     assert (found.key, found.statement.module) == (public, "mod_1")
 
 
+@pytest.mark.always
 def test_every_flipped_byte_of_a_bundle_is_refused(signed: tuple[Path, str, str]) -> None:
     path, text, public = signed
     whole = path.read_bytes()
