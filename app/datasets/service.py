@@ -23,13 +23,14 @@ from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.errors import Invalid
 from app.models import checks
-from app.names import MAX_CLASS_NAME, check_name, is_class_name
+from app.names import check_name
 from app.store import uploads
+from pnc_core.spelling import MAX_LENGTH, is_class_name, normal_name
 
 MAX_CLASSES = 100_000
 MAX_ROWS = 50_000_000
 """A few kilobytes can say that they are billions of images, and each is looked at."""
-_MAKER = "the Python client's `client.datasets.push(folder)` makes such a file"
+_MAKER = "`pnc datasets push` makes such a file of other columns, folders and archives"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None, most_bytes: in
         if table.rows > MAX_ROWS:
             got = f"expected at most {MAX_ROWS} images, got {table.rows}; split the file"
             raise Invalid.at("/upload", "too_many_images", got)
+        if not table.rows:
+            raise Invalid.at("/upload", "no_images", "expected at least one image, got a file without rows; add images")
         if not labelled:
             _check_unlabelled(classes)
         names = _class_names(table.schema, classes) if labelled else ()
@@ -158,15 +161,15 @@ def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, .
     if not names:
         detail = "expected class names, got none in the file's `huggingface` metadata; send `classes` with the request"
         raise Invalid.at("/classes", "no_class_names", detail)
-    _check_names(names)
-    return tuple(names)
+    _check_names(normal := [normal_name(name) if isinstance(name, str) else name for name in names])
+    return tuple(normal)
 
 
 def _check_names(names: Sequence[object]) -> None:
     """The same rules as a network's own classes follow; numbers and the like come from the file."""
     odd = [name for name in names if not is_class_name(name)]
     if odd:
-        detail = f"expected printable names of 1 to {MAX_CLASS_NAME} characters, got {odd[0]!r:.80}"
+        detail = f"expected printable names of 1 to {MAX_LENGTH} characters, got {odd[0]!r:.80}"
     elif len(names) > MAX_CLASSES or len(set(names)) != len(names):
         got = f"{len(names)}, {len(set(names))} of them distinct"
         detail = f"expected at most {MAX_CLASSES} class names without repetition, got {got}"
@@ -184,6 +187,8 @@ def _names_in_schema(schema: pa.Schema) -> list[Any]:
         return []
     for step in ("info", "features", "label", "names"):
         value = value.get(step) if isinstance(value, dict) else None
+    if isinstance(value, dict) and all(str(number) in value for number in range(len(value))):
+        return [value[str(number)] for number in range(len(value))]  # as in the README of a dataset on the Hub
     return value if isinstance(value, list) else []
 
 
