@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import completion, purging
+from app.cli import completion, purging, pushing
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
 
 if TYPE_CHECKING:
@@ -19,29 +19,30 @@ Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=compl
 
 @app.command()
 def push(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A directory with one directory per class (or with unlabelled images), or a Parquet file.", exists=True
-        ),
-    ],
+    what: pushing.What,
     name: Annotated[str | None, typer.Option(help="Name for people; default: made from the path.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names of a Parquet file, separated by commas.")] = None,
+    classes: pushing.Classes = None,
+    split: pushing.Split = None,
+    image_column: pushing.ImageColumn = None,
+    label_column: pushing.LabelColumn = None,
+    strict: pushing.Strict = False,
+    skipped: pushing.SkippedFile = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Upload images as a dataset."""
-    from pnc_core.errors import ConfigError
-
-    with connected(url, as_json) as (client, screen):
-        if classes and path.is_dir():
-            raise ConfigError(
-                f"--classes: expected a Parquet file, got a directory, whose class names are its directories: {path}"
-            )
-        names = classes.split(",") if classes else None
-        with screen.bar(f"uploading {path.name}") as progress:
-            dataset = client.datasets.push(path, name=name, classes=names, progress=progress)
+    """Upload images as a dataset; tell what is left out and why."""
+    with connected(url, as_json) as (client, screen), screen.bar(f"uploading {what}") as progress:
+        dataset = client.datasets.push(
+            what, name=name, classes=_names(classes), split=split, image_column=image_column,
+            label_column=label_column, strict=strict, progress=progress,
+            read=lambda images: pushing.report(screen, images, skipped),
+        )  # fmt: skip
         screen.show(dataset, lambda: _dataset(dataset))
+
+
+def _names(classes: str | None) -> str | list[str] | None:
+    """A file of names, or names."""
+    return classes if classes is None or Path(classes).is_file() else classes.split(",")
 
 
 @app.command("list")

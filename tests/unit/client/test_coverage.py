@@ -44,7 +44,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "cancel_import": lambda client, _: client.imports.cancel("imp_1"),
     "set_alias": lambda client, _: client.models.set_alias("a", "production", 1),
     "delete_alias": lambda client, _: client.models.delete_alias("a", "production"),
-    "create_dataset": lambda client, file: client.datasets.push(file, name="a"),
+    "create_dataset": lambda client, file: client.datasets.push(file.rename(file.with_suffix(".parquet")), name="a"),
     "list_datasets": lambda client, _: list(client.datasets.list()),
     "get_dataset": lambda client, _: client.datasets.get("ds_1"),
     "change_dataset": lambda client, _: client.datasets.change("ds_1", archived=False),
