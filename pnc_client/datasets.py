@@ -2,17 +2,20 @@
 
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pnc_client.downloads import download
 from pnc_client.http import Http, path_of
 from pnc_client.parquet import write_parquet
-from pnc_client.schemas.datasets import Dataset
+from pnc_client.schemas.datasets import Dataset, Unreadable
 from pnc_client.schemas.purges import Purge
 from pnc_client.sources import Images, Options, SourceError, open_images
 from pnc_client.sources.canonical import is_canonical
 from pnc_client.uploads import Progress, Uploads
 
+POLL_SECONDS = 0.3
 _INVALID_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -78,6 +81,53 @@ class Datasets:
     def get(self, dataset_id: str) -> Dataset:
         """One dataset."""
         return self._http.get(Dataset, path_of("datasets", dataset_id))
+
+    def wait(self, dataset_id: str, progress: Progress | None = None, timeout: float = 3600.0) -> Dataset:
+        """Wait until a worker has decoded every image of a dataset once.
+
+        Args:
+            dataset_id: Its id.
+            progress: Called with the rows that were looked at and the total.
+            timeout: Seconds.
+
+        Raises:
+            TimeoutError: the inspection has not ended within `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            found = self.get(dataset_id)
+            if progress is not None:
+                progress(found.inspected, found.rows)
+            if found.inspection != "waiting":
+                return found
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{dataset_id}: expected the end of its inspection in {timeout:g} s, got {found.inspected:,} of "
+                    f"{found.rows:,} images; is a worker running?"
+                )
+            self._http.sleep(POLL_SECONDS)
+
+    def unreadable(self, dataset_id: str) -> Iterator[Unreadable]:
+        """Images that cannot be decoded, in the order of the rows."""
+        return self._http.pages(Unreadable, path_of("datasets", dataset_id, "unreadable"))
+
+    def download(self, dataset_id: str, path: Path, *, progress: Progress | None = None) -> Path:
+        """Download a dataset's Parquet file as it was uploaded, and check its digest.
+
+        Args:
+            dataset_id: Its id.
+            path: File to write; a failed download leaves no file.
+            progress: Called with the downloaded bytes and the total.
+
+        Raises:
+            ApiError: there is no such dataset.
+            DamagedDownload: the bytes have another digest than the announced one.
+        """
+        found = self.get(dataset_id)
+        return download(
+            self._http, path_of("datasets", dataset_id, "content"), path, name=dataset_id, digest=found.digest,
+            size=found.bytes, progress=progress,
+        )  # fmt: skip
 
     def archive(self, dataset_id: str) -> None:
         """Archive a dataset."""

@@ -2,6 +2,7 @@
 
 import csv
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,10 @@ import typer
 from app.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from pnc_client import Client, Dataset
     from pnc_client.sources import Images, Skipped
 
+PATIENCE, POLL_SECONDS = 30.0, 0.3
 SHOWN = 10
 """Files and rows that are named on the screen; a file names all."""
 What = Annotated[
@@ -67,6 +70,58 @@ def report(screen: Screen, images: "Images", file: Path | None) -> None:
     if file is not None:
         write_skipped(file, images.skipped)
         screen.note(f"all {len(images.skipped):,} are listed in {file}")
+
+
+def settled(client: "Client", screen: Screen, dataset: "Dataset") -> "Dataset":
+    """Wait until a worker has decoded every image; give up if no worker begins or goes on for `PATIENCE` seconds."""
+    if dataset.inspection != "waiting":
+        return dataset
+    title, seen, moved = "decoding every image", -1, time.monotonic()
+    with screen.counting(title) as progress:
+        while dataset.inspection == "waiting" and time.monotonic() < moved + PATIENCE:
+            time.sleep(POLL_SECONDS)
+            dataset = client.datasets.get(dataset.id)
+            progress(dataset.inspected, dataset.rows)
+            if dataset.inspected != seen:
+                seen, moved = dataset.inspected, time.monotonic()
+    if dataset.inspection == "waiting":
+        screen.note(f"no worker decodes the images; see later with `pnc datasets show {dataset.id}`")
+    return dataset
+
+
+def oddities(dataset: "Dataset") -> dict[str, str]:
+    """What is odd about a dataset, as rows of a record."""
+    if dataset.inspection == "failed":
+        return {"inspection": f"failed: {(dataset.problem or {}).get('detail', '')}"}
+    if dataset.findings is None:
+        return {"inspection": f"waiting; {dataset.inspected:,} of {dataset.rows:,} images are decoded"}
+    sizes = dataset.findings.sizes
+    rows = (
+        {"sizes": "{shorter_smallest} to {shorter_largest} pixels, half at most {shorter_median}".format(**sizes)}
+        if sizes
+        else {}
+    )
+    found = dataset.findings.warnings
+    return {**rows, "warnings": "\n".join(one.detail for one in found) or "none"}
+
+
+def refuse_incomplete(client: "Client", dataset: "Dataset") -> None:
+    """With `--strict`: archive a dataset in which an image cannot be decoded, and end.
+
+    Raises:
+        SourceError: there is such an image.
+    """
+    from pnc_client.sources import SourceError
+
+    findings = dataset.findings
+    if findings is None or not findings.unreadable:
+        return
+    client.datasets.archive(dataset.id)
+    first = findings.first_unreadable[0]
+    raise SourceError(
+        f"expected images without exception, got {findings.unreadable:,} that cannot be decoded, such as "
+        f"{first.name or f'row {first.row}'}: {first.reason}; the dataset {dataset.id} is archived"
+    )
 
 
 def write_skipped(file: Path, skipped: "list[Skipped]") -> None:

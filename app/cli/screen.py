@@ -121,6 +121,16 @@ class Screen:
             task = progress.add_task(plain(title), total=None)
             yield lambda done, size: progress.update(task, completed=done, total=size)
 
+    @contextmanager
+    def counting(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar for items; the yielded function takes the number so far and the total."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.notes, disable=self.as_json) as progress:
+            task = progress.add_task(plain(title), total=None)
+            yield lambda done, count: progress.update(task, completed=done, total=count)
+
 
 def check_out(out: "Path", *inputs: "Path") -> None:
     """Check before any work that the output file can be written and is not an input file.

@@ -5,7 +5,7 @@ that says it is small is read as indices and distinct values, so that a value co
 is read few rows at a time. Whatever Arrow cannot read is the file's fault, and the error names row group and column.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ SMALL_ROWS, LARGE_ROWS = 16_384, 64
 """Rows of a batch, of a row group with at most `BATCH_BYTES` of images and of one with more: rows differ in size."""
 MAX_GROUPS = 100_000
 """Row groups of a file; each is looked at by itself."""
-_BYTES, _LABEL = "image.bytes", "label"
+_BYTES, _PATH, _LABEL = "image.bytes", "image.path", "label"
 _OPTIONS: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1024**2}
 """Nothing is read ahead: a column is decoded page by page, whatever the footer says of its size."""
 
@@ -73,18 +73,27 @@ class ImageTable:
         if self.rows < 0 or sum(self._counts) != self.rows or min(self._counts, default=0) < 0:
             raise Unreadable(f"expected row groups of {self.rows} rows together, got {sum(self._counts)}")
 
-    def batches(self, *, images: bool = True, labels: bool = True) -> Iterator[Batch]:
+    @property
+    def group_rows(self) -> Sequence[int]:
+        """Rows of each row group."""
+        return self._counts
+
+    def batches(self, *, images: bool = True, labels: bool = True, start: int = 0) -> Iterator[Batch]:
         """All rows in order.
 
         Args:
             images: Read the images.
             labels: Read the labels.
+            start: Skip the row groups that end before this row.
 
         Raises:
             Unreadable: a column of a row group cannot be read; the message names both.
         """
         first = 0
         for group, count in enumerate(self._counts):
+            if first + count <= start:
+                first += count
+                continue
             small, size = self._sizing(group) if images else (True, SMALL_ROWS)
             tags = self._column(self._plain, group, _LABEL, size) if labels else None
             pictures = self._column(self._distinct if small else self._plain, group, _BYTES, size) if images else None
@@ -97,6 +106,41 @@ class ImageTable:
                 yield Batch(first, tag, indices, values, max(0, have - known))
                 known = have if small else 0  # a small group's distinct values pile up
                 first += length
+
+    def images_from(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of each row from `start` to `end`; a row without an image has no bytes.
+
+        Raises:
+            Unreadable: a column of a row group cannot be read.
+        """
+        for batch in self.batches(labels=False, start=start):
+            assert batch.indices is not None
+            assert batch.values is not None
+            for row in range(max(start, batch.first), min(end, batch.first + len(batch.indices))):
+                index = batch.indices[row - batch.first].as_py()
+                yield row, (b"" if index is None else batch.values[index].as_py() or b"")
+            if batch.first + len(batch.indices) >= end:
+                return
+
+    def names_of(self, rows: Sequence[int]) -> dict[int, str]:
+        """Paths of some rows, as the file has them, at most 200 characters each; rows without one are left out.
+
+        Args:
+            rows: In rising order.
+        """
+        if _PATH not in {self._plain.metadata.schema.column(n).path for n in range(len(self._plain.metadata.schema))}:
+            return {}
+        found, first, wanted = dict[int, str](), 0, list(rows)
+        for group, count in enumerate(self._counts):
+            here = [row for row in wanted if first <= row < first + count]
+            at = first
+            for column in self._column(self._plain, group, _PATH, SMALL_ROWS) if here else ():
+                for row in here:
+                    if at <= row < at + len(column) and (value := column[row - at].as_py()):
+                        found[row] = str(value)[:200].replace("\0", " ")
+                at += len(column)
+            first += count
+        return found
 
     @cached_property
     def _distinct(self) -> pq.ParquetFile:

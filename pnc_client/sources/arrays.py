@@ -174,9 +174,9 @@ def _shape(name: str, head: Header) -> tuple[int, int, int, int, bool]:
         )
     shape = head.shape
     if len(shape) == 3:
-        return (*shape, 1, False)  # type: ignore[return-value]
+        return (*shape, 1, False)
     if len(shape) == 4 and shape[3] in (1, 2, 3, 4):
-        return (*shape, False)  # type: ignore[return-value]
+        return (*shape, False)
     if len(shape) == 4 and shape[1] in (1, 3, 4):
         return shape[0], shape[2], shape[3], shape[1], True
     raise SourceError(f"{name}: expected (N, H, W), (N, H, W, C) or (N, C, H, W) of 1 to 4 channels, got {shape}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pnc_client.sources.columns import LABEL_NAMES, features_of
 from pnc_client.sources.opening import Options
@@ -41,11 +42,11 @@ def _is_canonical(path: Path, classes: Sequence[str] | None) -> bool:
             return False
         if "label" not in schema.names:
             return not {*LABEL_NAMES} & {*schema.names}
-        names = classes or (features_of(schema).get("label") or {}).get("names")
+        names: Any = classes or (features_of(schema).get("label") or {}).get("names")
         if not isinstance(names, list | tuple) or not pa.types.is_integer(schema.field("label").type):
             return False
         for batch in file.iter_batches(columns=["label"], batch_size=65_536):
-            found = pc.min_max(batch.column(0)).as_py()
+            found: Any = pc.min_max(batch.column(0)).as_py()
             if batch.column(0).null_count or found["min"] < 0 or found["max"] >= len(names):
                 return False
     except (pa.ArrowException, OSError, ValueError, AttributeError):

@@ -1,7 +1,7 @@
 """Which columns of a Parquet file hold images and labels, and the names of the labels."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +127,10 @@ def _is_binary(kind: "pa.DataType", name: str) -> bool:
     import pyarrow as pa
 
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = [pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary]
-    texts = [pa.types.is_string, pa.types.is_large_string] if name == "path" else []
+    tests: list[Callable[[Any], bool]] = [
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary
+    ]  # fmt: skip
+    texts: list[Callable[[Any], bool]] = [pa.types.is_string, pa.types.is_large_string] if name == "path" else []
     return any(test(plain) for test in (*tests, *texts))
 
 

@@ -39,7 +39,8 @@ def parquet_images(
     left = sum(_opened(file).metadata.num_rows for file in files if file not in chosen)
     columns = find_columns(_opened(chosen[0]).schema_arrow, image, label)
     for file in chosen[1:]:
-        missing = {columns.image, columns.label} - {None, *_opened(file).schema_arrow.names}
+        wanted_columns = [columns.image, *([columns.label] if columns.label else [])]
+        missing = set(wanted_columns) - {*_opened(file).schema_arrow.names}
         if missing:
             raise SourceError(f"{file}: expected the columns of {chosen[0].name}, got none of {', '.join(missing)}")
     found = _names(chosen, columns)

@@ -90,7 +90,8 @@ def _idx_labels(images: Path) -> bytes:
         raise SourceError(f"{images}: expected its labels in {names[0]} beside it, got none; fetch the file")
     with _opened(path) as file:
         (count,) = _idx_shape(file, path, 1)
-        return file.read(count)
+        content: bytes = file.read(count)
+        return content
 
 
 def _idx_shape(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:

@@ -104,7 +104,7 @@ def tar_members(path: Path) -> Iterator[tuple[tarfile.TarInfo, Read]]:
                 if member.isfile():
                     member.name = member.name.removeprefix("./")
                     yield member, lambda member=member: _content(archive, member)  # type: ignore[misc]
-                archive.members = []  # it would keep every member
+                archive.members = []  # type: ignore[attr-defined] # it would keep every member
     except (tarfile.TarError, EOFError, OSError) as error:
         raise SourceError(f"{path}: expected a tar archive that can be read, got {error}; make it again") from None
 

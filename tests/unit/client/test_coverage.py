@@ -51,6 +51,8 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "archive_dataset": lambda client, _: client.datasets.archive("ds_1"),
     "plan_dataset_purge": lambda client, _: client.datasets.purge("ds_1", dry_run=True),
     "purge_dataset": lambda client, _: client.datasets.purge("ds_1"),
+    "list_unreadable": lambda client, _: list(client.datasets.unreadable("ds_1")),
+    "download_dataset": lambda client, file: client.datasets.download("ds_1", file),
     "create_job": lambda client, _: client.jobs.create("a", "b", "ds_1", CONFIG),
     "validate_job": lambda client, _: client.jobs.validate("a", "b", "ds_1", CONFIG),
     "list_jobs": lambda client, _: list(client.jobs.list()),
