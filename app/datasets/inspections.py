@@ -180,9 +180,15 @@ def unreadable(row: DatasetRow, window: Window) -> Page[dict[str, Any]]:
     return Page(data, has_more, encode(rest[window.limit - 1][0]) if has_more else None)
 
 
-def samples(session: Session, dataset_id: str) -> dict[int, bytes]:
-    """Pictures of samples by label."""
-    query = select(SampleRow.label, SampleRow.picture).where(SampleRow.dataset_id == dataset_id)
+def samples(session: Session, dataset_id: str, most: int | None = None) -> dict[int, bytes]:
+    """Pictures of samples by label, of the first classes.
+
+    Args:
+        session: A session.
+        dataset_id: Id of the dataset, which the session has read.
+        most: Classes; None: all that have samples.
+    """
+    query = select(SampleRow.label, SampleRow.picture).where(SampleRow.dataset_id == dataset_id).limit(most)
     return {row.label: row.picture for row in session.execute(query.order_by(SampleRow.label))}
 
 

@@ -71,8 +71,8 @@ def survey(facts: Facts, labels: Indices) -> Survey:
     whole = joined[group]
     twice = np.flatnonzero(first[group] != np.arange(len(group)))
     examples = [(int(seen["row"][first[group[place]]]), int(seen["row"][place])) for place in twice[:EXAMPLES]]
-    rest = max(0, EXAMPLES - len(examples))
-    examples += [tuple(sorted(map(int, seen["row"][first[shown[pair]]]))) for pair in pairs[:rest]]  # type: ignore[misc]
+    close = np.unique(np.sort(seen["row"][first[shown[pairs]]].reshape(-1, 2), axis=1), axis=0)
+    examples += [(int(one), int(other)) for one, other in close[: max(0, EXAMPLES - len(examples))]]
     return Survey(
         good=len(chosen),
         exact=len(group) - len(first),
