@@ -14,8 +14,8 @@ SUFFIXES = frozenset({
     ".rgba", ".bw", ".qoi",
 })  # fmt: skip
 """Endings of the names of image files, in lower case."""
-KNOWN = ", ".join(name for name in FORMATS if name != "DIB")
-"""The formats, for messages."""
+KNOWN = "PNG, JPEG, WebP, GIF, BMP, TIFF and others"
+"""Formats for messages."""
 EMPTY = "an empty file"
 REFUSED_SUFFIXES = MappingProxyType({
     **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),

@@ -132,11 +132,12 @@ def purge(
 
 
 def _dataset(dataset: "Dataset") -> "RenderableType":
+    found = dataset.findings
     return record(
         {
             "dataset": dataset.id,
             "name": dataset.name,
-            "images": f"{dataset.rows:,}",
+            "images": f"{dataset.rows:,}" if found is None else f"{found.good:,} of {dataset.rows:,} rows",
             "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items())
             or "none: the images have no labels; use them with `--set labels=false`",
             **pushing.oddities(dataset),
