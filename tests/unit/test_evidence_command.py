@@ -245,6 +245,20 @@ def test_only_the_asked_for_classes_are_read_in_their_order(files: Files) -> Non
     assert steps == [*range(1, 21), *range(1, 21)]
 
 
+def test_an_image_that_cannot_be_decoded_costs_only_its_row(files: Files) -> None:
+    root = files.root / "damaged"
+    for name in ("a", "f"):
+        (root / name).mkdir(parents=True)
+        for file in sorted((files.root / "images" / name).iterdir())[:3]:
+            (root / name / file.name).write_bytes(file.read_bytes())
+    (root / "a" / "cut.png").write_bytes(_png(files.images.images[0])[:40])
+    (root / "f" / "phone.heic").write_bytes(b"x")
+    notes: list[str] = []
+    found = read_images(root, ("f", "a"), [Geometry((1, 8, 8))], note=notes.append)
+    assert found.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert notes[0].startswith("2 images are left out; the first is f/phone.heic: it is HEIC")
+
+
 def test_images_come_to_the_network_s_size_and_channels(files: Files) -> None:
     assert read_images(files.root / "images", ("a",), [Geometry((3, 4, 6))]).images.shape == (10, 3, 4, 6)
 
