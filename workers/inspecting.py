@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.datasets import inspections
-from app.datasets.inspecting import SAMPLED, Best, Inspectors, Stretch
+from app.datasets.inspecting import SAMPLED, Best, Inspectors, Stretch, pack, unpack
 from app.datasets.looking import BAD, FACTS, TILE, Facts
 from app.datasets.parquet import ImageTable, Unreadable
 from app.datasets.survey import Survey, survey
@@ -125,9 +125,9 @@ def _look(
 
 @retrying
 def _keep(zoo: Zoo, lease: Lease, first: int, found: Stretch) -> None:
-    facts = np.concatenate([np.empty(0, FACTS), *found.facts])
+    rows = sum(len(part) for part in found.facts)
     with zoo.database.write() as session:
-        inspections.add_part(session, lease, first, facts, found.faults, found.tiles)
+        inspections.add_part(session, lease, first, rows, pack(found))
 
 
 def _finish(zoo: Zoo, lease: Lease, dataset: DatasetRow, table: ImageTable, labels: Rows) -> None:
@@ -148,11 +148,10 @@ def _gathered(zoo: Zoo, lease: Lease, labels: Rows) -> tuple[Facts, dict[int, st
     best, tiles = Best(), dict[int, bytes]()
     with zoo.database.read() as session:
         for first, rows in inspections.parts(session, lease.id):
-            part, said, candidates = inspections.read_part(session, lease.id, first)
-            session.expunge_all()
-            facts[first : first + rows] = part
-            faults |= said
-            for row, label, picture in candidates:
+            part = unpack(inspections.part(session, lease.id, first))
+            facts[first : first + rows] = part.facts[0]
+            faults |= part.faults
+            for row, (label, picture) in part.tiles.items():
                 if best.takes(label, int(facts["digest"][row][0]), row):
                     tiles[row] = picture
             kept = {row for rows in best.rows().values() for row in rows}

@@ -8,6 +8,7 @@ import heapq
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,33 @@ class Stretch:
     """Reasons by row."""
     tiles: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     """Label and sample by row: candidates for the samples of a class."""
+
+
+def pack(found: Stretch) -> bytes:
+    """A stretch as bytes."""
+    order = list(found.tiles)
+    facts = b"".join(part.tobytes() for part in found.facts)
+    head = {
+        "rows": len(facts) // FACTS.itemsize,
+        "faults": found.faults,
+        "tiles": [(row, found.tiles[row][0]) for row in order],
+    }
+    tiles = b"".join(found.tiles[row][1] for row in order)
+    return zlib.compress(b"".join((json.dumps(head).encode(), b"\n", facts, tiles)), 1)
+
+
+def unpack(content: bytes) -> Stretch:
+    """The stretch that `pack` made bytes of."""
+    plain = zlib.decompress(content)
+    start = plain.index(b"\n") + 1
+    head = json.loads(plain[:start])
+    stop, size = start + head["rows"] * FACTS.itemsize, TILE * TILE * 3
+    tiles = {
+        int(row): (int(label), plain[stop + number * size : stop + (number + 1) * size])
+        for number, (row, label) in enumerate(head["tiles"])
+    }
+    faults = {int(row): reason for row, reason in head["faults"].items()}
+    return Stretch([np.frombuffer(plain[start:stop], FACTS)], faults, tiles)
 
 
 class Inspectors:

@@ -9,11 +9,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.datasets.looking import FACTS, Facts
 from app.datasets.oddities import warnings_of
 from app.datasets.tables import DatasetRow, PartRow, SampleRow
 from app.db import leases
@@ -47,29 +45,22 @@ def heartbeat(session: Session, lease: Lease) -> str | None:
     return None if row.archived_at is None else "cancel"
 
 
-def add_part(
-    session: Session, lease: Lease, first: int, facts: Facts, faults: Mapping[int, str],
-    tiles: Mapping[int, tuple[int, bytes]],
-) -> None:  # fmt: skip
+def add_part(session: Session, lease: Lease, first: int, rows: int, content: bytes) -> None:
     """Keep the facts of consecutive rows.
 
     Args:
         session: A writing session.
         lease: Lease of the dataset.
         first: Number of the first row.
-        facts: One element a row.
-        faults: Reasons by row.
-        tiles: Label and sample by row.
+        rows: Number of rows.
+        content: Their facts, see `app.datasets.inspecting.pack`.
 
     Raises:
         LeaseLost: another worker has the dataset now.
     """
     row = leases.held(session, DatasetRow, lease)
-    order = list(tiles)
-    head = {"rows": len(facts), "faults": faults, "tiles": [(number, tiles[number][0]) for number in order]}
-    content = b"".join((json.dumps(head).encode(), b"\n", facts.tobytes(), *(tiles[number][1] for number in order)))
-    session.merge(PartRow(dataset_id=lease.id, first=first, rows=len(facts), content=zlib.compress(content, 1)))
-    row.inspected += len(facts)
+    session.merge(PartRow(dataset_id=lease.id, first=first, rows=rows, content=content))
+    row.inspected += rows
 
 
 def parts(session: Session, dataset_id: str) -> list[tuple[int, int]]:
@@ -78,20 +69,11 @@ def parts(session: Session, dataset_id: str) -> list[tuple[int, int]]:
     return [(first, rows) for first, rows in session.execute(query)]
 
 
-def read_part(
-    session: Session, dataset_id: str, first: int
-) -> tuple[Facts, dict[int, str], list[tuple[int, int, bytes]]]:
-    """Facts, faults by row, and row, label and picture of candidates for samples."""
-    content = zlib.decompress(session.get_one(PartRow, (dataset_id, first)).content)
-    end = content.index(b"\n") + 1
-    head = json.loads(content[:end])
-    stop = end + head["rows"] * FACTS.itemsize
-    size = (len(content) - stop) // max(1, len(head["tiles"]))
-    tiles = [
-        (int(row), int(label), content[stop + number * size : stop + (number + 1) * size])
-        for number, (row, label) in enumerate(head["tiles"])
-    ]
-    return np.frombuffer(content[end:stop], FACTS), {int(row): said for row, said in head["faults"].items()}, tiles
+def part(session: Session, dataset_id: str, first: int) -> bytes:
+    """The content of one part."""
+    return session.scalars(
+        select(PartRow.content).where(PartRow.dataset_id == dataset_id, PartRow.first == first)
+    ).one()
 
 
 def finish(

@@ -2,8 +2,8 @@
 
 Columns `image` (a struct with `bytes`) and `label` (an integer); class names
 come from the schema's metadata or from the request. Without a column `label` the
-images have no labels, and the dataset no classes. Every row group is read once, so that what
-cannot be read is refused here and not in a job; pixels are never looked at.
+images have no labels, and the dataset no classes. Every row group is read once, so that a damaged file is refused
+here and not in a job. A worker looks at the pixels afterwards, see `app.datasets.inspections`.
 """
 
 import json

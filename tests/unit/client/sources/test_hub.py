@@ -67,5 +67,5 @@ def test_other_places_are_refused_with_advice(cache: Path) -> None:
     with pytest.raises(SourceError, match="expected hf://datasets/OWNER/NAME"):
         fetched("hf://datasets/")
     (kept(cache, "me/words") / "train.csv").write_text("a,b\n")
-    with pytest.raises(SourceError, match="expected the data set in the cache|got none; name a folder"):
+    with pytest.raises(SourceError, match=r"expected the data set in the cache|got none; name a folder"):
         fetched("hf://datasets/me/words")
