@@ -126,7 +126,7 @@ class Inspectors:
         said = json.loads(answer)
         if "problem" in said:
             raise DataError(said["problem"])
-        count = said["rows"]
+        count = int(said["rows"])
         if not 0 < count <= end - start:
             raise DataError(f"expected facts of at most {end - start} rows, got {count}")
         size = count * FACTS.itemsize

@@ -5,6 +5,7 @@ An inspection runs this in a child process. This module therefore imports nothin
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,4 +76,5 @@ def tile(image: Image.Image) -> bytes:
 
 
 def _is_constant(image: Image.Image) -> bool:
-    return all(high - low <= FLAT for low, high in image.getextrema())
+    bands = cast(tuple[tuple[int, int], ...], image.getextrema())
+    return all(high - low <= FLAT for low, high in bands)

@@ -68,7 +68,7 @@ def content(row: DatasetRow, strips: Mapping[int, bytes]) -> Markup:
     """
     state = badge("archived") if row.archived_at else ""
     note = Markup("{} <code>{}</code> {}").format(state, row.id, ago(row.created_at))
-    about = {
+    about: dict[str, object] = {
         "Images": f"{row.rows:,}",
         "Classes": f"{len(row.classes):,}" if row.classes else "none: the images have no labels",
         "File": size(row.bytes),
