@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pnc_client.sources import hub
 from pnc_client.sources.arrays import array_images
-from pnc_client.sources.found import Images, NoColumn, SourceError, is_image_name, is_system_file
+from pnc_client.sources.found import Images, NoColumn, SourceError, choose, is_image_name, is_system_file
 from pnc_client.sources.naming import Naming, read_naming, renamed
-from pnc_client.sources.tables import parquet_images
+from pnc_client.sources.tables import parquet_images, split_of
 from pnc_client.sources.torchvision import torchvision_images
 from pnc_client.sources.trees import TARS, folder_images, tar_images, zip_images
 from pnc_client.sources.webdataset import is_webdataset, shard_images
@@ -88,10 +88,26 @@ def _opened(path: Path, options: Options) -> Images:
     if tars and is_webdataset(tars[0]):
         return shard_images(tars, split, label)
     if path.is_dir():
-        return torchvision_images(path, split, label) or folder_images(path, split)
+        return torchvision_images(path, split, label) or _archives(path, split) or folder_images(path, split)
     if len(files) > 1:
         raise SourceError(f"{path}: expected one source, got {len(files)} files; give the folder that holds them")
     return _file(files[0], split)
+
+
+def _archives(folder: Path, split: str | None) -> Images | None:
+    """Images of the archive in a folder that has no image files itself, as data sets of the Hub often are."""
+    names = {file: file.relative_to(folder).as_posix() for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = [file for file, name in names.items() if not is_system_file(name)]
+    archives = [file for file in files if file.name.lower().endswith((".zip", ".npz", *TARS))]
+    if not archives or any(is_image_name(file.name) for file in files):
+        return None
+    if len(archives) == 1:
+        return _file(archives[0], split)
+    by_name = {split_of(file) or names[file]: file for file in archives}
+    wanted = choose("archives", list(by_name), split, "--split")
+    if wanted is None:
+        raise SourceError(f"{folder}: expected one archive, got `all`; push each as a data set of its own")
+    return _file(by_name[wanted], None)
 
 
 def _file(path: Path, split: str | None) -> Images:

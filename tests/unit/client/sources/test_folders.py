@@ -129,6 +129,18 @@ def test_a_damaged_entry_costs_only_itself(tmp_path: Path) -> None:
     assert "it cannot be unpacked: Bad CRC-32" in images.lost[0].reason
 
 
+def test_a_folder_of_an_archive_is_that_archive(tmp_path: Path) -> None:
+    archive(tmp_path / "images.zip", ["images/cat/1.png", "images/dog/1.png"])
+    (tmp_path / "README.md").write_text("x")
+    assert counts(open_images(tmp_path)) == {"cat": 1, "dog": 1}
+    (tmp_path / "images.zip").rename(tmp_path / "train.zip")
+    archive(tmp_path / "test.tgz", ["test/cat/1.png"])
+    with pytest.raises(SourceError, match="one of the archives 'test', 'train', none was chosen"):
+        open_images(tmp_path)
+    assert counts(open_images(tmp_path, Options(split="train"))) == {"cat": 1, "dog": 1}
+    assert counts(open_images(tmp_path, Options(split="test"))) == {"cat": 1}
+
+
 def test_a_webdataset_has_one_sample_a_key(tmp_path: Path) -> None:
     first = {"a/1.jpg": png(1, "JPEG"), "a/1.cls": b"3\n", "a/2.cls": b"10", "a/2.png": png(2), "a/3.txt": b"text"}
     second = {"b.png": png(3), "b.json": b'{"label": 3}', "c.png": png(4), "d.png": png(5), "d.depth.png": png(6),
