@@ -1,12 +1,12 @@
 """Datasets: images in one Parquet file of the Hugging Face image layout.
 
-Columns `image` (a struct with `bytes`) and `label` (an integer); class names
-come from the schema's metadata or from the request. Without a column `label` the
-images have no labels, and the dataset no classes. Every row group is read once, so that a damaged file is refused
-here and not in a job. A worker looks at the pixels afterwards, see `app.datasets.inspections`.
+A column of images (a struct with `bytes`: `image`, `img`, or the column that the metadata call an image) and one of labels
+(whole numbers: `label`, `labels`, `fine_label`, or the only ClassLabel); class names come from the schema's metadata or
+from the request. Without a column of labels the images have no labels, and the dataset no classes. Every row group is
+read once, so that a damaged file is refused here and not in a job. A worker looks at the pixels afterwards, see
+`app.datasets.inspections`.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.parquet import ImageTable, Unreadable, value_type
+from app.datasets.parquet import ImageTable, Unreadable, features_of, value_type
 from app.datasets.tables import DatasetRow
 from app.db import archive
 from app.db.ids import new_id
@@ -63,7 +63,7 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None, most_bytes: in
             raise Invalid.at("/upload", "no_images", "expected at least one image, got a file without rows; add images")
         if not labelled:
             _check_unlabelled(classes)
-        names = _class_names(table.schema, classes) if labelled else ()
+        names = _class_names(table, classes) if labelled else ()
         return Contents(table.rows, names, _count(table, names, most_bytes))
     except (Unreadable, UnicodeDecodeError) as error:
         raise Invalid.at(
@@ -142,22 +142,23 @@ def _check_columns(table: ImageTable) -> bool:
         "expected one column image: struct<bytes: binary, path: string> and one label: int64, or none without labels"
     )
     problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {table.columns}; {_MAKER}")
-    labels = schema.names.count("label")
-    if schema.names.count("image") != 1 or labels > 1:
+    if table.image is None or schema.names.count(table.image) != 1:
         raise problem
-    image = schema.field("image").type
+    if table.label is not None and schema.names.count(table.label) != 1:
+        raise problem
+    image = schema.field(table.image).type
     if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
         raise problem
-    if labels and not pa.types.is_integer(schema.field("label").type):
+    if table.label is not None and not pa.types.is_integer(schema.field(table.label).type):
         raise problem
     kind = value_type(image.field("bytes").type)
     if not any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
         raise problem
-    return labels == 1
+    return table.label is not None
 
 
-def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, ...]:
-    names = list(given) if given is not None else _names_in_schema(schema)
+def _class_names(table: ImageTable, given: Sequence[str] | None) -> tuple[str, ...]:
+    names = list(given) if given is not None else _names_in_schema(table)
     if not names:
         detail = "expected class names, got none in the file's `huggingface` metadata; send `classes` with the request"
         raise Invalid.at("/classes", "no_class_names", detail)
@@ -178,15 +179,10 @@ def _check_names(names: Sequence[object]) -> None:
     raise Invalid.at("/classes", "invalid_class_names", f"{detail}; send other `classes` with the request")
 
 
-def _names_in_schema(schema: pa.Schema) -> list[Any]:
-    """`info.features.label.names` of the Hugging Face metadata; empty when it is not there."""
-    value: object
-    try:
-        value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except (ValueError, RecursionError):
-        return []
-    for step in ("info", "features", "label", "names"):
-        value = value.get(step) if isinstance(value, dict) else None
+def _names_in_schema(table: ImageTable) -> list[Any]:
+    """`info.features.LABEL.names` of the Hugging Face metadata; empty when it is not there."""
+    feature = features_of(table.schema).get(table.label or "")
+    value = feature.get("names") if isinstance(feature, dict) else None
     if isinstance(value, dict) and all(str(number) in value for number in range(len(value))):
         return [value[str(number)] for number in range(len(value))]  # as in the README of a dataset on the Hub
     return value if isinstance(value, list) else []

@@ -18,7 +18,8 @@ class DatasetCreate(RequestBody):
     name: str = Field(pattern=NAME_PATTERN)
     """Name for people; several datasets may share it."""
     upload: str
-    """Id of a complete upload: Parquet with columns `image` and `label`, or `image` alone for images without labels."""
+    """Id of a complete upload: Parquet with columns of images (`image`, `img`) and labels (`label`, `labels`,
+    `fine_label`), or images alone."""
     classes: list[str] | None = Field(None, min_length=1)
     """Class names in the order of the labels; omitted: the names in the file's metadata."""
 
