@@ -2,9 +2,9 @@
 
 One column holds images (a struct with `bytes`: `image`, `img`, or the column that the metadata call an image), another
 labels (whole numbers: `label`, `labels`, `fine_label`, or the only ClassLabel). Class names come from the schema's
-metadata or from the request. Without a column of labels the images have no labels, and the dataset no classes. Every row group is
-read once, so that a damaged file is refused here and not in a job. A worker looks at the pixels afterwards, see
-`app.datasets.inspections`.
+metadata or from the request. Without a column of labels the images have no labels, and the dataset no classes. Every
+row group is read once, so that a damaged file is refused here and not in a job. A worker looks at the pixels
+afterwards, see `app.datasets.inspections`.
 """
 
 from collections.abc import Iterator, Sequence
