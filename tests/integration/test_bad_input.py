@@ -170,8 +170,8 @@ def test_parquet_without_the_columns_is_refused(
     pq.write_table(pa.table({"picture": [1], "name": ["cat"]}), path)
     with pytest.raises(SourceError, match="expected a column of image files, got picture: int64, name: string"):
         client.datasets.push(path)
+    body = {"name": "table", "upload": client.uploads.push(path).id}
     with pytest.raises(ApiError) as refused:
-        body = {"name": "table", "upload": client.uploads.push(path).id}
         client.datasets._http.post(Dataset, "/v1/datasets", body)
     assert refused.value.status == 422
     assert is_clear(refused.value)
