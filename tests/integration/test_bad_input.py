@@ -168,7 +168,7 @@ def test_parquet_without_the_columns_is_refused(
     before = counts()
     path = tmp_path / "table.parquet"
     pq.write_table(pa.table({"picture": [1], "name": ["cat"]}), path)
-    with pytest.raises(SourceError, match="expected a column of image files, got picture: int64, name: string"):
+    with pytest.raises(SourceError, match="expected bytes of image files in column 'picture', got int64"):
         client.datasets.push(path)
     body = {"name": "table", "upload": client.uploads.push(path).id}
     with pytest.raises(ApiError) as refused:
