@@ -8,7 +8,6 @@ from pnc_client.schemas.shapes import NAME_PATTERN
 ALIAS_PATTERN = r"^[a-z][a-z0-9._-]{0,62}$"
 ID_PREFIXES = ("mdl_", "ver_")
 """Prefixes of ids that are accepted in place of a model's name."""
-MAX_CLASS_NAME = 128
 _NAME = re.compile(NAME_PATTERN.rstrip("$") + r"\Z")
 _ALIAS = re.compile(ALIAS_PATTERN.rstrip("$") + r"\Z")
 
@@ -34,11 +33,6 @@ def check_model_name(name: str) -> str:
         )
         raise Invalid.at("/name", "invalid_name", detail)
     return name
-
-
-def is_class_name(name: object) -> bool:
-    """Whether the value is a valid class name, by the rule for the classes of a network."""
-    return isinstance(name, str) and 0 < len(name) <= MAX_CLASS_NAME and name.isprintable()
 
 
 def check_alias(alias: str, pointer: str = "path:alias") -> str:

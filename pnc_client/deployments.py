@@ -122,7 +122,7 @@ class Deployments:
 
         Args:
             name: Name of the deployment.
-            image: A PNG, JPEG or WebP file, or its bytes.
+            image: An image file, or its bytes.
             modules: Ids of the modules to predict with; an empty list: the target alone; None: all attached modules.
             generation: An earlier generation, as long as the serving process keeps it; None: the newest.
 

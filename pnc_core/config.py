@@ -1,13 +1,14 @@
 """Parameters of a cloning job and description of a network: frozen dataclasses for library, API, CLI and row."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, get_args
 
 from pnc_core.preprocessing import STRICT, Geometry, Preprocessing, check
+from pnc_core.spelling import is_class_name, normal_name
 
 HeadKind = Literal["auto", "affine", "router", "joint"]
 Augmentation = Literal["none", "shift", "shift-flip"]
@@ -107,7 +108,7 @@ class CloneConfig:
 
     def __post_init__(self) -> None:
         check(not isinstance(self.classes, str), "classes", "a list of class names", self.classes)
-        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "classes", tuple(map(_normal, self.classes)))
         for name in ("keep", "max_size", "max_macs", "learning_rate", "validation"):
             if isinstance(value := getattr(self, name), Real):
                 object.__setattr__(self, name, float(value))
@@ -161,8 +162,8 @@ _INTEGER_RANGES = (
 )
 
 
-_PLAIN: dict[str, tuple[type, type, str]] = {
-    "classes": (str, str, "names"),
+_PLAIN: dict[str, tuple[type, Callable[[Any], Any], str]] = {
+    "classes": (str, normal_name, "names"),
     "input_size": (Integral, int, "whole numbers"),
     "mean": (Real, float, "numbers"),
     "std": (Real, float, "numbers"),
@@ -177,8 +178,8 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def _is_class_name(name: object) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= 128 and name.isprintable()
+def _normal(name: Any) -> Any:
+    return normal_name(name) if isinstance(name, str) else name
 
 
 def _twice(names: Sequence[str]) -> list[str]:
@@ -187,10 +188,10 @@ def _twice(names: Sequence[str]) -> list[str]:
 
 
 def _aliases(classes: Sequence[str], given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    table = {name: tuple(others) for name, others in given.items()}
+    table = {_normal(name): tuple(map(_normal, others)) for name, others in given.items()}
     unknown = list(table.keys() - set(classes))[:3]
     check(not unknown, "class_aliases", "names of classes as keys", unknown)
-    odd = [name for name, others in table.items() if not others or not all(map(_is_class_name, others))][:3]
+    odd = [name for name, others in table.items() if not others or not all(map(is_class_name, others))][:3]
     check(not odd, "class_aliases", "a list of printable names of 1 to 128 characters for each class", odd)
     return table
 
@@ -256,10 +257,10 @@ class NetworkSpec:
         check(len(self.classes) >= 2, "classes", "at least two class names", self.classes)
         check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", _twice(self.classes))
         check(
-            all(map(_is_class_name, self.classes)),
+            all(map(is_class_name, self.classes)),
             "classes",
             "printable names of 1 to 128 characters",
-            next((name for name in self.classes if not _is_class_name(name)), None),
+            next((name for name in self.classes if not is_class_name(name)), None),
         )
         check(
             len(self.input_size) == 3 and all(0 < n <= 4096 for n in self.input_size),

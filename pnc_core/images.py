@@ -13,6 +13,7 @@ from pnc_core.config import Augmentation, NetworkSpec, geometries_of
 from pnc_core.errors import DataError
 from pnc_core.fitting import crop_start, fit_each, fit_image, resized
 from pnc_core.preprocessing import Geometry
+from pnc_core.reading import flattened
 
 EVALUATION_BATCH = 256
 """Images in one batch where nothing is learned."""
@@ -181,14 +182,15 @@ def views_of(image: Image.Image, specs: Iterable[NetworkSpec]) -> Views:
     """A Pillow image as networks see it; `plain` is as the first network sees it.
 
     Args:
-        image: 8 bits a channel; not changed.
+        image: As Pillow opens it; `pnc_core.reading` says how orientation, transparency and 16 bits are read. It is
+            not changed.
         specs: Of the networks, for example `Composed.sees`.
 
     Raises:
-        DataError: the image would be too large before the crop.
+        DataError: the image has another mode, or would be too large before the crop.
     """
-    geometries = geometries_of(specs)
-    plain, *others = (torch.from_numpy(fit_image(image, geometry))[None] for geometry in geometries)
+    geometries, upright = geometries_of(specs), flattened(image)
+    plain, *others = (torch.from_numpy(fit_image(upright, geometry))[None] for geometry in geometries)
     return Views(plain, dict(zip(geometries[1:], others, strict=True)))
 
 

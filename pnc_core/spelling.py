@@ -1,10 +1,11 @@
-"""Names that resemble a misspelt name.
+"""Names of classes in one form, and names that resemble a misspelt name.
 
 References:
     Own choice: `difflib` of the standard library. Case, spaces and punctuation do not count.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -15,6 +16,23 @@ MAX_LENGTH = 128
 LIKENESS = 0.7
 """Least ratio of `difflib` between two similar names."""
 _BETWEEN = re.compile(r"[\W_]+")
+JOINERS = "\u200c\u200d"
+"""Invisible characters inside of words and of joined emoji, which `str.isprintable` refuses."""
+
+
+def normal_name(name: str) -> str:
+    """A name in the one form that is stored and compared: Unicode's NFC, with plain spaces.
+
+    Systems write `é` as one character or as two (NFD), and a space that does not break a line looks like any other.
+    """
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in unicodedata.normalize("NFC", name))
+
+
+def is_class_name(name: object) -> bool:
+    """Whether a value is the name of a class: 1 to `MAX_LENGTH` characters, printable or `JOINERS` between others."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or {name[0], name[-1]} & {*JOINERS}:
+        return False
+    return name.translate(dict.fromkeys(map(ord, JOINERS))).isprintable()
 
 
 def plain(name: str) -> str:

@@ -245,8 +245,11 @@ def _images() -> Iterator[tuple[str, bytes]]:
     yield "png-cut", _png(8, 8)[:40]
     yield "png-sum", _png(8, 8).replace(b"IDAT", b"IDAX")
     yield "png-text-bomb", _png(8, 8, (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8), 9)), whole=False)
-    yield "gif", b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1D\0;"
-    yield "bmp", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 58, 0, 0, 54, 40, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0) + bytes(4)
+    yield "gif-cut", b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0"
+    bmp = struct.pack("<IHHIIiiHHIIiiII", 4054, 0, 0, 54, 40, 9, 9, 1, 24, 0, 0, 0, 0, 0, 0)
+    yield "bmp-cut", b"BM" + bmp + bytes(4)
+    yield "heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+    yield "avif", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + bytes(64)
     yield "tiff", b"II*\0\x08\0\0\0\0\0\0\0"
     yield "svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     yield "eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch canary) (w) file\n"

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from app.datasets import inspections
 from app.datasets.images import decode_image
 from app.datasets.parquet import Batch, ImageTable, Unreadable
 from app.datasets.tables import DatasetRow
@@ -49,8 +50,11 @@ def load_images(
     *,
     labelled: bool = True,
     max_images: int | None = None,
+    note: Callable[[str, int], object] = lambda text, count: None,
 ) -> ImageSet:
     """Load the images of some classes. Each file is decoded once and fitted for each network.
+
+    An image that cannot be decoded costs only its row. Rows that the inspection of the dataset found are not tried.
 
     Args:
         zoo: The open zoo.
@@ -60,33 +64,56 @@ def load_images(
             the first one, `fitted` the others.
         labelled: False: all rows are loaded and their labels ignored.
         max_images: Limit of images, drawn with a fixed seed; None: no limit.
+        note: Told in words how many images are left out and why the first one is, and their number.
 
     Raises:
         ZooError: the object is missing, or its bytes have changed.
-        DataError: the file cannot be read, holds too many images, or has a row without an image; the message names
-            the row.
+        DataError: the file cannot be read, holds too many images, or none of them can be decoded; the message names
+            the first row.
         MemoryError: the images cannot fit into this machine.
     """
     wanted = {dataset.classes.index(name): label for label, name in enumerate(classes) if name in dataset.classes}
     with verified_file(zoo.store, dataset.key, dataset.digest) as path:
         try:
             table = ImageTable(path)
-            rows, labels = _select_rows(table, wanted if labelled else None, max_images)
+            known = _known_faults(zoo, dataset)
+            rows, labels, left_out = _select_rows(table, wanted if labelled else None, max_images, known)
             _check_size(dataset, len(rows), geometries, zoo.settings.max_pixel_bytes)
-            plain, *others = (torch.from_numpy(pixels) for pixels in _decode_rows(table, rows, geometries))
+            pixels, faults = _decode_rows(table, rows, geometries)
         except Unreadable as error:
             raise DataError(f"dataset {dataset.id} ({dataset.name}): {error}; register the images again") from None
+    faults = {row: known[row] for row in left_out} | faults
+    labels = labels[~np.isin(rows, list(faults))]
+    if faults:
+        row, reason = min(faults.items())
+        count = f"{len(faults)} of {len(rows) + len(left_out)} images"
+        text = f"{count} cannot be decoded and are left out; row {row}: {reason}"
+        if not len(labels):
+            raise DataError(f"dataset {dataset.id} ({dataset.name}): expected images, got none: {text}")
+        note(text, len(faults))
+    plain, *others = (torch.from_numpy(view) for view in pixels)
     fitted = dict(zip(geometries[1:], others, strict=True))
     return ImageSet(plain, torch.from_numpy(labels), tuple(classes), fitted)
 
 
-def _select_rows(table: ImageTable, wanted: dict[int, int] | None, max_images: int | None) -> tuple[Rows, Rows]:
-    """Numbers of the rows with the wanted labels in rising order, and their new labels.
+def _known_faults(zoo: Zoo, dataset: DatasetRow) -> dict[int, str]:
+    """Reasons by row of the images that the dataset's inspection could not decode."""
+    if not dataset.unreadable:
+        return {}
+    with zoo.database.read() as session:
+        return {row: reason for row, _, reason in inspections.faults_of(session.get_one(DatasetRow, dataset.id))}
+
+
+def _select_rows(
+    table: ImageTable, wanted: dict[int, int] | None, max_images: int | None, faults: Collection[int]
+) -> tuple[Rows, Rows, list[int]]:
+    """Numbers of the rows with the wanted labels in rising order, their new labels, and the rows that are left out.
 
     Args:
         table: The open file.
         wanted: New label by label in the file; None selects all rows.
         max_images: Limit of rows, drawn with a fixed seed.
+        faults: Rows that cannot be decoded.
     """
     if wanted is None:
         rows = np.arange(table.rows)
@@ -96,10 +123,13 @@ def _select_rows(table: ImageTable, wanted: dict[int, int] | None, max_images: i
         rows = np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in found)])
         old = np.concatenate([np.empty(0, np.int64), *(labels for _, labels in found)])
         labels = np.array([wanted[label] for label in old.tolist()], np.int64)
+    bad = np.isin(rows, list(faults))
+    left_out = [int(row) for row in rows[bad]]
+    rows, labels = rows[~bad], labels[~bad]
     if max_images is None:
-        return rows, labels
+        return rows, labels, left_out
     places = np.sort(np.random.default_rng(0).permutation(len(rows))[:max_images])
-    return rows[places], labels[places]
+    return rows[places], labels[places], left_out
 
 
 def _with_labels(batch: Batch, wanted: list[int]) -> tuple[Rows, Rows]:
@@ -129,29 +159,54 @@ def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry],
         raise MemoryError(f"dataset {dataset.id}: expected images that fit into {memory} bytes of memory, got {got}")
 
 
-def _decode_rows(table: ImageTable, rows: Rows, geometries: Sequence[Geometry]) -> list[NDArray[np.uint8]]:
-    """Pixels of some rows by geometry: uint8 (rows, *geometry.size). Rows with equal files are decoded once."""
+def _decode_rows(
+    table: ImageTable, rows: Rows, geometries: Sequence[Geometry]
+) -> tuple[list[NDArray[np.uint8]], dict[int, str]]:
+    """Pixels of the rows that can be decoded by geometry, uint8 (rows, *geometry.size), and reasons of the others.
+
+    Rows with equal files are decoded once.
+    """
     views = [np.empty((len(rows), *geometry.size), np.uint8) for geometry in geometries]
-    known: dict[bytes, int] = {}
-    done = 0
-    for batch in table.batches(labels=False):
-        if done == len(rows):
-            break
-        indices = _integers(batch.indices)
-        here: dict[int, int] = {}
-        while done < len(rows) and rows[done] < batch.first + len(indices):
-            index = int(indices[rows[done] - batch.first])
-            place = here.get(index)
+    places, faults = dict[bytes, int | str](), dict[int, str]()
+    here, last, done = dict[int, int | str](), None, 0
+    for number, batch, index in _wanted(table, rows):
+        here, last = (here, batch) if batch is last else ({}, batch)
+        place = here.get(index)
+        if place is None:
+            raw = batch.values[index].as_py() if batch.values is not None and index >= 0 else b""
+            key = blake2b(raw or b"", digest_size=16).digest()
+            place = places.get(key)
             if place is None:
-                raw = batch.values[index].as_py() if batch.values is not None and index >= 0 else b""
-                place = known.setdefault(blake2b(raw or b"", digest_size=16).digest(), done)
-                here[index] = place
-                if place == done:
-                    found = decode_image(raw or b"", geometries, f"row {rows[done]}")
-                    for pixels, one in zip(views, found, strict=True):
-                        pixels[done] = one
-            if place != done:
-                for pixels in views:
-                    pixels[done] = pixels[place]
-            done += 1
-    return views
+                place = places[key] = _decoded(raw or b"", geometries, views, done)
+            here[index] = place
+        if isinstance(place, str):
+            faults[number] = place
+            continue
+        if place != done:
+            for pixels in views:
+                pixels[done] = pixels[place]
+        done += 1
+    return [pixels[:done] for pixels in views], faults
+
+
+def _decoded(raw: bytes, geometries: Sequence[Geometry], views: Sequence[NDArray[np.uint8]], place: int) -> int | str:
+    """Decode an image into its place; returns the place, or the reason why it cannot be decoded."""
+    try:
+        found = decode_image(raw, geometries, "image")
+    except DataError as error:
+        return str(error).removeprefix("image: ")
+    for pixels, one in zip(views, found, strict=True):
+        pixels[place] = one
+    return place
+
+
+def _wanted(table: ImageTable, rows: Rows) -> Iterator[tuple[int, Batch, int]]:
+    """Number of each row, its batch, and which of the batch's values its image is; -1 where it has none."""
+    place = 0
+    for batch in table.batches(labels=False):
+        if place == len(rows):
+            return
+        indices = _integers(batch.indices)
+        while place < len(rows) and rows[place] < batch.first + len(indices):
+            yield int(rows[place]), batch, int(indices[rows[place] - batch.first])
+            place += 1

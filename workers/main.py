@@ -26,7 +26,7 @@ from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, STEP, Supervisor
-from workers.sweep import check_versions, run_imports, sweep_regularly
+from workers.sweep import check_versions, inspect_datasets, run_imports, sweep_regularly
 
 log = logging.getLogger(__name__)
 settings = Settings()
@@ -109,7 +109,7 @@ def _exit_at_once() -> None:
 
 @signals.worker_ready.connect
 def _start_loops(**_: Any) -> None:
-    loops = (check_versions, run_imports, deliver_webhooks, sweep_regularly)
+    loops = (check_versions, run_imports, inspect_datasets, deliver_webhooks, sweep_regularly)
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
     for loop in _loops:
         loop.start()

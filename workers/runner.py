@@ -55,6 +55,7 @@ from workers import exit_codes
 from workers.checking import check_images, refuse_guessing
 from workers.checkpoints import StoredCheckpoints
 from workers.importing import run_import
+from workers.inspecting import run_inspection
 from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_images, load_version
 from workers.retry import UNREACHABLE, retrying
@@ -66,6 +67,8 @@ OOM_SCORE = 500
 """Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
 REPORT_SECONDS = 0.5
 """Shortest interval between written reports of progress; trials are always written."""
+_KEPT = frozenset({"trial", "left_out"})
+"""Keys of progress that is written even if other progress was written just before."""
 REASONS = (PncError, Invalid, NotFound)
 """Errors that another attempt would repeat; the row ends with the error as its reason."""
 Network = tuple[nn.Module, NetworkSpec]
@@ -122,7 +125,7 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     try:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
         with watch("loading"):
-            inputs = _inputs(zoo, job)
+            inputs = _inputs(zoo, job, report.left_out)
         if job.attempts == 0 and not job.anyway:
             _refuse_guessing(job, *inputs)
         bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints, watch=watch)
@@ -177,12 +180,14 @@ def _span_maker(job_id: str, lease: Lease) -> Watch:
     return partial(tracing.span, job_id=job_id, attempt=lease.token)
 
 
-def _inputs(zoo: Zoo, job: JobRow) -> tuple[Network, Network, ImageSet, CloneConfig]:
+def _inputs(
+    zoo: Zoo, job: JobRow, note: Callable[[str, int], object] = lambda text, count: None
+) -> tuple[Network, Network, ImageSet, CloneConfig]:
     config = jobs.config_of(job)
     rules.check_clonable(job.source_version, config)
     target, source = (_on_device(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
     classes, geometries = (*target[1].classes, *config.classes), geometries_of([target[1], source[1]])
-    images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels)
+    images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels, note=note)
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
     torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
     return target, source, images, config
@@ -278,11 +283,11 @@ class Reporter:
             LeaseLost: another worker has the job now.
         """
         stage, written = self._last
-        is_trial = "trial" in progress.data
-        if not is_trial and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
+        is_kept = not progress.data.keys().isdisjoint(_KEPT)
+        if not is_kept and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
             return
         self._last = (progress.stage, time.monotonic())
-        self._waiting = [p for p in self._waiting if "trial" in p.data] + [progress]
+        self._waiting = [p for p in self._waiting if not p.data.keys().isdisjoint(_KEPT)] + [progress]
         try:
             with self._zoo.database.write() as session:
                 for report in self._waiting:
@@ -292,12 +297,18 @@ class Reporter:
         else:
             self._waiting = []
 
+    def left_out(self, text: str, count: int) -> None:
+        """Write that images of the job cannot be decoded."""
+        self(Progress("loading", 0.0, text, {"left_out": count}))
+
     def _write(self, session: Session, progress: Progress) -> None:
         stage, done, trial = progress.stage, progress.done, progress.data.get("trial")
         if isinstance(trial, dict):
             runs.record_trial(session, self._lease, stage=stage, progress=done, **trial)
         else:
-            runs.record(session, self._lease, stage=stage, message=progress.message, progress=done)
+            count = progress.data.get("left_out")
+            data = {"left_out": count} if count else None
+            runs.record(session, self._lease, stage=stage, message=progress.message, progress=done, data=data)
 
 
 def problem(error: PncError | ZooError) -> dict[str, Any]:
@@ -365,6 +376,7 @@ KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "version": check_version,
     "check": run_check,
     "import": run_import,
+    "inspection": run_inspection,
     "job": run_job,
     "step": run_step,
 }

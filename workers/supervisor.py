@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.datasets import inspections
 from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
 from app.imports import runs as imports
@@ -110,6 +111,14 @@ IMPORT = Kind(
     imports.postpone,
     imports.crashed,
     {"cancel": imports.finish_cancel},
+)
+INSPECTION = Kind(
+    "inspection",
+    inspections.heartbeat,
+    inspections.release,
+    lambda session, lease, reason: inspections.release(session, lease),
+    lambda session, lease, reason, code, most: inspections.crashed(session, lease, reason, most),
+    {"cancel": inspections.release},
 )
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -209,9 +218,9 @@ class Supervisor:
 
     @contextmanager
     def _child_variables(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
-        """The environment of a child, which sees at most one accelerator. Imports and versions need none."""
+        """The environment of a child, which sees at most one accelerator. Only jobs and steps need one."""
         settings = {**self.zoo.settings.environment(), **variables}
-        if self.device == "cpu" or kind in (VERSION, CHECK, IMPORT):
+        if self.device == "cpu" or kind in (VERSION, CHECK, IMPORT, INSPECTION):
             yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()

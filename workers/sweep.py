@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.datasets import inspections
 from app.db import clock
 from app.imports import runs as imports
 from app.jobs import notifier, recovery, steps
@@ -16,7 +17,7 @@ from app.lifecycle import garbage, retention
 from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import CHECK, IMPORT, POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -67,6 +68,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
                 if contact.note_success():
                     validation.sweep_validations(session, zoo.settings.max_attempts)
                     imports.sweep(session, zoo.settings.max_attempts)
+                    inspections.sweep(session, zoo.settings.max_attempts)
                     steps.sweep(session)
                     outbox.sweep(session)
                     recovery.sweep(session, zoo.settings.max_attempts)
@@ -105,6 +107,17 @@ def run_imports(supervisor: Supervisor) -> None:
         with supervisor.zoo.database.write() as session:
             lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(IMPORT, lease)
+
+    repeat(take, supervisor.stop)
+
+
+def inspect_datasets(supervisor: Supervisor) -> None:
+    """Inspect new datasets, one after another, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            lease = inspections.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.run_row(INSPECTION, lease)
 
     repeat(take, supervisor.stop)
 

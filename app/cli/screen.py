@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pnc_core.spelling import JOINERS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pnc_client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_ALSO_SHOWN = f"\n{JOINERS}"
 _EXTRAS = {
     **dict.fromkeys(("cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
     **dict.fromkeys(("boto3", "botocore", "celery", "psycopg", "redis"), "cluster"),
@@ -118,6 +121,16 @@ class Screen:
             task = progress.add_task(plain(title), total=None)
             yield lambda done, size: progress.update(task, completed=done, total=size)
 
+    @contextmanager
+    def counting(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar for items; the yielded function takes the number so far and the total."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.notes, disable=self.as_json) as progress:
+            task = progress.add_task(plain(title), total=None)
+            yield lambda done, count: progress.update(task, completed=done, total=count)
+
 
 def check_out(out: "Path", *inputs: "Path") -> None:
     """Check before any work that the output file can be written and is not an input file.
@@ -180,7 +193,7 @@ def what_to_install(error: ModuleNotFoundError) -> str:
 
 def plain(text: object) -> str:
     """Text in which control characters of terminals are replaced."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in str(text))
+    return "".join(c if c.isprintable() or c in _ALSO_SHOWN else "�" for c in str(text))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> "RenderableType":

@@ -24,7 +24,7 @@ async def datasets_page(request: Request, search: str = "", order: str = "", sta
     """All datasets."""
     context = PageContext.of(request)
     with frame(request, "Datasets", "/datasets"):
-        note = "Images that jobs learn from: Parquet files in the Hugging Face image layout."
+        note = "Images that jobs learn from. Each is decoded once, and copies and bad files are found."
         markup(heading("Datasets", note=note))
         listing = Listing(context, KIND, asked(search, order, state, page))
 
@@ -46,11 +46,20 @@ async def datasets_page(request: Request, search: str = "", order: str = "", sta
         await listing.build()
 
 
+def _badge(row: DatasetRow) -> Markup:
+    """How many warnings a dataset has, with the first one as the tooltip."""
+    found = (row.findings or {}).get("warnings", [])
+    if not found:
+        return Markup("")
+    count = f"{len(found)} warning{'s' if len(found) > 1 else ''}"
+    return Markup(' <span class="faint" title="{}">{}</span>').format(found[0]["detail"], count)
+
+
 def _row(row: DatasetRow) -> list[object]:
     named = [f"{name} ({row.counts.get(name, 0)})" for name in row.classes[:200]]
     return [
         Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
-        f"{row.rows:,}",
+        Markup("{:,}{}").format(row.rows, _badge(row)),
         chips(named, 6) if named else "no labels",
         size(row.bytes),
         ago(row.created_at),
@@ -63,7 +72,9 @@ KIND = Kind[DatasetRow](
     find=datasets,
     columns=["Dataset", "#Images", "Classes", "#File", "Registered"],
     row=_row,
-    nothing=Markup("Drop a Parquet file above, or send a folder of images with <code>pnc datasets push FOLDER</code>."),
+    nothing=Markup(
+        "Drop a Parquet file above, or send a folder, an archive or arrays with <code>pnc datasets push WHAT</code>."
+    ),
     orders={**NEWEST, "name": "By name", "large": "Most images first"},
     hint="names, ids, classes",
     states=ARCHIVE_STATES,

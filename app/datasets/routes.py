@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from app.api.documented import documented
-from app.api.requests import ArchivesOf, DoOnce, OpenZoo, ReadSession, Reply
-from app.api.scopes import ScopedRoute, needs
-from app.datasets import sandbox
+from app.api.requests import ArchivesOf, DoOnce, ListOf, OpenZoo, ReadSession, Reply
+from app.api.scopes import ScopedRoute, needs, note
+from app.datasets import inspections, sandbox
 from app.datasets import service as datasets
 from app.datasets.service import Contents
 from app.process.threads import LONG, on
-from app.store import uploads
+from app.store import downloads, uploads
+from app.store.objects import Stored
 from app.zoo import Zoo
 from pnc_client.schemas import datasets as wire
 from pnc_client.schemas.shapes import Archiving, Page
@@ -46,6 +47,26 @@ def list_datasets(session: ReadSession, query: ArchivesOf) -> Any:
 def get_dataset(dataset: Id, session: ReadSession) -> Any:
     """One dataset."""
     return datasets.get(session, dataset)
+
+
+@router.get("/{dataset}/content", response_class=Response, responses={**downloads.DOCUMENTED, **documented(404, 416)})
+@needs("read")
+def download_dataset(dataset: Id, request: Request, zoo: OpenZoo) -> Response:
+    """Download a dataset's Parquet file, as it was uploaded. The audit log records each download."""
+    with zoo.database.read() as session:
+        row = datasets.get(session, dataset)
+        stored, filename = Stored(row.key, row.digest, row.bytes), f"{row.name}.parquet"
+    response = downloads.send(request, zoo.store, stored, filename)
+    if request.method == "GET":
+        note(request.app.state.zoo, request, "download_dataset", str(response.status_code))
+    return response
+
+
+@router.get("/{dataset}/unreadable", response_model=Page[wire.Unreadable], responses=documented(404))
+@needs("read")
+def list_unreadable(dataset: Id, session: ReadSession, query: ListOf) -> Any:
+    """Images of a dataset that cannot be decoded, in the order of the rows."""
+    return inspections.unreadable(datasets.get(session, dataset), query.window())
 
 
 @router.patch("/{dataset}", response_model=wire.Dataset, responses=documented(404))

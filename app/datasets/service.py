@@ -1,12 +1,12 @@
 """Datasets: images in one Parquet file of the Hugging Face image layout.
 
-Columns `image` (a struct with `bytes`) and `label` (an integer); class names
-come from the schema's metadata or from the request. Without a column `label` the
-images have no labels, and the dataset no classes. Every row group is read once, so that what
-cannot be read is refused here and not in a job; pixels are never looked at.
+One column holds images (a struct with `bytes`: `image`, `img`, or the column that the metadata call an image), another
+labels (whole numbers: `label`, `labels`, `fine_label`, or the only ClassLabel). Class names come from the schema's
+metadata or from the request. Without a column of labels the images have no labels, and the dataset no classes. Every
+row group is read once, so that a damaged file is refused here and not in a job. A worker looks at the pixels
+afterwards, see `app.datasets.inspections`.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -16,20 +16,21 @@ import pyarrow.compute as pc
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.parquet import ImageTable, Unreadable, value_type
+from app.datasets.parquet import ImageTable, Unreadable, features_of, value_type
 from app.datasets.tables import DatasetRow
 from app.db import archive
 from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.errors import Invalid
 from app.models import checks
-from app.names import MAX_CLASS_NAME, check_name, is_class_name
+from app.names import check_name
 from app.store import uploads
+from pnc_core.spelling import MAX_LENGTH, is_class_name, normal_name
 
 MAX_CLASSES = 100_000
 MAX_ROWS = 50_000_000
 """A few kilobytes can say that they are billions of images, and each is looked at."""
-_MAKER = "the Python client's `client.datasets.push(folder)` makes such a file"
+_MAKER = "`pnc datasets push` makes such a file of other columns, folders and archives"
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ def inspect(file: BinaryIO, classes: Sequence[str] | None = None, most_bytes: in
         if table.rows > MAX_ROWS:
             got = f"expected at most {MAX_ROWS} images, got {table.rows}; split the file"
             raise Invalid.at("/upload", "too_many_images", got)
+        if not table.rows:
+            raise Invalid.at("/upload", "no_images", "expected at least one image, got a file without rows; add images")
         if not labelled:
             _check_unlabelled(classes)
-        names = _class_names(table.schema, classes) if labelled else ()
+        names = _class_names(table, classes) if labelled else ()
         return Contents(table.rows, names, _count(table, names, most_bytes))
     except (Unreadable, UnicodeDecodeError) as error:
         raise Invalid.at(
@@ -139,34 +142,35 @@ def _check_columns(table: ImageTable) -> bool:
         "expected one column image: struct<bytes: binary, path: string> and one label: int64, or none without labels"
     )
     problem = Invalid.at("/upload", "invalid_columns", f"{expected}, got {table.columns}; {_MAKER}")
-    labels = schema.names.count("label")
-    if schema.names.count("image") != 1 or labels > 1:
+    if table.image is None or schema.names.count(table.image) != 1:
         raise problem
-    image = schema.field("image").type
+    if table.label is not None and schema.names.count(table.label) != 1:
+        raise problem
+    image = schema.field(table.image).type
     if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
         raise problem
-    if labels and not pa.types.is_integer(schema.field("label").type):
+    if table.label is not None and not pa.types.is_integer(schema.field(table.label).type):
         raise problem
     kind = value_type(image.field("bytes").type)
     if not any(fits(kind) for fits in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
         raise problem
-    return labels == 1
+    return table.label is not None
 
 
-def _class_names(schema: pa.Schema, given: Sequence[str] | None) -> tuple[str, ...]:
-    names = list(given) if given is not None else _names_in_schema(schema)
+def _class_names(table: ImageTable, given: Sequence[str] | None) -> tuple[str, ...]:
+    names = list(given) if given is not None else _names_in_schema(table)
     if not names:
         detail = "expected class names, got none in the file's `huggingface` metadata; send `classes` with the request"
         raise Invalid.at("/classes", "no_class_names", detail)
-    _check_names(names)
-    return tuple(names)
+    _check_names(normal := [normal_name(name) if isinstance(name, str) else name for name in names])
+    return tuple(normal)
 
 
 def _check_names(names: Sequence[object]) -> None:
     """The same rules as a network's own classes follow; numbers and the like come from the file."""
     odd = [name for name in names if not is_class_name(name)]
     if odd:
-        detail = f"expected printable names of 1 to {MAX_CLASS_NAME} characters, got {odd[0]!r:.80}"
+        detail = f"expected printable names of 1 to {MAX_LENGTH} characters, got {odd[0]!r:.80}"
     elif len(names) > MAX_CLASSES or len(set(names)) != len(names):
         got = f"{len(names)}, {len(set(names))} of them distinct"
         detail = f"expected at most {MAX_CLASSES} class names without repetition, got {got}"
@@ -175,15 +179,12 @@ def _check_names(names: Sequence[object]) -> None:
     raise Invalid.at("/classes", "invalid_class_names", f"{detail}; send other `classes` with the request")
 
 
-def _names_in_schema(schema: pa.Schema) -> list[Any]:
-    """`info.features.label.names` of the Hugging Face metadata; empty when it is not there."""
-    value: object
-    try:
-        value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except (ValueError, RecursionError):
-        return []
-    for step in ("info", "features", "label", "names"):
-        value = value.get(step) if isinstance(value, dict) else None
+def _names_in_schema(table: ImageTable) -> list[Any]:
+    """`info.features.LABEL.names` of the Hugging Face metadata; empty when it is not there."""
+    feature = features_of(table.schema).get(table.label or "")
+    value = feature.get("names") if isinstance(feature, dict) else None
+    if isinstance(value, dict) and all(str(number) in value for number in range(len(value))):
+        return [value[str(number)] for number in range(len(value))]  # as in the README of a dataset on the Hub
     return value if isinstance(value, list) else []
 
 

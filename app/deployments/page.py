@@ -256,7 +256,7 @@ class _Live:
             notify(f"expected an image of at most {most:,} bytes, got a larger file", good=False)
 
         with ui.element("div").classes("drop"):
-            label = "Drop an image here (PNG, JPEG or WebP), or choose one with +"
+            label = "Drop an image here, or choose one with +"
             upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
             upload.props('accept="image/png,image/jpeg,image/webp" flat')
         self._answers = markup(

@@ -189,7 +189,7 @@ async def predict(
     modules: Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")] = None,
     generation: Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")] = None,
 ) -> Response:
-    """Classify an image. The body is the content of a PNG, JPEG or WebP file."""
+    """Classify an image. The body is the content of an image file, such as PNG, JPEG, WebP or TIFF."""
     del modules, generation  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
     return await forward(request, gateway, "v1", "deployments", deployment, "predict")

@@ -73,6 +73,7 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
             tuple(names),
             geometries_of([manifest.target, manifest.source]),
             lambda n: step(0.0, f"{n:,} images"),
+            note=lambda text: console.print(text, markup=False, highlight=False),
         )
         _check_sides(images, manifest.target.classes, manifest.classes)
     with _progress(console, "local representations") as step:

@@ -1,4 +1,4 @@
-"""Read images from a directory with one directory per class, or from a Parquet file."""
+"""Read images from files of this machine, for the commands that need no service."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -7,16 +7,10 @@ import torch
 from torch import Tensor
 
 from app.datasets.images import decode_image
-from app.datasets.parquet import ImageTable, Unreadable
-from app.datasets.service import inspect
-from app.errors import ZooError
-from pnc_client.parquet import folder_rows
+from pnc_client.sources import Images, Item, Skipped, SourceError, open_images
 from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
 from pnc_core.preprocessing import Geometry
-
-Row = tuple[str | None, str, bytes]
-"""Class name (None: no label), name of the image in messages, and bytes of the image file."""
 
 
 def read_images(
@@ -26,59 +20,71 @@ def read_images(
     step: Callable[[int], None] = lambda count: None,
     *,
     labelled: bool = True,
+    note: Callable[[str], object] = lambda text: None,
 ) -> ImageSet:
     """Read the images of some classes; images of other classes are skipped without decoding.
 
+    An image that cannot be decoded costs only its row.
+
     Args:
-        path: A directory with one directory per class, or a Parquet file of the Hugging Face image layout.
+        path: Any source of `pnc_client.sources.open_images`.
         classes: Names of the classes, in the order of the labels.
         geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
             the first one, `fitted` the others.
         step: Called with the number of images after each image.
         labelled: False: every image is read, and labels are ignored and may be missing.
+        note: Told how many images are left out, and why the first one is.
 
     Raises:
-        DataError: labels are missing, no image has one of these classes, or a file is not an image or not a Parquet
-            file of that layout; the message names the file.
-        ValueError: the directory holds no images.
+        DataError: the source cannot be read, labels are missing, or no image of a class that the source has can be
+            decoded; the message names the first file.
         OSError: a file cannot be read.
     """
+    try:
+        source = open_images(path)
+        if labelled and source.classes is None:
+            raise DataError(
+                f"{path}: expected images with labels, got images without; put the images into one folder per class, "
+                "or clone without labels (`pnc clone --set labels=false`)"
+            )
+        return _decoded(path, source, classes, geometries, step, labelled, note)
+    except SourceError as error:
+        raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _decoded(
+    path: Path, source: Images, classes: Sequence[str], geometries: Sequence[Geometry], step: Callable[[int], None],
+    labelled: bool, note: Callable[[str], object],
+) -> ImageSet:  # fmt: skip
     labels = {name: label for label, name in enumerate(classes)}
     images: list[list[Tensor]] = []
     found: list[int] = []
-    for name, where, raw in _folder(path) if path.is_dir() else _parquet(path):
-        if labelled and name is None:
-            raise DataError(
-                f"{path}: expected images with labels, got images without; put the images into one directory per "
-                "class, or clone without labels (`pnc clone --set labels=false`)"
-            )
-        if name in labels or not labelled:
-            images.append([torch.from_numpy(view) for view in decode_image(raw, geometries, where)])
-            found.append(labels[name] if labelled and name else 0)
-            step(len(found))
+    bad: dict[str, str] = {}
+    for item in _wanted(source, labels, labelled):
+        try:
+            views = decode_image(item.raw, geometries, item.name)
+        except DataError as error:
+            source.skip(item.name, str(error).removeprefix(f"{item.name}: "))
+            bad.setdefault(item.label or "", str(error))
+            continue
+        images.append([torch.from_numpy(view) for view in views])
+        found.append(labels[item.label] if labelled and item.label else 0)
+        step(len(found))
+    lost = [error for name, error in bad.items() if not labelled or labels[name] not in found]
+    if lost and (labelled or not images):
+        raise DataError(f"{path}: expected an image of every class that can be decoded, got none of one: {lost[0]}")
     if not images:
         raise DataError(f"{path}: expected images of the classes {list(classes)[:20]}, got none; check the class names")
+    if source.lost:
+        note(_left_out(source.lost))
     plain, *others = (torch.stack(view) for view in zip(*images, strict=True))
     fitted = dict(zip(geometries[1:], others, strict=True))
     return ImageSet(plain, torch.tensor(found, dtype=torch.int64), tuple(classes), fitted)
 
 
-def _folder(root: Path) -> Iterator[Row]:
-    classes, rows = folder_rows(root)
-    for number, (name, raw) in enumerate(rows):
-        yield (name, f"{root}: image {number} ({name})", raw) if classes else (None, f"{root}: image {number}", raw)
+def _wanted(source: Images, labels: dict[str, int], labelled: bool) -> Iterator[Item]:
+    return (item for item in source if not labelled or item.label in labels)
 
 
-def _parquet(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        try:
-            names = inspect(file).classes
-            for batch in ImageTable(file).batches(labels=bool(names)):
-                labels = batch.labels.to_pylist() if batch.labels is not None else None
-                for number, index in enumerate(batch.indices.to_pylist() if batch.indices is not None else ()):
-                    raw = batch.values[index].as_py() if batch.values is not None and index is not None else None
-                    label = labels[number] if labels else None
-                    name = names[label] if label is not None else None
-                    yield name, f"{path}: row {batch.first + number}", raw or b""
-        except (ZooError, Unreadable) as error:
-            raise DataError(f"{path}: {error}") from None
+def _left_out(lost: Sequence[Skipped]) -> str:
+    return f"{len(lost):,} images are left out; the first is {lost[0].name}: {lost[0].reason}"

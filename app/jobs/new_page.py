@@ -132,6 +132,7 @@ class _Form:
             self._show(empty("Nothing to check yet", advice), valid=False)
             return
         problems, estimate = await self._context.read(lambda session: jobs.validate(session, request))
+        odd = await self._context.read(lambda session: jobs.image_warnings(session, request))
         faults = Markup("").join(problem(fault.detail) for fault in problems)
         fine = Markup('<div class="fine"><i aria-hidden="true">✓</i><span>This job would be accepted.</span></div>')
         cost = {} if estimate is None else {
@@ -140,7 +141,10 @@ class _Form:
             "Multiply-accumulates, at most": count(estimate.macs),
             "Parameters of the module, at most": count(estimate.module_parameters),
         }  # fmt: skip
-        self._show(Markup('<div class="problems">{}</div>{}').format(faults or fine, facts(cost)), valid=not problems)
+        odd_lines = Markup("").join(Markup("<li>{}</li>").format(one["detail"]) for one in odd)
+        notes = Markup('<ul class="warnings">{}</ul>').format(odd_lines) if odd else ""
+        content = Markup('<div class="problems">{}{}</div>{}').format(faults or fine, notes, facts(cost))
+        self._show(content, valid=not problems)
 
     def _request(self) -> JobRequest | None:
         classes = tuple(self._classes.chosen)

@@ -47,7 +47,8 @@ def create_job(body: Wanted, once: DoOnce) -> Response:
 def validate_job(body: Wanted, session: ReadSession) -> Any:
     """Check a job without submitting it: the problems that would refuse it, and an estimate of its cost."""
     problems, estimate = jobs.validate(session, body)
-    return {"valid": not problems, "problems": problems, "estimate": estimate}
+    warnings = jobs.image_warnings(session, body)
+    return {"valid": not problems, "problems": problems, "estimate": estimate, "warnings": warnings}
 
 
 @router.get("", response_model=Page[wire.Job])

@@ -164,8 +164,9 @@ def _images(target: VersionRow, dataset: DatasetRow, asked: Named) -> Iterator[P
     config = asked.config
     if not config.labels:  # the class of an image is known only after the networks have predicted it
         needed = len(config.classes) + (len(target.spec["classes"]) if config.old_images else 0)
-        if dataset.rows < MIN_IMAGES * needed:
-            detail = f"expected at least {MIN_IMAGES} images of each of {needed} classes, got {dataset.rows} images"
+        images = dataset.rows - dataset.unreadable
+        if images < MIN_IMAGES * needed:
+            detail = f"expected at least {MIN_IMAGES} images of each of {needed} classes, got {images} images"
             yield Problem("/dataset", "too_few_images", f"{detail} in {dataset.id}; add images")
         return
     if not dataset.classes:

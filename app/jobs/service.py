@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, joinedload, lazyload, undefer_group
 from sqlalchemy.orm.interfaces import ORMOption
 
 from app.access import workspaces
+from app.datasets import oddities
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import archive, clock
@@ -116,6 +117,18 @@ def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Esti
     asked = rules.named(parts.source, request.config)
     problems = rules.check(parts.target, parts.source, parts.dataset, asked)
     return problems, rules.estimate(parts.target, parts.source, parts.dataset, asked.config)
+
+
+def image_warnings(session: Session, request: JobRequest) -> list[dict[str, str]]:
+    """What is odd about the images of a job; empty if they are not inspected, or a version or dataset is missing."""
+    try:
+        parts = _parts(session, request)
+    except Invalid:
+        return []
+    findings = parts.dataset.findings
+    networks = (parts.target, parts.source)
+    small = (one for row in networks for one in oddities.too_small(findings, row.ref, row.spec["input_size"]))
+    return [*(findings or {}).get("warnings", []), *small]
 
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:

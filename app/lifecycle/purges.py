@@ -14,6 +14,7 @@ from typing import get_args
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app.datasets import inspections
 from app.datasets.tables import DatasetRow
 from app.db import clock
 from app.db.tables import Archivable
@@ -178,6 +179,7 @@ def _empty(session: Session, row: Archivable) -> None:
         _empty_version(session, row)
     elif isinstance(row, DatasetRow):
         row.classes, row.counts, row.rows, row.key, row.bytes = [], {}, 0, "", 0
+        inspections.forget(session, row)
     elif isinstance(row, ModuleRow):
         row.classes, row.manifest, row.evidence = [], {}, None
         for bundle in row.bundles:

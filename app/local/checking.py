@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from app.datasets.service import inspect
-from app.errors import ZooError
 from app.evidence.images import read_images
 from app.local.bringing import NOT_SCALED
 from app.models.advice import options, result_of
-from pnc_client.parquet import folder_rows
+from pnc_client.sources import SourceError, open_images
 from pnc_core.analysis.check import check, find_scaling
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import DataError
@@ -28,7 +26,7 @@ def checked(
     Args:
         spec: Description of the network.
         weights: Safetensors.
-        images: A directory with one directory per class, or a Parquet file.
+        images: Any source of `pnc_client.sources.open_images`.
         note: Told the scaling that was found.
         scaling: `NOT_SCALED` as mean and standard deviation means that they are unknown.
 
@@ -40,7 +38,7 @@ def checked(
     """
     known = set(spec.classes)
     network = load_network(spec, weights)
-    found = read_images(images, [name for name in _classes(images) if name in known], [spec.geometry])
+    found = read_images(images, [name for name in _classes(images) if name in known], [spec.geometry], note=note)
     if scaling and _is_not_scaled(spec):
         best = find_scaling(network, spec, found)
         rule = best.spec.preprocessing
@@ -63,10 +61,7 @@ def _is_not_scaled(spec: NetworkSpec) -> bool:
 
 def _classes(path: Path) -> tuple[str, ...]:
     """Class names of images, in the order of their labels."""
-    if path.is_dir():
-        return tuple(folder_rows(path)[0] or ())
-    with path.open("rb") as file:
-        try:
-            return inspect(file).classes
-        except ZooError as error:
-            raise DataError(f"{path}: {error}") from None
+    try:
+        return tuple(open_images(path).classes or ())
+    except SourceError as error:
+        raise DataError(str(error)) from None

@@ -31,7 +31,7 @@ class Material:
     source: Path
     source_spec: NetworkSpec
     data: Path
-    """A directory with one directory per class, or a Parquet file; labels are optional if `config.labels` is False."""
+    """Any source of `pnc_client.sources.open_images`; labels are optional if `config.labels` is False."""
 
 
 def clone_files(
@@ -73,7 +73,10 @@ def clone_files(
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress:
         task = progress.add_task("reading images", total=1.0)
-        images = read_images(material.data, classes, geometries, labelled=config.labels)
+        images = read_images(
+            material.data, classes, geometries, labelled=config.labels,
+            note=lambda text: progress.console.print(text, markup=False, highlight=False),
+        )  # fmt: skip
 
         def report(step: Step) -> None:
             progress.update(task, description=step.stage, completed=step.done)

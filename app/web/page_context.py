@@ -142,7 +142,7 @@ class PageContext:
 
         Args:
             deployment: Name of the deployment.
-            image: Bytes of a PNG, JPEG or WebP file.
+            image: Bytes of an image file.
             alone: Predict with the target alone, without modules.
         """
         await self.read(lambda session: None)  # fails if the visitor's key has ended

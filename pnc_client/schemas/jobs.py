@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
+from pnc_client.schemas.datasets import DatasetWarning
 from pnc_client.schemas.problems import Fault
 from pnc_client.schemas.shapes import ResponseBody, known
 from pnc_core.config import CloneConfig
@@ -116,6 +117,8 @@ class Verdict(ResponseBody):
     """Faults for which a submission would be refused."""
     estimate: Estimate | None
     """Estimated cost; null: a model, version or dataset was not found."""
+    warnings: list[DatasetWarning] = []
+    """Oddities of the images; they do not refuse a submission."""
 
 
 class Event(ResponseBody):

@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.zoo import open_zoo
 from pnc_client import ApiError, Client, Dataset, VersionRejected
 from pnc_client.parquet import write_parquet
+from pnc_client.sources import SourceError
 from pnc_core import CloneConfig, NetworkSpec
 from pnc_core.errors import TensorFileError
 from tests.integration.conftest import Up
@@ -166,9 +167,12 @@ def test_parquet_without_the_columns_is_refused(
 ) -> None:
     before = counts()
     path = tmp_path / "table.parquet"
-    pq.write_table(pa.table({"picture": [b"x"], "name": ["cat"]}), path)
-    with pytest.raises(ApiError) as refused:
+    pq.write_table(pa.table({"picture": [1], "name": ["cat"]}), path)
+    with pytest.raises(SourceError, match="expected bytes of image files in column 'picture', got int64"):
         client.datasets.push(path)
+    body = {"name": "table", "upload": client.uploads.push(path).id}
+    with pytest.raises(ApiError) as refused:
+        client.datasets._http.post(Dataset, "/v1/datasets", body)
     assert refused.value.status == 422
     assert is_clear(refused.value)
     assert "image" in refused.value.detail
@@ -176,22 +180,23 @@ def test_parquet_without_the_columns_is_refused(
     assert counts() == before
 
 
-def test_a_row_that_is_no_image_fails_the_job_and_names_the_row(
-    client: Client, material: Material, dataset: Dataset, tmp_path: Path
-) -> None:
+def test_a_row_that_is_no_image_costs_the_job_only_this_row(client: Client, material: Material, tmp_path: Path) -> None:
     path = tmp_path / "broken.parquet"
     images, labels = material.job.images, material.job.labels.tolist()
     rows = [(DIGITS[label], png(image)) for image, label in zip(images, labels, strict=True)]
     place = labels.index(7)
     rows[place] = ("7", b"not an image")
     write_parquet(path, rows, DIGITS)
-    broken = client.datasets.push(path)
-    job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", broken.id, CONFIG).id)
-    assert job.state == "failed"
-    assert job.problem is not None
-    assert job.problem["code"] == "invalid_data"
-    assert f"row {place}" in job.problem["detail"]
-    assert "expected" in job.problem["detail"]
+    broken = client.datasets.wait(client.datasets.push(path).id)
+    assert broken.findings is not None
+    assert [one.row for one in broken.findings.first_unreadable] == [place]
+    assert broken.counts["7"] == labels.count(7) - 1
+    config = CloneConfig(classes=("7", "8"), preset="fast")
+    job = client.jobs.wait(client.jobs.create("digits-low", "digits-high", broken.id, config).id)
+    assert job.state == "succeeded"
+    (event,) = (event for event in client.jobs.events(job.id) if "left_out" in event.data)
+    assert event.data == {"left_out": 1}
+    assert f"images cannot be decoded and are left out; row {place}: expected an image" in event.message
 
 
 def test_parquet_that_cannot_be_read_is_refused_with_row_group_and_column(client: Client, tmp_path: Path) -> None:

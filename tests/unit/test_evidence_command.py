@@ -207,7 +207,7 @@ def test_a_changed_bundle_is_refused_by_tensor(files: Files) -> None:
 
 def test_images_that_are_missing_or_none_are_named(files: Files) -> None:
     (files.root / "empty").mkdir()
-    _fails(files.run(data="empty"), "one directory per class")
+    _fails(files.run(data="empty"), "one folder per class")
     for name, classes, words in (("others", "xy", "got none"), ("half", "abc", "the cloned classes ['e', 'd']")):
         for cls in classes:
             folder = files.root / name / cls
@@ -215,8 +215,8 @@ def test_images_that_are_missing_or_none_are_named(files: Files) -> None:
             (folder / "1.png").write_bytes(_png(files.images.images[0]))
         _fails(files.run(data=name), words)
     (files.root / "half" / "a" / "1.png").write_bytes(b"no image")
-    _fails(files.run(data="half"), "(a): expected a PNG, JPEG, WEBP image")
-    _fails(files.run(data="full.safetensors"), "expected a Parquet file")
+    _fails(files.run(data="half"), "a/1.png: expected an image (PNG, JPEG")
+    _fails(files.run(data="full.safetensors"), "got a file that ends with .safetensors")
 
 
 def test_a_path_that_is_not_there_is_a_usage_error(files: Files) -> None:
@@ -245,6 +245,20 @@ def test_only_the_asked_for_classes_are_read_in_their_order(files: Files) -> Non
     assert steps == [*range(1, 21), *range(1, 21)]
 
 
+def test_an_image_that_cannot_be_decoded_costs_only_its_row(files: Files) -> None:
+    root = files.root / "damaged"
+    for name in ("a", "f"):
+        (root / name).mkdir(parents=True)
+        for file in sorted((files.root / "images" / name).iterdir())[:3]:
+            (root / name / file.name).write_bytes(file.read_bytes())
+    (root / "a" / "cut.png").write_bytes(_png(files.images.images[0])[:40])
+    (root / "f" / "phone.heic").write_bytes(b"x")
+    notes: list[str] = []
+    found = read_images(root, ("f", "a"), [Geometry((1, 8, 8))], note=notes.append)
+    assert found.labels.tolist() == [1, 1, 1, 0, 0, 0]
+    assert notes[0].startswith("2 images are left out; the first is f/phone.heic: it is HEIC")
+
+
 def test_images_come_to_the_network_s_size_and_channels(files: Files) -> None:
     assert read_images(files.root / "images", ("a",), [Geometry((3, 4, 6))]).images.shape == (10, 3, 4, 6)
 
@@ -270,7 +284,7 @@ def test_images_without_labels_are_read_where_none_are_wanted(files: Files) -> N
 
 def test_another_parquet_file_is_refused(files: Files) -> None:
     pq.write_table(pa.table({"x": [1]}), files.root / "other.parquet")
-    with pytest.raises(DataError, match=r"other\.parquet: expected one column image"):
+    with pytest.raises(DataError, match=r"other\.parquet: expected a column of image files, got x: int64"):
         read_images(files.root / "other.parquet", ("a",), [Geometry((1, 8, 8))])
 
 

@@ -37,6 +37,21 @@ _JOB = {
     "started_at": _DAY,
     "finished_at": _LATER,
 }
+_UNREADABLE = {"row": 17, "name": "7/scan.png", "reason": "expected an image (PNG, JPEG), got an empty file"}
+_WARNING = {"code": "duplicates", "detail": "3 of 378 images are exact copies of others, such as rows 4 and 9"}
+_FINDINGS = {
+    "good": 377,
+    "unreadable": 1,
+    "first_unreadable": [_UNREADABLE],
+    "exact": 3,
+    "near": 0,
+    "across": 0,
+    "examples": [[4, 9]],
+    "constant": 0,
+    "distinct": dict.fromkeys(_DIGITS, 37),
+    "sizes": {"shorter_smallest": 8, "shorter_median": 8, "shorter_largest": 8},
+    "warnings": [_WARNING],
+}
 _TRIAL = {
     "target_position": "blocks.0",
     "source_position": "blocks.0",
@@ -202,12 +217,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "bytes": 60000,
         "created_at": _DAY,
         "archived_at": None,
+        "inspection": "done",
+        "inspected": 378,
+        "findings": _FINDINGS,
+        "problem": None,
     },
+    "DatasetWarning": _WARNING,
+    "Unreadable": _UNREADABLE,
+    "Findings": _FINDINGS,
     "Job": _JOB,
     "Verdict": {
         "valid": True,
         "problems": [],
         "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 61692},
+        "warnings": [_WARNING],
     },
     "Event": {
         "id": f"evt_{_ID}",

@@ -24,7 +24,7 @@ def clone(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Images of old and cloned classes: one directory per class, or a Parquet file.", exists=True
+            help="Images of old and cloned classes: one folder per class, an archive, or Parquet.", exists=True
         ),
     ],
     classes: Classes,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import completion, purging
-from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, size, table
+from app.cli import completion, purging, pushing
+from app.cli.screen import DEFAULT_URL, AsJson, Url, check_out, connected, local_time, record, size, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,29 +19,35 @@ Id = Annotated[str, typer.Argument(help="Id of a dataset.", autocompletion=compl
 
 @app.command()
 def push(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A directory with one directory per class (or with unlabelled images), or a Parquet file.", exists=True
-        ),
-    ],
+    what: pushing.What,
     name: Annotated[str | None, typer.Option(help="Name for people; default: made from the path.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Class names of a Parquet file, separated by commas.")] = None,
+    classes: pushing.Classes = None,
+    split: pushing.Split = None,
+    image_column: pushing.ImageColumn = None,
+    label_column: pushing.LabelColumn = None,
+    strict: pushing.Strict = False,
+    skipped: pushing.SkippedFile = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until every image is decoded.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Upload images as a dataset."""
-    from pnc_core.errors import ConfigError
-
+    """Upload images as a dataset; tell what is left out and why."""
     with connected(url, as_json) as (client, screen):
-        if classes and path.is_dir():
-            raise ConfigError(
-                f"--classes: expected a Parquet file, got a directory, whose class names are its directories: {path}"
-            )
-        names = classes.split(",") if classes else None
-        with screen.bar(f"uploading {path.name}") as progress:
-            dataset = client.datasets.push(path, name=name, classes=names, progress=progress)
+        with screen.bar(f"uploading {what}") as progress:
+            pushed = client.datasets.push(
+                what, name=name, classes=_names(classes), split=split, image_column=image_column,
+                label_column=label_column, strict=strict, progress=progress,
+                read=lambda images: pushing.report(screen, images, skipped),
+            )  # fmt: skip
+        dataset = pushed if no_wait else pushing.settled(client, screen, pushed)
+        if strict:
+            pushing.refuse_incomplete(client, dataset)
         screen.show(dataset, lambda: _dataset(dataset))
+
+
+def _names(classes: str | None) -> str | list[str] | None:
+    """A file of names, or names."""
+    return classes if classes is None or Path(classes).is_file() else classes.split(",")
 
 
 @app.command("list")
@@ -68,6 +74,32 @@ def show(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with connected(url, as_json) as (client, screen):
         found = client.datasets.get(dataset)
         screen.show(found, lambda: _dataset(found))
+
+
+@app.command()
+def unreadable(dataset: Id, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List all images of a dataset that cannot be decoded, with reasons."""
+    with connected(url, as_json) as (client, screen):
+        found = list(client.datasets.unreadable(dataset))
+        rows = ([f"{one.row:,}", one.name, one.reason] for one in found)
+        screen.show(
+            found, lambda: table(["#row", "file", "reason"], rows, "every image can be decoded, or none was tried")
+        )
+
+
+@app.command()
+def download(
+    dataset: Id,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.", dir_okay=False)],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Download a dataset's Parquet file as it was uploaded."""
+    with connected(url, as_json) as (client, screen):
+        check_out(out)
+        with screen.bar(f"downloading {dataset}") as progress:
+            path = client.datasets.download(dataset, out, progress=progress)
+        screen.show({"file": str(path)}, lambda: str(path))
 
 
 @app.command()
@@ -100,13 +132,15 @@ def purge(
 
 
 def _dataset(dataset: "Dataset") -> "RenderableType":
+    found = dataset.findings
     return record(
         {
             "dataset": dataset.id,
             "name": dataset.name,
-            "images": f"{dataset.rows:,}",
+            "images": f"{dataset.rows:,}" if found is None else f"{found.good:,} of {dataset.rows:,} rows",
             "classes": ", ".join(f"{name} ({count:,})" for name, count in dataset.counts.items())
             or "none: the images have no labels; use them with `--set labels=false`",
+            **pushing.oddities(dataset),
             "size": size(dataset.bytes),
             "digest": dataset.digest,
             "registered": local_time(dataset.created_at),

@@ -136,7 +136,9 @@ def rollback(
 @app.command()
 def predict(
     name: Name,
-    image: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file.", exists=True, dir_okay=False)],
+    image: Annotated[
+        Path, typer.Argument(help="An image file, such as PNG, JPEG, WebP or TIFF.", exists=True, dir_okay=False)
+    ],
     module: Annotated[list[str] | None, typer.Option(help="Predict with this module only; repeatable.")] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Predict with the target alone, without modules.")] = False,
     generation: Annotated[

@@ -53,7 +53,7 @@ def evidence(
     target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
     source: Annotated[Path, typer.Option(help="Weights of the source, safetensors.", exists=True, dir_okay=False)],
     data: Annotated[
-        Path, typer.Option(help="Images to evaluate on: one directory per class, or a Parquet file.", exists=True)
+        Path, typer.Option(help="Images to evaluate on: one folder per class, an archive, or Parquet.", exists=True)
     ],
     out: Annotated[Path, typer.Option(help="Directory for evidence.json and the pictures.", file_okay=False)],
     trials: Annotated[

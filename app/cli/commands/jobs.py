@@ -245,6 +245,8 @@ def _verdict(verdict: "Verdict") -> "RenderableType":
             "multiply-accumulates": f"{estimate.macs:.3g}" if estimate.macs is not None else None,
             "numbers of the module": f"{estimate.module_parameters:,}" if estimate.module_parameters else None,
         }
+    if verdict.warnings:
+        fields["warnings"] = "\n".join(warning.detail for warning in verdict.warnings)
     return record(fields)
 
 

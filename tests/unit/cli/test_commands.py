@@ -47,6 +47,8 @@ COMMANDS: dict[str, str] = {
     "archive_dataset": "datasets delete ds_1",
     "plan_dataset_purge": "datasets purge ds_1 --dry-run",
     "purge_dataset": "datasets purge ds_1 --yes",
+    "list_unreadable": "datasets unreadable ds_1",
+    "download_dataset": "datasets download ds_1 --out images.parquet",
     "create_job": "jobs create low high ds_1 -c 7 --preset fast --set locality=strict",
     "validate_job": "jobs validate low high ds_1 -c 7",
     "list_jobs": "jobs list",

@@ -215,7 +215,9 @@ def test_where_a_bundle_goes_is_looked_at_before_the_work(
     assert Path("low.safetensors").read_bytes() == b"weights"
 
 
-def test_classes_beside_a_folder_are_refused(run: Run, tmp_path: Path) -> None:
-    done = run("datasets", "push", str(tmp_path), "--classes", "a,b")
-    assert done.exit_code == 2
-    assert "got a directory, whose class names" in done.stderr
+def test_names_that_do_not_fit_the_classes_are_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.png").write_bytes(b"x")
+    done = run("datasets", "push", str(tmp_path / "pets"), "--classes", "a,b")
+    assert done.exit_code == 1
+    assert "expected 1 names, one for each of ['cat'], got 2" in done.stderr

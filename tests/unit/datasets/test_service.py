@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.datasets import service as datasets
+from app.datasets.parquet import ImageTable
 from app.errors import Invalid
 from tests.unit import seeds
 
@@ -114,3 +115,34 @@ def test_other_columns_are_refused_and_named(columns: dict[str, "pa.Array[Any]"]
 @pytest.mark.parametrize("damage", [b"", b"no parquet at all", seeds.parquet([0] * 100)[:-200]])
 def test_what_is_not_parquet_is_refused(damage: bytes) -> None:
     assert _code(io.BytesIO(damage)) == "invalid_parquet"
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("img", "label"), ("image", "labels"), ("img", "fine_label"), ("scan", "finding")]
+)
+def test_columns_of_published_datasets_are_recognised(image: str, label: str) -> None:
+    features = {image: {"_type": "Image"}, label: {"names": ["a", "b"], "_type": "ClassLabel"}}
+    if label == "fine_label":
+        features["coarse_label"] = {"names": ["c"], "_type": "ClassLabel"}
+    columns = {image: pa.array([{"bytes": b"x", "path": "x.png"}] * 3), "coarse_label": pa.array([0] * 3)}
+    table = pa.table({**columns, label: pa.array([0, 1, 1])})
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    file = _bytes(table.replace_schema_metadata(metadata))
+    assert datasets.inspect(file).counts == {"a": 1, "b": 2}
+    found = ImageTable(file)
+    assert [row for row, _ in found.images_from(0, 3)] == [0, 1, 2]
+    assert found.names_of([2]) == {2: "x.png"}
+
+
+def test_names_by_number_and_a_file_without_rows() -> None:
+    features = {"label": {"names": {"0": "a", "1": "b"}, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    table = pq.read_table(io.BytesIO(seeds.parquet([0, 1]))).replace_schema_metadata(metadata)
+    assert datasets.inspect(_bytes(table)).classes == ("a", "b")
+    assert _code(_bytes(table.slice(0, 0))) == "no_images"
+
+
+def test_names_have_one_form() -> None:
+    file = io.BytesIO(seeds.parquet([0, 1], ("cafe\u0301", "red\u00a0fox")))
+    assert datasets.inspect(file).classes == ("caf\u00e9", "red fox")
+    assert _code(io.BytesIO(seeds.parquet([0], ("caf\u00e9", "cafe\u0301")))) == "invalid_class_names"

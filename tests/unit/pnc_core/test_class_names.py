@@ -7,6 +7,7 @@ import pytest
 from pnc_core.class_names import ClassNames, other_names, resolved
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.errors import AmbiguousClass, ConfigError, UnknownClass
+from pnc_core.spelling import is_class_name, normal_name
 
 LONG = ("tench, Tinca tinca", "goldfish, Carassius auratus", "great white shark, white shark, man-eater", "crane, bird",
         "crane, machine", "n01514668 cock")  # fmt: skip
@@ -147,3 +148,25 @@ def test_a_description_with_a_repeated_name_is_refused_with_that_name() -> None:
     with pytest.raises(ConfigError, match=r"classes: expected no repetition, got \['crane'\]") as caught:
         NetworkSpec(architecture="cnn", classes=classes, input_size=(1, 8, 8), mean=(0.5,), std=(0.5,))
     assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("cafe\u0301", "caf\u00e9"), ("red\u00a0fox", "red fox"), ("\u1112\u1161\u11ab", "\ud55c"), ("cat", "cat")],
+)
+def test_names_have_one_form(given: str, stored: str) -> None:
+    config = CloneConfig(classes=(given,))
+    assert config.classes == (stored,)
+
+
+@pytest.mark.parametrize(
+    "name", ["\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]
+)
+def test_joined_emoji_and_words_are_names(name: str) -> None:
+    assert is_class_name(name)
+    assert normal_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "\u200d", "a\u200d", "\u200da", "a\n", "\u202egnp", "x" * 129, 3, None])
+def test_other_texts_are_none(name: object) -> None:
+    assert not is_class_name(name)

@@ -132,7 +132,7 @@ def test_images_that_cannot_be_read_end_the_check_with_the_reason(zoo: Zoo) -> N
     found = read(zoo, version.id).check
     assert found is not None
     assert found.outcome == "failed"
-    assert "expected a " in found.detail
+    assert "expected images, got none: 80 of 80 images" in found.detail
 
 
 def test_a_check_whose_process_dies_is_not_repeated(zoo: Zoo, parquet: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,26 @@ def test_without_an_image_of_the_classes_there_are_none(zoo: Zoo) -> None:
     assert len(load_images(zoo, registered(zoo, mixed()), ("x",), SEEN)) == 0
 
 
-def test_a_row_without_an_image_is_named(zoo: Zoo) -> None:
-    values = [parquets.picture(), None, parquets.picture()]
-    content = parquets.written(parquets.table(pa.array(values, pa.binary())))
-    with pytest.raises(DataError, match="row 1: expected"):
-        load_images(zoo, registered(zoo, content), ("a", "b"), SEEN)
+def test_an_image_that_cannot_be_decoded_costs_only_its_row(zoo: Zoo, decoded: list[bytes]) -> None:
+    values = [parquets.picture(8, 9), None, parquets.picture(8, 7), parquets.picture(8, 5)[:50], b"words", None]
+    dataset = registered(zoo, parquets.written(parquets.table(pa.array(values, pa.binary()))))
+    notes: list[tuple[str, int]] = []
+    images = load_images(zoo, dataset, ("b", "a"), SEEN, note=lambda text, count: notes.append((text, count)))
+    assert images.images[:, 0, 0, 0].tolist() == [9, 7]
+    assert images.labels.tolist() == [1, 1]
+    assert notes[0][0].startswith("4 of 6 images cannot be decoded and are left out; row 1: expected an image")
+    assert notes[0][1] == 4
+    with pytest.raises(DataError, match=r"expected images, got none: 3 of 3 images .* row 1"):
+        load_images(zoo, dataset, ("b",), SEEN)
+    with zoo.database.write() as session:
+        row = session.get_one(DatasetRow, dataset.id)
+        row.unreadable, row.faults = 1, zlib.compress(b'[[0, "", "known"]]')
+        session.flush()
+    decoded.clear()
+    with zoo.database.read() as session:
+        images = load_images(zoo, session.get_one(DatasetRow, dataset.id), ("a",), SEEN, note=lambda *_: None)
+    assert len(images) == 1
+    assert values[0] not in decoded
 
 
 @pytest.mark.parametrize("column", ["image.bytes", "label"])

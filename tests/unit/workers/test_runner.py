@@ -185,6 +185,16 @@ def test_plain_progress_is_written_now_and_then_and_trials_always(zoo: Zoo, leas
         leases.held(session, JobRow, lease)
 
 
+def test_images_that_are_left_out_are_an_event_with_their_number(zoo: Zoo, lease: Lease) -> None:
+    report = Reporter(zoo, lease)
+    report(Progress("loading", 0.0, "loading the images"))
+    report.left_out("3 of 9 images cannot be decoded and are left out; row 2: expected an image", 3)
+    with zoo.database.read() as session:
+        *_, last = events.list_events(session, lease.id, Window(10, None)).data
+    assert (last.type, last.data) == ("progress", {"left_out": 3})
+    assert last.message.startswith("3 of 9 images cannot be decoded")
+
+
 def spoil(zoo: Zoo, key: str, content: bytes | None) -> None:
     assert isinstance(zoo.store, DirectoryStore)
     path = zoo.store.path(key)
