@@ -135,7 +135,10 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
             runs.fail(session, lease, problem(error))
         return
     with watch("judging"):
-        found = {"evidence": evaluate_module(*inputs, bundle), "accuracies": _accuracies(zoo, job, *inputs[:2])}
+        found = {
+            "evidence": evaluate_module(*inputs, bundle, report.judged),
+            "accuracies": _accuracies(zoo, job, *inputs[:2]),
+        }
     with watch("publish"):
         publish(zoo, lease, bundle, found)
 
@@ -268,18 +271,24 @@ class Reporter:
         self._zoo, self._lease = zoo, lease
         self._last = ("", 0.0)
         self._waiting: list[Progress] = []
+        self.judged: dict[str, Any] = {}
+        """The verdict and the confusion matrices that the library has reported."""
 
     def __call__(self, progress: Progress) -> None:
-        """Write every trial, and other progress when the stage changes or `REPORT_SECONDS` have passed.
+        """Write every trial and the verdict, and other progress when the stage changes or `REPORT_SECONDS` have passed.
 
         Reports that fail because the database is unreachable are written with the next report.
 
         Raises:
             LeaseLost: another worker has the job now.
         """
+        judged = progress.data.get("judged")
+        if isinstance(judged, dict):
+            self.judged = judged
         stage, written = self._last
         is_trial = "trial" in progress.data
-        if not is_trial and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
+        is_soon = stage == progress.stage and time.monotonic() - written < REPORT_SECONDS
+        if is_soon and not is_trial and judged is None:
             return
         self._last = (progress.stage, time.monotonic())
         self._waiting = [p for p in self._waiting if "trial" in p.data] + [progress]

@@ -185,6 +185,15 @@ def test_plain_progress_is_written_now_and_then_and_trials_always(zoo: Zoo, leas
         leases.held(session, JobRow, lease)
 
 
+def test_the_verdict_is_kept_and_its_report_always_written(zoo: Zoo, lease: Lease) -> None:
+    report, judged = Reporter(zoo, lease), {"verdict": {"outcome": "equal"}}
+    report(Progress("calibrating", 0.9, "step"))
+    report(Progress("calibrating", 1.0, "not distinguishable", {"judged": judged}))
+    assert report.judged == judged
+    with zoo.database.read() as session:
+        assert events.events_after(session, lease.id, 0)[-1].message == "not distinguishable"
+
+
 def spoil(zoo: Zoo, key: str, content: bytes | None) -> None:
     assert isinstance(zoo.store, DirectoryStore)
     path = zoo.store.path(key)
