@@ -48,7 +48,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clone without old images": {"preset": "fast", "old_images": False},
     "clone fast in bfloat16": {"preset": "fast", "precision": "bfloat16"},
 }
-USUAL: dict[str, Any] = {"shortlist": 1, "views": 1, "screen_images": 64, "batch_size": 32, "max_size": 2.0}
+USUAL: dict[str, Any] = {
+    "shortlist": 1,
+    "views": 1,
+    "screen_images": 64,
+    "batch_size": 32,
+    "max_size": 2.0,
+    "keep_anyway": True,
+}
 APART = 1e-3
 """Largest accepted difference of the logits between both devices, as a share of the largest logit."""
 SIZE, IMAGES = 64, 140

@@ -140,7 +140,14 @@ def efficientnet(weights: Path) -> Network:
 
 def cloned(task: Task, *, preset: str) -> MethodOutput:
     """Clone a module with a preset's defaults, and attach it."""
-    config = CloneConfig(classes=task.split.cloned, augment="shift-flip", seed=task.seed, **PRESETS[preset])
+    config = CloneConfig(
+        classes=task.split.cloned,
+        augment="shift-flip",
+        seed=task.seed,
+        max_size=0.6,
+        keep_anyway=True,
+        **PRESETS[preset],
+    )
     bundle = clone(task.target, task.source, task.images, config, report=lambda progress: task.report(progress.message))
     composed = attach(task.target[0], bundle)
     sizes = bundle.manifest.sizes

@@ -17,6 +17,8 @@ Masking = Literal["learned", "scored"]
 Locality = Literal["soft", "strict"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Localizer = Literal["log-odds", "fisher", "taylor", "lime", "gradient-activation", "magnitude", "random"]
+DEFAULT_SIZE = 0.6
+"""Largest size of a module with a cut tail, as a share of the source, if a job gives none."""
 MIN_IMAGES = 3
 """Images that a job needs of every class: one is held out, and the screen needs two more to fit and to judge."""
 
@@ -69,9 +71,10 @@ class CloneConfig:
     """`strict`: where a gate on the target's own taps stays shut, the module is not run and the old answer stands."""
     position: Position | None = None
     """Fix the pair of positions instead of searching for it."""
-    max_size: float = 0.6
+    max_size: float | None = None
     """Share of the source's parameters that the whole module may hold: copies, adapters and head. Less than `keep` is
-    kept where that is needed; positions where nothing fits are dropped."""
+    kept where that is needed; positions where nothing fits are dropped. None: 0.6, or the whole source where the images
+    are too few to show that a module of this size is as good as both networks side by side."""
     max_macs: float | None = None
     """Share of the source's multiply-accumulates that the whole module may add to an image; as with `max_size`."""
     shortlist: int = 4
@@ -103,6 +106,8 @@ class CloneConfig:
     depends on the machine; its manifest says which was taken. What is solved in closed form is float32 or float64."""
     validation: float = 0.25
     """Share of the job's images held out to choose position and head."""
+    keep_anyway: bool = False
+    """Make the module although it is less accurate than an answer that needs no module."""
     seed: int = 0
     """Seed of every random choice; equal seeds and inputs give equal bundles."""
 
@@ -115,7 +120,8 @@ class CloneConfig:
         check(len(self.classes) > 0, "classes", "at least one class name", self.classes)
         check(len(set(self.classes)) == len(self.classes), "classes", "no repetition", self.classes)
         check(0 < self.keep <= 1, "keep", "a share above 0 and at most 1", self.keep)
-        check(0 < self.max_size <= 2, "max_size", "a share above 0 and at most 2", self.max_size)
+        most_size = "a share above 0 and at most 2, or none"
+        check(self.max_size is None or 0 < self.max_size <= 2, "max_size", most_size, self.max_size)
         check(0.05 <= self.validation <= 0.5, "validation", "a share from 0.05 to 0.5", self.validation)
         corrected = self.locality == "strict" and self.head == "joint"
         check(not corrected, "head", "affine, router or auto where locality is strict: old answers stand", self.head)
@@ -132,6 +138,24 @@ class CloneConfig:
             check(type(value) is int and low <= value <= high, name, f"an integer from {low} to {high}", value)
         for name, choices in _CHOICES.items():
             check(getattr(self, name) in choices, name, f"one of {choices}", getattr(self, name))
+
+    @property
+    def size_limit(self) -> float:
+        """Share of the source's parameters that a module with a cut tail may hold."""
+        return DEFAULT_SIZE if self.max_size is None else self.max_size
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether the module may be the whole source, without the rows of other classes: nothing bounds its size or
+        fixes its position, and labelled images of old and cloned classes can show that it is needed.
+        """
+        unbounded = self.max_size is None and self.max_macs is None and self.keep == CloneConfig.keep
+        return unbounded and self.position is None and self.labels and self.old_images
+
+    @property
+    def min_images(self) -> int:
+        """Least number of images of each class."""
+        return 1 if self.may_grow else MIN_IMAGES
 
     @property
     def reconstructs(self) -> bool:

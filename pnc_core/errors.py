@@ -9,6 +9,7 @@
     │   ├── WeightsMismatch       the weights do not fit the architecture
     │   └── NearChance            the network guesses on the images
     ├── DataError                 images or labels cannot be used
+    ├── WorseThanNone             a module is worse than an answer that needs no module
     ├── PositionError             a position does not exist or cannot be used
     ├── TensorFileError           a file is not a valid safetensors file within the limits
     ├── BundleError               a file is not a valid bundle
@@ -78,6 +79,12 @@ class DataError(PncError):
     """Images or labels cannot be used for this job."""
 
     code = "invalid_data"
+
+
+class WorseThanNone(PncError):
+    """A module is worse than an answer that needs no module."""
+
+    code = "worse_than_none"
 
 
 class PositionError(PncError):

@@ -1,5 +1,7 @@
 """Images and labels as tensors, and how they enter a network."""
 
+import functools
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -115,25 +117,53 @@ class ImageSet:
         views = self.views[indices]
         return ImageSet(views.plain, self.labels[indices], self.classes, views.fitted)
 
-    def split(self, share: float, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
-        """Two parts, `1 - share` and `share` of every class that has images, at least one image of each in both.
+    @functools.cached_property
+    def groups(self) -> Tensor:
+        """int64 (N,): equal numbers for images with exactly the same pixels, counted from 0 in order of appearance."""
+        known: dict[bytes, int] = {}
+        rows = self.images.flatten(1).numpy()
+        digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+        return torch.tensor([known.setdefault(digest, len(known)) for digest in digests], dtype=torch.int64)
 
-        Of three images or more the first part has two at least.
+    def without_copies(self) -> "ImageSet":
+        """The first image of those with equal pixels and equal labels, in order."""
+        keys = self.groups * max(1, len(self.classes)) + self.labels
+        _, inverse = keys.unique(return_inverse=True)
+        first = torch.full((int(inverse.max()) + 1 if len(self) else 0,), len(self))
+        first = first.scatter_reduce(0, inverse, torch.arange(len(self)), "amin")
+        return self if len(first) == len(self) else self.take(first.sort().values)
+
+    def split(self, share: float, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
+        """Two parts, about `1 - share` and `share` of every class that has images. Equal images stay in one part.
+
+        Of two different images of a class or more, each part has one at least; of three or more the first part has two
+        at least.
 
         Raises:
-            DataError: a class has a single image.
+            DataError: a class has a single image, or only copies of one.
         """
-        first, second = [], []
+        held = torch.zeros(len(self), dtype=torch.bool)
+        taken: set[int] = set()
         for index, name in enumerate(self.classes):
             members = torch.nonzero(self.labels == index).flatten()
-            if len(members) == 1:
-                raise DataError(f"class {name!r}: expected at least 2 images, got {len(members)}; add images of it")
-            members = members[torch.randperm(len(members), generator=generator)]
-            most = max(1, len(members) - 2)
-            held = min(most, max(1, round(share * len(members)))) if len(members) else 0
-            first.append(members[held:])
-            second.append(members[:held])
-        return self.take(torch.cat(first).sort().values), self.take(torch.cat(second).sort().values)
+            order = members[torch.randperm(len(members), generator=generator)]
+            groups = list(dict.fromkeys(self.groups[order].tolist()))
+            if len(groups) == 1:
+                raise DataError(
+                    f"class {name!r}: expected at least 2 different images, got {len(members)} image(s) with the same "
+                    "pixels; add images of it"
+                )
+            wanted, most = max(1, round(share * len(members))), max(1, len(groups) - 2)
+            sizes = torch.bincount(self.groups[members], minlength=max(groups, default=0) + 1)
+            count = 0
+            for number in groups[:most]:
+                if count >= wanted:
+                    break
+                taken.add(number)
+                count += int(sizes[number])
+        if taken:
+            held = torch.isin(self.groups, torch.tensor(sorted(taken)))
+        return self.take(torch.nonzero(~held).flatten()), self.take(torch.nonzero(held).flatten())
 
     def sample(self, count: int, generator: torch.Generator) -> "ImageSet":
         """About `count` random images at most: the same share of every class, but at least two of each."""

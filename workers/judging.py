@@ -5,17 +5,16 @@ omitted.
 """
 
 import logging
-from math import isnan
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from app.datasets.tables import DatasetRow
 from app.errors import ZooError
 from app.models.service import Accuracy
 from app.zoo import Zoo
-from pnc_core.analysis.evaluation import direct_ensembles, multiply_accumulates, predict
+from pnc_core.analysis.evaluation import multiply_accumulates, predict
 from pnc_core.analysis.evidence import module_logits, network_logits, similarity
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.errors import PncError
@@ -30,8 +29,10 @@ from workers.loading import load_images
 
 log = logging.getLogger(__name__)
 Network = tuple[nn.Module, NetworkSpec]
+Facts = Mapping[str, Any]
+SIDES = ("old", "new", "average")
 MAX_CLASSES = 50
-"""A confusion matrix of more classes is not readable."""
+"""A matrix of more classes is not readable."""
 MAX_IMAGES_PER_CLASS = 8
 """Limit of the images of each cloned class whose explanations are compared."""
 MAX_EXPLANATION_MACS = 2e10
@@ -43,29 +44,30 @@ MAX_ACCURACY_MACS = 4e11
 
 
 def evaluate_module(
-    target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle
+    target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle, judged: Facts
 ) -> dict[str, Any]:
-    """Evaluate a module on the job's held-out images: accuracies, confusion matrices, similarity of explanations.
+    """The evidence on a module: accuracies of its rivals, confusion matrices, similarity of explanations.
 
     Args:
         target: The job's target in eval mode, and its spec; not changed.
         source: The job's source, likewise.
-        images: The job's images; only the held-out ones are used.
+        images: The job's images; explanations are compared on held-out ones, or on all if there are too few.
         config: The job's parameters. A job without labels is not evaluated.
         bundle: The job's full bundle.
+        judged: What `clone` has reported as `judged`, see `pnc_core.method.need.judged_facts`.
 
     Returns:
         `worth`, `confusion` (rows are true classes) and `similarity`; those that cannot be computed are omitted.
     """
     if not config.labels:
         return {}
+    found = _worth(bundle) | {name: judged[name] for name in ("confusion",) if name in judged}
     try:
         held = prepare(trace(*target), trace(*source), images, config, lambda progress: None, lambda: False).validation
-        composed = attach(target[0], bundle)
-        return _worth(target, source, config, held) | _confusion(composed, held) | _similarity(composed, source, held)
+        return found | _similarity(attach(target[0], bundle), source, held)
     except PncError as error:
-        log.warning("the module is not evaluated: %s", error)
-        return {}
+        log.warning("the explanations are not compared: %s", error)
+        return found
 
 
 def measure_accuracy(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accuracy | None:
@@ -96,48 +98,23 @@ def measure_accuracy(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accurac
     return Accuracy(float(right.double().mean()), len(images), dataset.id)
 
 
-def _worth(target: Network, source: Network, config: CloneConfig, held: ImageSet) -> dict[str, Any]:
-    """Accuracies on the held-out images of the target alone and of the better direct ensemble (logits or softmax)."""
-    limit = _affordable_images(2 * (multiply_accumulates(*target) + multiply_accumulates(*source)))
-    if limit < MIN_IMAGES:
+def _worth(bundle: Bundle) -> dict[str, Any]:
+    """Accuracies of the module's rivals on the images that judged the module."""
+    verdict = bundle.manifest.verdict
+    if verdict is None:
         return {}
-    used = held if len(held) <= limit else held.sample(limit, torch.Generator().manual_seed(0))
-    both = direct_ensembles(target, source, config.classes, used)
-    best = max(both.values(), key=lambda found: found.average)
-    alone = {"old": best.target_old, "new": 0.0, "average": best.target_old / 2}
-    ensemble = {"old": best.old, "new": best.new, "average": best.average}
-    return {"worth": {"alone": _numbers(alone), "ensemble": _numbers(ensemble)}}
-
-
-def _numbers(shares: dict[str, float]) -> dict[str, float]:
-    """Round shares, and drop NaN, the share of a side without images: JSON has no NaN."""
-    return {name: round(share, 6) for name, share in shares.items() if not isnan(share)}
+    rivals = {name: figure for name, figure in verdict.figures.items() if name != "module"}
+    return {
+        "worth": {
+            name: {side: getattr(figure, side) for side in SIDES if getattr(figure, side) is not None}
+            for name, figure in rivals.items()
+        }
+    }
 
 
 def _affordable_images(cost: int) -> int:
     """Number of images within the limits when one image costs `cost` multiply-accumulates."""
     return min(MAX_IMAGES, int(MAX_ACCURACY_MACS // max(1, cost)))
-
-
-def _confusion(composed: Composed, held: ImageSet) -> dict[str, Any]:
-    classes = composed.classes
-    if len(classes) > MAX_CLASSES:
-        return {}
-    used, spec = held.only(classes), composed.traced.spec
-    before, after = (predict(network, spec, used.views).argmax(1).cpu() for network in (composed.target, composed))
-    matrices = {
-        "before": _counts(used.labels, before, len(classes)),
-        "after": _counts(used.labels, after, len(classes)),
-    }
-    return {"confusion": {"classes": [*classes], **matrices}}
-
-
-def _counts(labels: Tensor, predicted: Tensor, classes: int) -> list[list[int]]:
-    """Number of images by true class (rows) and predicted class (columns)."""
-    counted: list[list[int]] = (
-        torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, -1).tolist()
-    )
-    return counted
 
 
 def _similarity(composed: Composed, source: Network, held: ImageSet) -> dict[str, Any]:

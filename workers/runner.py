@@ -67,7 +67,7 @@ OOM_SCORE = 500
 """Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
 REPORT_SECONDS = 0.5
 """Shortest interval between written reports of progress; trials are always written."""
-_KEPT = frozenset({"trial", "left_out"})
+_KEPT = frozenset({"trial", "left_out", "judged"})
 """Keys of progress that is written even if other progress was written just before."""
 REASONS = (PncError, Invalid, NotFound)
 """Errors that another attempt would repeat; the row ends with the error as its reason."""
@@ -138,7 +138,10 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
             runs.fail(session, lease, problem(error))
         return
     with watch("judging"):
-        found = {"evidence": evaluate_module(*inputs, bundle), "accuracies": _accuracies(zoo, job, *inputs[:2])}
+        found = {
+            "evidence": evaluate_module(*inputs, bundle, report.judged),
+            "accuracies": _accuracies(zoo, job, *inputs[:2]),
+        }
     with watch("publish"):
         publish(zoo, lease, bundle, found)
 
@@ -273,18 +276,24 @@ class Reporter:
         self._zoo, self._lease = zoo, lease
         self._last = ("", 0.0)
         self._waiting: list[Progress] = []
+        self.judged: dict[str, Any] = {}
+        """The verdict and the confusion matrices that the library has reported."""
 
     def __call__(self, progress: Progress) -> None:
-        """Write every trial, and other progress when the stage changes or `REPORT_SECONDS` have passed.
+        """Write every trial and the verdict, and other progress when the stage changes or `REPORT_SECONDS` have passed.
 
         Reports that fail because the database is unreachable are written with the next report.
 
         Raises:
             LeaseLost: another worker has the job now.
         """
+        judged = progress.data.get("judged")
+        if isinstance(judged, dict):
+            self.judged = judged
         stage, written = self._last
         is_kept = not progress.data.keys().isdisjoint(_KEPT)
-        if not is_kept and stage == progress.stage and time.monotonic() - written < REPORT_SECONDS:
+        is_soon = stage == progress.stage and time.monotonic() - written < REPORT_SECONDS
+        if is_soon and not is_kept:
             return
         self._last = (progress.stage, time.monotonic())
         self._waiting = [p for p in self._waiting if not p.data.keys().isdisjoint(_KEPT)] + [progress]

@@ -31,7 +31,7 @@ _CHOICES: dict[str, dict[str, str]] = {
 }
 _NUMBERS: dict[str, tuple[str, float, float, float]] = {
     "keep": ("Kept share of the cloned layers' parameters", 0.05, 1, 0.05),
-    "max_size": ("Largest module size, as a share of the source", 0.05, 2, 0.05),
+    "max_size": ("Largest module size, as a share of the source; empty: by need", 0.05, 2, 0.05),
     "epochs": ("Epochs of feature matching", 1, 1000, 1),
     "shortlist": ("Number of positions to train", 1, 64, 1),
     "batch_size": ("Batch size", 2, 65536, 1),
@@ -39,7 +39,13 @@ _NUMBERS: dict[str, tuple[str, float, float, float]] = {
 }
 _ASKED = ("preset", "keep", "epochs")
 """Fields that are always shown; “More options” shows the others."""
-_FLAGS = {"old_images": "The dataset has images of the target's own classes", "labels": "Use the dataset's labels"}
+_OPTIONAL = ("max_size",)
+"""Numbers that may be left empty."""
+_FLAGS = {
+    "old_images": "The dataset has images of the target's own classes",
+    "labels": "Use the dataset's labels",
+    "keep_anyway": "Publish the module although an answer without a module is better",
+}
 
 
 @ui.page("/new")
@@ -153,6 +159,8 @@ class _Form:
         given = {name: field.value for name, field in self._fields.items()}
         for name, (_, _, _, step) in _NUMBERS.items():
             if given[name] is None:
+                if name in _OPTIONAL:
+                    continue
                 raise ValueError(f"{name}: expected a number, got none")
             given[name] = int(given[name]) if step == 1 else round(float(given[name]), 6)
         config = CloneConfig(classes=classes, **given)

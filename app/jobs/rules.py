@@ -34,7 +34,8 @@ class Estimate:
     macs: int | None
     """Multiply-accumulates of screening and training; None while a version is validating."""
     module_parameters: int | None
-    """Parameters of the largest module that `max_size` allows; None while the source is validating."""
+    """Parameters of the largest module that `max_size` allows, or of the source if it may be taken whole, without the
+    head; None while the source is validating."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def estimate(target: VersionRow, source: VersionRow, dataset: DatasetRow, config
         learned = config.epochs + config.refine + config.shortlist if config.preset == "joint" else 1
         read = old + new if config.labels else dataset.rows
         macs = int(read * (2 + config.views + _PASSES * learned) * (target.macs + source.macs))
-    parameters = None if source.parameters is None else int(source.parameters * config.max_size)
+    share = max(config.size_limit, 1.0) if config.may_grow else config.size_limit
+    parameters = None if source.parameters is None else int(source.parameters * share)
     return Estimate(old, new, macs, parameters)
 
 
@@ -177,20 +179,21 @@ def _images(target: VersionRow, dataset: DatasetRow, asked: Named) -> Iterator[P
             "that the two networks predict, or register the images in one folder a class",
         )
         return
+    least = config.min_images
     for name in asked.known:
-        if counts.get(name, 0) < MIN_IMAGES:
+        if counts.get(name, 0) < least:
             yield Problem(
                 "/dataset",
                 "too_few_images",
-                f"expected at least {MIN_IMAGES} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
+                f"expected at least {least} images of class {name!r} in {dataset.id}, got {counts.get(name, 0)}; "
                 "add images",
             )
-    short = [name for name in target.spec["classes"] if counts.get(name, 0) < MIN_IMAGES]
+    short = [name for name in target.spec["classes"] if counts.get(name, 0) < least]
     if config.old_images and short:
         yield Problem(
             "/dataset",
             "too_few_old_images",
-            f"expected at least {MIN_IMAGES} images of each of the target's {len(target.spec['classes'])} classes in "
+            f"expected at least {least} images of each of the target's {len(target.spec['classes'])} classes in "
             f"{dataset.id}, got fewer of {_some(short)}; add images, or set old_images to false if there are none",
         )
 

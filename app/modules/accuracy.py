@@ -1,6 +1,7 @@
-"""Accuracy of a module on held-out images, compared with the target alone and with an ensemble of both networks."""
+"""Accuracy of a module, and the verdict: its comparison with answers that need no module, on the same images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from markupsafe import Markup
 
@@ -9,16 +10,21 @@ from app.web.drawing import bars
 from app.web.html import count, percent, section, table
 
 _SIDES = {"old": "target's classes", "new": "cloned classes", "average": "average"}
-_HINT = "Accuracy on the job's held-out images, over all classes of the target and the module"
+_HINT = "Accuracy over all classes of the target and the module, on images that the final head was not chosen by"
+_RIVALS = {"alone": "The target alone", "ensemble": "Both whole networks", "probe": "A linear probe on the target"}
+_NOTES = {
+    "cross-fitted": "Each image was judged by a head that was fitted on other images.",
+    "held out": "The module's accuracies were measured before its head was also fitted on these images.",
+}
 _NOTE = (
-    "The module's accuracies were measured before its head was also fitted on these images. Both whole networks: the "
-    "class with the largest logit of both, or with the largest probability, whichever is more accurate. Size: "
-    "parameters in addition to those of the target."
+    "Both whole networks: the class with the largest probability of both. A linear probe: a linear classifier on the "
+    "target's activations, without the module. Interval: 90 %, of the average. Size: parameters in addition to "
+    "those of the target."
 )
 
 
 def accuracy_section(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
-    """A section with the module's accuracies, and with those of its baselines if the job measured them.
+    """A section with the module's accuracies, and with those of its rivals if the job measured them.
 
     Args:
         module: The module.
@@ -27,23 +33,25 @@ def accuracy_section(module: ModuleRow, title: str, end: Markup | str = "") -> M
     """
     shares: Mapping[str, float] = module.manifest.get("validation", {})
     drawn = bars([(_SIDES.get(side, side), share, percent(share)) for side, share in shares.items()], _HINT)
-    baselines: Mapping[str, Mapping[str, float]] = (module.evidence or {}).get("worth", {})
-    if not baselines:
+    verdict: Mapping[str, Any] | None = module.manifest.get("verdict")
+    if verdict is None:
         return section(title, drawn + end, _HINT)
-    sizes = dict(module.manifest.get("sizes", {}))
-    whole = sizes.pop("source", None)
-    added = sum(sizes.values()) if sizes else None
+    figures = verdict["figures"]
     rows = [
-        _row("The target alone", baselines.get("alone", {}), 0),
-        _row("Both whole networks", baselines.get("ensemble", {}), whole),
-        _row("With the module", shares, added),
+        _row(name, figures[key]) for key, name in {**_RIVALS, "module": "With the module"}.items() if key in figures
     ]
-    columns = ["", "#Target's classes", "#Cloned classes", "#Average", "#Size"]
-    beside = Markup('<div class="beside">{}<p class="hint">{}</p></div>').format(
-        table(columns, rows, "Compared with baselines"), _NOTE
+    columns = ["", "#Target's classes", "#Cloned classes", "#Average", "#Interval", "#Size"]
+    note = f"{_NOTES[verdict['fitting']]} {verdict['images']:,} images. {_NOTE}"
+    beside = Markup('<p class="verdict {}">{}</p><div class="beside">{}<p class="hint">{}</p></div>').format(
+        verdict["outcome"], _sentence(verdict["text"]), table(columns, rows, "Compared with rivals"), note
     )
     return section(title, drawn + beside + end, _HINT)
 
 
-def _row(name: str, shares: Mapping[str, float], numbers: int | None) -> list[object]:
-    return [name, *(percent(shares.get(side)) for side in _SIDES), count(numbers)]
+def _row(name: str, figure: Mapping[str, Any]) -> list[object]:
+    interval = f"{100 * figure['low']:.1f} to {100 * figure['high']:.1f}"
+    return [name, *(percent(figure.get(side)) for side in _SIDES), interval, count(figure["numbers"])]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

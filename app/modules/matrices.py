@@ -34,9 +34,7 @@ def _confusion(found: dict[str, Any]) -> Markup:
         matrix(f"{title}: {_correct(found[key])}", found[key], classes, classes, shares=True)
         for key, title in (("before", "The target alone"), ("after", "With the module"))
     ]
-    note = (
-        "Rows: class of the image. Columns: predicted class. Held-out images, on which the final head was also fitted"
-    )
+    note = "Rows: class of the image. Columns: predicted class, by a head that was not fitted on the image"
     return section("Confusion", Markup('<div class="matrices">{}</div>').format(Markup("").join(pictures)), note)
 
 

@@ -152,7 +152,8 @@ def finetune_new(task: Task) -> MethodOutput:
 
 def finetune(task: Task) -> MethodOutput:
     """Cross-entropy on old and new images."""
-    return _tuned(task, "finetune", task.images, _weighted_cross_entropy(task), *_tuning(task).finetuned)
+    rate, decay = task.tuned[:2] if task.tuned else _tuning(task).finetuned
+    return _tuned(task, "finetune", task.images, _weighted_cross_entropy(task), rate, decay)
 
 
 def lwf_new(task: Task) -> MethodOutput:
@@ -174,7 +175,8 @@ def lwf(task: Task) -> MethodOutput:
 def learn_lwf(task: Task) -> nn.Module:
     """Train the network of `lwf`."""
     tuning = _tuning(task)
-    rate, decay, share = tuning.lwf_few if tuning.lwf_few and task.fraction <= FEW else tuning.lwf
+    usual = tuning.lwf_few if tuning.lwf_few and task.fraction <= FEW else tuning.lwf
+    rate, decay, share = task.tuned or usual
     weight, stay = task.class_weights, distillation(task.target[0], TEMPERATURE, share)
 
     def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:

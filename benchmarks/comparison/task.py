@@ -43,6 +43,8 @@ class Task:
     precision: str = "bfloat16"
     balance_sides: bool = True
     """True: the old classes together weigh as much as the new classes together. False: every class weighs the same."""
+    tuned: tuple[float, float, float] | None = None
+    """Learning rate, weight decay and weight of the distillation for LwF and fine-tuning; None: those of the suite."""
     step: Callable[[int], None] = lambda images: None
     """Called with the number of images after every batch of training."""
     report: Callable[[str], None] = lambda message: None

@@ -59,7 +59,14 @@ def prepare(out: Path) -> dict[int, float]:
         position = Position(target="layer2.0", source="layer2.0")
         # `keep=1.0` makes bundles of 1 MB; pruned bundles of this small network have half of that.
         config = CloneConfig(
-            classes=mine, preset="fast", position=position, views=1, tap_grid=1, keep=1.0, max_size=2.0
+            classes=mine,
+            preset="fast",
+            position=position,
+            views=1,
+            tap_grid=1,
+            keep=1.0,
+            max_size=2.0,
+            keep_anyway=True,
         )
         sources.append(source)
         bundles.append(clone((target, spec), source, images, config))

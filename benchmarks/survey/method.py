@@ -171,7 +171,9 @@ def _restored(target: tuple[nn.Module, NetworkSpec], source: tuple[nn.Module, Ne
     images = _images(spec, (*OLD, *CLONED))
     x = preprocess(images.images[:4], spec)
     before, logits = fingerprint(network), network(x)
-    config = CloneConfig(classes=CLONED, position=at, epochs=1, views=1, head="affine", batch_size=16, max_size=2)
+    config = CloneConfig(
+        classes=CLONED, position=at, epochs=1, views=1, head="affine", batch_size=16, max_size=2, keep_anyway=True
+    )
     composed = attach(network, clone(target, source, images, config), spec=spec)
     with torch.no_grad():
         composed_logits = composed(x)

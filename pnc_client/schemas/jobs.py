@@ -105,7 +105,8 @@ class Estimate(ResponseBody):
     macs: int | None
     """Multiply-accumulates of screening and training together."""
     module_parameters: int | None
-    """Numbers of the largest module that `max_size` allows."""
+    """Numbers of the largest module that `max_size` allows, or of the source if it may be taken whole, without the
+    head."""
 
 
 class Verdict(ResponseBody):

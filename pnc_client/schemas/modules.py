@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 from pnc_client.schemas.shapes import ResponseBody, known
 
 Payload = Literal["thin", "full"]
+Fitting = Literal["cross-fitted", "held out"]
+Rival = Literal["alone", "ensemble", "probe"]
+Outcome = Literal["better", "equal", "worse"]
 
 
 class Bundle(ResponseBody):
@@ -17,6 +20,48 @@ class Bundle(ResponseBody):
     """SHA-256 of the file."""
     bytes: int
     """Size of the file in bytes."""
+
+
+class Figure(ResponseBody):
+    """Accuracy of a module, or of an answer that needs no module, 0 to 1."""
+
+    old: float | None
+    """Accuracy on images of the target's classes; null: there are none."""
+    new: float | None
+    """Accuracy on images of the cloned classes; null: there are none."""
+    average: float
+    """Mean of both."""
+    low: float
+    """Lower end of the 90 % interval of `average`."""
+    high: float
+    """Upper end of the 90 % interval of `average`."""
+    numbers: int
+    """Numbers that are stored in addition to the target's."""
+
+
+class Comparison(ResponseBody):
+    """A module beside the answers that need no module, on the same images."""
+
+    images: int
+    """Number of images."""
+    fitting: Annotated[str, known(Fitting)]
+    """`cross-fitted`: each image is judged by a head that was fitted on other images. `held out`: no head was fitted on
+    these images."""
+    figures: dict[str, Figure]
+    """By name: `module`; `alone`, the target; `ensemble`, both whole networks side by side; `probe`, a linear probe on
+    the target."""
+    best: Annotated[str, known(Rival)]
+    """The most accurate answer that needs no module."""
+    difference: float
+    """Accuracy of the module minus that of the best other answer, -1 to 1."""
+    low: float
+    """Lower end of the 90 % interval of `difference`."""
+    high: float
+    """Upper end of the 90 % interval of `difference`."""
+    outcome: Annotated[str, known(Outcome)]
+    """`better` or `worse`: the interval of `difference` does not contain 0; `equal`: it does."""
+    text: str
+    """The verdict in words."""
 
 
 class Module(ResponseBody):
@@ -36,6 +81,9 @@ class Module(ResponseBody):
     """Cloned classes."""
     bundles: list[Bundle]
     """Bundle files of the module."""
+    verdict: Comparison | None
+    """The module beside the answers that need no module; null: the job had no labels or no images of the target's
+    classes, or the module is older than verdicts."""
     created_at: datetime
     """Time of publication."""
     archived_at: datetime | None
@@ -44,7 +92,8 @@ class Module(ResponseBody):
     @classmethod
     def of(cls, row: Any) -> "Module":
         """From a module's row."""
-        own = {"job": row.job_id, "target": row.target_ref, "source": row.source_ref}
+        verdict = row.manifest.get("verdict")
+        own = {"job": row.job_id, "target": row.target_ref, "source": row.source_ref, "verdict": verdict}
         return cls.model_validate({**{n: getattr(row, n) for n in cls.model_fields if n not in own}, **own})
 
 
@@ -56,7 +105,7 @@ class Manifest(ResponseBody):
     manifest: dict[str, Any]
     """The unchanged manifest; `docs/bundle.md` describes its fields."""
     evidence: dict[str, Any] | None
-    """Measurements on images that the job held out. `worth`: accuracies of the target `alone` and of the direct
-    `ensemble` of both networks on `old` classes, `new` classes and on `average`. `confusion`: `classes`, and counts
-    `before` and `after` cloning (rows: true class, columns: predicted class). `similarity`: `rows`, `columns`, and mean
-    cosines of `module` and `source`."""
+    """Measurements on images that the judging heads have not seen. `worth`: accuracies of the target `alone`, of the
+    `ensemble` of both networks and of a linear `probe` on `old` classes, `new` classes and on `average`. `confusion`:
+    `classes`, and counts `before` and `after` cloning (rows: true class, columns: predicted class). `similarity`:
+    `rows`, `columns`, and mean cosines of `module` and `source`."""

@@ -47,7 +47,7 @@ def limits(job: Job) -> Cost:
     """Largest allowed cost of a whole module."""
     config, source = job.config, job.source
     macs = sys.maxsize if config.max_macs is None else int(config.max_macs * source.macs)
-    return Cost(int(config.max_size * source.parameter_count), macs)
+    return Cost(int(config.size_limit * source.parameter_count), macs)
 
 
 def head_kinds(job: Job) -> tuple[str, ...]:
@@ -220,7 +220,7 @@ class Bounds:
         if least.parameter_count > most.parameter_count:
             raise PositionError(
                 f"position {position}: expected a module of at most {most.parameter_count:,} numbers in all (max_size "
-                f"{config.max_size}), got {least.parameter_count:,} with a single channel of every group; "
+                f"{config.size_limit}), got {least.parameter_count:,} with a single channel of every group; "
                 "raise max_size, or take another position"
             )
         if least.macs > most.macs:

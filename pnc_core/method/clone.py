@@ -18,23 +18,34 @@ from torch import nn
 
 from pnc_core.config import CloneConfig, NetworkSpec, Position, Precision
 from pnc_core.devices import SlowPrecision, precision_of, slow_bfloat16
-from pnc_core.errors import ConfigError
+from pnc_core.errors import ConfigError, DataError, PositionError, WorseThanNone
 from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import Checkpoints, State
-from pnc_core.method.heads.calibrate import calibrate, plain_head
+from pnc_core.method.heads.calibrate import Calibrated, calibrate, plain_head
 from pnc_core.method.heads.choose import FittedHead
 from pnc_core.method.heads.without_old_images import kind_without_old_images
-from pnc_core.method.insert import Insertion, module_macs
+from pnc_core.method.insert import Insertion, module_macs, whole_source
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
 from pnc_core.method.learn import insert, refine
+from pnc_core.method.need import (
+    NO_SPLIT,
+    WHOLE_INSTEAD,
+    grown,
+    is_enough,
+    is_refused,
+    judged_facts,
+    needs_whole,
+    refusal,
+)
 from pnc_core.method.search import probe_of, screen, shortlisted, trial_of
 from pnc_core.method.trials import TrialRunner, halve
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.head import TapWindow
 from pnc_core.module.manifest import FORMAT, HeadSpec, Manifest, Sizes
 from pnc_core.module.module import module_tensors
+from pnc_core.module.verdict import rounded
 from pnc_core.module.watermark import Mark
 
 JOB = "job"
@@ -83,6 +94,7 @@ def clone(
         DataError: images are missing.
         NetworkError: a network is in train mode or cannot be traced.
         PositionError: no position can be used.
+        WorseThanNone: the module is worse than an answer that needs no module, and `keep_anyway` is not set.
         Cancelled: `cancelled` returned True.
     """
     if mark is not None and checkpoints is not None:
@@ -97,16 +109,14 @@ def clone(
     prints = fingerprint(target[0]), fingerprint(source[0])
     if checkpoints is not None:
         _check_same_job(checkpoints, config, prints, images)
-    position, rounds = _search(job)
-    begun = time.monotonic()
-    insertion = _insert(job, position)
-    if config.refine and config.preset == "joint" and config.old_images:
-        insertion = _refined(job, insertion)
-    report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
-    fitted = calibrate(job, insertion)
-    _report_winner(job, insertion, fitted, rounds + 1, time.monotonic() - begun)
-    report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: joint accuracy {fitted.score.average:.3f}"))
-    manifest = _manifest(job, insertion, fitted, *prints)
+    insertion, calibrated, winner = _module(job)
+    _report_winner(job, insertion, calibrated.fitted, *winner)
+    verdict, fitted = calibrated.verdict, calibrated.fitted
+    worth = verdict.text if verdict else f"joint accuracy {fitted.score.average:.3f}"
+    report(Progress("calibrating", 1.0, f"{fitted.head.kind} head: {worth}", {"judged": judged_facts(job, calibrated)}))
+    if verdict is not None and is_refused(verdict, job.config):
+        raise WorseThanNone(refusal(verdict, job.config))
+    manifest = _manifest(job, insertion, calibrated, *prints)
     return Bundle(manifest, module_tensors(insertion.adapter, insertion.tail, fitted.head))
 
 
@@ -182,6 +192,49 @@ def work_out(
     return TrialRunner(replace(job, watch=watch)).work([step])[0]
 
 
+Winner = tuple[int, float]
+"""Number of the round of the last trial, and its seconds."""
+
+
+def _module(job: Job) -> tuple[Insertion, Calibrated, Winner]:
+    """The module, and its head: a cut tail if the images show that it is good enough, else the whole source.
+
+    Raises:
+        DataError: images of a class are missing, and the whole source cannot be used.
+        PositionError: no pair can be used.
+    """
+    whole = whole_source(job) if job.config.may_grow else None
+    if whole is None or not needs_whole(job):
+        try:
+            cut_down = _cut_down(job)
+        except PositionError:
+            if whole is None:
+                raise
+        else:
+            if whole is None or is_enough(cut_down[1].verdict):
+                return cut_down
+            job.report(Progress("calibrating", CALIBRATING, WHOLE_INSTEAD))
+    assert whole is not None
+    return _calibrated(grown(job), whole, 1, time.monotonic())
+
+
+def _cut_down(job: Job) -> tuple[Insertion, Calibrated, Winner]:
+    if not job.is_split:
+        raise DataError(NO_SPLIT)
+    position, rounds = _search(job)
+    begun = time.monotonic()
+    insertion = _insert(job, position)
+    if job.config.refine and job.config.preset == "joint" and job.config.old_images:
+        insertion = _refined(job, insertion)
+    return _calibrated(job, insertion, rounds + 1, begun)
+
+
+def _calibrated(job: Job, insertion: Insertion, number: int, begun: float) -> tuple[Insertion, Calibrated, Winner]:
+    job.report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
+    calibrated = calibrate(job, insertion)
+    return insertion, calibrated, (number, time.monotonic() - begun)
+
+
 @traced_step("search")
 def _search(job: Job) -> tuple[Position, int]:
     """The best pair of positions, and the number of rounds of trials (0 if the job fixes the pair).
@@ -229,9 +282,10 @@ def _refined(job: Job, insertion: Insertion) -> Insertion:
 
 
 def _manifest(
-    job: Job, insertion: Insertion, fitted: FittedHead, target_fingerprint: str, source_fingerprint: str
+    job: Job, insertion: Insertion, calibrated: Calibrated, target_fingerprint: str, source_fingerprint: str
 ) -> Manifest:
-    tail, head, score = insertion.tail, fitted.head, fitted.score
+    fitted, verdict = calibrated.fitted, calibrated.verdict
+    tail, head, score = insertion.tail, fitted.head, fitted.score if verdict is None else verdict.figures["module"]
     tap_window = fitted.tap_window or TapWindow(len(job.target.positions), len(tail.taps))
     head_numbers = sum(t.numel() for t in head.state_dict().values())
     return Manifest(
@@ -267,6 +321,7 @@ def _manifest(
         },
         config=job.config,
         created_by=_software(),
+        verdict=None if verdict is None else rounded(verdict),
     )
 
 

@@ -21,6 +21,7 @@ from pnc_core.config import Position
 from pnc_core.errors import PositionError
 from pnc_core.graph.cost import count_macs
 from pnc_core.graph.features import Reader
+from pnc_core.graph.positions import INPUT
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import Bounds
 from pnc_core.method.heads.fit import HeadInputs
@@ -46,6 +47,8 @@ class Insertion:
     tail: Tail
     whole: int
     """Copied numbers of the uncut tail."""
+    learned: bool = True
+    """Whether adapter, mask or parallel adapters depend on the images."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the tail on A(phi): logits (N, K) and the tail's taps."""
@@ -83,6 +86,22 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
     if isinstance(found, PositionError):
         raise found
     return found
+
+
+def whole_source(job: Job) -> Insertion | None:
+    """The whole source behind the image itself, without the rows of other classes; None if it takes other images.
+
+    It depends on no image of the job: the adapter between two inputs is exact, and nothing is cut.
+    """
+    if INPUT not in (p.name for p in job.source.positions) or not takes_the_same_images(
+        job.target.position(INPUT), job.source.position(INPUT)
+    ):
+        return None
+    try:
+        stitched = stitch(job, Position(target=INPUT, source=INPUT), job.train)
+    except PositionError:
+        return None
+    return replace(stitched, learned=False)
 
 
 @traced_step("adapter")
@@ -212,9 +231,14 @@ def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
         images: Number of images.
         views: As for `head_inputs`.
     """
+    shown = shown_by(job, images, views)
+    return values.new_zeros(images).index_add(0, shown, values) / (len(shown) // images)
+
+
+def shown_by(job: Job, images: int, views: int) -> Tensor:
+    """Image that each row of `head_inputs` shows, int64 (rows,); arguments as for `mean_by_image`."""
     orders = [torch.randperm(images, generator=generator) for generator in _views(job, views)]
-    shown = torch.cat([torch.arange(images), *orders])
-    return values.new_zeros(images).index_add(0, shown, values) / (1 + len(orders))
+    return torch.cat([torch.arange(images), *orders])
 
 
 def _joined(rows: list[tuple[Tensor, ...]]) -> list[HeadInputs]:

@@ -67,6 +67,18 @@ class Job:
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     watch: Watch = nullcontext
     mark: Mark | None = None
+    images: ImageSet | None = None
+    """All images, without copies: those for training and those held out."""
+
+    @property
+    def every(self) -> ImageSet:
+        """All images of the job."""
+        return self.train if self.images is None else self.images
+
+    @property
+    def is_split(self) -> bool:
+        """Whether images are held out. A class of one or two different images cannot be divided."""
+        return self.validation is not self.train
 
     @property
     def old_classes(self) -> int:
@@ -205,20 +217,26 @@ def prepare(
     _check_names(source)
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
+    least = config.min_images
     used = images.only(job_classes) if config.labels else name_images(job, images.views)
     if not config.old_images:
         used = used.take(torch.nonzero(used.labels >= job.old_classes).flatten())
     needed = range(0 if config.old_images else job.old_classes, len(job_classes))
-    missing = [job_classes[i] for i in needed if int((used.labels == i).sum()) < MIN_IMAGES]
+    missing = [job_classes[i] for i in needed if int((used.labels == i).sum()) < least]
     if missing:
         wanted = "every old and cloned class" if config.old_images else "every cloned class"
         named = "" if config.labels else ", as the two networks label them,"
         raise DataError(
-            f"images: expected at least {MIN_IMAGES} of {wanted}{named} got fewer of {_some(missing)}; add some"
+            f"images: expected at least {least} of {wanted}{named} got fewer of {_some(missing)}; add some"
             + ("" if not config.old_images else ", or set old_images=False if you have no images of old classes")
         )
+    given, used = len(used), used.without_copies()
+    if len(used) < given:
+        report(Progress("screening", 0.0, f"{given - len(used):,} of {given:,} images are copies and are left out"))
+    if config.may_grow and int(torch.bincount(used.labels).min()) < MIN_IMAGES:
+        return replace(job, train=used, validation=used, images=used)
     train, validation = used.split(config.validation, job.generator("split"))
-    return replace(job, train=train, validation=validation)
+    return replace(job, train=train, validation=validation, images=used)
 
 
 def name_images(job: Job, images: Tensor | Views) -> ImageSet:

@@ -152,7 +152,7 @@ def _screen(job: Job) -> list[Position]:
     if not fitting:
         raise PositionError(
             f"positions: expected at least one usable pair among {len(todo)}, got none whose whole module has at most "
-            f"{job.config.max_size} of the source's size"
+            f"{job.config.size_limit} of the source's size"
             + (f" and {job.config.max_macs} of its multiply-accumulates" if job.config.max_macs else "")
             + " with a single channel of every group; raise max_size (and max_macs)"
         )

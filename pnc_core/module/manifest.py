@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from pnc_core.config import CloneConfig, NetworkSpec, Position
 from pnc_core.errors import BundleError
+from pnc_core.module.verdict import Verdict
 
 FORMAT = "pnc-bundle/1"
 Payload = Literal["thin", "full"]
@@ -69,7 +70,7 @@ class Manifest:
     head: HeadSpec
     sizes: Sizes
     validation: dict[str, float]
-    """Accuracies on the job's held-out images: `old`, `new`, `average`, each 0..1."""
+    """Accuracies on images that judged the head: `old`, `new`, `average`, each 0..1."""
     config: CloneConfig
     created_by: str
     """Name and version of the software."""
@@ -78,6 +79,9 @@ class Manifest:
     adapter_resize: Resize = "cells"
     """Resizing of the front adapter: `cells` averages or repeats cells, `pixels` resizes an image bilinearly. With
     `image` the module reads no activation of the target and takes the image preprocessed for the source."""
+    verdict: Verdict | None = None
+    """Comparison with answers that need no module; None for bundles of earlier versions, and for jobs without labels or
+    without images of old classes."""
 
     def __post_init__(self) -> None:
         if not 0 < self.kept_fraction <= 1:
@@ -86,8 +90,15 @@ class Manifest:
             raise ValueError(f"validation: expected shares from 0 to 1, got {self.validation}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON holds them."""
-        return {**asdict(self), "target": self.target.to_dict(), "source": self.source.to_dict()}
+        """The fields as JSON holds them. A missing verdict and `keep_anyway` where it is false are left out, so that
+        older digests stay valid.
+        """
+        facts = {**asdict(self), "target": self.target.to_dict(), "source": self.source.to_dict()}
+        if self.verdict is None:
+            del facts["verdict"]
+        if not self.config.keep_anyway:
+            del facts["config"]["keep_anyway"]
+        return facts
 
     def to_json(self) -> str:
         """Canonical JSON text."""

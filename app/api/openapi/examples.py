@@ -17,6 +17,28 @@ _SPEC = {
     "std": [0.37],
     "options": {"width": 32},
 }
+
+
+def _figure(old: float, new: float, low: float, high: float, numbers: int) -> dict[str, object]:
+    return {"old": old, "new": new, "average": round((old + new) / 2, 6), "low": low, "high": high, "numbers": numbers}
+
+
+_VERDICT = {
+    "images": 400,
+    "fitting": "held out",
+    "figures": {
+        "module": _figure(0.972, 0.966667, 0.949035, 0.979964, 62000),
+        "ensemble": _figure(0.944, 0.933333, 0.913243, 0.95508, 110000),
+        "probe": _figure(0.928, 0.906667, 0.889152, 0.936982, 5200),
+        "alone": _figure(0.988, 0.0, 0.485178, 0.503561, 0),
+    },
+    "best": "ensemble",
+    "difference": 0.030667,
+    "low": 0.015891,
+    "high": 0.050254,
+    "outcome": "better",
+    "text": "3.1 points above the best alternative, both whole networks side by side (90 %: 1.6 to 5.0)",
+}
 _CONFIG = {"classes": ["7", "8", "9"], "keep": 0.5, "seed": 0}
 _JOB = {
     "id": f"job_{_ID}",
@@ -263,6 +285,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             {"payload": "full", "digest": _DIGEST, "bytes": 219468},
             {"payload": "thin", "digest": _THIN, "bytes": 11656},
         ],
+        "verdict": _VERDICT,
         "created_at": _LATER,
         "archived_at": None,
     },

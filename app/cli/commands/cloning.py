@@ -1,5 +1,6 @@
 """`pnc clone`: a cloning job on this machine, without a service."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ import typer
 
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
 from app.cli.screen import AsJson, Screen, check_out, failures, record, size
+from app.cli.verdicts import advised, described
 
 Payload = Literal["thin", "full"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -42,14 +44,21 @@ def clone(
     mark: Annotated[
         Path | None, typer.Option(help="Key of `pnc keys mark`; proves later that you made the module.", exists=True)
     ] = None,
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Make no module; forecast its accuracy and the job's time in seconds.")
+    ] = False,
+    keep_anyway: Annotated[
+        bool, typer.Option("--keep-anyway", help="Write the module although an answer without a module is better.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Clone classes of a source into a module for a target, on this machine and without a service."""
     screen = Screen(as_json)
     with failures(screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
+        config = replace(config, keep_anyway=config.keep_anyway or keep_anyway)
         check_out(out, target, source, data)
-        from app.local.cloning import Material, clone_files
+        from app.local.cloning import Material, advise_files, clone_files
         from app.local.marking import read_mark
         from app.local.specs import given_spec
         from pnc_core.analysis.watermark import PROVED, proof_in_bundle
@@ -58,6 +67,10 @@ def clone(
             given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))
         ]
         material = Material(target, specs[0], source, specs[1], data)
+        if advise:
+            advice = asdict(advise_files(material, config, screen.notes, device=device))
+            screen.show(advice, lambda: record(advised(advice)))
+            return
         key = read_mark(mark) if mark else None
         bundle = clone_files(material, config, screen.notes, quiet=as_json, mark=key, device=device)
         proof = proof_in_bundle(key, bundle) if key else None
@@ -71,6 +84,7 @@ def clone(
             "position": str(manifest.position),
             "kept_fraction": manifest.kept_fraction,
             "validation": manifest.validation,
+            "verdict": None if manifest.verdict is None else asdict(manifest.verdict),
             "mark": proof,
         }
         people = {
@@ -81,6 +95,8 @@ def clone(
             "kept": f"{manifest.kept_fraction:.0%} of the source's tail",
             "held out": ", ".join(f"{side} {share:.3f}" for side, share in manifest.validation.items()),
         }
+        if manifest.verdict is not None:
+            people |= described(asdict(manifest.verdict))
         if proof is not None:
             people["mark"] = f"{proof.agreeing} of {proof.channels} channels agree, p = {proof.p_value:.1e}"
             if not proof.proved:

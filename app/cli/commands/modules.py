@@ -7,6 +7,7 @@ import typer
 
 from app.cli import completion, purging
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, failures, local_time, record, size, table
+from app.cli.verdicts import described
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -213,6 +214,7 @@ def _module(module: "Module", manifest: dict[str, Any]) -> "RenderableType":
             "kept": f"{manifest['kept_fraction']:.0%} of the source's tail" if "kept_fraction" in manifest else None,
             "numbers": ", ".join(f"{part} {count:,}" for part, count in sizes.items()),
             "held out": ", ".join(f"{side} {share:.3f}" for side, share in held_out.items()),
+            **described(manifest.get("verdict")),
             "bundles": _sizes(module),
             "fits": module.target_fingerprint,
             "job": module.job,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pnc_core.graph.cost import Cost
@@ -16,6 +17,7 @@ from pnc_core.method.heads.fit import (
     balanced_losses,
     fit_head,
     head_logits,
+    losses_of,
 )
 from pnc_core.module.head import Head, TapWindow, head_cost
 
@@ -52,9 +54,12 @@ class FittedHead:
     """Accuracy of `judged` on the held-out images."""
     tap_window: TapWindow | None = None
     """The taps that the head reads; None: all taps."""
+    logits: Tensor | None = None
+    """Logits (N, N_old + K) of the held-out images, if they were divided into folds: of each fold by the head that the
+    other folds choose, so that no image takes part in the choice of the head that judges it."""
 
 
-def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
+def choose_head(choices: Sequence[HeadChoice], folds: Tensor | None = None, *, refit: bool = True) -> FittedHead:
     """Take the head with the lowest balanced cross-entropy on the held-out images.
 
     First the kind and the grid are chosen at the middle strength, then the strength. The winner is fitted again on all
@@ -62,15 +67,51 @@ def choose_head(choices: Sequence[HeadChoice]) -> FittedHead:
 
     Args:
         choices: At least one.
+        folds: Fold of each of the first held-out rows, int64 (N,). These rows show the images themselves; their views
+            follow, and take part in the choice only.
+        refit: Fit the winner again on all images; without it the head has not seen the held-out images.
     """
     middle = len(STRENGTHS) // 2
-    first = min((_try(choice, STRENGTHS[middle]) for choice in choices), key=lambda tried: tried.loss)
+    tried = [_try(choice, STRENGTHS[middle]) for choice in choices]
+    first = min(tried, key=lambda one: one.loss)
     others = () if first.choice.kind == "affine" else (*STRENGTHS[:middle], *STRENGTHS[middle + 1 :])
-    best = min((first, *(_try(first.choice, s, first.head) for s in others)), key=lambda tried: tried.loss)
+    tried += [_try(first.choice, strength, first.head) for strength in others]
+    best = min((first, *tried[len(choices) :]), key=lambda one: one.loss)
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
-    head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head)
-    return FittedHead(head, choice.grid, best.head, score, choice.tap_window)
+    head = fit_head(choice.kind, choice.train.join(choice.validation), best.strength, best.head) if refit else best.head
+    logits = None if folds is None else nested([(one.head, one.choice.validation) for one in tried], folds)
+    return FittedHead(head, choice.grid, best.head, score, choice.tap_window, logits)
+
+
+def nested(heads: Sequence[tuple[Head, HeadInputs]], folds: Tensor) -> Tensor:
+    """Logits (N, N_old + K) of the first N rows: each fold's by the head of the lowest loss on the other folds.
+
+    Args:
+        heads: Heads, and the held-out rows that each of them reads.
+        folds: Fold of each of the first rows, int64 (N,).
+    """
+    count, labels, old_classes = len(folds), heads[0][1].labels[: len(folds)], heads[0][1].old.shape[1]
+    answers = torch.stack([head_logits(head, rows.first(count)) for head, rows in heads])
+    return chosen_elsewhere(answers, labels, old_classes, folds)
+
+
+def chosen_elsewhere(answers: Tensor, labels: Tensor, old_classes: int, folds: Tensor) -> Tensor:
+    """Logits (N, C) of one head for each fold: the head with the lowest balanced cross-entropy on the other folds.
+
+    Args:
+        answers: Logits (heads, N, C).
+        labels: int64 (N,), old classes first.
+        old_classes: Number of old classes.
+        folds: Fold of every image, int64 (N,).
+    """
+    losses = torch.stack([losses_of(logits, labels, old_classes) for logits in answers])
+    picked = answers[0].clone()
+    for fold in folds.unique():
+        inside = folds == fold
+        others = losses if bool(inside.all()) else losses[:, ~inside]
+        picked[inside] = answers[int(others.mean(1).argmin()), inside]
+    return picked
 
 
 @dataclass(frozen=True, eq=False)

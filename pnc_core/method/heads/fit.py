@@ -3,6 +3,15 @@
 The loss is the balanced cross-entropy, in which old and new images weigh half each:
 
     L = (mean over old images of CE + mean over new images of CE) / 2
+
+A fit is a maximum a posteriori estimate around both networks side by side: the prior mean is scale 1 and weights 0. The
+prior of the scale s has a fixed standard deviation, so that its influence falls with the number N of rows:
+
+    P = (s - 1)^2 / (2 N SCALE_SPREAD^2)
+
+With a handful of images, which any scale separates, it keeps the scale of the networks' own probabilities. The offset
+has no prior: two networks' logits have no common zero. The strength of the weights' prior is chosen
+(`pnc_core.method.heads.choose`). Own choice.
 """
 
 from dataclasses import dataclass
@@ -24,6 +33,8 @@ CHOICE_ROWS = 20_000
 """Largest number of rows for the choice between heads. The chosen head is fitted again on all rows."""
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 """Candidate weight decays for the weights on the taps; the held-out images choose one."""
+SCALE_SPREAD = 0.5
+"""Standard deviation of the prior of a head's scale."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,10 @@ class HeadInputs:
     """Pooled taps (N, D)."""
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
+
+    def take(self, rows: Tensor) -> "HeadInputs":
+        """The rows at int64 or bool `rows`."""
+        return HeadInputs(*(column[rows] for column in vars(self).values()))
 
     def first(self, count: int) -> "HeadInputs":
         """The first `count` rows."""
@@ -57,8 +72,11 @@ class HeadInputs:
 
 
 @full_precision()
-def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None) -> Head:
-    """Minimise L + strength |W|^2, where L is the balanced cross-entropy and W the weights on standardised taps.
+def fit_head(
+    kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head | None = None, *, most_steps: int = 200
+) -> Head:
+    """Minimise L + P + strength |W|^2, where L is the balanced cross-entropy, P the prior of the scale and W the
+    weights on standardised taps.
 
     The fit uses z = (taps - mean) / std. The returned head reads the taps themselves: W := W / std, b := b - W mean.
 
@@ -67,18 +85,22 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head 
         inputs: Rows of the training images.
         strength: Weight decay on the standardised weights.
         start: A fitted head of the same kind, as the starting point of a large fit.
+        most_steps: Largest number of steps of a small fit, which usually converges earlier.
     """
     old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
     # For large fits float64 would take twice as long and change nothing that matters.
     dtype = torch.float64 if inputs.features.numel() <= SMALL_FIT else torch.float32
     features = inputs.features.to(dtype)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
-    rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), (features - mean) / std, inputs.labels)
-    head = Head(kind, features.shape[1], old_classes, new_classes).to(dtype)
-    iterations = 200
+    z, basis = (features - mean) / std, None
+    if kind != "affine" and dtype == torch.float64 and len(z) < z.shape[1]:
+        z, basis = _in_row_space(z)
+    rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), z, inputs.labels)
+    head = Head(kind, z.shape[1], old_classes, new_classes).to(dtype)
+    iterations = most_steps
     if dtype == torch.float32:
         iterations = LARGE_FIT_ITERATIONS if start is None else WARM_ITERATIONS
-        if start is not None:
+        if start is not None and basis is None:
             head.load_state_dict(start.state_dict())
             if kind != "affine":
                 head.bias.data += head.weight.data @ mean
@@ -86,9 +108,22 @@ def fit_head(kind: str, inputs: HeadInputs, strength: float = 1e-2, start: Head 
     _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), strength, iterations)
     head.double()
     if kind != "affine":
+        if basis is not None:
+            head.weight.data = head.weight.data @ basis.double()
         head.weight.data /= std.double()
         head.bias.data -= head.weight.data @ mean.double()
     return head.float().requires_grad_(False)
+
+
+def _in_row_space(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, D) as coordinates (N, r) in the space that the rows span, and its orthonormal basis (r, D).
+
+    The weights that minimise a loss plus |W|^2 lie in this space, so that the fit has r <= N instead of D columns.
+    """
+    squares, directions = torch.linalg.eigh(z @ z.T)
+    kept = squares > squares.max().clamp_min(1e-12) * 1e-10
+    lengths, directions = squares[kept].sqrt(), directions[:, kept]
+    return directions * lengths, (directions / lengths).T @ z
 
 
 def balance(labels: Tensor, old_classes: int) -> Tensor:
@@ -108,6 +143,7 @@ def _minimise(head: Head, rows: HeadInputs, weights: Tensor, strength: float, it
         logits = torch.cat(head(rows.old, rows.own, rows.features), dim=1)
         loss = (F.cross_entropy(logits, rows.labels, reduction="none") * weights).sum()
         loss = loss + strength * head.weight.square().sum()
+        loss = loss + ((head.scale - 1) / SCALE_SPREAD).square() / (2 * len(rows.labels))
         loss.backward()
         return loss
 
@@ -146,5 +182,10 @@ def head_logits(head: Head, inputs: HeadInputs) -> Tensor:
 
 def balanced_losses(head: Head, inputs: HeadInputs) -> Tensor:
     """Weighted cross-entropy (N,) of every row; the mean over rows is the balanced cross-entropy."""
-    weights = balance(inputs.labels, inputs.old.shape[1]) * len(inputs.labels)
-    return F.cross_entropy(head_logits(head, inputs), inputs.labels, reduction="none") * weights
+    return losses_of(head_logits(head, inputs), inputs.labels, inputs.old.shape[1])
+
+
+def losses_of(logits: Tensor, labels: Tensor, old_classes: int) -> Tensor:
+    """Weighted cross-entropy (N,) of logits (N, N_old + K); the mean over rows is the balanced cross-entropy."""
+    weights = balance(labels, old_classes) * len(labels)
+    return F.cross_entropy(logits, labels, reduction="none") * weights

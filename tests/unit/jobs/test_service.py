@@ -43,7 +43,10 @@ def test_the_estimate_counts_images_and_work(zoo: Zoo, session: Session) -> None
     problems, estimate = jobs.validate(session, request)
     assert problems == []
     assert estimate is not None
-    assert (estimate.old_images, estimate.new_images, estimate.module_parameters) == (50, 20, 600)
+    assert (estimate.old_images, estimate.new_images, estimate.module_parameters) == (50, 20, 1000)
+    bounded = replace(request, config=replace(request.config, max_size=0.6))
+    assert (found := jobs.validate(session, bounded)[1]) is not None
+    assert found.module_parameters == 600
     _, longer = jobs.validate(session, replace(request, config=replace(request.config, epochs=100)))
     assert longer is not None
     assert longer.macs is not None
@@ -68,6 +71,7 @@ def test_every_reference_that_leads_nowhere_is_named(zoo: Zoo, session: Session)
 
 def test_images_of_new_and_old_classes_are_needed(zoo: Zoo, session: Session) -> None:
     request = seeds.request(session, zoo)
+    request = replace(request, config=replace(request.config, max_size=0.6))
     few = seeds.dataset(session, zoo, images=MIN_IMAGES)
     assert jobs.validate(session, replace(request, dataset=few.id))[0] == []
     few.counts |= {"7": MIN_IMAGES - 1, "8": 0}
@@ -78,6 +82,14 @@ def test_images_of_new_and_old_classes_are_needed(zoo: Zoo, session: Session) ->
     (problem,), _ = jobs.validate(session, replace(request, dataset=few.id))
     assert f"at least {MIN_IMAGES} images of each of the target's 5 classes" in problem.detail
     assert "got fewer of 0, 1;" in problem.detail
+
+
+def test_one_image_of_a_class_is_enough_where_the_whole_source_may_be_taken(zoo: Zoo, session: Session) -> None:
+    request = seeds.request(session, zoo)
+    few = seeds.dataset(session, zoo, images=1)
+    assert jobs.validate(session, replace(request, dataset=few.id))[0] == []
+    few.counts |= {"7": 0}
+    assert _codes(session, replace(request, dataset=few.id)) == [("/dataset", "too_few_images")]
 
 
 def test_images_without_labels_are_for_jobs_that_read_none(zoo: Zoo, session: Session) -> None:

@@ -1,47 +1,64 @@
-"""A module's accuracy stands beside its baselines', where its job has judged them."""
+"""A module's accuracy stands beside its rivals', with a verdict, where its job has compared them."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
+from pnc_core.module.verdict import Answers, Rival, judge
 
-SIZES = {"source": 1000, "module": 400, "adapter": 50, "head": 30}
-WORTH = {
-    "alone": {"old": 1.0, "new": 0.0, "average": 0.5},
-    "ensemble": {"old": 0.9, "new": 0.8, "average": 0.85},
-}
+ALL, NONE = [True] * 10, [False] * 10
 
 
-def module(evidence: dict[str, Any] | None) -> ModuleRow:
+def module(verdict: dict[str, Any] | None) -> ModuleRow:
     shares = {"old": 0.99, "new": 0.97, "average": 0.98}
-    return ModuleRow(manifest={"validation": shares, "sizes": SIZES}, evidence=evidence)
+    manifest = {"validation": shares, "sizes": {"source": 1000}}
+    return ModuleRow(manifest=manifest if verdict is None else {**manifest, "verdict": verdict})
 
 
-def test_the_module_stands_beside_the_target_and_both_networks() -> None:
-    shown = accuracy_section(module({"worth": WORTH}), "Worth")
+def verdict(old: list[bool], rivals: dict[Rival, Answers]) -> dict[str, Any]:
+    return asdict(judge(Answers(old, ALL, 480), rivals, "held out"))
+
+
+def test_the_module_stands_beside_its_rivals_with_intervals_and_sizes() -> None:
+    rivals: dict[Rival, Answers] = {
+        "alone": Answers(ALL, NONE, 0),
+        "ensemble": Answers([True] * 9 + [False], [True] * 8 + [False] * 2, 1000),
+        "probe": Answers([True] * 6 + [False] * 4, [True] * 5 + [False] * 5, 70),
+    }
+    shown = accuracy_section(module(verdict(ALL, rivals)), "Worth")
     rows = shown.split("<tbody>")[1].split("</tr>")
     for row, texts in zip(
         rows,
         (
-            ("The target alone", "100.0 %", "0.0 %", "50.0 %", ">0<"),
+            ("The target alone", "100.0 %", "0.0 %", "50.0 %", "39.4 to 60.6", ">0<"),
             ("Both whole networks", "90.0 %", "80.0 %", "85.0 %", "1 k"),
-            ("With the module", "99.0 %", "97.0 %", "98.0 %", "480"),
+            ("A linear probe on the target", "60.0 %", "50.0 %", "55.0 %", "70"),
+            ("With the module", "100.0 %", "480"),
         ),
         strict=False,
     ):
         assert all(text in row for text in texts), row
+    assert "20 images" in shown
+    assert "which is larger: +15.0 points" in shown
+    assert 'class="verdict equal"' in shown
 
 
-@pytest.mark.parametrize("evidence", [None, {}, {"confusion": {}}])
-def test_a_module_that_was_not_judged_has_its_bars_alone(evidence: dict[str, Any] | None) -> None:
-    shown = accuracy_section(module(evidence), "Worth")
+def test_a_better_module_is_called_better() -> None:
+    shown = accuracy_section(module(verdict(ALL, {"alone": Answers(ALL, NONE, 0)})), "Worth")
+    assert 'class="verdict better"' in shown
+    assert "50.0 points above the best alternative, the target alone" in shown
+
+
+def test_a_module_that_was_not_compared_has_its_bars_alone() -> None:
+    shown = accuracy_section(module(None), "Worth")
     assert "98.0 %" in shown
     assert "<table" not in shown
 
 
-def test_a_side_without_images_is_a_dash() -> None:
-    without_old = {"alone": {"new": 0.0}, "ensemble": {"new": 0.8, "average": 0.8}}
-    shown = accuracy_section(module({"worth": without_old}), "Worth")
-    assert shown.count("—") == 3  # two of the target alone, one of both whole networks
+@pytest.mark.parametrize("rival", ["alone", "ensemble"])
+def test_a_side_without_images_is_a_dash(rival: Rival) -> None:
+    shown = accuracy_section(module(verdict([], {rival: Answers([], ALL, 0)})), "Worth")
+    assert shown.count("—") == 2  # the rival and the module have no old images

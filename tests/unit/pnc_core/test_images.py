@@ -66,8 +66,25 @@ def test_a_split_leaves_two_of_three_images_to_be_split_again() -> None:
     assert torch.bincount(second.labels).tolist() == [1, 2]
 
 
+def test_copies_stay_on_one_side_of_a_split_and_the_first_of_equal_labels_remains() -> None:
+    pixels = torch.arange(8, dtype=torch.uint8).repeat(3)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
+    labels = torch.tensor([0] * 4 + [1] * 4).repeat(3)
+    labels[-1] = 0  # the same pixels with another label
+    copied = ImageSet(pixels, labels, ("a", "b"))
+    assert copied.groups.tolist() == list(range(8)) * 3
+    for seed in range(5):
+        first, second = copied.split(0.25, torch.Generator().manual_seed(seed))
+        assert set(first.images[:, 0, 0, 0].tolist()).isdisjoint(second.images[:, 0, 0, 0].tolist())
+        assert len(first) + len(second) == 24
+        assert set(first.labels.tolist()) == set(second.labels.tolist()) == {0, 1}
+    kept = copied.without_copies()
+    assert kept.images[:, 0, 0, 0].tolist() == [*range(8), 7]
+    assert kept.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0]
+    assert kept.without_copies() is kept
+
+
 def test_a_split_of_a_class_with_one_image_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match=r"class 'b': expected at least 2 images, got 1"):
+    with pytest.raises(DataError, match=r"class 'b': expected at least 2 different images, got 1"):
         _set([0, 0, 1], "ab").split(0.5, _seeded())
 
 

@@ -1,4 +1,4 @@
-"""What people are shown of a module is counted on held-out images, and on all of them."""
+"""The evidence on a module: its rivals, confusions and explanations; and the accuracy of a job's networks."""
 
 import dataclasses
 from pathlib import Path
@@ -12,12 +12,12 @@ from app.demo import png_rows
 from app.models.service import Accuracy
 from app.zoo import Zoo
 from pnc_client.parquet import write_parquet
-from pnc_core.analysis.evaluation import direct_ensembles, evaluate, predict
+from pnc_core.analysis.evaluation import predict
 from pnc_core.config import CloneConfig, Position
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.module.bundle import Bundle
-from pnc_core.module.composed import attach
+from pnc_core.module.verdict import Answers, judge
 from tests.unit import seeds
 from tests.unit.pnc_core import nets
 from workers import judging
@@ -49,51 +49,29 @@ def bundle(networks: tuple[nets.Network, nets.Network], images: ImageSet) -> Bun
     return nets.hand_made(*networks, images, CONFIG.position, NEW, "affine")
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[ImageSet]:
-    """The images that the job held out, once something was judged."""
-    images: list[ImageSet] = []
-    real = judging._confusion
-    monkeypatch.setattr(judging, "_confusion", lambda composed, held: images.append(held) or real(composed, held))
-    return images
+@pytest.fixture(scope="module")
+def judged(bundle: Bundle) -> Bundle:
+    """The same bundle with a verdict."""
+    alone, module = Answers([True] * 4, [False] * 4, 0), Answers([True, True, True, False], [True] * 4, 9)
+    verdict = judge(module, {"alone": alone}, "cross-fitted")
+    return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, verdict=verdict))
 
 
-def test_every_held_out_image_is_in_both_confusions(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
+def test_the_rivals_accuracies_and_the_confusions_are_those_that_the_job_reported(
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, judged: Bundle
 ) -> None:
     before = [fingerprint(network) for network, _ in networks]
-    found = evaluate_module(*networks, images, CONFIG, bundle)
+    confusion = {"classes": [*OLD, *NEW], "before": [[1]], "after": [[1]]}
+    found = evaluate_module(*networks, images, CONFIG, judged, {"verdict": {}, "confusion": confusion})
     assert [fingerprint(network) for network, _ in networks] == before
-    confusion = found["confusion"]
-    assert confusion["classes"] == [*OLD, *NEW]
-    for key in ("before", "after"):
-        assert [sum(row) for row in confusion[key]] == [EACH * 0.25] * 7
-    assert all(row[5:] == [0, 0] for row in confusion["before"])  # the target alone knows only its own
-
-
-def test_the_counts_are_those_of_the_evaluation(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
-) -> None:
-    counts = evaluate_module(*networks, images, CONFIG, bundle)["confusion"]
-    expected = evaluate(attach(networks[0][0], bundle), seen[0])
-    old = [sum(counts["before"][i][i] for i in range(5)), sum(map(sum, counts["before"][:5]))]
-    assert expected.target_old == pytest.approx(old[0] / old[1])
-
-
-def test_the_rivals_are_the_target_alone_and_the_better_ensemble(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, seen: list[ImageSet]
-) -> None:
-    worth = evaluate_module(*networks, images, CONFIG, bundle)["worth"]
-    both = direct_ensembles(*networks, NEW, seen[0])
-    assert worth["ensemble"]["average"] == pytest.approx(max(found.average for found in both.values()), abs=1e-6)
-    old = both["raw"].target_old
-    assert worth["alone"] == pytest.approx({"old": old, "new": 0, "average": old / 2})
+    assert found["worth"] == {"alone": {"old": 1.0, "new": 0.0, "average": 0.5}}
+    assert found["confusion"] == confusion
 
 
 def test_explanations_are_compared_for_the_cloned_classes(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle
 ) -> None:
-    alike = evaluate_module(*networks, images, CONFIG, bundle)["similarity"]
+    alike = evaluate_module(*networks, images, CONFIG, bundle, {})["similarity"]
     assert (alike["rows"], alike["columns"]) == ([*NEW], [*NEW])
     for key in ("module", "source"):
         assert all(-1 <= value <= 1 for row in alike[key] for value in row)
@@ -101,15 +79,13 @@ def test_explanations_are_compared_for_the_cloned_classes(
 
 
 def test_what_costs_too_much_or_has_no_truth_is_left_out(
-    networks: tuple[nets.Network, nets.Network], images: ImageSet, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    networks: tuple[nets.Network, nets.Network], images: ImageSet, judged: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert evaluate_module(*networks, images, dataclasses.replace(CONFIG, labels=False), bundle) == {}
+    without = dataclasses.replace(CONFIG, labels=False)
+    assert evaluate_module(*networks, images, without, judged, {"confusion": {}}) == {}
     monkeypatch.setattr(judging, "MAX_EXPLANATION_MACS", 1.0)
-    assert set(evaluate_module(*networks, images, CONFIG, bundle)) == {"worth", "confusion"}
-    monkeypatch.setattr(judging, "MAX_CLASSES", 6)
-    assert set(evaluate_module(*networks, images, CONFIG, bundle)) == {"worth"}
-    monkeypatch.setattr(judging, "MAX_ACCURACY_MACS", 1.0)
-    assert evaluate_module(*networks, images, CONFIG, bundle) == {}
+    assert set(evaluate_module(*networks, images, CONFIG, judged, {"confusion": {}})) == {"worth", "confusion"}
+    assert set(evaluate_module(*networks, images, CONFIG, judged, {})) == {"worth"}
 
 
 def test_what_cannot_be_judged_does_not_fail_the_job(
@@ -118,7 +94,7 @@ def test_what_cannot_be_judged_does_not_fail_the_job(
     other = nets.network("cnn", 8, 1, OLD, width=4)
     with torch.no_grad():
         next(other[0].parameters()).add_(1)
-    assert evaluate_module(other, networks[1], images, CONFIG, bundle) == {}
+    assert evaluate_module(other, networks[1], images, CONFIG, bundle, {}) == {}
 
 
 @pytest.fixture

@@ -195,6 +195,15 @@ def test_images_that_are_left_out_are_an_event_with_their_number(zoo: Zoo, lease
     assert last.message.startswith("3 of 9 images cannot be decoded")
 
 
+def test_the_verdict_is_kept_and_its_report_always_written(zoo: Zoo, lease: Lease) -> None:
+    report, judged = Reporter(zoo, lease), {"verdict": {"outcome": "equal"}}
+    report(Progress("calibrating", 0.9, "step"))
+    report(Progress("calibrating", 1.0, "not distinguishable", {"judged": judged}))
+    assert report.judged == judged
+    with zoo.database.read() as session:
+        assert events.events_after(session, lease.id, 0)[-1].message == "not distinguishable"
+
+
 def spoil(zoo: Zoo, key: str, content: bytes | None) -> None:
     assert isinstance(zoo.store, DirectoryStore)
     path = zoo.store.path(key)

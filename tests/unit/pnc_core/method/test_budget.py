@@ -61,7 +61,8 @@ def test_the_cost_of_a_tail_is_known_exactly_before_it_is_cut(name: str, size: i
 
 
 def _config(**changes) -> CloneConfig:
-    given = {"classes": ("9", "7"), "batch_size": 64, "views": 1, "epochs": 3, "position": MIDDLE, **changes}
+    given = {"classes": ("9", "7"), "batch_size": 64, "views": 1, "epochs": 3, "position": MIDDLE, "keep_anyway": True}
+    given |= changes
     return CloneConfig(**given)
 
 

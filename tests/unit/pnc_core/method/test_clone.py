@@ -97,7 +97,7 @@ def test_the_sizes_in_the_manifest_are_those_of_the_tensors(pair: Pair, cloned: 
     assert sizes.adapter == _count(cloned, "adapter.", "calibration.", "inner.")
     assert sizes.head == _count(cloned, "head.")
     assert sizes.source == sum(t.numel() for t in pair.source[0].state_dict().values())
-    assert sizes.module + sizes.adapter + sizes.head <= config.max_size * sizes.source
+    assert sizes.module + sizes.adapter + sizes.head <= config.size_limit * sizes.source
 
 
 def test_the_manifest_says_what_was_asked_and_found(cloned: Bundle, config: CloneConfig, pair: Pair) -> None:
@@ -128,9 +128,9 @@ def test_an_attached_head_of_the_last_taps_gives_the_judged_logits(
     """The attached module gives the logits of the judged head, which other code computes."""
     seen: list[tuple[HeadInputs, FittedHead]] = []
 
-    def narrow(choices: Sequence[HeadChoice]) -> FittedHead:
+    def narrow(choices: Sequence[HeadChoice], folds: torch.Tensor) -> FittedHead:
         (choice,) = [choice for choice in choices if choice.tap_window == tap_window and choice.grid == 1]
-        seen.append((choice.validation, choose_head([choice])))
+        seen.append((choice.validation, choose_head([choice], folds)))
         return seen[-1][1]
 
     monkeypatch.setattr("pnc_core.method.heads.calibrate.choose_head", narrow)

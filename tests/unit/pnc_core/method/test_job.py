@@ -66,7 +66,23 @@ def test_as_few_images_as_the_bound_says_are_enough(pair: Pair) -> None:
     few = torch.cat([torch.nonzero(pair.images.labels == c).flatten()[:MIN_IMAGES] for c in range(10)])
     assert len(_job(pair, pair.images.take(few)).validation) == 7
     with pytest.raises(DataError, match=rf"at least {MIN_IMAGES} of every .+ got fewer of \['0'\]"):
+        _job(pair, pair.images.take(few[1:]), max_size=0.6)
+
+
+def test_a_job_that_may_take_the_whole_source_needs_one_image_of_a_class_and_then_holds_none_out(pair: Pair) -> None:
+    few = torch.cat([torch.nonzero(pair.images.labels == c).flatten()[: 1 + (c != 0)] for c in range(10)])
+    job = _job(pair, pair.images.take(few))
+    assert not job.is_split
+    assert len(job.train) == len(job.validation) == len(job.every) == 13
+    with pytest.raises(DataError, match=r"at least 1 of every .+ got fewer of \['0'\]"):
         _job(pair, pair.images.take(few[1:]))
+
+
+def test_copies_of_an_image_do_not_count_as_images(pair: Pair) -> None:
+    few = torch.cat([torch.nonzero(pair.images.labels == c).flatten()[:2].repeat(5) for c in range(10)])
+    job = _job(pair, pair.images.take(few))
+    assert torch.bincount(job.every.labels).tolist() == [2] * 7
+    assert not job.is_split
 
 
 def test_without_labels_and_old_images_only_cloned_classes_are_named(pair: Pair) -> None:

@@ -52,7 +52,8 @@ def test_only_fast_jobs_of_expensive_networks_search_less(
 ) -> None:
     monkeypatch.setattr("pnc_core.method.job.EXPENSIVE_MACS", macs)
     one, two = (nets.network("resnet32", 16, classes=classes, width=4) for classes in ("ab", "cd"))
-    images = ImageSet(torch.zeros(160, 3, 16, 16, dtype=torch.uint8), torch.arange(160) % 4, tuple("abcd"))
+    pixels = torch.arange(160, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
+    images = ImageSet(pixels, torch.arange(160) % 4, tuple("abcd"))
     job = nets.job(one, two, images, CloneConfig(classes=("c",), preset=preset))
     found = candidates(job)
     assert len(shortlisted(job, found)) == (1 if economical else CloneConfig.shortlist)

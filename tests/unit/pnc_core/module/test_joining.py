@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -153,9 +154,8 @@ def test_fast_clones_between_kinds_are_better_than_chance(pair: Pair, transforme
         (pair.target, transformer, DOWN, ("9", "7")),
         (transformer, pair.target, UP, ("1", "0")),
     ):
-        config = CloneConfig(
-            classes=new, preset="fast", position=position, head="router", views=1, max_size=2, batch_size=64
-        )
+        given: dict[str, Any] = {"head": "router", "views": 1, "max_size": 2, "batch_size": 64, "keep_anyway": True}
+        config = CloneConfig(classes=new, preset="fast", position=position, **given)
         found = evaluate(attach(target[0], clone(target, source, images, config)), pair.test)
         assert found.old > 0.9 * found.target_old
         assert found.new > 0.4  # chance is 1 / 7

@@ -65,7 +65,8 @@ def test_without_old_images_the_head_is_the_one_that_was_asked_for(pair: Pair) -
 
 def test_a_router_without_old_images_and_without_norms_is_refused_before_anything_is_tried(pair: Pair) -> None:
     target, source = (nets.network("torchvision/squeezenet1_1", 64, classes=names) for names in ("ab", "cd"))
-    images = ImageSet(torch.zeros(6, 3, 64, 64, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64), ("c",))
+    pixels = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 64, 64).contiguous()
+    images = ImageSet(pixels, torch.zeros(6, dtype=torch.int64), ("c",))
     config = CloneConfig(classes=("c",), old_images=False, head="router")
     told: list[object] = []
     with pytest.raises(ConfigError, match=r"head: expected affine or auto .+ got 'router'"):

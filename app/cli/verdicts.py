@@ -1,0 +1,51 @@
+"""The verdict on a module, as commands show it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {
+    "module": "with the module",
+    "ensemble": "both networks",
+    "probe": "linear probe",
+    "alone": "target alone",
+}
+
+
+def described(verdict: Mapping[str, Any] | None) -> dict[str, object]:
+    """Names and values for `app.cli.screen.record`; empty without a verdict.
+
+    Args:
+        verdict: As the manifest of a module holds it.
+    """
+    if verdict is None:
+        return {}
+    figures: Mapping[str, Mapping[str, Any]] = verdict["figures"]
+    lines: dict[str, object] = {"verdict": verdict["text"]}
+    lines |= {name: _figure(figures[key]) for key, name in _NAMES.items() if key in figures}
+    return {**lines, "measured on": f"{verdict['images']:,} images, {verdict['fitting']}"}
+
+
+def advised(advice: Mapping[str, Any]) -> dict[str, object]:
+    """Advice as names and values for `app.cli.screen.record`.
+
+    Args:
+        advice: The fields of `pnc_core.method.advice.Advice`.
+    """
+    curve = [
+        f"{point['per_class']:.3g} images a class: {100 * point['figure']['average']:.1f} % "
+        f"({100 * point['figure']['low']:.1f} to {100 * point['figure']['high']:.1f})"
+        for point in advice["curve"]
+    ]
+    many, accuracy = advice["more"]
+    return {
+        **described(advice["verdict"]),
+        "learning curve": "; ".join(curve),
+        "more images": f"about {100 * accuracy:.0f} % with {many:.3g} a class",
+        "time": f"about {max(1.0, advice['seconds']):.0f} s",
+    }
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    sides = ", ".join(f"{side} {100 * figure[side]:.1f}" for side in ("old", "new") if figure[side] is not None)
+    interval = f"{100 * figure['low']:.1f} to {100 * figure['high']:.1f}"
+    return f"{100 * figure['average']:.1f} % ({interval}; {sides}), {figure['numbers']:,} numbers"

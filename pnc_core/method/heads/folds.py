@@ -1,0 +1,90 @@
+"""Fit heads on folds of the images, so that every image is judged by a head that has not seen it.
+
+With few images a held-out quarter is too small to choose a head and to measure it. Cross-fitting uses every image for
+both: the images are divided into folds, and each fold is judged by heads that were fitted on the other folds. Views of
+an image, and images with the same pixels, are always in one fold.
+
+The head is chosen by the mean loss over all folds, and fitted again on all images. For its accuracy the choice is
+repeated for each fold without that fold's losses, so that no image takes part in the choice of the head that judges it.
+
+References:
+    Stone, "Cross-validatory choice and assessment of statistical predictions", 1974.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pnc_core.images import ImageSet
+from pnc_core.method.heads.choose import FittedHead, chosen_elsewhere
+from pnc_core.method.heads.fit import HeadInputs, accuracy, fit_head, head_logits, losses_of
+from pnc_core.module.head import TapWindow
+
+FOLDS = 5
+STEPS = 40
+"""Largest number of L-BFGS steps for a head that judges a fold; the loss hardly changes after that."""
+
+
+def folds_of(images: ImageSet, generator: torch.Generator, count: int = FOLDS) -> Tensor:
+    """Fold of every image, int64 (N,), 0 to `count` - 1.
+
+    Each class is spread evenly over the folds, and images with equal pixels share one.
+    """
+    fold = torch.full((len(images),), -1)
+    of_group: dict[int, int] = {}
+    for label in range(len(images.classes)):
+        members = torch.nonzero(images.labels == label).flatten()
+        for row in members[torch.randperm(len(members), generator=generator)].tolist():
+            group = int(images.groups[row])
+            fold[row] = of_group.setdefault(group, len(of_group) % count)
+    return fold
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A head to try: its kind, its strength, and the rows of all images that it reads."""
+
+    kind: str
+    strength: float
+    grid: int
+    rows: HeadInputs
+    """The images first, then their views."""
+    tap_window: TapWindow | None = None
+    """The taps that the rows hold; None: all taps."""
+
+
+def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor) -> FittedHead:
+    """Choose a head by cross-validation.
+
+    Args:
+        candidates: At least one, with equal numbers of rows.
+        shown: Image of every row, int64 (rows,); the first N rows show the images in order.
+        folds: Fold of every image, int64 (N,).
+
+    Returns:
+        The head, fitted on all rows. Its score and logits are of heads that have not seen the image.
+    """
+    count, rows = len(folds), candidates[0].rows
+    labels, old_classes = rows.labels[:count], rows.old.shape[1]
+    answers = torch.stack([_answers(one, folds[shown], folds) for one in candidates])
+    losses = [float(losses_of(logits, labels, old_classes).mean()) for logits in answers]
+    best = candidates[losses.index(min(losses))]
+    logits = chosen_elsewhere(answers, labels, old_classes, folds)
+    head = fit_head(best.kind, best.rows, best.strength)
+    return FittedHead(head, best.grid, head, accuracy(logits, labels, old_classes), best.tap_window, logits)
+
+
+def _answers(candidate: Candidate, fold_of_row: Tensor, folds: Tensor) -> Tensor:
+    """Logits (N, C) of the images; each fold's by a head that was fitted on the rows of the other folds."""
+    images = candidate.rows.first(len(folds))
+    answers = images.old.new_zeros(len(folds), images.old.shape[1] + images.own.shape[1])
+    for fold in folds.unique():
+        inside = folds == fold
+        others = candidate.rows.take(fold_of_row != fold)
+        # With a single fold, of equal images alone, nothing is left to fit on.
+        rows = others if len(others.labels) else candidate.rows
+        head = fit_head(candidate.kind, rows, candidate.strength, most_steps=STEPS)
+        answers[inside] = head_logits(head, images.take(inside))
+    return answers

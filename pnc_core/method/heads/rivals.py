@@ -1,0 +1,107 @@
+"""Measure a module's rivals on the images that judge the module: answers to the same task that need no module.
+
+Rivals: the target alone; both whole networks side by side, each network's softmax over all its classes; and a linear
+probe, a `joint` head that reads the target's taps and no module.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pnc_core.graph.features import Reader
+from pnc_core.images import ImageSet, batches
+from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
+from pnc_core.method.heads.fit import HeadInputs
+from pnc_core.method.heads.folds import Candidate, cross_fit
+from pnc_core.method.job import Job, enter
+from pnc_core.module.verdict import Answers, Fitting, Rival, Verdict, judge
+
+PROBE_STRENGTHS = (1e-2, 1e-1, 1.0)
+"""Candidate weight decays of the probe."""
+
+
+def probe_rows(inputs: HeadInputs, columns: Tensor) -> HeadInputs:
+    """Rows of a probe: logits of new classes are 0, and features are the given columns, those of the target's taps."""
+    return replace(inputs, own=torch.zeros_like(inputs.own), features=inputs.features[:, columns])
+
+
+def probe_columns(seen: Sequence[int]) -> list[Tensor]:
+    """Columns of all taps of the target, and of its last tap.
+
+    Args:
+        seen: Number of features of each tap of the target, in the order of the head's inputs.
+    """
+    whole = torch.arange(sum(seen))
+    return [whole, whole[-seen[-1] :]] if len(seen) > 1 else [whole]
+
+
+def held_out_probe(train: HeadInputs, validation: HeadInputs, seen: Sequence[int], folds: Tensor) -> FittedHead:
+    """A probe that is fitted on `train` and chosen on `validation`; arguments as for `choose_head`.
+
+    Args:
+        train: Inputs of the module's heads on one cell; the target's features come first.
+        validation: The same of the held-out images.
+        seen: Number of features of each tap of the target.
+        folds: As for `choose_head`.
+    """
+    choices = [
+        HeadChoice("joint", 1, probe_rows(train, columns), probe_rows(validation, columns))
+        for columns in probe_columns(seen)
+    ]
+    return choose_head(choices, folds, refit=False)
+
+
+def cross_fitted_probe(rows: HeadInputs, seen: Sequence[int], shown: Tensor, folds: Tensor) -> FittedHead:
+    """A probe that is fitted and judged by cross-validation; arguments as for `cross_fit`."""
+    candidates = [
+        Candidate("joint", strength, 1, probe_rows(rows, columns))
+        for columns in probe_columns(seen)
+        for strength in PROBE_STRENGTHS
+    ]
+    return cross_fit(candidates, shown, folds)
+
+
+def verdict_of(
+    job: Job, images: ImageSet, module: tuple[Tensor, int], probe: tuple[Tensor, int], fitting: Fitting
+) -> tuple[Verdict, Tensor]:
+    """Compare a module with its rivals.
+
+    Args:
+        job: The frozen networks.
+        images: N images that judged both heads.
+        module: Logits (N, N_old + K) of the module, by heads that have not seen the image, and the module's numbers.
+        probe: The same of the probe.
+        fitting: How the images were kept apart from fitting.
+
+    Returns:
+        The verdict, and the target's own predictions, int64 (N,).
+    """
+    old, own = _both_softmax(job, images)
+    never = torch.full((len(images), len(job.cloned)), -1.0)
+    source = job.source.parameter_count
+    rivals: dict[Rival, Answers] = {
+        "ensemble": _answers(job, torch.cat([old, own], 1), images.labels, source),
+        "probe": _answers(job, probe[0], images.labels, probe[1]),
+        "alone": _answers(job, torch.cat([old, never], 1), images.labels, 0),
+    }
+    return judge(_answers(job, module[0], images.labels, module[1]), rivals, fitting), old.argmax(1)
+
+
+def _answers(job: Job, logits: Tensor, labels: Tensor, numbers: int) -> Answers:
+    right, is_new = logits.argmax(1) == labels, labels >= job.old_classes
+    return Answers(right[~is_new].tolist(), right[is_new].tolist(), numbers)
+
+
+def _both_softmax(job: Job, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, N_old) of the target, and (N, K) of the source's cloned classes among all its classes."""
+    readers = Reader(job.target, []), Reader(job.source, [])
+    sides: list[list[Tensor]] = [[], []]
+    for index in batches(len(images), job.config.batch_size):
+        job.checkpoint()
+        with torch.no_grad(), job.autocast():
+            for found, reader, network in zip(sides, readers, (job.target, job.source), strict=True):
+                found.append(reader(enter(images.views[index], network))[0].float().softmax(1).cpu())
+    old, own = (torch.cat(found) for found in sides)
+    return old, own[:, list(job.cloned)]
