@@ -1,7 +1,7 @@
 """Modules and their bundles: list, read, archive."""
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, defer, lazyload, selectinload, undefer_group
+from sqlalchemy.orm import Session, lazyload, selectinload, undefer_group
 from sqlalchemy.orm.interfaces import ORMOption
 
 from app.db import archive
@@ -25,7 +25,7 @@ def list_modules(
         target_fingerprint: Only modules for the target with this fingerprint; None: modules for all targets.
         archived: Include archived modules.
     """
-    query = select(ModuleRow).where(ModuleRow.purged_at.is_(None)).options(*AS_SHOWN, defer(ModuleRow.manifest))
+    query = select(ModuleRow).where(ModuleRow.purged_at.is_(None)).options(*AS_SHOWN)
     if not archived:
         query = query.where(ModuleRow.archived_at.is_(None))
     if target_fingerprint is not None:

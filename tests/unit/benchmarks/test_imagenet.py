@@ -17,15 +17,20 @@ SOURCE = NetworkSpec(
 )  # fmt: skip
 
 
+def _png(place: int, number: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8), (place, number, 0)).save(content, "png")
+    return content.getvalue()
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Thirty training and five test images of each of sixteen classes."""
-    folder, content = tmp_path_factory.mktemp("images"), io.BytesIO()
-    Image.new("RGB", (8, 8)).save(content, "png")
+    folder = tmp_path_factory.mktemp("images")
     for name, count in (("train", 30), ("test", 5)):
-        rows = [(label, content.getvalue()) for label in FOLDERS for _ in range(count)]
-        write_parquet(folder / name, rows, FOLDERS)
-    return folder / "train", folder / "test"
+        rows = [(label, _png(place, number)) for place, label in enumerate(FOLDERS) for number in range(count)]
+        write_parquet(folder / f"{name}.parquet", rows, FOLDERS)
+    return folder / "train.parquet", folder / "test.parquet"
 
 
 def drawn(files: tuple[Path, Path], seed: int) -> FewImages:

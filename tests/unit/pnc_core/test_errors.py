@@ -32,6 +32,7 @@ def test_codes_are_what_clients_already_know() -> None:
         "SourceMismatch": "source_mismatch",
         "TargetMismatch": "target_mismatch",
         "NearChance": "near_chance",
+        "WorseThanNone": "worse_than_none",
         "Cancelled": "cancelled",
     }
 
