@@ -1,4 +1,4 @@
-"""Accuracy over the number of images of a class: a module, its rivals without learning, and trained baselines.
+"""Accuracy over the number of images of a class: a module, its alternatives without learning, and trained baselines.
 
     python -m benchmarks.curves --suite cifar10 --data-root DATA --seeds 0,1,2 --out results
     python -m benchmarks.curves --suite cifar10 --data-root DATA --seeds 1000,1001 --tune --out results
@@ -37,9 +37,9 @@ from pnc_core.files import written_whole
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet
 from pnc_core.method.clone import clone
+from pnc_core.method.heads.alternatives import cross_fitted_probe, probe_columns, probe_rows
 from pnc_core.method.heads.fit import head_logits
 from pnc_core.method.heads.folds import folds_of
-from pnc_core.method.heads.rivals import cross_fitted_probe, probe_columns, probe_rows
 from pnc_core.method.insert import head_inputs, shown_by, tap_widths, whole_source
 from pnc_core.method.job import prepare
 from pnc_core.module.bundle import Bundle
@@ -77,13 +77,13 @@ def probe(task: Task) -> MethodOutput:
     return MethodOutput(logits, size, multiply_accumulates(*task.target) + size, len(task.images))
 
 
-RIVALS: dict[str, Callable[[Task], MethodOutput]] = {
+ALTERNATIVES: dict[str, Callable[[Task], MethodOutput]] = {
     "target_only": target_only,
     "ensemble": partial(direct_ensemble, softmax=True),
     "probe": probe,
 }
 MODULES = {"module_fast": "fast", "module_joint": "joint"}
-METHODS = (*MODULES, *RIVALS, *TRAINED)
+METHODS = (*MODULES, *ALTERNATIVES, *TRAINED)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def measure(task: Task, row: Row) -> Row:
     """Fill in a row: learn, and judge on the test images."""
     started = time.process_time()
     bundle = _module(task, MODULES[row.method]) if row.method in MODULES else None
-    output = _output(task, bundle) if bundle else {**RIVALS, **TRAINED}[row.method](task)
+    output = _output(task, bundle) if bundle else {**ALTERNATIVES, **TRAINED}[row.method](task)
     seconds = time.process_time() - started
     found = judge(output.logits(), task.target_logits, task.test_images.labels)
     source = numbers(task.source[0])

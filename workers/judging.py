@@ -46,7 +46,7 @@ MAX_ACCURACY_MACS = 4e11
 def evaluate_module(
     target: Network, source: Network, images: ImageSet, config: CloneConfig, bundle: Bundle, judged: Facts
 ) -> dict[str, Any]:
-    """The evidence on a module: accuracies of its rivals, confusion matrices, similarity of explanations.
+    """The evidence on a module: accuracies of its alternatives, confusion matrices, similarity of explanations.
 
     Args:
         target: The job's target in eval mode, and its spec; not changed.
@@ -99,15 +99,15 @@ def measure_accuracy(zoo: Zoo, dataset: DatasetRow, network: Network) -> Accurac
 
 
 def _worth(bundle: Bundle) -> dict[str, Any]:
-    """Accuracies of the module's rivals on the images that judged the module."""
+    """Accuracies of the module's alternatives on the images that judged the module."""
     verdict = bundle.manifest.verdict
     if verdict is None:
         return {}
-    rivals = {name: figure for name, figure in verdict.figures.items() if name != "module"}
+    alternatives = {name: figure for name, figure in verdict.figures.items() if name != "module"}
     return {
         "worth": {
             name: {side: getattr(figure, side) for side in SIDES if getattr(figure, side) is not None}
-            for name, figure in rivals.items()
+            for name, figure in alternatives.items()
         }
     }
 

@@ -11,7 +11,11 @@ from app.web.html import count, percent, section, table
 
 _SIDES = {"old": "target's classes", "new": "cloned classes", "average": "average"}
 _HINT = "Accuracy over all classes of the target and the module, on images that the final head was not chosen by"
-_RIVALS = {"alone": "The target alone", "ensemble": "Both whole networks", "probe": "A linear probe on the target"}
+_ALTERNATIVES = {
+    "alone": "The target alone",
+    "ensemble": "Both whole networks",
+    "probe": "A linear probe on the target",
+}
 _NOTES = {
     "cross-fitted": "Each image was judged by a head that was fitted on other images.",
     "held out": "The module's accuracies were measured before its head was also fitted on these images.",
@@ -24,7 +28,7 @@ _NOTE = (
 
 
 def accuracy_section(module: ModuleRow, title: str, end: Markup | str = "") -> Markup:
-    """A section with the module's accuracies, and with those of its rivals if the job measured them.
+    """A section with the module's accuracies, and with those of its alternatives if the job measured them.
 
     Args:
         module: The module.
@@ -38,12 +42,14 @@ def accuracy_section(module: ModuleRow, title: str, end: Markup | str = "") -> M
         return section(title, drawn + end, _HINT)
     figures = verdict["figures"]
     rows = [
-        _row(name, figures[key]) for key, name in {**_RIVALS, "module": "With the module"}.items() if key in figures
+        _row(name, figures[key])
+        for key, name in {**_ALTERNATIVES, "module": "With the module"}.items()
+        if key in figures
     ]
     columns = ["", "#Target's classes", "#Cloned classes", "#Average", "#Interval", "#Size"]
     note = f"{_NOTES[verdict['fitting']]} {verdict['images']:,} images. {_NOTE}"
     beside = Markup('<p class="verdict {}">{}</p><div class="beside">{}<p class="hint">{}</p></div>').format(
-        verdict["outcome"], _sentence(verdict["text"]), table(columns, rows, "Compared with rivals"), note
+        verdict["outcome"], _sentence(verdict["text"]), table(columns, rows, "Compared with alternatives"), note
     )
     return section(title, drawn + beside + end, _HINT)
 

@@ -7,7 +7,7 @@ from pnc_client.schemas.shapes import ResponseBody, known
 
 Payload = Literal["thin", "full"]
 Fitting = Literal["cross-fitted", "held out"]
-Rival = Literal["alone", "ensemble", "probe"]
+Alternative = Literal["alone", "ensemble", "probe"]
 Outcome = Literal["better", "equal", "worse"]
 
 
@@ -50,7 +50,7 @@ class Comparison(ResponseBody):
     figures: dict[str, Figure]
     """By name: `module`; `alone`, the target; `ensemble`, both whole networks side by side; `probe`, a linear probe on
     the target."""
-    best: Annotated[str, known(Rival)]
+    best: Annotated[str, known(Alternative)]
     """The most accurate answer that needs no module."""
     difference: float
     """Accuracy of the module minus that of the best other answer, -1 to 1."""

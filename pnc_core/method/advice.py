@@ -1,4 +1,4 @@
-"""Advice before a job: the accuracy to expect, its rivals, the time, and the worth of more images. Seconds of work.
+"""Advice before a job: the accuracy to expect, alternatives, the time, and the worth of more images. Seconds of work.
 
 Nothing is trained or cut. Both whole networks run once over a sample of the images. Heads are cross-fitted on their
 logits and last taps, as for a module of the whole source. A cut tail that has learned from many images comes close to
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
+from pnc_core.method.heads.alternatives import cross_fitted_probe, verdict_of
 from pnc_core.method.heads.calibrate import AFFINE_ONLY
 from pnc_core.method.heads.choose import FittedHead
 from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
-from pnc_core.method.heads.rivals import cross_fitted_probe, verdict_of
 from pnc_core.method.insert import Insertion, head_inputs, last_taps, tap_widths, whole_source
 from pnc_core.method.job import Job
 from pnc_core.method.search import candidates, probe_of
@@ -54,7 +54,7 @@ class Advice:
     """What to expect of a job."""
 
     verdict: Verdict
-    """Comparison of the expected module with its rivals, on the sample."""
+    """Comparison of the expected module with its alternatives, on the sample."""
     curve: tuple[Point, ...]
     """Three points; the last one is the whole sample."""
     more: tuple[float, float]

@@ -22,8 +22,8 @@ FEW_IMAGES = 10
 """With fewer different images of a class, on average, no cut tail is tried. A held-out quarter of two images a class
 would tell accuracies apart to 10 points at best."""
 WORST, WORST_LOW = -0.005, -0.02
-"""A cut tail is good enough if its accuracy minus that of the best rival, and the lower end of the interval of this
-difference, are at least these."""
+"""A cut tail is good enough if its accuracy minus that of the best alternative, and the lower end of the interval of
+this difference, are at least these."""
 WHOLE_SIZE = 2.0
 """Bound on a module of the whole source, as a share of the source: its head adds to the source's numbers."""
 MAX_CLASSES = 50
@@ -41,7 +41,7 @@ def needs_whole(job: Job) -> bool:
 
 
 def is_enough(verdict: Verdict | None) -> bool:
-    """Whether the images show that a cut tail is as good as the best rival; True if nothing was compared."""
+    """Whether the images show that a cut tail is as good as the best alternative; True if nothing was compared."""
     return verdict is None or (verdict.difference >= WORST and verdict.low >= WORST_LOW)
 
 
@@ -52,7 +52,7 @@ def grown(job: Job) -> Job:
 
 def is_refused(verdict: Verdict, config: CloneConfig) -> bool:
     """Whether a module is worse than an answer that needs none. A module of strict locality keeps old answers, which no
-    rival does, and is never refused.
+    alternative does, and is never refused.
     """
     return verdict.outcome == "worse" and not config.keep_anyway and config.locality == "soft"
 

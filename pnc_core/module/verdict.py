@@ -1,6 +1,6 @@
-"""What a module is worth: its accuracy beside those of its rivals on the same images, and a verdict in words.
+"""What a module is worth: its accuracy beside those of its alternatives on the same images, and a verdict in words.
 
-Rivals are answers to the same task that need no module: the target alone, both whole networks side by side (each
+Alternatives are answers to the same task that need no module: the target alone, both whole networks side by side (each
 network's softmax over all its classes), and a linear probe on the target's taps.
 
 An accuracy is the mean of the accuracies on old and on new images. All intervals have a level of 90 %. Wilson's
@@ -21,7 +21,7 @@ from typing import Literal
 
 LEVEL, Z = 0.9, 1.644854
 """Level of all intervals, and the quantile of the normal distribution for it."""
-Rival = Literal["alone", "ensemble", "probe"]
+Alternative = Literal["alone", "ensemble", "probe"]
 Outcome = Literal["better", "equal", "worse"]
 Fitting = Literal["cross-fitted", "held out"]
 NAMES: dict[str, str] = {
@@ -52,7 +52,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Comparison of a module with its rivals."""
+    """Comparison of a module with its alternatives."""
 
     images: int
     """Number of images; all answers are measured on the same ones."""
@@ -60,11 +60,11 @@ class Verdict:
     """`cross-fitted`: each image is judged by a head that was fitted on the other folds. `held out`: the images are a
     part that no head was fitted on."""
     figures: dict[str, Figure]
-    """`module` and every rival that was measured."""
-    best: Rival
-    """The most accurate rival."""
+    """`module` and every alternative that was measured."""
+    best: Alternative
+    """The most accurate alternative."""
     difference: float
-    """Accuracy of the module minus that of the best rival, -1..1."""
+    """Accuracy of the module minus that of the best alternative, -1..1."""
     low: float
     """Lower end of the interval of `difference`."""
     high: float
@@ -107,18 +107,18 @@ class Answers:
         )
 
 
-def judge(module: Answers, rivals: dict[Rival, Answers], fitting: Fitting) -> Verdict:
-    """Compare a module with its rivals.
+def judge(module: Answers, alternatives: dict[Alternative, Answers], fitting: Fitting) -> Verdict:
+    """Compare a module with its alternatives.
 
     Args:
         module: The module's answers.
-        rivals: At least one, on the same images in the same order. Of equally accurate ones the first is the best.
+        alternatives: At least one, on the same images in the same order. Of equally accurate ones the first is best.
         fitting: How the images were kept apart from fitting.
     """
     figures: dict[str, Figure] = {"module": module.figure()}
-    figures |= {name: rival.figure() for name, rival in rivals.items()}
-    best = max(rivals, key=lambda name: figures[name].average)
-    low, high = difference_interval(module, rivals[best])
+    figures |= {name: alternative.figure() for name, alternative in alternatives.items()}
+    best = max(alternatives, key=lambda name: figures[name].average)
+    low, high = difference_interval(module, alternatives[best])
     difference = figures["module"].average - figures[best].average
     outcome: Outcome = "better" if low > 0 else "worse" if high < 0 else "equal"
     return Verdict(
@@ -134,7 +134,7 @@ def judge(module: Answers, rivals: dict[Rival, Answers], fitting: Fitting) -> Ve
     )
 
 
-def _text(outcome: Outcome, best: Rival, found: tuple[float, float, float], figures: dict[str, Figure]) -> str:
+def _text(outcome: Outcome, best: Alternative, found: tuple[float, float, float], figures: dict[str, Figure]) -> str:
     difference, low, high = (100 * value for value in found)
     interval = f"(90 %: {low:.1f} to {high:.1f})"
     if outcome == "equal":

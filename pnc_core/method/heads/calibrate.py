@@ -1,4 +1,4 @@
-"""Fit every kind of head on cached logits and taps, choose one, and compare the module with its rivals."""
+"""Fit every kind of head on cached logits and taps, choose one, and compare the module with its alternatives."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +10,11 @@ from pnc_core.errors import PositionError
 from pnc_core.graph.cost import Cost
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import head_kinds, limits
+from pnc_core.method.heads.alternatives import cross_fitted_probe, held_out_probe, verdict_of
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import CHOICE_ROWS, balanced_losses, fit_head, head_logits
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
 from pnc_core.method.heads.locality_gate import with_locality_gate
-from pnc_core.method.heads.rivals import cross_fitted_probe, held_out_probe, verdict_of
 from pnc_core.method.heads.without_old_images import without_old_images
 from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_macs, shown_by, tap_widths
 from pnc_core.method.job import Job, traced_step
@@ -45,7 +45,7 @@ class Calibrated:
     logits: Tensor | None
     """Logits (N, N_old + K) of these images, by heads that have not seen them; None without labels or old images."""
     verdict: Verdict | None
-    """Comparison with the rivals on these images; None without labels or old images."""
+    """Comparison with the alternatives on these images; None without labels or old images."""
     alone: Tensor | None = None
     """The target's own predictions for these images, int64 (N,)."""
 

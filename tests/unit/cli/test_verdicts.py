@@ -1,4 +1,4 @@
-"""Commands show what a module is worth beside its rivals."""
+"""Commands show what a module is worth beside its alternatives."""
 
 from dataclasses import asdict
 
@@ -8,8 +8,8 @@ from pnc_core.module.verdict import Answers, Verdict, judge
 
 
 def _verdict() -> Verdict:
-    module, rival = Answers([True] * 10, [True] * 10, 1234), Answers([True] * 10, [False] * 10, 0)
-    return judge(module, {"alone": rival}, "cross-fitted")
+    module, alternative = Answers([True] * 10, [True] * 10, 1234), Answers([True] * 10, [False] * 10, 0)
+    return judge(module, {"alone": alternative}, "cross-fitted")
 
 
 def test_the_verdict_comes_first_and_each_figure_has_interval_sides_and_size() -> None:

@@ -1,4 +1,4 @@
-"""A module's accuracy stands beside its rivals', with a verdict, where its job has compared them."""
+"""A module's accuracy stands beside its alternatives', with a verdict, where its job has compared them."""
 
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
-from pnc_core.module.verdict import Answers, Rival, judge
+from pnc_core.module.verdict import Alternative, Answers, judge
 
 ALL, NONE = [True] * 10, [False] * 10
 
@@ -18,17 +18,17 @@ def module(verdict: dict[str, Any] | None) -> ModuleRow:
     return ModuleRow(manifest=manifest if verdict is None else {**manifest, "verdict": verdict})
 
 
-def verdict(old: list[bool], rivals: dict[Rival, Answers]) -> dict[str, Any]:
-    return asdict(judge(Answers(old, ALL, 480), rivals, "held out"))
+def verdict(old: list[bool], alternatives: dict[Alternative, Answers]) -> dict[str, Any]:
+    return asdict(judge(Answers(old, ALL, 480), alternatives, "held out"))
 
 
-def test_the_module_stands_beside_its_rivals_with_intervals_and_sizes() -> None:
-    rivals: dict[Rival, Answers] = {
+def test_the_module_stands_beside_its_alternatives_with_intervals_and_sizes() -> None:
+    alternatives: dict[Alternative, Answers] = {
         "alone": Answers(ALL, NONE, 0),
         "ensemble": Answers([True] * 9 + [False], [True] * 8 + [False] * 2, 1000),
         "probe": Answers([True] * 6 + [False] * 4, [True] * 5 + [False] * 5, 70),
     }
-    shown = accuracy_section(module(verdict(ALL, rivals)), "Worth")
+    shown = accuracy_section(module(verdict(ALL, alternatives)), "Worth")
     rows = shown.split("<tbody>")[1].split("</tr>")
     for row, texts in zip(
         rows,
@@ -58,7 +58,7 @@ def test_a_module_that_was_not_compared_has_its_bars_alone() -> None:
     assert "<table" not in shown
 
 
-@pytest.mark.parametrize("rival", ["alone", "ensemble"])
-def test_a_side_without_images_is_a_dash(rival: Rival) -> None:
-    shown = accuracy_section(module(verdict([], {rival: Answers([], ALL, 0)})), "Worth")
-    assert shown.count("—") == 2  # the rival and the module have no old images
+@pytest.mark.parametrize("alternative", ["alone", "ensemble"])
+def test_a_side_without_images_is_a_dash(alternative: Alternative) -> None:
+    shown = accuracy_section(module(verdict([], {alternative: Answers([], ALL, 0)})), "Worth")
+    assert shown.count("—") == 2  # the alternative and the module have no old images

@@ -1,4 +1,4 @@
-"""The evidence on a module: its rivals, confusions and explanations; and the accuracy of a job's networks."""
+"""The evidence on a module: its alternatives, confusions and explanations; and the accuracy of a job's networks."""
 
 import dataclasses
 from pathlib import Path
@@ -57,7 +57,7 @@ def judged(bundle: Bundle) -> Bundle:
     return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, verdict=verdict))
 
 
-def test_the_rivals_accuracies_and_the_confusions_are_those_that_the_job_reported(
+def test_the_alternatives_accuracies_and_the_confusions_are_those_that_the_job_reported(
     networks: tuple[nets.Network, nets.Network], images: ImageSet, judged: Bundle
 ) -> None:
     before = [fingerprint(network) for network, _ in networks]

@@ -1,4 +1,4 @@
-"""Few images: the module is the whole source, it is compared with its rivals, and a worse one is refused."""
+"""Few images: the module is the whole source, it is compared with its alternatives, and a worse one is refused."""
 
 from dataclasses import replace
 
@@ -108,17 +108,19 @@ def test_a_worse_module_is_refused_with_advice_and_made_if_asked_for(pair: Pair)
     assert made.manifest.verdict.outcome == "worse"
 
 
-def _verdict(module: int, rival: int, images: int) -> Verdict:
-    sides = [[i < right for i in range(images)] for right in (module, rival)]
+def _verdict(module: int, alternative: int, images: int) -> Verdict:
+    sides = [[i < right for i in range(images)] for right in (module, alternative)]
     return judge(Answers(sides[0], sides[0], 0), {"probe": Answers(sides[1], sides[1], 0)}, "held out")
 
 
 @pytest.mark.parametrize(
-    ("module", "rival", "images", "enough"),
+    ("module", "alternative", "images", "enough"),
     [(70, 60, 100, True), (8, 8, 10, False), (700, 700, 1000, True), (690, 700, 1000, False), (60, 70, 100, False)],
 )
-def test_a_cut_tail_is_enough_only_if_the_images_show_it(module: int, rival: int, images: int, enough: bool) -> None:
-    assert is_enough(_verdict(module, rival, images)) is enough
+def test_a_cut_tail_is_enough_only_if_the_images_show_it(
+    module: int, alternative: int, images: int, enough: bool
+) -> None:
+    assert is_enough(_verdict(module, alternative, images)) is enough
 
 
 def test_only_a_module_that_is_surely_worse_is_refused() -> None:

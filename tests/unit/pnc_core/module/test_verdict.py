@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pnc_core.module.verdict import Answers, Rival, Verdict, difference_interval, judge, rounded, wilson
+from pnc_core.module.verdict import Alternative, Answers, Verdict, difference_interval, judge, rounded, wilson
 
 
 def _answers(old: tuple[int, int], new: tuple[int, int], numbers: int = 0) -> Answers:
@@ -11,8 +11,8 @@ def _answers(old: tuple[int, int], new: tuple[int, int], numbers: int = 0) -> An
     return Answers(sides[0], sides[1], numbers)
 
 
-def _verdict(module: Answers, rival: Answers, name: Rival = "ensemble") -> Verdict:
-    return judge(module, {name: rival}, "held out")
+def _verdict(module: Answers, alternative: Answers, name: Alternative = "ensemble") -> Verdict:
+    return judge(module, {name: alternative}, "held out")
 
 
 def test_wilsons_interval_is_the_published_one() -> None:
@@ -39,9 +39,12 @@ def test_equal_answers_to_each_image_have_a_narrower_interval_than_unrelated_one
     assert alike[1] - alike[0] < 0.02 < apart[1] - apart[0]
 
 
-def test_the_verdict_says_how_far_a_module_is_above_the_best_rival() -> None:
-    rivals: dict[Rival, Answers] = {"ensemble": _answers((50, 100), (50, 100)), "probe": _answers((40, 100), (30, 100))}
-    found = judge(_answers((80, 100), (80, 100)), rivals, "cross-fitted")
+def test_the_verdict_says_how_far_a_module_is_above_the_best_alternative() -> None:
+    alternatives: dict[Alternative, Answers] = {
+        "ensemble": _answers((50, 100), (50, 100)),
+        "probe": _answers((40, 100), (30, 100)),
+    }
+    found = judge(_answers((80, 100), (80, 100)), alternatives, "cross-fitted")
     assert (found.outcome, found.best, found.images, found.fitting) == ("better", "ensemble", 200, "cross-fitted")
     assert found.difference == pytest.approx(0.3)
     assert found.text.startswith("30.0 points above the best alternative, both whole networks side by side (90 %: ")

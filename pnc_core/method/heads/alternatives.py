@@ -1,7 +1,7 @@
-"""Measure a module's rivals on the images that judge the module: answers to the same task that need no module.
+"""Measure a module's alternatives on the images that judge the module: answers to the same task that need no module.
 
-Rivals: the target alone; both whole networks side by side, each network's softmax over all its classes; and a linear
-probe, a `joint` head that reads the target's taps and no module.
+Alternatives: the target alone; both whole networks side by side, each network's softmax over all its classes; and a
+linear probe, a `joint` head that reads the target's taps and no module.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.heads.folds import Candidate, cross_fit
 from pnc_core.method.job import Job, enter
-from pnc_core.module.verdict import Answers, Fitting, Rival, Verdict, judge
+from pnc_core.module.verdict import Alternative, Answers, Fitting, Verdict, judge
 
 PROBE_STRENGTHS = (1e-2, 1e-1, 1.0)
 """Candidate weight decays of the probe."""
@@ -66,7 +66,7 @@ def cross_fitted_probe(rows: HeadInputs, seen: Sequence[int], shown: Tensor, fol
 def verdict_of(
     job: Job, images: ImageSet, module: tuple[Tensor, int], probe: tuple[Tensor, int], fitting: Fitting
 ) -> tuple[Verdict, Tensor]:
-    """Compare a module with its rivals.
+    """Compare a module with its alternatives.
 
     Args:
         job: The frozen networks.
@@ -81,12 +81,12 @@ def verdict_of(
     old, own = _both_softmax(job, images)
     never = torch.full((len(images), len(job.cloned)), -1.0)
     source = job.source.parameter_count
-    rivals: dict[Rival, Answers] = {
+    alternatives: dict[Alternative, Answers] = {
         "ensemble": _answers(job, torch.cat([old, own], 1), images.labels, source),
         "probe": _answers(job, probe[0], images.labels, probe[1]),
         "alone": _answers(job, torch.cat([old, never], 1), images.labels, 0),
     }
-    return judge(_answers(job, module[0], images.labels, module[1]), rivals, fitting), old.argmax(1)
+    return judge(_answers(job, module[0], images.labels, module[1]), alternatives, fitting), old.argmax(1)
 
 
 def _answers(job: Job, logits: Tensor, labels: Tensor, numbers: int) -> Answers:
