@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from standardwebhooks import Webhook
 
 from pnc_client import Client
@@ -39,7 +38,6 @@ def age(data: Path, url: str) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-@pytest.mark.always
 def test_a_start_closes_files_and_seals_secrets_and_messages_are_signed_as_before(start: Start, tmp_path: Path) -> None:
     data = tmp_path / "data"
     environment = {**os.environ, "PNC_DATA_DIR": str(data)}

@@ -133,7 +133,6 @@ def _said(stack: Stack, worker: int, about: str) -> str:
     return "\n".join(line for line in lines if about in line)
 
 
-@pytest.mark.always
 def test_a_job_whose_worker_is_killed_goes_on_elsewhere_to_the_same_bundle(
     stack: Stack, client: Client, submit: Submit, undisturbed: set[str]
 ) -> None:

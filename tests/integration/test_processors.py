@@ -80,7 +80,6 @@ def test_the_quota_of_a_control_group_counts(quota: Path) -> None:
     assert counted(inside) == [1, 1, 1]
 
 
-@pytest.mark.always
 def test_the_processes_of_the_service_share_the_processors_and_wait_passively(tmp_path: Path) -> None:
     """Every process that loads torch's OpenMP prints the settings that it has read."""
     said = tmp_path / "stderr"

@@ -65,7 +65,6 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-@pytest.mark.always
 def test_the_commands(service: Up, folder: Path) -> None:
     lines = f'pnc() {{ "{sys.executable}" -m app.cli "$@"; }}\n{block("commands")}'
     output = run(["bash", "-euo", "pipefail", "-c", lines], service, folder)

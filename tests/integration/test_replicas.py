@@ -76,7 +76,6 @@ def replica(here: World) -> Iterator[StartReplica]:
         assert one.process.wait(30) in (0, -signal.SIGTERM, -signal.SIGKILL)
 
 
-@pytest.mark.always
 def test_a_restart_and_a_second_replica_serve_the_same(here: World, replica: StartReplica) -> None:
     here.want([here.modules[1], here.modules[0]])
     first = replica()

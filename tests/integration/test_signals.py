@@ -78,7 +78,6 @@ def test_a_closed_terminal_ends_pnc_up_in_order(at_work: tuple[Up, str]) -> None
     check_whole(service)
 
 
-@pytest.mark.always
 def test_a_second_ctrl_c_ends_pnc_up_at_once_and_leaves_nothing_half_done(
     at_work: tuple[Up, str], start: Start
 ) -> None:

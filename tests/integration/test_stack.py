@@ -35,7 +35,6 @@ def stack(
     postgres_service.drop("stack")
 
 
-@pytest.mark.always
 def test_a_module_is_cloned_published_served_and_downloaded(
     stack: Up, bucket: Bucket, material: Material, files: Path, tmp_path: Path
 ) -> None:
