@@ -39,7 +39,7 @@ class Datasets:
         progress: Progress | None = None,
         read: Callable[[Images], object] | None = None,
     ) -> Dataset:
-        """Upload images as a dataset. Nothing is left out silently: `read` is told what is.
+        """Upload images as a dataset. `read` receives the skipped files.
 
         Args:
             what: A folder with one folder of images per class, or of images without labels; a zip or tar archive of

@@ -1,4 +1,4 @@
-"""Inspects a dataset: decodes every image once in confined processes, and finds out what is odd about the images."""
+"""Inspects a dataset: decodes every image once in confined processes, and finds oddities of the images."""
 
 import io
 import logging

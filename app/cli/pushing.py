@@ -1,4 +1,4 @@
-"""Options and answers of `pnc datasets push`: what was read, and what was left out and why."""
+"""Options and answers of `pnc datasets push`: images that were read, and skipped files with the reasons."""
 
 import csv
 import tempfile
@@ -90,7 +90,7 @@ def settled(client: "Client", screen: Screen, dataset: "Dataset") -> "Dataset":
 
 
 def oddities(dataset: "Dataset") -> dict[str, str]:
-    """What is odd about a dataset, as rows of a record."""
+    """Oddities of a dataset, as rows of a record."""
     if dataset.inspection == "failed":
         return {"inspection": f"failed: {(dataset.problem or {}).get('detail', '')}"}
     if dataset.findings is None:

@@ -1,4 +1,4 @@
-"""What is odd about a dataset, in words: for the page, the command line and the validation of jobs."""
+"""Oddities of a dataset in words, for the page, the command line and the validation of jobs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""From facts about single images to facts about a dataset: duplicates, constant images, sizes, and what is odd.
+"""From facts about single images to facts about a dataset: duplicates, constant images, sizes and oddities.
 
 References:
     Perceptual hash: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.1:

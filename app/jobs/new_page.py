@@ -137,8 +137,7 @@ class _Form:
             advice = "Choose source, target, dataset and at least one class. Problems and costs are shown here."
             self._show(empty("Nothing to check yet", advice), valid=False)
             return
-        problems, estimate = await self._context.read(lambda session: jobs.validate(session, request))
-        odd = await self._context.read(lambda session: jobs.image_warnings(session, request))
+        problems, estimate, odd = await self._context.read(lambda session: jobs.validate(session, request))
         faults = Markup("").join(problem(fault.detail) for fault in problems)
         fine = Markup('<div class="fine"><i aria-hidden="true">✓</i><span>This job would be accepted.</span></div>')
         cost = {} if estimate is None else {

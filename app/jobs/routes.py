@@ -46,9 +46,8 @@ def create_job(body: Wanted, once: DoOnce) -> Response:
 @needs("read")
 def validate_job(body: Wanted, session: ReadSession) -> Any:
     """Check a job without submitting it: the problems that would refuse it, and an estimate of its cost."""
-    problems, estimate = jobs.validate(session, body)
-    warnings = jobs.image_warnings(session, body)
-    return {"valid": not problems, "problems": problems, "estimate": estimate, "warnings": warnings}
+    found = jobs.validate(session, body)
+    return {"valid": not found.problems, **found._asdict()}
 
 
 @router.get("", response_model=Page[wire.Job])

@@ -1,7 +1,7 @@
 """Cloning jobs for callers of the API: submit, read, pause, resume, cancel, retry. Workers use `app.jobs.runs`."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 from sqlalchemy import select
@@ -105,30 +105,31 @@ def submit(session: Session, request: JobRequest) -> JobRow:
     return job
 
 
-def validate(session: Session, request: JobRequest) -> tuple[list[Problem], Estimate | None]:
-    """The problems for which `submit` would refuse a job, and an estimate of its cost; nothing is written.
+class Validation(NamedTuple):
+    """The result of checking a job without submitting it."""
 
-    The estimate is None if a version or the dataset does not exist.
-    """
+    problems: list[Problem]
+    """Reasons for which `submit` would refuse the job."""
+    estimate: Estimate | None
+    """Estimated cost; None if a version or the dataset does not exist."""
+    warnings: list[dict[str, str]]
+    """Oddities of the images; empty if no inspection has found any, or a version or the dataset does not exist."""
+
+
+def validate(session: Session, request: JobRequest) -> Validation:
+    """Check a job; nothing is written."""
     try:
         parts = _parts(session, request)
     except Invalid as error:
-        return error.problems, None
-    asked = rules.named(parts.source, request.config)
-    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
-    return problems, rules.estimate(parts.target, parts.source, parts.dataset, asked.config)
-
-
-def image_warnings(session: Session, request: JobRequest) -> list[dict[str, str]]:
-    """What is odd about the images of a job; empty if they are not inspected, or a version or dataset is missing."""
-    try:
-        parts = _parts(session, request)
-    except Invalid:
-        return []
-    findings = parts.dataset.findings
-    networks = (parts.target, parts.source)
-    small = (one for row in networks for one in oddities.too_small(findings, row.ref, row.spec["input_size"]))
-    return [*(findings or {}).get("warnings", []), *small]
+        return Validation(error.problems, None, [])
+    target, source, dataset = parts.target, parts.source, parts.dataset
+    asked = rules.named(source, request.config)
+    problems = rules.check(target, source, dataset, asked)
+    small = (
+        o for row in (target, source) for o in oddities.too_small(dataset.findings, row.ref, row.spec["input_size"])
+    )
+    warnings = [*(dataset.findings or {}).get("warnings", []), *small]
+    return Validation(problems, rules.estimate(target, source, dataset, asked.config), warnings)
 
 
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:

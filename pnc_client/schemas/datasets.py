@@ -71,7 +71,7 @@ class Findings(ResponseBody):
     sizes: dict[str, int]
     """Smallest, median and largest height, width and shorter side in pixels, e.g. `shorter_median`."""
     warnings: list[DatasetWarning]
-    """What is odd, in words."""
+    """Oddities in words."""
 
 
 class Dataset(ResponseBody):

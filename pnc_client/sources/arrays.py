@@ -27,7 +27,7 @@ MOST_LABELS = 50_000_000
 
 @dataclass(frozen=True)
 class Header:
-    """What the beginning of a `.npy` file says."""
+    """Header of a `.npy` file."""
 
     shape: tuple[int, ...]
     kind: str

@@ -71,7 +71,7 @@ class Images:
 
     @property
     def lost(self) -> list[Skipped]:
-        """What is left out and may be an image."""
+        """Skipped files that may be images."""
         return [one for one in self.skipped if not one.harmless]
 
 

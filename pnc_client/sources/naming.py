@@ -70,7 +70,6 @@ def renamed(images: Images, naming: Naming) -> Images:
             f"--classes: expected names of the classes {images.classes[:3]}, got {keys}; correct the file"
         )
     classes = list(dict.fromkeys(name for name in known.values() if name))
-    result = Images(classes, [], images.skipped, images.notes)
 
     def items() -> Iterator[Item]:
         for item in images:
@@ -80,8 +79,7 @@ def renamed(images: Images, naming: Naming) -> Images:
             else:
                 images.skip(item.name, f"the file of --classes leaves the class {item.label} out")
 
-    result.items = items()
-    return result
+    return Images(classes, items(), images.skipped, images.notes)
 
 
 def _listed(images: Images, names: Sequence[str]) -> Images:
@@ -99,14 +97,13 @@ def _listed(images: Images, names: Sequence[str]) -> Images:
         raise SourceError(
             f"--classes: expected a name for the label {beyond[0]}, got {len(names)} names; name every class"
         )
-    result = Images([*names], [], images.skipped, images.notes)
-    result.items = (Item(item.name, names[numbers[item.label or ""]], item.raw) for item in images)
-    return result
+    items = (Item(item.name, names[numbers[item.label or ""]], item.raw) for item in images)
+    return Images([*names], items, images.skipped, images.notes)
 
 
 def _by_file(images: Images, table: Mapping[str, str]) -> Images:
     """Classes by file: by path, name, or name without ending."""
-    result = Images(classes_of(name for name in table.values() if name), [], images.skipped, images.notes)
+    classes = classes_of(name for name in table.values() if name)
 
     def items() -> Iterator[Item]:
         for item in images:
@@ -118,8 +115,7 @@ def _by_file(images: Images, table: Mapping[str, str]) -> Images:
             else:
                 images.skip(item.name, f"{NO_LABEL} in the file of --classes")
 
-    result.items = items()
-    return result
+    return Images(classes, items(), images.skipped, images.notes)
 
 
 def _new(table: Mapping[str, str], name: str, number: int) -> str:

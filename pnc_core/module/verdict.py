@@ -1,4 +1,4 @@
-"""What a module is worth: its accuracy beside those of its alternatives on the same images, and a verdict in words.
+"""Accuracy of a module beside those of its alternatives on the same images, and a verdict in words.
 
 Alternatives are answers to the same task that need no module: the target alone, both whole networks side by side (each
 network's softmax over all its classes), and a linear probe on the target's taps.

@@ -31,7 +31,7 @@ def push(
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Upload images as a dataset; tell what is left out and why."""
+    """Upload images as a dataset; list skipped files with the reasons."""
     with connected(url, as_json) as (client, screen):
         with screen.bar(f"uploading {what}") as progress:
             pushed = client.datasets.push(

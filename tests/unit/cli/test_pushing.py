@@ -1,4 +1,4 @@
-"""`pnc datasets push` tells what it reads, what it leaves out and why, and what is odd about the images."""
+"""`pnc datasets push` lists images that it reads, files that it skips with the reasons, and oddities of the images."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""Commands show what a module is worth beside its alternatives."""
+"""Commands compare a module with its alternatives."""
 
 from dataclasses import asdict
 

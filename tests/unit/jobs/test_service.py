@@ -20,7 +20,7 @@ from tests.unit import seeds
 
 
 def _codes(session: Session, request: jobs.JobRequest) -> list[tuple[str, str]]:
-    problems, _ = jobs.validate(session, request)
+    problems, *_ = jobs.validate(session, request)
     with pytest.raises(Invalid) as caught:
         jobs.submit(session, request)
     assert caught.value.problems == problems
@@ -40,14 +40,14 @@ def test_a_sensible_job_is_queued_with_its_parameters(zoo: Zoo, session: Session
 
 def test_the_estimate_counts_images_and_work(zoo: Zoo, session: Session) -> None:
     request = seeds.request(session, zoo)
-    problems, estimate = jobs.validate(session, request)
+    problems, estimate, _ = jobs.validate(session, request)
     assert problems == []
     assert estimate is not None
     assert (estimate.old_images, estimate.new_images, estimate.module_parameters) == (50, 20, 1000)
     bounded = replace(request, config=replace(request.config, max_size=0.6))
     assert (found := jobs.validate(session, bounded)[1]) is not None
     assert found.module_parameters == 600
-    _, longer = jobs.validate(session, replace(request, config=replace(request.config, epochs=100)))
+    _, longer, _ = jobs.validate(session, replace(request, config=replace(request.config, epochs=100)))
     assert longer is not None
     assert longer.macs is not None
     assert estimate.macs is not None
@@ -79,7 +79,7 @@ def test_images_of_new_and_old_classes_are_needed(zoo: Zoo, session: Session) ->
     few.counts = {str(digit): 100 for digit in range(10)} | {"0": MIN_IMAGES - 1}
     few.counts.pop("1")
     assert _codes(session, replace(request, dataset=few.id)) == [("/dataset", "too_few_old_images")]
-    (problem,), _ = jobs.validate(session, replace(request, dataset=few.id))
+    (problem,), *_ = jobs.validate(session, replace(request, dataset=few.id))
     assert f"at least {MIN_IMAGES} images of each of the target's 5 classes" in problem.detail
     assert "got fewer of 0, 1;" in problem.detail
 
@@ -98,7 +98,7 @@ def test_images_without_labels_are_for_jobs_that_read_none(zoo: Zoo, session: Se
     data.classes, data.counts = [], {}
     assert _codes(session, request) == [("/dataset", "no_labels")]
     unread = replace(request, config=replace(request.config, labels=False))
-    problems, estimate = jobs.validate(session, unread)
+    problems, estimate, _ = jobs.validate(session, unread)
     assert problems == []
     assert estimate is not None
     assert (estimate.macs or 0) > 0
@@ -117,7 +117,7 @@ def test_a_version_cannot_be_cloned_into_itself(zoo: Zoo, session: Session) -> N
 def test_a_rejected_version_brings_its_reasons(zoo: Zoo, session: Session) -> None:
     request = seeds.request(session, zoo)
     seeds.version(session, zoo, "broken", seeds.HIGH, status="rejected")
-    problems, _ = jobs.validate(session, replace(request, source="broken"))
+    problems, *_ = jobs.validate(session, replace(request, source="broken"))
     assert [p.code for p in problems] == ["version_rejected"]
     assert "no such layer" in problems[0].detail
 

@@ -1,4 +1,4 @@
-"""Folders and archives: every image has its class, and whatever is left out is named."""
+"""Folders and archives: every image has its class, and every skipped file is named."""
 
 import os
 import unicodedata
