@@ -53,7 +53,7 @@ def test_it_takes_no_jobs_until_it_is_restored(zoo: Zoo, session: Session) -> No
     request = seeds.request(session, zoo)
     models.put_version_away(session, "low", 1, archived=True)
     datasets.set_archived(session, request.dataset, archived=True)
-    problems, _ = jobs.validate(session, request)
+    problems, *_ = jobs.validate(session, request)
     assert [(p.pointer, p.code) for p in problems] == [
         ("/target", "version_archived"),
         ("/dataset", "dataset_archived"),
