@@ -1,11 +1,22 @@
-"""Settings of all processes. Each process reads them once from the environment variables `PNC_*`."""
+"""Settings of all processes. Each process reads them once from the environment variables `PNC_*`.
 
+`PNC_<SETTING>_FILE` names a file with the value, so that a secret need not be in the environment.
+"""
+
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_data_dir
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 from sqlalchemy import URL
 
 from pnc_client.schemas.imports import DEFAULT_HOSTS
@@ -19,6 +30,31 @@ def _database_in(values: dict[str, Any]) -> str:
 
 def _objects_in(values: dict[str, Any]) -> str:
     return f"{values['data_dir']}/objects"
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Values from the files that `PNC_<SETTING>_FILE` names. A variable `PNC_<SETTING>` takes precedence."""
+
+    def __call__(self) -> dict[str, Any]:
+        """All values that are in files."""
+        fields = self.settings_cls.model_fields
+        found = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
+        """The text of a setting's file without the blanks around it; None: no file is named."""
+        variable = f"PNC_{field_name.upper()}_FILE"
+        named = os.environ.get(variable)
+        # A setting may itself be the name of a file, such as PNC_SECRET_KEY_FILE.
+        if named is None or f"{field_name}_file" in self.settings_cls.model_fields:
+            return None, field_name, False
+        try:
+            return Path(named).read_text().strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "bytes that are no text"
+            raise SettingsError(
+                f"{variable}: expected a readable text file, got {named}: {reason}; correct it"
+            ) from None
 
 
 class Settings(BaseSettings):
@@ -110,6 +146,8 @@ class Settings(BaseSettings):
     """Sizes of jobs that a Celery worker takes, separated by commas."""
     slots: int = Field(1, ge=1, le=64)
     """Jobs that a Celery worker runs at once. With accelerators, one job for each is enough."""
+    health_port: int | None = Field(None, ge=1, le=65535)
+    """Port on which a Celery worker answers /healthz and /readyz, on the address `host`; none: on no port."""
     job_memory_bytes: int | None = Field(None, ge=2**29)
     """Most memory of a job's process; an attempt that needs more ends. None: no limit.
     A process takes a third of a GB at its start."""
@@ -155,6 +193,18 @@ class Settings(BaseSettings):
     """Most event streams that are open at once in a process of the API. Half of its open files is a further limit."""
     max_streams_per_key: int = Field(100, ge=1)
     """Most event streams of one key, or of one address without keys, in a process of the API."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then variables, then files that variables name."""
+        return init_settings, env_settings, _Files(settings_cls)
 
     @field_validator("allowed_hosts", "import_hosts", "worker_sizes", mode="before")
     @classmethod

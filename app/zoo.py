@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import tables  # noqa: F401 - defines the tables of all rooms, which refer to each other
@@ -14,11 +14,15 @@ from app.db.sealing import sealer_of
 from app.errors import Misconfigured
 from app.jobs.notifier import CeleryNotifier
 from app.process import permissions
+from app.process.scratch import make_scratch
 from app.settings import Settings
 from app.store.directory import DirectoryStore
 from app.store.inbox import DirectoryInbox, Inbox
 from app.store.objects import Store
 from app.store.writability import Writability
+
+ENCODING = "UTF8"
+"""The encoding that a PostgreSQL database must have, because names may hold any character."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def open_zoo(settings: Settings) -> Zoo:
         Misconfigured: a setting is wrong; the message names the setting.
     """
     permissions.begin(settings)
+    make_scratch()
     permissions.mend(settings)
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
@@ -86,12 +91,19 @@ def _open_database(url: str) -> Database:
     try:
         with database.read() as session:
             session.scalar(select(1))
+            encoding = ENCODING if database.is_sqlite else session.scalar(text("SHOW server_encoding"))
     except SQLAlchemyError as error:
         database.close()
         raise Misconfigured(
             f"PNC_DATABASE_URL: expected a database that answers at {shown}, got: {_reason(error)}; "
             "start it, or correct the address and the password"
         ) from None
+    if encoding != ENCODING:
+        database.close()
+        raise Misconfigured(
+            f"PNC_DATABASE_URL: expected a database with the encoding {ENCODING}, got {encoding} at {shown}; make one "
+            f"with CREATE DATABASE ... ENCODING '{ENCODING}' TEMPLATE template0"
+        )
     return database
 
 

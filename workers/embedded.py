@@ -29,7 +29,7 @@ def work(supervisor: Supervisor) -> None:
     # No loop runs in the main thread. A signal handler there sets `stop`, and would deadlock if the main thread held
     # the lock of `stop`.
     targets = (check_versions, run_imports, inspect_datasets, run_jobs, deliver_webhooks, sweep_regularly)
-    loops = [threading.Thread(target=loop, args=(supervisor,)) for loop in targets]
+    loops = [threading.Thread(target=loop, args=(supervisor,), name=loop.__name__) for loop in targets]
     for loop in loops:
         loop.start()
     log.info("worker %s is ready", supervisor.name)
@@ -46,7 +46,7 @@ def run_jobs(supervisor: Supervisor) -> None:
             lease = runs.claim(session, supervisor.name, seconds, devices=supervisor.devices)
         return lease is not None and supervisor.run_row(JOB, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor.stop, supervisor.vitals)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
+from workers.health import HealthServer
 from workers.supervisor import JOB, STEP, Supervisor
 from workers.sweep import check_versions, inspect_datasets, run_imports, sweep_regularly
 
@@ -46,6 +47,7 @@ app.conf.update(
 _stop = threading.Event()
 _running: list[Supervisor] = []
 _loops: list[threading.Thread] = []
+_health: list[HealthServer] = []
 
 
 def run() -> None:
@@ -80,6 +82,8 @@ def _begin(**_: Any) -> None:
         _running.append(Supervisor(zoo, _stop))
         for queue in queues_of((_supervisor().device,), settings.worker_sizes):
             app.amqp.queues.select_add(queue)
+        if settings.health_port is not None:
+            _health.append(HealthServer(settings, _supervisor().vitals))
     except Misconfigured as error:
         # Celery ignores other exceptions of a signal handler, and would continue to consume messages.
         raise SystemExit(f"error: {error}") from None
@@ -110,7 +114,7 @@ def _exit_at_once() -> None:
 @signals.worker_ready.connect
 def _start_loops(**_: Any) -> None:
     loops = (check_versions, run_imports, inspect_datasets, deliver_webhooks, sweep_regularly)
-    _loops.extend(threading.Thread(target=loop, args=(_supervisor(),)) for loop in loops)
+    _loops.extend(threading.Thread(target=loop, args=(_supervisor(),), name=loop.__name__) for loop in loops)
     for loop in _loops:
         loop.start()
     log.info("worker %s is ready: %s", _supervisor().name, ", ".join(app.amqp.queues.consume_from))
@@ -128,4 +132,6 @@ def _close(**_: Any) -> None:
         loop.join()
     for supervisor in _running:
         supervisor.zoo.close()
+    for health in _health:
+        health.close()
     tracing.end()

@@ -34,6 +34,7 @@ from app.process.troubles import Complaints
 from app.settings import Settings
 from app.zoo import Zoo
 from workers import exit_codes, job_spans, runner_pool
+from workers.vitals import Vitals
 
 log = logging.getLogger(__name__)
 _complain = Complaints(log)
@@ -121,6 +122,8 @@ INSPECTION = Kind(
     {"cancel": inspections.release},
 )
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+FAILED = "failed"
+"""Result of a heartbeat that did not reach the database. No row asks for this."""
 
 
 class Supervisor:
@@ -133,6 +136,7 @@ class Supervisor:
 
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
+        self.vitals = Vitals(zoo.settings.lease_seconds)
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         runner_pool.preload(*(module for module in _OPTIONAL_IMPORTS if module in sys.modules))
@@ -202,7 +206,8 @@ class Supervisor:
         with self._child_variables(kind, variables) as environment:
             child = runner_pool.start(kind.name, lease, environment)
             try:
-                code = self._supervise(kind, lease, child)
+                with self.vitals.row(lease.id) as seen:
+                    code = self._supervise(kind, lease, child, seen)
             finally:
                 _kill(child)
         if code in exit_codes.TEMPORARY:
@@ -229,7 +234,7 @@ class Supervisor:
         finally:
             self._accelerators.put(name)
 
-    def _supervise(self, kind: Kind, lease: Lease, child: BaseProcess) -> int | None:
+    def _supervise(self, kind: Kind, lease: Lease, child: BaseProcess, seen: Callable[[bool], None]) -> int | None:
         """Renew the lease until the child ends. Returns its exit code, or None if the row was ended or released
         here.
         """
@@ -245,9 +250,11 @@ class Supervisor:
                 self._stop(kind, lease, child, partial(runs.fail, problem=_too_long(limit)))
                 return None
             if now < next_beat:
+                seen(False)
                 continue
             next_beat = now + beat
             request = self._heartbeat(kind, lease)
+            seen(request != FAILED)
             if request is not None and request in kind.stopped:
                 self._stop(kind, lease, child, kind.stopped[request])
                 return None
@@ -289,7 +296,7 @@ class Supervisor:
             return "lost"
         except SQLAlchemyError as error:
             _complain(f"{kind.name} {lease.id}: the heartbeat failed; trying again until the lease expires", error)
-            return None
+            return FAILED
 
     def _update(self, update: RowUpdate, lease: Lease) -> None:
         """Write the last update of a row, unless the child has ended the row itself."""

@@ -18,10 +18,13 @@ from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
 from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
+from workers.vitals import Vitals
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
 GARBAGE_SECONDS = 3600.0
+COLLECTING_SECONDS = 4 * GARBAGE_SECONDS
+"""Longest time that one collection may take: a bucket may have to be listed."""
 UNREACHABLE_SECONDS = 5.0
 """Pause after an error whose cause is not the row."""
 
@@ -62,6 +65,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
     lease = zoo.settings.lease_seconds
     contact = DatabaseContact(SWEEP_SECONDS + lease / 2, lease)  # in less than half a lease none expires
     while not stop.is_set():
+        supervisor.vitals.note()
         try:
             with zoo.database.write() as session:
                 clock.now(session)
@@ -77,6 +81,7 @@ def sweep_regularly(supervisor: Supervisor) -> None:
                     notifier.announce_again(session, seconds, supervisor.devices, sizes)
             if time.monotonic() >= next_garbage:
                 next_garbage = time.monotonic() + GARBAGE_SECONDS
+                supervisor.vitals.note(COLLECTING_SECONDS)
                 retention.purge(zoo, retention.find(zoo))
                 garbage.collect(zoo)
         except Exception as error:  # any error: without sweeps, rows of dead workers would stay leased
@@ -97,7 +102,7 @@ def check_versions(supervisor: Supervisor) -> None:
                 lease, kind = checks.claim(session, *worker), CHECK
         return lease is not None and supervisor.run_row(kind, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor.stop, supervisor.vitals)
 
 
 def run_imports(supervisor: Supervisor) -> None:
@@ -108,7 +113,7 @@ def run_imports(supervisor: Supervisor) -> None:
             lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(IMPORT, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor.stop, supervisor.vitals)
 
 
 def inspect_datasets(supervisor: Supervisor) -> None:
@@ -119,12 +124,13 @@ def inspect_datasets(supervisor: Supervisor) -> None:
             lease = inspections.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(INSPECTION, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor.stop, supervisor.vitals)
 
 
-def repeat(take: Callable[[], bool], stop: threading.Event) -> None:
+def repeat(take: Callable[[], bool], stop: threading.Event, vitals: Vitals) -> None:
     """Call `take` until `stop` is set. Pauses when `take` returns false, and longer after an error."""
     while not stop.is_set():
+        vitals.note()
         try:
             pause = 0.0 if take() else POLL_SECONDS
         except Exception as error:  # any error: a worker that claims no rows would still look alive

@@ -3,8 +3,12 @@
 The embedded service has no keys and listens on loopback. Pages of other sites in the user's
 browser must not use it. Host must name this machine, which prevents DNS rebinding. The Origin of
 a write must equal Host, which prevents cross-site request forgery.
+
+Monitors ask a process by its address. A Host that is an address proves that no name was rebound, so the paths for
+monitors accept any address.
 """
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -22,6 +26,8 @@ from app.settings import Settings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_MONITORED = ("/healthz", "/readyz", "/metrics")
+"""Paths that may be requested with any IP address as Host."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _SOCKET = "/_nicegui_ws/"
 """Path of the web pages' websocket and of its polling. Reads of this path are checked like writes."""
@@ -77,7 +83,7 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: Headers, limit: int | None) -> tuple[int, str, str] | None:
         """Status, code and detail of a refusal; None: the request is allowed."""
         host = headers.get("host", "")
-        if _host_name(f"//{host}") not in self._hosts and "*" not in self._hosts:
+        if not self._is_allowed(_host_name(f"//{host}"), path):
             detail = f"expected Host {_LOOPBACK[0]} or one of PNC_ALLOWED_HOSTS, got {host!r:.80}"
             return 403, "host_not_allowed", detail
         origin = headers.get("origin")
@@ -89,6 +95,9 @@ class Guard:
         if limit is not None and length.isdigit() and int(length[:20]) > limit:
             return 413, "too_large", _too_large(limit)
         return None
+
+    def _is_allowed(self, host: str, path: str) -> bool:
+        return host in self._hosts or "*" in self._hosts or (path in _MONITORED and _is_address(host))
 
     def _body_limit(self, path: str) -> int | None:
         """Most bytes of a body; None: no limit here, because the upload itself checks its announced size."""
@@ -125,6 +134,14 @@ def _host_name(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _authority(url: str) -> str | None:

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 _ALSO_SHOWN = f"\n{JOINERS}"
 _EXTRAS = {
-    **dict.fromkeys(("cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
-    **dict.fromkeys(("boto3", "botocore", "celery", "psycopg", "redis"), "cluster"),
-    **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
+    **dict.fromkeys(("PIL", "cryptography", "numpy", "safetensors", "torch", "torchvision"), "core"),
+    **dict.fromkeys(("boto3", "botocore", "celery", "kombu", "packaging", "psycopg", "redis"), "cluster"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
     "huggingface_hub": "hub",
     "matplotlib": "server,plots",
+    "mlflow": "mlflow",
+    "opentelemetry": "otel",
+    "scipy": "origin",
     "sklearn": "demo",
+    "timm": "timm",
 }
 """The extra that installs each package; `server` installs all packages that are not listed."""
 PIPE_WIDTH = 1000

@@ -157,6 +157,7 @@ def _postgres(url: URL) -> Engine:
     }
     arguments: dict[str, Any] = {
         "application_name": "pnc-zoo",
+        "client_encoding": "utf8",  # otherwise text of an SQL_ASCII database arrives as bytes
         "connect_timeout": 10,
         "keepalives_idle": SILENT_SECONDS // 3,
         "keepalives_interval": SILENT_SECONDS // 3,

@@ -121,7 +121,7 @@ def test_whatever_goes_wrong_a_loop_goes_on() -> None:
             raise OSError("Cannot allocate memory")
         return False
 
-    sweeping.repeat(take, stop)
+    sweeping.repeat(take, stop, Vitals(lease=10))
     assert taken[1] - taken[0] == sweeping.UNREACHABLE_SECONDS
     assert len(taken) > 2
 

@@ -1,0 +1,68 @@
+"""Remove parts of an environment that no process of the service uses.
+
+slim.py packages ENVIRONMENT       tests, headers, static libraries and tools of installed packages
+slim.py pip ENVIRONMENT            pip, after the last installation
+
+Bytecode stays where Python looks for it: without it each start would compile torch again.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+TESTS = ("test", "tests")
+HEADERS = "include"
+"""Name of a folder of headers, directly in a package or one level deeper."""
+SUFFIXES = (".a", ".h", ".hpp", ".lib", ".pxd", ".pyx")
+TORCH_TOOLS = "torch_shm_manager"
+"""The only program in torch/bin that torch itself starts."""
+
+
+def main(part: str, environment: Path) -> None:
+    """Remove files and print the size before and after.
+
+    Args:
+        part: `packages` or `pip`.
+        environment: A virtual environment.
+    """
+    site = next((environment / "lib").glob("python3.*")) / "site-packages"
+    before = size(environment)
+    if part == "pip":
+        for path in (*site.glob("pip"), *site.glob("pip-*.dist-info"), *environment.glob("bin/pip*")):
+            remove(path)
+    else:
+        for package in site.iterdir():
+            if package.is_dir() and not package.name.endswith(".dist-info"):
+                slim(package)
+        for tool in (site / "torch/bin").glob("*"):
+            if tool.name != TORCH_TOOLS:
+                remove(tool)
+    print(f"{environment}: {before / 1e6:.0f} MB before, {size(environment) / 1e6:.0f} MB after")  # noqa: T201
+
+
+def slim(package: Path) -> None:
+    """Remove tests, headers and static libraries of one package."""
+    for path in sorted(package.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            is_headers = path.name == HEADERS and len(path.relative_to(package).parts) <= 2
+            if path.name in TESTS or is_headers:
+                remove(path)
+        elif path.suffix in SUFFIXES:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is still there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
