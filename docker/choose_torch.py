@@ -39,7 +39,8 @@ def chosen(constraints: str) -> dict[str, Any]:
     """Metadata of the torch that pip would install. Only the metadata is downloaded where the index has it apart."""
     options = ["--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", "-c", constraints]
     command = [sys.executable, "-m", "pip", "install", *options, "torch"]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - no shell
+    report = json.loads(told.stdout)
     found: dict[str, Any] = report["install"][0]["metadata"]
     return found
 

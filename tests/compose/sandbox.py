@@ -164,12 +164,13 @@ def _child_of(outer: "subprocess.Popen[bytes]", work: Path) -> int:
     """The process inside the new namespaces."""
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
     for _ in range(100):
-        with suppress(OSError, ValueError):
-            return int(children.read_text().split()[0])
-        with suppress(IndexError):
-            time.sleep(0.1)
+        with suppress(OSError):
+            if found := children.read_text().split():
+                return int(found[0])
         if outer.poll() is not None:
             break
+        time.sleep(0.1)
+    outer.kill()
     raise CannotRun(f"expected new namespaces, got: {(work / 'log/sandbox.log').read_text()[-400:]}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -16,6 +17,7 @@ from pnc_core.config import CloneConfig
 from tests.integration.collector import Collector, collecting
 from tests.integration.conftest import QUICK, fill, wait_until
 from tests.services import Postgres, Redis
+from tests.services.processes import free_port
 from tests.stack import Stack, said
 
 SHARED = replace(QUICK, epochs=16, shortlist=4)
@@ -253,3 +255,21 @@ def test_a_second_ctrl_c_ends_a_worker_at_once(stack: Stack, client: Client, sub
     wait_until(lambda: stack.runners() != [], 60)  # the first lease has expired, and the job is claimed again
     client.jobs.cancel(job.id)
     assert client.jobs.wait(job.id).state == "cancelled"
+
+
+def test_a_worker_says_how_it_is(stack: Stack, client: Client, submit: Submit) -> None:
+    port = free_port()
+    worker = stack.add_worker(PNC_HEALTH_PORT=str(port))
+    job = submit(LONG)
+    wait_until(lambda: client.jobs.get(job.id).state == "running", 60)
+    assert [_probe(port, path) for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 404]
+    client.jobs.cancel(job.id)
+    client.jobs.wait(job.id)
+    assert _probe(port, "/readyz") == 200
+    worker.stop()
+    with pytest.raises(httpx.ConnectError):
+        _probe(port, "/healthz")
+
+
+def _probe(port: int, path: str) -> int:
+    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, trust_env=False).status_code

@@ -173,3 +173,29 @@ def test_a_second_ctrl_c_does_not_wait_for_a_request(alone: tuple[subprocess.Pop
         assert process.wait(5) == 130
     assert process.stderr is not None
     assert b"Ctrl-C again ends at once" in process.stderr.read()
+
+
+def test_a_process_that_ends_finishes_its_request_and_accepts_no_other(
+    alone: tuple[subprocess.Popen[bytes], int],
+) -> None:
+    process, port = alone
+    body = b'{"name": "a"}'
+    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as half:
+        half.sendall(head % (b"/v1/deployments/none/predict", len(body)) + body[:4])
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not _accepts(port), 10)
+        assert process.poll() is None
+        half.sendall(body[4:])
+        answer = half.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 4")  # there is no such deployment
+    assert process.wait(20) == 0
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from tests.services.processes import Process, as_user, own
 from tests.services.programs import find
@@ -33,10 +33,11 @@ class Postgres(Service):
         """See `Service.environment`."""
         return {"PNC_DATABASE_URL": self.url(), "PNC_SECRET_KEY": SECRET_KEY}
 
-    def create(self, database: str, template: str = "template0") -> str:
+    def create(self, database: str, template: str = "template0", encoding: str = "UTF8") -> str:
         """Create a database, as a copy of a template without open connections; returns its URL."""
+        command = SQL("CREATE DATABASE {} TEMPLATE {} ENCODING {}")
         with self._connect() as connection:
-            connection.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(database), Identifier(template)))
+            connection.execute(command.format(Identifier(database), Identifier(template), Literal(encoding)))
         return self.url(database)
 
     def drop(self, database: str) -> None:

@@ -56,6 +56,11 @@ CODE = {
     "onnx": ("pnc_core.module.export",),
     "otel": ("app.process.tracing",),
 }
+FRONT = (
+    *("app.access", "app.api", "app.datasets", "app.db", "app.deployments", "app.imports", "app.jobs", "app.lifecycle"),
+    *("app.main", "app.models", "app.modules", "app.store", "app.web", "app.webhooks", "app.zoo", "migrations"),
+)
+"""The code of `pnc api` and `pnc migrate`, for which the extra `api` is enough."""
 """Which extra a module belongs to; the longest name counts."""
 NOT_HERE = {"mlflow"}
 """Packages that the developer's environment lacks; their imports are not checked."""
@@ -130,6 +135,12 @@ def extras_of(module: str) -> str | None:
     return max(fitting)[1] if fitting else None
 
 
+def belongs(module: str, extras: str) -> bool:
+    if extras == "api":
+        return any(f"{module}.".startswith(f"{name}.") for name in FRONT)
+    return extras_of(module) == extras
+
+
 def imported(path: Path) -> set[tuple[str, bool]]:
     """Third-party modules that a file imports, and whether as soon as it is loaded."""
     tree = ast.parse(path.read_text())
@@ -174,12 +185,13 @@ def test_what_the_code_of_an_extra_imports_comes_with_it(extras: str) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("extras", [*CODE, "origin"])
+@pytest.mark.parametrize("extras", [*CODE, "origin", "api"])
 def test_the_code_of_an_extra_loads_where_nothing_else_is_installed(extras: str, tmp_path: Path) -> None:
     have = brought(extras)
     missing = [module for module, names in owners().items() if not names & have and names != {"pnc-zoo"}]
-    wanted = [module for module, _ in modules() if extras_of(module) == extras and not module.endswith("__main__")]
+    wanted = [module for module, _ in modules() if belongs(module, extras) and not module.endswith("__main__")]
     wanted = [module for module in wanted if module not in NEEDS_ITS_PLACE]
+    assert wanted or extras in THEN
     given = {"missing": missing, "modules": wanted, "then": THEN.get(extras, "")}
     given["then"] = "workers_main = sys.modules.get('workers.main')\n" + str(given["then"])
     environment = {"PNC_BROKER_URL": "redis://127.0.0.1:1/0", "PNC_DATA_DIR": str(tmp_path), "HOME": str(tmp_path)}
@@ -187,6 +199,19 @@ def test_the_code_of_an_extra_loads_where_nothing_else_is_installed(extras: str,
         [sys.executable, "-P", "-c", BLOCKED], input=json.dumps(given), env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_hint_of_a_missing_package_names_an_extra_that_has_it() -> None:
+    """For every package that an extra names, by each module that it brings."""
+    wrong = []
+    named = {normal(Requirement(text).name) for texts in PROJECT["optional-dependencies"].values() for text in texts}
+    developers = {normal(Requirement(text).name) for text in ALL["dev"] + ALL["docs"]}
+    for module, names in owners().items():
+        if names & named - developers - {normal("pnc-zoo")} and not module.startswith("_"):
+            told = re.search(r"\[(.*)\]", what_to_install(ModuleNotFoundError(name=module)))
+            if told is None or not names & brought(told[1]):
+                wrong.append((module, names, told and told[1]))
+    assert wrong == []
 
 
 def test_a_gap_is_seen() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import make_url
 
 from app.settings import Settings
@@ -43,3 +44,38 @@ def test_only_loopback_is_loopback(host: str, safe: bool) -> None:
 def test_a_broker_that_is_not_redis_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="expected redis://"):
         Settings(broker_url=url)
+
+
+def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://user:word@db/zoo\n")
+    (tmp_path / "hosts").write_text(" zoo, menagerie\n")
+    monkeypatch.setenv("PNC_DATABASE_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("PNC_ALLOWED_HOSTS_FILE", str(tmp_path / "hosts"))
+    assert Settings().database_url == "postgresql://user:word@db/zoo"
+    assert Settings().allowed_hosts == ("zoo", "menagerie")
+    monkeypatch.setenv("PNC_DATABASE_URL", "sqlite:///here.db")
+    assert Settings().database_url == "sqlite:///here.db"
+    assert Settings(database_url="sqlite:///given.db").database_url == "sqlite:///given.db"
+
+
+def test_a_setting_that_is_a_file_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PNC_SECRET_KEY_FILE", str(tmp_path / "keys"))
+    assert Settings().secret_key is None
+    assert Settings().secret_key_file == tmp_path / "keys"
+
+
+def test_a_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PNC_INTERNAL_KEY_FILE", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"PNC_INTERNAL_KEY_FILE: expected a readable text file, got .*none"):
+        Settings()
+    (tmp_path / "none").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="bytes that are no text"):
+        Settings()
+
+
+def test_an_invalid_value_in_a_file_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("too-short-secret")
+    monkeypatch.setenv("PNC_INTERNAL_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "too-short-secret" not in str(caught.value)

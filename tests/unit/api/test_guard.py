@@ -9,6 +9,21 @@ def test_loopback_names_may_pass(http: httpx.Client, host: str) -> None:
     assert http.get("/healthz", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.always
+@pytest.mark.parametrize("host", ["10.1.2.3", "10.1.2.3:8000", "[2001:db8::1]:8000"])
+def test_monitors_may_ask_by_address_and_nobody_else(http: httpx.Client, host: str) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert http.get(path, headers={"Host": host}).status_code == 200
+    for path in ("/v1/models", "/healthz/", "/", "/openapi.json", "/v1/models/healthz"):
+        assert http.get(path, headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("host", ["evil.example", "10.1.2.3.evil.example", "10.1.2", "1.2.3.4.5", "[::1", ""])
+def test_a_name_is_not_an_address(http: httpx.Client, host: str, path: str) -> None:
+    assert http.get(path, headers={"Host": host}).status_code == 403
+
+
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", ""])
 def test_other_hosts_are_refused(http: httpx.Client, host: str) -> None:
     answer = http.get("/v1/models", headers={"Host": host})

@@ -54,6 +54,7 @@ def test_there_are_commands_to_look_at() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_is_one(page: Path) -> None:
     known = {f"PNC_{name.upper()}" for name in Settings.model_fields} | NO_SETTINGS
+    known |= {f"{name}_FILE" for name in known - NO_SETTINGS}
     assert set(VARIABLE.findall(page.read_text())) <= known
 
 
