@@ -26,7 +26,7 @@ DEV := .venv/.installed-dev
 SUPPLY := .venv/supply
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
-.PHONY: help setup demo stack chaos compose fuzz soak up test thorough durations lint format unit integration browser screenshots docs site pins sbom audit clean
+.PHONY: help setup demo stack chaos compose extras chart fuzz soak up test thorough durations lint format unit integration browser screenshots docs site pins sbom audit clean
 
 help: ## list the targets
 	@echo 'usage: make TARGET [PYTHON=python3] [CONSTRAINTS=constraints-cpu.txt] [SEED=0] [ARGS=...]'
@@ -62,6 +62,9 @@ chaos: $(DEV) ## cause 60 random faults that the stack must survive; ARGS="--fau
 
 compose: $(DEV) ## run the compose files for real in a sandbox, as root on Debian; half an hour; ARGS="--work DIR --keep"
 	@$(BIN)/python -m tests.compose $(ARGS)
+
+extras: $(DEV) ## install each extra alone into an empty environment and start what it is for; a quarter of an hour
+	@$(BIN)/pytest tests/extras --durations=20 $(ARGS)
 
 fuzz: $(DEV) ## ten thousand random and hostile requests and files; the last line is FUZZ and JSON; ARGS="--seed 1"
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -138,7 +138,20 @@ def sandbox(work: Path, *, keep: bool = False) -> Iterator[Sandbox]:
         raise CannotRun(str(error)) from None
     index, mounts = served(work, pip_folders())
     script = str(Path(__file__).with_name("sandbox.sh"))
-    command = ["unshare", "-m", "-n", "-p", "-f", "--kill-child", script, str(work), str(ROOT), str(PORT), *mounts]
+    command = [
+        "unshare",
+        "-m",
+        "-n",
+        "-p",
+        "-f",
+        "--kill-child",
+        "bash",
+        script,
+        str(work),
+        str(ROOT),
+        str(PORT),
+        *mounts,
+    ]
     with (work / "log/sandbox.log").open("w") as log:
         outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     pid = _child_of(outer, work)
