@@ -1,11 +1,12 @@
 """Remove parts of an environment that no process of the service uses.
 
-slim.py packages ENVIRONMENT       tests, headers, static libraries and tools of installed packages
-slim.py pip ENVIRONMENT            pip, after the last installation
+slim.py packages ENVIRONMENT       tests, headers, static libraries, tools and unused parts of installed packages
+slim.py pip ENVIRONMENT            pip, after the last installation, and setuptools unless torch needs it
 
 Bytecode stays where Python looks for it: without it each start would compile torch again.
 """
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,13 @@ HEADERS = "include"
 SUFFIXES = (".a", ".h", ".hpp", ".lib", ".pxd", ".pyx")
 TORCH_TOOLS = "torch_shm_manager"
 """The only program in torch/bin that torch itself starts."""
+UNUSED = (
+    # Arrow Flight and Arrow's own file system for S3: the service reads Parquet from files.
+    *("pyarrow/*flight*", "pyarrow/libarrow_s3.so*", "pyarrow/_s3fs.*", "pyarrow/_pyarrow_cpp_tests.*"),
+)
+"""Parts of packages that are loaded only on request."""
+AMAZON = ("s3", "sso", "sso-oidc", "sts")
+"""Amazon's services whose descriptions botocore needs: for objects, and to find keys."""
 
 
 def main(part: str, environment: Path) -> None:
@@ -28,8 +36,10 @@ def main(part: str, environment: Path) -> None:
     site = next((environment / "lib").glob("python3.*")) / "site-packages"
     before = size(environment)
     if part == "pip":
-        for path in (*site.glob("pip"), *site.glob("pip-*.dist-info"), *environment.glob("bin/pip*")):
-            remove(path)
+        names = ("pip",) if (site / "torch").exists() else ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
+        for name in names:
+            for path in (*site.glob(name), *site.glob(f"{name}-*.dist-info"), *environment.glob(f"bin/{name}*")):
+                remove(path)
     else:
         for package in site.iterdir():
             if package.is_dir() and not package.name.endswith(".dist-info"):
@@ -37,6 +47,13 @@ def main(part: str, environment: Path) -> None:
         for tool in (site / "torch/bin").glob("*"):
             if tool.name != TORCH_TOOLS:
                 remove(tool)
+        for pattern in UNUSED:
+            for path in site.glob(pattern):
+                remove(path)
+        for service in (site / "botocore/data").glob("*/"):
+            if service.name not in AMAZON:
+                remove(service)
+        link_twins(site)
     print(f"{environment}: {before / 1e6:.0f} MB before, {size(environment) / 1e6:.0f} MB after")  # noqa: T201
 
 
@@ -49,6 +66,18 @@ def slim(package: Path) -> None:
                 remove(path)
         elif path.suffix in SUFFIXES:
             remove(path)
+
+
+def link_twins(site: Path) -> None:
+    """Replace copies of one library in one folder, which were links before they were packed into a wheel, by links."""
+    seen: dict[tuple[Path, str], Path] = {}
+    for path in sorted(site.rglob("*.so*")):
+        if not path.is_symlink():
+            key = path.parent, hashlib.sha256(path.read_bytes()).hexdigest()
+            first = seen.setdefault(key, path)
+            if first != path:
+                path.unlink()
+                path.symlink_to(first.name)
 
 
 def remove(path: Path) -> None:

@@ -248,8 +248,15 @@ def _without_foreign_keys(database: Database, connection: Connection) -> Iterato
 
 
 def outdated(database: Database) -> str | None:
-    """Message about a schema that is not at the newest revision; None: it is."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    """Message about a schema that is older than this code; None: it has the same revision or a newer one.
+
+    Code of one release runs on the schema of the next, so that processes can be replaced one by one.
+    """
+    scripts = ScriptDirectory.from_config(alembic_config())
+    head = scripts.get_current_head()
     with database.engine.connect() as connection:
         have = MigrationContext.configure(connection).get_current_revision()
-    return None if have == head else f"expected the schema at revision {head}, got {have}; run `alembic upgrade head`"
+    known = {script.revision for script in scripts.walk_revisions()}
+    if have == head or (have is not None and have not in known):
+        return None
+    return f"expected the schema at revision {head}, got {have}; run `pnc migrate`"

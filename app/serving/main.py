@@ -18,6 +18,7 @@ from app.api.middleware import HeadRequests, SecurityHeaders
 from app.api.problems import install, respond
 from app.db.isolation import parted
 from app.errors import Misconfigured
+from app.process.pulse import STOPPED
 from app.serving import images
 from app.serving.answering import Host, deadline, workspace_share
 from app.serving.auth import Auth, check_routes
@@ -132,9 +133,12 @@ async def sync(deployment: str, generation: int, request: Request) -> Any:
     return {"deployment": deployment}
 
 
-async def healthz() -> dict[str, str]:
-    """The process is alive."""
-    return {"status": "ok"}
+async def healthz(request: Request) -> Response:
+    """The process is alive, and needs no restart."""
+    reason = Host.of(request).engine.trouble()
+    if reason is None:
+        return Response('{"status": "ok"}', media_type="application/json")
+    return respond(request.scope, 503, STOPPED, reason)
 
 
 async def readyz(request: Request) -> Response:

@@ -4,8 +4,9 @@ from tests.compose.report import Report
 from tests.compose.sandbox import Sandbox
 from tests.compose.stack import Stack
 
-MOST_MEGABYTES = {"pnc-zoo": 1000, "pnc-zoo-api": 500}
-"""Largest size of each image, with its base."""
+MOST_MEGABYTES = {"pnc-zoo": 1300, "pnc-zoo-api": 600}
+"""Largest size of each image with its base, which is 45 MB larger here than the official one. torch's library alone has
+434 MB; in the API's image pyarrow has 98 MB, numpy 56 MB, and SQLAlchemy and NiceGUI 29 MB each."""
 
 
 def check_files(report: Report, box: Sandbox) -> None:
@@ -28,7 +29,8 @@ def build(report: Report, stack: Stack) -> None:
         report.note(f"megabytes of {name}", round(size))
         report.check(f"{name} has at most {most} MB", size <= most, f"{size:.0f} MB")
     wrong = stack.box.run(
-        *("docker", "build", "-q", "-f", "docker/Dockerfile", "--build-arg", "TORCH=cuda", "--build-arg"),
+        *("docker", "build", "--progress", "plain", "-f", "docker/Dockerfile"),
+        *("--build-arg", "TORCH=cuda", "--build-arg"),
         *(f"PIP_EXTRA_INDEX_URL={stack.box.index}", "."),
         check=False,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from sqlalchemy import create_engine, text
 
 from app.demo import Material
 from pnc_client import Client, Dataset, Job
@@ -19,6 +20,7 @@ from tests.integration.conftest import QUICK, fill, wait_until
 from tests.services import Postgres, Redis
 from tests.services.processes import free_port
 from tests.stack import Stack, said
+from tests.unit.db.test_expansion import contract, expand
 
 SHARED = replace(QUICK, epochs=16, shortlist=4)
 STEADY = replace(QUICK, epochs=30)
@@ -273,3 +275,24 @@ def test_a_worker_says_how_it_is(stack: Stack, client: Client, submit: Submit) -
 
 def _probe(port: int, path: str) -> int:
     return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30, trust_env=False).status_code
+
+
+def test_a_running_cluster_outlives_the_migration_of_the_next_release(
+    stack: Stack, client: Client, submit: Submit, undisturbed: set[str]
+) -> None:
+    """All processes stay, while the schema becomes a later one under a running job."""
+    job = submit(STEADY)
+    wait_until(lambda: client.jobs.get(job.id).state == "running", 60)
+    database = create_engine(stack.environment["PNC_DATABASE_URL"])
+    with database.begin() as connection:
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        expand(connection)
+    try:
+        assert client.ready()
+        assert _digests(client, client.jobs.wait(job.id)) == undisturbed
+        assert _digests(client, client.jobs.wait(submit(STEADY).id)) == undisturbed
+        assert client.ready()
+    finally:
+        with database.begin() as connection:
+            contract(connection, str(revision))
+        database.dispose()

@@ -34,7 +34,7 @@ def test_outdated_says_what_to_run(zoo: Zoo) -> None:
     assert engine.outdated(zoo.database) is None
     with zoo.database.write() as session:
         session.execute(text("DELETE FROM alembic_version"))
-    assert "alembic upgrade head" in (engine.outdated(zoo.database) or "")
+    assert "pnc migrate" in (engine.outdated(zoo.database) or "")
 
 
 def test_a_reading_session_cannot_write(zoo: Zoo) -> None:

@@ -146,7 +146,7 @@ def test_the_command_wants_a_schema(tmp_path: Path, empty_database_url: str, mon
     monkeypatch.setenv("PNC_DATABASE_URL", empty_database_url)
     told = CliRunner().invoke(app, ["gc", "--data-dir", str(tmp_path)])
     assert told.exit_code == 1
-    assert "run `alembic upgrade head`" in told.output
+    assert "run `pnc migrate`" in told.output
 
 
 def test_a_changed_object_is_noticed(zoo: Zoo) -> None:
