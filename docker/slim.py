@@ -36,7 +36,11 @@ def main(part: str, environment: Path) -> None:
     site = next((environment / "lib").glob("python3.*")) / "site-packages"
     before = size(environment)
     if part == "pip":
-        names = ("pip",) if (site / "torch").exists() else ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
+        names = (
+            ("pip",)
+            if (site / "torch").exists()
+            else ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
+        )
         for name in names:
             for path in (*site.glob(name), *site.glob(f"{name}-*.dist-info"), *environment.glob(f"bin/{name}*")):
                 remove(path)

@@ -89,9 +89,7 @@ def test_values_of_labels_exist() -> None:
 
 
 def test_prometheus_can_read_the_rules(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [promtool(tmp_path), "check", "rules", ALERTS], text=True, capture_output=True, check=False
-    )
+    done = subprocess.run([promtool(tmp_path), "check", "rules", ALERTS], text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
 
@@ -133,4 +131,3 @@ def test_an_alert_fires(tmp_path: Path) -> None:
         [promtool(tmp_path), "test", "rules", tmp_path / "case.yaml"], text=True, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-

@@ -129,5 +129,3 @@ def test_a_directory_is_shared_in_the_same_way() -> None:
         volumes = deployment["spec"]["template"]["spec"]["volumes"]
         (data,) = [volume for volume in volumes if volume["name"] == "data"]
         assert data["persistentVolumeClaim"] == {"claimName": "zoo-objects"}
-
-

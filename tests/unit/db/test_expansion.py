@@ -4,6 +4,7 @@ A migration only adds what the code before it need not know. What it makes needl
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ def pairs() -> list[tuple[str, str]]:
     """Each revision from `FIRST` on with the one after it."""
     scripts = list(ScriptDirectory.from_config(engine.alembic_config()).walk_revisions())
     revisions = sorted(script.revision for script in scripts)
-    return [(a, b) for a, b in zip(revisions, revisions[1:], strict=False) if a >= FIRST]
+    return [(a, b) for a, b in pairwise(revisions) if a >= FIRST]
 
 
 def reflected(connection: Connection) -> MetaData:

@@ -27,5 +27,5 @@ def test_without_the_variable_nothing_is_made(monkeypatch: pytest.MonkeyPatch, t
 def test_a_place_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "file/tmp"))
-    with pytest.raises(Misconfigured, match="TMPDIR: expected a directory.*file/tmp"):
+    with pytest.raises(Misconfigured, match=r"TMPDIR: expected a directory.*file/tmp"):
         make_scratch()
