@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
-from workers.health import HealthServer
+from workers.health.server import HealthServer
 from workers.supervisor import JOB, STEP, Supervisor
 from workers.sweep import check_versions, inspect_datasets, run_imports, sweep_regularly
 

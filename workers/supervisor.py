@@ -34,7 +34,7 @@ from app.process.troubles import Complaints
 from app.settings import Settings
 from app.zoo import Zoo
 from workers import exit_codes, job_spans, runner_pool
-from workers.vitals import Vitals
+from workers.health.vitals import Vitals
 
 log = logging.getLogger(__name__)
 _complain = Complaints(log)

@@ -18,7 +18,7 @@ from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
 from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
-from workers.vitals import Vitals
+from workers.health.vitals import Vitals
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0

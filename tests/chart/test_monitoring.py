@@ -17,6 +17,7 @@ from app.serving.engine import metrics as serving
 from tests.chart.tools import CHART, of_kind, promtool, rendered
 
 ALERTS, DASHBOARD = CHART / "files/alerts.yaml", CHART / "files/dashboard.json"
+WAITING = '{namespace="zoo",device="cpu",size="small"}'
 FROM_OUTSIDE = {"namespace", "pod", "le", "job", "instance"}
 """Labels that Prometheus and the kinds of metrics add."""
 NAME = re.compile(r"\bpnc_[a-z0-9_]+\b")
@@ -96,6 +97,7 @@ def test_prometheus_can_read_the_rules(tmp_path: Path) -> None:
 
 def test_an_alert_fires(tmp_path: Path) -> None:
     """Prometheus itself evaluates the rules on made-up series."""
+    action = "Add workers of this device and size, or look at the log of those that run."
     case = {
         "rule_files": [str(ALERTS)],
         "evaluation_interval": "1m",
@@ -103,7 +105,7 @@ def test_an_alert_fires(tmp_path: Path) -> None:
             {
                 "interval": "1m",
                 "input_series": [
-                    {"series": 'pnc_queue_age_seconds{namespace="zoo",device="cpu",size="small"}', "values": "1700+60x30"}
+                    {"series": f"pnc_queue_age_seconds{WAITING}", "values": "1700+60x30"},
                 ],
                 "alert_rule_test": [
                     {"eval_time": "5m", "alertname": "PncJobsWait", "exp_alerts": []},
@@ -117,7 +119,7 @@ def test_an_alert_fires(tmp_path: Path) -> None:
                                 },
                                 "exp_annotations": {
                                     "summary": "The oldest small job for cpu has waited 48m 20s",
-                                    "action": "Add workers of this device and size, or look at the log of those that run.",
+                                    "action": action,
                                 },
                             }
                         ],

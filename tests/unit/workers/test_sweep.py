@@ -17,7 +17,7 @@ from workers import runner_pool
 from workers import sweep as sweeping
 from workers.supervisor import Supervisor
 from workers.sweep import DatabaseContact, sweep_regularly
-from workers.vitals import Vitals
+from workers.health.vitals import Vitals
 
 LEASE_SECONDS = 20
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from app.errors import Misconfigured
 from app.settings import Settings
-from workers.vitals import Vitals
+from workers.health.vitals import Vitals
 
 SECONDS = 10.0
 """Longest time that a request may take to arrive."""

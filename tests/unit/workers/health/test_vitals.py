@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from workers.health import report
-from workers.vitals import LOOP_SECONDS, Vitals
+from workers.health.server import report
+from workers.health.vitals import LOOP_SECONDS, Vitals
 
 LEASE = 20.0
 
