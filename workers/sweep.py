@@ -17,8 +17,8 @@ from app.lifecycle import garbage, retention
 from app.models import checks, validation
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
 from workers.health.vitals import Vitals
+from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0

@@ -15,9 +15,9 @@ from app.zoo import Zoo
 from tests.unit import seeds
 from workers import runner_pool
 from workers import sweep as sweeping
+from workers.health.vitals import Vitals
 from workers.supervisor import Supervisor
 from workers.sweep import DatabaseContact, sweep_regularly
-from workers.health.vitals import Vitals
 
 LEASE_SECONDS = 20
 
