@@ -85,7 +85,7 @@ class Life:
         name = next(iter(client.jobs.attempts(job.id))).worker if taken else ""
         hosts = [self.stack.execute("worker", "hostname")[1], ""]
         number = 0 if name.startswith(hosts[0]) else 1
-        self.stack.kill("worker", number)
+        self.stack.kill(self.stack.containers("worker")[number])
         print(f"   killed worker {number + 1} of 2 while the job was {client.jobs.get(job.id).state}")
 
     def _download(self, client: Client) -> str:
@@ -103,10 +103,13 @@ class Life:
         with Client(URL, timeout=120) as client:
             expected = self.seen(client)
             for service in ("redis", "postgres", "serving", "api", "worker"):
-                self.stack.kill(service)
-                self.stack.up("--no-recreate", "--scale", "worker=2")
-                back = wait_until(lambda: self._sees(client, expected), READY_SECONDS)
-                self.report.check(f"kill -9 of {service}: it comes back and predictions go on", back)
+                container = self.stack.containers(service)[0]
+                self.stack.kill(container)
+                back = wait_until(
+                    lambda container=container: self.stack.was_revived(container) and self._sees(client, expected),
+                    READY_SECONDS,
+                )
+                self.report.check(f"kill -9 of {service}: it comes back by itself and predictions go on", back)
         self._restart_serving()
 
     def _sees(self, client: Client, expected: str) -> bool:

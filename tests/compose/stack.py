@@ -51,15 +51,14 @@ class Stack:
         done = self.box.run("docker", "exec", *options, self.containers(service)[0], *command, check=False)
         return done.returncode, done.stdout.strip()
 
-    def kill(self, service: str, container: int = 0) -> None:
+    def kill(self, container: str) -> None:
         """Kill a container as if its process had died, so that its restart policy applies."""
-        ids = self.containers(service)
-        pid = json.loads(self.box.docker("inspect", ids[container]))[0]["State"]["Pid"]
-        self.box.run("kill", "-9", str(pid))
+        self.box.run("kill", "-9", self.box.docker("inspect", "--format", "{{.State.Pid}}", container))
 
-    def restarts(self, service: str) -> int:
-        """How often Docker has restarted the first container of a service."""
-        return int(self.inspect(service)["RestartCount"])
+    def was_revived(self, container: str) -> bool:
+        """Whether Docker has restarted a container and finds it healthy."""
+        state = self.box.docker("inspect", "--format", "{{.RestartCount}} {{.State.Health.Status}}", container)
+        return not state.startswith("0 ") and state.endswith(" healthy")
 
     def volume_megabytes(self, name: str) -> float:
         """Disk that a volume takes, in MB."""
