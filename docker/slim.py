@@ -2,8 +2,6 @@
 
 slim.py packages ENVIRONMENT       tests, headers, static libraries, tools and unused parts of installed packages
 slim.py pip ENVIRONMENT            pip, after the last installation, and setuptools unless torch needs it
-
-Bytecode stays where Python looks for it: without it each start would compile torch again.
 """
 
 import hashlib
@@ -14,7 +12,7 @@ from pathlib import Path
 TESTS = ("test", "tests")
 HEADERS = "include"
 """Name of a folder of headers, directly in a package or one level deeper."""
-SUFFIXES = (".a", ".h", ".hpp", ".lib", ".pxd", ".pyx")
+SUFFIXES = (".a", ".h", ".hpp", ".lib", ".pxd", ".pyi", ".pyx")
 TORCH_TOOLS = "torch_shm_manager"
 """The only program in torch/bin that torch itself starts."""
 UNUSED = (
