@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+from pip._vendor.packaging.requirements import Requirement  # the environment has only pip yet
+
 CUDA = ("cuda", "nvidia", "triton")
 """Beginnings of the names of packages that a CUDA build of torch needs."""
 ADVICE = {
@@ -29,10 +31,16 @@ def main(wanted: str, constraints: str) -> None:
     if wanted == "none":
         return
     metadata = chosen(constraints)
-    needs = [name for name in metadata.get("requires_dist", ()) if name.lower().startswith(CUDA)]
-    got = "cuda" if needs else "cpu"
+    got = "cuda" if any(needed(text) for text in metadata.get("requires_dist", ())) else "cpu"
     if got != wanted:
         sys.exit(f"TORCH: expected a {wanted} build, got torch {metadata['version']} ({got}); {ADVICE[wanted]}")
+
+
+def needed(text: str) -> bool:
+    """Whether a requirement is one of CUDA and holds on this machine."""
+    requirement = Requirement(text)
+    holds = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    return holds and requirement.name.lower().startswith(CUDA)
 
 
 def chosen(constraints: str) -> dict[str, Any]:
