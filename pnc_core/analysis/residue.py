@@ -148,7 +148,7 @@ def _views(
     target: Network, source: Network, bundle: Bundle, images: ImageSet, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
     """Features of every batch: float32 (N, D), by name of the probe."""
-    traced, position, classes = trace(*target), bundle.manifest.position, bundle.manifest.classes
+    traced, position = trace(*target), bundle.manifest.position
     module = load_module(bundle, traced, source[0]).to(traced.device)
     whole = trace(*source)
     opened = open_tail(whole, position.source, rows_of(bundle.manifest))

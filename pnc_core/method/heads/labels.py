@@ -1,9 +1,9 @@
 """Labels that may be wrong: images of which a network is sure, and which have another label.
 
 An image is judged by the network that knows the class of its label: an old class by the target, a cloned class by the
-source. A network is sure of an image if its largest probability is at least `SURE`. If more of these images have another
-label than errors of such networks explain, some labels are wrong, or the images are unlike those that the networks were
-trained on. Both make measured accuracies too low.
+source. A network is sure of an image if its largest probability is at least `SURE`. If more of these images have
+another label than errors of such networks explain, some labels are wrong, or the images are unlike those that the
+networks were trained on. Both make measured accuracies too low.
 
 Own choice.
 """
@@ -41,8 +41,8 @@ class Doubt:
     def text(self) -> str:
         """The warning, a clause."""
         return (
-            f"labels may be wrong: of {self.images:,} images the networks are sure of {self.sure:,}, and {self.other:,} "
-            f"of these ({self.other / self.sure:.0%}) have another label, so the true accuracies may be higher"
+            f"labels may be wrong: of {self.images:,} images the networks are sure of {self.sure:,}, and "
+            f"{self.other:,} of these ({self.other / self.sure:.0%}) have another label, so the true accuracies may be higher"
         )
 
 
