@@ -42,7 +42,8 @@ class Doubt:
         """The warning, a clause."""
         return (
             f"labels may be wrong: of {self.images:,} images the networks are sure of {self.sure:,}, and "
-            f"{self.other:,} of these ({self.other / self.sure:.0%}) have another label, so the true accuracies may be higher"
+            f"{self.other:,} of these ({self.other / self.sure:.0%}) have another label, "
+            "so the true accuracies may be higher"
         )
 
 
