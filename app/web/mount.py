@@ -23,7 +23,20 @@ from app.web.page_context import KEY, PageContext
 Admit = Callable[[HTTPConnection, str], Awaitable[Caller]]
 TITLE = "Model zoo"
 _PAGE_PATHS = frozenset(
-    {"", "models", "datasets", "jobs", "modules", "deployments", "compare", "new", "sign-in", "sign-out", "favicon.ico"}
+    {
+        "",
+        "models",
+        "datasets",
+        "jobs",
+        "modules",
+        "deployments",
+        "compare",
+        "new",
+        "add",
+        "sign-in",
+        "sign-out",
+        "favicon.ico",
+    }
 )
 _NICEGUI_PATHS = ("_nicegui", "_nicegui_ws")
 # Vue compiles templates in the browser, which needs inline scripts and eval. All files come from this service.
@@ -35,6 +48,7 @@ _POLICY = (
 _PAGES = (
     *("app.datasets.list_page", "app.datasets.page", "app.deployments.list_page", "app.deployments.page"),
     *("app.jobs.list_page", "app.jobs.new_page", "app.jobs.page", "app.models.list_page", "app.models.page"),
+    "app.models.adding.page",
     *("app.modules.list_page", "app.modules.page", "app.web.comparison"),
 )
 """Modules with pages."""

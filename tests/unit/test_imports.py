@@ -64,14 +64,13 @@ FACES = {
         "page",
         "list_page",
         "card_page",
-        "import_dialog",
         "new_page",
         "panel",
         "signature_routes",
         "streams",
         "downloads",
     ),
-    *("import_dialog", "auth", "gateway", "inference", "load", "rollout", "accuracy", "matrices"),
+    *("auth", "gateway", "inference", "load", "rollout", "accuracy", "matrices"),
 }
 """Modules of a room that speak HTTP or HTML; all others are services, rules and tables."""
 FRAMEWORKS = {"fastapi", "starlette", "nicegui", "uvicorn", "httpx", "markupsafe"}
