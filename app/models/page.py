@@ -159,7 +159,7 @@ def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
     note = Markup("{} <span>{}</span>").format(state, first_line(model.description))
     links = Markup(
         '<a class="button" href="/new?source={0}">Clone from it</a>'
-        '<a class="button primary" href="/new?target={0}">Give it classes</a>'
+        '<a class="button primary" href="/new?target={0}">Teach it classes</a>'
     ).format(quote(model.name))
     usable = newest is not None and newest.status == "ready" and not archived
     actions = Markup('<div class="actions">{}</div>').format(links if usable else "")

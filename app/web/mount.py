@@ -47,7 +47,7 @@ _POLICY = (
 )
 _PAGES = (
     *("app.datasets.list_page", "app.datasets.page", "app.deployments.list_page", "app.deployments.page"),
-    *("app.jobs.list_page", "app.jobs.new_page", "app.jobs.page", "app.models.list_page", "app.models.page"),
+    *("app.jobs.list_page", "app.jobs.asking.page", "app.jobs.page", "app.models.list_page", "app.models.page"),
     "app.models.adding.page",
     *("app.modules.list_page", "app.modules.page", "app.web.comparison"),
 )

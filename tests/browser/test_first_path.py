@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.steps import add_files, ask_for_digits, choose, start_job, try_image
+from tests.browser.steps import add_files, ask_for_digits, choose, more_options, start_job, try_image
 from tests.integration.conftest import Start
 
 MOST = 300
@@ -40,6 +40,7 @@ def test_from_nothing_to_the_first_composed_prediction(visit: Visit, start: Star
         add_files(page, visitor, brought)
     with timed("job asked for"):
         ask_for_digits(page, visitor)
+        more_options(page)
         choose(page, "Preset", "Fast")
         start_job(page)
     with timed("job done"):

@@ -64,7 +64,6 @@ FACES = {
         "page",
         "list_page",
         "card_page",
-        "new_page",
         "panel",
         "signature_routes",
         "streams",

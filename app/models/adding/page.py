@@ -92,9 +92,8 @@ class Wizard:
                     self._dataset = await dataset_choice(self._context, "Dataset to check on", None, self._summarize)
                     self._dataset.props["hint"] = f"{help} Empty: the newest dataset that has all classes, if any."
                     self._dataset.props("clearable bottom-slots")
-            with ui.element("div").classes("stack sticky"):
-                with _step("5. Name and add"):
-                    self._end()
+            with ui.element("div").classes("stack sticky"), _step("5. Name and add"):
+                self._end()
         if source:
             self._source.set_value(source)
             self._weights.choose_published()
@@ -328,7 +327,8 @@ class Wizard:
             faults |= {name: text for name, text in error.messages.items() if name not in faults}
         else:
             wrong = await LONG.run(architectures.problems, spec)
-            faults |= {"architecture": fault.detail for fault in wrong if "architecture" not in faults}
+            if wrong and "architecture" not in faults:
+                faults["architecture"] = wrong[0].detail
             if not faults and self._fit is None:
                 faults["architecture"] = "expected an architecture that takes the tensors, got none; choose another"
             if not faults:
@@ -388,7 +388,10 @@ def _step(name: str) -> Any:
     return card
 
 
-_SOURCE_HELP = "torchvision/resnet18, timm/resnet18.a1_in1k or hf://owner/name. A worker fetches weights, classes and preprocessing."
+_SOURCE_HELP = (
+    "torchvision/resnet18, timm/resnet18.a1_in1k or hf://owner/name. A worker fetches weights, classes and "
+    "preprocessing."
+)
 _SENDING = Markup(
     '<div class="sending"><p>The weights are being sent.</p>'
     '<progress max="1" value="0" aria-label="Sent"></progress></div>'
