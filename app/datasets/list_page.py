@@ -11,7 +11,7 @@ from app.datasets.tables import DatasetRow
 from app.errors import ZooError
 from app.web.catalogue import datasets
 from app.web.frame import frame, heading, markup, notify, tell
-from app.web.html import ago, chips, link, short, size
+from app.web.html import ago, chips, copy_button, link, short, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 from app.web.receiving import add_dataset
@@ -58,7 +58,9 @@ def _badge(row: DatasetRow) -> Markup:
 def _row(row: DatasetRow) -> list[object]:
     named = [f"{name} ({row.counts.get(name, 0)})" for name in row.classes[:200]]
     return [
-        Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
+        Markup("{} {}{}").format(
+            link(f"/datasets/{row.id}", row.name), short(row.id), copy_button(row.id, f"id {row.id}")
+        ),
         Markup("{:,}{}").format(row.rows, _badge(row)),
         chips(named, 6) if named else "no labels",
         size(row.bytes),

@@ -8,7 +8,7 @@ from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import JobRow
 from app.web.catalogue import jobs
 from app.web.frame import frame, heading, markup
-from app.web.html import ago, badge, chips, link, model_link, percent, short
+from app.web.html import ago, badge, chips, link, model_link, percent
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 
@@ -20,7 +20,7 @@ async def jobs_page(request: Request, search: str = "", order: str = "", state: 
     with frame(request, "Jobs", "/jobs"):
         with ui.element("div").classes("bench"):
             markup(heading("Jobs", note="A job clones classes of a source into a module for a target."))
-            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+            markup(COMPARING, "span")
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
@@ -30,7 +30,7 @@ def row(job: JobRow) -> list[object]:
         badge(job.state) if job.state in TERMINAL else Markup("{} {}").format(badge(job.state), percent(job.progress))
     )
     return [
-        link(f"/jobs/{job.id}", short(job.id)),
+        pickable(job.id) + id_link(f"/jobs/{job.id}", job.id),
         progress,
         chips(job.config["classes"], 5),
         model_link(job.source_ref),

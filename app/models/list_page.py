@@ -5,13 +5,15 @@ from nicegui import ui
 from starlette.requests import Request
 
 from app.models.adding.imports import ImportPart
-from app.models.tables import ModelRow
+from app.models.tables import ModelRow, VersionRow
 from app.web.catalogue import ModelLine, models
 from app.web.frame import frame, heading, markup
 from app.web.html import DASH, accuracy, ago, aliases_of, badge, chips, count, link, size, version_badge
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 
+MOST_REASON = 120
+"""Letters of the reason for which a version was rejected."""
 MOST_NUMBERS = 3
 """Versions of a model that its row names."""
 
@@ -41,9 +43,18 @@ def _row(line: ModelLine) -> list[object]:
         count(version.parameters),
         size(version.bytes),
         accuracy(version),
-        badge("archived") if model.archived_at else version_badge(version),
+        badge("archived") if model.archived_at else version_badge(version) + _why(version),
         ago(version.created_at),
     ]
+
+
+def _why(version: VersionRow) -> Markup:
+    """The beginning of the reason for which a version was rejected."""
+    if version.status != "rejected":
+        return Markup("")
+    reason = str((version.problem or {}).get("detail", "no reason was recorded"))
+    shown = reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
+    return Markup('<div class="why" title="{}">{}</div>').format(reason, shown)
 
 
 def _numbered(model: ModelRow, newest: int) -> Markup:

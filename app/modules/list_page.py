@@ -7,7 +7,7 @@ from starlette.requests import Request
 from app.modules.tables import ModuleRow
 from app.web.catalogue import modules
 from app.web.frame import frame, heading, markup
-from app.web.html import ago, chips, link, model_link, percent, short, size
+from app.web.html import ago, chips, link, model_link, percent, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 
@@ -19,7 +19,7 @@ async def modules_page(request: Request, search: str = "", order: str = "", stat
     with frame(request, "Modules", "/modules"):
         with ui.element("div").classes("bench"):
             markup(heading("Modules", note="A module adds classes of another network to one target."))
-            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+            markup(COMPARING, "span")
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
@@ -27,7 +27,7 @@ def row(module: ModuleRow) -> list[object]:
     """The cells of a module in the list."""
     thin = next((bundle.bytes for bundle in module.bundles if bundle.payload == "thin"), None)
     return [
-        link(f"/modules/{module.id}", short(module.id)),
+        pickable(module.id) + id_link(f"/modules/{module.id}", module.id),
         chips(module.classes, 6),
         model_link(module.source_ref),
         model_link(module.target_ref),

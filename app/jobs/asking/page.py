@@ -20,6 +20,7 @@ from app.web.choosing import dataset_choice, model_choice
 from app.web.frame import button, frame, heading, markup, tell
 from app.web.html import count, duration, empty, facts, link, percent, problem, section, title
 from app.web.page_context import PageContext
+from app.web.words import term
 from pnc_core.config import CloneConfig
 from pnc_core.errors import ConfigError
 
@@ -27,6 +28,8 @@ _PAUSE = 0.15
 """Seconds without a change before the form is checked."""
 _BYTES = 4
 """Of one number in a module's file."""
+WORD_OF = {"locality": "locality", "head": "head", "localizer": "log-odds", "keep": "tail", "shortlist": "position"}
+"""The word that each option is about, if `/help` explains it."""
 SOURCE, DATASET = "Source: has the classes", "Dataset: images of both"
 
 
@@ -97,10 +100,12 @@ class _Form:
                     self._fields[flag.name] = ui.switch(
                         flag.label, value=getattr(defaults, flag.name), on_change=self.judge
                     )
-                    markup(Markup('<p class="help">{}</p>').format(flag.help))
+                    markup(Markup('<p class="help flag">{}</p>').format(flag.help))
 
     def _option(self, name: str, label: str, help: str, field: Any) -> None:
-        field.props(f'outlined dense options-dense bottom-slots aria-label="{label}"').props["hint"] = help
+        field.props(f'outlined dense options-dense aria-label="{label}"')
+        about = Markup(" ({})").format(term(WORD_OF[name])) if name in WORD_OF else ""
+        markup(Markup('<p class="help">{}{}</p>').format(help, about))
         self._fields[name] = field
 
     def _chosen(self, name: str) -> Callable[[Any], Any]:

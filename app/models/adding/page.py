@@ -17,7 +17,7 @@ from app.models import architectures, checks
 from app.models import service as models
 from app.models.adding import fields
 from app.models.adding.fields import PREPROCESSING, RULES, SCALINGS, FieldErrors
-from app.models.adding.form import Form
+from app.web.form import Form
 from app.models.adding.identifying import Fit, Proposal, identified
 from app.models.adding.result import Result
 from app.models.adding.weights import Weights
