@@ -81,8 +81,8 @@ class _Keys:
         kind = " (a browser)" if row.parent_id else ""
         with ui.element("div").classes("switchrow"):
             markup(
-                Markup('<div><strong>{}</strong>{} {} {}<div class="sub"><span><code>{}…</code></span><span>made {}</span>'
-                       "<span>{}</span>{}</div></div>").format(
+                Markup('<div><strong>{}</strong>{} {} {}<div class="sub"><span><code>{}…</code></span>'
+                       "<span>made {}</span><span>{}</span>{}</div></div>").format(
                     row.name, kind, badge(state), chips(row.scopes), row.hint, ago(row.created_at), until,
                     identifier(row.id),
                 )

@@ -5,9 +5,9 @@ from markupsafe import Markup
 WORDS: dict[str, str] = {
     "target": "The network that gains classes. It stays as it is; a module works beside it.",
     "source": "The network whose classes are cloned. It stays as it is.",
-    "module": "A file with the cloned part of the source and its head. It is attached to the target and detached.",
+    "module": "A file with the cloned part of the source and its head. It can be attached and detached.",
     "position": "A layer of the target where a module reads, and a layer of the source where the cloned part begins.",
-    "tail": "The layers of the source from the position to the answer. A module holds the part of the tail that is kept.",
+    "tail": "The layers of the source from the position to the answer. A module holds the kept part of the tail.",
     "kept channels": "The channels of the tail that matter to the cloned classes. The others are cut away.",
     "adapter": "A small layer that turns what the target computes into what the tail of the source expects.",
     "head": "The last layer of a module: it joins the target's old answers and the new ones into one list of classes.",

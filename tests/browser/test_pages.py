@@ -3,50 +3,15 @@
 Writes a screenshot of each to build/screenshots.
 """
 
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from pnc_client import Client
-from pnc_core.config import CloneConfig
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit
-from tests.integration.conftest import Up, start_service, stop_service
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
-    """A service that `pnc gallery` has filled, with a second job to compare, and its pages by name."""
-    service = start_service(tmp_path_factory.mktemp("filled") / "data")
-    command = [sys.executable, "-m", "app.cli", "gallery", "--json", "--url", service.url]
-    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
-    with Client(service.url) as client:
-        config = CloneConfig(classes=("5", "6"), preset="fast", seed=1)
-        other = client.jobs.create("digits-low", "digits-high", made["dataset"], config).wait()
-    yield (
-        service,
-        {
-            "models": "/",
-            "add": "/add",
-            "model": "/models/digits-low",
-            "datasets": "/datasets",
-            "dataset": f"/datasets/{made['dataset']}",
-            "jobs": "/jobs",
-            "new-job": "/new?target=digits-low",
-            "job": f"/jobs/{made['job']}",
-            "modules": "/modules",
-            "module": f"/modules/{made['module']}",
-            "deployments": "/deployments",
-            "deployment": f"/deployments/{made['deployment']}",
-            "compare": f"/compare?a={made['job']}&b={other.id}",
-        },
-    )
-    assert stop_service(service) == 0
+from tests.integration.conftest import Up
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

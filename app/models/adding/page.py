@@ -17,7 +17,6 @@ from app.models import architectures, checks
 from app.models import service as models
 from app.models.adding import fields
 from app.models.adding.fields import PREPROCESSING, RULES, SCALINGS, FieldErrors
-from app.web.form import Form
 from app.models.adding.identifying import Fit, Proposal, identified
 from app.models.adding.result import Result
 from app.models.adding.weights import Weights
@@ -25,6 +24,7 @@ from app.models.class_lists import read_class_list
 from app.names import check_model_name
 from app.process.threads import LONG
 from app.web.choosing import dataset_choice
+from app.web.form import Form
 from app.web.frame import button, frame, heading, markup
 from app.web.html import facts, problem, size, title
 from app.web.page_context import PageContext
