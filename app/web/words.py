@@ -15,7 +15,7 @@ WORDS: dict[str, str] = {
     "log-odds": "The default score of a channel: how much it raises the odds of the cloned classes over the others.",
     "thin": "A bundle without the weights that the source's file has; it needs this file when it is attached.",
     "full": "A bundle with all weights of the module; it needs nothing else.",
-    "verdict": "A comparison of the target with the module against answers that need no module, with 95 % intervals.",
+    "verdict": "A comparison of the target with the module against answers that need no module, with 90 % intervals.",
     "generation": "The number of a deployment's change. Each attach, detach or rollback makes the next generation.",
     "fingerprint": "A digest of a network's tensors. A module fits only a target with the fingerprint that it names.",
     "accuracy": "The share of images whose class a network names right.",

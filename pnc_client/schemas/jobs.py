@@ -115,7 +115,7 @@ class Advice(ResponseBody):
     accuracy: float
     """Expected accuracy of the target with the module, 0 to 1: the mean of old and cloned classes."""
     low: float
-    """Lower end of the 95 % interval of `accuracy`."""
+    """Lower end of the 90 % interval of `accuracy`."""
     high: float
     """Upper end."""
     old: float | None

@@ -210,7 +210,7 @@ def test_jobs_are_ticked_compared_and_saved_as_csv(visit: Visit, filled: tuple[U
         page.get_by_role("link", name="Download as CSV").click()
     rows = list(csv.reader(downloading.value.path().open(encoding="utf-8")))
     assert rows[0] == ["property", "A", "B"]
-    assert dict((name, values) for name, *values in rows)["preset"] == ["fast", "joint"]
+    assert {name: values for name, *values in rows}["preset"] == ["fast", "joint"]
     assert visitor.complaints == []
 
 

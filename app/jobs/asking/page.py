@@ -213,7 +213,7 @@ class _Form:
             "Time": f"about {duration(max(1.0, told['seconds']))} on this machine",
             "With four times the images": f"about {100 * told['more_accuracy']:.0f} %",
         }
-        hint = f"From {told['images']:,} images, with 95 % certainty; nothing is cloned for it"
+        hint = f"From {told['images']:,} images, with an interval of 90 %; nothing is cloned for it"
         return section("Forecast", facts(rows) + Markup('<p class="hint plain">{}</p>').format(told["text"]), hint)
 
     def _request(self) -> JobRequest | None:
