@@ -91,7 +91,7 @@ class _Live:
                     self._buttons[verb] = button(label, on_click=self._asking(verb), kind=kind)
                 self._put("links")
         self._put("meter")
-        with ui.element("div").classes("columns"):
+        with ui.element("div").classes("columns flowing"):
             with ui.element("div").classes("stack"):
                 for name in ("result", "curve", "trials"):
                     self._put(name)
@@ -124,7 +124,7 @@ class _Live:
         return load_view(session, self._job)
 
     def _put(self, name: str) -> None:
-        self._elements[name] = markup(self._view.parts[name])
+        self._elements[name] = markup(self._view.parts[name]).classes(f"part-{name}")
         self._elements[name].set_visibility(bool(self._view.parts[name]))
 
     def _show_buttons(self) -> None:

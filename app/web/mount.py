@@ -26,18 +26,8 @@ Admit = Callable[[HTTPConnection, str], Awaitable[Caller]]
 TITLE = "Model zoo"
 _PAGE_PATHS = frozenset(
     {
-        "",
-        "models",
-        "datasets",
-        "jobs",
-        "modules",
-        "deployments",
-        "compare",
-        "new",
-        "add",
-        "sign-in",
-        "sign-out",
-        "favicon.ico",
+        *("", "add", "audit", "compare", "datasets", "deployments", "favicon.ico", "help", "jobs", "keys", "models"),
+        *("modules", "new", "settings", "sign-in", "sign-out", "webhooks"),
     }
 )
 _NICEGUI_PATHS = ("_nicegui", "_nicegui_ws")

@@ -70,3 +70,22 @@ def test_a_card_is_written_on_the_page(visit: Visit, filled: tuple[Up, dict[str,
     expect(page.locator(".prose li em")).to_have_text("around")
     expect(page.locator(".heading .note")).to_contain_text("Even digits")
     assert visitor.complaints == []
+
+
+def test_a_narrow_screen_shows_events_early_and_compares_in_pairs(
+    visit: Visit, filled: tuple[Up, dict[str, str]]
+) -> None:
+    service, pages = filled
+    visitor = visit(390, url=service.url)
+    page = visitor.open(pages["job"])
+    events = page.locator(".part-events").bounding_box()
+    curve = page.locator(".part-curve").bounding_box()
+    assert events is not None
+    assert curve is not None
+    assert events["y"] < min(curve["y"], 4000)
+    page = visitor.open(pages["compare"])
+    first, second = (cell.bounding_box() for cell in page.locator("tr.differs").first.locator("td[data-label]").all())
+    assert first is not None
+    assert second is not None
+    assert (first["y"], first["x"] < second["x"]) == (second["y"], True)
+    assert visitor.complaints == []

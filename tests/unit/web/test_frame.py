@@ -124,7 +124,7 @@ def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.Monk
 
     async def build() -> None:
         view = await context.read(lambda session: deployment.load_view(session, "digits"))
-        await deployment._Live(context, "digits", view).build()
+        await deployment._Live(context, "digits", view, "http://localhost").build()
 
     async def act(client: Client) -> None:
         await clicking("Stop serving …")(client)
