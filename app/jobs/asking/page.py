@@ -121,13 +121,19 @@ class _Form:
         return changed
 
     async def _target_changed(self) -> None:
-        source = self._source.value if self._mine["source"] else None
-        await self._learning.show(Asked(source, self._target.value, self._data.value))
+        await self._learning.show(self._asked())
         await self._classes_changed()
 
     async def _classes_changed(self) -> None:
+        before = self._data.value
         await self._propose()
+        if self._data.value != before and self._mine["source"]:
+            await self._learning.show(self._asked())  # with the images of each class
         await self.judge()
+
+    def _asked(self) -> Asked:
+        source = self._source.value if self._mine["source"] else None
+        return Asked(source, self._target.value, self._data.value)
 
     async def _propose(self) -> None:
         """Fill in the source and the dataset that the visitor has not chosen."""

@@ -79,7 +79,7 @@ class Wizard:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
                 with _step("1. Weights"):
-                    self._weights = Weights(self._context, self._begun, self._outlined, self._received)
+                    self._weights = Weights(self._context, self._begun, self._outlined, self._received, self._stopped)
                     self._weights.build(self._switched)
                     self._source = self._form.text("source", "Source", _SOURCE_HELP)
                     self._source.set_visibility(False)
@@ -145,6 +145,7 @@ class Wizard:
     def _begun(self) -> None:
         """A file was dropped: forget all that an earlier one filled in."""
         self._proposal = self._fit = self._ready = None
+        self._add.set_enabled(True)
         self._aliases = {}
         source = self._form.texts()["source"]
         self._form.clear()
@@ -154,6 +155,12 @@ class Wizard:
         self._fits.set_visibility(False)
         for place in (self._found, self._told):
             place.set_content(Markup(""))
+        self._result.clear()
+
+    def _stopped(self) -> None:
+        """The browser could not read or send a file."""
+        self._ready = None
+        self._add.set_enabled(True)
         self._result.clear()
 
     async def _outlined(self, outline: dict[str, Any] | None, texts: dict[str, Any]) -> str:
@@ -190,11 +197,17 @@ class Wizard:
         else:
             self._form.complain({"architecture": proposal.difference})
 
-    def _take(self, fit: Fit) -> None:
-        """Fill in what an architecture tells."""
+    def _take(self, fit: Fit, *, is_proposed: bool = True) -> None:
+        """Fill in what an architecture tells.
+
+        Args:
+            fit: The architecture.
+            is_proposed: Whether the rules of the preprocessing are replaced, too: they are never empty.
+        """
         self._fit = fit
         filled = fields.shown({"architecture": fit.architecture, "options": fit.options, **fit.usual, **fit.known})
-        empty = {name for name, text in self._form.texts().items() if not text} | set(_NETWORK) | set(RULES)
+        empty = {name for name, text in self._form.texts().items() if not text} | set(_NETWORK)
+        empty |= set(RULES) if is_proposed else set()
         self._form.fill({name: text for name, text in filled.items() if name in empty})
         self._told.set_content(Markup('<p class="hint plain">{}</p>').format(fit.advice))
         self._summarize()
@@ -242,7 +255,7 @@ class Wizard:
         if proposal.chosen is None:
             self._form.complain({"architecture": proposal.difference})
         else:
-            self._take(proposal.chosen)
+            self._take(proposal.chosen, is_proposed=False)
 
     async def _taken(self) -> None:
         """Fill in the classes of a dataset."""
@@ -316,7 +329,7 @@ class Wizard:
         Raises:
             FieldErrors: a field has no usable value.
         """
-        faults = dict(self._form.faults)
+        faults = {name: text for name, text in self._form.faults.items() if name != "source"}
         try:
             check_model_name(texts["name"])
         except Invalid as error:

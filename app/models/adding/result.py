@@ -14,7 +14,6 @@ from app.imports import service as imports
 from app.imports.tables import ENDED
 from app.models import checks
 from app.models import service as models
-from app.models.advice import options
 from app.models.tables import VersionRow
 from app.web.frame import button, markup
 from app.web.html import badge, facts, link, model_link, percent, problem, version_badge
@@ -122,11 +121,7 @@ class Result:
             after, before = percent(cause["after"]), percent(cause["before"])
             text = f"With {cause['title']} the accuracy is {after} instead of {before}."
             markup(Markup('<p class="hint plain">{}</p>').format(text))
-            button(
-                f"Use {options(changes) or 'these values'}",
-                on_click=lambda: self._apply(version.ref, changes),
-                kind="go",
-            )
+            button("Use these values", on_click=lambda: self._apply(version.ref, changes), kind="go")
 
 
 def _version(version: VersionRow) -> Markup:

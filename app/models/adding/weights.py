@@ -35,6 +35,7 @@ class Weights:
         begun: Called when the browser begins to read a file.
         outlined: Called with a file's outline (None: texts alone) and the texts beside it; returns a sentence.
         received: Called with the weights when they have arrived.
+        stopped: Called when the browser cannot read or send a file.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Weights:
         begun: Callable[[], None],
         outlined: Callable[[dict[str, Any] | None, dict[str, Any]], Awaitable[str]],
         received: Callable[[Any], Awaitable[None]],
+        stopped: Callable[[], None],
     ) -> None:
         self._context, self._begun, self._outlined, self._received = context, begun, outlined, received
+        self._stopped = stopped
         self.outline: dict[str, Any] | None = None
         """The outline of the file that was dropped last."""
         self.name, self.bytes, self.turn = "", 0, 0
@@ -86,6 +89,7 @@ class Weights:
         self.turn += 1
         if name == self.name:
             self.outline = None
+        self._stopped()
         self._show("refused", str(event.args["text"]), name)
 
     async def _take(self, event: Any) -> None:
