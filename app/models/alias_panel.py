@@ -1,7 +1,5 @@
 """The part of a model's page that points aliases at versions, and removes them."""
 
-from dataclasses import dataclass
-
 from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy.orm import Session
@@ -17,7 +15,6 @@ MOST_VERSIONS = 100
 """Versions that can be chosen, newest first."""
 
 
-@dataclass(frozen=True)
 class AliasPanel:
     """Fields that set an alias, and a list of the aliases with buttons that remove them.
 
@@ -26,14 +23,14 @@ class AliasPanel:
         name: Name of the model.
     """
 
-    context: PageContext
-    name: str
+    def __init__(self, context: PageContext, name: str) -> None:
+        self._context, self._name = context, name
 
     async def build(self) -> None:
         """Add the section to the page."""
-        numbers, known = await self.context.read(self._read)
+        numbers, known = await self._context.read(self._read)
         with ui.element("section").classes("card stack tight"):
-            markup(title("Aliases", f"A job or a program can name {self.name}@production; you move the alias."))
+            markup(title("Aliases", f"A job or a program can name {self._name}@production; you move the alias."))
             self._known = ui.element("div")
             with ui.element("div").classes("form"):
                 alias = ui.input("Alias").props('outlined dense bottom-slots aria-label="Alias"')
@@ -45,9 +42,9 @@ class AliasPanel:
 
             async def point() -> None:
                 try:
-                    await self.context.write(
+                    await self._context.write(
                         lambda session: models.set_alias(
-                            session, self.name, (alias.value or "").strip(), int(version.value or 0)
+                            session, self._name, (alias.value or "").strip(), int(version.value or 0)
                         )
                     )
                 except Invalid as error:
@@ -58,15 +55,15 @@ class AliasPanel:
                     return
                 alias.error = None
                 alias.set_value("")
-                self._draw((await self.context.read(self._read))[1])
+                self._draw((await self._context.read(self._read))[1])
 
             with ui.element("div").classes("actions"):
                 button("Set the alias", on_click=point)
         self._draw(known)
 
     def _read(self, session: Session) -> tuple[list[int], dict[str, int]]:
-        versions = models.list_versions(session, self.name, Window(MOST_VERSIONS)).data
-        model = models.get(session, self.name)
+        versions = models.list_versions(session, self._name, Window(MOST_VERSIONS)).data
+        model = models.get(session, self._name)
         session.refresh(model)
         return [version.number for version in versions], {row.alias: row.version.number for row in model.aliases}
 
@@ -81,8 +78,8 @@ class AliasPanel:
 
     async def _remove(self, alias: str) -> None:
         try:
-            await self.context.write(lambda session: models.delete_alias(session, self.name, alias))
+            await self._context.write(lambda session: models.delete_alias(session, self._name, alias))
         except ZooError as error:
             tell(error)
             return
-        self._draw((await self.context.read(self._read))[1])
+        self._draw((await self._context.read(self._read))[1])

@@ -144,7 +144,7 @@ def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: byte
     assert "expected a JSON object" in answer["detail"]
 
 
-@pytest.mark.parametrize("body", [b"[1]", b"", b"{", '{"outline": "ä"}'.encode("utf-16")])
+@pytest.mark.parametrize("body", [b"[1]", b"", b"{", b"\xff\xfe"])
 def test_an_outline_that_is_no_json_object_is_refused(body: bytes) -> None:
     class Dropped:
         def size(self) -> int:
