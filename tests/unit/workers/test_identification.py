@@ -1,5 +1,6 @@
 """The child process that finds an architecture answers with a plan for every tensor."""
 
+import json
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_torchvisions_own_preprocessing_is_the_usual_one() -> None:
     )  # fmt: skip
     state = build_network(spec, device="meta").state_dict()
     pairs = [[name, {"tensor": [n, "float32", list(t.shape)]}] for n, (name, t) in enumerate(state.items())]
-    told = answer({"name": "n.pth", "kind": "zip", "saved": {"map": pairs}}, None)
+    told = json.loads(json.dumps(answer({"name": "n.pth", "kind": "zip", "saved": {"map": pairs}}, None)))
     fit = told["fits"][told["chosen"]]
     assert fit["architecture"] == "torchvision/resnet18"
     assert fit["usual"]["input_size"] == [3, 224, 224]
