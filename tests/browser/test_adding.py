@@ -59,7 +59,7 @@ def _posts(page: Page) -> list[Request]:
 
 def _largest(requests: list[Request]) -> int:
     """Bytes of the largest body."""
-    return max(request.sizes()["requestBodySize"] for request in requests)
+    return max(int(request.all_headers()["content-length"]) for request in requests)
 
 
 def _field(page: Page, label: str) -> str:
@@ -165,7 +165,7 @@ def test_a_check_on_images_finds_the_scaling_and_fills_it_in(
     visitor = visit()
     spec = json.loads((brought / "digits-low.json").read_text())
     with Client(service.url) as client:
-        client.datasets.push("digits", brought / "digits.parquet")
+        client.datasets.push(brought / "digits.parquet", name="digits")
     (tmp_path / "odd.json").write_text(json.dumps({**spec, "mean": [30.0], "std": [0.01]}))
     (tmp_path / "odd.safetensors").write_bytes((brought / "digits-low.safetensors").read_bytes())
     page = visitor.open("/add")

@@ -26,10 +26,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, brought: Path) -> Iterator
         for name in ("digits-low", "digits-high"):
             spec = NetworkSpec(**json.loads((brought / f"{name}.json").read_text()))
             client.models.push(name, spec, brought / f"{name}.safetensors").wait()
-        client.datasets.push("digits", brought / "digits.parquet")
+        client.datasets.push(brought / "digits.parquet", name="digits")
         grey = png(torch.zeros(1, 8, 8, dtype=torch.uint8))
         write_parquet(brought / "other.parquet", [(grey, 0)] * 60, ("cloud",))
-        client.datasets.push("newest", brought / "other.parquet")
+        client.datasets.push(brought / "other.parquet", name="newest")
     yield service
     assert stop_service(service) == 0
 

@@ -87,7 +87,7 @@ class _Form:
         with ui.expansion("More options").props("dense"), ui.element("div").classes("options"):
             for choice in options.CHOICES:
                 value = getattr(defaults, choice.name)
-                field = ui.select(choice.values, label=choice.label, value=value, on_change=self.judge)
+                field: Any = ui.select(choice.values, label=choice.label, value=value, on_change=self.judge)
                 self._option(choice.name, choice.label, choice.help, field)
             for one in options.NUMBERS:
                 value = getattr(defaults, one.name)
@@ -144,7 +144,8 @@ class _Form:
                 found = await self._context.read(lambda session: proposing.sources(session, target, classes))
             best = found[0] if found else None
             told = "" if best is None else f"Proposed: it has {_all(classes)}{_accurate(best.accuracy)}."
-            self._put("source", self._source, best and best.model.name, best and best.model.name, told)
+            name = None if best is None else best.model.name
+            self._put("source", self._source, name, name, told)
         if not self._mine["dataset"]:
             row = None
             if target and classes:
@@ -153,7 +154,7 @@ class _Form:
                 )
             label = None if row is None else f"{row.name} · {row.rows:,} images · …{row.id[-6:]}"
             told = "" if row is None else f"Proposed: {row.old:,} images of old classes and {row.new:,} of new ones."
-            self._put("dataset", self._data, row and row.id, label, told)
+            self._put("dataset", self._data, None if row is None else row.id, label, told)
 
     def _put(self, name: str, field: Any, value: str | None, label: str | None, told: str) -> None:
         self._proposed[name] = value

@@ -123,8 +123,8 @@ class Wizard:
             for name, values in SCALINGS.items():
                 button(name, on_click=lambda _, values=values: form.fill(fields.scaling(*values)))
         with ui.expansion("More about preprocessing").props("dense"), ui.element("div").classes("form"):
-            for name, (label, help, values) in PREPROCESSING.items():
-                form.choice(name, label, help, values)
+            for name, (label, help, choices) in PREPROCESSING.items():
+                form.choice(name, label, help, choices)
             form.text("resize_size", "Size before the crop", "Pixels of the shorter side; empty: the input size.")
 
     def _end(self) -> None:
