@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from pnc_client import ApiError, Client
+from pnc_client import ApiError, Client, VersionRejected
 from pnc_core.config import NetworkSpec
 from tests.browser.conftest import Visit
 from tests.browser.steps import choose
@@ -50,6 +50,7 @@ def receiver() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/hook"
     server.shutdown()
+    server.server_close()
 
 
 def _sign_in(page: Page, url: str, secret: str) -> None:
@@ -174,7 +175,8 @@ def test_a_rejected_version_says_why_in_its_row(visit: Visit, filled: tuple[Up, 
     spec = json.loads((brought / "digits-low.json").read_text())
     with Client(service.url) as client:
         wrong = NetworkSpec(**{**spec, "classes": spec["classes"][:4]})
-        client.models.push("odd-one", wrong, brought / "digits-low.safetensors").wait()
+        with pytest.raises(VersionRejected):
+            client.models.push("odd-one", wrong, brought / "digits-low.safetensors").wait()
     page = visit(url=service.url).open("/?search=odd-one")
     expect(page.locator("table.list .why")).to_contain_text("expected")
     page.goto(f"{service.url}/models/odd-one")

@@ -187,7 +187,8 @@ class Wizard:
         notes = Markup("").join(Markup("<li>{}</li>").format(note) for note in proposal.notes)
         self._found.set_content(Markup('<ul class="warnings">{}</ul>').format(notes) if notes else Markup(""))
         if len(proposal.fits) > 1:
-            self._fits.set_options({n: fit.title for n, fit in enumerate(proposal.fits)}, value=None)
+            chosen = None if proposal.chosen is None else proposal.fits.index(proposal.chosen)
+            self._fits.set_options({n: fit.title for n, fit in enumerate(proposal.fits)}, value=chosen)
             self._fits.set_visibility(True)
         if proposal.chosen is not None:
             self._take(proposal.chosen)
