@@ -30,10 +30,13 @@ def test_every_copied_request_gets_an_answer(
         "tritonclient": lambda text: [sys.executable, "-c", text],
         "JavaScript": lambda text: [node, "-e", f"{before}{text}\n}})();"],
     }
+    parts = {"curl": "curl --data", "Python": "pnc_client", "tritonclient": "tritonclient", "JavaScript": "fetch("}
     expected = {"curl": '"name":"7"', "Python": "7", "tritonclient": "7", "JavaScript": "name: '7'"}
     for language, command in commands.items():
         page.get_by_role("tab", name=language).click()
-        text = page.locator(".q-tab-panel:visible .snippet code").inner_text()
+        code = page.locator(".snippet code", has_text=parts[language])
+        expect(code).to_be_visible()
+        text = str(code.text_content())
         done = subprocess.run(command(text), cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (language, done.stderr[-2000:])
         assert expected[language] in done.stdout, (language, done.stdout[:500])
