@@ -28,6 +28,7 @@ from app.modules.tables import ModuleRow
 from app.process.threads import PAGES
 from app.web import catalogue
 from app.web.drawing import bars
+from app.web.drop_zone import DropZone
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.html import (
     ago,
@@ -266,23 +267,14 @@ class _Live:
         ui.navigate.to("/deployments")
 
     def _try(self) -> None:
-        most = self._context.zoo.settings.max_image_bytes
-
-        async def take(event: Any) -> None:
-            upload.reset()
-            if event.file.size() > most:  # the browser's own limit can be bypassed
-                too_large()
-                return
-            self._image = await event.file.read()
+        async def take(file: Any) -> str:
+            self._image = await file.read()
             await self._answer(self._image)
+            return "The answers are below."
 
-        def too_large() -> None:
-            notify(f"expected an image of at most {most:,} bytes, got a larger file", good=False)
-
-        with ui.element("div").classes("drop"):
-            label = "Drop an image here, or choose one with +"
-            upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
-            upload.props('accept="image/png,image/jpeg,image/webp" flat')
+        zone = DropZone(take, self._context.zoo.settings.max_image_bytes)
+        hint = "PNG, JPEG, WebP and other images."
+        zone.build("Image", "Drop an image here, or choose one", hint, "image/*")
         self._answers = markup(
             Markup('<p class="faint">Compares the target alone with the target and its modules.</p>')
         )

@@ -30,7 +30,7 @@ def add_files(page: Page, visitor: Visitor, brought: Path) -> None:
         add_model(visitor, brought, name)
     visitor.open("/")
     expect(page.locator("table.list .badge.good")).to_have_count(2)
-    visitor.open("/datasets").locator("input[type=file]").set_input_files(brought / "digits.parquet")
+    visitor.open("/datasets").locator(".dropzone input").set_input_files(brought / "digits.parquet")
     expect(page.locator("table.list")).to_contain_text("378")
 
 
@@ -66,5 +66,5 @@ def start_job(page: Page) -> None:
 
 def try_image(page: Page, brought: Path) -> None:
     """Predict an image of a seven; the module must give the right class."""
-    page.locator("input[type=file]").set_input_files(brought / "seven.png")
+    page.locator(".dropzone input").set_input_files(brought / "seven.png")
     expect(page.locator(".tried h3").last).to_have_text("With 1 module: 7")

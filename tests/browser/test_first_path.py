@@ -59,7 +59,7 @@ def test_from_th_files_to_a_live_prediction_without_the_command_line(
     visitor = visit(url=fresh.url)
     page = visitor.page
     with _timing(seconds, "images dropped"):
-        visitor.open("/datasets").locator("input[type=file]").set_input_files(brought / "digits.parquet")
+        visitor.open("/datasets").locator(".dropzone input").set_input_files(brought / "digits.parquet")
         expect(page.locator("table.list")).to_contain_text("378")
     for name in ("digits-low", "digits-high"):
         with _timing(seconds, f"{name}.th added"):

@@ -26,7 +26,7 @@ def test_every_page_fits_its_window(
     for name, path in pages.items():
         page = visitor.open(path)
         if name == "deployment":
-            page.locator("input[type=file]").set_input_files(brought / "seven.png")
+            page.locator(".dropzone input").set_input_files(brought / "seven.png")
             expect(page.locator(".tried h3")).to_have_count(2)
         if name == "new-job":
             page.get_by_role("checkbox", name=re.compile("^7 ")).click()

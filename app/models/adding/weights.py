@@ -8,6 +8,7 @@ from markupsafe import Markup
 from nicegui import ui
 
 from app.errors import ZooError
+from app.web.drop_zone import file_line
 from app.web.frame import markup
 from app.web.html import size
 from app.web.page_context import PageContext
@@ -21,10 +22,6 @@ _ZONE = Markup(
     ".bin, .safetensors: any file that torch.save or safetensors wrote. A description (.json) or a list of classes "
     "(.txt) may come with it.</span></label>"
 )
-_LINE = Markup(
-    '<div class="fileline {}" role="status"><i aria-hidden="true">{}</i><span><strong>{}</strong> {}<br>{}</span></div>'
-)
-_STATES = {"reading": ("live", "●"), "taken": ("good", "✓"), "refused": ("bad", "✕")}
 
 
 class Weights:
@@ -114,6 +111,5 @@ class Weights:
             self._show("taken", f"{told}. It is read; nothing of it is stored yet.")
 
     def _show(self, state: str, text: str, name: str | None = None) -> None:
-        tone, sign = _STATES[state]
-        of_size = f"· {size(self.bytes)}" if name in (None, self.name) and self.bytes else ""
-        self._line.set_content(_LINE.format(tone, sign, self.name if name is None else name, of_size, text))
+        own = name in (None, self.name)
+        self._line.set_content(file_line(state, self.name if name is None else name, self.bytes if own else 0, text))
