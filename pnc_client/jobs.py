@@ -99,9 +99,18 @@ class Jobs:
             body["anyway"] = True
         return self._http.post(Job, _PATH, body)
 
-    def validate(self, target: str, source: str, dataset: str, config: CloneConfig) -> Verdict:
-        """The faults for which `create` would refuse the job, and the job's estimated cost."""
-        return self._http.post(Verdict, f"{_PATH}/validate", _body(target, source, dataset, config))
+    def validate(self, target: str, source: str, dataset: str, config: CloneConfig, *, advice: bool = False) -> Verdict:
+        """The faults for which `create` would refuse the job, and the job's estimated cost.
+
+        Args:
+            target: Version that gains classes.
+            source: Version whose classes are cloned.
+            dataset: Id of a dataset.
+            config: Classes and parameters.
+            advice: Also forecast accuracy and time, which takes seconds.
+        """
+        query = "?advice=true" if advice else ""
+        return self._http.post(Verdict, f"{_PATH}/validate{query}", _body(target, source, dataset, config))
 
     def get(self, job_id: str) -> Job:
         """One job."""

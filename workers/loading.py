@@ -17,17 +17,21 @@ from app.datasets import inspections
 from app.datasets.images import decode_image
 from app.datasets.parquet import Batch, ImageTable, Unreadable
 from app.datasets.tables import DatasetRow
+from app.jobs import rules
 from app.models.service import spec_of
 from app.models.tables import VersionRow
+from app.process import processors
 from app.store.objects import verified_file
 from app.zoo import Zoo
-from pnc_core.config import NetworkSpec
+from pnc_core.analysis.evaluation import multiply_accumulates
+from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
 from pnc_core.errors import DataError
 from pnc_core.graph.architectures import load_network
 from pnc_core.images import ImageSet
 from pnc_core.preprocessing import Geometry
 
 Rows = NDArray[np.int64]
+Network = tuple[nn.Module, NetworkSpec]
 
 
 def load_version(zoo: Zoo, version: VersionRow) -> tuple[nn.Module, NetworkSpec]:
@@ -94,6 +98,45 @@ def load_images(
     plain, *others = (torch.from_numpy(view) for view in pixels)
     fitted = dict(zip(geometries[1:], others, strict=True))
     return ImageSet(plain, torch.from_numpy(labels), tuple(classes), fitted)
+
+
+def load_inputs(
+    zoo: Zoo,
+    target: VersionRow,
+    source: VersionRow,
+    dataset: DatasetRow,
+    config: CloneConfig,
+    *,
+    max_images: int | None = None,
+    note: Callable[[str, int], object] = lambda text, count: None,
+) -> tuple[Network, Network, ImageSet, CloneConfig]:
+    """Both networks on the worker's device, the images of their classes, and the parameters of a job.
+
+    Args:
+        zoo: The open zoo.
+        target: Version of the target.
+        source: Version of the source.
+        dataset: Images of both.
+        config: Parameters, with the source's own names of classes.
+        max_images: Limit of images; None: no limit.
+        note: Told how many images are left out.
+
+    Raises:
+        ZooError: the source's owner does not allow a class to be cloned, or an object is missing.
+        PncError: a network or the images cannot be loaded.
+    """
+    rules.check_clonable(source, config)
+    one, other = (_on_device(load_version(zoo, version), zoo) for version in (target, source))
+    classes, geometries = (*one[1].classes, *config.classes), geometries_of([one[1], other[1]])
+    images = load_images(zoo, dataset, classes, geometries, labelled=config.labels, max_images=max_images, note=note)
+    work = min(config.batch_size, len(images)) * max(multiply_accumulates(*one), multiply_accumulates(*other))
+    torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
+    return one, other, images, config
+
+
+def _on_device(network: Network, zoo: Zoo) -> Network:
+    device = "cuda" if zoo.settings.worker_device == "cuda" else "cpu"
+    return network[0].to(device), network[1]
 
 
 def _known_faults(zoo: Zoo, dataset: DatasetRow) -> dict[int, str]:

@@ -26,13 +26,13 @@ from torch import nn
 from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
 from app.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
-from app.jobs import rules, runs, steps
+from app.jobs import runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow, StepRow
 from app.models import checks, validation
 from app.models.service import Accuracy
 from app.models.tables import VersionRow
-from app.process import processors, signals, tracing, troubles
+from app.process import signals, tracing, troubles
 from app.process.lifeline import end_with_parent
 from app.process.logs import log_to_stderr
 from app.settings import Settings
@@ -40,7 +40,7 @@ from app.store import object_locks
 from app.store.objects import key_of, seen_through
 from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
-from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
+from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.errors import Cancelled, PncError, is_out_of_memory
 from pnc_core.graph.answers import check_answers
 from pnc_core.graph.positions import trace
@@ -57,7 +57,7 @@ from workers.checkpoints import StoredCheckpoints
 from workers.importing import run_import
 from workers.inspecting import run_inspection
 from workers.judging import evaluate_module, measure_accuracy
-from workers.loading import load_images, load_version
+from workers.loading import load_inputs, load_version
 from workers.retry import UNREACHABLE, retrying
 
 torchvision_models()  # the slowest import of a child; done once, before the fork
@@ -186,14 +186,7 @@ def _span_maker(job_id: str, lease: Lease) -> Watch:
 def _inputs(
     zoo: Zoo, job: JobRow, note: Callable[[str, int], object] = lambda text, count: None
 ) -> tuple[Network, Network, ImageSet, CloneConfig]:
-    config = jobs.config_of(job)
-    rules.check_clonable(job.source_version, config)
-    target, source = (_on_device(load_version(zoo, v), zoo) for v in (job.target_version, job.source_version))
-    classes, geometries = (*target[1].classes, *config.classes), geometries_of([target[1], source[1]])
-    images = load_images(zoo, job.dataset, classes, geometries, labelled=config.labels, note=note)
-    work = min(config.batch_size, len(images)) * max(multiply_accumulates(*target), multiply_accumulates(*source))
-    torch.set_num_threads(processors.threads_for(work, zoo.settings.threads))
-    return target, source, images, config
+    return load_inputs(zoo, job.target_version, job.source_version, job.dataset, jobs.config_of(job), note=note)
 
 
 def _refuse_guessing(job: JobRow, target: Network, source: Network, images: ImageSet, config: CloneConfig) -> None:
@@ -214,11 +207,6 @@ def _accuracies(zoo: Zoo, job: JobRow, target: Network, source: Network) -> dict
     new = ((version, network) for version, network in both if version.accuracy_dataset != job.dataset_id)
     found = ((version.id, measure_accuracy(zoo, job.dataset, network)) for version, network in new)
     return {version_id: accuracy for version_id, accuracy in found if accuracy is not None}
-
-
-def _on_device(network: Network, zoo: Zoo) -> Network:
-    device = "cuda" if zoo.settings.worker_device == "cuda" else "cpu"
-    return network[0].to(device), network[1]
 
 
 def publish(zoo: Zoo, lease: Lease, bundle: Bundle, found: dict[str, Any] | None = None) -> None:

@@ -22,6 +22,7 @@ from app.api.documented import MEDIA_TYPE
 from app.api.middleware import answers_head
 from app.api.protocol import is_protocol_path
 from app.process import troubles
+from app.web import nowhere
 from pnc_client.schemas.problems import Fault, ProblemDocument
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return _unreadable(request, error)
     if status == 405:
         headers["Allow"] = _allowed(request)
+    if status == 404 and getattr(request.app.state, "pages", None) is not None and nowhere.wants_page(request):
+        return nowhere.page(request)
     path = f"{request.method} {request.url.path}"[:200]
     texts = {
         404: f"expected a path of this API, got {path}; see /openapi.json",

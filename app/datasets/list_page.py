@@ -2,20 +2,22 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 from nicegui import ui
 from starlette.requests import Request
 
 from app.datasets.tables import DatasetRow
-from app.errors import ZooError
 from app.web.catalogue import datasets
-from app.web.frame import frame, heading, markup, notify, tell
-from app.web.html import ago, chips, link, short, size
+from app.web.drop_zone import DropZone
+from app.web.frame import frame, heading, markup
+from app.web.html import ago, chips, copy_button, link, short, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
 from app.web.receiving import add_dataset
 
+_HINT = "With a column of images and one of labels. `pnc datasets push` sends folders, archives and other forms."
 _ODD = re.compile(r"[^a-z0-9._-]+")
 
 
@@ -28,21 +30,14 @@ async def datasets_page(request: Request, search: str = "", order: str = "", sta
         markup(heading("Datasets", note=note))
         listing = Listing(context, KIND, asked(search, order, state, page))
 
-        async def take(event: object) -> None:
-            file = event.file  # type: ignore[attr-defined]
+        async def take(file: Any) -> str:
             name = _ODD.sub("-", Path(file.name).stem.lower()).strip("-._")[:63] or "dataset"
-            try:
-                await add_dataset(context, name, file)
-            except (ZooError, OSError) as error:
-                tell(error)
-                return
-            notify(f"{name} is registered")
-            upload.reset()
+            await add_dataset(context, name, file)
             await listing.refresh()
+            return f"{name} is registered; a worker decodes the images."
 
-        with ui.element("div").classes("drop"):
-            label = "Drop a Parquet file here, or choose one with +"
-            upload = ui.upload(label=label, auto_upload=True, on_upload=take).props('accept=".parquet" flat')
+        zone = DropZone(take, context.zoo.settings.max_upload_bytes)
+        zone.build("Images", "Drop a Parquet file here, or choose one", _HINT, ".parquet")
         await listing.build()
 
 
@@ -58,7 +53,9 @@ def _badge(row: DatasetRow) -> Markup:
 def _row(row: DatasetRow) -> list[object]:
     named = [f"{name} ({row.counts.get(name, 0)})" for name in row.classes[:200]]
     return [
-        Markup("{} {}").format(link(f"/datasets/{row.id}", row.name), short(row.id)),
+        Markup("{} {}{}").format(
+            link(f"/datasets/{row.id}", row.name), short(row.id), copy_button(row.id, f"id {row.id}")
+        ),
         Markup("{:,}{}").format(row.rows, _badge(row)),
         chips(named, 6) if named else "no labels",
         size(row.bytes),

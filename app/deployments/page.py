@@ -21,12 +21,14 @@ from app.deployments.list_page import state
 from app.deployments.load import Load, SharedMetrics
 from app.deployments.replicas import Observation
 from app.deployments.service import Change
+from app.deployments.snippets import shown, snippets
 from app.deployments.tables import DeploymentRow, RevisionRow
 from app.errors import NotFound, ZooError
 from app.modules.tables import ModuleRow
 from app.process.threads import PAGES
 from app.web import catalogue
 from app.web.drawing import bars
+from app.web.drop_zone import DropZone
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.html import (
     ago,
@@ -34,6 +36,7 @@ from app.web.html import (
     chips,
     command,
     empty,
+    id_link,
     link,
     model_link,
     more,
@@ -86,7 +89,7 @@ async def deployment_page(request: Request, name: str) -> Response | None:
     except NotFound as error:
         return missing(request, error, "/deployments")
     with frame(request, name, "/deployments"):
-        await _Live(context, name, view).build()
+        await _Live(context, name, view, str(request.base_url).rstrip("/")).build()
     return None
 
 
@@ -109,8 +112,8 @@ def load_view(session: Session, name: str) -> View:
 class _Live:
     """The elements of the page, refreshed while the page is open."""
 
-    def __init__(self, context: PageContext, name: str, view: View) -> None:
-        self._context, self._name, self._view = context, name, view
+    def __init__(self, context: PageContext, name: str, view: View, base: str) -> None:
+        self._context, self._name, self._view, self._base = context, name, view, base
         self._load = Load(qualified(context.caller.workspace, name))
         self._image: bytes | None = None
         self._busy = False
@@ -129,6 +132,9 @@ class _Live:
                 with ui.element("section").classes("card stack tight"):
                     markup(title("Try it"))
                     self._try()
+                with ui.element("section").classes("card stack tight"):
+                    markup(title("Use it", "Requests to this deployment, ready to copy"))
+                    self._snippets()
             with ui.element("div").classes("stack"):
                 self._numbers = markup(self._load.tiles())
                 self._replicas = markup(Markup(""))
@@ -174,13 +180,32 @@ class _Live:
                 self._revision(revision)
             markup(more(self._view.more_revisions, command("pnc deployments revisions", self._name)))
 
+    def _snippets(self) -> None:
+        """A tab for each language."""
+        size = self._view.wanted.version.spec["input_size"]
+        found = snippets(self._base, self._name, size, with_key=self._context.zoo.settings.require_keys)
+        with ui.tabs().props('dense no-caps align=left aria-label="Language"') as tabs:
+            for language in found:
+                ui.tab(language)
+        with ui.tab_panels(tabs, value=next(iter(found))).props("keep-alive"):
+            for language, text in found.items():
+                with ui.tab_panel(language):
+                    markup(shown(text, language))
+        if self._context.zoo.settings.require_keys:
+            made = Markup('<p class="hint plain">{}</p>').format(
+                Markup("Put a key into <code>PNC_API_KEY</code>; make one on {}.").format(
+                    link("/keys", "the page of keys")
+                )
+            )
+            markup(made)
+
     def _switch(self, module: ModuleRow, is_attached: bool) -> None:
         with ui.element("div").classes("switchrow"):
             markup(
                 Markup('<div>{}<div class="sub">from {} {} {}</div></div>').format(
                     chips(module.classes, 12),
                     model_link(module.source_version.ref),
-                    link(f"/modules/{module.id}", short(module.id)),
+                    id_link(f"/modules/{module.id}", module.id),
                     percent(module.manifest.get("validation", {}).get("average")),
                 )
             )
@@ -242,23 +267,14 @@ class _Live:
         ui.navigate.to("/deployments")
 
     def _try(self) -> None:
-        most = self._context.zoo.settings.max_image_bytes
-
-        async def take(event: Any) -> None:
-            upload.reset()
-            if event.file.size() > most:  # the browser's own limit can be bypassed
-                too_large()
-                return
-            self._image = await event.file.read()
+        async def take(file: Any) -> str:
+            self._image = await file.read()
             await self._answer(self._image)
+            return "The answers are below."
 
-        def too_large() -> None:
-            notify(f"expected an image of at most {most:,} bytes, got a larger file", good=False)
-
-        with ui.element("div").classes("drop"):
-            label = "Drop an image here, or choose one with +"
-            upload = ui.upload(label=label, auto_upload=True, on_upload=take, max_file_size=most, on_rejected=too_large)
-            upload.props('accept="image/png,image/jpeg,image/webp" flat')
+        zone = DropZone(take, self._context.zoo.settings.max_image_bytes)
+        hint = "PNG, JPEG, WebP and other images."
+        zone.build("Image", "Drop an image here, or choose one", hint, "image/*")
         self._answers = markup(
             Markup('<p class="faint">Compares the target alone with the target and its modules.</p>')
         )

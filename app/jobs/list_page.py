@@ -8,9 +8,10 @@ from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import JobRow
 from app.web.catalogue import jobs
 from app.web.frame import frame, heading, markup
-from app.web.html import ago, badge, chips, link, model_link, percent, short
+from app.web.html import ago, badge, chips, id_link, link, model_link, percent
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
+from app.web.picking import COMPARING, PICKING, pickable
 
 
 @ui.page("/jobs")
@@ -20,7 +21,8 @@ async def jobs_page(request: Request, search: str = "", order: str = "", state: 
     with frame(request, "Jobs", "/jobs"):
         with ui.element("div").classes("bench"):
             markup(heading("Jobs", note="A job clones classes of a source into a module for a target."))
-            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+            markup(COMPARING, "span").classes("actions")
+            ui.add_body_html(PICKING)
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
@@ -30,7 +32,7 @@ def row(job: JobRow) -> list[object]:
         badge(job.state) if job.state in TERMINAL else Markup("{} {}").format(badge(job.state), percent(job.progress))
     )
     return [
-        link(f"/jobs/{job.id}", short(job.id)),
+        id_link(f"/jobs/{job.id}", job.id),
         progress,
         chips(job.config["classes"], 5),
         model_link(job.source_ref),
@@ -40,13 +42,19 @@ def row(job: JobRow) -> list[object]:
     ]
 
 
+def _picked(job: JobRow) -> list[object]:
+    """The cells in the list of all jobs, with a box that picks the job for a comparison."""
+    first, *others = row(job)
+    return [Markup("{}{}").format(pickable(job.id), first), *others]
+
+
 COLUMNS = ["Job", "State", "Classes", "From", "Into", "Result", "Submitted"]
 KIND = Kind[JobRow](
     path="/jobs",
     things="jobs",
     find=jobs,
     columns=COLUMNS,
-    row=row,
+    row=_picked,
     nothing=Markup('Start one with <a href="/new">New job</a>, or with <code>pnc jobs create</code>.'),
     orders=NEWEST,
     hint="ids, models",

@@ -28,16 +28,18 @@ from app.web.html import (
     duration,
     empty,
     facts,
+    id_link,
+    identifier,
     link,
     model_link,
     percent,
     problem,
     section,
-    short,
     size,
     table,
 )
 from app.web.page_context import PageContext
+from app.web.words import term
 from pnc_client.schemas.jobs import newest_trials
 
 REFRESH_SECONDS = 0.7
@@ -89,7 +91,7 @@ class _Live:
                     self._buttons[verb] = button(label, on_click=self._asking(verb), kind=kind)
                 self._put("links")
         self._put("meter")
-        with ui.element("div").classes("columns"):
+        with ui.element("div").classes("columns flowing"):
             with ui.element("div").classes("stack"):
                 for name in ("result", "curve", "trials"):
                     self._put(name)
@@ -122,7 +124,7 @@ class _Live:
         return load_view(session, self._job)
 
     def _put(self, name: str) -> None:
-        self._elements[name] = markup(self._view.parts[name])
+        self._elements[name] = markup(self._view.parts[name]).classes(f"part-{name}")
         self._elements[name].set_visibility(bool(self._view.parts[name]))
 
     def _show_buttons(self) -> None:
@@ -196,7 +198,7 @@ def tried(session: Session, job: JobRow) -> list[TrialRow]:
 def _head(job: JobRow) -> Markup:
     classes = ", ".join(job.config["classes"][:8]) + (" …" if len(job.config["classes"]) > 8 else "")
     title = Markup("{} <span class='faint'>into</span> {}").format(classes, job.target_version.model.name)
-    return heading(title, "Cloning job", Markup("{} <code>{}</code>").format(badge(job.state), job.id))
+    return heading(title, "Cloning job", Markup("{} {}").format(badge(job.state), identifier(job.id)))
 
 
 def _links(job: JobRow) -> Markup:
@@ -230,7 +232,9 @@ def _result(job: JobRow) -> Markup:
 
 
 def _curve(job: JobRow, trials: list[TrialRow]) -> Markup:
-    hint = "Each mark is a tried position. Horizontal: size of the module. Vertical: score, higher is better"
+    hint = Markup("Each mark is a tried {}. Horizontal: size of the module. Vertical: score, higher is better").format(
+        term("position")
+    )
     if not trials:
         waiting = "The first position is shown here after its trial."
         content = empty(
@@ -270,7 +274,7 @@ def _facts(job: JobRow) -> Markup:
         "Into": model_link(job.target_ref),
         "From": model_link(job.source_ref),
         "Dataset": Markup("{} <span class='faint'>{:,} images</span>").format(job.dataset.name, job.dataset.rows),
-        "Module": link(f"/modules/{job.module.id}", short(job.module.id)) if job.module else None,
+        "Module": id_link(f"/modules/{job.module.id}", job.module.id) if job.module else None,
         "Submitted": ago(job.created_at),
         "Duration": took,
     }

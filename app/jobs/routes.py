@@ -6,11 +6,15 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BeforeValidator
 
 from app.api.documented import documented
-from app.api.requests import DoOnce, ListOf, ListQuery, ReadSession, Reply
+from app.api.requests import DoOnce, ListOf, ListQuery, OpenZoo, ReadSession, Reply
 from app.api.scopes import ScopedRoute, needs
+from app.errors import Invalid
 from app.jobs import attempts, events
 from app.jobs import service as jobs
-from app.jobs.service import JobRequest
+from app.jobs.asking.advising import advised
+from app.jobs.service import JobRequest, Validation
+from app.process.threads import LONG, READS
+from app.zoo import Zoo
 from pnc_client.schemas import jobs as wire
 from pnc_client.schemas.shapes import Page, storable
 
@@ -44,10 +48,29 @@ def create_job(body: Wanted, once: DoOnce) -> Response:
 
 @router.post("/validate", response_model=wire.Verdict)
 @needs("read")
-def validate_job(body: Wanted, session: ReadSession) -> Any:
-    """Check a job without submitting it: the problems that would refuse it, and an estimate of its cost."""
-    found = jobs.validate(session, body)
-    return {"valid": not found.problems, **found._asdict()}
+async def validate_job(
+    body: Wanted,
+    zoo: OpenZoo,
+    advice: Annotated[bool, Query(description="Also forecast accuracy and time, which takes seconds.")] = False,
+) -> Any:
+    """Check a job without submitting it: the problems that would refuse it, an estimate of its cost, and a forecast."""
+    found = await READS.run(_validated, zoo, body)
+    answer = {"valid": not found.problems, **found._asdict()}
+    if advice and not found.problems:
+        answer |= await LONG.run(_forecast, zoo, body)
+    return answer
+
+
+def _validated(zoo: Zoo, body: JobRequest) -> Validation:
+    with zoo.database.read() as session:
+        return jobs.validate(session, body)
+
+
+def _forecast(zoo: Zoo, body: JobRequest) -> dict[str, Any]:
+    try:
+        return {"advice": advised(zoo, body)}
+    except Invalid as error:
+        return {"no_advice": str(error)}
 
 
 @router.get("", response_model=Page[wire.Job])

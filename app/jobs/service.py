@@ -132,6 +132,31 @@ def validate(session: Session, request: JobRequest) -> Validation:
     return Validation(problems, rules.estimate(target, source, dataset, asked.config), warnings)
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A request without problems, with the ids of its rows."""
+
+    target: str
+    source: str
+    dataset: str
+    config: CloneConfig
+    """With the names of classes that the source has."""
+
+
+def resolved(session: Session, request: JobRequest) -> Resolved:
+    """The rows of a request.
+
+    Raises:
+        Invalid: `submit` would refuse the request.
+    """
+    parts = _parts(session, request)
+    asked = rules.named(parts.source, request.config)
+    problems = rules.check(parts.target, parts.source, parts.dataset, asked)
+    if problems:
+        raise Invalid(problems)
+    return Resolved(parts.target.id, parts.source.id, parts.dataset.id, asked.config)
+
+
 def list_jobs(session: Session, window: Window, *, state: str | None = None) -> Page[JobRow]:
     """Jobs, newest first, in one state or in any."""
     query = select(JobRow).options(*AS_SHOWN)

@@ -17,12 +17,10 @@ from pnc_core.graph.candidates import Facts
 from pnc_core.graph.identify import Fit, Identified, Near, compare, identify
 from pnc_core.networks import plain
 from pnc_core.networks.checkpoint import read_checkpoint, write
-from pnc_core.networks.classes import BY_NAME
 from pnc_core.networks.files import Take, is_ready
 from pnc_core.networks.matching import renamed
 from pnc_core.tensorfile import read_header
 
-CIFAR_SIZE = (32, 32)
 NOT_SCALED = (0.0, 1.0)
 """Mean and standard deviation of each channel while they are unknown."""
 _HOW = {"order": "equal shapes in equal order", "shapes": "equal shapes, names in their natural order"}
@@ -198,12 +196,7 @@ def _unfit(spec: NetworkSpec, near: Near) -> str:
 
 def _fields(fit: Fit, facts: Facts, wanted: Wanted) -> dict[str, Any]:
     """Fields of the description that the fit tells; the others have to be given."""
-    found: dict[str, Any] = {"architecture": fit.architecture, "options": fit.options}
-    if fit.architecture.startswith("cifar/"):
-        found["input_size"] = [facts.channels, *CIFAR_SIZE]
-    known = fit.published.pixels.get(facts.classes) if fit.published else None
-    if known is not None:
-        found |= {"mean": list(known[0]), "std": list(known[1]), "classes": list(BY_NAME[f"cifar{facts.classes}"])}
+    found = fit.fields(facts)
     needed = ("classes", "input_size") if wanted.scaling_later else ("classes", "input_size", "mean", "std")
     lacking = [name for name in needed if name not in found and wanted.fields.get(name) is None]
     if lacking:

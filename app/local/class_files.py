@@ -1,24 +1,14 @@
 """Class names from files in which they are published, for `--classes FILE`."""
 
-import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.models.class_lists import FORMS, read_class_list
 from pnc_core.errors import ConfigError
-
-_WORDNET = re.compile(r"(n\d{8})(?:[\t ]+(\S.*))?\Z")
-_FORMS = "one name per line, WordNet ids with names, a JSON list, or a JSON object of names by number or by `id2label`"
 
 
 def read_class_file(path: Path) -> dict[str, Any]:
-    """The fields `classes` and `class_aliases` of a spec.
-
-    Text files have one class per line. A line `n01443537 goldfish, Carassius auratus`, as in ImageNet's
-    LOC_synset_mapping.txt, is the class `n01443537` with other names. JSON files hold a list of names, names by number
-    (`{"0": "tench"}`, also below `id2label`, as in config.json of Hugging Face), or WordNet ids and names by number
-    (`{"0": ["n01440764", "tench"]}`, as in imagenet_class_index.json).
+    """The fields `classes` and `class_aliases` of a spec, from a file in one of the forms of `read_class_list`.
 
     Args:
         path: The file.
@@ -28,34 +18,6 @@ def read_class_file(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        entries = _of_json(json.loads(text)) if text.lstrip().startswith(("[", "{")) else _of_lines(text)
-    except (ValueError, TypeError, KeyError):
-        raise ConfigError(f"--classes: expected a file of class names ({_FORMS}), got {path}") from None
-    table = {name: others for name, others in entries if others}
-    return {"classes": [name for name, _ in entries], **({"class_aliases": table} if table else {})}
-
-
-Entries = list[tuple[str, list[str]]]
-"""Names of classes in the order of the logits, and other names of each class."""
-
-
-def _of_lines(text: str) -> Entries:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return [(m[1], [m[2]] if m[2] else []) if (m := _WORDNET.match(line)) else (line, []) for line in lines]
-
-
-def _of_json(value: Any) -> Entries:
-    if isinstance(value, Mapping):
-        named = value.get("id2label", value)
-        value = [named[key] for key in sorted(named, key=int)]
-    return [_entry(item) for item in value]
-
-
-def _entry(item: Any) -> tuple[str, list[str]]:
-    if isinstance(item, str):
-        return item, []
-    name, *others = item
-    if not all(isinstance(text, str) for text in item):
-        raise TypeError("expected names")
-    return name, list(others)
+        return read_class_list(path.read_text(encoding="utf-8"))
+    except (ConfigError, ValueError):
+        raise ConfigError(f"--classes: expected a file of class names ({FORMS}), got {path}") from None

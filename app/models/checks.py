@@ -4,6 +4,7 @@ A version has at most one waiting check, `checking`, and the result of its newes
 its row, whose lease protects a running check as it protected the validation.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -36,29 +37,40 @@ def ask(session: Session, name: str, number: int, dataset: DatasetRow) -> Versio
     if version.status != "ready":
         raise InvalidTransition(f"{version.ref}: expected a version that is ready, got one that is {version.status}")
     archive.check_live(dataset)
-    images = sum(dataset.counts.get(label, 0) for label in version.spec["classes"])
-    if images < MIN_IMAGES:
-        detail = (
-            f"expected at least {MIN_IMAGES} labelled images of the classes of {version.ref}, got {images} in "
-            f"{dataset.id}; give the classes the same names in both"
-        )
-        raise Invalid.at("/dataset", "too_few_images", detail)
+    _check_images(version, dataset)
     _wait_for(version, dataset)
     return version
 
 
 def ask_for_version(session: Session, version: VersionRow) -> None:
-    """Ask for a check of a version that is ready now, if its workspace has a dataset with all its classes."""
+    """Ask for a check of a version that is ready now, unless one waits, if its workspace has a dataset for it."""
+    dataset = None if version.checking else dataset_for(session, version.workspace, version.spec["classes"])
+    if dataset is not None:
+        _wait_for(version, dataset)
+
+
+def ask_when_ready(session: Session, version: VersionRow, dataset: DatasetRow) -> None:
+    """Ask for a check of a new version; it begins when the version is ready, and never if the version is rejected.
+
+    Raises:
+        Archived: the dataset is archived.
+        Invalid: the dataset has too few images of the version's classes.
+    """
+    archive.check_live(dataset)
+    _check_images(version, dataset)
+    _wait_for(version, dataset)
+
+
+def dataset_for(session: Session, workspace: str, classes: Sequence[str]) -> DatasetRow | None:
+    """The newest dataset that has images of all of a network's classes; None: there is none."""
     query = (
         select(DatasetRow)
-        .where(DatasetRow.workspace == version.workspace, DatasetRow.archived_at.is_(None))
+        .where(DatasetRow.workspace == workspace, DatasetRow.archived_at.is_(None))
         .where(DatasetRow.purged_at.is_(None))
         .order_by(DatasetRow.id.desc())
         .limit(MOST)
     )
-    dataset = next((row for row in session.scalars(query) if _has_all(row, version.spec["classes"])), None)
-    if dataset is not None:
-        _wait_for(version, dataset)
+    return next((row for row in session.scalars(query) if _has_all(row, classes)), None)
 
 
 def ask_for_dataset(session: Session, dataset: DatasetRow) -> None:
@@ -127,11 +139,21 @@ def end_crashed(session: Session, version: VersionRow, reason: str) -> None:
     leases.drop(version)
 
 
+def _check_images(version: VersionRow, dataset: DatasetRow) -> None:
+    images = sum(dataset.counts.get(label, 0) for label in version.spec["classes"])
+    if images < MIN_IMAGES:
+        detail = (
+            f"expected at least {MIN_IMAGES} labelled images of the classes of {version.ref}, got {images} in "
+            f"{dataset.id}; give the classes the same names in both"
+        )
+        raise Invalid.at("/dataset", "too_few_images", detail)
+
+
 def _wait_for(version: VersionRow, dataset: DatasetRow) -> None:
     """Have the next free worker check a version on a dataset."""
     version.checking, version.attempts = dataset.id, 0
 
 
-def _has_all(dataset: DatasetRow, classes: list[str]) -> bool:
+def _has_all(dataset: DatasetRow, classes: Sequence[str]) -> bool:
     counts = [dataset.counts.get(name, 0) for name in classes]
-    return min(counts) > 0 and sum(counts) >= MIN_IMAGES
+    return bool(counts) and min(counts) > 0 and sum(counts) >= MIN_IMAGES

@@ -15,6 +15,7 @@ from app.errors import NotFound
 from app.lifecycle.panel import ArchivePanel
 from app.models import layer_table
 from app.models import service as models
+from app.models.alias_panel import AliasPanel
 from app.models.card import first_line
 from app.models.card_page import Card
 from app.models.tables import ModelRow, VersionRow
@@ -44,6 +45,7 @@ from app.web.html import (
     table,
     version_badge,
 )
+from app.web.lineage import drawn, graph_of
 from app.web.page_context import PageContext
 from app.zoo import Zoo
 from pnc_core.errors import TensorFileError
@@ -51,6 +53,8 @@ from pnc_core.preprocessing import Preprocessing
 
 REFRESH_SECONDS = 2.0
 LAYERS, VERSIONS, FAMILY = 40, 20, 50
+IN_GRAPH = 8
+"""Modules in the picture of the lineage."""
 """Layers, versions and modules that are shown at most."""
 
 
@@ -94,7 +98,10 @@ async def model_page(request: Request, name: str) -> Response | None:
                 if view.has_versions:
                     await ClassList(context, lambda session: newest_version(session, name)).build()
                 await Card(context, name).build(view.model.description)
-            side = markup(view.side).classes("stack")
+            with ui.element("div").classes("stack"):
+                side = markup(view.side).classes("stack")
+                if view.has_versions:
+                    await AliasPanel(context, name).build()
         family = markup(view.family).classes("stack")
         ArchivePanel(context, find, set_archived, "/").build(view.model.archived_at is not None)
 
@@ -128,12 +135,13 @@ def load_view(session: Session, zoo: Zoo, name: str) -> View:
     newest = _newest(versions)
     settled = all(version.status != "validating" and version.checking is None for version in versions)
     if newest is None:
-        advice = Markup("Send weights with <code>pnc models push {} WEIGHTS</code>, or drop them on the first page.")
+        advice = Markup('Drop its weights on <a href="/add">Add a model</a>, or use <code>pnc models push {}</code>.')
         nothing = section("Layers", empty("No versions yet", advice.format(model.name)))
         return View(model, _head(model, None), nothing, Markup(""), Markup(""), False, settled)
     made_of = section("Layers", _layers(zoo, newest), "Channels that each layer makes, and its share of all numbers")
     side = _facts(model, newest) + _versions(model, versions, rest)
-    return View(model, _head(model, newest), made_of, side, _lineage(model, family), True, settled)
+    family_parts = _graph(session, model, family) + _lineage(model, family)
+    return View(model, _head(model, newest), made_of, side, family_parts, True, settled)
 
 
 def newest_version(session: Session, name: str) -> VersionRow:
@@ -159,7 +167,7 @@ def _head(model: ModelRow, newest: VersionRow | None) -> Markup:
     note = Markup("{} <span>{}</span>").format(state, first_line(model.description))
     links = Markup(
         '<a class="button" href="/new?source={0}">Clone from it</a>'
-        '<a class="button primary" href="/new?target={0}">Give it classes</a>'
+        '<a class="button primary" href="/new?target={0}">Teach it classes</a>'
     ).format(quote(model.name))
     usable = newest is not None and newest.status == "ready" and not archived
     actions = Markup('<div class="actions">{}</div>').format(links if usable else "")
@@ -237,15 +245,21 @@ def _versions(model: ModelRow, versions: Sequence[VersionRow], rest: int) -> Mar
     rows = (
         [
             f"v{v.number}",
-            version_badge(v),
+            version_badge(v) + _why(v),
             chips(aliases_of(model, v.number), 4),
             ago(v.created_at),
         ]
         for v in versions
     )
-    hint = "pnc models alias points a movable name at a version"
     listed = table(["Version", "State", "Aliases", "Added"], rows, "Versions")
-    return section("Versions", listed + more(rest, command("pnc models show", model.name)), hint)
+    return section("Versions", listed + more(rest, command("pnc models show", model.name)))
+
+
+def _why(version: VersionRow) -> Markup:
+    """Why a version was rejected."""
+    if version.status != "rejected":
+        return Markup("")
+    return Markup('<div class="why">{}</div>').format((version.problem or {}).get("detail", "no reason was recorded"))
 
 
 def _layers(zoo: Zoo, version: VersionRow) -> Markup:
@@ -265,6 +279,25 @@ def _layers(zoo: Zoo, version: VersionRow) -> Markup:
     rest = len(layers) - LAYERS
     others = Markup('<p class="faint">and {} more layers</p>').format(rest) if rest > 0 else ""
     return Markup("{}{}").format(bars(rows, "Numbers of each layer"), others)
+
+
+def _graph(session: Session, model: ModelRow, family: list[ModuleRow]) -> Markup:
+    """The newest modules with their models, jobs and deployments, as a picture."""
+    if not family:
+        return Markup("")
+    newest = family[:IN_GRAPH]
+    served: dict[str, list[str]] = {}
+    for fingerprint in dict.fromkeys(module.target_fingerprint for module in newest):
+        for deployment, revision in catalogue.serving(session, fingerprint):
+            for attachment in revision.attachments:
+                served.setdefault(attachment.module_id, []).append(deployment.name)
+    graph = graph_of(newest, served, f"/models/{model.name}")
+    hint = (
+        f"Of the newest {IN_GRAPH} modules; each box opens its page"
+        if len(family) > IN_GRAPH
+        else "Each box opens its page"
+    )
+    return section("Lineage", drawn(graph), hint)
 
 
 def _lineage(model: ModelRow, family: list[ModuleRow]) -> Markup:

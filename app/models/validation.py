@@ -46,7 +46,7 @@ def reject_version(session: Session, lease: Lease, problem: dict[str, Any]) -> N
         LeaseLost: another worker has the version now.
     """
     row = leases.held(session, VersionRow, lease)
-    row.status, row.problem = "rejected", problem
+    _reject(row, problem)
     leases.drop(row)
 
 
@@ -85,8 +85,12 @@ def sweep_validations(session: Session, most: int = MAX_ATTEMPTS) -> int:
 
 def _reject_hopeless(row: VersionRow, reason: str, most: int) -> None:
     if row.attempts >= most:
-        row.status = "rejected"
-        row.problem = {"code": "attempts_exhausted", "detail": f"{_GAVE_UP.format(most)}; the last time {reason}"}
+        _reject(row, {"code": "attempts_exhausted", "detail": f"{_GAVE_UP.format(most)}; the last time {reason}"})
+
+
+def _reject(row: VersionRow, problem: dict[str, Any]) -> None:
+    """Mark a version as unusable; a check that was asked for when it was added does not begin."""
+    row.status, row.problem, row.checking = "rejected", problem, None
 
 
 _GAVE_UP = (

@@ -7,9 +7,10 @@ from starlette.requests import Request
 from app.modules.tables import ModuleRow
 from app.web.catalogue import modules
 from app.web.frame import frame, heading, markup
-from app.web.html import ago, chips, link, model_link, percent, short, size
+from app.web.html import ago, chips, id_link, model_link, percent, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
+from app.web.picking import COMPARING, PICKING, pickable
 
 
 @ui.page("/modules")
@@ -19,7 +20,8 @@ async def modules_page(request: Request, search: str = "", order: str = "", stat
     with frame(request, "Modules", "/modules"):
         with ui.element("div").classes("bench"):
             markup(heading("Modules", note="A module adds classes of another network to one target."))
-            markup(Markup('<a class="button" href="/compare">Compare two</a>'), "span")
+            markup(COMPARING, "span").classes("actions")
+            ui.add_body_html(PICKING)
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 
@@ -27,7 +29,7 @@ def row(module: ModuleRow) -> list[object]:
     """The cells of a module in the list."""
     thin = next((bundle.bytes for bundle in module.bundles if bundle.payload == "thin"), None)
     return [
-        link(f"/modules/{module.id}", short(module.id)),
+        id_link(f"/modules/{module.id}", module.id),
         chips(module.classes, 6),
         model_link(module.source_ref),
         model_link(module.target_ref),
@@ -37,13 +39,19 @@ def row(module: ModuleRow) -> list[object]:
     ]
 
 
+def _picked(module: ModuleRow) -> list[object]:
+    """The cells in the list of all modules, with a box that picks the module for a comparison."""
+    first, *others = row(module)
+    return [Markup("{}{}").format(pickable(module.id), first), *others]
+
+
 COLUMNS = ["Module", "Adds", "From", "Into", "#Accuracy", "#Thin file", "Published"]
 KIND = Kind[ModuleRow](
     path="/modules",
     things="modules",
     find=modules,
     columns=COLUMNS,
-    row=row,
+    row=_picked,
     nothing=Markup('Each job that succeeds publishes a module. Start with <a href="/new">New job</a>.'),
     orders=NEWEST,
     hint="classes, models, ids",

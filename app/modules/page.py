@@ -19,8 +19,24 @@ from app.modules.tables import ModuleRow
 from app.web import catalogue
 from app.web.drawing import bars, mask_strips
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
-from app.web.html import ago, badge, chips, count, empty, facts, link, model_link, problem, section, short, size, table
+from app.web.html import (
+    ago,
+    badge,
+    chips,
+    count,
+    empty,
+    facts,
+    id_link,
+    identifier,
+    link,
+    model_link,
+    problem,
+    section,
+    size,
+    table,
+)
 from app.web.page_context import PageContext
+from app.web.words import WORDS, term
 from app.zoo import Zoo
 from pnc_core.errors import TensorFileError
 
@@ -86,15 +102,15 @@ def _head(module: ModuleRow) -> Markup:
         ", ".join(module.classes[:6]) + (" …" if len(module.classes) > 6 else ""), module.source_version.model.name
     )
     state = badge("archived") if module.archived_at else ""
-    note = Markup("{} <code>{}</code> {}").format(state, module.id, ago(module.created_at))
+    note = Markup("{} {} {}").format(state, identifier(module.id), ago(module.created_at))
     return heading(title, "Module", note)
 
 
 def _downloads(module: ModuleRow) -> Markup:
     return Markup("").join(
-        Markup('<a class="button" href="/v1/modules/{}/bundle?payload={}" download>Download {} · {}</a>').format(
-            module.id, bundle.payload, bundle.payload, size(bundle.bytes)
-        )
+        Markup(
+            '<a class="button" href="/v1/modules/{}/bundle?payload={}" download title="{}">Download {} · {}</a>'
+        ).format(module.id, bundle.payload, WORDS.get(bundle.payload, ""), bundle.payload, size(bundle.bytes))
         for bundle in sorted(module.bundles, key=lambda bundle: bundle.payload)
     )
 
@@ -102,7 +118,9 @@ def _downloads(module: ModuleRow) -> Markup:
 def _content(session: Session, zoo: Zoo, module_id: str) -> Markup:
     module = modules.get(session, module_id)
     kept = section(
-        "Kept channels", _masks(zoo, module), "Each strip is a layer of the source. Filled: channels in the module"
+        "Kept channels",
+        _masks(zoo, module),
+        Markup("Each strip is a layer of the {}. Filled: channels in the module").format(term("tail")),
     )
     left = Markup('<div class="stack">{}{}{}{}</div>').format(
         accuracy_section(module, "Accuracy"), matrices(module.evidence or {}), kept, _served(session, module)
@@ -118,16 +136,21 @@ def _facts(module: ModuleRow) -> Markup:
         "Adds": chips(module.classes, 30),
         "Into": model_link(module.target_ref),
         "From": model_link(module.source_ref),
-        "By job": link(f"/jobs/{module.job_id}", short(module.job_id)),
-        "Read at": Markup("<code>{}</code> of the target").format(position["target"]) if "target" in position else None,
-        "Enters at": Markup("<code>{}</code> of the source").format(position["source"])
+        "By job": id_link(f"/jobs/{module.job_id}", module.job_id),
+        term("position", "Read at"): Markup("<code>{}</code> of the target").format(position["target"])
+        if "target" in position
+        else None,
+        term("position", "Enters at"): Markup("<code>{}</code> of the source").format(position["source"])
         if "source" in position
         else None,
-        "Kept": f"{manifest['kept_fraction']:.0%} of the cloned layers' parameters"
+        term("kept channels", "Kept"): Markup("{} of the parameters of the {}").format(
+            f"{manifest['kept_fraction']:.0%}", term("tail")
+        )
         if "kept_fraction" in manifest
         else None,
-        "Head": head.get("kind"),
-        "Fits": Markup("<code>{}</code>").format(module.target_fingerprint),
+        term("head", "Head"): head.get("kind"),
+        term("locality", "Locality"): manifest.get("config", {}).get("locality"),
+        term("fingerprint", "Fits"): Markup("<code>{}</code>").format(module.target_fingerprint),
         "Made by": manifest.get("created_by"),
     }
     return section("Provenance", facts(rows))
@@ -142,7 +165,9 @@ def _sizes(module: ModuleRow) -> Markup:
     return section(
         "Size",
         bars([*rows, *files], "Parameters and bytes"),
-        "Parameters of the source and of the module's parts; sizes of the bundles in bytes",
+        Markup("Parameters of the source and of the module's parts; the file is {} or {}").format(
+            term("thin"), term("full")
+        ),
     )
 
 

@@ -99,6 +99,17 @@ def spec_of(architecture: str, config: Mapping[str, Any]) -> NetworkSpec:
     return NetworkSpec(architecture=architecture, **_classes(timm, architecture, config), **fields)
 
 
+def published_spec(name: str) -> NetworkSpec:
+    """The network that timm publishes under a name, with its default weights; nothing is downloaded.
+
+    Raises:
+        SourceError: timm has no such network or weights, or is not installed.
+        ConfigError: its preprocessing cannot be described.
+    """
+    config = _config(_timm(), name)
+    return spec_of(f"timm/{config.architecture}", config.to_dict())
+
+
 def _timm() -> Any:
     timm = timm_package()
     if timm is None:

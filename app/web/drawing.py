@@ -4,7 +4,7 @@ The style sheet sets the colours, so one picture fits the light and the dark sch
 meaning of each colour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -28,6 +28,65 @@ def position_plot(trials: Sequence[Any], *, ended: bool) -> Markup:
         '<p class="key"><span><i class="hollow"></i>screened</span><span><i class="square"></i>trained</span>{}</p>'
     ).format(Markup('<span><i class="star">★</i>chosen</span>') if ended else "")
     return Markup('<figure class="plot">{}<figcaption>{}</figcaption></figure>').format(picture, legend)
+
+
+WIDE, HIGH, MARGIN = 640, 300, 46
+"""Units of the picture of several curves."""
+_DASHES = ("", "7 4", "2 4", "10 3 2 3", "1 3", "12 5")
+"""Dashes of the curves: colours alone would not do for everybody."""
+
+
+def overlay(curves: Mapping[str, Sequence[Any]]) -> Markup:
+    """For each job the best score of a module with at most so many parameters, over each other.
+
+    Args:
+        curves: Rows of trials by the job's letter; at least one row each.
+    """
+    points = {name: _front(trials) for name, trials in curves.items()}
+    every = [point for found in points.values() for point in found]
+    left, right = min(x for x, _ in every), max(x for x, _ in every)
+    low, high = min(y for _, y in every), max(y for _, y in every)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - left) / ((right - left) or 1)
+        up = (y - low) / ((high - low) or 1)
+        return MARGIN + across * (WIDE - 2 * MARGIN), HIGH - MARGIN - up * (HIGH - 2 * MARGIN)
+
+    lines = Markup("").join(
+        _curve(n, name, [place(*p) for p in found]) for n, (name, found) in enumerate(points.items())
+    )
+    ticks = Markup(
+        '<text x="{0}" y="{1}" text-anchor="start">{2}</text><text x="{3}" y="{1}" text-anchor="end">{4}</text>'
+        '<text x="4" y="{5}">{6:.3f}</text><text x="4" y="{7}">{8:.3f}</text>'
+    ).format(MARGIN, HIGH - 12, thousands(left), WIDE - MARGIN, thousands(right), HIGH - MARGIN, low, MARGIN, high)
+    return Markup(
+        '<figure class="plot"><svg class="curve over" viewBox="0 0 {} {}" role="img" '
+        'aria-label="Best score by size of {}">{}{}</svg></figure>'
+    ).format(WIDE, HIGH, ", ".join(points), ticks, lines)
+
+
+def thousands(number: float) -> str:
+    """A number of parameters for an axis."""
+    return f"{number / 1000:,.0f} k" if number >= 1000 else f"{number:.0f}"
+
+
+def _front(trials: Sequence[Any]) -> list[tuple[float, float]]:
+    """Size and score of the trials that no smaller one equals, smallest first."""
+    best, found = float("-inf"), list[tuple[float, float]]()
+    for trial in sorted(trials, key=lambda one: (one.parameters, -one.score)):
+        if trial.score > best:
+            best = trial.score
+            found.append((float(trial.parameters), best))
+    return found
+
+
+def _curve(number: int, name: str, places: Sequence[tuple[float, float]]) -> Markup:
+    path = " ".join(f"{'L' if n else 'M'}{x:.1f} {y:.1f}" for n, (x, y) in enumerate(places))
+    x, y = places[-1]
+    marks = Markup("").join(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4"/>').format(*place) for place in places)
+    return Markup(
+        '<g class="series s{}"><path d="{}" stroke-dasharray="{}"/>{}<text x="{:.1f}" y="{:.1f}">{}</text></g>'
+    ).format(number, path, _DASHES[number % len(_DASHES)], marks, x + 8, y - 8 - 2 * number, name)
 
 
 def bars(rows: Sequence[tuple[str, float, str]], caption: str) -> Markup:

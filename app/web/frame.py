@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from markupsafe import Markup
 from nicegui import ui
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from app.access.page import PATH
 from app.errors import Unauthenticated, ZooError
-from app.web.html import empty, link
+from app.web.html import COPYING, empty, link
 from app.web.theme import LOGO, THEME, chosen, style
 
 SECTIONS = (
@@ -21,6 +22,15 @@ SECTIONS = (
     ("/modules", "Modules"),
     ("/deployments", "Deployments"),
 )
+MORE = (
+    ("/webhooks", "Webhooks"),
+    ("/keys", "Keys"),
+    ("/audit", "Audit log"),
+    ("/settings", "Settings"),
+    ("/help", "Help"),
+    ("/docs", "API"),
+)
+"""Pages that the end of each page links to."""
 _INTERNAL_ERROR = "expected the service to do this, got an internal error; try again, or read the service's log"
 _TOGGLE = (
     "const d=!document.body.classList.contains('body--dark');Quasar.Dark.set(d);"
@@ -39,11 +49,13 @@ def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
     """
     ui.page_title(f"{title} · Model zoo")
     ui.add_head_html(style())
+    ui.add_head_html(COPYING)
     ui.dark_mode(chosen(request))
     ui.on_exception(_on_error)
     markup(_header(section), "header")
     with ui.element("main").classes("page").props('id="content" tabindex="-1"'):
         yield
+    markup(_footer(section), "footer")
 
 
 def markup(content: Markup, tag: str = "div") -> Any:
@@ -63,11 +75,24 @@ def heading(title: object, kind: str = "", note: object = "") -> Markup:
     return Markup('<div class="heading">{}<h1>{}</h1>{}</div>').format(above, title, below)
 
 
+_KINDS = {"/": "model", "/webhooks": "webhook"}
+"""The kind of resource of a section, where it is not the section's name without its last letter."""
+
+
 def missing(request: Request, error: Exception, section: str) -> Response:
-    """The page for a resource that does not exist, with status 404."""
+    """The page for a resource that does not exist, with status 404.
+
+    Args:
+        request: Request of the visitor.
+        error: The service's message, which is for programs; it is not shown.
+        section: Path of the section in the navigation.
+    """
+    kind = _KINDS.get(section, section.strip("/").removesuffix("s"))
+    name = unquote(request.url.path.rpartition("/")[2])[:100]
     with frame(request, "Not found", section):
-        markup(heading("Not found"))
-        markup(empty(str(error), Markup("Go back to {}.").format(link(section, "the list"))))
+        markup(heading(f"This {kind} does not exist"))
+        advice = Markup("It may have been deleted, or belong to another workspace. Choose one from {}.")
+        markup(empty(f"No {kind} is called “{name}”", advice.format(link(section, "the list"))))
     return ui.context.client.build_response(request, 404)
 
 
@@ -90,6 +115,14 @@ def tell(error: Exception) -> None:
 def _on_error(error: Exception) -> None:
     """Show an uncaught error of a timer or handler; NiceGUI logs it and calls this in the context of the page."""
     tell(error if isinstance(error, ZooError) else RuntimeError(_INTERNAL_ERROR))
+
+
+def _footer(section: str) -> Markup:
+    links = Markup("").join(
+        Markup('<a href="{}"{}>{}</a>').format(path, Markup(' aria-current="page"') if path == section else "", name)
+        for path, name in MORE
+    )
+    return Markup('<nav aria-label="More">{}</nav>').format(links)
 
 
 def _header(section: str) -> Markup:

@@ -15,6 +15,8 @@ _SIGNS = {
     "served": ("✓", "good"), "changing": ("●", "live"), "failed": ("✕", "bad"), "rejected": ("✕", "bad"),
     "refused": ("✕", "bad"), "suspect": ("!", "bad"), "near chance": ("!", "bad"),
     "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
+    "on": ("✓", "good"), "off": ("⊘", "off"), "failing": ("!", "bad"), "waiting": ("◌", "wait"),
+    "delivered": ("✓", "good"), "in force": ("✓", "good"), "revoked": ("⊘", "off"), "expired": ("⊘", "off"),
 }  # fmt: skip
 """Sign and tone of each state; the sign repeats the meaning of the colour."""
 COMPLAINTS = {"suspect": "suspect", "near_chance": "near chance"}
@@ -71,6 +73,42 @@ def short(identifier: str) -> Markup:
     """The last characters of an id; the tooltip has the whole id."""
     prefix, _, rest = identifier.rpartition("_")
     return Markup('<code title="{}">{}_…{}</code>').format(identifier, prefix, rest[-6:])
+
+
+COPYING = Markup(
+    "<script>document.addEventListener('click', async (event) => {"
+    "const one = event.target.closest && event.target.closest('[data-copy]'); if (!one) return;"
+    "const text = one.dataset.copy, sign = one.textContent;"
+    "try { await navigator.clipboard.writeText(text); }"
+    "catch { const area = document.createElement('textarea'); area.value = text; document.body.append(area);"
+    "area.select(); document.execCommand('copy'); area.remove(); one.focus(); }"
+    "one.textContent = sign.length > 1 ? 'Copied' : '✓'; setTimeout(() => { one.textContent = sign; }, 1200);"
+    "});</script>"
+)
+"""Makes elements with `data-copy` copy this text. Without HTTPS a browser has no clipboard, but can copy a field."""
+
+
+def copy_button(text: str, label: str, sign: str = "⧉") -> Markup:
+    """A button that copies a text.
+
+    Args:
+        text: The text.
+        label: Its name for screen readers, such as `id`.
+        sign: Text of the button.
+    """
+    return Markup(
+        '<button type="button" class="copy" data-copy="{}" aria-label="Copy {}" title="Copy {}">{}</button>'
+    ).format(text, label, label, sign)
+
+
+def identifier(whole: str) -> Markup:
+    """An id in full, with a button that copies it."""
+    return Markup('<span class="id"><code>{}</code>{}</span>').format(whole, copy_button(whole, f"id {whole}"))
+
+
+def id_link(path: str, whole: str) -> Markup:
+    """A shortened id that links to its page, with a button that copies the id."""
+    return Markup('<span class="id">{}{}</span>').format(link(path, short(whole)), copy_button(whole, f"id {whole}"))
 
 
 def size(count: int) -> str:
@@ -183,12 +221,12 @@ def problem(text: str) -> Markup:
     return Markup('<div class="problem" role="alert"><i aria-hidden="true">✕</i><span>{}</span></div>').format(text)
 
 
-def section(name: str, content: object, hint: str = "") -> Markup:
+def section(name: str, content: object, hint: Markup | str = "") -> Markup:
     """A section of a page, with its heading."""
     return Markup('<section class="card">{}{}</section>').format(title(name, hint), escape(content))
 
 
-def title(name: str, hint: str = "") -> Markup:
+def title(name: str, hint: Markup | str = "") -> Markup:
     """The heading of a section, with an optional hint."""
     note = Markup('<p class="hint">{}</p>').format(hint) if hint else ""
     return Markup('<h2 class="title">{}</h2>{}').format(name, note)

@@ -11,30 +11,31 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import page as signing_in
 from app.access.keys import Caller
 from app.errors import TooMany, Unauthenticated, ZooError
+from app.web import nowhere
 from app.web.page_context import KEY, PageContext
+from app.web.theme import LOGO, POLICY
 
 Admit = Callable[[HTTPConnection, str], Awaitable[Caller]]
 TITLE = "Model zoo"
 _PAGE_PATHS = frozenset(
-    {"", "models", "datasets", "jobs", "modules", "deployments", "compare", "new", "sign-in", "sign-out", "favicon.ico"}
+    {
+        *("", "add", "audit", "compare", "datasets", "deployments", "favicon.ico", "help", "jobs", "keys", "models"),
+        *("modules", "new", "settings", "sign-in", "sign-out", "webhooks"),
+    }
 )
 _NICEGUI_PATHS = ("_nicegui", "_nicegui_ws")
-# Vue compiles templates in the browser, which needs inline scripts and eval. All files come from this service.
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
-    "object-src 'none'; form-action 'self'"
-)
 _PAGES = (
     *("app.datasets.list_page", "app.datasets.page", "app.deployments.list_page", "app.deployments.page"),
-    *("app.jobs.list_page", "app.jobs.new_page", "app.jobs.page", "app.models.list_page", "app.models.page"),
+    *("app.jobs.list_page", "app.jobs.asking.page", "app.jobs.page", "app.models.list_page", "app.models.page"),
+    *("app.models.adding.page", "app.web.help", "app.webhooks.list_page", "app.webhooks.page"),
+    *("app.access.keys_page", "app.access.audit_page", "app.access.settings_page"),
     *("app.modules.list_page", "app.modules.page", "app.web.comparison"),
 )
 """Modules with pages."""
@@ -65,7 +66,7 @@ class Pages(BaseRoute):
 
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault("Content-Security-Policy", _POLICY)
+                MutableHeaders(scope=message).setdefault("Content-Security-Policy", POLICY)
             await send(message)
 
         if scope["type"] == "http" and scope["path"] in (signing_in.PATH, signing_in.LEAVE):
@@ -108,17 +109,21 @@ def _is_unexpected(record: logging.LogRecord) -> bool:
     return not isinstance(record.msg, ZooError)
 
 
+async def _nowhere(request: Request, error: Exception) -> Response:
+    """The answer for a path below a page's, such as `/models/a/b`, in place of NiceGUI's."""
+    return nowhere.page(request)
+
+
 @cache
 def site() -> FastAPI:
     """The application of the pages; a process has one, because NiceGUI has one global application."""
     os.environ.setdefault("MATPLOTLIB", "false")  # keeps NiceGUI from importing matplotlib, which no page uses
-    from nicegui import ui
-
-    from app.web.theme import LOGO
+    from nicegui import app, ui
 
     for module in _PAGES:  # importing a module registers its pages
         import_module(module)
 
+    app.add_exception_handler(404, _nowhere)
     logging.getLogger("nicegui").addFilter(_is_unexpected)
     shell = FastAPI(openapi_url=None)
     ui.run_with(

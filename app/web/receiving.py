@@ -11,59 +11,39 @@ from app.datasets import sandbox
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.errors import AlreadyExists, Invalid
-from app.models import architectures
+from app.models import architectures, checks
 from app.models import service as models
 from app.models.tables import VersionRow
 from app.process.threads import LONG, TEXTS
 from app.store import uploads
 from app.web.page_context import PageContext
 from pnc_core.config import NetworkSpec
-from pnc_core.errors import BundleError
-from pnc_core.module.manifest import build
 
-MOST_DESCRIPTION = 4 * 1024**2
-"""Maximum bytes of a network's description; equal to the limit of the API's request bodies."""
+MOST_DOCUMENT = 16 * 1024**2
+"""Maximum bytes of a document that the browser makes of a dropped file."""
 
 
-def read_spec(text: str) -> NetworkSpec:
-    """Parse the JSON description of a network.
-
-    Raises:
-        Invalid: the text is not a description of a network.
-    """
-    try:
-        return build(NetworkSpec, json.loads(text), "description")
-    except (ValueError, BundleError, RecursionError) as error:
-        raise Invalid.at("/spec", "invalid_spec", f"expected the JSON of a network, got: {error}") from None
-
-
-async def read_spec_apart(text: str) -> NetworkSpec:
-    """Run `read_spec` on a thread, because a description may have many classes.
-
-    Raises:
-        Invalid: the text is not a description of a network.
-    """
-    return await TEXTS.run(read_spec, text)
-
-
-async def text_of(file: Any) -> str:
-    """Read the text of a dropped description.
+async def document_of(file: Any) -> dict[str, Any]:
+    """Parse a JSON object that the browser made.
 
     Args:
         file: NiceGUI's `FileUpload`.
 
     Raises:
-        Invalid: the file is not UTF-8 text, or is too large.
+        Invalid: the file is no JSON object, or is too large.
     """
-    if file.size() > MOST_DESCRIPTION:
-        detail = f"expected a description of at most {MOST_DESCRIPTION:,} bytes, got {file.size():,}"
-        raise Invalid.at("/spec", "invalid_spec", detail)
-    content: bytes = await file.read()
+    if file.size() > MOST_DOCUMENT:
+        detail = f"expected at most {MOST_DOCUMENT:,} bytes of names and shapes, got {file.size():,}"
+        raise Invalid.at("/weights", "invalid_outline", f"{detail}; save model.state_dict() alone")
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        detail = f"expected the JSON of a network in UTF-8, got other bytes ({error.reason}); save the file as UTF-8"
-        raise Invalid.at("/spec", "invalid_spec", detail) from None
+        value = await TEXTS.run(json.loads, await file.read())
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Invalid.at(
+            "/weights", "invalid_outline", "expected a JSON object, got another value; load the page again"
+        )
+    return value
 
 
 async def receive(context: PageContext, file: Any) -> str:
@@ -86,11 +66,24 @@ async def receive(context: PageContext, file: Any) -> str:
         return await LONG.run(_store, context, path)
 
 
-async def add_model(context: PageContext, name: str, spec: NetworkSpec, file: Any, licence: str) -> str:
-    """Register weights as the next version of a model; returns its reference.
+async def add_model(
+    context: PageContext, name: str, spec: NetworkSpec, file: Any, licence: str, dataset: str | None = None
+) -> str:
+    """Register weights as the next version of a model.
+
+    Args:
+        context: Context of the page.
+        name: Name of a new or an existing model.
+        spec: Description of the network.
+        file: NiceGUI's `FileUpload`.
+        licence: Licence of the weights.
+        dataset: Id of a dataset on which a worker checks the version.
+
+    Returns:
+        Reference of the version.
 
     Raises:
-        ZooError: the name or the file is invalid.
+        ZooError: the name, the file or the dataset is invalid.
     """
     problems = await LONG.run(architectures.problems, spec)
     if problems:
@@ -105,6 +98,8 @@ async def add_model(context: PageContext, name: str, spec: NetworkSpec, file: An
         except AlreadyExists:
             models.get(session, name)
         row: VersionRow = models.add_version(session, name, upload_id=upload, spec=spec, licence=licence)
+        if dataset is not None:
+            checks.ask_when_ready(session, row, datasets.get(session, dataset))
         return row.ref
 
     return await context.write(work)

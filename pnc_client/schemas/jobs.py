@@ -109,6 +109,33 @@ class Estimate(ResponseBody):
     head."""
 
 
+class Advice(ResponseBody):
+    """Forecast of a job. Nothing is cloned; heads are cross-fitted on both networks' features of a sample of images."""
+
+    accuracy: float
+    """Expected accuracy of the target with the module, 0 to 1: the mean of old and cloned classes."""
+    low: float
+    """Lower end of the 90 % interval of `accuracy`."""
+    high: float
+    """Upper end."""
+    old: float | None
+    """Expected accuracy on images of the target's own classes."""
+    new: float | None
+    """Expected accuracy on images of the cloned classes."""
+    images: int
+    """Images of the sample."""
+    numbers: int
+    """Numbers of a module of the whole source; the module of the job is usually smaller."""
+    text: str
+    """Comparison with answers that need no module, one sentence."""
+    more_per_class: float
+    """Four times as many images of a class as the dataset has on average."""
+    more_accuracy: float
+    """Forecast of `accuracy` with so many images."""
+    seconds: float
+    """Expected seconds of the job on this machine, to a factor of about two."""
+
+
 class Verdict(ResponseBody):
     """Result of a job's validation."""
 
@@ -120,6 +147,10 @@ class Verdict(ResponseBody):
     """Estimated cost; null: a model, version or dataset was not found."""
     warnings: list[DatasetWarning] = []
     """Oddities of the images; they do not refuse a submission."""
+    advice: Advice | None = None
+    """Forecast of the job; null: not asked for, or not possible."""
+    no_advice: str | None = None
+    """Reason for which there is no forecast although it was asked for."""
 
 
 class Event(ResponseBody):

@@ -9,7 +9,7 @@ References:
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.candidates import (
@@ -23,6 +23,7 @@ from pnc_core.graph.candidates import (
     timm,
     torchvision,
 )
+from pnc_core.networks.classes import BY_NAME
 from pnc_core.networks.matching import Shapes, by_names, by_order, by_shapes, likeness
 from pnc_core.networks.published import PUBLISHED, Published, silent
 
@@ -30,6 +31,8 @@ How = Literal["names", "order", "shapes"]
 """All names are the architecture's or a repository's; shapes are equal in equal order; shapes are equal."""
 _SUREST: tuple[How, ...] = ("names", "order", "shapes")
 NEAREST = 3
+CIFAR_SIZE = (32, 32)
+"""Height and width of CIFAR's images."""
 _LIKE = 0.25
 """Least share of equal shapes of a nearest architecture."""
 
@@ -55,6 +58,24 @@ class Fit:
     def renamed(self) -> dict[str, str]:
         """The part of the key map that changes names."""
         return {old: new for old, new in self.key_map.items() if old != new}
+
+    def fields(self, facts: Facts) -> dict[str, Any]:
+        """Fields of a specification that the architecture and its repository tell, as JSON has them.
+
+        Args:
+            facts: Of the file.
+        """
+        known: dict[str, Any] = {"architecture": self.architecture, "options": self.options}
+        if self.architecture.startswith("cifar/"):
+            known["input_size"] = [facts.channels, *CIFAR_SIZE]
+        pixels = self.published.pixels.get(facts.classes) if self.published else None
+        if pixels is not None:
+            known |= {
+                "mean": list(pixels[0]),
+                "std": list(pixels[1]),
+                "classes": list(BY_NAME[f"cifar{facts.classes}"]),
+            }
+        return known
 
 
 @dataclass(frozen=True)

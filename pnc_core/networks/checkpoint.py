@@ -70,15 +70,41 @@ def read_checkpoint(path: Path, take: Take | None = None) -> Checkpoint:
         saved: Any = safetensors.torch.load_file(path)
     else:
         saved = _loaded(path, kind)
+    found = own_state(path, saved, take)
+    tensors = {new: _plain(path, old, found.state[old]) for old, new in found.names.items()}
+    return Checkpoint(_counted(tensors), kind != "safetensors", found.notes, found.architecture)
+
+
+@dataclass(frozen=True)
+class OwnState:
+    """The tensors of one network among the objects of a file."""
+
+    state: dict[str, Tensor]
+    """By the names in the file."""
+    names: dict[str, str]
+    """The network's own name by the name in the file; tensors without one are left out."""
+    notes: tuple[str, ...]
+    architecture: str | None
+
+
+def own_state(path: Path, saved: Any, take: Take | None = None) -> OwnState:
+    """Find the tensors of one network; their numbers are not read, so that they may lie on the meta device.
+
+    Args:
+        path: The file, for messages.
+        saved: The objects that the file holds.
+        take: Plain weights or their moving average.
+
+    Raises:
+        TensorFileError: the objects hold no network's tensors.
+    """
     state, notes = find_state(path, saved, take)
     names = own_names(state.keys())
     left = [name for name in state if name not in names]
     notes += [f"left out {', '.join(left[:4])}{' ...' if len(left) > 4 else ''}"] if left else []
-    tensors = {new: _plain(path, old, state[old]) for old, new in names.items()}
     notes += _dtypes({name: state[name] for name in names})
-    tensors = _counted(tensors)
     arch = saved.get("arch") if isinstance(saved, Mapping) else None
-    return Checkpoint(tensors, kind != "safetensors", tuple(notes), arch if isinstance(arch, str) else None)
+    return OwnState(state, names, tuple(notes), arch if isinstance(arch, str) else None)
 
 
 def write(tensors: Mapping[str, Tensor], path: Path) -> None:

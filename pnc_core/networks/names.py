@@ -7,6 +7,16 @@ References:
 import re
 from collections.abc import Collection, Iterable
 
+PLAIN = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights", "module",
+    "model_params", "net_state_dict",
+)  # fmt: skip
+"""Keys under which training scripts keep the trained weights."""
+AVERAGED = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "ema_model", "model_ema_state_dict",
+    "model_averaged",
+)  # fmt: skip
+"""Keys of the exponential moving average of the weights."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "network.")
 """Prefixes of a wrapper around the network; several may stand one behind another."""
 COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})

@@ -15,17 +15,8 @@ from torch import Tensor
 
 from pnc_core.errors import TensorFileError
 from pnc_core.networks.files import Take
+from pnc_core.networks.names import AVERAGED, PLAIN
 
-PLAIN = (
-    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights", "module",
-    "model_params", "net_state_dict",
-)  # fmt: skip
-"""Keys of the trained weights."""
-AVERAGED = (
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "ema_model", "model_ema_state_dict",
-    "model_averaged",
-)  # fmt: skip
-"""Keys of the exponential moving average of the weights."""
 _DEEPEST = 4
 
 

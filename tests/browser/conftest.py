@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +17,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from rich.console import Console
 
 from app import demo
+from pnc_client import Client
 from pnc_client.parquet import write_parquet
+from pnc_core.config import CloneConfig
 from tests.integration.conftest import Up, start, start_service, stop_service  # noqa: F401 - `start` is a fixture
 
 CHROMIUM = Path(os.environ.get("PNC_CHROMIUM", "/usr/bin/chromium"))
@@ -28,10 +32,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 120_000
+PATIENCE = int(os.environ.get("PNC_TEST_PATIENCE", "120000"))
 """Time limit of a step, in milliseconds."""
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-WIDTHS = (1280, 400)
+WIDTHS = (1280, 390)
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
@@ -108,3 +112,42 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parquet(folder / "digits.parquet", demo.png_rows(material.job), demo.DIGITS)
     (folder / "seven.png").write_bytes(demo.png(material.test.only(["7"]).images[0]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
+    """A service that `pnc gallery` has filled, with a second job to compare, and its pages by name."""
+    service = start_service(tmp_path_factory.mktemp("filled") / "data")
+    command = [sys.executable, "-m", "app.cli", "gallery", "--json", "--url", service.url]
+    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
+    with Client(service.url) as client:
+        config = CloneConfig(classes=("5", "6"), preset="fast", seed=1)
+        other = client.jobs.create("digits-low", "digits-high", made["dataset"], config).wait()
+        hook = client.webhooks.create(
+            "https://receiver.example/hook", events=["job.succeeded"], description="counts jobs"
+        )
+    yield (
+        service,
+        {
+            "models": "/",
+            "add": "/add",
+            "model": "/models/digits-low",
+            "datasets": "/datasets",
+            "dataset": f"/datasets/{made['dataset']}",
+            "jobs": "/jobs",
+            "new-job": "/new?target=digits-low",
+            "job": f"/jobs/{made['job']}",
+            "modules": "/modules",
+            "module": f"/modules/{made['module']}",
+            "deployments": "/deployments",
+            "deployment": f"/deployments/{made['deployment']}",
+            "compare": f"/compare?ids={made['job']},{other.id}",
+            "help": "/help",
+            "webhooks": "/webhooks",
+            "webhook": f"/webhooks/{hook.id}",
+            "keys": "/keys",
+            "audit": "/audit",
+            "settings": "/settings",
+        },
+    )
+    assert stop_service(service) == 0

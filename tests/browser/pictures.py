@@ -20,11 +20,11 @@ def main() -> None:
     """Write the screenshots to the documentation with fewer colours; a missing screenshot is an error."""
     SHOWN.mkdir(exist_ok=True)
     wide = sorted(SCREENSHOTS.glob("*-1280.png"))
-    narrow = [SCREENSHOTS / f"{name}-{scheme}-400.png" for name in NARROW for scheme in SCHEMES]
+    narrow = [SCREENSHOTS / f"{name}-{scheme}-390.png" for name in NARROW for scheme in SCHEMES]
     if not wide:
         raise SystemExit(f"expected screenshots in {SCREENSHOTS}, got none; run `make browser`")
     for path in track([*wide, *narrow], "reducing", console=Console(stderr=True)):
-        name = path.name.replace("-1280", "").replace("-400", "-narrow")
+        name = path.name.replace("-1280", "").replace("-390", "-narrow")
         picture = Image.open(path).convert("RGB")
         picture.quantize(COLOURS, dither=Image.Dither.NONE).save(SHOWN / name, optimize=True)
 

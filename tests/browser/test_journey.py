@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from pnc_client import Client
 from pnc_core.config import NetworkSpec
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, Visit, Visitor
-from tests.browser.steps import add_files, ask_for_digits, start_job, try_image
+from tests.browser.steps import add_files, ask_for_digits, more_options, start_job, try_image
 from tests.integration.conftest import Up
 
 
@@ -20,6 +20,7 @@ def _start_job(page: Page, visitor: Visitor) -> None:
     """Start a job; a mistake in the form disables the start until it is corrected."""
     start = page.get_by_role("button", name="Start the job")
     ask_for_digits(page, visitor)
+    more_options(page)
     page.get_by_label("Kept share of the cloned layers' parameters").fill("7")
     expect(page.locator(".problem")).to_contain_text("keep")
     expect(start).to_be_disabled()
@@ -79,11 +80,10 @@ def test_the_pages_can_be_used_from_the_keyboard(visit: Visit, service: Up) -> N
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Add a model")).to_be_focused()
+    expect(page.get_by_role("link", name="Add a model")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("dialog", name="Add a model")).to_be_visible()
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog", name="Add a model")).to_have_count(0)
+    page.wait_for_url("**/add")
+    expect(page.get_by_role("heading", name="Add a model")).to_be_visible()
 
 
 def test_what_is_not_there_says_so(visit: Visit, service: Up) -> None:

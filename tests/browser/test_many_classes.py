@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 
 import pytest
+import torch
 from playwright.sync_api import expect
 
 from app.db import engine
+from app.demo import png
 from app.models import service as models
 from app.settings import Settings
 from app.zoo import open_zoo
+from pnc_client import Client
+from pnc_client.parquet import write_parquet
 from tests.browser.conftest import SCREENSHOTS, Visit
 from tests.browser.steps import choose
 from tests.integration.conftest import Up, start_service, stop_service
@@ -27,11 +31,14 @@ def fishy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         seeds.version(session, zoo, "low", seeds.LOW, value=1)
         seeds.version(session, zoo, "fish", FISH, value=2)
         models.set_alias(session, "fish", "production", 1)
-        data = seeds.dataset(session, zoo)
-        data.classes = [*seeds.LOW, *FISH]
-        data.counts = dict.fromkeys(data.classes, 10)
     zoo.close()
     service = start_service(data_dir)
+    classes, noise = (*seeds.LOW, *FISH), torch.Generator().manual_seed(0)
+    images = torch.randint(256, (len(classes), 1, 8, 8), generator=noise, dtype=torch.uint8)
+    rows = [(png(image), label) for label, image in enumerate(images)]  # the worker decodes them, and counts again
+    write_parquet(data_dir.parent / "fish.parquet", rows, classes)
+    with Client(service.url) as client:
+        client.datasets.wait(client.datasets.push(data_dir.parent / "fish.parquet").id)
     yield service
     stop_service(service)
 

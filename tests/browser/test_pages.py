@@ -3,50 +3,15 @@
 Writes a screenshot of each to build/screenshots.
 """
 
-import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from pnc_client import Client
-from pnc_core.config import CloneConfig
 from tests.browser.conftest import SCHEMES, SCREENSHOTS, WIDTHS, Visit
-from tests.browser.steps import choose
-from tests.integration.conftest import Up, start_service, stop_service
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, str]]]:
-    """A service that `pnc gallery` has filled, with a second job to compare, and its pages by name."""
-    service = start_service(tmp_path_factory.mktemp("filled") / "data")
-    command = [sys.executable, "-m", "app.cli", "gallery", "--json", "--url", service.url]
-    made = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
-    with Client(service.url) as client:
-        config = CloneConfig(classes=("5", "6"), preset="fast", seed=1)
-        other = client.jobs.create("digits-low", "digits-high", made["dataset"], config).wait()
-    yield (
-        service,
-        {
-            "models": "/",
-            "model": "/models/digits-low",
-            "datasets": "/datasets",
-            "dataset": f"/datasets/{made['dataset']}",
-            "jobs": "/jobs",
-            "new-job": "/new?target=digits-low",
-            "job": f"/jobs/{made['job']}",
-            "modules": "/modules",
-            "module": f"/modules/{made['module']}",
-            "deployments": "/deployments",
-            "deployment": f"/deployments/{made['deployment']}",
-            "compare": f"/compare?a={made['job']}&b={other.id}",
-        },
-    )
-    assert stop_service(service) == 0
+from tests.integration.conftest import Up
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -61,11 +26,11 @@ def test_every_page_fits_its_window(
     for name, path in pages.items():
         page = visitor.open(path)
         if name == "deployment":
-            page.locator("input[type=file]").set_input_files(brought / "seven.png")
+            page.locator(".dropzone input").set_input_files(brought / "seven.png")
             expect(page.locator(".tried h3")).to_have_count(2)
         if name == "new-job":
-            choose(page, "Source: has the classes", "digits-high")
             page.get_by_role("checkbox", name=re.compile("^7 ")).click()
+            expect(page.get_by_role("combobox", name="Source: has the classes")).not_to_have_value("")
             expect(page.get_by_text("This job would be accepted.")).to_be_visible()
         page.wait_for_timeout(1000)  # until Quasar's activity bar has disappeared
         page.screenshot(path=SCREENSHOTS / f"{name}-{scheme}-{width}.png", full_page=True)
@@ -104,4 +69,23 @@ def test_a_card_is_written_on_the_page(visit: Visit, filled: tuple[Up, dict[str,
     expect(page.get_by_role("heading", name="Made for")).to_be_visible()
     expect(page.locator(".prose li em")).to_have_text("around")
     expect(page.locator(".heading .note")).to_contain_text("Even digits")
+    assert visitor.complaints == []
+
+
+def test_a_narrow_screen_shows_events_early_and_compares_in_pairs(
+    visit: Visit, filled: tuple[Up, dict[str, str]]
+) -> None:
+    service, pages = filled
+    visitor = visit(390, url=service.url)
+    page = visitor.open(pages["job"])
+    events = page.locator(".part-events").bounding_box()
+    curve = page.locator(".part-curve").bounding_box()
+    assert events is not None
+    assert curve is not None
+    assert events["y"] < min(curve["y"], 4000)
+    page = visitor.open(pages["compare"])
+    first, second = (cell.bounding_box() for cell in page.locator("tr.differs").first.locator("td[data-label]").all())
+    assert first is not None
+    assert second is not None
+    assert (first["y"], first["x"] < second["x"]) == (second["y"], True)
     assert visitor.complaints == []

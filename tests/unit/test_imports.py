@@ -64,14 +64,17 @@ FACES = {
         "page",
         "list_page",
         "card_page",
-        "import_dialog",
-        "new_page",
+        "keys_page",
+        "audit_page",
+        "settings_page",
+        "alias_panel",
+        "snippets",
         "panel",
         "signature_routes",
         "streams",
         "downloads",
     ),
-    *("import_dialog", "auth", "gateway", "inference", "load", "rollout", "accuracy", "matrices"),
+    *("auth", "gateway", "inference", "load", "rollout", "accuracy", "matrices"),
 }
 """Modules of a room that speak HTTP or HTML; all others are services, rules and tables."""
 FRAMEWORKS = {"fastapi", "starlette", "nicegui", "uvicorn", "httpx", "markupsafe"}

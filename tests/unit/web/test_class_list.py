@@ -5,12 +5,12 @@ import pytest
 from fastapi import FastAPI
 from nicegui import core
 
+from app.jobs.asking.learning import Asked, offered
 from app.models import list_page, page
 from app.models import service as models
 from app.models.classes import names_of
 from app.web import catalogue
 from app.web.catalogue import ListQuery
-from app.web.class_choice import Asked, offered
 from app.web.class_list import SHOWN, drawn, matches
 from app.web.html import table
 from app.zoo import Zoo
@@ -68,7 +68,11 @@ def test_the_form_says_which_classes_the_target_has_and_counts_images(many: Zoo)
         offer = offered(session, Asked("low", "low", data.id), "")
         assert offer.taken == set(seeds.LOW)
         assert offer.images == dict.fromkeys(seeds.LOW, 10)
-        assert offered(session, Asked(), "").classes == 0
+        everything = offered(session, Asked(), "")
+        assert (everything.classes, len(everything.found.shown)) == (20_005, SHOWN)
+        assert offered(session, Asked(target="low"), "fish 19999").models == {"kind of fish 19999": ["net20000"]}
+        both = offered(session, Asked(target="low"), "fish 7", ("kind of fish 7",))
+        assert both.models["kind of fish 7"] == ["net20000", "net1000"]
         assert offered(session, Asked("gone"), "").classes == 0
 
 

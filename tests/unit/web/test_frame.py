@@ -124,7 +124,7 @@ def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.Monk
 
     async def build() -> None:
         view = await context.read(lambda session: deployment.load_view(session, "digits"))
-        await deployment._Live(context, "digits", view).build()
+        await deployment._Live(context, "digits", view, "http://localhost").build()
 
     async def act(client: Client) -> None:
         await clicking("Stop serving …")(client)
@@ -144,13 +144,23 @@ def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: byte
     assert "expected a JSON object" in answer["detail"]
 
 
-def test_a_description_in_another_encoding_is_told(zoo: Zoo) -> None:
+@pytest.mark.parametrize("body", [b"[1]", b"", b"{", b"\xff\xfe"])
+def test_an_outline_that_is_no_json_object_is_refused(body: bytes) -> None:
     class Dropped:
         def size(self) -> int:
-            return 40
+            return len(body)
 
         async def read(self) -> bytes:
-            return '{"classes": ["ä"]}'.encode("utf-16")
+            return body
 
-    with pytest.raises(Invalid, match="in UTF-8, got other bytes"):
-        anyio.run(receiving.text_of, Dropped())
+    with pytest.raises(Invalid, match="expected a JSON object"):
+        anyio.run(receiving.document_of, Dropped())
+
+
+def test_an_outline_of_too_many_bytes_is_refused_unread() -> None:
+    class Dropped:
+        def size(self) -> int:
+            return receiving.MOST_DOCUMENT + 1
+
+    with pytest.raises(Invalid, match="expected at most"):
+        anyio.run(receiving.document_of, Dropped())

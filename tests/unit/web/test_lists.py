@@ -153,8 +153,8 @@ def test_names_are_text_on_every_page(zoo: Zoo) -> None:
             *(lambda page: (page.head, page.layers, page.side, page.family))(model.load_view(session, zoo, "low")),
             card.rendered(hostile),
             module._content(session, zoo, module_id),
-            comparison._content(session, job_id, job_id),
-            comparison._content(session, module_id, hostile),
+            comparison._content(session, [job_id, job_id]),
+            comparison._content(session, [module_id, hostile]),
         ]
     assert "<img" not in "".join(shown)
     assert "&lt;img src=x" in "".join(shown)

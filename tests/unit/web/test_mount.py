@@ -54,6 +54,22 @@ def test_unknown_paths_and_methods_are_still_problems(tmp_path: Path) -> None:
         assert http.put("/v1/models", json={}).headers["allow"] == "GET, HEAD, POST"
 
 
+@pytest.mark.parametrize("path", ["/elsewhere", "/v1/nothing", "/models/a/b"])
+def test_a_browser_gets_a_page_for_an_unknown_path_and_a_program_a_problem(tmp_path: Path, path: str) -> None:
+    with (
+        running_app(Settings(data_dir=tmp_path), FakeServing()) as app,
+        InProcess(app) as transport,
+        httpx.Client(base_url="http://localhost:8000", transport=transport) as http,
+    ):
+        page = http.get(f"{path}/<script>", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "This page does not exist" in page.text
+        assert "<script>" not in page.text
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        if not path.startswith("/models"):
+            assert http.get(path).json()["code"] == "not_found"
+
+
 def test_the_pages_can_be_left_out(tmp_path: Path) -> None:
     with (
         running_app(Settings(data_dir=tmp_path, pages=False), FakeServing()) as app,
