@@ -4,7 +4,7 @@ from tests.compose.report import Report
 from tests.compose.sandbox import Sandbox
 from tests.compose.stack import Stack
 
-MOST_MEGABYTES = {"pnc-zoo": 1300, "pnc-zoo-api": 600}
+MOST_MEGABYTES = {"pnc-zoo": 1200, "pnc-zoo-api": 560}
 """Largest size of each image with its base, which is 45 MB larger here than the official one. torch's library alone has
 434 MB; in the API's image pyarrow has 98 MB, numpy 56 MB, and SQLAlchemy and NiceGUI 29 MB each."""
 

@@ -1,7 +1,7 @@
 """`/healthz` and `/readyz` of a worker, for the machine that watches over it.
 
-`/healthz` fails when only a restart helps. `/readyz` also fails while a lease cannot be renewed, for instance because
-the database is away: a restart would not help then.
+`/healthz` fails when only a restart helps. `/readyz` also fails before the worker takes work, and while a lease cannot
+be renewed, for instance because the database is away: a restart would not help then.
 """
 
 import json
@@ -85,7 +85,7 @@ def report(path: str, vitals: Vitals) -> tuple[int, dict[str, str]]:
         return 404, {"detail": "expected /healthz or /readyz, got another path"}
     reason = vitals.hanging()
     if reason is None and path == "/readyz":
-        reason = vitals.losing()
+        reason = vitals.starting() or vitals.losing()
     if reason is not None:
         return 503, {"status": "unwell", "detail": reason}
     return 200, {"status": "ok" if path == "/healthz" else "ready"}

@@ -76,6 +76,12 @@ class Vitals:
             with self._lock:
                 self._rows.pop(row_id, None)
 
+    def starting(self) -> str | None:
+        """Reason why the worker takes no work yet; None: its loops run."""
+        with self._lock:
+            started = bool(self._loops)
+        return None if started else "expected the worker's loops to run, got none yet; the broker may be away"
+
     def hanging(self) -> str | None:
         """Reason why only a restart helps; None: every loop and every supervision is alive."""
         with self._lock:

@@ -76,7 +76,14 @@ def test_a_supervision_that_stops_looking_hangs(vitals: Vitals, clock: Clock) ->
         assert "job_1" in str(vitals.hanging())
 
 
+def test_a_worker_is_ready_once_its_loops_run(vitals: Vitals) -> None:
+    assert [report(path, vitals)[0] for path in ("/healthz", "/readyz")] == [200, 503]
+    vitals.note()
+    assert report("/readyz", vitals) == (200, {"status": "ready"})
+
+
 def test_liveness_and_readiness_differ(vitals: Vitals, clock: Clock) -> None:
+    vitals.note(10 * LEASE)
     assert [report(path, vitals)[0] for path in ("/healthz", "/readyz", "/other")] == [200, 200, 404]
     with vitals.row("job_1") as seen:
         clock.now += LEASE + 1
