@@ -72,7 +72,7 @@ def prepare(folder: Path) -> None:
     write_parquet(folder / "images.parquet", png_rows(material.job), DIGITS)
     for name, (network, spec) in (("target", material.target), ("source", material.source)):
         safetensors.torch.save_file(network.state_dict(), folder / f"{name}.safetensors")
-        (folder / f"{name}.json").write_text(json.dumps(vars(spec)))
+        (folder / f"{name}.json").write_text(json.dumps(spec.to_dict()))
 
 
 def time_job(folder: Path, setting: str, others: int, limit: int, *, quick: bool) -> float:

@@ -28,7 +28,7 @@ from app.plots import cost_curve, save
 from benchmarks.comparison.baselines import direct_ensemble, finetune, linear_probe, lwf, target_only
 from benchmarks.comparison.data import DEVELOPMENT_SEED, SUITES, Split, load
 from benchmarks.comparison.task import MethodOutput, Task, numbers
-from benchmarks.comparison.zoo import Network, train_or_load, zoo_recipe
+from benchmarks.comparison.zoo import networks_of
 from benchmarks.reports.rows import read_rows_to_resume, write_rows
 from benchmarks.reports.tables import markdown
 from pnc_core.analysis.evaluation import judge, multiply_accumulates, predict
@@ -121,7 +121,9 @@ class Row:
 def main(
     suite: Annotated[str, typer.Option(help=f"One of {', '.join(SUITES)}.")],
     out: Annotated[Path, typer.Option(help="Folder for curves.json, curves.md, the plot and the trained networks.")],
-    data_root: Annotated[Path | None, typer.Option(help="Folder that torchvision reads the images from.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder with the images of torchvision and other suites.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, a list; each divides the classes differently.")] = "0,1,2",
     counts: Annotated[str, typer.Option(help="Images of a class, a list; 0: all.")] = COUNTS,
     draws: Annotated[int, typer.Option(help="Draws of the images of each count.")] = 5,
@@ -144,7 +146,7 @@ def main(
     tuned = _read_tuned(out, suite)
     for seed in splits:
         split = load(suite, data_root, seed)
-        networks = _networks(split, out / "nets")
+        networks = networks_of(split, out / "nets", data_root)
         for count, draw in product(map(int, counts.split(",")), range(draws)):
             task = Task(replace(split, train=drawn(split, count, draw)), *networks, 1.0, seed=draw, precision="float32")
             for method, setting in _todo(chosen, tuned.get(str(count)), tune=tune):
@@ -231,11 +233,6 @@ def _todo(methods: list[str], tuned: dict[str, Setting] | None, *, tune: bool) -
 
 def _text(setting: Setting | None) -> str:
     return " ".join(f"{value:g}" for value in setting) if setting else ""
-
-
-def _networks(split: Split, folder: Path) -> tuple[Network, Network]:
-    recipe = zoo_recipe(split, "cpu", "float32")
-    return train_or_load(split, split.target, folder, recipe), train_or_load(split, split.source, folder, recipe)
 
 
 def _read_tuned(out: Path, suite: str) -> dict[str, dict[str, Setting]]:

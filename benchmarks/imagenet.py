@@ -41,8 +41,12 @@ from pnc_core.vision import timm_package
 SOURCE, TARGET = "tf_efficientnet_lite0", "torchvision/mobilenet_v3_small"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SUITE = Suite("tiny-imagenet", TARGET, 0, (3, 64, 64), MEAN, STD, 10, 5, 5, 40, 120_000, "shift-flip")
-PRESETS: dict[str, dict[str, Any]] = {"pnc_fast": {"preset": "fast"}, "pnc_joint": {}}
-"""Our method with the defaults of both presets; nothing is tuned for this task."""
+CUT: dict[str, Any] = {"max_size": 0.6}
+PRESETS: dict[str, dict[str, Any]] = {
+    "pnc_fast": {"preset": "fast"}, "pnc_fast_cut": {"preset": "fast", **CUT}, "pnc_joint_cut": CUT,
+}  # fmt: skip
+"""Our method: default settings, with which a module may be the whole source, and modules of at most 0.6 of the source.
+Nothing is tuned for this task."""
 NAMES = (
     "target_only", "ensemble_raw", "ensemble_softmax", "ensemble_affine", "ensemble_joint",
     "linear_probe", "finetune", "lwf",
@@ -144,7 +148,6 @@ def cloned(task: Task, *, preset: str) -> MethodOutput:
         classes=task.split.cloned,
         augment="shift-flip",
         seed=task.seed,
-        max_size=0.6,
         keep_anyway=True,
         **PRESETS[preset],
     )

@@ -146,8 +146,8 @@ class CloneConfig:
 
     @property
     def may_grow(self) -> bool:
-        """Whether the module may be the whole source, without the rows of other classes: nothing bounds its size or
-        fixes its position, and labelled images of old and cloned classes can show that it is needed.
+        """Whether the module may be the whole source: nothing bounds its size or fixes its position, and labelled
+        images of old and cloned classes can show that it is needed.
         """
         unbounded = self.max_size is None and self.max_macs is None and self.keep == CloneConfig.keep
         return unbounded and self.position is None and self.labels and self.old_images

@@ -52,7 +52,7 @@ def deliver_webhooks(supervisor: Supervisor) -> None:
                 pool.submit(_deliver, supervisor.zoo, *claimed).add_done_callback(lambda _: free.release())
             return claimed is not None
 
-        repeat(take, supervisor.stop)
+        repeat(take, supervisor)
 
 
 def _claim(supervisor: Supervisor) -> tuple[Lease, WebhookRequest] | None:

@@ -46,7 +46,7 @@ def run_jobs(supervisor: Supervisor) -> None:
             lease = runs.claim(session, supervisor.name, seconds, devices=supervisor.devices)
         return lease is not None and supervisor.run_row(JOB, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor)
 
 
 def main() -> None:

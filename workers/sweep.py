@@ -5,12 +5,12 @@ Any number of workers may do this at the same time.
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 
 from app.datasets import inspections
 from app.db import clock
+from app.db.changes import Changes
 from app.imports import runs as imports
 from app.jobs import notifier, recovery, steps
 from app.lifecycle import garbage, retention
@@ -24,6 +24,8 @@ SWEEP_SECONDS = 1.0
 GARBAGE_SECONDS = 3600.0
 UNREACHABLE_SECONDS = 5.0
 """Pause after an error whose cause is not the row."""
+UNCHANGED_SECONDS = 2.0
+"""Longest pause while the database does not change; rows may become due in it, for instance a repeated message."""
 
 
 class DatabaseContact:
@@ -97,7 +99,7 @@ def check_versions(supervisor: Supervisor) -> None:
                 lease, kind = checks.claim(session, *worker), CHECK
         return lease is not None and supervisor.run_row(kind, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor)
 
 
 def run_imports(supervisor: Supervisor) -> None:
@@ -108,7 +110,7 @@ def run_imports(supervisor: Supervisor) -> None:
             lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(IMPORT, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor)
 
 
 def inspect_datasets(supervisor: Supervisor) -> None:
@@ -119,15 +121,24 @@ def inspect_datasets(supervisor: Supervisor) -> None:
             lease = inspections.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
         return lease is not None and supervisor.run_row(INSPECTION, lease)
 
-    repeat(take, supervisor.stop)
+    repeat(take, supervisor)
 
 
-def repeat(take: Callable[[], bool], stop: threading.Event) -> None:
-    """Call `take` until `stop` is set. Pauses when `take` returns false, and longer after an error."""
-    while not stop.is_set():
-        try:
-            pause = 0.0 if take() else POLL_SECONDS
-        except Exception as error:  # any error: a worker that claims no rows would still look alive
-            _complain("cannot claim or run a row; trying again", error)
-            pause = UNREACHABLE_SECONDS
-        stop.wait(pause)
+def repeat(take: Callable[[], bool], supervisor: Supervisor) -> None:
+    """Call `take` until the supervisor is stopped.
+
+    Pauses when `take` returns false, until the database has changed or `UNCHANGED_SECONDS` have passed, in which rows
+    may have become due. Pauses longer after an error.
+    """
+    stop = supervisor.stop
+    with Changes(supervisor.zoo.database) as changes:
+        while not stop.is_set():
+            changes.look()
+            try:
+                until = time.monotonic() + (0.0 if take() else UNCHANGED_SECONDS)
+            except Exception as error:  # any error: a worker that claims no rows would still look alive
+                _complain("cannot claim or run a row; trying again", error)
+                stop.wait(UNREACHABLE_SECONDS)
+                continue
+            while time.monotonic() < until and not stop.wait(POLL_SECONDS) and not changes.look():
+                pass

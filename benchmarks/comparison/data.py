@@ -1,6 +1,9 @@
 """The images of every suite. A seed divides the classes between target and source.
 
-Torchvision's classes read MNIST and CIFAR from a data root. The digits are a part of scikit-learn.
+Torchvision's classes read MNIST and CIFAR from a data root. Tiny-ImageNet is read from two Parquet files in it,
+`tiny-imagenet-40-train.parquet` and `tiny-imagenet-40-val.parquet`, in the layout of the Hugging Face Hub. The digits
+are a part of scikit-learn. In the suite `public` a target of ten classes of CIFAR-100 gets three classes of CIFAR-10,
+and the source is a network that somebody else trained and published (`benchmarks.comparison.zoo`).
 """
 
 import functools
@@ -11,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from app.datasets.service import inspect
+from app.evidence.images import read_images
 from pnc_core.config import NetworkSpec
 from pnc_core.images import ImageSet
 from pnc_core.vision import torchvision_datasets
@@ -42,6 +47,8 @@ class Suite:
 
 
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+TINY_MEAN, TINY_STD = (0.480, 0.448, 0.398), (0.277, 0.269, 0.282)
+TINY = "tiny-imagenet-40-{part}.parquet"
 SUITES = {
     suite.name: suite
     for suite in (
@@ -49,6 +56,9 @@ SUITES = {
         Suite("mnist", "cnn", 16, (1, 28, 28), (0.131,), (0.308,), 5, 5, 5, 3, 60_000, "shift"),
         Suite("cifar10", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 5, 5, 5, 14, 120_000, "shift-flip"),
         Suite("cifar100", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 50, 50, 10, 16, 120_000, "shift-flip"),
+        Suite("public", "resnet20", 16, (3, 32, 32), CIFAR_MEAN, CIFAR_STD, 10, 10, 3, 40, 120_000, "shift-flip"),
+        Suite("tiny20", "resnet20", 16, (3, 64, 64), TINY_MEAN, TINY_STD, 20, 20, 20, 30, 120_000, "shift-flip"),
+        Suite("tiny30", "resnet20", 16, (3, 64, 64), TINY_MEAN, TINY_STD, 30, 10, 10, 30, 120_000, "shift-flip"),
     )
 }
 
@@ -99,35 +109,65 @@ def load(name: str, root: Path | None, seed: int) -> Split:
     With a seed of `DEVELOPMENT_SEED` or more, a fifth of the training images replaces the test images.
     """
     suite = SUITES[name]
-    train, test = _digits() if name == "digits" else _torchvision(name, root)
-    if name == "digits":
-        test, train = train.split(0.75, torch.Generator().manual_seed(DIGITS_TEST_SEED))
+    train, test = _whole(name, root)
     if seed >= DEVELOPMENT_SEED:
         train, test = train.split(0.2, torch.Generator().manual_seed(seed))
-    order = torch.randperm(len(train.classes), generator=torch.Generator().manual_seed(seed)).tolist()
-    classes = [train.classes[i] for i in order]
-    source = tuple(classes[suite.target_classes : suite.target_classes + suite.source_classes])
+    generator = torch.Generator().manual_seed(seed)
+    known = _whole("cifar10", root)[0].classes if name == "public" else ()
+    others = [name for name in train.classes if name not in known]
+    classes = [others[i] for i in torch.randperm(len(others), generator=generator).tolist()]
     target = tuple(classes[: suite.target_classes])
+    if name == "public":
+        cloned = tuple(known[i] for i in torch.randperm(len(known), generator=generator)[: suite.cloned_classes])
+        return Split(suite, seed, target, known, cloned, train, test)
+    source = tuple(classes[suite.target_classes : suite.target_classes + suite.source_classes])
     return Split(suite, seed, target, source, source[: suite.cloned_classes], train, test)
 
 
-def _digits() -> tuple[ImageSet, ImageSet]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
-    every = ImageSet(images, torch.from_numpy(digits.target).long(), tuple(str(d) for d in range(10)))
-    return every, every
-
-
 @functools.cache
-def _torchvision(name: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
-    datasets = torchvision_datasets()
-    kind = {"mnist": datasets.MNIST, "cifar10": _cifar10(datasets), "cifar100": datasets.CIFAR100}[name]
+def _whole(name: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
+    """All training images and all test images."""
+    if name == "digits":
+        test, train = _digits().split(0.75, torch.Generator().manual_seed(DIGITS_TEST_SEED))
+        return train, test
     if root is None:
         raise SystemExit(
             f"--data-root: expected a folder for {name}, got none; name one (an empty folder is filled by a download)"
         )
+    if name.startswith("tiny"):
+        return _parquet(root / TINY.format(part="train")), _parquet(root / TINY.format(part="val"))
+    if name == "public":
+        sides = zip(_whole("cifar100", root), _whole("cifar10", root), strict=True)
+        return tuple(_together(hundred, ten) for hundred, ten in sides)  # type: ignore[return-value]
+    return _torchvision(name, root)
+
+
+def _together(one: ImageSet, other: ImageSet) -> ImageSet:
+    """Images of two sets with different classes and equal sizes."""
+    labels = torch.cat([one.labels, other.labels + len(one.classes)])
+    return ImageSet(torch.cat([one.images, other.images]), labels, (*one.classes, *other.classes))
+
+
+def _parquet(file: Path) -> ImageSet:
+    if not file.is_file():
+        raise SystemExit(f"--data-root: expected {file.name} in it, got no such file")
+    with file.open("rb") as opened:
+        names = inspect(opened).classes
+    size = NetworkSpec(architecture="resnet20", classes=names, input_size=(3, 64, 64), mean=TINY_MEAN, std=TINY_STD)
+    return read_images(file, names, [size.geometry])
+
+
+def _digits() -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
+    return ImageSet(images, torch.from_numpy(digits.target).long(), tuple(str(d) for d in range(10)))
+
+
+def _torchvision(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
+    datasets = torchvision_datasets()
+    kind = {"mnist": datasets.MNIST, "cifar10": _cifar10(datasets), "cifar100": datasets.CIFAR100}[name]
     parts = []
     for train in (True, False):
         found = kind(root, train=train, download=not _present(kind, root, train))

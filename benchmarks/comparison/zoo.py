@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from app.sources.fit import fitted
 from benchmarks.comparison.data import Split
 from benchmarks.comparison.training import Recipe, fit
 from pnc_core.config import NetworkSpec
 from pnc_core.files import written_whole
-from pnc_core.graph.architectures import build_network
+from pnc_core.graph.architectures import build_network, load_network
 
 Network = tuple[nn.Module, NetworkSpec]
 
@@ -58,6 +60,38 @@ def train_or_load(
     with written_whole(path) as half:
         safetensors.torch.save_file({n: t.cpu().contiguous() for n, t in network.state_dict().items()}, half)
     return network, spec
+
+
+PUBLISHED = "resnet20-12fca82f.th"
+"""A ResNet-20 for CIFAR-10, as github.com/akamaster/pytorch_resnet_cifar10 publishes it; 91.7 % on test images."""
+
+
+def networks_of(split: Split, folder: Path, data_root: Path | None) -> tuple[Network, Network]:
+    """The target and the source of a split, trained or loaded; the suite `public` reads its source from the data root.
+
+    Args:
+        split: Images and suite.
+        folder: Holds the files of trained networks.
+        data_root: Holds the file `PUBLISHED` for the suite `public`.
+    """
+    recipe = zoo_recipe(split, "cpu", "float32")
+    target = train_or_load(split, split.target, folder, recipe)
+    if split.suite.name != "public":
+        return target, train_or_load(split, split.source, folder, recipe)
+    file = (data_root or Path()) / PUBLISHED
+    if not file.is_file():
+        raise SystemExit(f"--data-root: expected {PUBLISHED} in it, got no such file")
+    spec = NetworkSpec(
+        architecture="cifar/resnet20",
+        options={"shortcut": "pad-both"},
+        classes=split.source,
+        input_size=split.suite.input_size,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+    with tempfile.TemporaryDirectory() as folder_of_fitted:
+        network = load_network(spec, fitted(file, spec, Path(folder_of_fitted), note=lambda text: None))
+    return target, (network.eval().requires_grad_(False), spec)
 
 
 def zoo_recipe(split: Split, device: str, precision: str) -> Recipe:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pnc_core.config import NetworkSpec
-from pnc_core.errors import DataError, MismatchError, SourceMismatch
+from pnc_core.errors import BundleError, DataError, MismatchError, SourceMismatch
 from pnc_core.graph.features import Reader, run_part
 from pnc_core.graph.positions import Traced, trace
 from pnc_core.identity import fingerprint
@@ -23,7 +23,7 @@ from pnc_core.method.lime import local_representation
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
 from pnc_core.module.entry import read_of, takes_image
 from pnc_core.module.manifest import Manifest
-from pnc_core.module.module import ClonedModule
+from pnc_core.module.module import ClonedModule, rows_of
 from pnc_core.module.tail import Tail, copied_tensors, extract, open_tail
 
 KEPT_PREFIX = "kept."
@@ -178,9 +178,10 @@ def module_logits(target: Traced, module: ClonedModule) -> Logits:
 
     def logits(pixels: Tensor) -> Tensor:
         if takes_image(manifest):
-            return run_part(module.part, module.adapter(preprocess(pixels, manifest.source, target.device)))[0]
-        _, activations = read(preprocess(pixels, target.spec, target.device))
-        return run_part(module.part, module.adapter(activations[manifest.position.target]))[0]
+            phi = preprocess(pixels, manifest.source, target.device)
+        else:
+            phi = read(preprocess(pixels, target.spec, target.device))[1][manifest.position.target]
+        return run_part(module.part, module.adapter(phi))[0][:, : len(manifest.classes)]
 
     return logits
 
@@ -233,10 +234,10 @@ def verify_bundle(bundle: Bundle, source: nn.Module) -> Verified:
 
 
 def _rows(manifest: Manifest) -> list[int]:
-    unknown = [c for c in manifest.classes if c not in manifest.source.classes]
-    if unknown:
-        raise MismatchError(f"manifest.classes: expected classes of the source, got {unknown}")
-    return [manifest.source.classes.index(c) for c in manifest.classes]
+    try:
+        return rows_of(manifest)
+    except BundleError as error:
+        raise MismatchError(str(error)) from None
 
 
 def _checked_kept(bundle: Bundle, opened: Tail) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from pnc_core.images import ImageSet, batches, preprocess
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.entry import entered, phi_of
 from pnc_core.module.head import pool_taps
-from pnc_core.module.module import load_module
+from pnc_core.module.module import load_module, rows_of
 from pnc_core.module.tail import Tail, open_tail
 
 FOLDS = 5
@@ -148,10 +148,10 @@ def _views(
     target: Network, source: Network, bundle: Bundle, images: ImageSet, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
     """Features of every batch: float32 (N, D), by name of the probe."""
-    traced, position, classes = trace(*target), bundle.manifest.position, bundle.manifest.classes
+    traced, position = trace(*target), bundle.manifest.position
     module = load_module(bundle, traced, source[0]).to(traced.device)
     whole = trace(*source)
-    opened = open_tail(whole, position.source, [source[1].classes.index(c) for c in classes])
+    opened = open_tail(whole, position.source, rows_of(bundle.manifest))
     own = {group.name: bundle.tensors[f"kept.{group.name}"].long() for group in opened.groups}
     masks = {"slices": own, **{f"random {i}": _drawn(opened, own, generator) for i in range(DRAWS)}}
     seen = traced.taps

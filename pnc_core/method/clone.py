@@ -307,6 +307,7 @@ def _manifest(
             target_taps=tuple(p.name for p in job.target.taps[-tap_window.target :]),
             module_taps=tail.taps[-tap_window.module :],
             strict=head.strict,
+            odds=insertion.odds,
         ),
         sizes=Sizes(
             source=job.source.parameter_count,

@@ -29,7 +29,7 @@ from pnc_core.method.job import Batch, Job, traced_step
 from pnc_core.method.localize import Scores, score_channels
 from pnc_core.method.mask import choose_channels
 from pnc_core.module.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
-from pnc_core.module.head import TapWindow, pool_taps, tap_width
+from pnc_core.module.head import TapWindow, against, log_odds, pool_taps, tap_width
 from pnc_core.module.tail import Tail, extract, open_tail
 
 MAX_ROWS = 40_000
@@ -47,12 +47,17 @@ class Insertion:
     tail: Tail
     whole: int
     """Copied numbers of the uncut tail."""
+    cloned: int
+    """Number K of cloned classes."""
     learned: bool = True
     """Whether adapter, mask or parallel adapters depend on the images."""
+    odds: bool = False
+    """The tail keeps the rows of all classes, cloned classes first. Its logits become log-odds against all others."""
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the tail on A(phi): logits (N, K) and the tail's taps."""
-        return self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
+        logits, taps = self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
+        return (log_odds(logits.float(), self.cloned) if self.odds else logits), taps
 
     @property
     def parameter_count(self) -> int:
@@ -89,19 +94,23 @@ def stitch(job: Job, position: Position, images: ImageSet) -> Insertion:
 
 
 def whole_source(job: Job) -> Insertion | None:
-    """The whole source behind the image itself, without the rows of other classes; None if it takes other images.
+    """The whole source behind the image itself, with the rows of all its classes; None if it takes other images.
 
     It depends on no image of the job: the adapter between two inputs is exact, and nothing is cut.
     """
-    if INPUT not in (p.name for p in job.source.positions) or not takes_the_same_images(
-        job.target.position(INPUT), job.source.position(INPUT)
-    ):
+    if INPUT not in (p.name for p in job.source.positions):
         return None
+    ends = job.target.position(INPUT), job.source.position(INPUT)
+    if not takes_the_same_images(*ends):
+        return None
+    others = (row for row in range(len(job.source.spec.classes)) if row not in job.cloned)
     try:
-        stitched = stitch(job, Position(target=INPUT, source=INPUT), job.train)
+        tail = open_tail(job.source, INPUT, (*job.cloned, *others))
     except PositionError:
         return None
-    return replace(stitched, learned=False)
+    adapter = input_adapter(*ends, (job.target.spec, job.source.spec))
+    stitched = _stitched(job, Position(target=INPUT, source=INPUT), tail, adapter)
+    return replace(stitched, learned=False, odds=True)
 
 
 @traced_step("adapter")
@@ -136,7 +145,7 @@ def _begin(job: Job, position: Position) -> tuple[Tail, Adapter | AdapterFit]:
 def _stitched(job: Job, position: Position, tail: Tail, fit: Adapter | AdapterFit) -> Insertion:
     adapter = fit.adapter() if isinstance(fit, AdapterFit) else fit
     tail.part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Insertion(position, adapter.to(job.source.device), tail, tail.parameter_count)
+    return Insertion(position, adapter.to(job.source.device), tail, tail.parameter_count, len(job.cloned))
 
 
 @traced_step("localization")
@@ -250,7 +259,9 @@ def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int
     with torch.no_grad(), job.autocast():
         own, made = insertion.forward(batch)
     pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
-    return tuple(t.cpu() for t in (batch.old, own.float(), batch.labels, *pooled))
+    # The same probabilities as with the shift that `Composed.join` adds to the new logits.
+    old = batch.old - against(batch.old) if insertion.odds else batch.old
+    return tuple(t.cpu() for t in (old, own.float(), batch.labels, *pooled))
 
 
 def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:

@@ -1,8 +1,8 @@
 """How large a module must be: a cut tail where images show that it is good enough, else the whole source.
 
 With few images a cut tail is learned badly, and a held-out quarter cannot show how badly. Both networks side by side
-need no learning at all. A module of the whole source, without the rows of other classes, contains them: behind the
-image itself its adapter is exact, and its head starts at both networks' softmax.
+need no learning at all. A module of the whole source contains them: behind the image itself its adapter is exact, and
+its head starts at both networks' softmax.
 
 Own choice (decision 126).
 """

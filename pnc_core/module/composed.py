@@ -20,7 +20,7 @@ from pnc_core.identity import fingerprint
 from pnc_core.images import Views, preprocess
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.entry import entered, phi_of, read_of, takes_image
-from pnc_core.module.head import Head, pool_taps
+from pnc_core.module.head import Head, against, pool_taps
 from pnc_core.module.module import ClonedModule, load_module
 
 
@@ -205,6 +205,7 @@ class Composed(nn.Module):
         for module, (scale, offset), (correction, own) in sorted(entries, key=_identity):
             corrections += [correction] if correction is not None else []
             own = own if (scale, offset) == (1.0, 0.0) else own * scale + offset
+            own = own + against(old) if module.manifest.head.odds else own
             for name, column in zip(module.manifest.classes, own.unbind(1), strict=True):
                 columns.setdefault(name, []).append(column)
         new = [_mean(columns[name]) for name in self.classes[old.shape[1] :]]

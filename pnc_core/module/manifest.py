@@ -48,6 +48,9 @@ class HeadSpec:
     """Positions of the module's tail that the head reads: all, or the last few."""
     strict: bool = False
     """A locality gate on the target's taps decides whether the module runs."""
+    odds: bool = False
+    """The module keeps the rows of all classes of the source, cloned classes first. Its logits are log-odds against all
+    other classes of the source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,8 @@ class Manifest:
         facts = {**asdict(self), "target": self.target.to_dict(), "source": self.source.to_dict()}
         if self.verdict is None:
             del facts["verdict"]
+        if not self.head.odds:
+            del facts["head"]["odds"]
         if not self.config.keep_anyway:
             del facts["config"]["keep_anyway"]
         return facts

@@ -14,7 +14,7 @@ from pnc_core.identity import fingerprint
 from pnc_core.module.adapter import Adapter
 from pnc_core.module.bundle import MODULE_PREFIX, Bundle
 from pnc_core.module.entry import takes_image
-from pnc_core.module.head import SHUT, Head, pool_taps, tap_width
+from pnc_core.module.head import SHUT, Head, log_odds, pool_taps, tap_width
 from pnc_core.module.manifest import Manifest
 from pnc_core.module.tail import Tail, copied_tensors, extract, open_tail, with_parallel_adapters
 
@@ -58,6 +58,8 @@ class ClonedModule(nn.Module):
         part: fx.GraphModule = self.part
         head: Head = self.head
         own, taps = run_part(part, self.adapter(phi))
+        if self.manifest.head.odds:
+            own = log_odds(own.float(), len(self.manifest.classes))
         if head.kind == "affine":  # reads no taps
             return head.answer(own.float(), seen)
         read = slice(len(taps) - len(self.manifest.head.module_taps), None)
@@ -97,7 +99,7 @@ def load_module(bundle: Bundle, target: Traced, source: nn.Module | None = None)
     """
     manifest = bundle.manifest
     traced = trace(_source_network(manifest, source), manifest.source)
-    opened = open_tail(traced, manifest.position.source, _rows(manifest))
+    opened = open_tail(traced, manifest.position.source, rows_of(manifest))
     tail = extract(opened, {g.name: _kept(bundle, g.name, g.width) for g in opened.groups})
     tail = _with_parallel(tail, manifest.inner)
     adapter = Adapter(
@@ -129,11 +131,17 @@ def _with_parallel(tail: Tail, layers: tuple[str, ...]) -> Tail:
         raise BundleError(f"manifest.inner: {error}") from None
 
 
-def _rows(manifest: Manifest) -> list[int]:
+def rows_of(manifest: Manifest) -> list[int]:
+    """Indices of the classes among the source's logits whose rows the module keeps, cloned classes first.
+
+    Raises:
+        BundleError: a class is not one of the source, or is listed twice.
+    """
     unknown = [c for c in manifest.classes if c not in manifest.source.classes]
     if unknown or len(set(manifest.classes)) != len(manifest.classes):
         raise BundleError(f"manifest.classes: expected distinct classes of the source, got unknown {unknown}")
-    return [manifest.source.classes.index(c) for c in manifest.classes]
+    others = [c for c in manifest.source.classes if manifest.head.odds and c not in manifest.classes]
+    return [manifest.source.classes.index(c) for c in (*manifest.classes, *others)]
 
 
 def _head_widths(manifest: Manifest, target: Traced, source: Traced, tail: Tail) -> tuple[int, int]:

@@ -134,6 +134,18 @@ def judge(module: Answers, alternatives: dict[Alternative, Answers], fitting: Fi
     )
 
 
+def doubted(verdict: Verdict, most: float, text: str) -> Verdict:
+    """The verdict with doubtful labels: wrong ones make accuracies too low, so every interval reaches further up.
+
+    Args:
+        verdict: The verdict by the labels as they are.
+        most: Largest share of labels that may be wrong, 0..1.
+        text: The warning, a clause.
+    """
+    figures = {name: replace(one, high=min(1.0, one.high + most)) for name, one in verdict.figures.items()}
+    return replace(verdict, figures=figures, text=f"{verdict.text}; {text}")
+
+
 def _text(outcome: Outcome, best: Alternative, found: tuple[float, float, float], figures: dict[str, Figure]) -> str:
     difference, low, high = (100 * value for value in found)
     interval = f"(90 %: {low:.1f} to {high:.1f})"

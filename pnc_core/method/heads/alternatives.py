@@ -5,7 +5,7 @@ linear probe, a `joint` head that reads the target's taps and no module.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +15,14 @@ from pnc_core.images import ImageSet, batches
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.heads.folds import Candidate, cross_fit
-from pnc_core.method.job import Job, enter
-from pnc_core.module.verdict import Alternative, Answers, Fitting, Verdict, judge
+from pnc_core.method.heads.labels import doubt_of
+from pnc_core.method.job import Job, Progress, enter
+from pnc_core.module.verdict import Alternative, Answers, Fitting, Verdict, doubted, judge
 
 PROBE_STRENGTHS = (1e-2, 1e-1, 1.0)
 """Candidate weight decays of the probe."""
+LABELS_SEEN = 0.95
+"""Progress of a job, 0..1, when its labels are compared with the networks' predictions."""
 
 
 def probe_rows(inputs: HeadInputs, columns: Tensor) -> HeadInputs:
@@ -78,7 +81,11 @@ def verdict_of(
     Returns:
         The verdict, and the target's own predictions, int64 (N,).
     """
-    old, own = _both_softmax(job, images)
+    old, every = _both_softmax(job, images)
+    own = every[:, list(job.cloned)]
+    doubt = doubt_of(images.labels, old, every, job.cloned)
+    if doubt is not None:
+        job.report(Progress("calibrating", LABELS_SEEN, doubt.text, {"labels": asdict(doubt)}))
     never = torch.full((len(images), len(job.cloned)), -1.0)
     source = job.source.parameter_count
     alternatives: dict[Alternative, Answers] = {
@@ -86,7 +93,10 @@ def verdict_of(
         "probe": _answers(job, probe[0], images.labels, probe[1]),
         "alone": _answers(job, torch.cat([old, never], 1), images.labels, 0),
     }
-    return judge(_answers(job, module[0], images.labels, module[1]), alternatives, fitting), old.argmax(1)
+    found = judge(_answers(job, module[0], images.labels, module[1]), alternatives, fitting)
+    if doubt is not None:
+        found = doubted(found, doubt.most, doubt.text)
+    return found, old.argmax(1)
 
 
 def _answers(job: Job, logits: Tensor, labels: Tensor, numbers: int) -> Answers:
@@ -95,7 +105,7 @@ def _answers(job: Job, logits: Tensor, labels: Tensor, numbers: int) -> Answers:
 
 
 def _both_softmax(job: Job, images: ImageSet) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, N_old) of the target, and (N, K) of the source's cloned classes among all its classes."""
+    """Probabilities (N, N_old) of the target, and (N, C) of the source."""
     readers = Reader(job.target, []), Reader(job.source, [])
     sides: list[list[Tensor]] = [[], []]
     for index in batches(len(images), job.config.batch_size):
@@ -103,5 +113,5 @@ def _both_softmax(job: Job, images: ImageSet) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), job.autocast():
             for found, reader, network in zip(sides, readers, (job.target, job.source), strict=True):
                 found.append(reader(enter(images.views[index], network))[0].float().softmax(1).cpu())
-    old, own = (torch.cat(found) for found in sides)
-    return old, own[:, list(job.cloned)]
+    old, every = (torch.cat(found) for found in sides)
+    return old, every

@@ -28,7 +28,7 @@ FAST_VIEWS = 2
 CROSS_FITTED = 100
 """With fewer images of a class, on average, heads are cross-fitted. Own choice: from here on a held-out quarter tells
 accuracies apart to about 2 points, and five fits of every head would take longer than everything else."""
-CROSS_STRENGTHS = (1e-2, 1e-1, 1.0)
+CROSS_STRENGTHS = (1e-1, 1.0, 10.0)
 """Candidate weight decays for cross-fitted heads: few images need a stronger prior."""
 AFFINE_ONLY, VIEWED = 3, 25
 """With fewer images of a class, on average, than the first number only the affine head is fitted: with one or two, the
@@ -111,12 +111,12 @@ def _cross_fitted(job: Job, insertion: Insertion) -> Calibrated:
     shown, folds = shown_by(job, len(images), views), folds_of(images, job.generator("folds"))
     last = last_taps(job, insertion, rows, 1, LAST)
     candidates = [
-        Candidate(kind, strength, 1, inputs, tap_window)
+        Candidate(kind, strength, 1, inputs, tap_window, insertion.odds)
         for kind in kinds
         for strength in (CROSS_STRENGTHS if kind != "affine" else CROSS_STRENGTHS[:1])
         for inputs, tap_window in (((rows, None), (last, LAST)) if kind == "joint" else ((rows, None),))
     ]
-    fitted = cross_fit(candidates, shown, folds)
+    fitted = cross_fit(candidates, shown, folds, simplest="affine" in kinds)
     probe = cross_fitted_probe(rows, tap_widths(job, insertion, 1)[0], shown, folds)
     return _compared(job, insertion, fitted, probe, "cross-fitted")
 

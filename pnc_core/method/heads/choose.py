@@ -96,21 +96,36 @@ def nested(heads: Sequence[tuple[Head, HeadInputs]], folds: Tensor) -> Tensor:
     return chosen_elsewhere(answers, labels, old_classes, folds)
 
 
-def chosen_elsewhere(answers: Tensor, labels: Tensor, old_classes: int, folds: Tensor) -> Tensor:
-    """Logits (N, C) of one head for each fold: the head with the lowest balanced cross-entropy on the other folds.
+def pick(losses: Tensor, *, simplest: bool = False) -> int:
+    """Index of the head with the lowest mean loss.
+
+    Args:
+        losses: Balanced cross-entropy, (heads, N).
+        simplest: The first head is the simplest one: it is picked unless the best one is better by more than a standard
+            error.
+    """
+    best = int(losses.mean(1).argmin())
+    return 0 if simplest and not_worse(losses[0], losses[best]) else best
+
+
+def chosen_elsewhere(
+    answers: Tensor, labels: Tensor, old_classes: int, folds: Tensor, *, simplest: bool = False
+) -> Tensor:
+    """Logits (N, C) of one head for each fold: the head that the other folds pick.
 
     Args:
         answers: Logits (heads, N, C).
         labels: int64 (N,), old classes first.
         old_classes: Number of old classes.
         folds: Fold of every image, int64 (N,).
+        simplest: As for `pick`.
     """
     losses = torch.stack([losses_of(logits, labels, old_classes) for logits in answers])
     picked = answers[0].clone()
     for fold in folds.unique():
         inside = folds == fold
         others = losses if bool(inside.all()) else losses[:, ~inside]
-        picked[inside] = answers[int(others.mean(1).argmin()), inside]
+        picked[inside] = answers[pick(others, simplest=simplest), inside]
     return picked
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from pnc_core.images import ImageSet
-from pnc_core.method.heads.choose import FittedHead, chosen_elsewhere
+from pnc_core.method.heads.choose import FittedHead, chosen_elsewhere, pick
 from pnc_core.method.heads.fit import HeadInputs, accuracy, fit_head, head_logits, losses_of
-from pnc_core.module.head import TapWindow
+from pnc_core.module.head import Head, TapWindow
 
 FOLDS = 5
 STEPS = 40
@@ -53,15 +53,22 @@ class Candidate:
     """The images first, then their views."""
     tap_window: TapWindow | None = None
     """The taps that the rows hold; None: all taps."""
+    odds: bool = False
+    """Both sides of the rows are log-odds."""
+
+    def fit(self, rows: HeadInputs, most_steps: int = 200) -> Head:
+        """The head of this kind and strength, fitted on rows like those of the candidate."""
+        return fit_head(self.kind, rows, self.strength, most_steps=most_steps, odds=self.odds)
 
 
-def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor) -> FittedHead:
+def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor, *, simplest: bool = False) -> FittedHead:
     """Choose a head by cross-validation.
 
     Args:
         candidates: At least one, with equal numbers of rows.
         shown: Image of every row, int64 (rows,); the first N rows show the images in order.
         folds: Fold of every image, int64 (N,).
+        simplest: The first candidate is taken unless another one is surely better, see `pick`.
 
     Returns:
         The head, fitted on all rows. Its score and logits are of heads that have not seen the image.
@@ -69,10 +76,10 @@ def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor) -> 
     count, rows = len(folds), candidates[0].rows
     labels, old_classes = rows.labels[:count], rows.old.shape[1]
     answers = torch.stack([_answers(one, folds[shown], folds) for one in candidates])
-    losses = [float(losses_of(logits, labels, old_classes).mean()) for logits in answers]
-    best = candidates[losses.index(min(losses))]
-    logits = chosen_elsewhere(answers, labels, old_classes, folds)
-    head = fit_head(best.kind, best.rows, best.strength)
+    losses = torch.stack([losses_of(logits, labels, old_classes) for logits in answers])
+    best = candidates[pick(losses, simplest=simplest)]
+    logits = chosen_elsewhere(answers, labels, old_classes, folds, simplest=simplest)
+    head = best.fit(best.rows)
     return FittedHead(head, best.grid, head, accuracy(logits, labels, old_classes), best.tap_window, logits)
 
 
@@ -85,6 +92,5 @@ def _answers(candidate: Candidate, fold_of_row: Tensor, folds: Tensor) -> Tensor
         others = candidate.rows.take(fold_of_row != fold)
         # With a single fold, of equal images alone, nothing is left to fit on.
         rows = others if len(others.labels) else candidate.rows
-        head = fit_head(candidate.kind, rows, candidate.strength, most_steps=STEPS)
-        answers[inside] = head_logits(head, images.take(inside))
+        answers[inside] = head_logits(candidate.fit(rows, STEPS), images.take(inside))
     return answers

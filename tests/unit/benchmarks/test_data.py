@@ -1,9 +1,12 @@
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import sources
+from benchmarks.comparison import data
 from benchmarks.comparison.data import DEVELOPMENT_SEED, load
 from benchmarks.comparison.task import Task
 from benchmarks.comparison.zoo import Network
@@ -57,3 +60,37 @@ def test_every_step_of_a_line_of_sources_sees_the_same_images_of_a_class(
         drawn = [_prints(images.only([name])) for images in seen if name in images.classes]
         assert len(drawn) >= 2
         assert all(other == drawn[0] for other in drawn)
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Few images in place of CIFAR's."""
+    names = {"cifar10": tuple(f"c{i}" for i in range(10)), "cifar100": tuple(f"h{i}" for i in range(100))}
+
+    def read(name: str, root: Path) -> tuple[ImageSet, ImageSet]:
+        labels = torch.arange(len(names[name])).repeat(4)
+        images = ImageSet(torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8), labels, names[name])
+        return images, images
+
+    monkeypatch.setattr(data, "_torchvision", read)
+    data._whole.cache_clear()
+    yield
+    data._whole.cache_clear()
+
+
+def test_in_the_public_suite_classes_of_one_data_set_meet_a_source_of_the_other(pictures: None) -> None:
+    split, other = load("public", Path("root"), 0), load("public", Path("root"), 1)
+    assert {name[0] for name in split.target} == {"h"}
+    assert (len(split.target), len(split.cloned)) == (10, 3)
+    assert split.source == tuple(f"c{i}" for i in range(10))
+    assert set(split.cloned) < set(split.source)
+    assert (split.target, split.cloned) != (other.target, other.cloned)
+    assert split.judged.classes == (*split.target, *split.cloned)
+    assert len(split.judged) == 13 * 4
+
+
+def test_a_missing_data_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--data-root: expected a folder for tiny30, got none"):
+        load("tiny30", None, 0)
+    with pytest.raises(SystemExit, match=r"expected tiny-imagenet-40-train\.parquet in it, got no such file"):
+        load("tiny20", tmp_path, 0)

@@ -130,7 +130,7 @@ def hand_made(
     if inner:
         small = with_parallel_adapters(small)
         randomise([p for adapter in small.inner.values() for p in adapter.parameters()])
-    insertion = Insertion(position, opened.adapter, small, opened.whole)
+    insertion = Insertion(position, opened.adapter, small, opened.whole, opened.cloned)
     read = slice(-1, None) if last else slice(None)
     taps = made.target.taps[read]
     seen = sum(tap_width(p.channels, p.grid, 1) for p in taps)

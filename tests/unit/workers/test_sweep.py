@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -112,8 +114,9 @@ def test_a_database_that_takes_nothing_gives_everybody_time_to_renew(monkeypatch
     assert answers == [False, False, False, False, True]
 
 
-def test_whatever_goes_wrong_a_loop_goes_on() -> None:
+def test_whatever_goes_wrong_a_loop_goes_on(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     stop, taken = Clock(100), []
+    monkeypatch.setattr(sweeping, "time", stop)
 
     def take() -> bool:
         taken.append(stop.now)
@@ -121,9 +124,34 @@ def test_whatever_goes_wrong_a_loop_goes_on() -> None:
             raise OSError("Cannot allocate memory")
         return False
 
-    sweeping.repeat(take, stop)
+    sweeping.repeat(take, Supervisor(zoo, stop))
     assert taken[1] - taken[0] == sweeping.UNREACHABLE_SECONDS
     assert len(taken) > 2
+
+
+def test_an_idle_loop_asks_again_when_another_process_has_written(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, taken, written = Clock(20), [], []
+    monkeypatch.setattr(sweeping, "time", stop)
+    wait = stop.wait
+
+    def take() -> bool:
+        taken.append(stop.now)
+        return False
+
+    def write_once(timeout: float | None = None) -> bool:
+        if stop.now > 1009 and not written:
+            with zoo.database.write() as session:
+                session.execute(text("CREATE TABLE written (x)"))
+            written.append(stop.now)
+        return wait(timeout)
+
+    monkeypatch.setattr(stop, "wait", write_once)
+    sweeping.repeat(take, Supervisor(zoo, stop))
+    pauses = [round(later - sooner, 1) for sooner, later in pairwise(taken)]
+    early = [pause for pause in pauses if pause < sweeping.UNCHANGED_SECONDS]
+    assert len(early) == 1
+    assert max(pauses) <= sweeping.UNCHANGED_SECONDS + sweeping.POLL_SECONDS
+    assert min(moment - written[0] for moment in taken if moment > written[0]) <= 2 * sweeping.POLL_SECONDS
 
 
 def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
