@@ -17,7 +17,6 @@ from app.web.page_context import PageContext
 from app.zoo import Zoo
 from tests.unit import seeds
 
-
 Act = Callable[[_Form, Callable[[], str]], Awaitable[None]]
 """Acts on the form; the second argument reads what the page says."""
 
