@@ -16,6 +16,8 @@ from app.web.page_context import PageContext
 
 SHOWN = 50
 _NOTE = "Each request that changed something or was refused. Bodies and keys are never written. Kept for 400 days."
+_DONE = ("done", "purged")
+"""Outcomes of changes that are no requests; other words are codes of problems."""
 _COLUMNS = ["When", "Who", "Action", "Request", "Outcome", "Address", "Request id"]
 
 
@@ -59,7 +61,7 @@ def _shown(found: Page[AuditRow], after: str | None, key: str | None) -> Markup:
 
 def _row(row: AuditRow) -> list[object]:
     who = link(f"/audit?key={row.key_id}", row.who or row.key_id) if row.key_id else row.who or "anybody"
-    refused = row.outcome.isdigit() and row.outcome >= "400"
+    refused = row.outcome >= "400" if row.outcome.isdigit() else row.outcome not in _DONE
     return [
         ago(row.at),
         who,
