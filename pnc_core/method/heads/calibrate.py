@@ -146,9 +146,12 @@ def falls_behind(job: Job, cut: Calibrated, whole: Insertion) -> bool:
     """
     if cut.logits is None or cut.verdict is None or cut.verdict.fitting != "held out":
         return False
-    rows = [head_inputs(job, whole, images, [1], 0)[0] for images in (job.train, job.validation)]
-    last = [last_taps(job, whole, one, 1, LAST) for one in rows]
-    choices = [HeadChoice("affine", 1, *rows), HeadChoice("joint", 1, *last, tap_window=LAST)]
+    train, held = (head_inputs(job, whole, images, [1], 0)[0] for images in (job.train, job.validation))
+    last, last_held = (last_taps(job, whole, rows, 1, LAST) for rows in (train, held))
+    choices = [
+        HeadChoice("affine", 1, train, held),
+        HeadChoice("joint", 1, last, last_held, tap_window=LAST),
+    ]
     found = choose_head(choices, folds_of(job.validation, job.generator("folds")), refit=False)
     assert found.logits is not None
     labels = job.validation.labels
