@@ -91,7 +91,7 @@ def test_what_is_not_there_says_so(visit: Visit, service: Up) -> None:
     answer = page.goto(service.url + "/jobs/job_none")
     assert answer is not None
     assert answer.status == 404
-    expect(page.get_by_text("expected a cloning job, got none")).to_be_visible()
+    expect(page.get_by_role("heading", name="This job does not exist")).to_be_visible()
 
 
 def test_names_are_text_in_the_browser_too(visit: Visit, service: Up, brought: Path) -> None:
