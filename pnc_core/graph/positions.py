@@ -312,6 +312,10 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
         lambda a, b: any(weighted[index[a] + 1 : index[b] + 1]),
         lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
     )
+    # The input stands for what the network does to the image before its first layer, such as padding.
+    first = next((i for i, node in enumerate(dominators) if i and any(weighted[: index[node] + 1])), len(dominators))
+    if dominators and dominators[0].op == "placeholder":
+        dominators = dominators[:1] + dominators[first:]
     ends = [index[n] for n in dominators[1:]] + [len(nodes) - 1]
     names, patches = Names(), patch_grids(graph_module, shapes, axes)
     found = []

@@ -23,7 +23,7 @@ from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import Checkpoints, State
-from pnc_core.method.heads.calibrate import Calibrated, calibrate, plain_head
+from pnc_core.method.heads.calibrate import Calibrated, calibrate, falls_behind, plain_head
 from pnc_core.method.heads.choose import FittedHead
 from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.insert import Insertion, module_macs, whole_source
@@ -211,7 +211,8 @@ def _module(job: Job) -> tuple[Insertion, Calibrated, Winner]:
             if whole is None:
                 raise
         else:
-            if whole is None or is_enough(cut_down[1].verdict):
+            cut = cut_down[1]
+            if whole is None or (is_enough(cut.verdict) and not falls_behind(job, cut, whole)):
                 return cut_down
             job.report(Progress("calibrating", CALIBRATING, WHOLE_INSTEAD))
     assert whole is not None

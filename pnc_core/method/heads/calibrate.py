@@ -12,7 +12,7 @@ from pnc_core.images import ImageSet
 from pnc_core.method.budget import head_kinds, limits
 from pnc_core.method.heads.alternatives import cross_fitted_probe, held_out_probe, verdict_of
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
-from pnc_core.method.heads.fit import CHOICE_ROWS, balanced_losses, fit_head, head_logits
+from pnc_core.method.heads.fit import CHOICE_ROWS, accuracy, balanced_losses, fit_head, head_logits
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
 from pnc_core.method.heads.locality_gate import with_locality_gate
 from pnc_core.method.heads.without_old_images import without_old_images
@@ -33,6 +33,10 @@ CROSS_STRENGTHS = (1e-1, 1.0, 10.0)
 AFFINE_ONLY, VIEWED = 3, 25
 """With fewer images of a class, on average, than the first number only the affine head is fitted: with one or two, the
 folds cannot tell heads apart. From the second number on, one view of each image replaces `FAST_VIEWS`."""
+
+
+BEHIND = 0.01
+"""A cut tail may be less accurate than the whole source by this much."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,27 @@ def _compared(job: Job, insertion: Insertion, fitted: FittedHead, probe: FittedH
 
 def _numbers(fitted: FittedHead) -> int:
     return sum(tensor.numel() for tensor in fitted.head.state_dict().values())
+
+
+def falls_behind(job: Job, cut: Calibrated, whole: Insertion) -> bool:
+    """Whether a cut tail is more than `BEHIND` less accurate than the whole source, on the same held-out images.
+
+    The whole source gets one affine head and one on the last taps, without views: two more passes of both networks over
+    the images would cost as much as all other steps of a fast job.
+    """
+    if cut.logits is None or cut.verdict is None or cut.verdict.fitting != "held out":
+        return False
+    train, held = (head_inputs(job, whole, images, [1], 0)[0] for images in (job.train, job.validation))
+    last, last_held = (last_taps(job, whole, rows, 1, LAST) for rows in (train, held))
+    choices = [
+        HeadChoice("affine", 1, train, held),
+        HeadChoice("joint", 1, last, last_held, tap_window=LAST),
+    ]
+    found = choose_head(choices, folds_of(job.validation, job.generator("folds")), refit=False)
+    assert found.logits is not None
+    labels = job.validation.labels
+    ours, best = (accuracy(logits, labels, job.old_classes).average for logits in (cut.logits, found.logits))
+    return ours < best - BEHIND
 
 
 def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:

@@ -255,8 +255,10 @@ class _Odd(nn.Module):
 def test_a_network_that_treats_the_image_first_is_read_from_the_image_on() -> None:
     network, spec = _Odd().eval(), nets.spec("cnn", 8, 1, "abc")
     traced, x = trace(network, spec), torch.rand(2, 1, 8, 8)
-    assert INPUT not in [p.name for p in traced.positions]
+    assert traced.positions[0].name == INPUT
+    assert "sub" not in [p.name for p in traced.positions]
     assert torch.equal(Reader(traced, [traced.positions[-1].name])(x)[0], network(x))
+    assert torch.equal(run_part(cut(traced, INPUT, []), x)[0], network(x))
 
 
 class _Glances(_Odd):

@@ -8,11 +8,14 @@ import torch
 from pnc_core.analysis.evaluation import direct_ensembles, evaluate
 from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import WorseThanNone
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.advice import advise
 from pnc_core.method.clone import clone
-from pnc_core.method.job import Progress
+from pnc_core.method.heads.calibrate import Calibrated, calibrate, falls_behind
+from pnc_core.method.insert import whole_source
+from pnc_core.method.job import Progress, prepare
 from pnc_core.method.need import is_enough, is_refused, refusal
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import attach, detach
@@ -146,3 +149,17 @@ def test_advice_comes_from_the_images_alone_with_a_curve_and_a_forecast(pair: Pa
     assert found.curve[-1].figure.average <= accuracy <= 1
     assert found.seconds > 0
     assert [fingerprint(network) for network, _ in (pair.target, pair.source)] == prints
+
+
+@pytest.mark.parametrize("is_right", [False, True])
+def test_a_cut_tail_is_compared_with_the_whole_source_on_the_same_images(pair: Pair, is_right: bool) -> None:
+    job = prepare(trace(*pair.target), trace(*pair.source), _few(pair, 20), FEW, lambda progress: None, lambda: False)
+    whole = whole_source(job)
+    assert whole is not None
+    labels = job.validation.labels
+    answers = labels if is_right else (labels + 1) % len(CLASSES)
+    logits = torch.nn.functional.one_hot(answers, len(CLASSES)).float()
+    verdict = judge(Answers([True], [True], 1), {"alone": Answers([True], [False], 0)}, "held out")
+    cut = Calibrated(calibrate(job, whole).fitted, job.validation, logits, verdict)
+    assert falls_behind(job, cut, whole) is not is_right
+    assert not falls_behind(job, replace(cut, verdict=None), whole)
