@@ -155,7 +155,7 @@ def test_timm_builds_its_architectures(installed: Install) -> None:
 
 def test_hub_looks_for_a_repository(installed: Install) -> None:
     told = installed("hub").run(
-        *("pnc", "models", "import", "hf://nobody/nothing", "--name", "n", "--url", "http://127.0.0.1:1"),
+        *("pnc", "models", "import", "hf://nobody/nothing", "n", "--url", "http://127.0.0.1:1"),
         code=1, HF_HUB_OFFLINE="1",
     )  # fmt: skip
     assert "nobody/nothing" in told
@@ -165,7 +165,7 @@ def test_hub_looks_for_a_repository(installed: Install) -> None:
 def test_mlflow_looks_for_a_version(installed: Install) -> None:
     alone = installed("mlflow")
     told = alone.run(
-        *("pnc", "models", "import", "mlflow://models/none/1", "--name", "n", "--url", "http://127.0.0.1:1"),
+        *("pnc", "models", "import", "mlflow://models/none/1", "n", "--url", "http://127.0.0.1:1"),
         code=1, MLFLOW_TRACKING_URI=(alone.folder / "mlruns").as_uri(),
     )  # fmt: skip
     assert "pip install" not in told, told
