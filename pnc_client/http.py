@@ -114,9 +114,9 @@ class Http:
         """GET one object."""
         return self.read(kind, self.request("GET", path, params=params))
 
-    def post(self, kind: type[T], path: str, json: Any = None) -> T:
+    def post(self, kind: type[T], path: str, json: Any = None, **params: Any) -> T:
         """POST and read the object that comes back."""
-        return self.read(kind, self.request("POST", path, json=json))
+        return self.read(kind, self.request("POST", path, json=json, params=params))
 
     def put(self, kind: type[T], path: str, json: Any) -> T:
         """PUT and read the object that comes back."""

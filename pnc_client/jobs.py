@@ -109,8 +109,8 @@ class Jobs:
             config: Classes and parameters.
             advice: Also forecast accuracy and time, which takes seconds.
         """
-        query = "?advice=true" if advice else ""
-        return self._http.post(Verdict, f"{_PATH}/validate{query}", _body(target, source, dataset, config))
+        body = _body(target, source, dataset, config)
+        return self._http.post(Verdict, f"{_PATH}/validate", body, advice="true" if advice else None)
 
     def get(self, job_id: str) -> Job:
         """One job."""

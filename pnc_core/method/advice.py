@@ -105,7 +105,8 @@ def _head(job: Job, images: ImageSet, rows: HeadInputs) -> tuple[FittedHead, Ten
     """A head on some images, and logits (N, N_old + K) by heads that have not seen the image."""
     folds, shown = folds_of(images, job.generator("folds")), torch.arange(len(images))
     kinds = ("affine", "joint") if len(images) >= AFFINE_ONLY * len(images.classes) else ("affine",)
-    fitted = cross_fit([Candidate(kind, STRENGTH, 1, rows, LAST) for kind in kinds], shown, folds)
+    candidates = [Candidate(kind, STRENGTH, 1, rows, LAST, odds=True) for kind in kinds]
+    fitted = cross_fit(candidates, shown, folds, simplest=True)
     assert fitted.logits is not None
     return fitted, fitted.logits
 
