@@ -14,7 +14,9 @@ PICKING = Markup(
     "for (const box of document.querySelectorAll('.pick')) {{ box.checked = picked.has(box.value);"
     "box.disabled = picked.size >= {0} && !picked.has(box.value); }}"
     "const go = document.querySelector('[data-compare]'); if (!go) return; go.disabled = picked.size < 2;"
-    "go.textContent = picked.size ? `Compare ${{picked.size}}` : 'Compare'; }};"
+    "const label = picked.size ? `Compare ${{picked.size}}` : 'Compare';"
+    # Only a change: the observer below sees it, and calls this function again.
+    "if (go.textContent !== label) go.textContent = label; }};"
     "document.addEventListener('change', (event) => {{ if (!event.target.matches('.pick')) return;"
     "event.target.checked ? picked.add(event.target.value) : picked.delete(event.target.value); show(); }});"
     "document.addEventListener('click', (event) => {{ if (event.target.closest('[data-compare]'))"
