@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     """One batch size and the plain memory layout: the answer to an image does not depend on other requests."""
     serving_precision: Literal["float32", "bf16"] = "float32"
     """Precision of layers in the serving process. Heads and logits are always float32."""
+    serving_engine: Literal["onnxruntime", "torch"] = "onnxruntime"
+    """Engine of the serving process. ONNX Runtime is used on the CPU in float32, and torch for everything else."""
+    program_cache_bytes: int = Field(2**31, ge=0)
+    """Most bytes of programs for ONNX Runtime in the data directory, where a restarted serving process finds them."""
     serving_compile: bool = False
     """Whether serving compiles networks with torch.compile. Takes a minute for every network and a C++ compiler."""
     device: str = Field("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")

@@ -20,7 +20,8 @@ import torch
 import typer
 
 from app.serving.engine import engine as ours
-from app.serving.engine.programs import Mode, Program, Trunk, put_together
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Program, Trunk, put_together
 from benchmarks.fairness import IMAGE, LARGE_IMAGES, median_and_p99
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network

@@ -1,7 +1,7 @@
 """The application of the serving process: `uvicorn --factory app.serving.main:create_serving_app`."""
 
+import logging
 import sys
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,7 +24,10 @@ from app.serving.answering import Host, deadline, workspace_share
 from app.serving.auth import Auth, check_routes
 from app.serving.engine.capacity import TooLate
 from app.serving.engine.engine import Engine, Limits
-from app.serving.engine.programs import Mode
+from app.serving.engine.exporter import Exporter
+from app.serving.engine.modes import Mode
+from app.serving.engine.program_files import ProgramFiles
+from app.serving.engine.sessions import is_installed
 from app.serving.health import unreadiness
 from app.serving.loader.registry import Registry
 from app.serving.protocol import routes as oip
@@ -33,6 +36,7 @@ from app.zoo import open_zoo
 from pnc_core.devices import device_of
 from pnc_core.errors import ConfigError
 
+log = logging.getLogger(__name__)
 SWITCH_SECONDS = 50e-6
 """Longest time for which a thread keeps Python's global lock while another thread waits. With Python's default of
 5 ms, the time of a small network, the device would idle between two batches while requests are read."""
@@ -97,20 +101,31 @@ def _mode(settings: Settings) -> Mode:
         device,
         settings.batch_images,
         settings.threads,
+        _exporter(settings, device),
     )
+
+
+def _exporter(settings: Settings, device: str) -> Exporter | None:
+    """The exporter of programs for ONNX Runtime; None: torch runs all networks."""
+    fits = device == "cpu" and settings.serving_precision == "float32"
+    if settings.serving_engine == "torch" or settings.deterministic or settings.serving_compile or not fits:
+        return None
+    if not is_installed():
+        log.warning("torch runs all networks, because ONNX Runtime is missing; pip install 'pnc-zoo[server]'")
+        return None
+    return Exporter(ProgramFiles(settings.data_dir / "programs", settings.program_cache_bytes))
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host: Host = app.state.host
     sys.setswitchinterval(SWITCH_SECONDS)
-    # Comparing a trace with its original detects a wrong trace, so that torch's warnings add nothing.
-    warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
     host.engine.start()
     host.decoders.start()
     host.registry.start()
     yield
     await run_in_threadpool(host.registry.close)
+    host.registry.mode.close()
     await run_in_threadpool(host.engine.close)
     host.decoders.close()
     host.readers.close()

@@ -57,6 +57,7 @@ def new_zoo(directory: Path, **settings: object) -> Zoo:
     if "database_url" not in settings:
         lay_database(directory)
     settings.setdefault("secret_key", SECRET_KEY)
+    settings.setdefault("serving_engine", "torch")  # exports run for seconds in another process
     zoo = open_zoo(Settings(data_dir=directory, **settings))  # type: ignore[arg-type]
     if "database_url" in settings:
         engine.migrate(zoo.database)

@@ -24,7 +24,8 @@ from app.modules import signatures
 from app.process.troubles import Complaints, is_passing
 from app.serving.engine import metrics
 from app.serving.engine.engine import Engine
-from app.serving.engine.programs import Branch, Mode, Trunk, put_together
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Trunk, put_together
 from app.serving.loader.module_cache import ModuleCache
 from app.serving.loader.reports import Report, Reports
 from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
@@ -72,7 +73,7 @@ class Registry:
     """
 
     def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
-        self.zoo, self._engine, self._mode = zoo, engine, mode
+        self.zoo, self._engine, self.mode = zoo, engine, mode
         self.replica = new_id("rep")
         self._reported = -replicas.BEAT_SECONDS
         """Time of the last report on the monotonic clock."""
@@ -238,7 +239,7 @@ class Registry:
             signatures.check_served(session, [module.id for module in wanted.modules])
         trunk = self._trunks.get(wanted.version_id)
         if trunk is None:
-            trunk = load_trunk(self.zoo, wanted, self._mode)
+            trunk = load_trunk(self.zoo, wanted, self.mode)
             self._try_out(wanted.name, trunk, ())
             self._trunks[wanted.version_id] = trunk
         branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
@@ -279,6 +280,7 @@ class Registry:
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
         self._snapshots[name] = snapshot
+        snapshot.program.ask_for_programs()
         postponed = self._refusals.get(name)
         if postponed is not None and postponed.generation == snapshot.generation:
             del self._refusals[name]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import orjson
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from app.deployments.desired import DesiredDeployment, DesiredModule
 from app.errors import NotFound
 from app.serving.engine import metrics
-from app.serving.engine.programs import Branch, Mode, Program, Trunk, put_together
+from app.serving.engine.exporter import StoredFile
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Program, Trunk, put_together
 from app.store.objects import verified_file
 from app.zoo import Zoo
 from pnc_core.config import NetworkSpec
@@ -157,7 +159,8 @@ def load_trunk(zoo: Zoo, wanted: DesiredDeployment, mode: Mode) -> Trunk:
         network = load_network(wanted.spec, path).requires_grad_(False)
     _lay_out(network, mode)
     checked_fingerprint(wanted, network)
-    return Trunk(without_modules(network, wanted.spec), mode, wanted.macs)
+    file = _stored(zoo, wanted.weights_key, wanted.weights_digest)
+    return Trunk(without_modules(network, wanted.spec), mode, wanted.macs, file)
 
 
 def _lay_out(network: torch.nn.Module, mode: Mode) -> None:
@@ -188,7 +191,11 @@ def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: Desir
     with verified_file(zoo.store, module.key, module.digest) as path:
         alone = attach(trunk.target, read_bundle(path), spec=wanted.spec)
     _lay_out(alone.clones, trunk.mode)
-    return Branch(alone.attached[0], trunk)
+    return Branch(alone.attached[0], trunk, _stored(zoo, module.key, module.digest))
+
+
+def _stored(zoo: Zoo, key: str, digest: str) -> StoredFile:
+    return StoredFile(digest, partial(verified_file, zoo.store, key, digest))
 
 
 def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> Snapshot:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from app.errors import Misconfigured
-from app.serving.engine import programs
-from app.serving.engine.programs import Branch, Mode, Trunk, put_together
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Trunk, put_together
 from app.serving.main import create_serving_app
 from app.zoo import Zoo
 from pnc_core.analysis.evaluation import predict
@@ -19,10 +19,7 @@ from tests.unit.serving import world
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_trunk_and_branches_keep_to_the_device(
-    exact: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(programs, "_traced", lambda network, examples: network)  # torch traces on devices it has
+def test_trunk_and_branches_keep_to_the_device(exact: bool, caplog: pytest.LogCaptureFixture) -> None:
     target, source = world.network("01234", 1), world.network("56789", 2)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)

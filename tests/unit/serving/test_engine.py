@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from app.serving.engine.engine import Engine, Limits, Overloaded, TooLate
-from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Program, Trunk, TrunkOutput, put_together
 from pnc_core.images import Views, preprocess
 from pnc_core.module.composed import Composed, attach, without_modules
 from tests.unit.serving.world import World

@@ -16,7 +16,7 @@ from app.deployments import replicas
 from app.deployments import service as deployments
 from app.errors import DigestMismatch, Loading, StoreUnavailable
 from app.serving.engine.engine import Engine, Limits
-from app.serving.engine.programs import Mode
+from app.serving.engine.modes import Mode
 from app.serving.loader import registry as registries
 from app.serving.loader import reports
 from app.serving.loader.registry import Registry

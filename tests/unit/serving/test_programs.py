@@ -9,7 +9,9 @@ import torch
 from pydantic import ValidationError
 
 from app.process import processors
-from app.serving.engine.programs import TOLERANCE, Branch, Mode, Program, Trunk, put_together
+from app.serving.engine.copies import TOLERANCE
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Program, Trunk, put_together
 from app.serving.main import limits
 from app.settings import Settings
 from pnc_core.identity import fingerprint
@@ -75,16 +77,17 @@ def test_a_copy_without_batch_norms_is_what_runs(here: World) -> None:
 def test_a_copy_that_answers_otherwise_is_not_used(
     here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from app.serving.engine import programs
+    from app.serving.engine import parts, programs
 
-    fold = programs._folded
+    fold = parts.folded
 
-    def spoilt(part: torch.fx.GraphModule, precision: torch.dtype) -> torch.fx.GraphModule:
+    def spoilt(part: torch.fx.GraphModule, precision: torch.dtype = torch.float32) -> torch.fx.GraphModule:
         made = fold(part, precision)
         next(made.parameters()).data += 1
         return made
 
-    monkeypatch.setattr(programs, "_folded", spoilt)
+    monkeypatch.setattr(programs, "folded", spoilt)
+    monkeypatch.setattr(parts, "folded", spoilt)
     with caplog.at_level(logging.WARNING):
         program = _program(here, Mode(), here.bundles[:1])
     assert "differ by" in caplog.text
@@ -97,7 +100,7 @@ def test_a_network_that_cannot_be_copied_is_run_as_it_is(
 ) -> None:
     from app.serving.engine import programs
 
-    monkeypatch.setattr(programs, "_folded", lambda *_: 1 / 0)
+    monkeypatch.setattr(programs, "folded", lambda *_: 1 / 0)
     with caplog.at_level(logging.WARNING):
         program = _program(here, Mode())
     assert "making it failed" in caplog.text

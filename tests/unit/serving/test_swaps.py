@@ -19,6 +19,8 @@ from starlette.testclient import TestClient
 from app.deployments import desired
 from app.errors import NotFound
 from app.main import create_app
+from app.serving.engine.parts import Reads
+from app.serving.engine.sessions import Session
 from app.serving.loader.registry import Registry
 from app.serving.loader.snapshot import MAX_CHOICES
 from pnc_core.identity import fingerprint
@@ -148,6 +150,31 @@ def test_of_two_operators_who_race_exactly_one_gets_412(served: tuple[World, str
         assert classes == {wanted.get(number, tuple("01234"))}
     assert fingerprint(registry.get(NAME).network.target) == digest
     assert _logits(url, images) == before
+
+
+def test_programs_replace_copies_under_load_and_detaching_gives_the_same_bits(fresh: World) -> None:
+    settings = fresh.zoo.settings.model_copy(update={"serving_engine": "onnxruntime"})
+    with world.serving(settings) as (address, server):
+        url, registry = f"http://{address}", server.app.state.host.registry  # type: ignore[attr-defined]
+        exporter, images = registry.mode.exporter, fresh.images(2)
+        with Load(url, images) as load:
+            assert _sync(url, fresh.want(fresh.modules)).status_code == 200
+            assert exporter.settled(240)
+            answered = sum(load.answered)
+            deadline = time.monotonic() + 20
+            while sum(load.answered) < answered + 50 and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert not load.failed
+        program = registry.get(NAME).program
+        assert all(isinstance(branch._run, Session) for branch in program.branches)
+        assert program.trunk.program(Reads()) is not None
+        assert _sync(url, fresh.want([])).status_code == 200
+        before = _logits(url, images)
+        for modules in (fresh.modules[:1], fresh.modules):
+            assert _sync(url, fresh.want(modules)).status_code == 200
+            _logits(url, images)
+            assert _sync(url, fresh.want([])).status_code == 200
+            assert _logits(url, images) == before
 
 
 def _wait_for_all(registry: Registry) -> None:

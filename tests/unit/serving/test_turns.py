@@ -11,8 +11,9 @@ import torch
 
 from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Limits, NotFinite, Stopped
+from app.serving.engine.modes import Mode
 from app.serving.engine.pace import TURN_SECONDS, Pace
-from app.serving.engine.programs import Branch, Mode, Program, Trunk, TrunkOutput, put_together
+from app.serving.engine.programs import Branch, Program, Trunk, TrunkOutput, put_together
 from app.serving.engine.turns import Batch, PendingRequest, RequestQueue
 from pnc_core.images import Views
 from pnc_core.module.composed import without_modules

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from app.serving.engine.programs import _copied
+from app.serving.engine.parts import copied
 from pnc_core.analysis.evaluation import evaluate
 from pnc_core.analysis.evidence import verify_bundle
 from pnc_core.config import CloneConfig, NetworkSpec, Position
@@ -126,8 +126,8 @@ def test_a_copy_made_for_serving_answers_the_same(pair: Pair, transformer: nets.
     phi = torch.randn(3, *module.adapter.shape, generator=torch.Generator().manual_seed(0))
     seen = torch.zeros(3, seen_width(composed.traced, 1))
     wanted = module(phi, seen)[1]
-    assert torch.allclose(_copied(module, torch.float32)(phi, seen)[1], wanted, atol=1e-4)
-    coarse = _copied(module, torch.bfloat16)(phi.bfloat16(), seen)[1]
+    assert torch.allclose(copied(module, torch.float32)(phi, seen)[1], wanted, atol=1e-4)
+    coarse = copied(module, torch.bfloat16)(phi.bfloat16(), seen)[1]
     assert torch.allclose(coarse, wanted, atol=0.1 * float(wanted.abs().max()))
 
 
