@@ -22,7 +22,7 @@ async def jobs_page(request: Request, search: str = "", order: str = "", state: 
         with ui.element("div").classes("bench"):
             markup(heading("Jobs", note="A job clones classes of a source into a module for a target."))
             markup(COMPARING, "span").classes("actions")
-            ui.add_body_html(PICKING)
+            ui.add_body_html(str(PICKING))  # a Markup would escape what the page has already
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 

@@ -21,7 +21,7 @@ async def modules_page(request: Request, search: str = "", order: str = "", stat
         with ui.element("div").classes("bench"):
             markup(heading("Modules", note="A module adds classes of another network to one target."))
             markup(COMPARING, "span").classes("actions")
-            ui.add_body_html(PICKING)
+            ui.add_body_html(str(PICKING))  # a Markup would escape what the page has already
         await Listing(context, KIND, asked(search, order, state, page)).build()
 
 

@@ -48,8 +48,8 @@ def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
         section: Path of the page's section in the navigation.
     """
     ui.page_title(f"{title} · Model zoo")
-    ui.add_head_html(style())
-    ui.add_head_html(COPYING)
+    ui.add_head_html(str(style()))  # a Markup would escape what the page has already
+    ui.add_head_html(str(COPYING))
     ui.dark_mode(chosen(request))
     ui.on_exception(_on_error)
     markup(_header(section), "header")

@@ -78,23 +78,32 @@ def short(identifier: str) -> Markup:
 COPYING = Markup(
     "<script>document.addEventListener('click', async (event) => {"
     "const one = event.target.closest && event.target.closest('[data-copy]'); if (!one) return;"
-    "const text = one.dataset.copy, sign = one.textContent;"
+    "const text = one.dataset.copy, sign = one.innerHTML;"
     "try { await navigator.clipboard.writeText(text); }"
     "catch { const area = document.createElement('textarea'); area.value = text; document.body.append(area);"
     "area.select(); document.execCommand('copy'); area.remove(); one.focus(); }"
-    "one.textContent = sign.length > 1 ? 'Copied' : '✓'; setTimeout(() => { one.textContent = sign; }, 1200);"
+    "one.textContent = one.querySelector('svg') ? '✓' : 'Copied';"
+    "setTimeout(() => { one.innerHTML = sign; }, 1200);"
     "});</script>"
 )
 """Makes elements with `data-copy` copy this text. Without HTTPS a browser has no clipboard, but can copy a field."""
 
 
-def copy_button(text: str, label: str, sign: str = "⧉") -> Markup:
+SHEETS = Markup(
+    '<svg width="13" height="13" viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5" '
+    'aria-hidden="true"><rect x="1.5" y="1.5" width="9" height="9" rx="1.5"/>'
+    '<rect x="5.5" y="5.5" width="9" height="9" rx="1.5"/></svg>'
+)
+"""The picture of a copy button: few fonts have the character for it."""
+
+
+def copy_button(text: str, label: str, sign: str = SHEETS) -> Markup:
     """A button that copies a text.
 
     Args:
         text: The text.
         label: Its name for screen readers, such as `id`.
-        sign: Text of the button.
+        sign: Text or picture of the button.
     """
     return Markup(
         '<button type="button" class="copy" data-copy="{}" aria-label="Copy {}" title="Copy {}">{}</button>'
