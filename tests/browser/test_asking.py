@@ -28,7 +28,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, brought: Path) -> Iterator
             client.models.push(name, spec, brought / f"{name}.safetensors").wait()
         client.datasets.push(brought / "digits.parquet", name="digits")
         grey = png(torch.zeros(1, 8, 8, dtype=torch.uint8))
-        write_parquet(brought / "other.parquet", [(grey, 0)] * 60, ("cloud",))
+        write_parquet(brought / "other.parquet", [("cloud", grey)] * 60, ("cloud",))
         client.datasets.push(brought / "other.parquet", name="newest")
     yield service
     assert stop_service(service) == 0

@@ -242,7 +242,6 @@ def _used() -> float:
     return float(psutil.Process().memory_full_info().uss) / 2**20
 
 
-@pytest.mark.always
 def test_modules_that_come_and_go_leave_no_memory_behind(here: World, folder: Path, exporter: Exporter) -> None:
     """With torch.jit, which served modules before, 160 modules left about 19 MiB."""
     trunk = Trunk(without_modules(*here.target), Mode())
