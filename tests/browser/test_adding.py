@@ -193,7 +193,7 @@ def test_the_page_fits_the_screen(visit: Visit, service: Up, files: Path, width:
     for scheme in SCHEMES:
         page = visit(width, scheme).open("/add")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / f"add-empty-{scheme}-{width}.png", full_page=True)
+        page.screenshot(path=SCREENSHOTS / f"{width}-add-empty-{scheme}.png", full_page=True)
         drop(page, files / "resnet20.th")
         expect(page.locator(".fileline.good")).to_be_visible()
         page.screenshot(path=SCREENSHOTS / f"add-{scheme}-{width}.png", full_page=True)

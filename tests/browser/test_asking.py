@@ -79,7 +79,7 @@ def test_no_option_is_cut_and_each_says_why(visit: Visit, service: Up, width: in
     helps = page.locator(".options .help").all_inner_texts()
     assert len(helps) == 13
     assert all(re.search(r"\.( \(.+\))?$", text) and len(text) > 30 for text in helps)
-    page.screenshot(path=SCREENSHOTS / f"new-job-options-{width}.png", full_page=True)
+    page.screenshot(path=SCREENSHOTS / f"{width}-new-job-options.png", full_page=True)
     assert visitor.complaints == []
 
 
