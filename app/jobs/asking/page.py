@@ -57,6 +57,8 @@ class _Form:
         """Whether the visitor has chosen source and dataset; what is not chosen is proposed."""
         self._version = 0
         self._forecasts: dict[object, Markup] = {}
+        self._offered: object = None
+        """The job that a forecast is offered for."""
 
     async def build(self) -> None:
         with ui.element("div").classes("columns"):
@@ -189,24 +191,31 @@ class _Form:
     def _offer_forecast(self, request: JobRequest, found: Validation) -> None:
         """A button that forecasts the accuracy, or the forecast that was made of this job."""
         self._forecast.clear()
+        self._offered = None
         if found.problems:
             return
-        key = (request.target, request.source, request.dataset, request.config.classes, request.config.preset)
+        key = self._offered = (
+            request.target, request.source, request.dataset, request.config.classes, request.config.preset
+        )  # fmt: skip
+        if key in self._forecasts:
+            self._show_forecast(key, self._forecasts[key])
+            return
+
+        async def forecast() -> None:
+            waiting = Markup('<p class="hint plain">Both networks look at some images …</p>')
+            self._show_forecast(key, section("Forecast", waiting))
+            self._show_forecast(key, await self._forecasted(request))
+
         with self._forecast:
-            if key in self._forecasts:
-                markup(self._forecasts[key])
-                return
-            place = markup(Markup("")).props('aria-live="polite"')
+            button("Forecast accuracy and time", on_click=forecast)
 
-            async def forecast() -> None:
-                asking.set_visibility(False)
-                place.set_content(
-                    section("Forecast", Markup('<p class="hint plain">Both networks look at some images …</p>'))
-                )
-                self._forecasts[key] = await self._forecasted(request)
-                place.set_content(self._forecasts[key])
-
-            asking = button("Forecast accuracy and time", on_click=forecast)
+    def _show_forecast(self, key: object, content: Markup) -> None:
+        """Show a forecast if the form still describes its job; another check may have replaced the button meanwhile."""
+        self._forecasts[key] = content
+        if self._offered == key:
+            self._forecast.clear()
+            with self._forecast:
+                markup(content).props('aria-live="polite"')
 
     async def _forecasted(self, request: JobRequest) -> Markup:
         try:
