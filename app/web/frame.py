@@ -50,6 +50,7 @@ def frame(request: Request, title: str, section: str = "") -> Iterator[None]:
     ui.page_title(f"{title} · Model zoo")
     ui.add_head_html(str(style()))  # a Markup would escape what the page has already
     ui.add_head_html(str(COPYING))
+    ui.add_head_html(_LANGUAGE)
     ui.dark_mode(chosen(request))
     ui.on_exception(_on_error)
     markup(_header(section), "header")
@@ -75,6 +76,8 @@ def heading(title: object, kind: str = "", note: object = "") -> Markup:
     return Markup('<div class="heading">{}<h1>{}</h1>{}</div>').format(above, title, below)
 
 
+_LANGUAGE = "<script>document.documentElement.lang = 'en';</script>"
+"""The template of the front end has no language, which screen readers need."""
 _KINDS = {"/": "model", "/webhooks": "webhook"}
 """The kind of resource of a section, where it is not the section's name without its last letter."""
 
