@@ -9,7 +9,6 @@ Each result is written to `results.json` at once, so that an interrupted run con
 """
 
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,20 +18,16 @@ import torch
 import typer
 from rich.console import Console
 
-from app.datasets.service import inspect
-from app.evidence.images import read_images
-from app.sources.fit import fitted
 from app.sources.from_timm import spec_of
 from benchmarks.comparison.baselines import BASELINES
-from benchmarks.comparison.data import DEVELOPMENT_SEED, Split, Suite
+from benchmarks.comparison.data import DEVELOPMENT_SEED, Split, Suite, read_tiny
 from benchmarks.comparison.task import MethodOutput, Record, Task, run_method
-from benchmarks.comparison.zoo import Network, train_or_load, zoo_recipe
+from benchmarks.comparison.zoo import Network, load_published, train_or_load, zoo_recipe
 from benchmarks.reports.rows import read_rows_to_resume, write_rows
 from benchmarks.reports.tables import write_report
 from pnc_core.analysis.evaluation import multiply_accumulates, predict
 from pnc_core.class_names import ClassNames
 from pnc_core.config import CloneConfig, NetworkSpec
-from pnc_core.graph.architectures import load_network
 from pnc_core.images import ImageSet
 from pnc_core.method.clone import clone
 from pnc_core.module.composed import attach
@@ -124,11 +119,8 @@ def load(images: Path, test_images: Path, source: NetworkSpec, seed: int, per_cl
 
 def read(file: Path, source: NetworkSpec) -> ImageSet:
     """The images of a Parquet file as the target sees them, with the source's names of their classes."""
-    with file.open("rb") as opened:
-        names = inspect(opened).classes
-    known = ClassNames(source.classes, source.class_aliases)
-    size = NetworkSpec(architecture=TARGET, classes=names, input_size=SUITE.input_size, mean=MEAN, std=STD).geometry
-    return replace(read_images(file, names, [size]), classes=tuple(known.find(name) for name in names))
+    images, known = read_tiny(file), ClassNames(source.classes, source.class_aliases)
+    return replace(images, classes=tuple(known.find(name) for name in images.classes))
 
 
 def efficientnet(weights: Path) -> Network:
@@ -137,9 +129,7 @@ def efficientnet(weights: Path) -> Network:
     if timm is None:
         raise SystemExit("timm: expected it to be installed, got nothing; pip install 'pnc-zoo[timm]'")
     spec = spec_of(f"timm/{SOURCE}", timm.get_pretrained_cfg(SOURCE).to_dict())
-    with tempfile.TemporaryDirectory() as folder:
-        network = load_network(spec, fitted(weights, spec, Path(folder), note=lambda text: None))
-    return network.requires_grad_(False), spec
+    return load_published(weights, spec)
 
 
 def cloned(task: Task, *, preset: str) -> MethodOutput:

@@ -14,7 +14,7 @@ from app.db.clock import now
 from app.db.pages import MAX_LIMIT, Window
 from app.errors import Forbidden, Invalid, ZooError
 from app.web.form import Form
-from app.web.frame import button, frame, heading, markup, notify, tell
+from app.web.frame import button, card, frame, heading, markup, notify, tell
 from app.web.html import ago, badge, chips, empty, identifier, problem, title
 from app.web.page_context import PageContext
 from app.web.secret import shown_once
@@ -49,8 +49,7 @@ class _Keys:
         with ui.element("section").classes("card"):
             markup(title("Keys of this workspace"))
             self._rows = ui.element("div")
-        with ui.element("section").classes("card stack tight"):
-            markup(title("Make a key"))
+        with card("Make a key"):
             self._form.text("name", "Name", "For people: the person or the program that uses the key.")
             self._scopes = ui.select(list(SCOPES), label="Scopes", multiple=True, value=["read"])
             self._scopes.props('outlined dense options-dense use-chips bottom-slots aria-label="Scopes"')

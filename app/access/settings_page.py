@@ -1,4 +1,4 @@
-"""`/settings`: the workspace with its limits and storage, versions, and what is switched on."""
+"""`/settings`: limits and storage of the workspace, versions of the software, and the settings of the service."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +17,8 @@ from app.models.tables import VersionRow
 from app.modules.tables import BundleRow, ModuleRow
 from app.settings import Settings
 from app.web.drawing import bars
-from app.web.frame import button, frame, heading, markup, notify, tell
-from app.web.html import facts, link, section, size, title
+from app.web.frame import button, card, frame, heading, markup, notify, tell
+from app.web.html import facts, link, section, size
 from app.web.page_context import PageContext
 
 _PACKAGES = ("pnc-zoo", "torch", "torchvision", "timm", "fastapi", "nicegui", "sqlalchemy")
@@ -77,8 +77,7 @@ def _workspace(context: PageContext, row: WorkspaceRow, jobs: int) -> dict[str, 
 
 async def _rules(context: PageContext, row: WorkspaceRow) -> None:
     """Fields of the two rules that a workspace may change."""
-    with ui.element("section").classes("card stack tight"):
-        markup(title("Rules"))
+    with card("Rules"):
         signed = ui.switch("Deployments accept only signed modules", value=row.require_signature)
         markup(Markup('<p class="hint plain">{}</p>').format("A module counts if a trusted key has signed it."))
         days = ui.number("Days until archived records are purged", value=row.retention_days, min=1, max=_MOST_DAYS)

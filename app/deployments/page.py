@@ -29,7 +29,7 @@ from app.process.threads import PAGES
 from app.web import catalogue
 from app.web.drawing import bars
 from app.web.drop_zone import DropZone
-from app.web.frame import button, frame, heading, markup, missing, notify, tell
+from app.web.frame import button, card, frame, heading, markup, missing, notify, tell
 from app.web.html import (
     ago,
     badge,
@@ -129,11 +129,9 @@ class _Live:
                     hint = "Attach or detach a module while the deployment serves. The target's weights never change."
                     markup(title("Modules", hint))
                     self._switches = ui.element("div")
-                with ui.element("section").classes("card stack tight"):
-                    markup(title("Try it"))
+                with card("Try it"):
                     self._try()
-                with ui.element("section").classes("card stack tight"):
-                    markup(title("Use it", "Requests to this deployment, ready to copy"))
+                with card("Use it", "Requests to this deployment, ready to copy"):
                     self._snippets()
             with ui.element("div").classes("stack"):
                 self._numbers = markup(self._load.tiles())

@@ -7,8 +7,7 @@ from sqlalchemy.orm import Session
 from app.db.pages import Window
 from app.errors import Invalid, ZooError
 from app.models import service as models
-from app.web.frame import button, markup, tell
-from app.web.html import title
+from app.web.frame import button, card, markup, tell
 from app.web.page_context import PageContext
 
 MOST_VERSIONS = 100
@@ -29,8 +28,7 @@ class AliasPanel:
     async def build(self) -> None:
         """Add the section to the page."""
         numbers, known = await self._context.read(self._read)
-        with ui.element("section").classes("card stack tight"):
-            markup(title("Aliases", f"A job or a program can name {self._name}@production; you move the alias."))
+        with card("Aliases", f"A job or a program can name {self._name}@production; you move the alias."):
             self._known = ui.element("div")
             with ui.element("div").classes("form"):
                 alias = ui.input("Alias").props('outlined dense bottom-slots aria-label="Alias"')

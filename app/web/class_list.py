@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.models.classes import names_of
 from app.models.tables import VersionRow
-from app.web.frame import markup
-from app.web.html import table, title
+from app.web.frame import card, markup
+from app.web.html import table
 from app.web.page_context import PageContext
 from pnc_core.class_names import ClassName, ClassNames
 
@@ -72,8 +72,7 @@ class ClassList:
     async def build(self) -> None:
         """Add the section to the page."""
         first = await self._find("")
-        with ui.element("section").classes("card stack tight"):
-            markup(title("Classes", "A job names a class by its name, another name or its number"))
+        with card("Classes", "A job names a class by its name, another name or its number"):
             if first.total > SHOWN:
                 search_field("Search classes", self._typed)
             self._list = markup(drawn(first)).props('aria-live="polite"')

@@ -1,6 +1,6 @@
 """The frame of all pages: head, navigation, and the choice of light or dark."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.access.page import PATH
 from app.errors import Unauthenticated, ZooError
-from app.web.html import COPYING, empty, link
+from app.web.html import COPYING, empty, link, title
 from app.web.theme import LOGO, THEME, chosen, style
 
 SECTIONS = (
@@ -99,6 +99,19 @@ def missing(request: Request, error: Exception, section: str) -> Response:
     return ui.context.client.build_response(request, 404)
 
 
+def card(name: str, note: str = "") -> ui.element:
+    """A card with a title, to be entered.
+
+    Args:
+        name: The title.
+        note: A sentence under the title.
+    """
+    made = ui.element("section").classes("card stack tight")
+    with made:
+        markup(title(name, note))
+    return made
+
+
 def notify(text: str, *, good: bool = True) -> None:
     """Show a notification; the text is not HTML."""
     ui.notify(text, type="positive" if good else "negative", position="bottom", multi_line=True, close_button="Close")
@@ -120,23 +133,23 @@ def _on_error(error: Exception) -> None:
     tell(error if isinstance(error, ZooError) else RuntimeError(_INTERNAL_ERROR))
 
 
-def _footer(section: str) -> Markup:
-    links = Markup("").join(
+def _links(pages: Sequence[tuple[str, str]], section: str) -> Markup:
+    """Links to pages, each a path and a name; the link to the section is marked."""
+    return Markup("").join(
         Markup('<a href="{}"{}>{}</a>').format(path, Markup(' aria-current="page"') if path == section else "", name)
-        for path, name in MORE
+        for path, name in pages
     )
-    return Markup('<nav aria-label="More">{}</nav>').format(links)
+
+
+def _footer(section: str) -> Markup:
+    return Markup('<nav aria-label="More">{}</nav>').format(_links(MORE, section))
 
 
 def _header(section: str) -> Markup:
-    links = Markup("").join(
-        Markup('<a href="{}"{}>{}</a>').format(path, Markup(' aria-current="page"') if path == section else "", name)
-        for path, name in SECTIONS
-    )
     return Markup(
         '<a class="skip" href="#content">Skip to the content</a><div class="top"><a class="brand" href="/">{}'
         '<span>Model zoo</span></a><nav aria-label="Main">{}</nav>'
         '<a class="button primary" href="/new">New job</a>'
         '<button type="button" class="theme" onclick="{}" aria-label="Switch between light and dark" '
         'title="Switch between light and dark">◐</button></div>'
-    ).format(LOGO, links, _TOGGLE)
+    ).format(LOGO, _links(SECTIONS, section), _TOGGLE)

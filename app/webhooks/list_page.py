@@ -8,8 +8,8 @@ from starlette.requests import Request
 from app.db.pages import MAX_LIMIT, Window
 from app.errors import Invalid, ZooError
 from app.web.form import Form
-from app.web.frame import button, frame, heading, markup, tell
-from app.web.html import ago, badge, chips, empty, link, table, title
+from app.web.frame import button, card, frame, heading, markup, tell
+from app.web.html import ago, badge, chips, empty, link, table
 from app.web.page_context import PageContext
 from app.web.secret import shown_once
 from app.webhooks import service as webhooks
@@ -26,8 +26,7 @@ async def webhooks_page(request: Request) -> None:
         markup(heading("Webhooks", note=_NOTE))
         with ui.element("div").classes("card flush"):
             listed = markup(await context.read(_table))
-        with ui.element("section").classes("card stack tight"):
-            markup(title("Add a webhook"))
+        with card("Add a webhook"):
             form = Form()
             form.text("url", "Address", "An http or https address that your program listens on.")
             events = ui.select(list(webhooks.EVENTS), label="Events", multiple=True)

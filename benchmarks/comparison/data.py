@@ -135,7 +135,11 @@ def _whole(name: str, root: Path | None) -> tuple[ImageSet, ImageSet]:
             f"--data-root: expected a folder for {name}, got none; name one (an empty folder is filled by a download)"
         )
     if name.startswith("tiny"):
-        return _parquet(root / TINY.format(part="train")), _parquet(root / TINY.format(part="val"))
+        files = root / TINY.format(part="train"), root / TINY.format(part="val")
+        for file in files:
+            if not file.is_file():
+                raise SystemExit(f"--data-root: expected {file.name} in it, got no such file")
+        return read_tiny(files[0]), read_tiny(files[1])
     if name == "public":
         sides = zip(_whole("cifar100", root), _whole("cifar10", root), strict=True)
         return tuple(_together(hundred, ten) for hundred, ten in sides)  # type: ignore[return-value]
@@ -148,9 +152,8 @@ def _together(one: ImageSet, other: ImageSet) -> ImageSet:
     return ImageSet(torch.cat([one.images, other.images]), labels, (*one.classes, *other.classes))
 
 
-def _parquet(file: Path) -> ImageSet:
-    if not file.is_file():
-        raise SystemExit(f"--data-root: expected {file.name} in it, got no such file")
+def read_tiny(file: Path) -> ImageSet:
+    """All images of a Parquet file at 64 x 64 pixels."""
     with file.open("rb") as opened:
         names = inspect(opened).classes
     size = NetworkSpec(architecture="resnet20", classes=names, input_size=(3, 64, 64), mean=TINY_MEAN, std=TINY_STD)

@@ -89,9 +89,14 @@ def networks_of(split: Split, folder: Path, data_root: Path | None) -> tuple[Net
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     )
-    with tempfile.TemporaryDirectory() as folder_of_fitted:
-        network = load_network(spec, fitted(file, spec, Path(folder_of_fitted), note=lambda text: None))
-    return target, (network.eval().requires_grad_(False), spec)
+    return target, load_published(file, spec)
+
+
+def load_published(file: Path, spec: NetworkSpec) -> Network:
+    """A network with weights from a file as its author published it."""
+    with tempfile.TemporaryDirectory() as folder:
+        network = load_network(spec, fitted(file, spec, Path(folder), note=lambda text: None))
+    return network.eval().requires_grad_(False), spec
 
 
 def zoo_recipe(split: Split, device: str, precision: str) -> Recipe:

@@ -51,8 +51,14 @@ class Insertion:
     """Number K of cloned classes."""
     learned: bool = True
     """Whether adapter, mask or parallel adapters depend on the images."""
-    odds: bool = False
-    """The tail keeps the rows of all classes, cloned classes first. Its logits become log-odds against all others."""
+
+    @property
+    def odds(self) -> bool:
+        """Whether the tail keeps the rows of all classes, cloned classes first, so that its logits become log-odds.
+
+        Only the whole source does; it has not learned from the images.
+        """
+        return not self.learned
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the tail on A(phi): logits (N, K) and the tail's taps."""
@@ -110,7 +116,7 @@ def whole_source(job: Job) -> Insertion | None:
         return None
     adapter = input_adapter(*ends, (job.target.spec, job.source.spec))
     stitched = _stitched(job, Position(target=INPUT, source=INPUT), tail, adapter)
-    return replace(stitched, learned=False, odds=True)
+    return replace(stitched, learned=False)
 
 
 @traced_step("adapter")

@@ -1,4 +1,4 @@
-"""Each extra, alone in an empty environment, starts what it is for."""
+"""Each extra is installed alone into an empty environment, and starts the program that it is made for."""
 
 import json
 import re

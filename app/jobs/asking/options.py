@@ -1,4 +1,4 @@
-"""Options of the form: for each its label, a sentence that says what it does, and the reason of its default."""
+"""Options of the form. Each has a label, and a sentence that names its effect and the reason of its default."""
 
 from dataclasses import dataclass
 from typing import get_args

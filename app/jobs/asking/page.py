@@ -17,8 +17,8 @@ from app.jobs.service import JobRequest, Validation
 from app.models import service as models
 from app.process.threads import LONG
 from app.web.choosing import dataset_choice, model_choice
-from app.web.frame import button, frame, heading, markup, tell
-from app.web.html import count, duration, empty, facts, link, percent, problem, section, title
+from app.web.frame import button, card, frame, heading, markup, tell
+from app.web.html import count, duration, empty, facts, link, percent, problem, section
 from app.web.page_context import PageContext
 from app.web.words import term
 from pnc_core.config import CloneConfig
@@ -54,7 +54,7 @@ class _Form:
         self._fields: dict[str, Any] = {}
         self._proposed: dict[str, str | None] = {"source": None, "dataset": None}
         self._mine = {"source": source is not None, "dataset": False}
-        """Whether the visitor has chosen source and dataset; what is not chosen is proposed."""
+        """Whether the visitor has chosen the source, and the dataset. The form proposes the others."""
         self._version = 0
         self._forecasts: dict[object, Markup] = {}
         self._offered: object = None
@@ -63,14 +63,14 @@ class _Form:
     async def build(self) -> None:
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
-                with _step("1. The model that learns"):
+                with card("1. The model that learns"):
                     label = "Target: gains the classes"
                     self._target = await model_choice(self._context, label, self._given[0], self._target_changed)
-                with _step("2. Classes that it should learn"):
+                with card("2. Classes that it should learn"):
                     self._learning.build()
-                with _step("3. Where they come from"):
+                with card("3. Where they come from"):
                     await self._material()
-                with _step("4. Options"):
+                with card("4. Options"):
                     self._options()
             with ui.element("div").classes("stack sticky"):
                 self._verdict = markup(Markup("")).props('aria-live="polite"')
@@ -265,13 +265,6 @@ class _Form:
             tell(error)
             return
         ui.navigate.to(f"/jobs/{job}")
-
-
-def _step(name: str) -> Any:
-    card = ui.element("section").classes("card stack tight")
-    with card:
-        markup(title(name))
-    return card
 
 
 def _all(classes: list[str]) -> str:

@@ -16,8 +16,9 @@ from app.imports import service as imports
 from app.models import architectures, checks
 from app.models import service as models
 from app.models.adding import fields
-from app.models.adding.fields import PREPROCESSING, RULES, SCALINGS, FieldErrors
+from app.models.adding.fields import RULES, FieldErrors
 from app.models.adding.identifying import Fit, Proposal, identified
+from app.models.adding.preprocessing import preprocessing_fields
 from app.models.adding.result import Result
 from app.models.adding.weights import Weights
 from app.models.class_lists import read_class_list
@@ -25,8 +26,8 @@ from app.names import check_model_name
 from app.process.threads import LONG
 from app.web.choosing import dataset_choice
 from app.web.form import Form
-from app.web.frame import button, frame, heading, markup
-from app.web.html import facts, problem, size, title
+from app.web.frame import button, card, frame, heading, markup
+from app.web.html import facts, problem, size
 from app.web.page_context import PageContext
 from app.web.receiving import add_model
 from pnc_core.errors import ConfigError
@@ -78,21 +79,21 @@ class Wizard:
         """Add the steps to the page."""
         with ui.element("div").classes("columns"):
             with ui.element("div").classes("stack"):
-                with _step("1. Weights"):
+                with card("1. Weights"):
                     self._weights = Weights(self._context, self._begun, self._outlined, self._received, self._stopped)
                     self._weights.build(self._switched)
                     self._source = self._form.text("source", "Source", _SOURCE_HELP)
                     self._source.set_visibility(False)
-                with _step("2. Network") as self._network_step:
+                with card("2. Network") as self._network_step:
                     self._network()
-                with _step("3. Classes and preprocessing") as self._classes_step:
+                with card("3. Classes and preprocessing") as self._classes_step:
                     await self._classes_and_preprocessing()
-                with _step("4. Check on images"):
+                with card("4. Check on images"):
                     help = "A worker measures the accuracy on these images, and tries other preprocessing if it is low."
                     self._dataset = await dataset_choice(self._context, "Dataset to check on", None, self._summarize)
                     self._dataset.props["hint"] = f"{help} Empty: the newest dataset that has all classes, if any."
                     self._dataset.props("clearable bottom-slots")
-            with ui.element("div").classes("stack sticky"), _step("5. Name and add"):
+            with ui.element("div").classes("stack sticky"), card("5. Name and add"):
                 self._end()
         if source:
             self._source.set_value(source)
@@ -114,18 +115,7 @@ class Wizard:
         form.text("classes", "Classes", help, is_long=True).on("blur", self._suggest)
         self._labels = await dataset_choice(self._context, "Take the classes of a dataset", None, self._taken)
         self._told = markup(Markup("")).props('aria-live="polite"')
-        with ui.element("div").classes("form"):
-            form.text("input_size", "Input size", "Channels x height x width, such as 3 x 32 x 32.")
-            form.text("mean", "Mean", "Of each channel, as in the training script's Normalize.")
-            form.text("std", "Standard deviation", "Of each channel; one number stands for all channels.")
-        with ui.element("div").classes("actions"):
-            markup(Markup("Common values:"), "span").classes("faint")
-            for name, values in SCALINGS.items():
-                button(name, on_click=lambda _, values=values: form.fill(fields.scaling(*values)))
-        with ui.expansion("More about preprocessing").props("dense"), ui.element("div").classes("form"):
-            for name, (label, help, choices) in PREPROCESSING.items():
-                form.choice(name, label, help, choices)
-            form.text("resize_size", "Size before the crop", "Pixels of the shorter side; empty: the input size.")
+        preprocessing_fields(form)
 
     def _end(self) -> None:
         self._form.text("name", "Name of the model", "Lower-case letters, digits and . _ - of your choice.")
@@ -392,14 +382,6 @@ class Wizard:
         self._form.fill(fields.shown(described))
         self._result.clear()
         await self._compare()
-
-
-def _step(name: str) -> Any:
-    """A card with a heading, to be entered."""
-    card = ui.element("section").classes("card stack tight")
-    with card:
-        markup(title(name))
-    return card
 
 
 _SOURCE_HELP = (

@@ -1,4 +1,4 @@
-"""The form of a new job, without a browser: what it proposes, and what the visitor's own choices change."""
+"""The form of a new job, without a browser: its proposals, and the effect of the visitor's own choices."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
