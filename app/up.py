@@ -6,7 +6,6 @@ connections. The supervisor restarts a child that dies. All children end with
 the supervisor, even when it is killed.
 """
 
-import fcntl
 import logging
 import os
 import secrets
@@ -28,6 +27,7 @@ from app.db.engine import migrate
 from app.errors import Misconfigured
 from app.process import permissions, processors, signals
 from app.process.children import python
+from app.process.exclusive import only_one
 from app.process.lifeline import child_environment
 from app.process.pulse import Pulse
 from app.settings import Settings
@@ -141,7 +141,7 @@ def running(settings: Settings, shutdown: Shutdown | None = None) -> Iterator["S
         settings = _with_own_key(settings)
         permissions.begin(settings)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(_only_one(settings.data_dir))
+        _lock(stack, settings.data_dir)
         api = stack.enter_context(_listen(settings.host, settings.port))
         serving = stack.enter_context(_listen("127.0.0.1", 0))
         prepare(settings)
@@ -243,6 +243,13 @@ def up(settings: Settings, ready: Callable[[str], None]) -> bool:
     return not shutdown.immediate
 
 
+def _lock(stack: ExitStack, data_dir: Path) -> None:
+    try:
+        stack.enter_context(only_one(data_dir))
+    except Misconfigured as error:
+        raise UpError(str(error)) from None
+
+
 def _with_own_key(settings: Settings) -> Settings:
     """The settings with a new internal key if they have none.
 
@@ -256,17 +263,6 @@ def _with_own_key(settings: Settings) -> Settings:
     except Misconfigured as error:
         raise UpError(str(error)) from None
     return settings
-
-
-@contextmanager
-def _only_one(data_dir: Path) -> Iterator[None]:
-    """Hold the lock of the data directory. The lock file stays; the lock ends with the process."""
-    with (data_dir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UpError(f"expected {data_dir} to be free, got one in use by another `pnc up`; end it first") from None
-        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,6 @@
 """`/settings`: limits and storage of the workspace, versions of the software, and the settings of the service."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 from markupsafe import Markup
 from nicegui import ui
@@ -15,6 +14,7 @@ from app.datasets.tables import DatasetRow
 from app.errors import Invalid, ZooError
 from app.models.tables import VersionRow
 from app.modules.tables import BundleRow, ModuleRow
+from app.process.software import versions
 from app.settings import Settings
 from app.web.drawing import bars
 from app.web.frame import button, card, frame, heading, markup, notify, tell
@@ -128,22 +128,14 @@ def _switches(settings: Settings) -> dict[str, object]:
 
 
 def _versions(context: PageContext) -> dict[str, object]:
-    found = {name: _installed(name) for name in _PACKAGES}
     database = "SQLite" if context.zoo.database.is_sqlite else "PostgreSQL"
     store = context.zoo.settings.store_url.partition(":")[0]
     return {
-        **{name: number for name, number in found.items() if number},
+        **versions(_PACKAGES),
         "Python": platform.python_version(),
         "Database": database,
         "Object store": {"s3": "S3", "file": "a directory"}.get(store, store),
     }
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _on(value: bool) -> str:

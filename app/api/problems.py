@@ -110,9 +110,14 @@ async def _zoo_error(request: Request, error: Exception) -> Response:
     return refuse(request.scope, error)
 
 
+def status_of(kind: type[errors.ZooError]) -> int:
+    """HTTP status of an error of the zoo."""
+    return next((status for known, status in _STATUSES if issubclass(kind, known)), 500)
+
+
 def refuse(scope: Any, error: errors.ZooError) -> Response:
     """Answer with an error of the zoo, in the format of the API or of the inference protocol."""
-    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+    status = status_of(type(error))
     if is_protocol_path(scope["path"]):
         return JSONResponse({"error": str(error)}, status, _hints(error))
     problems = error.problems if isinstance(error, errors.Invalid | errors.InUse) else []

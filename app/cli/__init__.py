@@ -2,6 +2,7 @@
 
 import io
 import sys
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -32,11 +33,20 @@ app = typer.Typer(
 )
 OF_MODELS = (checks, importing)
 """Modules that add their commands to those of `pnc models`."""
-PARTS = (models, datasets, jobs, modules, deployments, webhooks)
-for part in (*(part.app for part in PARTS), access.keys, access.workspaces):
-    app.add_typer(part)
-for command in (*cloning.COMMANDS, *service.COMMANDS, *files.COMMANDS, *access.COMMANDS):
-    app.command()(command)
+GROUPS: dict[str, tuple[Any, ...]] = {
+    "The zoo of a service": (models.app, datasets.app, jobs.app, modules.app, deployments.app, webhooks.app),
+    "Keys": (*access.COMMANDS, access.keys, access.workspaces),
+    "Files, without a service": (*cloning.COMMANDS, *files.COMMANDS),
+    "Running a service": service.COMMANDS,
+    "Trying it out": service.TRYING,
+}
+"""Commands and groups of commands, by the title under which `pnc --help` lists them."""
+for title, members in GROUPS.items():
+    for member in members:
+        if isinstance(member, typer.Typer):
+            app.add_typer(member, rich_help_panel=title)
+        else:
+            app.command(rich_help_panel=title)(member)
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
 """The verdict on a module, as commands show it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pnc_client.schemas.jobs import Advice
 
 _NAMES = {
     "module": "with the module",
@@ -42,6 +45,20 @@ def advised(advice: Mapping[str, Any]) -> dict[str, object]:
         "learning curve": "; ".join(curve),
         "more images": f"about {100 * accuracy:.0f} % with {many:.3g} a class",
         "time": f"about {max(1.0, advice['seconds']):.0f} s",
+    }
+
+
+def forecast(advice: "Advice") -> dict[str, object]:
+    """A service's forecast as names and values for `app.cli.screen.record`."""
+    sides = ", ".join(
+        f"{name} {100 * share:.1f}" for name, share in (("old", advice.old), ("new", advice.new)) if share is not None
+    )
+    interval = f"{100 * advice.low:.1f} to {100 * advice.high:.1f}"
+    return {
+        "expected accuracy": f"{100 * advice.accuracy:.1f} % ({interval}; {sides}), from {advice.images:,} images",
+        "beside others": advice.text,
+        "more images": f"about {100 * advice.more_accuracy:.0f} % with {advice.more_per_class:.3g} a class",
+        "time": f"about {max(1.0, advice.seconds):.0f} s",
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 THREADS = "OMP_NUM_THREADS"
-_SHARED = "PNC_SHARED_THREADS"
+SHARED = "PNC_SHARED_THREADS"
 """Variable with the number that this service has set in THREADS. Any other number in THREADS is the user's choice."""
 WAITING = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
 """Waiting threads sleep at once. Every OpenMP reads the first variable, also GNU's, which torch uses on Linux. LLVM's
@@ -55,7 +55,7 @@ def variables(parts: int = 1, threads: int | None = None) -> dict[str, str]:
     if _is_chosen(os.environ):
         return waiting
     share = str(threads or share_of(parts))
-    return {**waiting, THREADS: share, _SHARED: "" if threads else share}
+    return {**waiting, THREADS: share, SHARED: "" if threads else share}
 
 
 def threads_for(work: int, threads: int | None = None) -> int:
@@ -87,9 +87,14 @@ def usable(root: Path = Path("/")) -> float:
     return min(float(_affine()), *_quotas(root), math.inf)
 
 
+def chosen() -> str | None:
+    """The user's own number of threads in the environment; None: the service chooses."""
+    return os.environ[THREADS] if _is_chosen(os.environ) else None
+
+
 def _is_chosen(environment: Mapping[str, str]) -> bool:
     given = environment.get(THREADS)
-    return bool(given) and given != environment.get(_SHARED)
+    return bool(given) and given != environment.get(SHARED)
 
 
 def _affine() -> int:

@@ -1,7 +1,11 @@
 """A validation forecasts accuracy and time of a job if it is asked to."""
 
+import re
 from dataclasses import replace
 
+from typer.testing import CliRunner
+
+from app.cli import app
 from pnc_client import Client, Dataset
 from pnc_core.config import CloneConfig
 
@@ -19,6 +23,26 @@ def test_a_validation_forecasts_accuracy_and_time(client: Client, dataset: Datas
     assert 0 < found.seconds < 600
     assert found.images > 100
     assert "%" in found.text
+
+
+def test_the_command_shows_the_forecast(client: Client, dataset: Dataset) -> None:
+    arguments = [
+        "jobs",
+        "validate",
+        "digits-low",
+        "digits-high",
+        dataset.id,
+        "--url",
+        client.url,
+        "--set",
+        "preset=fast",
+    ]
+    classes = [word for name in CONFIG.classes for word in ("--class", name)]
+    plain, told = (CliRunner().invoke(app, [*arguments, *classes, *more]) for more in ((), ("--advice",)))
+    assert plain.exit_code == told.exit_code == 0, told.output
+    assert "expected accuracy" not in plain.output
+    assert re.search(r"expected accuracy +\d\d\.\d % \(\d\d\.\d to [\d.]+; old", told.output)
+    assert re.search(r"time +about \d+ s", told.output)
 
 
 def test_a_job_that_cannot_be_foretold_says_why(client: Client, dataset: Dataset) -> None:

@@ -8,6 +8,7 @@ import typer
 from app.cli import completion
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
 from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, local_time, plain, record, table
+from app.cli.verdicts import forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,13 +75,14 @@ def validate(
     seed: Seed = None,
     settings: Settings = None,
     file: Parameters = None,
+    advice: Annotated[bool, typer.Option("--advice", help="Also forecast accuracy and time; takes seconds.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Check a job without submitting it: show its problems and its estimated cost."""
     with connected(url, as_json) as (client, screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
-        verdict = client.jobs.validate(target, source, dataset, config)
+        verdict = client.jobs.validate(target, source, dataset, config, advice=advice)
         screen.show(verdict, lambda: _verdict(verdict))
         if not verdict.valid:
             raise typer.Exit(int(Exit.REFUSED))
@@ -247,6 +249,10 @@ def _verdict(verdict: "Verdict") -> "RenderableType":
         }
     if verdict.warnings:
         fields["warnings"] = "\n".join(warning.detail for warning in verdict.warnings)
+    if verdict.advice is not None:
+        fields |= forecast(verdict.advice)
+    if verdict.no_advice is not None:
+        fields["forecast"] = verdict.no_advice
     return record(fields)
 
 

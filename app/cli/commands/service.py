@@ -1,15 +1,18 @@
-"""`pnc up`, `api`, `serve`, `worker`, `migrate`, `gc`, `demo`, `gallery` and `status`: run and maintain the service."""
+"""Commands that run and maintain the service, and the two that show what it does."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record
+from app.cli.screen import DEFAULT_URL, AsJson, Exit, Screen, Url, connected, record, size, table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.doctor import Finding
     from app.settings import Settings
 
 ApiHost = Annotated[str | None, typer.Option(help="Address to listen on; default: PNC_HOST, or else loopback.")]
@@ -103,16 +106,48 @@ def migrate(
             "--forget-secrets", help="Replace webhook secrets that no key decrypts, and disable their webhooks."
         ),
     ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="DIR|URL",
+            help="Then copy everything from this data directory, or from the database with this URL, into the empty "
+            "database and store of the settings.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Migrate the database of PNC_DATABASE_URL to the newest schema; repeating the command changes nothing."""
     from app.up import UpError, prepare
 
+    screen, settings = Screen(), _settings(data_dir=data_dir)
     try:
-        prepare(_settings(data_dir=data_dir), forget_secrets=forget_secrets)
+        prepare(settings, forget_secrets=forget_secrets)
     except UpError as error:
-        Screen().fail(Exit.FAILED, str(error))
-    Screen().out.print("the schema is up to date")
+        screen.fail(Exit.FAILED, str(error))
+    screen.out.print("the schema is up to date")
+    if origin is not None:
+        _move(screen, origin, settings)
+
+
+def _move(screen: Screen, given: str, settings: "Settings") -> None:
+    from app import moving
+    from app.errors import ZooError
+
+    try:
+        with screen.counting("copying") as count:
+            moved = moving.move(moving.origin(given, settings), settings, lambda title, done, total: count(done, total))
+    except (ZooError, OSError) as error:
+        screen.fail(Exit.FAILED, str(error))
+    for key in moved.lost:
+        screen.note(f"the old store has lost the object {key}")
+    if moved.uploads:
+        screen.note(f"{moved.uploads} unfinished uploads were left out; send these files again")
+    there = f", {moved.there} were there already" if moved.there else ""
+    screen.out.print(
+        f"copied {sum(moved.rows.values())} rows and {moved.objects} objects ({size(moved.bytes)}){there}",
+        highlight=False,
+    )
 
 
 def gc(
@@ -198,8 +233,46 @@ def status(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         screen.show(found, lambda: record({name: _yes(value) for name, value in found.items()}))
 
 
+def doctor(
+    url: Url = DEFAULT_URL,
+    data_dir: DataDir = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print the findings as Markdown, to paste into a bug report.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check installation, devices, threads, settings, database and store; changes nothing."""
+    from app import doctor
+
+    screen = Screen(as_json)
+    findings = list(doctor.examine(url, data_dir))
+    if report and not as_json:
+        screen.out.print(doctor.markdown(findings), markup=False, soft_wrap=True)
+    else:
+        screen.show(doctor.facts(findings), lambda: _findings(findings))
+        screen.note("`pnc doctor --report` prints this as Markdown for a bug report, without secrets")
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _findings(findings: "Sequence[Finding]") -> "RenderableType":
+    rows = [
+        (_SIGNS[found.state], found.part, found.name, "\n".join(filter(None, (found.detail, _arrow(found.advice)))))
+        for found in findings
+    ]
+    return table(("", "part", "check", "found"), rows, "")
+
+
+_SIGNS = {"ok": "✓", "note": "•", "problem": "✗"}
+
+
+def _arrow(advice: str) -> str:
+    return f"→ {advice}" if advice else ""
+
+
 def _yes(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
-COMMANDS = (up, api, serve, worker, migrate, gc, demo, gallery, status)
+TRYING = (demo, gallery)
+COMMANDS = (up, api, serve, worker, migrate, gc, status, doctor)
