@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     """Precision of layers in the serving process. Heads and logits are always float32."""
     serving_engine: Literal["onnxruntime", "torch"] = "onnxruntime"
     """Engine of the serving process. ONNX Runtime is used on the CPU in float32, and torch for everything else."""
+    program_seconds: float = Field(15.0, ge=0)
+    """Longest wait of a new target for its program for ONNX Runtime. After it, torch runs the target without modules
+    for as long as this process serves it, so that its logits never change in the last bits."""
     program_cache_bytes: int = Field(2**31, ge=0)
     """Most bytes of programs for ONNX Runtime in the data directory, where a restarted serving process finds them."""
     serving_compile: bool = False

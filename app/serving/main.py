@@ -1,5 +1,6 @@
 """The application of the serving process: `uvicorn --factory app.serving.main:create_serving_app`."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ from pnc_core.devices import device_of
 from pnc_core.errors import ConfigError
 
 log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.05
+"""Interval at which a change looks whether the engine of a new target is chosen."""
 SWITCH_SECONDS = 50e-6
 """Longest time for which a thread keeps Python's global lock while another thread waits. With Python's default of
 5 ms, the time of a small network, the device would idle between two batches while requests are read."""
@@ -137,7 +140,12 @@ async def sync(deployment: str, generation: int, request: Request) -> Any:
     host, registry = Host.of(request), Host.of(request).registry
     try:
         work = partial(registry.sync, deployment)
-        await host.changing.run(parted(deployment)[0], work, deadline(request))
+        until = deadline(request)
+        await host.changing.run(parted(deployment)[0], work, until)
+        while registry.is_preparing(deployment):
+            if asyncio.get_running_loop().time() > until:
+                raise TooLate
+            await asyncio.sleep(LOOK_SECONDS)
     except TooLate:
         detail = "expected to apply this change in time, got other changes that take long; it is applied later"
         return respond(request.scope, 504, "too_late", detail)

@@ -31,6 +31,9 @@ from pnc_core.graph.known_shapes import SizedTracer
 from pnc_core.graph.tracing import Tracer, check_hooks, fake_tensors_silent, read_results
 
 INPUT = "input"
+BATCH = 7
+"""Number of images N for which shapes are read. A first dimension of another length does not number the images; other
+dimensions seldom have this length."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Traced:
     spec: NetworkSpec
     positions: tuple[PositionInfo, ...]
     shapes: dict[str, tuple[int, ...]]
-    """Batched shape (N = 2) of every tensor node, and of the copies that `cut` may insert."""
+    """Batched shape (N = `BATCH`) of every tensor node, and of the copies that `cut` may insert."""
     changed: frozenset[str]
     """Tensor nodes whose tensor a later node changes in place."""
 
@@ -232,13 +235,13 @@ def _keeps_the_shape(layer: nn.Module, x: Tensor) -> bool:
 
 
 def _shapes(graph_module: fx.GraphModule, spec: NetworkSpec) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
-    """Batched shape (N = 2) of every tensor node, and the nodes whose tensor is changed in place.
+    """Batched shape (N = `BATCH`) of every tensor node, and the nodes whose tensor is changed in place.
 
     Fake tensors are used: they need no computation and no memory.
     """
     reader = _ShapeReader(graph_module)
     with torch.inference_mode(False), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-        reader.run(torch.zeros(2, *spec.input_size, device=_device(graph_module)), enable_io_processing=False)
+        reader.run(torch.zeros(BATCH, *spec.input_size, device=_device(graph_module)), enable_io_processing=False)
     if reader.unread:
         raise NetworkError(
             "network: expected in-place operations whose result is used, got "
@@ -274,9 +277,9 @@ def _check_dtype(network: nn.Module) -> None:
 def _check_logits(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]], spec: NetworkSpec) -> None:
     output = next(n for n in graph_module.graph.nodes if n.op == "output").args[0]
     shape = shapes.get(output.name) if isinstance(output, fx.Node) else None
-    if shape != (2, len(spec.classes)):
+    if shape != (BATCH, len(spec.classes)):
         raise NetworkError(
-            f"network: expected logits (2, {len(spec.classes)}) for two images, got {shape}; check classes"
+            f"network: expected logits ({BATCH}, {len(spec.classes)}) for {BATCH} images, got {shape}; check classes"
         )
 
 
@@ -308,7 +311,7 @@ def _positions(graph_module: fx.GraphModule, shapes: dict[str, tuple[int, ...]])
     weighted = [is_weighted(graph_module, node) for node in nodes]
     axes = channel_axes(graph_module, shapes)
     dominators = _without_global_pooling(
-        [n for n in _dominators(graph_module.graph) if len(shapes.get(n.name, ())) >= 3],
+        [n for n in _dominators(graph_module.graph) if len(shape := shapes.get(n.name, ())) >= 3 and shape[0] == BATCH],
         lambda a, b: any(weighted[index[a] + 1 : index[b] + 1]),
         lambda n: math.prod(s for i, s in enumerate(shapes[n.name]) if i not in (0, axes[n.name])),
     )

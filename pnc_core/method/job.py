@@ -208,13 +208,16 @@ def prepare(
     Raises:
         ConfigError: a class cannot be cloned.
         DataError: images of a class are missing.
-        NetworkError: the networks are on different devices, or a module's name cannot be stored in a bundle.
+        NetworkError: the networks are on different devices, a network has no position except the image, or a module's
+            name cannot be stored in a bundle.
     """
     _check_devices(target.device, source.device)
     config = resolved(config, ClassNames(source.spec.classes, source.spec.class_aliases))
     config = replace(config, precision=precision_of(config.precision, target.device))
     _check_classes(target.spec.classes, config.classes)
     _check_names(source)
+    _check_taps(target, "target")
+    _check_taps(source, "source")
     job_classes = (*target.spec.classes, *config.classes)
     job = Job(target, source, config, images, images, report, cancelled, checkpoints or NoCheckpoints())
     least = config.min_images
@@ -237,6 +240,19 @@ def prepare(
         return replace(job, train=used, validation=used, images=used)
     train, validation = used.split(config.validation, job.generator("split"))
     return replace(job, train=train, validation=validation, images=used)
+
+
+def _check_taps(traced: Traced, side: str) -> None:
+    """Check that a head can read the network.
+
+    Raises:
+        NetworkError: no layer's output carries all data.
+    """
+    if not traced.taps:
+        raise NetworkError(
+            f"{side}: expected a layer through which all data pass on their way to the logits, got parallel branches "
+            "from the image to the logits; join them before the last layer"
+        )
 
 
 def name_images(job: Job, images: Tensor | Views) -> ImageSet:

@@ -84,8 +84,8 @@ class Tail:
     layouts: dict[str, Layout]
     """By module: the groups along the rows and columns of the opened tail's tensors."""
     tap_pieces: tuple[Pieces, ...]
-    """The groups along each tap's channel dimension in the opened tail. Groups that share a tap count as residual
-    streams: they can be pruned only with `residual`."""
+    """The groups along each tap's channel dimension in the opened tail. Groups that share a tap can be pruned only with
+    `residual`."""
     inner: dict[str, ParallelAdapter] = field(default_factory=dict)
     """By layer: its parallel adapter; only an extracted tail has parallel adapters."""
 
@@ -129,6 +129,9 @@ def _count(part: nn.Module) -> int:
 def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: bool = False) -> Tail:
     """Copy the source's tail behind `start`, keep the logits of `classes`, and insert gates.
 
+    Inner channels of blocks are prunable. Where all blocks add to residual streams directly (RepVGG), the streams are.
+    Where no layer has one row a class (two heads whose logits are added), the tail computes all classes and selects.
+
     Args:
         source: Traced source network; it is copied, not changed.
         start: Name of the position where the tail begins.
@@ -136,23 +139,25 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         residual: Make residual streams prunable too, not only inner channels.
 
     Raises:
-        PositionError: no channel behind `start` can be pruned, or the last layer has no separate row per class.
+        PositionError: no channel behind `start` can be pruned.
         NetworkError: a layer behind `start` has forward hooks, or cannot be copied.
     """
     infos = [source.position(name) for name in taps_behind(source, start)]
     part = _copied(cut(source, start, [info.name for info in infos]), start).requires_grad_(False).eval()
     _name_constants(part)
     channels = _read(part, source)
-    if channels.logits is None:
-        raise PositionError(f"position {start!r}: expected a tail whose last layer has one row a class")
-    infos = [i for i in infos if all(piece.group != channels.logits.name for piece in channels.pieces[i.node])]
+    rows = None if channels.logits is None else channels.logits.name
+    infos = [i for i in infos if all(rows is None or piece.group != rows for piece in channels.pieces[i.node])]
     _tap_only(part, [info.node for info in infos])
     tapped = tuple(channels.pieces[info.node] for info in infos)
     mixed = {piece.group for pieces in tapped if _alone(pieces) is None for piece in pieces}
-    groups = tuple(g for g in channels.groups if residual or not (g.residual or g.name in mixed))
+    groups = channels.groups if residual else _prunable(channels.groups, mixed)
     if not groups:
         raise PositionError(f"position {start!r}: expected channels that can be pruned behind it, found none")
-    remove_channels(part, channels.layouts, {channels.logits.name: torch.as_tensor(list(classes))})
+    if rows is None:
+        _select(part, classes)
+    else:
+        remove_channels(part, channels.layouts, {rows: torch.as_tensor(list(classes))})
     return Tail(
         part=part,
         start=start,
@@ -160,13 +165,29 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         taps=tuple(info.name for info in infos),
         tap_axes=tuple(info.axis for info in infos),
         tap_groups=tuple(_offered(_alone(pieces), groups) for pieces in tapped),
-        groups=groups,
+        groups=tuple(groups),
         gates=_insert_gates(part, groups),
         kept={g.name: torch.arange(g.width) for g in groups},
         residual=residual,
         layouts=channels.layouts,
         tap_pieces=tapped,
     )
+
+
+def _prunable(groups: Sequence[ChannelGroup], mixed: set[str | None]) -> tuple[ChannelGroup, ...]:
+    """Inner channels; residual streams if there are no inner channels. Groups that share a tap are left out."""
+    alone = tuple(g for g in groups if g.name not in mixed)
+    return tuple(g for g in alone if not g.residual) or alone
+
+
+def _select(part: fx.GraphModule, classes: Sequence[int]) -> None:
+    """Select columns of the logits: (N, all classes) -> (N, K)."""
+    output = next(n for n in part.graph.nodes if n.op == "output")
+    logits, tapped = output.args[0]
+    with part.graph.inserting_before(output):
+        chosen = part.graph.call_function(operator.getitem, (logits, (slice(None), list(classes))))
+    output.args = ((chosen, tapped),)
+    part.recompile()
 
 
 def _copied(part: fx.GraphModule, start: str) -> fx.GraphModule:

@@ -97,6 +97,10 @@ class Exporter:
             self._orders.append((order, WeakMethod(receive)))
             self._changed.notify_all()
 
+    def has_failed(self, order: Order) -> bool:
+        """Whether this program cannot be made."""
+        return order.key in self._failed
+
     def settled(self, seconds: float) -> bool:
         """Wait until all orders are done; False: they are not within this time."""
         with self._changed:

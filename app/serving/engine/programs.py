@@ -5,10 +5,11 @@ that answer a request. Programs of one trunk share its pass over a batch, even w
 
 Unless answers must be exact, trunk and branches run copies that are faster. At first torch runs them, with batch norms
 folded into the preceding layer. On the processor, programs for ONNX Runtime replace these copies as soon as they are
-exported (`app.serving.engine.exporter`). Each copy and each program is compared with its original before it is used.
-The target itself stays unchanged.
+exported (`app.serving.engine.exporter`). The target alone runs by one engine only, which is chosen before it is served.
+Each copy and each program is compared with its original before it is used. The target itself stays unchanged.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -81,6 +82,10 @@ class Trunk:
         self._pool: dict[int, Run] = {}
         self.threads = processors.threads_for(mode.batch * macs, mode.threads)
         self._programs: TrunkPrograms | None = None
+        self._alone_by_program: bool | None = None
+        """Whether ONNX Runtime runs the target alone; None: not chosen yet."""
+        self._asked_at: float | None = None
+        """Time on the monotonic clock at which the engine of the target alone was first asked for."""
         if mode.exporter is not None and file is not None:
             self._programs = TrunkPrograms(target.traced, self._example, mode.exporter, file, self.threads)
 
@@ -97,6 +102,23 @@ class Trunk:
         if self._programs is not None:
             self._programs.ask(Reads())
             self._programs.ask(_reads_of(branches))
+
+    def has_engine(self, seconds: float) -> bool:
+        """Whether the engine that runs the target alone is chosen. The choice never changes.
+
+        Engines differ in the last bits. With one engine, the logits of the target after detaching are bit for bit those
+        before attaching. ONNX Runtime is chosen if its program is ready within `seconds` of the first call, else torch.
+        """
+        if self._programs is None or self._alone_by_program is not None:
+            return True
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            self._programs.ask(Reads())
+        if self._programs.find(Reads()) is not None:
+            self._alone_by_program = True
+        elif self._programs.has_failed(Reads()) or time.monotonic() - self._asked_at >= seconds:
+            self._alone_by_program = False
+        return self._alone_by_program is not None
 
     def program(self, reads: Reads) -> Session | None:
         """The program for ONNX Runtime with at least these outputs; None: there is none yet."""
@@ -129,6 +151,8 @@ class Trunk:
 
     def _by_program(self, x: Tensor, reads: Reads) -> TrunkOutput | None:
         """Run the target as a program for ONNX Runtime; None: there is none yet."""
+        if reads == Reads() and self._alone_by_program is False:
+            return None
         found = None if self._programs is None else self._programs.find(reads)
         if found is None:
             return None

@@ -46,7 +46,14 @@ class TrunkPrograms:
             if reads in self._asked or self._best(reads) is not None:
                 return
             self._asked.add(reads)
-        self._exporter.ask(Order(self._file, trunk_order(self._traced.spec, reads)), self._receive)
+        self._exporter.ask(self._order(reads), self._receive)
+
+    def has_failed(self, reads: Reads) -> bool:
+        """Whether the program with these outputs cannot be made."""
+        return self._exporter.has_failed(self._order(reads))
+
+    def _order(self, reads: Reads) -> Order:
+        return Order(self._file, trunk_order(self._traced.spec, reads))
 
     def find(self, reads: Reads) -> tuple[Reads, Session] | None:
         """A program with at least these outputs, and its outputs; None: there is none yet."""

@@ -36,6 +36,8 @@ from pnc_core.errors import PncError
 log = logging.getLogger(__name__)
 _complain = Complaints(log)
 POLL_SECONDS = 0.5
+PREPARING_SECONDS = 0.1
+"""The same while a deployment waits for the engine of its target."""
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time, a postponed one sooner."""
 STALE_SECONDS = 5.0
@@ -86,6 +88,8 @@ class Registry:
         self._wanted_at: float | None = None
         """Time of that reading on the monotonic clock; None: before the first complete pass."""
         self._trunks: dict[str, Trunk] = {}
+        self._preparing: set[str] = set()
+        """Deployments that wait for the engine of their target."""
         self._unfit: set[tuple[str, str]] = set()
         """Modules whose loading in advance failed. They are tried again only when they are attached."""
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
@@ -166,6 +170,7 @@ class Registry:
             for gone in self._snapshots.keys() - wanted.keys():
                 self._snapshots.pop(gone).use.replace()
                 self._earlier.pop(gone, None)
+            self._preparing &= wanted.keys()
             for deployment in wanted.values():
                 if name in (None, deployment.name):
                     self._converge(deployment)
@@ -189,6 +194,10 @@ class Registry:
         refusal = self._refusals.get(name)
         if refusal is not None and refusal.generation == generation and refusal.waits:
             raise Loading(refusal.detail)
+
+    def is_preparing(self, name: str) -> bool:
+        """Whether a deployment waits for the engine of its target. The thread of this registry then serves it."""
+        return name in self._preparing
 
     def settled(self) -> bool:
         """Whether every wanted generation is served, refused or postponed, after a first complete pass."""
@@ -215,9 +224,14 @@ class Registry:
         try:
             snapshot = self._built(wanted)
         except Exception as error:
+            self._preparing.discard(wanted.name)
             self._decline(wanted, seen_through(self.zoo.store, error))
             return
+        if snapshot is None:
+            self._preparing.add(wanted.name)
+            return
         self._publish(snapshot)
+        self._preparing.discard(wanted.name)
         metrics.SWAP_SECONDS.observe(time.monotonic() - started)
         self._reports.add(Report(wanted.name, wanted.version_id, wanted.generation))
         about = {"deployment": wanted.name, "generation": wanted.generation}
@@ -234,7 +248,8 @@ class Registry:
             detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
             self._refuse(wanted, "internal_error", detail)
 
-    def _built(self, wanted: DesiredDeployment) -> Snapshot:
+    def _built(self, wanted: DesiredDeployment) -> Snapshot | None:
+        """The wanted snapshot; None: the engine of its target is not chosen yet."""
         with self.zoo.database.read() as session:
             signatures.check_served(session, [module.id for module in wanted.modules])
         trunk = self._trunks.get(wanted.version_id)
@@ -242,6 +257,8 @@ class Registry:
             trunk = load_trunk(self.zoo, wanted, self.mode)
             self._try_out(wanted.name, trunk, ())
             self._trunks[wanted.version_id] = trunk
+        if not trunk.has_engine(self.zoo.settings.program_seconds):
+            return None
         branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
         snapshot = compose(wanted, trunk, branches)
         # The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
@@ -357,7 +374,7 @@ class Registry:
     def _poll(self) -> None:
         while not self._stop.is_set():
             self.follow()
-            self._stop.wait(POLL_SECONDS)
+            self._stop.wait(PREPARING_SECONDS if self._preparing else POLL_SECONDS)
 
 
 def _line(error: Exception) -> str:

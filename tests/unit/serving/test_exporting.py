@@ -123,6 +123,39 @@ def test_torch_answers_until_the_exported_programs_are_swapped_in(
             assert float((_answer(one, images[:size]) - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
 
 
+def test_the_engine_of_the_target_alone_is_chosen_once(here: World, folder: Path, exporter: Exporter) -> None:
+    program, images = _program(here, folder, exporter, ()), here.images(3)
+    assert program.trunk.has_engine(0)  # no program within no time: torch
+    torch_bits = _answer(program, images)
+    assert exporter.settled(SECONDS)
+    assert program.trunk.program(Reads()) is not None
+    assert program.trunk.has_engine(SECONDS)
+    assert torch.equal(_answer(program, images), torch_bits)
+
+    waiting = _program(here, folder, exporter, ())
+    waiting.trunk.has_engine(SECONDS)
+    assert exporter.settled(SECONDS)
+    assert waiting.trunk.has_engine(SECONDS)
+    assert not torch.equal(_answer(waiting, images), torch_bits)
+
+
+def test_torch_runs_a_target_whose_program_cannot_be_made(
+    here: World, folder: Path, files: ProgramFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Exporter(ProgramFiles(folder / "programs", 2**20))
+    monkeypatch.setattr(failing, "_exported", _raise)
+    program = _program(here, folder, failing, ())
+    assert not program.trunk.has_engine(SECONDS)
+    assert failing.settled(SECONDS)
+    assert program.trunk.has_engine(SECONDS)
+    assert program.trunk.program(Reads()) is None
+    failing.close()
+
+
+def _raise(order: Order) -> bytes:
+    raise ValueError(f"expected another network than {order.key}")
+
+
 def test_programs_are_kept_for_the_next_process(
     here: World, folder: Path, exporter: Exporter, files: ProgramFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,16 @@ import torch
 from starlette.testclient import TestClient
 
 from app.deployments import desired
-from app.errors import NotFound
+from app.errors import Loading, NotFound
 from app.main import create_app
+from app.serving import main as serving_main
+from app.serving.engine.engine import Engine, Limits
+from app.serving.engine.exporter import Exporter
 from app.serving.engine.parts import Reads
 from app.serving.engine.sessions import Session
 from app.serving.loader.registry import Registry
 from app.serving.loader.snapshot import MAX_CHOICES
+from app.zoo import open_zoo
 from pnc_core.identity import fingerprint
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, SETS, World
@@ -152,11 +156,14 @@ def test_of_two_operators_who_race_exactly_one_gets_412(served: tuple[World, str
     assert _logits(url, images) == before
 
 
-def test_programs_replace_copies_under_load_and_detaching_gives_the_same_bits(fresh: World) -> None:
-    settings = fresh.zoo.settings.model_copy(update={"serving_engine": "onnxruntime"})
+@pytest.mark.parametrize("seconds", [0, 240])
+def test_programs_replace_copies_under_load_and_detaching_gives_the_same_bits(fresh: World, seconds: float) -> None:
+    """Also those of the first answer, before any program was ready; with 0 seconds torch runs the target alone."""
+    settings = fresh.zoo.settings.model_copy(update={"serving_engine": "onnxruntime", "program_seconds": seconds})
     with world.serving(settings) as (address, server):
         url, registry = f"http://{address}", server.app.state.host.registry  # type: ignore[attr-defined]
         exporter, images = registry.mode.exporter, fresh.images(2)
+        first = _logits(url, images)
         with Load(url, images) as load:
             assert _sync(url, fresh.want(fresh.modules)).status_code == 200
             assert exporter.settled(240)
@@ -169,12 +176,41 @@ def test_programs_replace_copies_under_load_and_detaching_gives_the_same_bits(fr
         assert all(isinstance(branch._run, Session) for branch in program.branches)
         assert program.trunk.program(Reads()) is not None
         assert _sync(url, fresh.want([])).status_code == 200
-        before = _logits(url, images)
+        assert _logits(url, images) == first
         for modules in (fresh.modules[:1], fresh.modules):
             assert _sync(url, fresh.want(modules)).status_code == 200
             _logits(url, images)
             assert _sync(url, fresh.want([])).status_code == 200
-            assert _logits(url, images) == before
+            assert _logits(url, images) == first
+
+
+def test_a_new_target_waits_for_its_program_while_others_change(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = fresh.zoo.settings.model_copy(update={"serving_engine": "onnxruntime", "program_seconds": 240})
+    ready = threading.Event()
+    exported = Exporter._exported
+    monkeypatch.setattr(Exporter, "_exported", lambda self, order: ready.wait(240) and exported(self, order))
+    zoo = open_zoo(settings)
+    registry = Registry(zoo, Engine(Limits(8, 0.001, 8)), serving_main._mode(settings))
+    try:
+        registry._engine.start()
+        registry.sync()
+        assert registry.is_preparing(NAME)
+        assert not registry.settled()
+        with pytest.raises(Loading):
+            registry.get(NAME)
+        fresh.want(fresh.modules[:1])  # a change meanwhile is served as soon as the engine is chosen
+        ready.set()
+        assert registry.mode.exporter is not None
+        assert registry.mode.exporter.settled(240)
+        registry.sync()
+        assert not registry.is_preparing(NAME)
+        assert [module.id for module in registry.get(NAME).modules] == list(fresh.modules[:1])
+        assert registry.settled()
+    finally:
+        ready.set()
+        registry.mode.close()
+        registry._engine.close()
+        zoo.close()
 
 
 def _wait_for_all(registry: Registry) -> None:

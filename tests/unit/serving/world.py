@@ -109,7 +109,7 @@ def serving(settings: Settings) -> Iterator[tuple[str, uvicorn.Server]]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 + settings.program_seconds
     while not server.started or not app.state.host.registry.settled():
         assert time.monotonic() < deadline
         assert thread.is_alive()

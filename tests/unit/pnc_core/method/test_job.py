@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from pnc_core.config import MIN_IMAGES, CloneConfig
-from pnc_core.errors import Cancelled, ConfigError, DataError
+from pnc_core.errors import Cancelled, ConfigError, DataError, NetworkError
 from pnc_core.images import ImageSet, preprocess
 from pnc_core.method.job import name_images
 from tests.unit.pnc_core import nets
@@ -122,3 +123,21 @@ def test_a_cancelled_job_raises_at_the_next_batch(pair: Pair) -> None:
     next(batches)
     with pytest.raises(Cancelled):
         next(batches)
+
+
+class _Parallel(nn.Module):
+    """Two branches from the image to the logits of five classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 5)) for _ in "ab")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("side", ["target", "source"])
+def test_a_network_of_branches_that_meet_at_the_logits_is_refused(pair: Pair, side: str) -> None:
+    network = _Parallel().eval(), getattr(pair, side)[1]
+    with pytest.raises(NetworkError, match=f"{side}: expected a layer .* got parallel branches"):
+        _job(dataclasses.replace(pair, **{side: network}))

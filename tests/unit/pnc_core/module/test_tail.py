@@ -241,3 +241,65 @@ def test_hooks_on_gradients_stay_with_the_source() -> None:
     assert phi.grad is not None
     assert not seen
     assert network.blocks[2][0]._backward_hooks
+
+
+class _Branches(nn.Module):
+    """Two parallel convolutions added to the input, as RepVGG: no channel is inside a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.wide(x) + self.narrow(x) + x)
+
+
+class _Streams(nn.Module):
+    """A network whose only prunable channels are those of a stream; with `heads` the logits of two heads are added."""
+
+    def __init__(self, heads: int = 1) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(1, 4, 3, padding=1), nn.Sequential(_Branches(), _Branches())
+        self.grow, self.more = nn.Conv2d(4, 4, 3, padding=1), _Branches()
+        self.heads = nn.ModuleList(nn.Linear(4, 3) for _ in range(heads))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.more(self.grow(self.blocks(torch.relu(self.stem(x))))).mean((2, 3))
+        return torch.stack([head(x) for head in self.heads], dim=0).mean(0)
+
+
+@torch.no_grad()
+def test_streams_are_pruned_where_no_channel_is_inside_a_block() -> None:
+    spec = nets.spec("cnn", 6, 1)
+    traced = trace(nets.randomised(_Streams().eval()), spec)
+    tail = open_tail(traced, "blocks.0", [2, 0])
+    assert tail.groups
+    assert all(group.residual for group in tail.groups)
+    kept = nets.some_channels(nets.calibrated(tail))
+    small = extract(tail, kept)
+    phi = torch.randn(3, *traced.position("blocks.0").shape)
+    whole, _ = tail.forward(phi)
+    tail.mask(kept)
+    (masked, _), (logits, taps) = tail.forward(phi), small.forward(phi)
+    assert torch.allclose(logits, masked, atol=1e-6)
+    assert not torch.allclose(logits, whole, atol=1e-3)
+    assert [tap.shape[axis] for tap, axis in zip(taps, small.tap_axes, strict=True)] == small.tap_channels(traced)
+    verify(small, traced, [2, 0])
+
+
+@torch.no_grad()
+def test_classes_are_selected_behind_two_heads_whose_logits_are_added() -> None:
+    spec = nets.spec("cnn", 6, 1)
+    network = nets.randomised(_Streams(heads=2).eval())
+    traced = trace(network, spec)
+    tail = open_tail(traced, "input", [2, 0])
+    x = nets.pictures(3, spec)
+    assert torch.allclose(tail.forward(x)[0], network(x)[:, [2, 0]], atol=1e-6)
+    small = extract(tail, nets.some_channels(tail))
+    assert small.forward(x)[0].shape == (3, 2)
+    verify(small, traced, [2, 0])
+
+
+def test_a_stack_of_answers_is_no_position() -> None:
+    positions = trace(_Streams(heads=2).eval(), nets.spec("cnn", 6, 1)).positions
+    assert [p.name for p in positions] == ["input", "relu", "blocks.0", "blocks.1", "grow", "more"]
