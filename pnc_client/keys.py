@@ -7,7 +7,7 @@ from typing import Literal
 import httpx
 
 from pnc_client.http import Http, path_of
-from pnc_client.schemas.keys import AuditEntry, Key, NewKey, Workspace
+from pnc_client.schemas.keys import AuditEntry, Key, KeySecret, Workspace
 from pnc_client.schemas.signatures import Signature, TrustedKey
 
 VARIABLE = "PNC_KEY"
@@ -39,7 +39,7 @@ class Keys:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def create(self, name: str, scopes: Sequence[str], *, days: int | None = None) -> NewKey:
+    def create(self, name: str, scopes: Sequence[str], *, days: int | None = None) -> KeySecret:
         """Create a key of the caller's workspace; store its secret, because the service cannot show it again.
 
         Args:
@@ -47,7 +47,7 @@ class Keys:
             scopes: `read`, `write`, `jobs`, `deploy`, `admin`.
             days: Days until the key expires; None: it does not expire.
         """
-        return self._http.post(NewKey, "/v1/keys", {"name": name, "scopes": list(scopes), "days": days})
+        return self._http.post(KeySecret, "/v1/keys", {"name": name, "scopes": list(scopes), "days": days})
 
     def list(self) -> Iterator[Key]:
         """All keys, newest first, including expired and revoked keys."""

@@ -26,7 +26,7 @@ class AuditQuery(ListQuery):
 
 
 # No Idempotency-Key here: it would store the answer, and the answer contains the secret.
-@router.post("/keys", response_model=wire.NewKey, status_code=201)
+@router.post("/keys", response_model=wire.KeySecret, status_code=201)
 @needs("admin")
 def create_key(body: wire.KeyCreate, zoo: OpenZoo) -> Any:
     """Create a key of the caller's workspace. Only this answer contains the key's secret."""

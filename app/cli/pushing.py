@@ -13,7 +13,7 @@ from app.cli.screen import Screen
 
 if TYPE_CHECKING:
     from pnc_client import Client, Dataset
-    from pnc_client.sources import Images, Skipped
+    from pnc_client.sources import Images, Options, Skipped
 
 PATIENCE, POLL_SECONDS = 30.0, 0.3
 SHOWN = 10
@@ -36,12 +36,44 @@ Classes = Annotated[
         "old and new names, or of files and classes."
     ),
 ]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        "--class-names",
+        help="Class names of the images in the order of the labels, separated by commas; or a file of names, as for "
+        "`pnc datasets push --classes`.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse the source if anything that may be an image is left out.")
 ]
 SkippedFile = Annotated[
     Path | None, typer.Option(help="Write all files and rows that are left out to this CSV file.", dir_okay=False)
 ]
+
+
+def check_there(what: str) -> None:
+    """Check before any work that a path exists.
+
+    Raises:
+        ConfigError: there is no such file or directory.
+    """
+    from pnc_core.errors import ConfigError
+
+    if "://" not in what and "*" not in what and not Path(what).exists():
+        raise ConfigError(f"images: expected a file or directory that exists, got {what}; correct the path")
+
+
+def options(split: str | None, image_column: str | None, label_column: str | None, classes: str | None) -> "Options":
+    """Choices for a source of images."""
+    from pnc_client.sources import Options
+
+    return Options(split, image_column, label_column, names(classes))
+
+
+def names(classes: str | None) -> str | list[str] | None:
+    """A file of names, or names that commas separate."""
+    return classes if classes is None or Path(classes).is_file() else classes.split(",")
 
 
 def report(screen: Screen, images: "Images", file: Path | None) -> None:

@@ -146,7 +146,7 @@ def check_out(out: "Path", *inputs: "Path") -> None:
 
     if not out.parent.is_dir():
         raise ConfigError(f"--out: expected a file in an existing directory, got {out}; create {out.parent} first")
-    if out.exists() and any(out.samefile(path) for path in inputs):
+    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
         raise ConfigError(f"--out: expected a file that is not an input, got {out}; choose another name")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from app.evidence.images import read_images
 from app.process import processors
+from pnc_client.sources import Options
 from pnc_core.analysis.curves import masking_curve, position_curve
 from pnc_core.analysis.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict
 from pnc_core.analysis.evidence import Logits, Similarity, module_logits, network_logits, similarity, verify_bundle
@@ -46,8 +47,10 @@ class Request:
     bundle: Path
     target: Path
     source: Path
-    data: Path
+    data: Path | str
     out: Path
+    images: Options | None = None
+    """Choices where the source of images has several splits, columns or names."""
     trials: Path | None
     """JSON: the response of GET /v1/cloning-jobs/{job}/trials, or a list of trials; None: no plot of positions."""
     seeds: int
@@ -73,6 +76,7 @@ def collect(request: Request, trials: list[Trial], console: Console) -> Evidence
             tuple(names),
             geometries_of([manifest.target, manifest.source]),
             lambda n: step(0.0, f"{n:,} images"),
+            options=request.images,
             note=lambda text: console.print(text, markup=False, highlight=False),
         )
         _check_sides(images, manifest.target.classes, manifest.classes)

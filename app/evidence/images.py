@@ -7,18 +7,19 @@ import torch
 from torch import Tensor
 
 from app.datasets.images import decode_image
-from pnc_client.sources import Images, Item, Skipped, SourceError, open_images
+from pnc_client.sources import Images, Item, Options, Skipped, SourceError, open_images
 from pnc_core.errors import DataError
 from pnc_core.images import ImageSet
 from pnc_core.preprocessing import Geometry
 
 
 def read_images(
-    path: Path,
+    path: Path | str,
     classes: Sequence[str],
     geometries: Sequence[Geometry],
     step: Callable[[int], None] = lambda count: None,
     *,
+    options: Options | None = None,
     labelled: bool = True,
     note: Callable[[str], object] = lambda text: None,
 ) -> ImageSet:
@@ -32,6 +33,7 @@ def read_images(
         geometries: Geometries of the networks that see the images, see `geometries_of`. `images` of the result has
             the first one, `fitted` the others.
         step: Called with the number of images after each image.
+        options: Choices where the source has several splits, columns or names.
         labelled: False: every image is read, and labels are ignored and may be missing.
         note: Told how many images are left out, and why the first one is.
 
@@ -41,11 +43,11 @@ def read_images(
         OSError: a file cannot be read.
     """
     try:
-        source = open_images(path)
+        source = open_images(path, options)
         if labelled and source.classes is None:
             raise DataError(
-                f"{path}: expected images with labels, got images without; put the images into one folder per class, "
-                "or clone without labels (`pnc clone --set labels=false`)"
+                f"{path}: expected images with labels, got images without; name their column with --label-column, put "
+                "the images into one folder per class, or clone without labels (`pnc clone --set labels=false`)"
             )
         return _decoded(path, source, classes, geometries, step, labelled, note)
     except SourceError as error:
@@ -53,8 +55,8 @@ def read_images(
 
 
 def _decoded(
-    path: Path, source: Images, classes: Sequence[str], geometries: Sequence[Geometry], step: Callable[[int], None],
-    labelled: bool, note: Callable[[str], object],
+    path: Path | str, source: Images, classes: Sequence[str], geometries: Sequence[Geometry],
+    step: Callable[[int], None], labelled: bool, note: Callable[[str], object],
 ) -> ImageSet:  # fmt: skip
     labels = {name: label for label, name in enumerate(classes)}
     images: list[list[Tensor]] = []

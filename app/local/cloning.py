@@ -11,6 +11,7 @@ from torch import nn
 
 from app.evidence.images import read_images
 from app.process import processors
+from pnc_client.sources import Options
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.class_names import ClassNames, resolved
 from pnc_core.config import CloneConfig, NetworkSpec, geometries_of
@@ -36,8 +37,10 @@ class Material:
     target_spec: NetworkSpec
     source: Path
     source_spec: NetworkSpec
-    data: Path
+    data: Path | str
     """Any source of `pnc_client.sources.open_images`; labels are optional if `config.labels` is False."""
+    images: Options | None = None
+    """Choices where the source of images has several splits, columns or names."""
 
 
 def clone_files(
@@ -104,5 +107,5 @@ def _read(
     torch.set_num_threads(processors.threads_for(work))
     classes = (*material.target_spec.classes, *config.classes)
     geometries = geometries_of([material.target_spec, material.source_spec])
-    images = read_images(material.data, classes, geometries, labelled=config.labels, note=note)
+    images = read_images(material.data, classes, geometries, options=material.images, labelled=config.labels, note=note)
     return (target, material.target_spec), (source, material.source_spec), images, config

@@ -46,7 +46,7 @@ class Key(ResponseBody):
     """Time of revocation; null: not revoked."""
 
 
-class NewKey(Key):
+class KeySecret(Key):
     """A new key with its secret, which is shown only once."""
 
     secret: str

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
@@ -90,6 +91,12 @@ def test_a_job_without_a_service_gives_the_bundle_of_a_job_with_one(
     assert local["classes"] == ["7", "8"]
     assert (tmp_path / "module.safetensors").stat().st_size == local["bytes"]
     assert local["bytes"] == pytest.approx(served["bytes"], rel=0.5)  # numbers of threads differ, so last bits may
+    table = pq.read_table(files / "digits.parquet")
+    renamed = table.rename_columns({"image": "shot", "label": "what"})
+    pq.write_table(renamed, tmp_path / "odd.parquet")
+    columns = ("--image-column", "shot", "--label-column", "what", "--class-names", ",".join(demo.DIGITS))
+    odd = pnc("clone", *networks, tmp_path / "odd.parquet", *QUICK, *columns, "--out", tmp_path / "odd.safetensors")
+    assert odd["digest"] == local["digest"]
 
 
 def test_weights_of_another_source_are_no_proof(

@@ -245,6 +245,17 @@ def test_only_the_asked_for_classes_are_read_in_their_order(files: Files) -> Non
     assert steps == [*range(1, 21), *range(1, 21)]
 
 
+def test_columns_and_names_of_images_can_be_given(files: Files) -> None:
+    rows = {"shot": [_png(image) for image in files.images.images], "what": files.images.labels.tolist()}
+    pq.write_table(pa.table(rows), files.root / "odd.parquet")
+    _fails(files.run(data="odd.parquet", out="odd"), "--label-column")
+    named = ("--image-column", "shot", "--label-column", "what", "--class-names", ",".join(CLASSES))
+    done = files.run(*named, data="odd.parquet", out="odd")
+    assert done.exit_code == 0, done.output
+    assert files.run(out="plain").exit_code == 0
+    assert files.evidence("odd") == files.evidence("plain")
+
+
 def test_an_image_that_cannot_be_decoded_costs_only_its_row(files: Files) -> None:
     root = files.root / "damaged"
     for name in ("a", "f"):

@@ -116,7 +116,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "Replica": {"id": f"rep_{_ID}", "generation": 2, "problem": None},
     "Key": _KEY,
-    "NewKey": {**_KEY, "secret": "pnc_" + 43 * "x" + 8 * "0"},
+    "KeySecret": {**_KEY, "secret": "pnc_" + 43 * "x" + 8 * "0"},
     "Workspace": {
         "name": "default",
         "key": f"key_{_ID}",

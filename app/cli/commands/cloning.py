@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from app.cli import pushing
 from app.cli.parameters import Classes, Epochs, Keep, Parameters, Preset, Seed, Settings, parameters
 from app.cli.screen import AsJson, Screen, check_out, failures, record, size
 from app.cli.verdicts import advised, described
@@ -23,15 +24,14 @@ Spec = Annotated[
 def clone(
     target: Annotated[Path, typer.Argument(help="Weights of the network that gains classes.", exists=True)],
     source: Annotated[Path, typer.Argument(help="Weights of the network that has the classes.", exists=True)],
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="Images of old and cloned classes: one folder per class, an archive, or Parquet.", exists=True
-        ),
-    ],
+    data: pushing.What,
     classes: Classes,
     out: Annotated[Path, typer.Option(help="Bundle file to write.", dir_okay=False)] = Path("module.safetensors"),
     payload: Annotated[Payload, typer.Option(help="full, or thin: usable only with the source's weights.")] = "full",
+    split: pushing.Split = None,
+    image_column: pushing.ImageColumn = None,
+    label_column: pushing.LabelColumn = None,
+    class_names: pushing.ClassNames = None,
     target_spec: Spec = None,
     source_spec: Spec = None,
     preset: Preset = None,
@@ -57,7 +57,8 @@ def clone(
     with failures(screen):
         config = parameters(classes, file, settings, preset=preset, keep=keep, epochs=epochs, seed=seed)
         config = replace(config, keep_anyway=config.keep_anyway or keep_anyway)
-        check_out(out, target, source, data)
+        pushing.check_there(data)
+        check_out(out, target, source, Path(data))
         from app.local.cloning import Material, advise_files, clone_files
         from app.local.marking import read_mark
         from app.local.specs import given_spec
@@ -66,7 +67,8 @@ def clone(
         specs = [
             given_spec(s or w.with_suffix(".json"), {}, []) for w, s in ((target, target_spec), (source, source_spec))
         ]
-        material = Material(target, specs[0], source, specs[1], data)
+        images = pushing.options(split, image_column, label_column, class_names)
+        material = Material(target, specs[0], source, specs[1], data, images)
         if advise:
             advice = asdict(advise_files(material, config, screen.notes, device=device))
             screen.show(advice, lambda: record(advised(advice)))

@@ -35,7 +35,7 @@ def push(
     with connected(url, as_json) as (client, screen):
         with screen.bar(f"uploading {what}") as progress:
             pushed = client.datasets.push(
-                what, name=name, classes=_names(classes), split=split, image_column=image_column,
+                what, name=name, classes=pushing.names(classes), split=split, image_column=image_column,
                 label_column=label_column, strict=strict, progress=progress,
                 read=lambda images: pushing.report(screen, images, skipped),
             )  # fmt: skip
@@ -43,11 +43,6 @@ def push(
         if strict:
             pushing.refuse_incomplete(client, dataset)
         screen.show(dataset, lambda: _dataset(dataset))
-
-
-def _names(classes: str | None) -> str | list[str] | None:
-    """A file of names, or names."""
-    return classes if classes is None or Path(classes).is_file() else classes.split(",")
 
 
 @app.command("list")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli import pushing
 from app.cli.screen import AsJson, Screen, check_out, failures
 
 
@@ -52,14 +53,16 @@ def evidence(
     bundle: Annotated[Path, typer.Argument(help="A thin or full bundle.", exists=True, dir_okay=False)],
     target: Annotated[Path, typer.Option(help="Weights of the target, safetensors.", exists=True, dir_okay=False)],
     source: Annotated[Path, typer.Option(help="Weights of the source, safetensors.", exists=True, dir_okay=False)],
-    data: Annotated[
-        Path, typer.Option(help="Images to evaluate on: one folder per class, an archive, or Parquet.", exists=True)
-    ],
+    data: Annotated[str, typer.Option(help="Images to evaluate on, a source as for `pnc datasets push`.")],
     out: Annotated[Path, typer.Option(help="Directory for evidence.json and the pictures.", file_okay=False)],
     trials: Annotated[
         Path | None,
         typer.Option(help="A job's trials as JSON; adds a plot of its positions.", exists=True, dir_okay=False),
     ] = None,
+    split: pushing.Split = None,
+    image_column: pushing.ImageColumn = None,
+    label_column: pushing.LabelColumn = None,
+    class_names: pushing.ClassNames = None,
     seeds: Annotated[int, typer.Option(help="Repetitions of the masking curve; 0: no masking curve.", min=0)] = 3,
     epochs: Annotated[
         int, typer.Option(help="Epochs of feature matching at each point of the masking curve.", min=0, max=1000)
@@ -68,10 +71,19 @@ def evidence(
     """Verify a bundle and measure its accuracy, with numbers and plots; needs images that the job did not use."""
     screen = Screen()
     with failures(screen):
+        pushing.check_there(data)
         from app.evidence import Request, run
 
         request = Request(
-            bundle=bundle, target=target, source=source, data=data, out=out, trials=trials, seeds=seeds, epochs=epochs
+            bundle=bundle,
+            target=target,
+            source=source,
+            data=data,
+            out=out,
+            trials=trials,
+            seeds=seeds,
+            epochs=epochs,
+            images=pushing.options(split, image_column, label_column, class_names),
         )
         run(request, screen.out)
 
