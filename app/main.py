@@ -29,6 +29,7 @@ from app.deployments import routes as deployments
 from app.deployments.gateway import Gateway
 from app.imports import routes as imports
 from app.jobs import routes as jobs
+from app.jobs.asking import routes as sources
 from app.jobs.streams import routes as streams
 from app.lifecycle import routes as purges
 from app.models import routes as models
@@ -74,6 +75,7 @@ _ROUTERS = (
     uploads,
     datasets,
     jobs,
+    sources,
     streams,
     modules,
     purges,

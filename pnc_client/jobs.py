@@ -1,6 +1,6 @@
 """The resource of cloning jobs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +8,7 @@ from pnc_client import pictures
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module, Modules
 from pnc_client.schemas import jobs as schemas
-from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
+from pnc_client.schemas.jobs import Attempt, ClassSearch, Event, Recommendations, Trial, Verdict
 from pnc_client.streams import follow
 from pnc_core.config import CloneConfig
 
@@ -111,6 +111,28 @@ class Jobs:
         """
         body = _body(target, source, dataset, config)
         return self._http.post(Verdict, f"{_PATH}/validate", body, advice="true" if advice else None)
+
+    def classes(self, search: str = "", *, target: str | None = None, most: int = 20) -> ClassSearch:
+        """Classes of the newest ready versions of all models.
+
+        Args:
+            search: Words that a class's name or other name must hold.
+            target: Leave out the classes of this version and of its model.
+            most: Most classes in the answer.
+        """
+        return self._http.get(ClassSearch, "/v1/classes", search=search, target=target, limit=most)
+
+    def recommend(self, target: str, classes: Sequence[str], dataset: str, *, most: int = 8) -> Recommendations:
+        """Rank the models that have some classes as sources for a target. Takes up to a minute; nothing is cloned.
+
+        Args:
+            target: Version that gains classes.
+            classes: Classes to learn.
+            dataset: Id of a dataset with images of the target's own classes and of these.
+            most: Most sources that are measured.
+        """
+        body = {"target": target, "classes": list(classes), "dataset": dataset, "most": most}
+        return self._http.post(Recommendations, "/v1/recommendations", body)
 
     def get(self, job_id: str) -> Job:
         """One job."""

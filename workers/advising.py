@@ -1,8 +1,8 @@
 """Forecast the accuracy and the time of a job: `python -m workers.advising`.
 
 The API and the page run this module as a child process, because both networks run once over some images. Standard
-input has the ids of both versions and of the dataset, and the parameters; standard output has the forecast. Both are
-JSON.
+input has a JSON list of jobs: the ids of both versions and of the dataset, and the parameters. Standard output has one
+line of JSON for each job as soon as its forecast is made.
 """
 
 import json
@@ -53,15 +53,18 @@ def advice(zoo: Zoo, asked: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Entry of the child process."""
     end_with_parent()
-    asked = json.load(sys.stdin)
+    jobs = json.load(sys.stdin)
     zoo = open_zoo(Settings())
     try:
-        told = advice(zoo, asked)
-    except (PncError, ZooError) as error:
-        told = {"error": {"code": error.code, "detail": str(error)}}
+        for asked in jobs:
+            try:
+                told = advice(zoo, asked)
+            except (PncError, ZooError) as error:
+                told = {"error": {"code": error.code, "detail": str(error)}}
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
     finally:
         zoo.close()
-    sys.stdout.write(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from app.cli.commands import (
     models,
     modules,
     service,
+    sources,
     webhooks,
 )
 from app.cli.screen import Exit, Screen, what_to_install
@@ -35,6 +36,7 @@ OF_MODELS = (checks, importing)
 """Modules that add their commands to those of `pnc models`."""
 GROUPS: dict[str, tuple[Any, ...]] = {
     "The zoo of a service": (models.app, datasets.app, jobs.app, modules.app, deployments.app, webhooks.app),
+    "Finding a source": sources.COMMANDS,
     "Keys": (*access.COMMANDS, access.keys, access.workspaces),
     "Files, without a service": (*cloning.COMMANDS, *files.COMMANDS),
     "Running a service": service.COMMANDS,

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
+from pydantic import Field
+
 from pnc_client.schemas.datasets import DatasetWarning
 from pnc_client.schemas.problems import Fault
-from pnc_client.schemas.shapes import ResponseBody, known
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 from pnc_core.config import CloneConfig
 
 Row = TypeVar("Row")
@@ -151,6 +153,74 @@ class Verdict(ResponseBody):
     """Forecast of the job; null: not asked for, or not possible."""
     no_advice: str | None = None
     """Reason for which there is no forecast although it was asked for."""
+
+
+class KnownClass(ResponseBody):
+    """A class of the workspace's models."""
+
+    name: str
+    """Name of the class in the newest of these versions."""
+    versions: list["KnowingVersion"]
+    """Versions that have it, newest model first."""
+
+
+class KnowingVersion(ResponseBody):
+    """A version that has a class."""
+
+    version: str
+    """The version, `name@number`."""
+    accuracy: float | None
+    """Its accuracy as registered, 0 to 1; null: not given."""
+
+
+class ClassSearch(ResponseBody):
+    """Classes that a search has found in all models of a workspace."""
+
+    classes: list[KnownClass]
+    """The first classes."""
+    total: int
+    """Number of all that were found."""
+
+
+class RecommendationRequest(RequestBody):
+    """What a target should learn, and images to measure with."""
+
+    target: str
+    """Version that gains classes: `name`, `name@3` or `name@alias`."""
+    classes: list[str] = Field(min_length=1, max_length=1000)
+    """Classes to learn, by name, other name or WordNet id."""
+    dataset: str
+    """Id of a dataset with images of the target's own classes and of these."""
+    most: int = Field(8, ge=1, le=24)
+    """Most sources that are measured, the most accurate ones first."""
+
+
+class Recommendation(ResponseBody):
+    """A version that has all wanted classes, and what to expect of a job with it."""
+
+    source: str
+    """The version, `name@number`."""
+    classes: list[str]
+    """The wanted classes, by this version's names."""
+    advice: Advice | None
+    """Forecast of the job; null: there is none."""
+    probe: float | None
+    """Expected accuracy of a linear probe on the target alone, which needs no source; null: there is no forecast."""
+    no_advice: str | None
+    """Reason for which there is no forecast."""
+
+
+class Recommendations(ResponseBody):
+    """Sources for a target, the best first; sources without a forecast come last."""
+
+    best: str | None
+    """The first source; null: no source is expected to be better than a linear probe on the target alone."""
+    text: str
+    """The result in one sentence."""
+    sources: list[Recommendation]
+    """The measured sources."""
+    others: int
+    """Number of further versions that have the classes and were not measured."""
 
 
 class Event(ResponseBody):

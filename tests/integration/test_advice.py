@@ -2,10 +2,14 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.demo import Material
 from pnc_client import Client, Dataset
 from pnc_core.config import CloneConfig
 
@@ -59,3 +63,23 @@ def test_a_job_with_problems_is_not_foretold(client: Client, dataset: Dataset) -
     )
     assert not verdict.valid
     assert (verdict.advice, verdict.no_advice) == (None, None)
+
+
+def test_the_better_of_two_sources_is_recommended(
+    client: Client, dataset: Dataset, material: Material, tmp_path: Path
+) -> None:
+    network, spec = material.source
+    poor = {name: torch.randn_like(t) if t.ndim > 1 else t for name, t in network.state_dict().items()}
+    save_file(poor, tmp_path / "poor.safetensors")
+    client.models.push("digits-poor", spec, tmp_path / "poor.safetensors").wait()
+    found = client.jobs.recommend("digits-low", CONFIG.classes, dataset.id)
+    assert found.best == "digits-high@1"
+    best, poor_one = (next(s for s in found.sources if s.source == f"digits-{n}@1") for n in ("high", "poor"))
+    assert best.advice is not None
+    assert poor_one.advice is not None
+    assert best.advice.accuracy > poor_one.advice.accuracy + 0.05
+    assert "digits-high@1" in found.text
+    told = CliRunner().invoke(app, ["classes", "7", "--url", client.url])
+    assert told.exit_code == 0, told.output
+    assert "digits-high@1" in told.output
+    client.models.archive("digits-poor")

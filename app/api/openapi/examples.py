@@ -39,6 +39,18 @@ _VERDICT = {
     "outcome": "better",
     "text": "3.1 points above the best alternative, both whole networks side by side (90 %: 1.6 to 5.0)",
 }
+_ADVICE = {
+    "accuracy": 0.964, "low": 0.941, "high": 0.98, "old": 0.972, "new": 0.956, "images": 396, "numbers": 110000,
+    "text": "4.7 points above the best alternative, a linear probe on the target (90 %: 2.2 to 7.1)",
+    "more_per_class": 198.0, "more_accuracy": 0.971, "seconds": 8.4,
+}  # fmt: skip
+_RECOMMENDATION = {
+    "source": "digits-high@1",
+    "classes": ["7", "8", "9"],
+    "advice": _ADVICE,
+    "probe": 0.917,
+    "no_advice": None,
+}
 _CONFIG = {"classes": ["7", "8", "9"], "keep": 0.5, "seed": 0}
 _JOB = {
     "id": f"job_{_ID}",
@@ -253,6 +265,26 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "problems": [],
         "estimate": {"old_images": 190, "new_images": 111, "macs": 1810000, "module_parameters": 61692},
         "warnings": [_WARNING],
+    },
+    "KnowingVersion": {"version": "digits-high@1", "accuracy": 0.98},
+    "KnownClass": {"name": "7", "versions": [{"version": "digits-high@1", "accuracy": 0.98}]},
+    "ClassSearch": {
+        "classes": [{"name": "7", "versions": [{"version": "digits-high@1", "accuracy": 0.98}]}],
+        "total": 1,
+    },
+    "RecommendationRequest": {
+        "target": "digits-low",
+        "classes": ["7", "8", "9"],
+        "dataset": f"ds_{_ID}",
+        "most": 8,
+    },
+    "Recommendation": _RECOMMENDATION,
+    "Recommendations": {
+        "best": "digits-high@1",
+        "text": "digits-high@1: 96.4 % (90 %: 94.1 to 98.0) is expected, beside a linear probe on the target alone, "
+        "91.7 %",
+        "sources": [_RECOMMENDATION],
+        "others": 0,
     },
     "Event": {
         "id": f"evt_{_ID}",

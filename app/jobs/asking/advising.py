@@ -1,7 +1,8 @@
-"""The forecast of a job's accuracy and time, made by a child process because it runs both networks."""
+"""Forecasts of jobs: accuracy and time, made by a child process because it runs both networks."""
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,8 +13,8 @@ from app.process.children import python
 from app.process.lifeline import child_environment
 from app.zoo import Zoo
 
-SECONDS = 60
-"""Time limit. A forecast for small networks takes about ten seconds, half of them to start."""
+SECONDS = 50
+"""Time limit of all forecasts of a request. One for small networks takes about ten seconds, half of them to start."""
 
 
 def advised(zoo: Zoo, request: JobRequest) -> dict[str, Any]:
@@ -26,26 +27,54 @@ def advised(zoo: Zoo, request: JobRequest) -> dict[str, Any]:
     Raises:
         Invalid: the job has problems, or nothing can be foretold without cloning.
     """
+    (told,) = told_of(zoo, [request])
+    if "error" in told:
+        raise Invalid.at("", told["error"]["code"], told["error"]["detail"])
+    return fields_of(told)
+
+
+def told_of(zoo: Zoo, requests: Sequence[JobRequest]) -> list[dict[str, Any]]:
+    """The forecast of each job as `workers.advising` tells it; or `error` with code and detail.
+
+    Args:
+        zoo: The zoo, restricted to the caller's workspace.
+        requests: Jobs that `jobs.validate` finds no problem in.
+
+    Raises:
+        Invalid: a job has problems.
+    """
     with zoo.database.read() as session:
-        asked = jobs.resolved(session, request)
+        asked = [asdict(jobs.resolved(session, request)) for request in requests]
+    lines, reason = _lines(zoo, asked)
+    detail = f"expected a forecast, got {reason}; start the job, its verdict says more"
+    late = {"error": {"code": "no_advice", "detail": detail}}
+    found = [json.loads(line) for line in lines]
+    return [*found, *[late] * (len(requests) - len(found))]
+
+
+def _lines(zoo: Zoo, asked: Sequence[dict[str, Any]]) -> tuple[list[bytes], str]:
+    """The whole lines that the child has written in time, and the reason for which more are missing."""
     try:
         done = subprocess.run(  # noqa: S603 - our own module, no shell
             python("workers.advising"),
-            input=json.dumps(asdict(asked)).encode(),
+            input=json.dumps(asked).encode(),
             capture_output=True,
             timeout=SECONDS,
             env=child_environment({**zoo.settings.environment(), "OMP_NUM_THREADS": "1"}),
-            check=True,
             start_new_session=True,
+            check=False,
         )
-    except (subprocess.SubprocessError, OSError) as error:
-        got = f"none after {SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else type(error).__name__
-        raise Invalid.at(
-            "", "no_advice", f"expected a forecast, got {got}; start the job, its verdict says more"
-        ) from None
-    told: dict[str, Any] = json.loads(done.stdout)
-    if "error" in told:
-        raise Invalid.at("", told["error"]["code"], told["error"]["detail"])
+    except subprocess.TimeoutExpired as error:
+        written, reason = error.stdout or b"", f"none after {SECONDS} s"
+    except OSError as error:
+        written, reason = b"", type(error).__name__
+    else:
+        written, reason = done.stdout, f"a process that ended with {done.returncode}"
+    return written[: written.rfind(b"\n") + 1].splitlines(), reason
+
+
+def fields_of(told: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a `pnc_client.schemas.jobs.Advice` from a forecast without error."""
     verdict, figure = told["verdict"], told["verdict"]["figures"]["module"]
     return {
         **{name: figure[name] for name in ("low", "high", "old", "new")},

@@ -23,8 +23,13 @@ class Learnable:
     """A class that a target lacks."""
 
     name: str
-    sources: list[str] = field(default_factory=list)
-    """Names of the models that have it."""
+    versions: list[VersionRow] = field(default_factory=list)
+    """Newest ready versions of the models that have it."""
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the models that have it."""
+        return [version.model.name for version in self.versions]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def learnable(
             continue
         for name in names.search(text):
             if name.name not in present:
-                found.setdefault(name.name, Learnable(name.name)).sources.append(version.model.name)
+                found.setdefault(name.name, Learnable(name.name)).versions.append(version)
     return list(found.values())[:most], len(found)
 
 

@@ -32,7 +32,7 @@ PAGES = ("/", "/models/low", "/datasets", "/jobs/1", "/new", "/sign-in", "/sign-
 KEYS = (None, "read", "write", "jobs", "deploy", "admin", "operator")
 READS_THAT_ARE_TOLD = {"download_weights"}
 """Reading operations that the audit log records."""
-READING_POSTS = {"predict", "infer", "inference_index", "validate_job", "validate_spec"}
+READING_POSTS = {"predict", "infer", "inference_index", "validate_job", "validate_spec", "recommend"}
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ COMMANDS: dict[str, str] = {
     "download_dataset": "datasets download ds_1 --out images.parquet",
     "create_job": "jobs create low high ds_1 -c 7 --preset fast --set locality=strict",
     "validate_job": "jobs validate low high ds_1 -c 7",
+    "search_classes": "classes goldfish",
+    "recommend": "recommend low ds_1 -c 7",
     "list_jobs": "jobs list",
     "get_job": "jobs show job_1",
     "cancel_job": "jobs cancel job_1",

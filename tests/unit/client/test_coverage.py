@@ -55,6 +55,8 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "download_dataset": lambda client, file: client.datasets.download("ds_1", file),
     "create_job": lambda client, _: client.jobs.create("a", "b", "ds_1", CONFIG),
     "validate_job": lambda client, _: client.jobs.validate("a", "b", "ds_1", CONFIG),
+    "search_classes": lambda client, _: client.jobs.classes("cat"),
+    "recommend": lambda client, _: client.jobs.recommend("a", ["cat"], "ds_1"),
     "list_jobs": lambda client, _: list(client.jobs.list()),
     "get_job": lambda client, _: client.jobs.get("job_1"),
     "cancel_job": lambda client, _: client.jobs.cancel("job_1"),
