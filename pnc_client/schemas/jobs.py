@@ -183,7 +183,7 @@ class ClassSearch(ResponseBody):
 
 
 class RecommendationRequest(RequestBody):
-    """What a target should learn, and images to measure with."""
+    """Classes for a target to learn, and images to measure with."""
 
     target: str
     """Version that gains classes: `name`, `name@3` or `name@alias`."""
