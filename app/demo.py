@@ -291,7 +291,7 @@ def _serve(client: Client, material: Material, module: str, console: Console) ->
         The figures, and the logits of the target with the module for the images of their classes, float64 (N, classes).
     """
     name = "digits"
-    client.deployments.create(name, "digits-low")
+    client.deployments.create(name, "digits-low").wait()
     before = _predict_all(client, name, material.test)
     client.deployments.attach(name, module)
     console.print(f"attached {module} to the live deployment {name!r}", highlight=False)
