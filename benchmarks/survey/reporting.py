@@ -8,11 +8,12 @@ from importlib.metadata import version
 from benchmarks.survey.method import TOLERANCE, Record
 
 Records = Mapping[str, Record]
-PASSED, REFUSED, FAILED, LIMITED, TRACED, UNTRIED = (
-    "passed", "refused with a reason", "failed", "over a limit", "traced only", "not tried"
+PASSED, WHOLE, REFUSED, FAILED, LIMITED, TRACED, UNTRIED = (
+    "passed", "passed uncut", "refused with a reason", "failed", "over a limit", "traced only", "not tried"
 )  # fmt: skip
 MEANINGS = {
     PASSED: f"traced and cut; masked and removed channels agree to {TOLERANCE:.0e}; cloned, attached and detached",
+    WHOLE: "cloned, attached and detached; no channel can be cut, so that a module holds its whole tail",
     REFUSED: "`pnc_core` refuses the network with an error that names the reason",
     FAILED: "a check did not hold, or an error without a reason came out",
     LIMITED: "the process had not ended within its limits of time and memory",
@@ -33,7 +34,9 @@ def outcome(structure: Record | None, whole: Record | None) -> str:
         return LIMITED if limited else REFUSED if kind in _REFUSALS else FAILED
     if whole is None:
         return TRACED
-    return PASSED if whole.passed else FAILED
+    if not whole.passed:
+        return FAILED
+    return PASSED if whole.groups else WHOLE
 
 
 def reason(structure: Record, whole: Record | None) -> str:
@@ -64,7 +67,7 @@ def report(names: Iterable[str], structure: Records, whole: Records) -> str:
             by_reason[reason(structure[name], whole.get(name))].append(short)
     total = sum(map(len, by_outcome.values()))
     lines = [*_head(total), *_counts(by_outcome), *_reasons(by_reason)]
-    for kind in (PASSED, TRACED, UNTRIED):
+    for kind in (PASSED, WHOLE, TRACED, UNTRIED):
         if by_outcome[kind]:
             lines += [f"## {kind.capitalize()}", "", ", ".join(by_outcome[kind]) + ".", ""]
     return "\n".join(lines)

@@ -100,6 +100,9 @@ def learn_mask(job: Job, insertion: Insertion, epochs: int, on_batch: OnBatch) -
         PositionError: no mask keeps the module within its bounds.
     """
     tail, bounds = insertion.tail, bounds_of(job, insertion)
+    if not tail.groups:  # nothing can be cut, and the whole tail is within the bounds
+        _match(job, insertion, epochs, "mask", on_batch, None)
+        return replace(insertion, tail=extract(tail, {}))
     mask = LearnedMask(tail, score(job, insertion), job.config.keep, job.importance_bias(tail), bounds.hold_for)
     try:
         _match(job, insertion, epochs, "mask", on_batch, mask)

@@ -54,8 +54,10 @@ def score_channels(
         generator: Source of randomness for `random` and `lime`.
 
     Returns:
-        Scores >= 0, float32 (width,), by group.
+        Scores >= 0, float32 (width,), by group; empty for a tail without groups.
     """
+    if not tail.groups:
+        return {}
     if localizer == "magnitude":
         return {g.name: _magnitude(tail, g) for g in tail.groups}
     if localizer == "random":

@@ -165,6 +165,8 @@ def keep_most_important(
         values.append(value)
         owners.append(torch.full((group.width,), number))
         channels.append(torch.arange(group.width))
+    if not values:
+        return {}
     order = torch.cat(values).argsort(descending=True, stable=True)
     owner, channel = torch.cat(owners)[order], torch.cat(channels)[order]
     count = _largest_prefix(tail, owner, fits)

@@ -26,7 +26,7 @@ from pnc_core.graph.axes import channel_axes
 from pnc_core.graph.features import cut, run_part, taps_behind
 from pnc_core.graph.groups import ChannelGroup, Channels, Consumer, channel_groups
 from pnc_core.graph.layouts import Layout, Pieces, features, parameter_count, remove_channels
-from pnc_core.graph.positions import Traced
+from pnc_core.graph.positions import INPUT, Traced
 from pnc_core.module.parallel_adapter import ParallelAdapter, insert_parallel_adapters
 
 CONSTANT = "_tensor_constant"
@@ -129,8 +129,9 @@ def _count(part: nn.Module) -> int:
 def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: bool = False) -> Tail:
     """Copy the source's tail behind `start`, keep the logits of `classes`, and insert gates.
 
-    Inner channels of blocks are prunable. Where all blocks add to residual streams directly (RepVGG), the streams are.
+    Inner channels of blocks are prunable; streams are if a network has no inner channels, as RepVGG, whose blocks add.
     Where no layer has one row a class (two heads whose logits are added), the tail computes all classes and selects.
+    A network without any prunable channel has tails without groups, which stay whole.
 
     Args:
         source: Traced source network; it is copied, not changed.
@@ -139,7 +140,7 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
         residual: Make residual streams prunable too, not only inner channels.
 
     Raises:
-        PositionError: no channel behind `start` can be pruned.
+        PositionError: no channel behind `start` can be pruned, but others of the network can.
         NetworkError: a layer behind `start` has forward hooks, or cannot be copied.
     """
     infos = [source.position(name) for name in taps_behind(source, start)]
@@ -150,10 +151,7 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     infos = [i for i in infos if all(rows is None or piece.group != rows for piece in channels.pieces[i.node])]
     _tap_only(part, [info.node for info in infos])
     tapped = tuple(channels.pieces[info.node] for info in infos)
-    mixed = {piece.group for pieces in tapped if _alone(pieces) is None for piece in pieces}
-    groups = channels.groups if residual else _prunable(channels.groups, mixed)
-    if not groups:
-        raise PositionError(f"position {start!r}: expected channels that can be pruned behind it, found none")
+    groups = channels.groups if residual else _prunable(source, start, _apart(channels.groups, tapped))
     if rows is None:
         _select(part, classes)
     else:
@@ -174,10 +172,30 @@ def open_tail(source: Traced, start: str, classes: Sequence[int], *, residual: b
     )
 
 
-def _prunable(groups: Sequence[ChannelGroup], mixed: set[str | None]) -> tuple[ChannelGroup, ...]:
-    """Inner channels; residual streams if there are no inner channels. Groups that share a tap are left out."""
-    alone = tuple(g for g in groups if g.name not in mixed)
-    return tuple(g for g in alone if not g.residual) or alone
+def _apart(groups: Sequence[ChannelGroup], tapped: Sequence[Pieces]) -> tuple[ChannelGroup, ...]:
+    """Groups that share no tap with another group."""
+    mixed = {piece.group for pieces in tapped if _alone(pieces) is None for piece in pieces}
+    return tuple(g for g in groups if g.name not in mixed)
+
+
+def _prunable(source: Traced, start: str, groups: tuple[ChannelGroup, ...]) -> tuple[ChannelGroup, ...]:
+    """The inner channels among the groups of a tail; its streams if the whole network has no inner channels.
+
+    Raises:
+        PositionError: the tail has none of them, but the whole network has some.
+    """
+    inner = tuple(g for g in groups if not g.residual)
+    every = groups if inner or start == INPUT else _groups_of(source)
+    if not inner and (any(not g.residual for g in every) or (every and not groups)):
+        raise PositionError(f"position {start!r}: expected channels that can be pruned behind it, found none")
+    return inner or groups
+
+
+def _groups_of(source: Traced) -> tuple[ChannelGroup, ...]:
+    """The groups of a whole network that share no tap."""
+    names = taps_behind(source, INPUT)
+    channels = _read(_copied(cut(source, INPUT, names), INPUT), source)
+    return _apart(channels.groups, [channels.pieces[source.position(name).node] for name in names])
 
 
 def _select(part: fx.GraphModule, classes: Sequence[int]) -> None:

@@ -17,6 +17,15 @@ TRACED = Record("timm/a", 64, 1_000_000, 8, "layer1.0", 3, 0.5)
 DONE = replace(TRACED, max_difference=1e-7, restored=True)
 
 
+UNCUT = replace(DONE, groups=0, prunable_share=0.0, max_difference=float("inf"))
+
+
+def test_a_network_that_cannot_be_cut_is_an_outcome_of_its_own() -> None:
+    assert outcome(TRACED, UNCUT) == "passed uncut"
+    assert outcome(TRACED, replace(UNCUT, restored=False)) == "failed"
+    assert "## Passed uncut" in report(["timm/a"], {"timm/a": TRACED}, {"timm/a": UNCUT})
+
+
 def _pruned_nothing(name: str) -> Record:
     problem = f"PositionError: position {name!r}: expected channels that can be pruned behind it, found none"
     return replace(TRACED, architecture=f"timm/{name}", problem=problem)

@@ -35,6 +35,31 @@ def test_a_network_of_any_family_is_cut_exactly_attached_and_taken_out_again(nam
     assert record.passed
 
 
+UNCUT = [("timm/convnextv2_atto", 64), pytest.param("timm/eca_nfnet_l0", 64, marks=pytest.mark.slow)]
+STREAMS = [("timm/repvgg_a0", 64), pytest.param("timm/mobileone_s0", 64, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("name", "size"), UNCUT)
+def test_a_network_without_channels_to_cut_is_cloned_whole(name: str, size: int) -> None:
+    record = examine(name, size)
+    assert record.problem == ""
+    assert (record.groups, record.prunable_share) == (0, 0)
+    assert record.restored
+    assert record.passed
+
+
+@pytest.mark.parametrize(("name", "size"), STREAMS)
+def test_a_network_whose_channels_are_streams_is_cut(name: str, size: int) -> None:
+    record = examine(name, size)
+    assert record.problem == ""
+    assert record.groups > 0
+    assert record.passed
+
+
+def test_a_network_of_two_heads_is_cut() -> None:
+    assert examine("timm/efficientvim_m1", 64).passed
+
+
 def test_a_problem_is_recorded_with_what_was_found_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(tail: Tail, activation: torch.Tensor) -> float:
         raise RuntimeError("first line\nsecond line")
