@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from app.imports.sources import Source, SourceError
-from app.sources import from_timm, from_torchvision
+from app.sources import from_torchvision
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import ConfigError, PncError
 from pnc_core.graph.candidates import Facts
@@ -93,6 +93,8 @@ def _usual(architecture: str, classes: int) -> dict[str, Any]:
             weights = from_torchvision.weights_of(Source("torchvision", architecture, name))
             spec = from_torchvision.spec_of(name, weights)
         elif library == "timm":
+            from app.sources import from_timm  # needs packages that only the extra timm brings
+
             spec = from_timm.published_spec(name)
         else:
             return {}
