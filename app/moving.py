@@ -73,8 +73,13 @@ def origin(given: str, settings: Settings) -> Settings:
             f"--from: expected the data directory of an embedded service, got {data_dir} without zoo.db; "
             "name another directory, or the URL of a database"
         )
-    own = {"database_url": f"sqlite:///{data_dir}/zoo.db", "store_url": f"{data_dir}/objects"}
+    own = {"database_url": _embedded(data_dir), "store_url": f"{data_dir}/objects"}
     return settings.model_copy(update={"data_dir": data_dir, "secret_key": None, "secret_key_file": None, **own})
+
+
+def _embedded(data_dir: Path) -> str:
+    """URL of the database of an embedded service."""
+    return f"sqlite:///{data_dir}/zoo.db"
 
 
 def move(old: Settings, new: Settings, report: Report = lambda title, done, count: None) -> Moved:
@@ -94,7 +99,7 @@ def move(old: Settings, new: Settings, report: Report = lambda title, done, coun
             "--from: expected another database than PNC_DATABASE_URL, got the same; set PNC_DATABASE_URL"
         )
     with ExitStack() as stack:
-        if old.data_dir != new.data_dir:
+        if old.database_url == _embedded(old.data_dir):
             stack.enter_context(only_one(old.data_dir))
         source = stack.enter_context(_opened(old))
         target = stack.enter_context(_opened(new))

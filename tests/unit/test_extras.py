@@ -189,6 +189,7 @@ def test_what_the_code_of_an_extra_imports_comes_with_it(extras: str) -> None:
     assert missing == []
 
 
+@pytest.mark.always
 @pytest.mark.parametrize("extras", [*CODE, "origin", "api"])
 def test_the_code_of_an_extra_loads_where_nothing_else_is_installed(extras: str, tmp_path: Path) -> None:
     have = brought(extras)

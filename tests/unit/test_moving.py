@@ -158,6 +158,16 @@ def test_a_zoo_in_use_is_refused(old: Zoo, new: Settings) -> None:
         moving.move(moving.origin(str(old.settings.data_dir), new), new)
 
 
+def test_the_data_directory_may_stay(old: Zoo, new: Settings) -> None:
+    here = new.model_copy(update={"data_dir": old.settings.data_dir, "store_url": old.settings.store_url})
+    origin = moving.origin(str(old.settings.data_dir), here)
+    with only_one(old.settings.data_dir), pytest.raises(Misconfigured, match="in use by another `pnc up`"):
+        moving.move(origin, here)
+    moved = moving.move(origin, here)
+    assert (moved.objects, moved.there, moved.lost) == (0, 0, ())
+    assert sum(moved.rows.values()) > 10
+
+
 def test_an_old_schema_is_refused(tmp_path: Path, new: Settings) -> None:
     settings = Settings(data_dir=tmp_path / "older")
     settings.data_dir.mkdir()
