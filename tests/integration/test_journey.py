@@ -153,7 +153,9 @@ def test_serving_refuses_a_damaged_bundle_and_keeps_what_it_serves(
     assert refused.value.status == 409
     assert refused.value.code == ("internal_error" if damage == "not readable" else "digest_mismatch")
     after = client.deployments.predict(name, png(material.test.images[0]))
-    assert after.classes == before.classes
+    assert [one.name for one in after.classes] == [one.name for one in before.classes]
+    # The module's program may have become ready in between, which changes the last bits.
+    assert [one.logit for one in after.classes] == pytest.approx([one.logit for one in before.classes], rel=1e-4)
     assert after.modules == before.modules
     assert client.deployments.get(name).desired.modules == [module]
     client.deployments.create(f"{name}-neighbour", "digits-low")  # a problem of one deployment does not affect others

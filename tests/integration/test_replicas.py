@@ -63,7 +63,9 @@ def replica(here: World) -> Iterator[StartReplica]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port)]
-        environment = {**os.environ, "PNC_THREADS": "1", "PNC_DATA_DIR": str(here.zoo.settings.data_dir)}
+        # Answers are compared bit for bit. A module changes its engine once, seconds after it was attached first.
+        own = {"PNC_THREADS": "1", "PNC_SERVING_ENGINE": "torch", "PNC_DATA_DIR": str(here.zoo.settings.data_dir)}
+        environment = {**os.environ, **own}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         running.append(Replica(process, f"http://127.0.0.1:{port}"))
         wait_until(running[-1].is_ready, 90)

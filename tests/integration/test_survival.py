@@ -110,7 +110,9 @@ def test_interrupt_gives_the_job_back_a_restart_goes_on_and_children_end_with_th
     with Client(second.url) as client:
         wait_until(lambda: client.deployments.get("digits").settled, 20)
         again = client.deployments.predict("digits", png(material.test.images[0]))
-        assert again.classes == answer.classes
+        assert [one.name for one in again.classes] == [one.name for one in answer.classes]
+        # The module may have another engine now, which changes the last bits.
+        assert [one.logit for one in again.classes] == pytest.approx([one.logit for one in answer.classes], rel=1e-4)
         assert again.modules == answer.modules
         job = client.jobs.wait(job.id)
         assert (job.state, job.attempts) == ("succeeded", 0)  # released without using an attempt
