@@ -105,7 +105,7 @@ def _line(left: tuple[float, float], right: tuple[float, float]) -> Markup:
 def _box(node: Node, x: float, y: float) -> Markup:
     text = node.text if len(node.text) <= MOST_LETTERS else node.text[: MOST_LETTERS - 1] + "…"
     return Markup(
-        '<a href="{0}" class="{1}" aria-label="{2} {3}"><title>{2} {3}</title><rect x="{4:.0f}" y="{5:.1f}" '
+        '<a href="{0}" class="{1}"><title>{2} {3}</title><rect x="{4:.0f}" y="{5:.1f}" '
         'width="{6}" height="{7}" rx="9"/><text class="kind" x="{8:.0f}" y="{9:.1f}">{2}</text>'
         '<text x="{8:.0f}" y="{10:.1f}">{11}</text></a>'
     ).format(
