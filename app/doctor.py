@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import httpx
+from rich.filesize import decimal
 
 from app.process import processors
 from app.process.software import versions
@@ -44,9 +45,9 @@ class Finding:
     state: State
     """`note`: works, but the user may want to know. `problem`: the service would fail."""
     detail: str
-    """What was found."""
+    """Observed value or state."""
     advice: str = ""
-    """What to do about a problem."""
+    """Remedy of a problem."""
 
 
 def examine(url: str, data_dir: Path | None = None) -> Iterator[Finding]:
@@ -146,7 +147,7 @@ def _memory() -> Iterator[Finding]:
         "machine",
         "memory",
         "note" if low else "ok",
-        f"{_size(memory.available)} of {_size(memory.total)} available",
+        f"{decimal(memory.available)} of {decimal(memory.total)} available",
         "a job needs about 1 GB; end other programs" if low else "",
     )
 
@@ -160,7 +161,7 @@ def _free(name: str, folder: Path) -> Finding:
         "machine",
         name,
         "note" if low else "ok",
-        f"{_size(free)} free at {folder}",
+        f"{decimal(free)} free at {folder}",
         "free some space, or choose another directory" if low else "",
     )
 
@@ -319,9 +320,3 @@ def _service(url: str) -> Finding:
         detail = f"{url} runs, and is not ready: {' '.join(ready.text.split())[:300]}"
         return Finding("service", "running service", "problem", detail)
     return Finding("service", "running service", "ok", f"{url} is ready")
-
-
-def _size(count: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(count)

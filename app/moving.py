@@ -5,8 +5,8 @@ repeated. The zoo that is copied does not change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ _SEALED = {
 
 @dataclass(frozen=True)
 class Moved:
-    """What was copied."""
+    """Rows and objects that a move has copied."""
 
     rows: dict[str, int]
     """Number of rows, by table."""
@@ -101,8 +101,8 @@ def move(old: Settings, new: Settings, report: Report = lambda title, done, coun
     with ExitStack() as stack:
         if old.database_url == _embedded(old.data_dir):
             stack.enter_context(only_one(old.data_dir))
-        source = stack.enter_context(_opened(old))
-        target = stack.enter_context(_opened(new))
+        source = stack.enter_context(closing(open_zoo(old)))
+        target = stack.enter_context(closing(open_zoo(new)))
         problem = outdated(source.database)
         if problem is not None:
             raise Misconfigured(f"--from: {problem} for it first")
@@ -113,15 +113,6 @@ def move(old: Settings, new: Settings, report: Report = lambda title, done, coun
         except SQLAlchemyError as error:
             detail = f"--from: expected rows that the new database takes, got: {' '.join(str(error).split())}"
             raise Misconfigured(f"{detail}; nothing was written to it") from error
-
-
-@contextmanager
-def _opened(settings: Settings) -> Iterator[Zoo]:
-    zoo = open_zoo(settings)
-    try:
-        yield zoo
-    finally:
-        zoo.close()
 
 
 def _check_empty(target: Zoo) -> None:
@@ -135,17 +126,9 @@ def _check_empty(target: Zoo) -> None:
                 )
 
 
-@dataclass(frozen=True)
-class _Objects:
-    copied: int
-    bytes: int
-    there: int
-    lost: tuple[str, ...]
-
-
-def _copy_objects(source: Zoo, target: Zoo, report: Report) -> _Objects:
+def _copy_objects(source: Zoo, target: Zoo, report: Report) -> Moved:
     if _is_same(source.store, target.store, source.settings, target.settings):
-        return _Objects(0, 0, 0, ())
+        return Moved({}, 0, 0, 0, (), 0)
     with source.database.read() as session:
         found = {key: digest for table in OWNERS for key, digest in session.execute(select(table.key, table.digest))}
     wanted = sorted((key, digest) for key, digest in found.items() if key)  # purged rows have an empty key
@@ -164,7 +147,7 @@ def _copy_objects(source: Zoo, target: Zoo, report: Report) -> _Objects:
             continue
         copied += 1
     report("objects", len(wanted), len(wanted))
-    return _Objects(copied, size, there, tuple(lost))
+    return Moved({}, copied, size, there, tuple(lost), 0)
 
 
 def _is_same(source: Store, target: Store, old: Settings, new: Settings) -> bool:
@@ -173,7 +156,7 @@ def _is_same(source: Store, target: Store, old: Settings, new: Settings) -> bool
     return (old.store_url, old.store_endpoint) == (new.store_url, new.store_endpoint)
 
 
-def _copy_rows(source: Zoo, target: Zoo, objects: _Objects, report: Report) -> Moved:
+def _copy_rows(source: Zoo, target: Zoo, objects: Moved, report: Report) -> Moved:
     seals = _Resealing(source.database.sealer, target.database.sealer)
     counts: dict[str, int] = {}
     with source.database.read() as session, writing_schema(target.database) as connection:
@@ -190,7 +173,7 @@ def _copy_rows(source: Zoo, target: Zoo, objects: _Objects, report: Report) -> M
                 counts[table.name] += len(rows)
             _check_count(connection, table, counts[table.name])
         report("rows", sum(counts.values()), sum(counts.values()))
-    return Moved(counts, objects.copied, objects.bytes, objects.there, objects.lost, uploads)
+    return replace(objects, rows=counts, uploads=uploads)
 
 
 def _batches(reading: Connection, table: Table) -> Iterator[Sequence[Row[Any]]]:

@@ -179,7 +179,7 @@ class ClassSearch(ResponseBody):
     classes: list[KnownClass]
     """The first classes."""
     total: int
-    """Number of all that were found."""
+    """Number of classes that match the search."""
 
 
 class RecommendationRequest(RequestBody):

@@ -1,4 +1,4 @@
-"""Commands that run and maintain the service, and the two that show what it does."""
+"""Commands that run and maintain the service, and two that demonstrate it: `pnc demo` and `pnc gallery`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,4 +1,4 @@
-"""Sources are found by their classes and ranked by forecasts; a late child process loses only what is missing."""
+"""Sources are found by their classes and ranked by forecasts; forecasts that are late are missing alone."""
 
 import subprocess
 from typing import Any
