@@ -40,7 +40,8 @@ from pnc_core.method.clone import clone
 from pnc_core.method.heads.alternatives import cross_fitted_probe, probe_columns, probe_rows
 from pnc_core.method.heads.fit import head_logits
 from pnc_core.method.heads.folds import folds_of
-from pnc_core.method.insert import head_inputs, shown_by, tap_widths, whole_source
+from pnc_core.method.heads.inputs import head_inputs, shown_by, tap_widths
+from pnc_core.method.insert import whole_source
 from pnc_core.method.job import prepare
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import attach

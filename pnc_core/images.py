@@ -134,10 +134,15 @@ class ImageSet:
         return self if len(first) == len(self) else self.take(first.sort().values)
 
     def split(self, share: float, generator: torch.Generator) -> tuple["ImageSet", "ImageSet"]:
-        """Two parts, about `1 - share` and `share` of every class that has images. Equal images stay in one part.
+        """The two parts that `held_out` makes: images that are not held out, and images that are."""
+        held = self.held_out(share, generator)
+        return self.take(torch.nonzero(~held).flatten()), self.take(torch.nonzero(held).flatten())
 
-        Of two different images of a class or more, each part has one at least; of three or more the first part has two
-        at least.
+    def held_out(self, share: float, generator: torch.Generator) -> Tensor:
+        """Which images to hold out, bool (N,): about `share` of every class that has images.
+
+        Equal images stay together. Of two different images of a class or more, one at least is held out, and one at
+        least is not; of three or more, two at least are not.
 
         Raises:
             DataError: a class has a single image, or only copies of one.
@@ -163,7 +168,7 @@ class ImageSet:
                 count += int(sizes[number])
         if taken:
             held = torch.isin(self.groups, torch.tensor(sorted(taken)))
-        return self.take(torch.nonzero(~held).flatten()), self.take(torch.nonzero(held).flatten())
+        return held
 
     def sample(self, count: int, generator: torch.Generator) -> "ImageSet":
         """About `count` random images at most: the same share of every class, but at least two of each."""

@@ -21,7 +21,7 @@ from pnc_core.config import NetworkSpec
 from pnc_core.images import EVALUATION_BATCH, ImageSet, augment, batches
 from pnc_core.method.heads.choose import HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs, head_logits
-from pnc_core.method.insert import views_of
+from pnc_core.method.heads.inputs import views_of
 from pnc_core.module.head import Head
 
 VIEWS, HELD = 8, 0.25

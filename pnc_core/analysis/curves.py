@@ -19,7 +19,8 @@ from pnc_core.errors import ConfigError
 from pnc_core.graph.positions import trace
 from pnc_core.images import ImageSet
 from pnc_core.method.heads.fit import HeadInputs, fit_head, head_logits
-from pnc_core.method.insert import Insertion, head_inputs, localize, stitch
+from pnc_core.method.heads.inputs import head_inputs
+from pnc_core.method.insert import Insertion, localize, stitch
 from pnc_core.method.job import Job, prepare
 from pnc_core.method.learn import match_features
 from pnc_core.method.search import Trial

@@ -22,7 +22,8 @@ from pnc_core.method.heads.calibrate import AFFINE_ONLY
 from pnc_core.method.heads.choose import FittedHead
 from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
-from pnc_core.method.insert import Insertion, head_inputs, last_taps, tap_widths, whole_source
+from pnc_core.method.heads.inputs import last_taps, outputs_of_all, tap_widths
+from pnc_core.method.insert import Insertion, whole_source
 from pnc_core.method.job import Job
 from pnc_core.method.search import candidates, probe_of
 from pnc_core.module.head import LAST
@@ -80,7 +81,8 @@ def advise(job: Job) -> Advice:
     if len(sample) > MOST_IMAGES:
         sample = sample.sample(MOST_IMAGES, job.generator("advice"))
     started = time.perf_counter()
-    rows = last_taps(job, whole, head_inputs(job, whole, sample, [1], 0)[0], 1, LAST)
+    (outputs,) = outputs_of_all(job, [(whole, [1])], sample)
+    rows = last_taps(job, whole, outputs.rows[1], 1, LAST)
     per_image = (time.perf_counter() - started) / len(sample)
     order = _nested(sample, job.generator("advice order"))
     parts = [order[: max(1, round(share * len(order)))].sort().values for share in SHARES]
@@ -94,7 +96,7 @@ def advise(job: Job) -> Advice:
     probe = cross_fitted_probe(rows, tap_widths(job, whole, 1)[0][-1:], shown, folds)
     assert probe.logits is not None
     module = logits, whole.parameter_count + _numbers(fitted)
-    verdict, _ = verdict_of(job, sample, module, (probe.logits, _numbers(probe)), "cross-fitted")
+    verdict, _ = verdict_of(job, sample.labels, outputs, module, (probe.logits, _numbers(probe)), "cross-fitted")
     every = len(job.every) / len(sample.classes)
     return Advice(
         verdict, tuple(curve), (MORE * every, _forecast(curve, MORE * every)), _seconds(job, whole, per_image)

@@ -23,8 +23,9 @@ from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import Checkpoints, State
-from pnc_core.method.heads.calibrate import Calibrated, calibrate, falls_behind, plain_head
+from pnc_core.method.heads.calibrate import Calibrated, calibrate, falls_behind, plain_head, read
 from pnc_core.method.heads.choose import FittedHead
+from pnc_core.method.heads.inputs import Outputs
 from pnc_core.method.heads.without_old_images import kind_without_old_images
 from pnc_core.method.insert import Insertion, module_macs, whole_source
 from pnc_core.method.job import Job, Progress, Report, Watch, prepare, traced_step
@@ -194,9 +195,10 @@ def work_out(
 
 Winner = tuple[int, float]
 """Number of the round of the last trial, and its seconds."""
+Module = tuple[Insertion, Calibrated, Winner]
 
 
-def _module(job: Job) -> tuple[Insertion, Calibrated, Winner]:
+def _module(job: Job) -> Module:
     """The module, and its head: a cut tail if the images show that it is good enough, else the whole source.
 
     Raises:
@@ -204,22 +206,28 @@ def _module(job: Job) -> tuple[Insertion, Calibrated, Winner]:
         PositionError: no pair can be used.
     """
     whole = whole_source(job) if job.config.may_grow else None
+    seen = None
     if whole is None or not needs_whole(job):
         try:
-            cut_down = _cut_down(job)
+            cut_down, seen = _cut_down(job, whole)
         except PositionError:
             if whole is None:
                 raise
         else:
-            cut = cut_down[1]
-            if whole is None or (is_enough(cut.verdict) and not falls_behind(job, cut, whole)):
+            if cut_down is not None:
                 return cut_down
             job.report(Progress("calibrating", CALIBRATING, WHOLE_INSTEAD))
     assert whole is not None
-    return _calibrated(grown(job), whole, 1, time.monotonic())
+    begun, job = time.monotonic(), grown(job)
+    return _calibrated(job, whole, seen or read(job, [whole])[0], 1, begun)
 
 
-def _cut_down(job: Job) -> tuple[Insertion, Calibrated, Winner]:
+def _cut_down(job: Job, whole: Insertion | None) -> tuple[Module | None, Outputs | None]:
+    """A cut tail and its head, and the whole source's outputs.
+
+    The first is None if the images do not show that a cut tail is good enough. An economical job compares the two
+    before it reads views of the images for the cut tail's heads.
+    """
     if not job.is_split:
         raise DataError(NO_SPLIT)
     position, rounds = _search(job)
@@ -227,12 +235,24 @@ def _cut_down(job: Job) -> tuple[Insertion, Calibrated, Winner]:
     insertion = _insert(job, position)
     if job.config.refine and job.config.preset == "joint" and job.config.old_images:
         insertion = _refined(job, insertion)
-    return _calibrated(job, insertion, rounds + 1, begun)
+    job.report(Progress("calibrating", CALIBRATING, "running both networks and the module over all images"))
+    outputs = read(job, [insertion, *([] if whole is None else [whole])])
+    if whole is None:
+        return _calibrated(job, insertion, outputs[0], rounds + 1, begun), None
+    if job.is_economical and not _may_stay(job, calibrate(job, insertion, outputs[0], 0), (whole, outputs[1])):
+        return None, outputs[1]
+    found = _calibrated(job, insertion, outputs[0], rounds + 1, begun)
+    return found if _may_stay(job, found[1], (whole, outputs[1])) else None, outputs[1]
 
 
-def _calibrated(job: Job, insertion: Insertion, number: int, begun: float) -> tuple[Insertion, Calibrated, Winner]:
+def _may_stay(job: Job, cut: Calibrated, whole: tuple[Insertion, Outputs]) -> bool:
+    """Whether the images show that a cut tail is good enough beside its alternatives and the whole source."""
+    return is_enough(cut.verdict) and not falls_behind(job, cut.logits, whole)
+
+
+def _calibrated(job: Job, insertion: Insertion, outputs: Outputs, number: int, begun: float) -> Module:
     job.report(Progress("calibrating", CALIBRATING, "fitting heads on the taps"))
-    calibrated = calibrate(job, insertion)
+    calibrated = calibrate(job, insertion, outputs)
     return insertion, calibrated, (number, time.monotonic() - begun)
 
 

@@ -12,7 +12,7 @@ the start from a ridge regression is our own choice.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +24,13 @@ from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import INPUT
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import Bounds
-from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.job import Batch, Job, traced_step
 from pnc_core.method.localize import Scores, score_channels
 from pnc_core.method.mask import choose_channels
 from pnc_core.module.adapter import Adapter, AdapterFit, input_adapter, takes_the_same_images
-from pnc_core.module.head import TapWindow, against, log_odds, pool_taps, tap_width
+from pnc_core.module.head import log_odds
 from pnc_core.module.tail import Tail, extract, open_tail
 
-MAX_ROWS = 40_000
-"""Upper bound on (images of the job) x (views per image) for fitting heads. Many images get fewer views each."""
 SCORED_IMAGES = 2000
 """Largest number of images of the cloned classes for localization."""
 
@@ -49,6 +46,8 @@ class Insertion:
     """Copied numbers of the uncut tail."""
     cloned: int
     """Number K of cloned classes."""
+    order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """Of a module of the whole source: the tail's row of each class of the source, int64 (C,)."""
     learned: bool = True
     """Whether adapter, mask or parallel adapters depend on the images."""
 
@@ -62,8 +61,16 @@ class Insertion:
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the tail on A(phi): logits (N, K) and the tail's taps."""
-        logits, taps = self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
-        return (log_odds(logits.float(), self.cloned) if self.odds else logits), taps
+        logits, taps = self.run(batch)
+        return self.own(logits), taps
+
+    def run(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run the tail on A(phi): logits of all rows that the tail keeps, and the tail's taps."""
+        return self.tail.forward(self.adapter(batch.phi(self.position, self.adapter)))
+
+    def own(self, logits: Tensor) -> Tensor:
+        """Logits (N, K) of the cloned classes from the logits that `run` gives."""
+        return log_odds(logits.float(), self.cloned) if self.odds else logits
 
     @property
     def parameter_count(self) -> int:
@@ -109,14 +116,14 @@ def whole_source(job: Job) -> Insertion | None:
     ends = job.target.position(INPUT), job.source.position(INPUT)
     if not takes_the_same_images(*ends):
         return None
-    others = (row for row in range(len(job.source.spec.classes)) if row not in job.cloned)
+    kept = (*job.cloned, *(row for row in range(len(job.source.spec.classes)) if row not in job.cloned))
     try:
-        tail = open_tail(job.source, INPUT, (*job.cloned, *others))
+        tail = open_tail(job.source, INPUT, kept)
     except PositionError:
         return None
     adapter = input_adapter(*ends, (job.target.spec, job.source.spec))
     stitched = _stitched(job, Position(target=INPUT, source=INPUT), tail, adapter)
-    return replace(stitched, learned=False)
+    return replace(stitched, learned=False, order=torch.tensor(kept).argsort())
 
 
 @traced_step("adapter")
@@ -195,100 +202,3 @@ def score(job: Job, insertion: Insertion) -> Scores:
     return score_channels(
         insertion.tail, stitched(), job.config.localizer, job.generator("localize", insertion.position)
     )
-
-
-def head_inputs(job: Job, insertion: Insertion, images: ImageSet, grids: Sequence[int], views: int) -> list[HeadInputs]:
-    """Inputs of a head for every image: logits of target and module, and the pooled taps.
-
-    Args:
-        job: The frozen networks.
-        insertion: The module.
-        images: N images.
-        grids: Numbers of cells per side to pool taps to.
-        views: Number of augmented views per image. Their rows follow the rows of the images.
-
-    Returns:
-        One `HeadInputs` per grid.
-    """
-    return head_inputs_of_all(job, [insertion], images, grids, views)[0]
-
-
-def head_inputs_of_all(
-    job: Job, insertions: Sequence[Insertion], images: ImageSet, grids: Sequence[int], views: int
-) -> list[list[HeadInputs]]:
-    """`head_inputs` of several modules with one pass of the target."""
-    target = Reader(job.target, [p.name for p in job.target.positions])
-    source = Reader(job.source, [], logits=False)
-    rows: list[list[tuple[Tensor, ...]]] = [[] for _ in insertions]
-    for generator in [None, *_views(job, views)]:
-        for batch in job.read(images, generator, target=target, source=source):
-            for mine, insertion in zip(rows, insertions, strict=True):
-                mine.append(_head_rows(job, insertion, batch, grids))
-    return [_joined(mine) for mine in rows]
-
-
-def _views(job: Job, views: int) -> list[torch.Generator]:
-    """One random generator per view. It draws the order of the images first, then their augmentations."""
-    return [job.generator("view", i) for i in range(views_of(len(job.train) + len(job.validation), views))]
-
-
-def views_of(images: int, views: int) -> int:
-    """Number of views per image: min(views, max(1, MAX_ROWS // images))."""
-    return min(views, max(1, MAX_ROWS // images))
-
-
-def mean_by_image(job: Job, values: Tensor, images: int, views: int) -> Tensor:
-    """Mean (images,) over each image and its views.
-
-    Args:
-        job: As for `head_inputs`.
-        values: One value per row of `head_inputs`, (rows,), in the same order.
-        images: Number of images.
-        views: As for `head_inputs`.
-    """
-    shown = shown_by(job, images, views)
-    return values.new_zeros(images).index_add(0, shown, values) / (len(shown) // images)
-
-
-def shown_by(job: Job, images: int, views: int) -> Tensor:
-    """Image that each row of `head_inputs` shows, int64 (rows,); arguments as for `mean_by_image`."""
-    orders = [torch.randperm(images, generator=generator) for generator in _views(job, views)]
-    return torch.cat([torch.arange(images), *orders])
-
-
-def _joined(rows: list[tuple[Tensor, ...]]) -> list[HeadInputs]:
-    old, own, labels, *features = (torch.cat(column) for column in zip(*rows, strict=True))
-    return [HeadInputs(old, own, pooled, labels) for pooled in features]
-
-
-def _head_rows(job: Job, insertion: Insertion, batch: Batch, grids: Sequence[int]) -> tuple[Tensor, ...]:
-    with torch.no_grad(), job.autocast():
-        own, made = insertion.forward(batch)
-    pooled = (tap_features(job, insertion, batch, made, grid) for grid in grids)
-    # The same probabilities as with the shift that `Composed.join` adds to the new logits.
-    old = batch.old - against(batch.old) if insertion.odds else batch.old
-    return tuple(t.cpu() for t in (old, own.float(), batch.labels, *pooled))
-
-
-def tap_widths(job: Job, insertion: Insertion, grid: int) -> tuple[list[int], list[int]]:
-    """Number of features per tap of the target, and per tap of the module, in the order of `head_inputs`."""
-    tail = insertion.tail
-    made = zip(tail.tap_channels(job.source), map(job.source.position, tail.taps), strict=True)
-    seen = [tap_width(p.channels, p.grid, grid) for p in job.target.taps]
-    return seen, [tap_width(channels, p.grid, grid) for channels, p in made]
-
-
-def last_taps(job: Job, insertion: Insertion, inputs: HeadInputs, grid: int, tap_window: TapWindow) -> HeadInputs:
-    """The same rows, with only the last taps of target and module that `tap_window` names."""
-    seen, made = tap_widths(job, insertion, grid)
-    widths = [*seen, *made]
-    read = [*range(len(seen))[-tap_window.target :], *range(len(seen), len(widths))[-tap_window.module :]]
-    columns = torch.arange(sum(widths)).split(widths)
-    return replace(inputs, features=inputs.features[:, torch.cat([columns[tap] for tap in read])])
-
-
-def tap_features(job: Job, insertion: Insertion, batch: Batch, made: Sequence[Tensor], grid: int) -> Tensor:
-    """Pooled taps of target and module, float32 (N, D), as a head reads them."""
-    taps = [*(batch.target[p.name] for p in job.target.taps), *made]
-    axes = [*(p.axis for p in job.target.taps), *insertion.tail.tap_axes]
-    return pool_taps(taps, axes, grid)

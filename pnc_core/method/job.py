@@ -69,6 +69,8 @@ class Job:
     mark: Mark | None = None
     images: ImageSet | None = None
     """All images, without copies: those for training and those held out."""
+    held: Tensor | None = None
+    """Which of all images are held out, bool (N,); None if none are."""
 
     @property
     def every(self) -> ImageSet:
@@ -78,7 +80,7 @@ class Job:
     @property
     def is_split(self) -> bool:
         """Whether images are held out. A class of one or two different images cannot be divided."""
-        return self.validation is not self.train
+        return self.held is not None
 
     @property
     def old_classes(self) -> int:
@@ -149,9 +151,10 @@ class Job:
                 views = augment(views, self.config.augment, augmented)
             with torch.no_grad(), full_precision() if exact else self.autocast():
                 old, phi = of_target(enter(views, self.target))
-                own, psi = of_source(enter(views, self.source))
-            own = own[:, list(self.cloned)] if own.shape[1] else own
-            yield Batch(old.float(), phi, own.float(), psi, images.labels[index].to(old.device))
+                every, psi = of_source(enter(views, self.source))
+            own = every[:, list(self.cloned)] if every.shape[1] else every
+            labels = images.labels[index].to(old.device)
+            yield Batch(old.float(), phi, own.float(), psi, labels, every.float())
 
 
 def traced_step(name: str) -> Callable[[Callable[Concatenate[Job, P], R]], Callable[Concatenate[Job, P], R]]:
@@ -182,6 +185,8 @@ class Batch:
     """The source's activations by position."""
     labels: Tensor
     """int64 (N,): old classes first, then the cloned ones."""
+    every: Tensor
+    """The source's logits of all its classes (N, C), or (N, 0) if they were not read."""
 
     def phi(self, position: Position, adapter: Adapter) -> Tensor:
         """The tensor that an adapter at this pair of positions takes."""
@@ -238,8 +243,9 @@ def prepare(
         report(Progress("screening", 0.0, f"{given - len(used):,} of {given:,} images are copies and are left out"))
     if config.may_grow and int(torch.bincount(used.labels).min()) < MIN_IMAGES:
         return replace(job, train=used, validation=used, images=used)
-    train, validation = used.split(config.validation, job.generator("split"))
-    return replace(job, train=train, validation=validation, images=used)
+    held = used.held_out(config.validation, job.generator("split"))
+    train, validation = (used.take(torch.nonzero(rows).flatten()) for rows in (~held, held))
+    return replace(job, train=train, validation=validation, images=used, held=held)
 
 
 def _check_taps(traced: Traced, side: str) -> None:

@@ -28,7 +28,8 @@ from pnc_core.graph.features import Reader, cut, run_part
 from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import State
 from pnc_core.method.heads.fit import balance
-from pnc_core.method.insert import Insertion, bounds_of, localize, score, stitch, tap_features
+from pnc_core.method.heads.inputs import tap_features
+from pnc_core.method.insert import Insertion, bounds_of, localize, score, stitch
 from pnc_core.method.job import Batch, Job, traced_step
 from pnc_core.method.lime import VARIANTS, cell_count, local_mismatch, variants
 from pnc_core.method.mask import LearnedMask
@@ -59,13 +60,18 @@ def insert(job: Job, position: Position, probe: ImageSet, on_batch: OnBatch) -> 
         on_batch: Called after every batch.
     """
     insertion = stitch(job, position, probe)
-    insertion = _closed_form(job, insertion) if job.config.preset == "fast" else _trained(job, insertion, on_batch)
+    if job.config.preset == "fast":
+        insertion = _closed_form(job, insertion, probe)
+    else:
+        insertion = _trained(job, insertion, on_batch)
     return reconstruct_logits(job, insertion) if job.config.reconstructs else insertion
 
 
-def _closed_form(job: Job, insertion: Insertion) -> Insertion:
+def _closed_form(job: Job, insertion: Insertion, probe: ImageSet) -> Insertion:
     cut_down = localize(job, insertion)
-    return reconstruct_layers(job, cut_down, insertion.tail) if job.config.inner_adapters else cut_down
+    if not job.config.inner_adapters:
+        return cut_down
+    return reconstruct_layers(job, cut_down, insertion.tail, probe if job.is_economical else job.train)
 
 
 def _trained(job: Job, insertion: Insertion, on_batch: OnBatch) -> Insertion:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pnc_core.devices import full_precision
 from pnc_core.graph.features import Reader
 from pnc_core.graph.layouts import Layout, kept_features
+from pnc_core.images import ImageSet
 from pnc_core.method.insert import Insertion
 from pnc_core.method.job import Job, traced_step
 from pnc_core.module.adapter import RidgeSums, some_places
@@ -42,18 +43,19 @@ LOGITS_IMAGES, LOGITS_RIDGE = 2000, 1e-2
 
 
 @traced_step("adapter")
-def reconstruct_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion:
+def reconstruct_layers(job: Job, insertion: Insertion, whole: Tail, images: ImageSet) -> Insertion:
     """Add parallel adapters to a cut tail, and fit each to its layer's output in the uncut tail.
 
     Args:
         job: Images and frozen networks.
         insertion: Cut down, without parallel adapters; its graph is changed in place.
         whole: The same tail before the cut. It runs on the source's activation.
+        images: Images to choose from, at most `LAYER_IMAGES`.
     """
     reconstructed = replace(insertion, tail=with_parallel_adapters(insertion.tail))
     if not reconstructed.tail.inner:
         return reconstructed
-    phi, psi = _both(job, insertion)
+    phi, psi = _both(job, insertion, images)
     with torch.no_grad(), full_precision():
         wanted = _outputs(whole, psi, reconstructed.tail)
         with ExitStack() as hooks:
@@ -65,14 +67,14 @@ def reconstruct_layers(job: Job, insertion: Insertion, whole: Tail) -> Insertion
     return reconstructed
 
 
-def _both(job: Job, insertion: Insertion) -> tuple[Tensor, Tensor]:
-    """The target's and the source's activation of the same images, at the two positions."""
+def _both(job: Job, insertion: Insertion, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """The target's and the source's activation of some of the images, at the two positions."""
     where = insertion.position
     shapes = insertion.adapter.shape, job.source.position(where.source).shape
     most = max(1, min(LAYER_IMAGES, LAYER_NUMBERS // max(math.prod(shape) for shape in shapes)))
     # Not `sample`: it takes at least two images per class, which is too many for many classes of large images.
-    order = torch.randperm(len(job.train), generator=job.generator("mend layers", where))
-    images = job.train.take(order[:most].sort().values)
+    order = torch.randperm(len(images), generator=job.generator("mend layers", where))
+    images = images.take(order[:most].sort().values)
     target = Reader(job.target, [where.target], logits=False)
     source = Reader(job.source, [where.source], logits=False)
     batches = job.read(images, target=target, source=source, exact=True)

@@ -37,8 +37,8 @@ from pnc_core.method.job import Batch, Job, Progress, traced_step
 from pnc_core.module.adapter import RidgeSums, takes_the_same_images
 from pnc_core.module.head import pool_taps
 
-MAX_CANDIDATES = 32
-"""Largest number of screened pairs; pairs of similar depth come first."""
+MAX_CANDIDATES, FEW_CANDIDATES = 32, 16
+"""Largest number of screened pairs, and that of an economical job; pairs of similar depth come first."""
 FEW_IMAGES, FEW_OF_A_CLASS = 0.3, 8
 """Screened images of an economical job: this share of the training images, but at least this many per class."""
 SCREEN_SHARE, TRIAL_SHARE = 0.2, 0.2
@@ -84,7 +84,7 @@ def probe_of(job: Job) -> ImageSet:
 
 
 def candidates(job: Job) -> list[Position]:
-    """The pairs to screen, at most `MAX_CANDIDATES`.
+    """The pairs to screen, at most `MAX_CANDIDATES`, or `FEW_CANDIDATES` in an economical job.
 
     Pairs of the same kind of tensor on similar grids come first, pairs of a map and tokens last. Within both, pairs of
     the smallest difference in depth come first.
@@ -95,7 +95,8 @@ def candidates(job: Job) -> list[Position]:
         for s in job.source.positions
         if _joinable(t, s)
     ]
-    return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:MAX_CANDIDATES]]
+    most = FEW_CANDIDATES if job.is_economical else MAX_CANDIDATES
+    return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:most]]
 
 
 def shortlisted(job: Job, ranked: list[Position]) -> list[Position]:

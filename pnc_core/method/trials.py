@@ -19,7 +19,8 @@ from pnc_core.images import ImageSet
 from pnc_core.method.checkpoints import State
 from pnc_core.method.heads.choose import not_worse
 from pnc_core.method.heads.fit import Accuracy, accuracy, balanced_losses, fit_head, head_logits
-from pnc_core.method.insert import Insertion, head_inputs_of_all, localize, mean_by_image, module_macs, stitch_all
+from pnc_core.method.heads.inputs import head_inputs_of_all, mean_by_image
+from pnc_core.method.insert import Insertion, localize, module_macs, stitch_all
 from pnc_core.method.job import Job, Progress
 from pnc_core.method.learn import match_features
 from pnc_core.method.search import SCREEN_SHARE, TRIAL_SHARE, Trial, probe_of, report_trial, trial_of

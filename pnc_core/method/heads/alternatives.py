@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from pnc_core.graph.features import Reader
-from pnc_core.images import ImageSet, batches
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs
 from pnc_core.method.heads.folds import Candidate, cross_fit
+from pnc_core.method.heads.inputs import Outputs
 from pnc_core.method.heads.labels import doubt_of
-from pnc_core.method.job import Job, Progress, enter
+from pnc_core.method.job import Job, Progress
 from pnc_core.module.verdict import Alternative, Answers, Fitting, Verdict, doubted, judge
 
 PROBE_STRENGTHS = (1e-2, 1e-1, 1.0)
@@ -67,13 +66,14 @@ def cross_fitted_probe(rows: HeadInputs, seen: Sequence[int], shown: Tensor, fol
 
 
 def verdict_of(
-    job: Job, images: ImageSet, module: tuple[Tensor, int], probe: tuple[Tensor, int], fitting: Fitting
+    job: Job, labels: Tensor, outputs: Outputs, module: tuple[Tensor, int], probe: tuple[Tensor, int], fitting: Fitting
 ) -> tuple[Verdict, Tensor]:
     """Compare a module with its alternatives.
 
     Args:
         job: The frozen networks.
-        images: N images that judged both heads.
+        labels: Labels of N images that judged both heads, int64 (N,): old classes first, then the cloned ones.
+        outputs: Outputs of both networks for these images.
         module: Logits (N, N_old + K) of the module, by heads that have not seen the image, and the module's numbers.
         probe: The same of the probe.
         fitting: How the images were kept apart from fitting.
@@ -81,19 +81,19 @@ def verdict_of(
     Returns:
         The verdict, and the target's own predictions, int64 (N,).
     """
-    old, every = _both_softmax(job, images)
+    old, every = outputs.old, outputs.every
     own = every[:, list(job.cloned)]
-    doubt = doubt_of(images.labels, old, every, job.cloned)
+    doubt = doubt_of(labels, old, every, job.cloned)
     if doubt is not None:
         job.report(Progress("calibrating", LABELS_SEEN, doubt.text, {"labels": asdict(doubt)}))
-    never = torch.full((len(images), len(job.cloned)), -1.0)
+    never = torch.full((len(labels), len(job.cloned)), -1.0)
     source = job.source.parameter_count
     alternatives: dict[Alternative, Answers] = {
-        "ensemble": _answers(job, torch.cat([old, own], 1), images.labels, source),
-        "probe": _answers(job, probe[0], images.labels, probe[1]),
-        "alone": _answers(job, torch.cat([old, never], 1), images.labels, 0),
+        "ensemble": _answers(job, torch.cat([old, own], 1), labels, source),
+        "probe": _answers(job, probe[0], labels, probe[1]),
+        "alone": _answers(job, torch.cat([old, never], 1), labels, 0),
     }
-    found = judge(_answers(job, module[0], images.labels, module[1]), alternatives, fitting)
+    found = judge(_answers(job, module[0], labels, module[1]), alternatives, fitting)
     if doubt is not None:
         found = doubted(found, doubt.most, doubt.text)
     return found, old.argmax(1)
@@ -102,16 +102,3 @@ def verdict_of(
 def _answers(job: Job, logits: Tensor, labels: Tensor, numbers: int) -> Answers:
     right, is_new = logits.argmax(1) == labels, labels >= job.old_classes
     return Answers(right[~is_new].tolist(), right[is_new].tolist(), numbers)
-
-
-def _both_softmax(job: Job, images: ImageSet) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, N_old) of the target, and (N, C) of the source."""
-    readers = Reader(job.target, []), Reader(job.source, [])
-    sides: list[list[Tensor]] = [[], []]
-    for index in batches(len(images), job.config.batch_size):
-        job.checkpoint()
-        with torch.no_grad(), job.autocast():
-            for found, reader, network in zip(sides, readers, (job.target, job.source), strict=True):
-                found.append(reader(enter(images.views[index], network))[0].float().softmax(1).cpu())
-    old, every = (torch.cat(found) for found in sides)
-    return old, every

@@ -1,5 +1,6 @@
 """Fit every kind of head on cached logits and taps, choose one, and compare the module with its alternatives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -14,16 +15,16 @@ from pnc_core.method.heads.alternatives import cross_fitted_probe, held_out_prob
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import CHOICE_ROWS, accuracy, balanced_losses, fit_head, head_logits
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
+from pnc_core.method.heads.inputs import Outputs, head_inputs, last_taps, outputs_of_all, shown_by, tap_widths
 from pnc_core.method.heads.locality_gate import with_locality_gate
 from pnc_core.method.heads.without_old_images import without_old_images
-from pnc_core.method.insert import Insertion, head_inputs, last_taps, module_macs, shown_by, tap_widths
+from pnc_core.method.insert import Insertion, module_macs
 from pnc_core.method.job import Job, traced_step
 from pnc_core.module.head import LAST, Head, TapWindow, head_cost, seen_width
 from pnc_core.module.verdict import Fitting, Verdict
 
-FAST_VIEWS = 2
-"""Largest number of augmented views for the head of the preset `fast`."""
-
+FAST_VIEWS, ECONOMICAL_VIEWS = 2, 1
+"""Largest number of augmented views for the head of the preset `fast`, and in an economical job."""
 
 CROSS_FITTED = 100
 """With fewer images of a class, on average, heads are cross-fitted. Own choice: from here on a held-out quarter tells
@@ -54,29 +55,53 @@ class Calibrated:
     """The target's own predictions for these images, int64 (N,)."""
 
 
+def grids_of(job: Job, insertion: Insertion) -> list[int]:
+    """Numbers of cells per side to which the heads of a module pool its taps."""
+    if _is_cross_fitted(job, insertion) or job.config.preset == "fast" or not job.config.old_images:
+        return [1]
+    return sorted({1, job.config.tap_grid})
+
+
+def read(job: Job, insertions: Sequence[Insertion]) -> list[Outputs]:
+    """Run both networks and the modules once over all images of the job, for `calibrate` and `falls_behind`."""
+    return outputs_of_all(job, [(insertion, grids_of(job, insertion)) for insertion in insertions], job.every)
+
+
 @traced_step("heads")
-def calibrate(job: Job, insertion: Insertion) -> Calibrated:
+def calibrate(job: Job, insertion: Insertion, outputs: Outputs, most_views: int | None = None) -> Calibrated:
     """Fit every allowed head on cached logits and taps, and choose one by its loss on images that it has not seen.
 
     These are the held-out images. They are all images, by cross-fitting, if there are few and the insertion has not
     learned from them: behind a learned tail, images that it has learned from look easier than others.
+
+    Args:
+        job: Images and frozen networks.
+        insertion: The module.
+        outputs: Outputs for all images, from `read`.
+        most_views: Largest number of augmented views per image; 0: neither network runs again. None: the job's number.
     """
-    if insertion.learned or job.config.locality == "strict" or _per_class(job) >= CROSS_FITTED:
-        return _held_out(job, insertion)
-    return _cross_fitted(job, insertion)
+    if _is_cross_fitted(job, insertion):
+        return _cross_fitted(job, insertion, outputs)
+    return _held_out(job, insertion, outputs, _views(job) if most_views is None else most_views)
+
+
+def _views(job: Job) -> int:
+    fast_views = ECONOMICAL_VIEWS if job.is_economical else FAST_VIEWS
+    return min(job.config.views, fast_views) if job.config.preset == "fast" else job.config.views
+
+
+def _is_cross_fitted(job: Job, insertion: Insertion) -> bool:
+    return not (insertion.learned or job.config.locality == "strict" or _per_class(job) >= CROSS_FITTED)
 
 
 def _per_class(job: Job) -> float:
     return len(job.every) / (job.old_classes + len(job.cloned))
 
 
-def _held_out(job: Job, insertion: Insertion) -> Calibrated:
-    config = job.config
-    fast = config.preset == "fast"
-    grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
-    views = min(config.views, FAST_VIEWS) if fast else config.views
-    train = head_inputs(job, insertion, job.train, grids, views)
-    validation = head_inputs(job, insertion, job.validation, grids, views)
+def _held_out(job: Job, insertion: Insertion, outputs: Outputs, views: int) -> Calibrated:
+    config, grids = job.config, grids_of(job, insertion)
+    parts = zip((job.train, job.validation), _parts(job, outputs), strict=True)
+    train, validation = (head_inputs(job, insertion, images, grids, views, part.rows) for images, part in parts)
     if not config.old_images:
         return Calibrated(without_old_images(job, train[0], validation[0]), job.validation, None, None)
     rows = list(zip(grids, train, validation, strict=True))
@@ -103,15 +128,21 @@ def _held_out(job: Job, insertion: Insertion) -> Calibrated:
     if not config.labels:
         return Calibrated(fitted, job.validation, None, None)
     probe = held_out_probe(train[0], validation[0], tap_widths(job, insertion, 1)[0], folds)
-    return _compared(job, insertion, fitted, probe, "held out")
+    return _compared(job, insertion, outputs, fitted, probe, "held out")
 
 
-def _cross_fitted(job: Job, insertion: Insertion) -> Calibrated:
+def _parts(job: Job, outputs: Outputs) -> tuple[Outputs, Outputs]:
+    """Outputs for the training images, and for the held-out ones."""
+    held = job.held
+    return (outputs, outputs) if held is None else (outputs.take(~held), outputs.take(held))
+
+
+def _cross_fitted(job: Job, insertion: Insertion, outputs: Outputs) -> Calibrated:
     """Choose among heads on one cell of every tap: few images do not pay for more."""
     images, per_class = job.every, _per_class(job)
     views = min(job.config.views, FAST_VIEWS if per_class < VIEWED else 1)
     kinds = head_kinds(job) if per_class >= AFFINE_ONLY else head_kinds(job)[:1]
-    rows = head_inputs(job, insertion, images, [1], views)[0]
+    rows = head_inputs(job, insertion, images, [1], views, outputs.rows)[0]
     shown, folds = shown_by(job, len(images), views), folds_of(images, job.generator("folds"))
     last = last_taps(job, insertion, rows, 1, LAST)
     candidates = [
@@ -122,15 +153,18 @@ def _cross_fitted(job: Job, insertion: Insertion) -> Calibrated:
     ]
     fitted = cross_fit(candidates, shown, folds, simplest="affine" in kinds)
     probe = cross_fitted_probe(rows, tap_widths(job, insertion, 1)[0], shown, folds)
-    return _compared(job, insertion, fitted, probe, "cross-fitted")
+    return _compared(job, insertion, outputs, fitted, probe, "cross-fitted")
 
 
-def _compared(job: Job, insertion: Insertion, fitted: FittedHead, probe: FittedHead, fitting: Fitting) -> Calibrated:
+def _compared(
+    job: Job, insertion: Insertion, outputs: Outputs, fitted: FittedHead, probe: FittedHead, fitting: Fitting
+) -> Calibrated:
     judged = job.every if fitting == "cross-fitted" else job.validation
+    seen = outputs if fitting == "cross-fitted" else _parts(job, outputs)[1]
     assert fitted.logits is not None
     assert probe.logits is not None
     module = fitted.logits, insertion.parameter_count + _numbers(fitted)
-    verdict, alone = verdict_of(job, judged, module, (probe.logits, _numbers(probe)), fitting)
+    verdict, alone = verdict_of(job, judged.labels, seen, module, (probe.logits, _numbers(probe)), fitting)
     return Calibrated(fitted, judged, fitted.logits, verdict, alone)
 
 
@@ -138,25 +172,36 @@ def _numbers(fitted: FittedHead) -> int:
     return sum(tensor.numel() for tensor in fitted.head.state_dict().values())
 
 
-def falls_behind(job: Job, cut: Calibrated, whole: Insertion) -> bool:
+def falls_behind(job: Job, ours: Tensor | None, whole: tuple[Insertion, Outputs]) -> bool:
     """Whether a cut tail is more than `BEHIND` less accurate than the whole source, on the same held-out images.
 
-    The whole source gets one affine head and one on the last taps, without views: two more passes of both networks over
-    the images would cost as much as all other steps of a fast job.
+    Args:
+        job: Images and frozen networks.
+        ours: Logits of the cut tail's module for the held-out images, by a head that has not seen them; None if there
+            are none, and then nothing is compared.
+        whole: The whole source and its outputs for all images.
     """
-    if cut.logits is None or cut.verdict is None or cut.verdict.fitting != "held out":
+    if ours is None:
         return False
-    train, held = (head_inputs(job, whole, images, [1], 0)[0] for images in (job.train, job.validation))
-    last, last_held = (last_taps(job, whole, rows, 1, LAST) for rows in (train, held))
+    logits, labels = _without_views(job, *whole), job.validation.labels
+    found, best = (accuracy(answers, labels, job.old_classes).average for answers in (ours, logits))
+    return found < best - BEHIND
+
+
+def _without_views(job: Job, insertion: Insertion, outputs: Outputs) -> Tensor:
+    """Logits of a module for the held-out images, by the better of an affine head and one on the last taps.
+
+    The heads are fitted without views, so neither network runs again.
+    """
+    train, held = (part.rows[1] for part in _parts(job, outputs))
+    last, last_held = (last_taps(job, insertion, rows, 1, LAST) for rows in (train, held))
     choices = [
         HeadChoice("affine", 1, train, held),
         HeadChoice("joint", 1, last, last_held, tap_window=LAST),
     ]
     found = choose_head(choices, folds_of(job.validation, job.generator("folds")), refit=False)
     assert found.logits is not None
-    labels = job.validation.labels
-    ours, best = (accuracy(logits, labels, job.old_classes).average for logits in (cut.logits, found.logits))
-    return ours < best - BEHIND
+    return found.logits
 
 
 def _room(job: Job, insertion: Insertion) -> tuple[Cost, Cost]:

@@ -158,7 +158,9 @@ def test_parallel_adapters_of_a_bfloat16_job_are_solved_in_float32(
     for precision in ("float32", "bfloat16"):
         here = replace(job, config=replace(config, precision=precision))
         cut_down = localize(job, whole)
-        found.append(_learned(reconstruct_logits(here, reconstruct_layers(here, cut_down, whole.tail)).tail))
+        found.append(
+            _learned(reconstruct_logits(here, reconstruct_layers(here, cut_down, whole.tail, here.train)).tail)
+        )
     assert torch.equal(*found)
 
 

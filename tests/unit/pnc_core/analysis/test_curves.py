@@ -10,7 +10,8 @@ from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import ConfigError
 from pnc_core.identity import fingerprint
 from pnc_core.method.heads.fit import fit_head, head_logits
-from pnc_core.method.insert import Insertion, head_inputs, stitch
+from pnc_core.method.heads.inputs import head_inputs
+from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job
 from pnc_core.method.learn import match_features
 from pnc_core.method.search import Trial

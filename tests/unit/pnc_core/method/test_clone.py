@@ -17,7 +17,8 @@ from pnc_core.method.clone import clone
 from pnc_core.method.heads.calibrate import _tap_windows
 from pnc_core.method.heads.choose import FittedHead, HeadChoice, choose_head
 from pnc_core.method.heads.fit import HeadInputs, head_logits
-from pnc_core.method.insert import localize, stitch, tap_widths
+from pnc_core.method.heads.inputs import tap_widths
+from pnc_core.method.insert import localize, stitch
 from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle, digest
 from pnc_core.module.composed import attach, detach

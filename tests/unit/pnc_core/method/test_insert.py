@@ -5,8 +5,7 @@ from torch.nn import functional as F
 from pnc_core.config import CloneConfig, Position
 from pnc_core.errors import PositionError
 from pnc_core.identity import fingerprint
-from pnc_core.method import insert
-from pnc_core.method.insert import Insertion, head_inputs, localize, mean_by_image, stitch
+from pnc_core.method.insert import Insertion, localize, stitch
 from pnc_core.method.job import Job
 from pnc_core.method.learn import match_features
 from pnc_core.module.tail import copied_tensors
@@ -90,37 +89,3 @@ def test_nothing_of_it_changes_the_networks(job: Job, pair: Pair, fingerprints: 
     match_features(job, localize(job, stitch(job, INPUT, job.train)), 1, "x", lambda share, loss: None)
     assert (fingerprint(pair.target[0]), fingerprint(pair.source[0])) == fingerprints
     assert all(p.grad is None for p in pair.source[0].parameters())
-
-
-def test_heads_see_the_images_and_then_their_views(job: Job) -> None:
-    insertion = stitch(job, MIDDLE, job.train)
-    one, two = head_inputs(job, insertion, job.validation, (1, 2), 2)
-    count = len(job.validation)
-    assert len(one.labels) == 3 * count
-    assert torch.equal(one.labels[:count], job.validation.labels)
-    assert torch.equal(one.old, two.old)
-    # Taps of 8, 8, 16 and 32 channels of the target, of 16 and 32 of the module, on grids of 2x2 or more.
-    assert (one.features.shape[1], two.features.shape[1]) == (2 * 112, (4 + 1) * 112)
-
-
-@pytest.mark.parametrize(("most", "views"), [(1.0, 1), (2.9, 2), (0.3, 1), (9.0, 4)])
-def test_where_images_are_many_each_has_fewer_views_whichever_part_is_held_out(
-    job: Job, monkeypatch: pytest.MonkeyPatch, most: float, views: int
-) -> None:
-    insertion = stitch(job, MIDDLE, job.train)
-    monkeypatch.setattr(insert, "MAX_ROWS", int(most * (len(job.train) + len(job.validation))))
-    for part in (job.train, job.validation):
-        assert len(head_inputs(job, insertion, part, (1,), 4)[0].labels) == (1 + views) * len(part)
-
-
-def test_the_views_of_an_image_are_found_again_among_the_rows(pair: Pair) -> None:
-    config = CloneConfig(classes=("9", "7"), batch_size=16, augment="none")
-    job = nets.job(pair.target, pair.source, pair.images, config)
-    (rows,) = head_inputs(job, stitch(job, MIDDLE, job.train), job.validation, (1,), 2)
-    assert len(rows.labels) == 3 * len(job.validation)
-    for column in (
-        rows.own[:, 0],
-        rows.features[:, 1],
-    ):  # the views equal their image, so every value appears three times
-        found = mean_by_image(job, column, len(job.validation), 2)
-        assert torch.allclose(found, column[: len(job.validation)], rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.advice import advise
 from pnc_core.method.clone import clone
-from pnc_core.method.heads.calibrate import Calibrated, calibrate, falls_behind
+from pnc_core.method.heads.calibrate import falls_behind, read
 from pnc_core.method.insert import whole_source
 from pnc_core.method.job import Progress, prepare
 from pnc_core.method.need import is_enough, is_refused, refusal
@@ -159,7 +159,6 @@ def test_a_cut_tail_is_compared_with_the_whole_source_on_the_same_images(pair: P
     labels = job.validation.labels
     answers = labels if is_right else (labels + 1) % len(CLASSES)
     logits = torch.nn.functional.one_hot(answers, len(CLASSES)).float()
-    verdict = judge(Answers([True], [True], 1), {"alone": Answers([True], [False], 0)}, "held out")
-    cut = Calibrated(calibrate(job, whole).fitted, job.validation, logits, verdict)
-    assert falls_behind(job, cut, whole) is not is_right
-    assert not falls_behind(job, replace(cut, verdict=None), whole)
+    outputs = read(job, [whole])[0]
+    assert falls_behind(job, logits, (whole, outputs)) is not is_right
+    assert not falls_behind(job, None, (whole, outputs))

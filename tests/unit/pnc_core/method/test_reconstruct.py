@@ -52,7 +52,7 @@ def test_a_cut_tail_is_drawn_back_to_the_uncut_one_on_images_it_has_not_seen(arc
     job = _job(architecture, size)
     whole, cut = _cut(job)
     before = _error(job, whole, cut)
-    reconstructed = reconstruct_layers(job, cut, whole.tail)
+    reconstructed = reconstruct_layers(job, cut, whole.tail, job.train)
     assert reconstructed.tail.inner
     assert _error(job, whole, reconstructed) < 0.8 * before
 
@@ -71,7 +71,7 @@ def test_large_activations_use_fewer_images(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(reconstruct, "LAYER_NUMBERS", 7 * 3 * 16 * 16)
     seen: list[int] = []
     with whole.tail.part.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]))):
-        reconstruct_layers(job, cut, whole.tail)
+        reconstruct_layers(job, cut, whole.tail, job.train)
     assert seen == [7]
 
 

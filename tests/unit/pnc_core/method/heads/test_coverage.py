@@ -9,7 +9,8 @@ from pnc_core.config import CloneConfig
 from pnc_core.images import ImageSet
 from pnc_core.method.heads.fit import HeadInputs, accuracy, head_logits
 from pnc_core.method.heads.folds import Candidate, cross_fit, folds_of
-from pnc_core.method.insert import head_inputs, last_taps, whole_source
+from pnc_core.method.heads.inputs import head_inputs, last_taps
+from pnc_core.method.insert import whole_source
 from pnc_core.module.head import LAST
 from pnc_core.module.verdict import Answers
 from tests.unit.pnc_core import nets
