@@ -143,11 +143,14 @@ class Supervisor:
         usable = runner_pool.open_runner_pool()
         self.device = device_of(zoo.settings, usable)
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # At least one place per slot: a claimed row that waited for a place would send no heartbeats and lose its
-        # lease.
-        names = accelerators(usable) if usable else [""]  # without accelerators nothing is taken from the queue
-        for place in range(max(len(names), zoo.settings.slots)):
-            self._accelerators.put(names[place % len(names)])
+        names = accelerators(usable) if self.device == "cuda" else []
+        for name in names:
+            self._accelerators.put(name)
+        self._most = min(zoo.settings.slots, len(names) or zoo.settings.slots)
+        """Number of rows that run at once: one for each accelerator at most. A claimed row that waited for an
+        accelerator would send no heartbeats and lose its lease."""
+        if self._most < zoo.settings.slots:
+            log.warning("PNC_SLOTS is %d, and %d jobs run at once: one for each GPU", zoo.settings.slots, self._most)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -157,18 +160,21 @@ class Supervisor:
     @property
     def is_idle(self) -> bool:
         """Whether the worker can claim another row."""
-        return self._at_work < self.zoo.settings.slots
+        return self._at_work < self._most
 
     def work(self, kind: Kind, row_id: str) -> None:
         """Run the row that a message names, then other waiting rows until there are none.
 
-        The worker does not wait for a message between two rows, because receiving one takes most of a second.
+        The worker does not wait for a message between two rows, because receiving one takes most of a second. If all
+        accelerators are in use, nothing is claimed: the work of one of them claims the row when it has ended its own.
 
         Args:
             kind: `JOB` or `STEP`.
             row_id: The first row to claim, if it is still available.
         """
         with self._lock:
+            if not self.is_idle:
+                return
             self._at_work += 1
         try:
             claimed = self._claim(kind, row_id) or self._claim_next()
