@@ -137,4 +137,6 @@ def _check(place: str, needed: int, room: Room, *, anyway: bool) -> None:
     if needed > room.limit:
         raise NotEnoughMemory(f"{wanted} of {max(0, room.limit) / GIB:.1f} GiB; {_ADVICE}")
     if needed > room.free:
-        raise MemoryInUse(f"{wanted}, and {max(0, room.free) / GIB:.1f} GiB of {room.limit / GIB:.1f} GiB are free; it waits")
+        raise MemoryInUse(
+            f"{wanted}, and {max(0, room.free) / GIB:.1f} GiB of {room.limit / GIB:.1f} GiB are free; it waits"
+        )

@@ -1,7 +1,6 @@
 """A job starts only where its memory fits; it waits for memory in use, and is refused where it never fits."""
 
 import multiprocessing
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -103,12 +102,12 @@ def test_a_gpu_is_checked_before_the_host(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.fixture
-def lease(zoo: Zoo) -> Iterator[Lease]:
+def lease(zoo: Zoo) -> Lease:
     with zoo.database.write() as session:
         jobs.submit(session, seeds.request(session, zoo))
         lease = runs.claim(session, "worker")
     assert lease is not None
-    yield lease
+    return lease
 
 
 def _claimed_again(zoo: Zoo) -> Lease | None:
