@@ -65,8 +65,9 @@ tracing.load()
 log = logging.getLogger(__name__)
 OOM_SCORE = 500
 """Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
-REPORT_SECONDS = 0.5
-"""Shortest interval between written reports of progress; trials are always written."""
+REPORT_SECONDS, REPORT_SHARE, MOST_REPORT_SECONDS = 0.5, 0.02, 10.0
+"""Interval of written reports of progress: a share of the time since the start, within two limits. Trials are always
+written."""
 _KEPT = frozenset({"trial", "left_out", "judged"})
 """Keys of progress that is written even if other progress was written just before."""
 REASONS = (PncError, Invalid, NotFound)
@@ -281,13 +282,13 @@ class Reporter:
 
     def __init__(self, zoo: Zoo, lease: Lease) -> None:
         self._zoo, self._lease = zoo, lease
-        self._last = ("", 0.0)
+        self._last, self._began = ("", 0.0), time.monotonic()
         self._waiting: list[Progress] = []
         self.judged: dict[str, Any] = {}
         """The verdict and the confusion matrices that the library has reported."""
 
     def __call__(self, progress: Progress) -> None:
-        """Write every trial and the verdict, and other progress when the stage changes or `REPORT_SECONDS` have passed.
+        """Write every trial and the verdict, and other progress when the stage changes or the interval has passed.
 
         Reports that fail because the database is unreachable are written with the next report.
 
@@ -299,10 +300,12 @@ class Reporter:
             self.judged = judged
         stage, written = self._last
         is_kept = not progress.data.keys().isdisjoint(_KEPT)
-        is_soon = stage == progress.stage and time.monotonic() - written < REPORT_SECONDS
+        now = time.monotonic()
+        pause = min(max(REPORT_SECONDS, REPORT_SHARE * (now - self._began)), MOST_REPORT_SECONDS)
+        is_soon = stage == progress.stage and now - written < pause
         if is_soon and not is_kept:
             return
-        self._last = (progress.stage, time.monotonic())
+        self._last = (progress.stage, now)
         self._waiting = [p for p in self._waiting if not p.data.keys().isdisjoint(_KEPT)] + [progress]
         try:
             with self._zoo.database.write() as session:

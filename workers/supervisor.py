@@ -28,6 +28,7 @@ from app.errors import LeaseLost, Misconfigured
 from app.imports import runs as imports
 from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
+from app.jobs.wakeups import WakeUps
 from app.models import checks, validation
 from app.process.lifeline import child_environment
 from app.process.troubles import Complaints
@@ -137,6 +138,8 @@ class Supervisor:
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
         self.vitals = Vitals(zoo.settings.lease_seconds)
+        self.wake_ups = WakeUps(zoo.settings.broker_url) if zoo.settings.broker_url else None
+        """Wake-ups of idle loops by Redis; None: the loops poll the database."""
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         runner_pool.preload(*(module for module in _OPTIONAL_IMPORTS if module in sys.modules))
@@ -161,6 +164,10 @@ class Supervisor:
     def is_idle(self) -> bool:
         """Whether the worker can claim another row."""
         return self._at_work < self._most
+
+    def has_turn(self, work: str, seconds: float) -> bool:
+        """Whether this worker must do a piece of work that one worker of the cluster does every so many seconds."""
+        return self.wake_ups is None or self.wake_ups.has_turn(work, seconds)
 
     def work(self, kind: Kind, row_id: str) -> None:
         """Run the row that a message names, then other waiting rows until there are none.

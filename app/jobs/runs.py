@@ -72,8 +72,7 @@ def heartbeat(session: Session, lease: Lease) -> Order:
     Raises:
         LeaseLost: another worker has the job now.
     """
-    job = leases.held(session, JobRow, lease)
-    leases.renew(session, job, lease)
+    job = leases.renew(session, JobRow, lease)
     session.execute(
         update(StepRow)
         .where(StepRow.job_id == job.id, StepRow.lease_worker == lease.worker)

@@ -38,6 +38,8 @@ _complain = Complaints(log)
 POLL_SECONDS = 0.5
 PREPARING_SECONDS = 0.1
 """The same while a deployment waits for the engine of its target."""
+WHOLE_SECONDS = 30.0
+"""Interval of whole rounds while the wanted state does not change."""
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time, a postponed one sooner."""
 STALE_SECONDS = 5.0
@@ -87,6 +89,10 @@ class Registry:
         """Wanted generations, as last read or announced."""
         self._wanted_at: float | None = None
         """Time of that reading on the monotonic clock; None: before the first complete pass."""
+        self._mark: desired.Mark | None = None
+        """Mark of the wanted state at the last whole round; None: that round failed."""
+        self._whole_at = 0.0
+        """Time of the last whole round on the monotonic clock."""
         self._trunks: dict[str, Trunk] = {}
         self._preparing: set[str] = set()
         """Deployments that wait for the engine of their target."""
@@ -362,14 +368,32 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged."""
+        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged.
+
+        A round in which nothing has changed only reads the mark of the wanted state.
+        """
         try:
+            began = time.monotonic()
+            with self.zoo.database.read() as session:
+                mark = desired.mark(session)
+            if mark == self._mark and not self._has_work(began):
+                self._wanted_at = began
+                self._reports.catch_up()
+                self._beat()
+                return
+            self._mark, self._whole_at = None, began
             self.sync()
             self._reports.catch_up()
             self._beat()
             self._read_ahead()
+            self._mark = mark
         except Exception as error:
             _complain("cannot follow the wanted state; trying again", seen_through(self.zoo.store, error))
+
+    def _has_work(self, now: float) -> bool:
+        """Whether a round has work although the wanted state has not changed."""
+        waits = self._wanted_at is None or bool(self._preparing) or bool(self._refusals)
+        return waits or now - self._whole_at >= WHOLE_SECONDS
 
     def _poll(self) -> None:
         while not self._stop.is_set():
