@@ -32,12 +32,13 @@ CAPACITIES = {
     "database connections": 2500.0,
     "database commits/s": 3000.0,
     "Redis commands/s": 50_000.0,
+    "Redis connections": 10_000.0,
     "store puts/s": 3500.0,
 }
 """Assumed capacity of each part: eight processors at 70 %, 32 GB for connections, commits of an SSD with group commit,
-one Redis, and the puts that S3 documents for one prefix."""
-LOOPS = 5
-"""Loops of a worker, each of which kept a connection open before decision 172."""
+one Redis with its default `maxclients`, and the puts that S3 documents for one prefix."""
+LOOPS, CELERY = 5, 2
+"""Connections of a worker: of its loops, to PostgreSQL before decision 172 and to Redis since; and Celery's own."""
 STORE_OBJECTS = 2
 """Objects that a job puts besides its checkpoints."""
 
@@ -191,6 +192,7 @@ def demand(costs: list[Cost], way: Way, cluster: Cluster, settings: Settings) ->
         + 8 * cluster.apis,
         "database commits/s": commits,
         "Redis commands/s": sum(_redis(way, cluster)),
+        "Redis connections": (CELERY + (LOOPS if way == "wake-ups" else 0)) * workers + busy + cluster.apis,
         "store puts/s": busy / settings.checkpoint_seconds + STORE_OBJECTS * busy / JOB_SECONDS,
     }
     rates = {"statements/s": statements, "events a day": 86_400 * events}
