@@ -9,8 +9,6 @@ and the last few generations can still be requested by number.
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -27,6 +25,7 @@ from app.serving.engine.engine import Engine
 from app.serving.engine.modes import Mode
 from app.serving.engine.programs import Branch, Trunk, put_together
 from app.serving.loader.module_cache import ModuleCache
+from app.serving.loader.refusals import Refusal
 from app.serving.loader.reports import Report, Reports
 from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
@@ -48,23 +47,6 @@ KEPT_GENERATIONS = 4
 """Generations of a deployment that can be requested by number."""
 READ_AHEAD = 8
 """Number of the newest modules of a served target that are loaded in advance."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A generation that is refused or postponed."""
-
-    generation: int
-    code: str
-    detail: str
-    until: float
-    """Time of the next attempt on the monotonic clock."""
-    waits: int = 0
-    """Number of postponements; 0: the generation is refused."""
-
-    def document(self) -> dict[str, Any]:
-        """The problem as the deployment's row stores it."""
-        return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
 
 
 class Registry:
@@ -392,8 +374,9 @@ class Registry:
 
     def _has_work(self, now: float) -> bool:
         """Whether a round has work although the wanted state has not changed."""
-        waits = self._wanted_at is None or bool(self._preparing) or bool(self._refusals)
-        return waits or now - self._whole_at >= WHOLE_SECONDS
+        refused = list(self._refusals.items())
+        is_due = any(now >= one.until for name, one in refused if one.generation == self._wanted.get(name))
+        return is_due or self._wanted_at is None or bool(self._preparing) or now - self._whole_at >= WHOLE_SECONDS
 
     def _poll(self) -> None:
         while not self._stop.is_set():

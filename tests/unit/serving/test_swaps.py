@@ -244,7 +244,7 @@ def test_a_round_in_which_nothing_has_changed_reads_the_mark_alone(served: tuple
     registry._reported = time.monotonic()
     with counting(registry.zoo) as sent:
         registry.follow()
-    assert len(sent) == 2
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 2
     assert not any("JOIN" in statement for statement in sent)
     generation = here.want([here.modules[0]])
     registry.follow()
@@ -252,7 +252,7 @@ def test_a_round_in_which_nothing_has_changed_reads_the_mark_alone(served: tuple
     registry._whole_at -= WHOLE_SECONDS
     with counting(registry.zoo) as sent:
         registry.follow()
-    assert len(sent) > 2, "a whole round from time to time"
+    assert any("JOIN" in statement for statement in sent), "a whole round from time to time"
 
 
 def test_a_restart_and_a_second_replica_serve_the_same_before_they_are_ready(fresh: World) -> None:
