@@ -22,6 +22,8 @@
     ├── LeaseLost                 another worker or the sweeper has taken the row
     ├── StoreUnavailable          the object store does not answer, or refuses the request
     │   └── NoSpace               a disk, a quota or a bucket is full
+    ├── NotEnoughMemory           a job needs more memory than its worker has
+    │   └── MemoryInUse           other processes use the memory that a job needs
     ├── Loading                   a wanted deployment is not served yet
     └── Misconfigured             a setting is wrong
 
@@ -205,6 +207,18 @@ class NoSpace(StoreUnavailable):
     """A disk, a quota or a bucket is full."""
 
     code = "insufficient_storage"
+
+
+class NotEnoughMemory(ZooError):
+    """A job needs more memory than its worker has, by the estimate before its start."""
+
+    code = "not_enough_memory"
+
+
+class MemoryInUse(NotEnoughMemory):
+    """Other processes use the memory that a job needs. A retry may succeed."""
+
+    code = "memory_in_use"
 
 
 class Loading(ZooError):

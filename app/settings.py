@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     """Directory of all files of the embedded service."""
     database_url: str = Field(default_factory=_database_in)
     """SQLAlchemy URL: `sqlite:///...` or `postgresql+psycopg://...`."""
+    database_connections: int = Field(8, ge=1, le=64)
+    """Connections to PostgreSQL that a process keeps open; further ones are closed after their use."""
     broker_url: str | None = None
     """Redis for notices to Celery workers, e.g. `redis://127.0.0.1:6379/0`; none: a worker polls the database."""
     store_url: str = Field(default_factory=_objects_in)
@@ -161,6 +163,8 @@ class Settings(BaseSettings):
     max_attempts: int = Field(MAX_ATTEMPTS, ge=1, le=1000)
     """A job fails after this number of attempts that died without progress, and a check of a version after this number
     of attempts that died. Machines that are often taken away need more attempts."""
+    event_days: float = Field(30.0, gt=0)
+    """Days after which events of jobs are deleted. Jobs, attempts and trials stay."""
     checkpoint_seconds: float = Field(15.0, ge=0)
     """Time between the checkpoints of a running job."""
     share_seconds: float = Field(10.0, ge=0)

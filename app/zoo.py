@@ -61,7 +61,7 @@ def open_zoo(settings: Settings) -> Zoo:
     staging = _directory("PNC_DATA_DIR", settings.data_dir / "uploads")
     store, inbox = _open_store(settings, staging)
     try:
-        database = _open_database(settings.database_url)
+        database = _open_database(settings)
     except Misconfigured:
         store.close()
         raise
@@ -82,10 +82,11 @@ def _places(database: Database, staging: Path) -> list[tuple[str, Path]]:
     return [("PNC_DATA_DIR", staging), *beside]
 
 
-def _open_database(url: str) -> Database:
+def _open_database(settings: Settings) -> Database:
+    url = settings.database_url
     try:
         shown = parse_url(url).render_as_string(hide_password=True)
-        database = Database(url)
+        database = Database(url, settings.database_connections)
     except (ValueError, ModuleNotFoundError) as error:
         raise Misconfigured(f"PNC_DATABASE_URL: {error}") from None
     try:

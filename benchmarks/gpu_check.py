@@ -1,16 +1,20 @@
 """Run the library on a GPU and on the processor and compare both; needs a host with CUDA.
 
+    deploy/gpu_check.sh [--out results/gpu]              sets up an environment with CUDA first
     python -m benchmarks.gpu_check [--out results/gpu]
 
 If torch cannot use CUDA, the command says so and exits with 2. Otherwise it prints a table with one row per path: time
-on both devices, the GPU's peak memory, and the largest difference of the logits. It exits with 1 if a path failed or
-differs too much.
+on both devices, the GPU's peak memory and its estimate before the start (`pnc_core.method.memory`), and the largest
+difference of the logits. It exits with 1 if a path failed or differs too much.
 """
 
+import asyncio
 import json
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,18 +24,23 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from pnc_core.analysis.evaluation import predict
+from app.serving.engine.engine import Engine, Limits
+from app.serving.engine.modes import Mode
+from app.serving.engine.programs import Branch, Program, Trunk, put_together
+from pnc_core.analysis.evaluation import evaluate, predict
 from pnc_core.analysis.residue import residue
 from pnc_core.config import CloneConfig, NetworkSpec
 from pnc_core.devices import device_of, has_bfloat16
 from pnc_core.errors import ConfigError
 from pnc_core.graph.architectures import build_network
+from pnc_core.graph.positions import trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import ImageSet
 from pnc_core.method.balance import rebalance
 from pnc_core.method.clone import clone
+from pnc_core.method.memory import estimate
 from pnc_core.module.bundle import Bundle
-from pnc_core.module.composed import attach, detach
+from pnc_core.module.composed import attach, detach, without_modules
 from pnc_core.module.export import to_program
 
 ARCHITECTURES = (
@@ -46,6 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "clone refine": {"epochs": 2, "refine": 1},
     "clone strict": {"preset": "fast", "locality": "strict"},
     "clone without old images": {"preset": "fast", "old_images": False},
+    "clone without labels": {"preset": "fast", "labels": False},
     "clone fast in bfloat16": {"preset": "fast", "precision": "bfloat16"},
 }
 USUAL: dict[str, Any] = {
@@ -64,7 +74,9 @@ Network = tuple[nn.Module, NetworkSpec]
 
 @dataclass(frozen=True)
 class Row:
-    """Result of one path of one architecture: seconds on each device, peak memory in MiB, difference of the logits."""
+    """Result of one path of one architecture: seconds on each device, memory of the GPU in MiB, difference of the
+    logits.
+    """
 
     architecture: str
     path: str
@@ -73,6 +85,8 @@ class Row:
     peak: float
     apart: float
     error: str = ""
+    estimated: float | None = None
+    """Peak that was estimated before the start; None: the path is no job."""
 
     @property
     def good(self) -> bool:
@@ -94,13 +108,29 @@ def main(
         console.print(f"nothing to check: {error}")
         raise typer.Exit(2) from None
     rows = [row for name in architectures.split(",") for row in check(name, "cuda")]
-    name = torch.cuda.get_device_name()
-    console.print(_table(rows, name))
+    facts = _about()
+    console.print(_table(rows, ", ".join(f"{name} {value}" for name, value in facts.items())))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        facts = {"gpu": name, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
-        (out / "gpu_check.json").write_text(json.dumps(facts, indent=2) + "\n")
+        document = {**facts, "rows": [asdict(row) for row in rows]}
+        (out / "gpu_check.json").write_text(json.dumps(document, indent=2) + "\n")
     raise typer.Exit(0 if all(row.good for row in rows) else 1)
+
+
+def _about() -> dict[str, str]:
+    """The GPU, its driver, and the build of torch."""
+    tool = shutil.which("nvidia-smi")
+    driver = "unknown"
+    if tool is not None:
+        command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+        driver = told[0] if told else driver
+    return {
+        "GPU": torch.cuda.get_device_name(),
+        "driver": driver,
+        "torch": torch.__version__,
+        "CUDA": str(torch.version.cuda),
+    }
 
 
 def check(architecture: str, device: str) -> list[Row]:
@@ -118,14 +148,15 @@ def check(architecture: str, device: str) -> list[Row]:
             made.append(clone(*networks, images, config))
             return None
 
-        rows.append(_compared(architecture, path, cloned, (plain, moved), device))
+        needed = estimate(trace(*moved[0]), trace(*moved[1]), IMAGES, config).device / 2**20
+        row = _compared(architecture, path, cloned, (plain, moved), device)
+        rows.append(replace(row, estimated=needed if device == "cuda" else None))
         if made and not rows[-1].error:
             bundle = made[-1]
             rows.append(_compared(architecture, f"attach, {path}", _attached(bundle, images), (plain, moved), device))
     if bundle is not None:
         rows += [
-            _compared(architecture, path, work(bundle, images), (plain, moved), device)
-            for path, work in (("rebalance", _rebalanced), ("residue", _residue), ("export", _exported))
+            _compared(architecture, path, work(bundle, images), (plain, moved), device) for path, work in LATER.items()
         ]
     return rows
 
@@ -168,6 +199,35 @@ def _attached(bundle: Bundle, images: ImageSet) -> Work:
     return work
 
 
+def _evaluated(bundle: Bundle, images: ImageSet) -> Work:
+    def work(networks: tuple[Network, Network]) -> None:
+        evaluate(attach(networks[0][0], bundle), images)
+
+    return work
+
+
+def _served(bundle: Bundle, images: ImageSet) -> Work:
+    """The answers of the serving process's engine."""
+
+    def work(networks: tuple[Network, Network]) -> torch.Tensor:
+        target, spec = networks[0]
+        device = str(next(target.parameters()).device)
+        trunk = Trunk(without_modules(target, spec), Mode(device=device))
+        program = put_together(trunk, [Branch(attach(trunk.target, bundle).attached[0], trunk)])
+        return asyncio.run(_asked(program, images.images[:32]))
+
+    return work
+
+
+async def _asked(program: Program, pixels: torch.Tensor) -> torch.Tensor:
+    engine = Engine(Limits())
+    engine.start()
+    try:
+        return await engine.ask(program, pixels, seconds=600)
+    finally:
+        engine.close()
+
+
 def _rebalanced(bundle: Bundle, images: ImageSet) -> Work:
     def work(networks: tuple[Network, Network]) -> torch.Tensor:
         composed = attach(networks[0][0], bundle)
@@ -190,6 +250,16 @@ def _exported(bundle: Bundle, images: ImageSet) -> Work:
         return logits
 
     return work
+
+
+LATER: dict[str, Callable[[Bundle, ImageSet], Work]] = {
+    "evaluate": _evaluated,
+    "rebalance": _rebalanced,
+    "residue": _residue,
+    "export": _exported,
+    "serving": _served,
+}
+"""Paths that take a module."""
 
 
 def _compared(
@@ -220,7 +290,9 @@ def _timed(work: Work, networks: tuple[Network, Network], device: str) -> tuple[
 
 
 def _table(rows: list[Row], name: str) -> Table:
-    table = Table("architecture", "path", "processor, s", "GPU, s", "peak, MiB", "apart", "", title=name)
+    table = Table(
+        "architecture", "path", "processor, s", "GPU, s", "peak, MiB", "estimate, MiB", "apart", "", title=name
+    )
     for row in rows:
         verdict = row.error.splitlines()[0][:80] if row.error else "ok" if row.good else f"more than {APART:g} apart"
         table.add_row(
@@ -229,6 +301,7 @@ def _table(rows: list[Row], name: str) -> Table:
             f"{row.cpu:.2f}",
             f"{row.gpu:.2f}",
             f"{row.peak:.0f}",
+            "" if row.estimated is None else f"{row.estimated:.0f}",
             f"{row.apart:.1e}",
             verdict,
         )

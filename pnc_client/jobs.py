@@ -89,7 +89,8 @@ class Jobs:
             config: Classes and parameters of the job.
             device: Device of the workers that may run the job: `cpu`, `cuda`, or `any`.
             max_seconds: Time limit of one attempt, in seconds; None: no limit.
-            anyway: Run the job although a network's accuracy on its images is near chance.
+            anyway: Run the job although a network's accuracy on its images is near chance, or although its estimated
+                memory exceeds the worker's.
 
         Raises:
             ApiError: the job is invalid; `errors` lists the faults.

@@ -22,6 +22,7 @@ from app.process.troubles import Complaints
 from app.webhooks import outbox
 from app.webhooks.addresses import Address, check_url, choose
 from app.webhooks.outbox import Reception, RetryPolicy, WebhookRequest
+from app.webhooks.tables import DeliveryRow
 from app.zoo import Zoo
 from workers.supervisor import Supervisor
 from workers.sweep import repeat
@@ -52,7 +53,7 @@ def deliver_webhooks(supervisor: Supervisor) -> None:
                 pool.submit(_deliver, supervisor.zoo, *claimed).add_done_callback(lambda _: free.release())
             return claimed is not None
 
-        repeat(take, supervisor)
+        repeat(take, supervisor, DeliveryRow)
 
 
 def _claim(supervisor: Supervisor) -> tuple[Lease, WebhookRequest] | None:

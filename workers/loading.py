@@ -108,6 +108,7 @@ def load_inputs(
     config: CloneConfig,
     *,
     max_images: int | None = None,
+    admit: Callable[[Network, Network], object] = lambda target, source: None,
     note: Callable[[str, int], object] = lambda text, count: None,
 ) -> tuple[Network, Network, ImageSet, CloneConfig]:
     """Both networks on the worker's device, the images of their classes, and the parameters of a job.
@@ -119,6 +120,7 @@ def load_inputs(
         dataset: Images of both.
         config: Parameters, with the source's own names of classes.
         max_images: Limit of images; None: no limit.
+        admit: Called with both networks before the images are loaded.
         note: Told how many images are left out.
 
     Raises:
@@ -127,6 +129,7 @@ def load_inputs(
     """
     rules.check_clonable(source, config)
     one, other = (_on_device(load_version(zoo, version), zoo) for version in (target, source))
+    admit(one, other)
     classes, geometries = (*one[1].classes, *config.classes), geometries_of([one[1], other[1]])
     images = load_images(zoo, dataset, classes, geometries, labelled=config.labels, max_images=max_images, note=note)
     work = min(config.batch_size, len(images)) * max(multiply_accumulates(*one), multiply_accumulates(*other))

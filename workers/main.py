@@ -31,6 +31,8 @@ from workers.sweep import check_versions, inspect_datasets, run_imports, sweep_r
 
 log = logging.getLogger(__name__)
 settings = Settings()
+if "database_connections" not in settings.model_fields_set:  # of a thousand workers, each keeps one
+    settings = settings.model_copy(update={"database_connections": 1})
 if settings.broker_url is None:
     raise SystemExit("PNC_BROKER_URL: expected the address of Redis, e.g. redis://127.0.0.1:6379/0, got none")
 _hangup = signal.getsignal(signal.SIGHUP)

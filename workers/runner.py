@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import nn
 
 from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
-from app.errors import Invalid, InvalidTransition, LeaseLost, NotFound, ZooError
+from app.errors import Invalid, InvalidTransition, LeaseLost, NotEnoughMemory, NotFound, ZooError
 from app.jobs import runs, steps
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow, StepRow
@@ -51,7 +51,7 @@ from pnc_core.method.job import Progress, Watch
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
-from workers import exit_codes
+from workers import admission, exit_codes
 from workers.checking import check_images, refuse_guessing
 from workers.checkpoints import StoredCheckpoints
 from workers.importing import run_import
@@ -65,8 +65,9 @@ tracing.load()
 log = logging.getLogger(__name__)
 OOM_SCORE = 500
 """Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
-REPORT_SECONDS = 0.5
-"""Shortest interval between written reports of progress; trials are always written."""
+REPORT_SECONDS, REPORT_SHARE, MOST_REPORT_SECONDS = 0.5, 0.02, 10.0
+"""Interval of written reports of progress: a share of the time since the start, within two limits. Trials are always
+written."""
 _KEPT = frozenset({"trial", "left_out", "judged"})
 """Keys of progress that is written even if other progress was written just before."""
 REASONS = (PncError, Invalid, NotFound)
@@ -118,6 +119,11 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     Raises:
         LeaseLost: another worker has the job now; nothing was published.
     """
+    with ExitStack() as reserved:
+        _run_job(zoo, lease, stopped, reserved)
+
+
+def _run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool], reserved: ExitStack) -> None:
     with zoo.database.read() as session:
         job = session.get_one(JobRow, lease.id)
     checkpoints = StoredCheckpoints(zoo, job.id, lease, stopped)
@@ -125,12 +131,15 @@ def run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     try:
         report(Progress("loading", 0.0, f"loading {job.target_version.ref}, {job.source_version.ref} and the images"))
         with watch("loading"):
-            inputs = _inputs(zoo, job, report.left_out)
+            inputs = _inputs(zoo, job, reserved, report.left_out)
         if job.attempts == 0 and not job.anyway:
             _refuse_guessing(job, *inputs)
         bundle = clone(*inputs, report=report, cancelled=stopped, checkpoints=checkpoints, watch=watch)
     except Cancelled:
         checkpoints.flush()
+        return
+    except NotEnoughMemory as error:
+        admission.decline(zoo, lease, error)
         return
     except REASONS as error:
         _raise_if_store_is_down(zoo, error)
@@ -152,14 +161,19 @@ def run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
     """
+    with ExitStack() as reserved:
+        _run_step(zoo, lease, stopped, reserved)
+
+
+def _run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool], reserved: ExitStack) -> None:
     with zoo.database.read() as session:
         step = session.get_one(StepRow, lease.id)
     checkpoints, watch = StoredCheckpoints(zoo, step.job_id, None, stopped), _span_maker(step.job_id, lease)
     try:
         with watch("loading"):
-            inputs = _inputs(zoo, step.job)
+            inputs = _inputs(zoo, step.job, reserved)
         state = work_out(*inputs, step.name, cancelled=stopped, checkpoints=checkpoints, watch=watch)
-    except (Cancelled, *REASONS) as error:  # the job's own process will meet the same error and report it
+    except (Cancelled, NotEnoughMemory, *REASONS) as error:  # the job's own process does the step, or reports the error
         log.info("%s: not finished: %s", step.name, error)
         with zoo.database.write() as session:
             steps.crashed(session, lease)
@@ -184,9 +198,15 @@ def _span_maker(job_id: str, lease: Lease) -> Watch:
 
 
 def _inputs(
-    zoo: Zoo, job: JobRow, note: Callable[[str, int], object] = lambda text, count: None
+    zoo: Zoo, job: JobRow, reserved: ExitStack, note: Callable[[str, int], object] = lambda text, count: None
 ) -> tuple[Network, Network, ImageSet, CloneConfig]:
-    return load_inputs(zoo, job.target_version, job.source_version, job.dataset, jobs.config_of(job), note=note)
+    """Networks, images and parameters. The job's memory stays reserved until `reserved` is closed."""
+    config = jobs.config_of(job)
+
+    def admit(target: Network, source: Network) -> None:
+        reserved.enter_context(admission.admit(zoo, target, source, job.dataset, config, anyway=job.anyway))
+
+    return load_inputs(zoo, job.target_version, job.source_version, job.dataset, config, admit=admit, note=note)
 
 
 def _refuse_guessing(job: JobRow, target: Network, source: Network, images: ImageSet, config: CloneConfig) -> None:
@@ -262,13 +282,13 @@ class Reporter:
 
     def __init__(self, zoo: Zoo, lease: Lease) -> None:
         self._zoo, self._lease = zoo, lease
-        self._last = ("", 0.0)
+        self._last, self._began = ("", 0.0), time.monotonic()
         self._waiting: list[Progress] = []
         self.judged: dict[str, Any] = {}
         """The verdict and the confusion matrices that the library has reported."""
 
     def __call__(self, progress: Progress) -> None:
-        """Write every trial and the verdict, and other progress when the stage changes or `REPORT_SECONDS` have passed.
+        """Write every trial and the verdict, and other progress when the stage changes or the interval has passed.
 
         Reports that fail because the database is unreachable are written with the next report.
 
@@ -280,10 +300,12 @@ class Reporter:
             self.judged = judged
         stage, written = self._last
         is_kept = not progress.data.keys().isdisjoint(_KEPT)
-        is_soon = stage == progress.stage and time.monotonic() - written < REPORT_SECONDS
+        now = time.monotonic()
+        pause = min(max(REPORT_SECONDS, REPORT_SHARE * (now - self._began)), MOST_REPORT_SECONDS)
+        is_soon = stage == progress.stage and now - written < pause
         if is_soon and not is_kept:
             return
-        self._last = (progress.stage, time.monotonic())
+        self._last = (progress.stage, now)
         self._waiting = [p for p in self._waiting if not p.data.keys().isdisjoint(_KEPT)] + [progress]
         try:
             with self._zoo.database.write() as session:

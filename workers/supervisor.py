@@ -28,6 +28,7 @@ from app.errors import LeaseLost, Misconfigured
 from app.imports import runs as imports
 from app.jobs import attempts, recovery, runs, steps
 from app.jobs.tables import JobRow
+from app.jobs.wakeups import WakeUps
 from app.models import checks, validation
 from app.process.lifeline import child_environment
 from app.process.troubles import Complaints
@@ -137,17 +138,22 @@ class Supervisor:
     def __init__(self, zoo: Zoo, stop: threading.Event) -> None:
         self.zoo, self.stop = zoo, stop
         self.vitals = Vitals(zoo.settings.lease_seconds)
+        self.wake_ups = WakeUps(zoo.settings.broker_url) if zoo.settings.broker_url else None
+        """Wake-ups of idle loops by Redis; None: the loops poll the database."""
         self._lock, self._at_work = threading.Lock(), 0
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         runner_pool.preload(*(module for module in _OPTIONAL_IMPORTS if module in sys.modules))
         usable = runner_pool.open_runner_pool()
         self.device = device_of(zoo.settings, usable)
         self._accelerators: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # At least one place per slot: a claimed row that waited for a place would send no heartbeats and lose its
-        # lease.
-        names = accelerators(usable) if usable else [""]  # without accelerators nothing is taken from the queue
-        for place in range(max(len(names), zoo.settings.slots)):
-            self._accelerators.put(names[place % len(names)])
+        names = accelerators(usable) if self.device == "cuda" else []
+        for name in names:
+            self._accelerators.put(name)
+        self._most = min(zoo.settings.slots, len(names) or zoo.settings.slots)
+        """Number of rows that run at once: one for each accelerator at most. A claimed row that waited for an
+        accelerator would send no heartbeats and lose its lease."""
+        if self._most < zoo.settings.slots:
+            log.warning("PNC_SLOTS is %d, and %d jobs run at once: one for each GPU", zoo.settings.slots, self._most)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -157,18 +163,25 @@ class Supervisor:
     @property
     def is_idle(self) -> bool:
         """Whether the worker can claim another row."""
-        return self._at_work < self.zoo.settings.slots
+        return self._at_work < self._most
+
+    def has_turn(self, work: str, seconds: float) -> bool:
+        """Whether this worker must do a piece of work that one worker of the cluster does every so many seconds."""
+        return self.wake_ups is None or self.wake_ups.has_turn(work, seconds)
 
     def work(self, kind: Kind, row_id: str) -> None:
         """Run the row that a message names, then other waiting rows until there are none.
 
-        The worker does not wait for a message between two rows, because receiving one takes most of a second.
+        The worker does not wait for a message between two rows, because receiving one takes most of a second. If all
+        accelerators are in use, nothing is claimed: the work of one of them claims the row when it has ended its own.
 
         Args:
             kind: `JOB` or `STEP`.
             row_id: The first row to claim, if it is still available.
         """
         with self._lock:
+            if not self.is_idle:
+                return
             self._at_work += 1
         try:
             claimed = self._claim(kind, row_id) or self._claim_next()

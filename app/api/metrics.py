@@ -20,14 +20,16 @@ from app.access.auth import OPERATOR
 from app.api.requests import ReadAllSession
 from app.api.scopes import ScopedRoute, needs
 from app.db import clock
-from app.jobs.states import TRANSITIONS
+from app.jobs.states import LIVE
 from app.jobs.tables import AttemptRow, JobRow, TrialRow
 from app.models.tables import VersionRow
-from app.webhooks.tables import DELIVERY_STATES, DeliveryRow
+from app.webhooks.tables import DeliveryRow
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 RECENT_SECONDS = 3600
+UNREADY, UNDELIVERED = ("validating", "rejected"), ("waiting", "failed")
+"""States of versions and of webhook deliveries that are counted."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class Figures:
     """Counts at one moment."""
 
     jobs: dict[str, int] = field(default_factory=dict)
-    """Jobs by state."""
+    """Jobs that have not ended, by state."""
     versions: dict[str, int] = field(default_factory=dict)
-    """Versions by status."""
+    """Versions that are not ready, by status."""
     oldest: dict[tuple[str, str], float] = field(default_factory=dict)
     """Waiting time in seconds of the oldest queued job, by device and size."""
     ended: dict[str, int] = field(default_factory=dict)
     """Attempts that ended within the last hour, by outcome; `silent` means a lost lease."""
     deliveries: dict[str, int] = field(default_factory=dict)
-    """Webhook deliveries by state."""
+    """Undelivered webhook messages by state."""
     overdue: float = 0.0
     """Delay in seconds of the longest overdue webhook delivery."""
     trials: int = 0
@@ -53,16 +55,21 @@ class Figures:
 
 
 def count(session: Session) -> Figures:
-    """Count with a fixed number of queries."""
+    """Count with a fixed number of queries. Rows that have ended are not counted: there may be millions of them."""
     now = clock.now(session)
-    by_state = select(JobRow.state, func.count()).group_by(JobRow.state)
-    by_status = select(VersionRow.status, func.count()).group_by(VersionRow.status)
+    by_state = select(JobRow.state, func.count()).where(JobRow.state.in_(sorted(LIVE))).group_by(JobRow.state)
+    unready = VersionRow.status.in_(UNREADY)
+    by_status = select(VersionRow.status, func.count()).where(unready).group_by(VersionRow.status)
     oldest = (
         select(JobRow.device, JobRow.size, func.min(JobRow.created_at))
         .where(JobRow.state == "queued")
         .group_by(JobRow.device, JobRow.size)
     )
-    delivery_query = select(DeliveryRow.state, func.count(), func.min(DeliveryRow.due_at)).group_by(DeliveryRow.state)
+    delivery_query = (
+        select(DeliveryRow.state, func.count(), func.min(DeliveryRow.due_at))
+        .where(DeliveryRow.state.in_(UNDELIVERED))
+        .group_by(DeliveryRow.state)
+    )
     messages = {state: (number, due) for state, number, due in session.execute(delivery_query)}
     ended, trials, seconds = recent(session, now)
     return Figures(
@@ -93,10 +100,10 @@ class _FiguresCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         found = self._found
-        jobs = GaugeMetricFamily("pnc_jobs", "Cloning jobs by state.", labels=["state"])
-        for state in TRANSITIONS:
+        jobs = GaugeMetricFamily("pnc_jobs", "Cloning jobs that have not ended, by state.", labels=["state"])
+        for state in sorted(LIVE):
             jobs.add_metric([state], found.jobs.get(state, 0))
-        versions = GaugeMetricFamily("pnc_versions", "Versions of models by status.", labels=["status"])
+        versions = GaugeMetricFamily("pnc_versions", "Versions that are not ready, by status.", labels=["status"])
         for status, number in found.versions.items():
             versions.add_metric([status], number)
         waiting = GaugeMetricFamily(
@@ -109,8 +116,10 @@ class _FiguresCollector(Collector):
         )
         for outcome, number in found.ended.items():
             ended.add_metric([outcome], number)
-        messages = GaugeMetricFamily("pnc_webhook_deliveries", "Webhook deliveries by state.", labels=["state"])
-        for state in DELIVERY_STATES:
+        messages = GaugeMetricFamily(
+            "pnc_webhook_deliveries", "Webhook deliveries that have not arrived, by state.", labels=["state"]
+        )
+        for state in UNDELIVERED:
             messages.add_metric([state], found.deliveries.get(state, 0))
         overdue = GaugeMetricFamily(
             "pnc_webhook_overdue_seconds", "Delay of the longest overdue webhook delivery.", found.overdue

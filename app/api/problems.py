@@ -39,6 +39,7 @@ _STATUSES: tuple[tuple[type[errors.ZooError], int], ...] = (
     (errors.StaleRevision, 412),
     (errors.TooMany, 429),
     (errors.LeaseLost, 409),
+    (errors.NotEnoughMemory, 503),
     (errors.NoSpace, 507),
     (errors.StoreUnavailable, 503),
     (errors.Loading, 503),

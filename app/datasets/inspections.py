@@ -40,8 +40,7 @@ def heartbeat(session: Session, lease: Lease) -> str | None:
     Raises:
         LeaseLost: another worker has the dataset now.
     """
-    row = leases.held(session, DatasetRow, lease)
-    leases.renew(session, row, lease)
+    row = leases.renew(session, DatasetRow, lease)
     return None if row.archived_at is None else "cancel"
 
 

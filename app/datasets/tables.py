@@ -46,6 +46,12 @@ class DatasetRow(Archivable, Leased, Owned, Base):
     """Rows that cannot be decoded, with reasons: JSON, compressed with zlib."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker can claim it, now or later."""
+        row = vars(self)
+        return row.get("lease_worker") is None and row.get("inspection") == "waiting"
+
 
 class PartRow(Base):
     """Facts of consecutive images, kept until the inspection ends: another worker goes on after them."""

@@ -25,10 +25,12 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 
 from app.db import sealing
 from app.db.isolation import ZooSession, confine
-from app.db.notices import Notifier, take_announced
+from app.db.notices import Notifier, take_announced, take_waiting
 from app.db.sealing import Sealer
 from app.db.text import without_nul
 
+MOST_CONNECTIONS = 64
+"""Most connections that a process opens at once."""
 BUSY_SECONDS = 30
 """Longest time that a statement waits for a lock, on either database."""
 STATEMENT_SECONDS = 60
@@ -59,10 +61,11 @@ class Database:
 
     Args:
         url: SQLAlchemy URL, `sqlite:///...` or `postgresql+psycopg://...`.
+        connections: Connections to PostgreSQL that stay open; further ones are closed after their use.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, connections: int = 8) -> None:
+        self.engine = _engine(url, connections)
         self.caller: Viewer | None = None
         """The caller whose workspace the sessions see; None: the sessions see all workspaces."""
         self.notifier: Notifier | None = None
@@ -94,6 +97,8 @@ class Database:
                 yield session
             if self.notifier is not None:
                 self.notifier.send(take_announced(session))
+                if waiting := take_waiting(session):
+                    self.notifier.wake(waiting)
 
     def of(self, caller: Viewer) -> "Database":
         """The same database, restricted to a caller's workspace while the caller's key is valid."""
@@ -136,10 +141,10 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=DRIVERS[backend])
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, connections: int) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return _postgres(parsed)
+        return _postgres(parsed, connections)
     engine = create_engine(
         parsed, hide_parameters=True, pool_size=8, max_overflow=64, connect_args={"timeout": BUSY_SECONDS}
     )
@@ -148,7 +153,7 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _postgres(url: URL) -> Engine:
+def _postgres(url: URL, connections: int) -> Engine:
     """Engine with time limits: a frozen server or a forgotten transaction raises an error and does not block."""
     limits = {
         "statement_timeout": STATEMENT_SECONDS,
@@ -169,8 +174,8 @@ def _postgres(url: URL) -> Engine:
     return create_engine(
         url.set(query={}),
         hide_parameters=True,
-        pool_size=8,
-        max_overflow=32,
+        pool_size=connections,
+        max_overflow=MOST_CONNECTIONS - connections,
         pool_pre_ping=True,  # replaces a connection that the server has closed
         pool_timeout=BUSY_SECONDS,
         connect_args=given,

@@ -8,13 +8,11 @@ The database's clock alone decides when a lease expires.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session, lazyload
 
-from app.db import clock
 from app.db.clock import utc_in, utc_now
 from app.db.tables import Leased
 from app.errors import LeaseLost
@@ -83,16 +81,34 @@ def held(session: Session, table: type[Row], lease: Lease) -> Row:
     )
     row = session.scalars(query.with_for_update(of=table).options(_ALONE), execution_options=FRESH).one_or_none()
     if row is None:
-        raise LeaseLost(
-            f"{lease.id}: expected the lease with token {lease.token} of {lease.worker}, got a newer one or none; "
-            "stop, and write nothing more for this row"
-        )
+        raise _lost(lease)
     return row
 
 
-def renew(session: Session, row: Leased, lease: Lease) -> None:
-    """Extend the lease to its full duration from now on."""
-    row.lease_expires_at = clock.now(session) + timedelta(seconds=lease.seconds)
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(
+        f"{lease.id}: expected the lease with token {lease.token} of {lease.worker}, got a newer one or none; "
+        "stop, and write nothing more for this row"
+    )
+
+
+def renew(session: Session, table: type[Row], lease: Lease) -> Row:
+    """Extend the lease to its full duration from now on, in one statement; the row stays locked.
+
+    Raises:
+        LeaseLost: another claim has replaced the lease, or the lease has ended.
+    """
+    statement = (
+        update(table)
+        .where(table.id == lease.id, table.lease_worker == lease.worker, table.lease_token == lease.token)
+        .values(lease_expires_at=utc_in(lease.seconds))
+        .returning(table)
+        .options(_ALONE)
+    )
+    row = session.scalars(statement, execution_options={**FRESH, "synchronize_session": False}).one_or_none()
+    if row is None:
+        raise _lost(lease)
+    return row
 
 
 def drop(row: Leased) -> None:

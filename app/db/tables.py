@@ -79,6 +79,14 @@ class Leased:
     attempts: Mapped[int] = mapped_column(default=0)
     """Number of expired leases."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker that looks for rows of this table can claim it, now or later. Jobs and steps have notices.
+
+        Called within a flush: only loaded attributes may be read, with `vars`.
+        """
+        return False
+
 
 class IdempotencyRow(Owned, Base):
     """Stored answer for a repeated POST."""

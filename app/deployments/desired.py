@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
 from app.db.isolation import parted, qualified
@@ -64,6 +64,23 @@ def deployments(session: Session) -> list[DesiredDeployment]:
         .options(*_NEEDED)
     )
     return [_desired(deployment, wanted) for deployment, wanted in session.execute(query)]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A cheap summary of the desired state: equal marks mean that nothing has changed."""
+
+    generations: tuple[tuple[str, int], ...]
+    """Id and generation of each deployment, sorted."""
+    newest_module: str | None
+    """Id of the newest module, which might be loaded in advance."""
+
+
+def mark(session: Session) -> Mark:
+    """The mark of the desired state, from two indexes."""
+    query = select(DeploymentRow.id, DeploymentRow.generation).where(DeploymentRow.deleted_at.is_(None))
+    found = sorted((row, generation) for row, generation in session.execute(query))
+    return Mark(tuple(found), session.scalar(select(func.max(ModuleRow.id))))
 
 
 def attachable(session: Session, wanted: DesiredDeployment, most: int) -> list[DesiredModule]:

@@ -31,8 +31,7 @@ def heartbeat(session: Session, lease: Lease) -> str | None:
     Raises:
         LeaseLost: another worker has the import now.
     """
-    row = leases.held(session, ImportRow, lease)
-    leases.renew(session, row, lease)
+    row = leases.renew(session, ImportRow, lease)
     return "cancel" if row.state == "cancelling" else None
 
 

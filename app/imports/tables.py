@@ -37,3 +37,9 @@ class ImportRow(Leased, Owned, Base):
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
     finished_at: Mapped[datetime | None]
     version_ref: Mapped[str | None] = ref_of(version_id)  # type: ignore[arg-type]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker can claim it, now or later."""
+        row = vars(self)
+        return row.get("lease_worker") is None and row.get("state") == "queued"

@@ -8,6 +8,8 @@ from app.db.pages import Page, Window, page
 from app.jobs.tables import AttemptRow, JobRow
 
 CRASHED, SILENT, OUT_OF_MEMORY, DEADLINE = "crashed", "silent", "out_of_memory", "deadline_exceeded"
+NOT_ENOUGH_MEMORY = "not_enough_memory"
+"""The job was refused before its images were loaded, because it would not fit."""
 
 
 def begin(session: Session, job: JobRow, worker: str) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app.db import clock
 from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.jobs.tables import EventRow, JobRow, TrialRow
@@ -62,6 +64,17 @@ def events_after(session: Session, job_id: str, seq: int, limit: int = 100) -> l
     """A job's events with numbers greater than `seq`, oldest first, at most `limit`."""
     query = select(EventRow).where(EventRow.job_id == job_id, EventRow.seq > seq)
     return list(session.scalars(query.order_by(EventRow.seq).limit(limit)))
+
+
+def forget_old(session: Session, days: float, most: int) -> int:
+    """Delete at most `most` events that are older than a number of days; returns how many there were.
+
+    An id begins with its creation time, so that the index of the ids finds the oldest events.
+    """
+    first = f"evt_{int((clock.now(session) - timedelta(days=days)).timestamp() * 1000):012x}"
+    old = select(EventRow.id).where(EventRow.id < first).order_by(EventRow.id).limit(most)
+    statement = delete(EventRow).where(EventRow.id.in_(old)).returning(EventRow.id)
+    return len(session.execute(statement, execution_options={"synchronize_session": False}).all())
 
 
 def heads(session: Session, job_ids: Collection[str]) -> dict[str, Head]:

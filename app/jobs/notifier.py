@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, lazyload
 from app.db import clock
 from app.db.notices import Notice, announce
 from app.jobs.tables import JobRow, StepRow
+from app.jobs.wakeups import WakeUps
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -36,7 +37,7 @@ class CeleryNotifier:
     """
 
     def __init__(self, broker_url: str) -> None:
-        self._url = broker_url
+        self._url, self.wake_ups = broker_url, WakeUps(broker_url)
 
     def send(self, notices: Iterable[Notice]) -> None:
         """Send notices to the broker; a notice that cannot be sent is only logged, see `announce_again`."""
@@ -45,6 +46,10 @@ class CeleryNotifier:
                 celery_app(self._url).send_task(notice.task, (notice.id,), queue=notice.queue, retry=False)
             except Exception as error:
                 log.warning("%s: the broker cannot be reached, the notice is sent again later: %s", notice.id, error)
+
+    def wake(self, tables: Iterable[str]) -> None:
+        """Wake an idle worker for each table."""
+        self.wake_ups.mark(tables)
 
 
 @cache

@@ -47,6 +47,30 @@ def crashed(
     _retry_or_fail(session, job, reason, code, most)
 
 
+def refuse(session: Session, lease: Lease, reason: str) -> None:
+    """Record that a worker refused the job, because the job would not fit into the worker's memory.
+
+    The job waits for a worker of large jobs. If such a worker refuses it, it fails. No attempt is used.
+
+    Args:
+        session: A writing session.
+        lease: Lease of the job.
+        reason: Needed memory and the worker's memory, in one line, for people.
+
+    Raises:
+        LeaseLost: another worker has the job now.
+    """
+    job = leases.held(session, JobRow, lease)
+    stopped = states.STOPPED.get(job.state)
+    if stopped is None and job.size == "large":
+        job.problem = {"code": attempts.NOT_ENOUGH_MEMORY, "detail": reason}
+        states.end_claim(session, job, "failed", reason, job.problem, outcome=attempts.NOT_ENOUGH_MEMORY)
+        return
+    job.size = "large"
+    message = f"{reason}; it waits for a worker of large jobs"
+    states.end_claim(session, job, stopped or "queued", message, outcome=attempts.NOT_ENOUGH_MEMORY)
+
+
 def sweep(session: Session, most: int = MAX_ATTEMPTS) -> int:
     """Take jobs back from workers whose leases have expired, and return their number.
 

@@ -72,8 +72,7 @@ def heartbeat(session: Session, lease: Lease) -> Order:
     Raises:
         LeaseLost: another worker has the job now.
     """
-    job = leases.held(session, JobRow, lease)
-    leases.renew(session, job, lease)
+    job = leases.renew(session, JobRow, lease)
     session.execute(
         update(StepRow)
         .where(StepRow.job_id == job.id, StepRow.lease_worker == lease.worker)
@@ -246,8 +245,8 @@ def release(session: Session, lease: Lease) -> None:
     _give_back(session, leases.held(session, JobRow, lease), "queued again: its worker is shutting down")
 
 
-def postpone(session: Session, lease: Lease, reason: str) -> None:
-    """Queue the job again after `REST_SECONDS`, because the worker could not reach a service that it needs.
+def postpone(session: Session, lease: Lease, reason: str, seconds: int = REST_SECONDS) -> None:
+    """Queue the job again after some seconds, because the worker could not reach a service, or lacks free memory.
 
     This does not count as a failed attempt.
 
@@ -255,8 +254,8 @@ def postpone(session: Session, lease: Lease, reason: str) -> None:
         LeaseLost: another worker has the job now.
     """
     job = leases.held(session, JobRow, lease)
-    job.not_before = clock.now(session) + timedelta(seconds=REST_SECONDS)
-    _give_back(session, job, f"queued again after {REST_SECONDS} s: {reason}")
+    job.not_before = clock.now(session) + timedelta(seconds=seconds)
+    _give_back(session, job, f"queued again after {seconds} s: {reason}")
 
 
 def _give_back(session: Session, job: JobRow, message: str) -> None:

@@ -51,7 +51,7 @@ class JobRequest:
     max_seconds: Annotated[int, Field(ge=1, le=MAX_SECONDS)] | None = None
     """Time limit of an attempt; an attempt that takes longer fails the job. None: no limit."""
     anyway: bool = False
-    """Run the job although a network's accuracy on its images is near chance."""
+    """Run the job although a network's accuracy on its images is near chance, or its estimated memory too large."""
 
 
 AS_SHOWN = (lazyload("*"), undefer_group(SHOWN), joinedload(JobRow.module).load_only(ModuleRow.id).lazyload("*"))

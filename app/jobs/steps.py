@@ -109,7 +109,7 @@ def heartbeat(session: Session, lease: Lease) -> None:
     Raises:
         LeaseLost: another worker has the step now, or the job has ended.
     """
-    leases.renew(session, leases.held(session, StepRow, lease), lease)
+    leases.renew(session, StepRow, lease)
 
 
 def finish(session: Session, lease: Lease, stored: Stored) -> None:

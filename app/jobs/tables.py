@@ -34,7 +34,7 @@ class JobRow(Leased, Owned, Base):
     max_seconds: Mapped[int | None]
     """Time limit of one attempt; None: no limit."""
     anyway: Mapped[bool] = mapped_column(default=False, server_default="0")
-    """Whether the job runs although a network guesses on its images."""
+    """Whether the job runs although a network guesses on its images, or its estimated memory exceeds the worker's."""
     fruitless: Mapped[int] = mapped_column(default=0, server_default="0")
     """Number of attempts that died since the last checkpoint."""
     not_before: Mapped[datetime | None]

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.access import audit
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
+from app.jobs import events
 from app.jobs.tables import StepRow
 from app.models.tables import VersionRow
 from app.modules.tables import BundleRow
@@ -38,6 +39,8 @@ UPLOAD_SECONDS = 24 * 3600.0
 UNUSED_SECONDS = 7 * 24 * 3600.0
 """Age from which a completed upload that nothing uses is garbage."""
 _AT_ONCE = 500
+EVENTS_AT_ONCE = 5000
+"""Events that one transaction deletes."""
 Owner = type[BundleRow | DatasetRow | StepRow | UploadRow | VersionRow]
 _USERS = (BundleRow, DatasetRow, VersionRow)
 
@@ -78,7 +81,7 @@ def find(zoo: Zoo, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: fl
 def remove(
     zoo: Zoo, garbage: Garbage, *, object_seconds: float = OBJECT_SECONDS, upload_seconds: float = UPLOAD_SECONDS
 ) -> Garbage:
-    """Delete garbage, and old rows of the idempotency, webhook and audit logs.
+    """Delete garbage, old events, and old rows of the idempotency, webhook and audit logs.
 
     Args:
         zoo: The open zoo, for all workspaces.
@@ -95,6 +98,8 @@ def remove(
         audit.sweep(session)
         which = and_(UploadRow.id.in_(garbage.uploads), _abandoned(session, upload_seconds))
         uploads = tuple(session.scalars(delete(UploadRow).where(which).returning(UploadRow.id)))
+    while _forget_events(zoo) == EVENTS_AT_ONCE:
+        pass
     for path in garbage.files:
         _remove_file(path)
     for name in garbage.transfers:
@@ -113,6 +118,12 @@ def collect(zoo: Zoo, *, object_seconds: float = OBJECT_SECONDS, upload_seconds:
     """
     found = find(zoo, object_seconds=object_seconds, upload_seconds=upload_seconds)
     return len(remove(zoo, found, object_seconds=object_seconds, upload_seconds=upload_seconds).objects)
+
+
+def _forget_events(zoo: Zoo) -> int:
+    """Delete some old events, in a transaction of their own; returns their number."""
+    with zoo.database.write() as session:
+        return events.forget_old(session, zoo.settings.event_days, EVENTS_AT_ONCE)
 
 
 def _abandoned(session: Session, seconds: float) -> ColumnElement[bool]:

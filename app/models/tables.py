@@ -66,6 +66,14 @@ class VersionRow(Leased, Archivable, Owned, Base):
     model: Mapped[ModelRow] = relationship(lazy="selectin")
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether a worker can claim it, now or later."""
+        row = vars(self)
+        return row.get("lease_worker") is None and (
+            row.get("status") == "validating" or row.get("checking") is not None
+        )
+
+    @property
     def ref(self) -> str:
         """The name people use: `mnist-low@3`."""
         return f"{self.model.name}@{self.number}"

@@ -24,7 +24,7 @@ def heartbeat_validation(session: Session, lease: Lease) -> None:
     Raises:
         LeaseLost: another worker has the version now.
     """
-    leases.renew(session, leases.held(session, VersionRow, lease), lease)
+    leases.renew(session, VersionRow, lease)
 
 
 def accept_version(session: Session, lease: Lease, *, fingerprint: str, parameters: int, macs: int) -> None:

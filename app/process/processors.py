@@ -10,8 +10,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from app.process.control_groups import groups_of
 
 THREADS = "OMP_NUM_THREADS"
 SHARED = "PNC_SHARED_THREADS"
@@ -22,16 +23,6 @@ and Intel's OpenMP spin for a while unless the second variable forbids it."""
 WORK_OF_A_THREAD = 100_000_000
 """Multiply-accumulates of a batch for each thread. With fewer, the overhead of another thread exceeds its gain.
 Measured by `python -m benchmarks.busy --threads`."""
-
-
-@dataclass(frozen=True)
-class _Mount:
-    """A mounted hierarchy of control groups."""
-
-    root: str
-    """The group at the mount point."""
-    point: str
-    is_v2: bool
 
 
 def begin(parts: int = 1, threads: int | None = None) -> None:
@@ -105,36 +96,9 @@ def _affine() -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Quotas, in processors, of this process's control groups and of the groups above them."""
-    groups = _groups(root)
-    for mount in _mounts(root):
-        group = groups.get(mount.is_v2)
-        if group is None:
-            continue
-        top = root / mount.point.lstrip("/")
-        inside = PurePosixPath(group)
-        inside = inside.relative_to(mount.root) if inside.is_relative_to(mount.root) else PurePosixPath()
-        for part in (inside, *inside.parents):
-            with suppress(OSError, ValueError):
-                yield from _quota(top / part, is_v2=mount.is_v2)
-
-
-def _groups(root: Path) -> dict[bool, str]:
-    """This process's group in each hierarchy that limits processors, by whether the hierarchy has version 2."""
-    groups = {}
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            groups[not controllers] = path
-    return groups
-
-
-def _mounts(root: Path) -> Iterator[_Mount]:
-    for line in _lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
-            seen, point = before.split(" ")[3:5]
-            yield _Mount(seen, point, kind == "cgroup2")
+    for group in groups_of("cpu", root):
+        with suppress(OSError, ValueError):
+            yield from _quota(group.folder, is_v2=group.is_v2)
 
 
 def _quota(folder: Path, *, is_v2: bool) -> Iterator[float]:
@@ -150,13 +114,6 @@ def _quota(folder: Path, *, is_v2: bool) -> Iterator[float]:
         quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
     if quota != "max" and int(quota) > 0 and int(period) > 0:
         yield int(quota) / int(period)
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a file; none if it does not exist, as on systems without control groups."""
-    with suppress(OSError):
-        return path.read_text(errors="replace").splitlines()
-    return []
 
 
 def _number(text: str) -> int | None:

@@ -74,3 +74,9 @@ class DeliveryRow(Owned, Leased, Base):
     """Time of the last attempt."""
     delivered_at: Mapped[datetime | None]
     webhook: Mapped[WebhookRow] = relationship(lazy="selectin", viewonly=True)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker can claim it, now or later."""
+        row = vars(self)
+        return row.get("lease_worker") is None and row.get("state") == "waiting"

@@ -54,7 +54,8 @@ class Job(ResponseBody):
     max_seconds: int | None
     """Time limit of one attempt, in seconds; null: no limit."""
     anyway: bool = False
-    """Whether the job runs although a network's accuracy on its images is near chance."""
+    """Whether the job runs although a network's accuracy on its images is near chance, or although the job's estimated
+    memory exceeds the worker's."""
     module: str | None
     """Id of the cloned module; null: the job has not succeeded."""
     problem: dict[str, Any] | None

@@ -27,7 +27,7 @@ from pnc_core.devices import full_precision
 from pnc_core.errors import PositionError
 from pnc_core.graph.cost import Cost
 from pnc_core.graph.features import Reader
-from pnc_core.graph.positions import INPUT, PositionInfo
+from pnc_core.graph.positions import INPUT, PositionInfo, Traced
 from pnc_core.images import ImageSet
 from pnc_core.method.budget import limits
 from pnc_core.method.checkpoints import State
@@ -84,18 +84,22 @@ def probe_of(job: Job) -> ImageSet:
 
 
 def candidates(job: Job) -> list[Position]:
-    """The pairs to screen, at most `MAX_CANDIDATES`, or `FEW_CANDIDATES` in an economical job.
+    """The pairs that a job screens, see `candidate_pairs`."""
+    return candidate_pairs(job.target, job.source, FEW_CANDIDATES if job.is_economical else MAX_CANDIDATES)
+
+
+def candidate_pairs(target: Traced, source: Traced, most: int = MAX_CANDIDATES) -> list[Position]:
+    """The pairs to screen, at most `most`.
 
     Pairs of the same kind of tensor on similar grids come first, pairs of a map and tokens last. Within both, pairs of
     the smallest difference in depth come first.
     """
     pairs = [
         (not _alike(t, s), abs(t.depth - s.depth), Position(target=t.name, source=s.name))
-        for t in job.target.positions
-        for s in job.source.positions
+        for t in target.positions
+        for s in source.positions
         if _joinable(t, s)
     ]
-    most = FEW_CANDIDATES if job.is_economical else MAX_CANDIDATES
     return [position for *_, position in sorted(pairs, key=lambda pair: pair[:2])[:most]]
 
 

@@ -47,6 +47,7 @@ CODE = {
     ),
     "cluster": (
         "app.jobs.notifier",
+        "app.jobs.wakeups",
         "app.store.bucket",
         "app.store.s3",
         "app.store.s3_inbox",

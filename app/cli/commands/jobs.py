@@ -44,7 +44,9 @@ def create(
     seed: Seed = None,
     settings: Settings = None,
     file: Parameters = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Run although a network guesses on the images.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Run although a network guesses, or memory may be short.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it ends.")] = False,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

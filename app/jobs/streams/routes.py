@@ -113,7 +113,8 @@ def _read(zoo: Zoo, job_id: str, seq: int) -> tuple[list[tuple[int, bytes]], byt
     with zoo.database.read() as session:
         rows = events.events_after(session, job_id, seq)
         job = jobs.get(session, job_id, *jobs.AS_SHOWN)
-        ended = job.state in states.TERMINAL and (rows[-1].seq if rows else seq) >= job.last_seq
+        # Without rows nothing follows `seq`, even if old events were deleted.
+        ended = job.state in states.TERMINAL and (not rows or rows[-1].seq >= job.last_seq)
         return [(row.seq, _event(row)) for row in rows], _end(job) if ended else None
 
 

@@ -9,8 +9,6 @@ and the last few generations can still be requested by number.
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -27,6 +25,7 @@ from app.serving.engine.engine import Engine
 from app.serving.engine.modes import Mode
 from app.serving.engine.programs import Branch, Trunk, put_together
 from app.serving.loader.module_cache import ModuleCache
+from app.serving.loader.refusals import Refusal
 from app.serving.loader.reports import Report, Reports
 from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
@@ -38,6 +37,8 @@ _complain = Complaints(log)
 POLL_SECONDS = 0.5
 PREPARING_SECONDS = 0.1
 """The same while a deployment waits for the engine of its target."""
+WHOLE_SECONDS = 30.0
+"""Interval of whole rounds while the wanted state does not change."""
 RETRY_SECONDS = 10.0
 """A refused generation that is still wanted is tried again after this time, a postponed one sooner."""
 STALE_SECONDS = 5.0
@@ -46,23 +47,6 @@ KEPT_GENERATIONS = 4
 """Generations of a deployment that can be requested by number."""
 READ_AHEAD = 8
 """Number of the newest modules of a served target that are loaded in advance."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A generation that is refused or postponed."""
-
-    generation: int
-    code: str
-    detail: str
-    until: float
-    """Time of the next attempt on the monotonic clock."""
-    waits: int = 0
-    """Number of postponements; 0: the generation is refused."""
-
-    def document(self) -> dict[str, Any]:
-        """The problem as the deployment's row stores it."""
-        return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
 
 
 class Registry:
@@ -87,6 +71,10 @@ class Registry:
         """Wanted generations, as last read or announced."""
         self._wanted_at: float | None = None
         """Time of that reading on the monotonic clock; None: before the first complete pass."""
+        self._mark: desired.Mark | None = None
+        """Mark of the wanted state at the last whole round; None: that round failed."""
+        self._whole_at = 0.0
+        """Time of the last whole round on the monotonic clock."""
         self._trunks: dict[str, Trunk] = {}
         self._preparing: set[str] = set()
         """Deployments that wait for the engine of their target."""
@@ -362,14 +350,33 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged."""
+        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged.
+
+        A round in which nothing has changed only reads the mark of the wanted state.
+        """
         try:
+            began = time.monotonic()
+            with self.zoo.database.read() as session:
+                mark = desired.mark(session)
+            if mark == self._mark and not self._has_work(began):
+                self._wanted_at = began
+                self._reports.catch_up()
+                self._beat()
+                return
+            self._mark, self._whole_at = None, began
             self.sync()
             self._reports.catch_up()
             self._beat()
             self._read_ahead()
+            self._mark = mark
         except Exception as error:
             _complain("cannot follow the wanted state; trying again", seen_through(self.zoo.store, error))
+
+    def _has_work(self, now: float) -> bool:
+        """Whether a round has work although the wanted state has not changed."""
+        refused = list(self._refusals.items())
+        is_due = any(now >= one.until for name, one in refused if one.generation == self._wanted.get(name))
+        return is_due or self._wanted_at is None or bool(self._preparing) or now - self._whole_at >= WHOLE_SECONDS
 
     def _poll(self) -> None:
         while not self._stop.is_set():

@@ -138,6 +138,7 @@ def _collect(session: Session) -> None:
     idempotency.sweep_keys(session)
     outbox.forget_old(session)
     audit.sweep(session)
+    events.forget_old(session, 30, 100)
     session.query(UploadRow.id).where(garbage._abandoned(session, garbage.UPLOAD_SECONDS)).all()
     list(garbage._unreferenced(session, iter([key_of(f"{n:064x}") for n in range(500)]), set()))
     garbage._is_referenced(session, key_of("a" * 64))
@@ -230,7 +231,8 @@ HOT: dict[str, Act] = {
     "submitting": reading(_submit),
     "uploads": writing(_upload),
     "keys": writing(_keys),
-    "attempts and trials of the last hour": reading(lambda session: metrics.recent(session, clock.now(session))),
+    "metrics": reading(metrics.count),
+    "the mark of the wanted state": reading(desired.mark),
 }
 
 

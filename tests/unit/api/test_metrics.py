@@ -32,7 +32,8 @@ def test_jobs_attempts_and_trials_are_counted(http: httpx.Client, zoo: Zoo) -> N
         waiting = jobs.retry(session, jobs.cancel(session, lease.id).id)
         assert waiting.state == "queued"
     found = _read(http)
-    assert (found["pnc_jobs", "queued"], found["pnc_jobs", "cancelled"]) == (1, 1)
+    assert found["pnc_jobs", "queued"] == 1
+    assert ("pnc_jobs", "cancelled") not in found, "jobs that have ended may be millions"
     assert found["pnc_queue_age_seconds", "any", "small"] >= 0
     assert found["pnc_attempts_ended_last_hour", "crashed"] == 1
     assert (found[("pnc_trials_last_hour",)], found[("pnc_trial_seconds_last_hour",)]) == (1, 2.5)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks import gpu_check
 from benchmarks.reports import machine
 from pnc_core import devices
-from pnc_core.config import Position
+from pnc_core.config import CloneConfig, Position
 
 
 @pytest.mark.parametrize(("quick", "precision"), [(True, "bfloat16"), (False, "float32")])
@@ -54,5 +54,13 @@ def test_the_check_of_a_gpu_goes_through_every_path(monkeypatch: pytest.MonkeyPa
     position = Position(target="layer2.0", source="layer2.1")
     monkeypatch.setitem(gpu_check.USUAL, "position", position)
     rows = gpu_check.check("resnet20", "cpu")
-    assert [row.path for row in rows] == ["clone fast", "attach, clone fast", "rebalance", "residue", "export"]
+    assert [row.path for row in rows] == ["clone fast", "attach, clone fast", *gpu_check.LATER]
     assert all(row.good for row in rows), rows
+
+
+def test_the_check_of_a_gpu_has_every_kind_of_job() -> None:
+    for settings in gpu_check.PRESETS.values():
+        CloneConfig(classes=("d", "e"), **gpu_check.USUAL, **settings)
+    assert {"clone fast", "clone joint", "clone refine", "clone without old images", "clone without labels"} <= set(
+        gpu_check.PRESETS
+    )

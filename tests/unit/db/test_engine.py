@@ -76,6 +76,9 @@ class _Notifier:
     def send(self, notices: Iterable[Notice]) -> None:
         self.sent += notices
 
+    def wake(self, tables: Iterable[str]) -> None:
+        pass
+
 
 def test_notices_are_sent_after_the_commit_and_not_after_a_rollback(zoo: Zoo) -> None:
     zoo.database.notifier = notifier = _Notifier()

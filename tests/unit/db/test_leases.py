@@ -17,6 +17,7 @@ from app.models import validation
 from app.settings import MAX_ATTEMPTS
 from app.zoo import Zoo
 from tests.unit import seeds
+from tests.unit.statements import counting
 
 CLAIMERS, JOBS = 8, 40
 
@@ -215,3 +216,17 @@ def test_events_are_numbered_without_gaps(zoo: Zoo, session: Session, tmp_path: 
     assert [row.seq for row in rows] == list(range(1, 9))
     assert [row.state for row in rows] == ["queued", *["running"] * 6, "succeeded"]
     assert job.last_seq == 8
+
+
+def test_a_heartbeat_is_one_statement_for_the_row_and_one_for_its_steps(zoo: Zoo) -> None:
+    with zoo.database.write() as session:
+        seeds.queued(session, zoo)
+        lease = runs.claim(session, "worker")
+    assert lease is not None
+    with counting(zoo) as sent, zoo.database.write() as session:
+        runs.heartbeat(session, lease)
+    assert [statement.split()[:2] for statement in sent if statement.startswith("UPDATE")] == [
+        ["UPDATE", "jobs"],
+        ["UPDATE", "steps"],
+    ]
+    assert not any(statement.startswith("SELECT") for statement in sent)

@@ -10,12 +10,14 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import delete
 
 from app.api import health
 from app.api.health import Readiness
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.streams import watching
+from app.jobs.tables import EventRow
 from app.zoo import Zoo
 from tests.unit import seeds
 
@@ -224,3 +226,17 @@ def test_a_look_that_hangs_is_an_answer() -> None:
 
     anyio.run(main)
     assert health.PATIENCE_SECONDS < 10
+
+
+def test_a_stream_of_a_job_whose_events_are_deleted_ends(app: FastAPI, zoo: Zoo, job: str) -> None:
+    with zoo.database.write() as session:
+        jobs.cancel(session, job)
+        session.execute(delete(EventRow))
+
+    async def main() -> str:
+        listener = Listener()
+        with anyio.fail_after(20):
+            await app(_scope(job), _never, listener.send)
+        return listener.text
+
+    assert anyio.run(main).startswith("event: end\n")

@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.db import clock
+from app.db.pages import Window
 from app.errors import Conflict, DigestMismatch
+from app.jobs import events, runs
+from app.jobs.tables import EventRow
 from app.lifecycle import garbage
 from app.lifecycle.garbage import Garbage
 from app.store import uploads
@@ -158,3 +161,24 @@ def test_a_changed_object_is_noticed(zoo: Zoo) -> None:
     path.write_bytes(b"as it was PUT")
     with pytest.raises(DigestMismatch), verified_file(zoo.store, stored.key, stored.digest):
         raise AssertionError("not reached")
+
+
+def test_old_events_are_deleted_in_batches_and_jobs_and_trials_stay(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "EVENTS_AT_ONCE", 2)
+    with zoo.database.write() as session:
+        job = seeds.queued(session, zoo)
+        lease = runs.claim(session, "worker")
+        assert lease is not None
+        for number in range(5):
+            runs.record(session, lease, stage="s", message=str(number), progress=0.1)
+        session.flush()
+        rows = list(session.scalars(select(EventRow).where(EventRow.job_id == job.id).order_by(EventRow.seq)))
+        for number, row in enumerate(rows[:-2]):
+            row.id = f"evt_{number:032x}"
+        trial = {"target_position": "a", "source_position": "b", "round": 0, "score": 0.5}
+        runs.record_trial(session, lease, stage="s", progress=0.5, **trial)  # type: ignore[arg-type]
+        newest = job.last_seq
+    garbage.collect(zoo)
+    with zoo.database.read() as session:
+        assert [event.seq for event in events.events_after(session, job.id, 0)] == [newest - 2, newest - 1, newest]
+        assert len(events.list_trials(session, job.id, Window()).data) == 1

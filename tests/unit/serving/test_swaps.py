@@ -24,12 +24,13 @@ from app.serving.engine.engine import Engine, Limits
 from app.serving.engine.exporter import Exporter
 from app.serving.engine.parts import Reads
 from app.serving.engine.sessions import Session
-from app.serving.loader.registry import Registry
+from app.serving.loader.registry import WHOLE_SECONDS, Registry
 from app.serving.loader.snapshot import MAX_CHOICES
 from app.zoo import open_zoo
 from pnc_core.identity import fingerprint
 from tests.unit.serving import world
 from tests.unit.serving.world import NAME, SETS, World
+from tests.unit.statements import counting
 
 CLIENTS, SWAPS, RACES = 8, int(os.environ.get("PNC_SWAPS", "40")), 10
 
@@ -232,6 +233,26 @@ def test_a_module_that_was_read_ahead_is_attached_at_once(served: tuple[World, s
         took.append(time.monotonic() - started)
         assert registry.get(NAME).generation == generation
     assert sorted(took)[1] < 0.5
+
+
+def test_a_round_in_which_nothing_has_changed_reads_the_mark_alone(served: tuple[World, str, Registry]) -> None:
+    here, _, registry = served
+    _wait_for_all(registry)
+    registry._stop.set()
+    registry._thread.join()
+    registry.follow()
+    registry._reported = time.monotonic()
+    with counting(registry.zoo) as sent:
+        registry.follow()
+    assert len([statement for statement in sent if statement.startswith("SELECT")]) == 2
+    assert not any("JOIN" in statement for statement in sent)
+    generation = here.want([here.modules[0]])
+    registry.follow()
+    assert registry.get(NAME).generation == generation
+    registry._whole_at -= WHOLE_SECONDS
+    with counting(registry.zoo) as sent:
+        registry.follow()
+    assert any("JOIN" in statement for statement in sent), "a whole round from time to time"
 
 
 def test_a_restart_and_a_second_replica_serve_the_same_before_they_are_ready(fresh: World) -> None:

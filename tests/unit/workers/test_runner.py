@@ -1,10 +1,13 @@
 """Publishing: all or nothing, and only by whoever holds the lease."""
 
 import sqlite3
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import stop_after_attempt
@@ -15,7 +18,7 @@ from app.db.pages import Window
 from app.errors import LeaseLost, Misconfigured, NoSpace, StoreUnavailable
 from app.jobs import events, recovery, runs
 from app.jobs import service as jobs
-from app.jobs.tables import JobRow
+from app.jobs.tables import EventRow, JobRow
 from app.models import service as models
 from app.models import validation
 from app.models.service import Accuracy
@@ -298,3 +301,18 @@ def test_a_store_that_is_gone_as_a_whole_ends_nothing(zoo: Zoo, lease: Lease) ->
     assert state(zoo, lease) == "running"
     root.rmdir()
     away.rename(root)
+
+
+def test_a_long_job_reports_more_seldom(zoo: Zoo, lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [1000.0]
+    monkeypatch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: moment[0]))
+    report, written = Reporter(zoo, lease), []
+    for second in range(3600):
+        moment[0] = 1000.0 + second
+        report(Progress("inserting", second / 3600, str(second)))
+    with zoo.database.read() as session:
+        rows = session.scalars(select(EventRow).where(EventRow.job_id == lease.id, EventRow.message != "")).all()
+        written = [int(row.message) for row in rows if row.message.isdigit()]
+    assert written[:5] == [0, 1, 2, 3, 4]
+    assert max(later - sooner for sooner, later in pairwise(written)) <= runner.MOST_REPORT_SECONDS + 1
+    assert len(written) < 550

@@ -162,25 +162,36 @@ def test_trouble_and_the_end_of_the_worker_end_its_round(zoo: Zoo, seen: list[st
     assert len(seen) == 10
 
 
-def test_no_row_that_was_taken_waits_for_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_job_runs_on_a_device_and_a_further_message_claims_nothing(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[tuple[str, str]] = []
     monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with zoo.database.write() as session:
+        wanted = seeds.request(session, zoo)
+        queued = [jobs.submit(session, wanted).id for _ in range(3)]
     settings = zoo.settings.model_copy(update={"worker_device": "cuda", "slots": 3})
     worker = Supervisor(replace(zoo, settings=settings), threading.Event())
+    assert "PNC_SLOTS is 3, and 2 jobs run at once" in caplog.text
 
     def start(kind: str, lease: Lease, environment: dict[str, str]) -> Deaf:
         seen.append((kind, environment["CUDA_VISIBLE_DEVICES"]))
-        if len(seen) < 4:  # all slots are taken, and a version comes beside them
-            worker.run_row(JOB if len(seen) < 3 else supervisor.VERSION, lease)
+        if len(seen) == 1:
+            worker.run_row(supervisor.VERSION, lease)  # a version needs no device
+            worker.work(JOB, queued[1])
+        elif len(seen) == 3:
+            worker.work(JOB, queued[2])  # a message for a third job, while both devices are in use
+            assert len(seen) == 3
         ended = Deaf(zoo)
         ended.exitcode = 0
         return ended
 
     monkeypatch.setattr(runner_pool, "start", start)
     monkeypatch.setattr(Supervisor, "_update", lambda *_: None)
-    worker.run_row(JOB, _claimed(zoo))
-    assert seen == [("job", "0"), ("job", "1"), ("job", "0"), ("version", "")]
+    worker.work(JOB, queued[0])
+    assert seen == [("job", "0"), ("version", ""), ("job", "1"), ("job", "1")]
+    assert worker.is_idle
 
 
 def test_torch_decides_whether_there_is_a_device(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

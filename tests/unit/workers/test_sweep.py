@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app.imports.tables import ImportRow
 from app.jobs import runs
 from app.jobs import service as jobs
 from app.zoo import Zoo
@@ -168,3 +169,81 @@ def test_whatever_goes_wrong_a_sweeper_goes_on(zoo: Zoo, monkeypatch: pytest.Mon
     sweep_regularly(Supervisor(zoo, stop))
     assert swept[1] - swept[0] >= sweeping.UNREACHABLE_SECONDS
     assert len(swept) > 2
+
+
+class Marks:
+    """Wake-ups of a Redis: answers in their order, and the turns of this worker."""
+
+    def __init__(self, stop: Clock, answers: list[bool | None], turns: set[str]) -> None:
+        self._stop, self._answers, self._turns = stop, answers, turns
+
+    def wait(self, table: str, seconds: int) -> bool | None:
+        answer = self._answers.pop(0) if self._answers else False
+        if answer is False:
+            self._stop.wait(seconds)
+        return answer
+
+    def has_turn(self, work: str, seconds: float) -> bool:
+        return work in self._turns
+
+
+def _looked(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, answers: list[bool | None], turns: set[str]) -> list[float]:
+    """Seconds at which a loop looked for a row within 20 seconds."""
+    stop, looked = Clock(20), []
+    monkeypatch.setattr(sweeping, "time", stop)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    worker = Supervisor(zoo, stop)
+    worker.wake_ups = Marks(stop, answers, turns)  # type: ignore[assignment]
+    sweeping.repeat(lambda: bool(looked.append(stop.now - 1000)), worker, ImportRow)
+    return looked
+
+
+def test_a_loop_looks_at_the_database_only_after_a_mark_or_in_its_turn(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _looked(zoo, monkeypatch, [], set()) == [0], "once at the start"
+    assert _looked(zoo, monkeypatch, [False, False, False, True], set()) == [0, 3]
+    assert len(_looked(zoo, monkeypatch, [], {"imports"})) == 20
+
+
+def test_without_redis_a_loop_looks_every_few_seconds(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = _looked(zoo, monkeypatch, [None, None, None], set())
+    assert looked[:4] == [0, 2, 4, 6]
+
+
+def test_only_the_worker_that_has_the_turn_recovers_rows_and_collects(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: dict[bool, int] = {}
+    for has_turn in (True, False):
+        stop, calls = Clock(30), []
+        monkeypatch.setattr(sweeping, "time", stop)
+        monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+        monkeypatch.setattr(sweeping.recovery, "sweep", lambda *_, calls=calls: calls.append("rows"))
+        monkeypatch.setattr(sweeping.garbage, "collect", lambda *_, calls=calls: calls.append("garbage"))
+        worker = Supervisor(zoo, stop)
+        worker.wake_ups = Marks(stop, [], {"sweep", "garbage"} if has_turn else set())  # type: ignore[assignment]
+        sweep_regularly(worker)
+        swept[has_turn] = len(calls)
+    assert swept == {True: 31, False: 0}
+
+
+def test_a_worker_without_the_turn_keeps_in_contact_and_can_take_over_at_once(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, recovered = Clock(60), []
+    monkeypatch.setattr(sweeping, "time", stop)
+    monkeypatch.setattr(runner_pool, "open_runner_pool", lambda: None)
+    monkeypatch.setattr(sweeping.recovery, "sweep", lambda *_: recovered.append(stop.now))
+    worker = Supervisor(zoo, stop)
+    worker.wake_ups = marks = Marks(stop, [], set())  # type: ignore[assignment]
+    wait = stop.wait
+
+    def take_over(timeout: float | None = None) -> bool:
+        if stop.now >= 1050:
+            marks._turns = {"sweep"}
+        return wait(timeout)
+
+    monkeypatch.setattr(stop, "wait", take_over)
+    sweep_regularly(worker)
+    assert 1050 <= recovered[0] <= 1052
