@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     """Most images in one prediction; more are answered 413."""
     request_outputs: int = Field(2**20, ge=1)
     """Largest product of images and classes in one prediction; more are answered 413."""
+    advice_seconds: float = Field(50.0, gt=0)
+    """Time limit of all forecasts of a request. One for small networks takes about ten seconds, half of them to start.
+    Clients usually wait for an answer for 60 seconds."""
     answer_seconds: float = Field(20.0, gt=0)
     """Time limit of a prediction after its body has arrived. A later one is answered 504 and dropped."""
     stuck_seconds: float = Field(60.0, gt=0)

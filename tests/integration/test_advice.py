@@ -72,7 +72,8 @@ def test_the_better_of_two_sources_is_recommended(
     poor = {name: torch.randn_like(t) if t.ndim > 1 else t for name, t in network.state_dict().items()}
     save_file(poor, tmp_path / "poor.safetensors")
     client.models.push("digits-poor", spec, tmp_path / "poor.safetensors").wait()
-    found = client.jobs.recommend("digits-low", CONFIG.classes, dataset.id)
+    with Client(client.url, timeout=250) as patient:
+        found = patient.jobs.recommend("digits-low", CONFIG.classes, dataset.id)
     assert found.best == "digits-high@1"
     best, poor_one = (next(s for s in found.sources if s.source == f"digits-{n}@1") for n in ("high", "poor"))
     assert best.advice is not None

@@ -13,9 +13,6 @@ from app.process.children import python
 from app.process.lifeline import child_environment
 from app.zoo import Zoo
 
-SECONDS = 50
-"""Time limit of all forecasts of a request. One for small networks takes about ten seconds, half of them to start."""
-
 
 def advised(zoo: Zoo, request: JobRequest) -> dict[str, Any]:
     """The fields of a `pnc_client.schemas.jobs.Advice`.
@@ -59,13 +56,13 @@ def _lines(zoo: Zoo, asked: Sequence[dict[str, Any]]) -> tuple[list[bytes], str]
             python("workers.advising"),
             input=json.dumps(asked).encode(),
             capture_output=True,
-            timeout=SECONDS,
+            timeout=zoo.settings.advice_seconds,
             env=child_environment({**zoo.settings.environment(), "OMP_NUM_THREADS": "1"}),
             start_new_session=True,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        written, reason = error.stdout or b"", f"none after {SECONDS} s"
+        written, reason = error.stdout or b"", f"none after {zoo.settings.advice_seconds:g} s (PNC_ADVICE_SECONDS)"
     except OSError as error:
         written, reason = b"", type(error).__name__
     else:
