@@ -126,7 +126,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host.engine.start()
     host.decoders.start()
     host.registry.start()
+    host.comparisons.start()
     yield
+    await run_in_threadpool(host.comparisons.close)
     await run_in_threadpool(host.registry.close)
     host.registry.mode.close()
     await run_in_threadpool(host.engine.close)

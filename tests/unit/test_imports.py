@@ -71,6 +71,7 @@ FACES = {
         "snippets",
         "panel",
         "signature_routes",
+        "canary_routes",
         "streams",
         "downloads",
     ),

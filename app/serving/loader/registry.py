@@ -9,8 +9,7 @@ and the last few generations can still be requested by number.
 import logging
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
@@ -22,13 +21,15 @@ from app.deployments.replicas import Observation
 from app.errors import Loading, NotFound, ZooError
 from app.modules import signatures
 from app.process.troubles import Complaints, is_passing
+from app.serving.canary.counts import Counts
 from app.serving.engine import metrics
 from app.serving.engine.engine import Engine
 from app.serving.engine.modes import Mode
-from app.serving.engine.programs import Branch, Trunk, put_together
+from app.serving.engine.programs import Branch, Program, Trunk, put_together
 from app.serving.loader.module_cache import ModuleCache
+from app.serving.loader.refusals import Refusal
 from app.serving.loader.reports import Report, Reports
-from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
+from app.serving.loader.snapshot import Second, Snapshot, compose, load_branch, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
 from app.zoo import Zoo
 from pnc_core.errors import PncError
@@ -46,23 +47,6 @@ KEPT_GENERATIONS = 4
 """Generations of a deployment that can be requested by number."""
 READ_AHEAD = 8
 """Number of the newest modules of a served target that are loaded in advance."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A generation that is refused or postponed."""
-
-    generation: int
-    code: str
-    detail: str
-    until: float
-    """Time of the next attempt on the monotonic clock."""
-    waits: int = 0
-    """Number of postponements; 0: the generation is refused."""
-
-    def document(self) -> dict[str, Any]:
-        """The problem as the deployment's row stores it."""
-        return {"code": self.code, "detail": self.detail, **({"passes": True} if self.waits else {})}
 
 
 class Registry:
@@ -92,6 +76,7 @@ class Registry:
         """Deployments that wait for the engine of their target."""
         self._unfit: set[tuple[str, str]] = set()
         """Modules whose loading in advance failed. They are tried again only when they are attached."""
+        self.counts = Counts()
         self._modules = ModuleCache(zoo.settings.module_cache_bytes)
         self._reports = Reports(zoo, self.replica, self._report)
         self._changing = threading.Lock()
@@ -110,6 +95,7 @@ class Registry:
         self._thread.join()
         try:
             self._reports.catch_up()
+            self.counts.write(self.zoo.database)
             with self.zoo.database.write() as session:
                 replicas.leave(session, self.replica)
         except Exception as error:
@@ -178,7 +164,7 @@ class Registry:
                 self._wanted_at = began
             used = {d.version_id for d in wanted.values()}
             self._trunks = {key: trunk for key, trunk in self._trunks.items() if key in used}
-            self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
+            self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.needed}, used)
 
     def refusal(self, name: str, generation: int) -> Refusal | None:
         """The refusal of a generation, also of one that is no longer wanted; None: it was not refused."""
@@ -250,8 +236,6 @@ class Registry:
 
     def _built(self, wanted: DesiredDeployment) -> Snapshot | None:
         """The wanted snapshot; None: the engine of its target is not chosen yet."""
-        with self.zoo.database.read() as session:
-            signatures.check_served(session, [module.id for module in wanted.modules])
         trunk = self._trunks.get(wanted.version_id)
         if trunk is None:
             trunk = load_trunk(self.zoo, wanted, self.mode)
@@ -259,13 +243,38 @@ class Registry:
             self._trunks[wanted.version_id] = trunk
         if not trunk.has_engine(self.zoo.settings.program_seconds):
             return None
-        branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
-        snapshot = compose(wanted, trunk, branches)
-        # The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
-        # combination was tried before, and stays valid without one of its modules.
-        if len(branches) > 1 and not all(self._serves(wanted.name, module) for module in wanted.modules):
-            try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
-        return snapshot
+        program = self._program(wanted, trunk, wanted.modules)
+        return compose(wanted, trunk, program, self._second(wanted, trunk))
+
+    def _second(self, wanted: DesiredDeployment, trunk: Trunk) -> Second | None:
+        """The canary; None: there is none, or it cannot be loaded and the deployment is not served yet.
+
+        In a process that serves an earlier generation, such a canary is a reason to refuse the wanted one. After a
+        restart it is not: the attached modules must be served without it.
+        """
+        if wanted.canary is None:
+            return None
+        try:
+            return Second(wanted.canary, self._program(wanted, trunk, wanted.canary.modules))
+        except Exception as error:
+            if wanted.name in self._snapshots or is_passing(seen_through(self.zoo.store, error)):
+                raise
+            about = {"deployment": wanted.name, "generation": wanted.generation}
+            log.warning("serving without the canary: %s", _line(error), extra=about)
+            return None
+
+    def _program(self, wanted: DesiredDeployment, trunk: Trunk, modules: Sequence[DesiredModule]) -> Program:
+        """The target with modules, tried out.
+
+        The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
+        combination was tried before, and stays valid without one of its modules.
+        """
+        with self.zoo.database.read() as session:
+            signatures.check_served(session, [module.id for module in modules])
+        program = put_together(trunk, [self._branch(wanted, trunk, module) for module in modules])
+        if len(modules) > 1 and not self._serves(wanted.name, modules):
+            try_out(wanted.name, program, self._engine.answer_now, ())
+        return program
 
     def _try_out(self, name: str, trunk: Trunk, branches: tuple[Branch, ...]) -> None:
         try_out(name, put_together(trunk, branches), self._engine.answer_now, self._engine.limits.tried)
@@ -274,7 +283,7 @@ class Registry:
         branch = self._modules.get(wanted.version_id, module.digest)
         if branch is None:
             return self._loaded(wanted, trunk, module)
-        if not self._serves(wanted.name, module):
+        if not self._serves(wanted.name, [module]):
             # An attached module must be loadable after a restart, so that its object is checked again.
             with verified_file(self.zoo.store, module.key, module.digest):
                 pass
@@ -290,14 +299,16 @@ class Registry:
                 self._modules.put(wanted.version_id, module.digest, branch)
         return branch
 
-    def _serves(self, name: str, module: DesiredModule) -> bool:
+    def _serves(self, name: str, modules: Sequence[DesiredModule]) -> bool:
         snapshot = self._snapshots.get(name)
-        return snapshot is not None and module in snapshot.modules
+        return snapshot is not None and snapshot.has_together(modules)
 
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
         self._snapshots[name] = snapshot
         snapshot.program.ask_for_programs()
+        if snapshot.second is not None:
+            snapshot.second.program.ask_for_programs()
         postponed = self._refusals.get(name)
         if postponed is not None and postponed.generation == snapshot.generation:
             del self._refusals[name]
@@ -362,11 +373,12 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged."""
+        """Do one round: sync, write reports and counts, heartbeat, load modules in advance. Errors are logged."""
         try:
             self.sync()
             self._reports.catch_up()
             self._beat()
+            self.counts.write_due(self.zoo.database)
             self._read_ahead()
         except Exception as error:
             _complain("cannot follow the wanted state; trying again", seen_through(self.zoo.store, error))
