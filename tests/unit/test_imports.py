@@ -72,6 +72,8 @@ FACES = {
         "panel",
         "signature_routes",
         "canary_routes",
+        "canary_panel",
+        "tried",
         "streams",
         "downloads",
     ),
