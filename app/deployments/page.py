@@ -17,6 +17,7 @@ from app.db.pages import Window
 from app.deployments import replicas
 from app.deployments import service as deployments
 from app.deployments.canary_panel import CanaryPanel
+from app.deployments.history import Hour, chart
 from app.deployments.list_page import state
 from app.deployments.load import Load, SharedMetrics
 from app.deployments.replicas import Observation
@@ -49,6 +50,8 @@ from app.web.html import (
 from app.web.page_context import PageContext
 
 REFRESH_SECONDS = 2.0
+HISTORY_SECONDS = 10.0
+"""Time after which the chart of the last hour is read again."""
 MODULES, REVISIONS = 50, 20
 """Numbers of modules and revisions that are shown, newest first."""
 _GONE = "The deployment stops answering, and its revisions cannot be restored. Its model and modules stay."
@@ -110,7 +113,10 @@ class _Live:
 
     def __init__(self, context: PageContext, name: str, view: View, base: str) -> None:
         self._context, self._name, self._view, self._base = context, name, view, base
-        self._load = Load(qualified(context.caller.workspace, name))
+        self._place = qualified(context.caller.workspace, name)
+        self._load = Load(self._place)
+        self._hour_at = -HISTORY_SECONDS
+        """Time of the last reading of the chart on the monotonic clock."""
         self._image: bytes | None = None
         self._busy = False
         self._canary = CanaryPanel(name, self._change)
@@ -133,6 +139,7 @@ class _Live:
                     self._snippets()
             with ui.element("div").classes("stack"):
                 self._numbers = markup(self._load.tiles())
+                self._hour = markup(Markup(""))
                 self._replicas = markup(Markup(""))
                 with ui.element("section").classes("card"):
                     markup(title("Revisions", "Each change makes a revision. Every served revision can be restored."))
@@ -160,6 +167,10 @@ class _Live:
         text = await _METRICS.text(lambda: self._context.serving.fetch("GET", "metrics"))
         await PAGES.run(self._load.read, text, time.monotonic())
         self._numbers.set_content(self._load.tiles())
+        if time.monotonic() - self._hour_at >= HISTORY_SECONDS:
+            self._hour_at = time.monotonic()
+            answer = await self._context.serving.fetch("GET", "internal", "history", *self._place.split("/"))
+            self._hour.set_content(chart(Hour.read(*answer)))
 
     def _draw(self) -> None:
         self._head.set_content(_head(self._view))

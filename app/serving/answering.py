@@ -21,6 +21,7 @@ from app.serving.engine import metrics
 from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Stopped
 from app.serving.engine.side_threads import SideThreads
+from app.serving.history import History
 from app.serving.loader.registry import Registry
 from app.serving.loader.snapshot import Snapshot
 from app.serving.protocol.bodies import CHILDREN as READERS
@@ -41,6 +42,8 @@ class Host:
     settings: Settings
     registry: Registry
     engine: Engine
+    history: History
+    """Requests and latencies of the last hour."""
     comparisons: Comparisons
     """Compares the two sets of modules of deployments with a canary."""
     decoders: Decoders
@@ -66,6 +69,7 @@ class Host:
             settings=settings,
             registry=registry,
             engine=engine,
+            history=History(),
             comparisons=Comparisons(engine, registry.counts),
             decoders=Decoders(),
             readers=Readers(),
@@ -165,9 +169,15 @@ async def logits(request: Request, assignment: Assignment, images: Tensor | View
             raise
         finally:
             metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
+            host.history.note(snapshot.deployment, _since_arrival(host, until), answered=outcome == "answered")
             _log_outcome(request, snapshot, outcome, time.monotonic() - begun)
     host.comparisons.note(assignment, images, answer)
     return answer
+
+
+def _since_arrival(host: Host, until: float) -> float:
+    """Seconds since the body of a request with this deadline has arrived."""
+    return asyncio.get_running_loop().time() - (until - host.settings.answer_seconds)
 
 
 def _check_outputs(images: int, classes: int, most: int) -> None:

@@ -85,6 +85,7 @@ def test_the_page_with_a_canary_fits_its_window_and_axe_finds_nothing_serious(
     visitor = visit(width, scheme, service.url)
     page = visitor.open(f"/deployments/{deployment}")
     expect(card(page)).to_contain_text("differ")
+    expect(page.get_by_role("img", name=re.compile("^Last hour: "))).to_be_visible()
     page.locator(".dropzone input").set_input_files(brought / "seven.png")
     expect(page.locator(".tried h3")).to_have_count(3)
     page.wait_for_timeout(1000)  # until Quasar's activity bar has disappeared

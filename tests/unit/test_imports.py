@@ -74,6 +74,7 @@ FACES = {
         "canary_routes",
         "canary_panel",
         "tried",
+        "history",
         "streams",
         "downloads",
     ),
