@@ -7,6 +7,7 @@ from pathlib import Path
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module
 from pnc_client.schemas import deployments as schemas
+from pnc_client.schemas.canaries import Canary
 from pnc_client.schemas.deployments import Prediction, Replica, Revision
 
 POLL_SECONDS = 0.2
@@ -97,6 +98,39 @@ class Deployments:
         response = self._http.request("POST", path, json={"generation": generation}, headers=headers)
         return self._http.read(Deployment, response)
 
+    def canary(self, name: str) -> Canary:
+        """The canary of a deployment.
+
+        Raises:
+            ApiError: the deployment has no canary.
+        """
+        return self._http.get(Canary, path_of("deployments", name, "canary"))
+
+    def put_canary(
+        self, name: str, module_ids: Sequence[str], *, share: float, mode: str = "canary", if_match: int | None = None
+    ) -> Deployment:
+        """Start a canary or change it; repeating the call changes nothing.
+
+        Args:
+            name: Name of the deployment.
+            module_ids: Ids of all modules of the canary; an empty list: the target alone.
+            share: Share of the requests, 0 to 1.
+            mode: `canary`: these modules answer the share of the requests. `shadow`: they only run on it.
+            if_match: See `attach`.
+        """
+        body = {"modules": [*module_ids], "share": share, "mode": mode}
+        return self._put(path_of("deployments", name, "canary"), json=body, if_match=if_match)
+
+    def promote_canary(self, name: str, *, if_match: int | None = None) -> Deployment:
+        """Attach exactly the modules of the canary, and end the canary, in one revision."""
+        path = path_of("deployments", name, "canary", "promote")
+        return self._http.read(Deployment, self._http.request("POST", path, headers=_condition(if_match)))
+
+    def end_canary(self, name: str, *, if_match: int | None = None) -> Deployment:
+        """End a canary; without a canary nothing changes."""
+        path = path_of("deployments", name, "canary")
+        return self._http.read(Deployment, self._http.request("DELETE", path, headers=_condition(if_match)))
+
     def wait(self, name: str, timeout: float = 60.0) -> Deployment:
         """Wait until the serving process has loaded or refused the newest generation.
 
@@ -117,6 +151,7 @@ class Deployments:
         *,
         modules: Sequence[str] | None = None,
         generation: int | None = None,
+        module_set: str | None = None,
     ) -> Prediction:
         """Classify an image.
 
@@ -125,13 +160,15 @@ class Deployments:
             image: An image file, or its bytes.
             modules: Ids of the modules to predict with; an empty list: the target alone; None: all attached modules.
             generation: An earlier generation, as long as the serving process keeps it; None: the newest.
+            module_set: `main`: the attached modules; `canary`: those of the canary; None: drawn by the canary's share.
 
         Raises:
             ApiError: the bytes are not an image, or no serving process runs.
         """
         content = image.read_bytes() if isinstance(image, Path) else image
         path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
-        params = {"modules": None if modules is None else ",".join(modules), "generation": generation}
+        chosen = None if modules is None else ",".join(modules)
+        params = {"modules": chosen, "generation": generation, "module_set": module_set}
         response = self._http.request("POST", path, content=content, params=params, headers=headers)
         return self._http.read(Prediction, response)
 

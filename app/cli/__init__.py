@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from app.cli.commands import (
     access,
+    canaries,
     checks,
     cloning,
     datasets,
@@ -32,8 +33,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
 )
-OF_MODELS = (checks, importing)
-"""Modules that add their commands to those of `pnc models`."""
+ADDING = (checks, importing, canaries)
+"""Modules that add their commands to those of `pnc models` and `pnc deployments`."""
 GROUPS: dict[str, tuple[Any, ...]] = {
     "The zoo of a service": (models.app, datasets.app, jobs.app, modules.app, deployments.app, webhooks.app),
     "Finding a source": sources.COMMANDS,

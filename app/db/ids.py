@@ -23,6 +23,7 @@ Kind = Literal[
     "aud",
     "sig",
     "imp",
+    "can",
 ]
 
 

@@ -83,11 +83,13 @@ def check_generation(name: str, row: DeploymentRow | None, if_match: int | None)
 
 
 def check_no_modules(name: str, current: RevisionRow) -> None:
-    """Check that no module is attached: a module fits only the target it was cloned for.
+    """Check that no module is attached and no canary runs: a module fits only the target it was cloned for.
 
     Raises:
-        Conflict: modules are attached.
+        Conflict: modules are attached, or a canary runs.
     """
+    if current.canary is not None:
+        raise Conflict(f"{name}: expected no canary when the target changes, got one; end it first")
     if current.attachments:
         ids = ", ".join(a.module_id for a in current.attachments)
         raise Conflict(f"{name}: expected no modules when the target changes, got {ids}; detach them first")

@@ -6,7 +6,14 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
 from app.db.isolation import parted, qualified
-from app.deployments.tables import AttachmentRow, DeploymentRow, RevisionRow
+from app.deployments.tables import (
+    AttachmentRow,
+    CanaryModuleRow,
+    CanaryRevisionRow,
+    CanaryRow,
+    DeploymentRow,
+    RevisionRow,
+)
 from app.models import service as models
 from app.models.tables import VersionRow
 from app.modules.tables import ModuleRow
@@ -28,6 +35,18 @@ class DesiredModule:
 
 
 @dataclass(frozen=True)
+class DesiredCanary:
+    """A second set of modules that must run on a share of the requests."""
+
+    id: str
+    """Id of its counts."""
+    mode: str
+    """`canary`: it answers the share. `shadow`: it runs on the share and answers nothing."""
+    share: float
+    modules: tuple[DesiredModule, ...]
+
+
+@dataclass(frozen=True)
 class DesiredDeployment:
     """The target and modules that the serving process must serve under a name."""
 
@@ -44,12 +63,23 @@ class DesiredDeployment:
     modules: tuple[DesiredModule, ...]
     macs: int = 0
     """Multiply-accumulates of the target for one image, without modules."""
+    canary: DesiredCanary | None = None
+
+    @property
+    def needed(self) -> tuple[DesiredModule, ...]:
+        """Attached modules, then those of the canary."""
+        return self.modules + (() if self.canary is None else self.canary.modules)
 
 
 _NEEDED = (
     lazyload("*"),
     joinedload(RevisionRow.version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True),
     selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
+    selectinload(RevisionRow.canary)
+    .joinedload(CanaryRevisionRow.canary, innerjoin=True)
+    .selectinload(CanaryRow.members)
+    .selectinload(CanaryModuleRow.module)
+    .selectinload(ModuleRow.bundles),
 )
 """Loads only the relations that `_desired` uses, because each attach request waits for this query."""
 
@@ -108,7 +138,13 @@ def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeploymen
         fingerprint=version.fingerprint or "",
         modules=tuple(_desired_module(a.module) for a in wanted.attachments),
         macs=version.macs or 0,
+        canary=None if wanted.canary is None else _desired_canary(wanted.canary),
     )
+
+
+def _desired_canary(row: CanaryRevisionRow) -> DesiredCanary:
+    modules = tuple(_desired_module(member.module) for member in row.canary.members)
+    return DesiredCanary(row.canary_id, row.mode, row.share, modules)
 
 
 def _desired_module(module: ModuleRow) -> DesiredModule:

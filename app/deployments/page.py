@@ -1,7 +1,6 @@
 """`/deployments/NAME`: a deployment's modules, revisions and load, and a form that classifies an image."""
 
 import asyncio
-import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,17 +16,19 @@ from app.db.isolation import qualified
 from app.db.pages import Window
 from app.deployments import replicas
 from app.deployments import service as deployments
+from app.deployments.canary_panel import CanaryPanel
+from app.deployments.history import Hour, chart
 from app.deployments.list_page import state
 from app.deployments.load import Load, SharedMetrics
 from app.deployments.replicas import Observation
 from app.deployments.service import Change
 from app.deployments.snippets import shown, snippets
 from app.deployments.tables import DeploymentRow, RevisionRow
+from app.deployments.tried import tried
 from app.errors import NotFound, ZooError
 from app.modules.tables import ModuleRow
 from app.process.threads import PAGES
 from app.web import catalogue
-from app.web.drawing import bars
 from app.web.drop_zone import DropZone
 from app.web.frame import button, card, frame, heading, markup, missing, notify, tell
 from app.web.html import (
@@ -49,16 +50,14 @@ from app.web.html import (
 from app.web.page_context import PageContext
 
 REFRESH_SECONDS = 2.0
+HISTORY_SECONDS = 10.0
+"""Time after which the chart of the last hour is read again."""
 MODULES, REVISIONS = 50, 20
 """Numbers of modules and revisions that are shown, newest first."""
 _GONE = "The deployment stops answering, and its revisions cannot be restored. Its model and modules stay."
 _METRICS = SharedMetrics()
-_MOST_SHOWN = 4 * 1024**2
-"""Larger images, in bytes, are not shown beside their predictions."""
 _FEW = 6
 """Number of classes that are shown for a revision."""
-_TOP = 5
-"""Number of classes that are shown for a prediction."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +113,13 @@ class _Live:
 
     def __init__(self, context: PageContext, name: str, view: View, base: str) -> None:
         self._context, self._name, self._view, self._base = context, name, view, base
-        self._load = Load(qualified(context.caller.workspace, name))
+        self._place = qualified(context.caller.workspace, name)
+        self._load = Load(self._place)
+        self._hour_at = -HISTORY_SECONDS
+        """Time of the last reading of the chart on the monotonic clock."""
         self._image: bytes | None = None
         self._busy = False
+        self._canary = CanaryPanel(name, self._change)
 
     async def build(self) -> None:
         with ui.element("div").classes("bench"):
@@ -129,12 +132,14 @@ class _Live:
                     hint = "Attach or detach a module while the deployment serves. The target's weights never change."
                     markup(title("Modules", hint))
                     self._switches = ui.element("div")
+                self._canary.build()
                 with card("Try it"):
                     self._try()
                 with card("Use it", "Requests to this deployment, ready to copy"):
                     self._snippets()
             with ui.element("div").classes("stack"):
                 self._numbers = markup(self._load.tiles())
+                self._hour = markup(Markup(""))
                 self._replicas = markup(Markup(""))
                 with ui.element("section").classes("card"):
                     markup(title("Revisions", "Each change makes a revision. Every served revision can be restored."))
@@ -155,11 +160,17 @@ class _Live:
         self._view = newer
         if changed and not self._busy:
             self._draw()
+        else:
+            self._canary.show_counts(newer.wanted)
 
     async def _read_load(self) -> None:
         text = await _METRICS.text(lambda: self._context.serving.fetch("GET", "metrics"))
         await PAGES.run(self._load.read, text, time.monotonic())
         self._numbers.set_content(self._load.tiles())
+        if time.monotonic() - self._hour_at >= HISTORY_SECONDS:
+            self._hour_at = time.monotonic()
+            answer = await self._context.serving.fetch("GET", "internal", "history", *self._place.split("/"))
+            self._hour.set_content(chart(Hour.read(*answer)))
 
     def _draw(self) -> None:
         self._head.set_content(_head(self._view))
@@ -172,6 +183,7 @@ class _Live:
             for module in self._view.modules:
                 self._switch(module, module.id in attached)
             markup(_more_modules(self._view))
+        self._canary.draw(self._view.wanted, self._view.modules)
         self._revisions.clear()
         with self._revisions:
             for revision in self._view.revisions:
@@ -215,10 +227,11 @@ class _Live:
         names = [name for a in revision.attachments for name in a.module.classes[:_FEW]]
         with ui.element("div").classes("switchrow"):
             what = chips(names, _FEW) if names else Markup('<span class="faint">target alone</span>')
+            beside = badge(revision.canary.mode) if revision.canary else ""
             mark = badge("refused") if revision.refused else badge(state(self._view.row)) if is_now else ""
             markup(
-                Markup('<div><strong>{}</strong> {}<div class="sub">{} {}</div></div>').format(
-                    revision.generation, what, mark, ago(revision.created_at)
+                Markup('<div><strong>{}</strong> {}<div class="sub">{} {} {}</div></div>').format(
+                    revision.generation, what, mark, beside, ago(revision.created_at)
                 )
             )
             if not is_now and not revision.refused:
@@ -279,15 +292,14 @@ class _Live:
 
     async def _answer(self, image: bytes) -> None:
         began = time.perf_counter()
+        sets = ["modules=", "module_set=main", *(["module_set=canary"] if self._view.wanted.canary else [])]
         try:
-            alone, together = await asyncio.gather(
-                *(self._context.classify(self._name, image, alone=alone) for alone in (True, False))
-            )
+            answers = await asyncio.gather(*(self._context.classify(self._name, image, query) for query in sets))
         except ZooError as error:
             tell(error)
             return
         took = time.perf_counter() - began
-        self._answers.set_content(await PAGES.run(_tried, image, alone, together, took))
+        self._answers.set_content(await PAGES.run(tried, image, answers, took))
 
 
 def _summary(view: View) -> tuple[object, ...]:
@@ -339,27 +351,3 @@ def _clone_one(view: View) -> Markup:
     return Markup('<a href="/new?target={}">Clone some classes</a> into {} first.').format(
         view.wanted.version.model.name, view.wanted.version.ref
     )
-
-
-def _tried(image: bytes, alone: dict[str, Any], together: dict[str, Any], seconds: float) -> Markup:
-    """The image, and the predictions of the target without and with its modules."""
-    if "classes" not in alone or "classes" not in together:
-        fault = next(answer for answer in (alone, together) if "classes" not in answer)
-        return problem(str(fault.get("detail", "no answer")))
-    kind = "png" if image.startswith(b"\x89PNG") else "webp" if image[8:12] == b"WEBP" else "jpeg"
-    picture = Markup('<p class="faint">The image is too large to show.</p>')
-    if len(image) <= _MOST_SHOWN:
-        picture = Markup('<img alt="The image that was tried" src="data:image/{};base64,{}">').format(
-            kind, base64.b64encode(image).decode()
-        )
-    count = len(together["modules"])
-    name = f"With {count} module{'s' if count != 1 else ''}" if count else "With modules (none attached)"
-    parts = (_side("Target alone", alone), _side(name, together))
-    note = f"Both predictions took {seconds * 1000:.0f} ms together, generation {together['generation']}"
-    return Markup('<div class="tried">{}{}{}</div><p class="faint">{}</p>').format(picture, *parts, note)
-
-
-def _side(name: str, answer: dict[str, Any]) -> Markup:
-    best = answer["classes"][0]
-    rows = [(c["name"], c["probability"], percent(c["probability"])) for c in answer["classes"][:_TOP]]
-    return Markup("<div><h3>{}: <strong>{}</strong></h3>{}</div>").format(name, best["name"], bars(rows, name))

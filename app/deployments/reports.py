@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db import archive, clock
 from app.deployments.service import get, named, publish, withdraw
-from app.deployments.tables import DeploymentRow, RevisionRow
+from app.deployments.tables import CanaryRevisionRow, DeploymentRow, RevisionRow
 from app.errors import NotFound
 from app.webhooks import outbox
 
@@ -80,7 +80,10 @@ def revert(session: Session, name: str, generation: int) -> DeploymentRow | None
     if good is None:
         withdraw(session, row)
         return None
-    publish(session, row, good.version_id, [a.module_id for a in good.attachments])
+    canary = good.canary and CanaryRevisionRow(
+        canary_id=good.canary.canary_id, mode=good.canary.mode, share=good.canary.share
+    )
+    publish(session, row, good.version_id, [a.module_id for a in good.attachments], canary)
     return row
 
 
@@ -103,6 +106,8 @@ def _last_good(session: Session, deployment_id: str, before: int) -> RevisionRow
     for generation in session.scalars(earlier.order_by(RevisionRow.generation.desc())).all():
         good = session.get_one(RevisionRow, (deployment_id, generation))
         with suppress(NotFound):
-            archive.hold(session, good.version, *(a.module for a in good.attachments))
+            members = [] if good.canary is None else good.canary.canary.members
+            needed = {m.id: m for m in (*(a.module for a in good.attachments), *(m.module for m in members))}
+            archive.hold(session, good.version, *needed.values())
             return good
     return None

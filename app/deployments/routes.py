@@ -15,6 +15,7 @@ from app.deployments.rollout import announce, roll_out
 from app.names import check_name
 from app.process.threads import ROLLOUTS, on
 from pnc_client.schemas import deployments as wire
+from pnc_client.schemas.canaries import ModuleSet
 from pnc_client.schemas.shapes import Page
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=ScopedRoute)
@@ -24,9 +25,10 @@ Wait = Annotated[
     Literal["all"] | None,
     Query(description="`all`: answer when every living replica serves the change, not only one replica."),
 ]
-_LATER: dict[int | str, dict[str, Any]] = {
+LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": wire.Deployment, "description": "Accepted; the serving process does not serve the change yet"}
 }
+"""OpenAPI entry of a change that is not served yet."""
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _IMAGES = {
     "requestBody": {
@@ -36,7 +38,7 @@ _IMAGES = {
 }
 
 
-@router.put("/{deployment}", response_model=wire.Deployment, responses={**_LATER, **documented(409, 412)})
+@router.put("/{deployment}", response_model=wire.Deployment, responses={**LATER, **documented(409, 412)})
 @needs("deploy")
 @on(ROLLOUTS)
 def put_deployment(
@@ -83,7 +85,7 @@ def delete_deployment(deployment: Name, zoo: OpenZoo, gateway: OpenGateway, if_m
     announce(gateway, place, generation)
 
 
-@router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)})
+@router.put("/{deployment}/modules", response_model=wire.Deployment, responses={**LATER, **documented(404, 409, 412)})
 @needs("deploy")
 @on(ROLLOUTS)
 def set_modules(
@@ -119,9 +121,7 @@ def list_replicas(deployment: Name, session: ReadSession, query: ListOf) -> Any:
     return {**vars(found), "data": [wire.Replica.of(name, report) for name, report in reports]}
 
 
-@router.post(
-    "/{deployment}/rollback", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
-)
+@router.post("/{deployment}/rollback", response_model=wire.Deployment, responses={**LATER, **documented(404, 409, 412)})
 @needs("deploy")
 @on(ROLLOUTS)
 def rollback(
@@ -140,7 +140,7 @@ def rollback(
 
 
 @router.put(
-    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 409, 412)}
+    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**LATER, **documented(404, 409, 412)}
 )
 @needs("deploy")
 @on(ROLLOUTS)
@@ -158,7 +158,7 @@ def attach_module(
 
 
 @router.delete(
-    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**_LATER, **documented(404, 412)}
+    "/{deployment}/modules/{module}", response_model=wire.Deployment, responses={**LATER, **documented(404, 412)}
 )
 @needs("deploy")
 @on(ROLLOUTS)
@@ -188,8 +188,12 @@ async def predict(
     gateway: OpenGateway,
     modules: Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")] = None,
     generation: Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")] = None,
+    module_set: Annotated[
+        ModuleSet | None,
+        Query(description="`main`: the attached modules. `canary`: those of the canary. Default: drawn by its share."),
+    ] = None,
 ) -> Response:
     """Classify an image. The body is the content of an image file, such as PNG, JPEG, WebP or TIFF."""
-    del modules, generation  # only documented here: the serving process reads them from the query
+    del modules, generation, module_set  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
     return await forward(request, gateway, "v1", "deployments", deployment, "predict")

@@ -6,6 +6,7 @@ and reports its progress (`app.deployments.reports`).
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,14 @@ from app.db.isolation import parted, workspace_of
 from app.db.pages import Page, Window, page
 from app.deployments import checks
 from app.deployments.desired import IS_WANTED
-from app.deployments.tables import AttachmentRow, DeploymentRow, RevisionRow
+from app.deployments.tables import (
+    AttachmentRow,
+    CanaryModuleRow,
+    CanaryRevisionRow,
+    CanaryRow,
+    DeploymentRow,
+    RevisionRow,
+)
 from app.errors import Conflict, Invalid, NotFound
 from app.models.tables import VersionRow
 from app.modules import service as modules
@@ -42,7 +50,7 @@ def put(session: Session, name: str, target: str, *, if_match: int | None = None
 
     Raises:
         Invalid: the name is not valid, or the target cannot be served.
-        Conflict: the target would change while modules are attached.
+        Conflict: the target would change while modules are attached or a canary runs.
         StaleRevision: `if_match` is not the deployment's generation.
     """
     check_name(name, "path:deployment")
@@ -128,14 +136,14 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
         Unsigned: the workspace requires a trusted signature, and the module has none.
         StaleRevision: `if_match` is not the deployment's generation.
     """
-    row = _locked(session, name, if_match)
+    row = locked(session, name, if_match)
     current, module = _to_change(session, row), modules.get(session, module_id, lazyload("*"), keep=True)
     attached = [a.module for a in current.attachments]
     if module.id in {m.id for m in attached}:
         return Change(row, changed=False)
     archive.check_live(module)
     checks.check_fits(session, current.version, attached, module)
-    publish(session, row, current.version_id, [*(m.id for m in attached), module.id])
+    change_modules(session, row, current, [*(m.id for m in attached), module.id])
     return Change(row, changed=True)
 
 
@@ -146,13 +154,13 @@ def detach(session: Session, name: str, module_id: str, *, if_match: int | None 
         NotFound: there is no such deployment or module.
         StaleRevision: `if_match` is not the deployment's generation.
     """
-    row = _locked(session, name, if_match)
+    row = locked(session, name, if_match)
     current = _to_change(session, row)
     attached = [a.module_id for a in current.attachments]
     if module_id not in attached:
         modules.get(session, module_id)
         return Change(row, changed=False)
-    publish(session, row, current.version_id, [m for m in attached if m != module_id])
+    change_modules(session, row, current, [m for m in attached if m != module_id])
     return Change(row, changed=True)
 
 
@@ -168,27 +176,49 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
         Unsigned: the workspace requires trusted signatures, and a module has none.
         StaleRevision: `if_match` is not the deployment's generation.
     """
-    row = _locked(session, name, if_match)
+    row = locked(session, name, if_match)
     current = _to_change(session, row)
-    if len(set(module_ids)) != len(module_ids):
-        raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
-    chosen: list[ModuleRow] = []
-    attached = {a.module_id for a in current.attachments}
-    for module in (modules.get(session, module_id, lazyload("*"), keep=True) for module_id in module_ids):
-        if module.id not in attached:
-            archive.check_live(module)
-        checks.check_fits(session, current.version, chosen, module)
-        chosen.append(module)
+    chosen = choose(session, current.version, module_ids, {a.module_id for a in current.attachments})
     if [m.id for m in chosen] == [a.module_id for a in current.attachments]:
         return Change(row, changed=False)
-    publish(session, row, current.version_id, [m.id for m in chosen])
+    change_modules(session, row, current, [m.id for m in chosen])
     return Change(row, changed=True)
 
 
-def rollback(session: Session, name: str, generation: int, *, if_match: int | None = None) -> Change:
-    """Publish the target and modules of an earlier generation as a new one.
+def choose(
+    session: Session, version: VersionRow, module_ids: Sequence[str], known: AbstractSet[str]
+) -> list[ModuleRow]:
+    """The modules of a list, if a target can have all of them together. They are locked against purging.
 
-    Nothing changes if the deployment has this target and these modules already.
+    Args:
+        session: A writing session.
+        version: The target.
+        module_ids: Ids of the modules.
+        known: Ids of modules that may be archived, because the deployment has them already.
+
+    Raises:
+        NotFound: there is no such module.
+        Invalid: the list contains a module twice.
+        Archived: a module is archived and not known.
+        TargetMismatch: a module was cloned for another target.
+        ClassCollision: two modules have the same class, or a module has a class of the target.
+        Unsigned: the workspace requires trusted signatures, and a module has none.
+    """
+    if len(set(module_ids)) != len(module_ids):
+        raise Invalid.at("/modules", "repeated", f"expected every module once, got {list(module_ids)}")
+    chosen: list[ModuleRow] = []
+    for module in (modules.get(session, module_id, lazyload("*"), keep=True) for module_id in module_ids):
+        if module.id not in known:
+            archive.check_live(module)
+        checks.check_fits(session, version, chosen, module)
+        chosen.append(module)
+    return chosen
+
+
+def rollback(session: Session, name: str, generation: int, *, if_match: int | None = None) -> Change:
+    """Publish the target and modules of an earlier generation as a new one, which has no canary.
+
+    Nothing changes if the deployment has this target and these modules already, and no canary.
 
     Raises:
         NotFound: there is no such deployment or generation, or the target or a module was purged.
@@ -196,14 +226,14 @@ def rollback(session: Session, name: str, generation: int, *, if_match: int | No
         Archived: the target or a module is archived, and the current revision does not contain it.
         StaleRevision: `if_match` is not the deployment's generation.
     """
-    row = _locked(session, name, if_match)
+    row = locked(session, name, if_match)
     earlier = session.get(RevisionRow, (row.id, generation))
     if earlier is None:
         raise NotFound(f"{name}: expected a generation from 1 to {row.generation}, got {generation}")
     if earlier.refused:
         raise Conflict(f"{name}: expected a generation that was served, got {generation}, which was refused")
     current = revision(session, row)
-    if _contents(earlier) == _contents(current):
+    if _contents(earlier) == _contents(current) and current.canary is None:
         return Change(row, changed=False)
     checks.check_restorable(session, earlier, current)
     signatures.check_served(session, [a.module_id for a in earlier.attachments])
@@ -220,12 +250,37 @@ def delete(session: Session, name: str, *, if_match: int | None = None) -> int:
         NotFound: there is no such deployment.
         StaleRevision: `if_match` is not the deployment's generation.
     """
-    row = _locked(session, name, if_match)
+    row = locked(session, name, if_match)
     withdraw(session, row)
     return row.generation
 
 
-def publish(session: Session, row: DeploymentRow, version_id: str, module_ids: Sequence[str]) -> None:
+def change_modules(session: Session, row: DeploymentRow, current: RevisionRow, module_ids: Sequence[str]) -> None:
+    """Make a new generation with other attached modules. A canary goes on, and is counted anew."""
+    old, canary = current.canary, None
+    if old is not None:
+        canary = new_canary(session, row, [m.module_id for m in old.canary.members], old.mode, old.share)
+    publish(session, row, current.version_id, module_ids, canary)
+
+
+def new_canary(
+    session: Session, row: DeploymentRow, module_ids: Sequence[str], mode: str, share: float
+) -> CanaryRevisionRow:
+    """A canary without counts, for a new generation of a deployment."""
+    members = [CanaryModuleRow(module_id=m, ordinal=i) for i, m in enumerate(module_ids)]
+    canary = CanaryRow(id=new_id("can"), deployment_id=row.id, members=members)
+    session.add(canary)
+    session.flush()
+    return CanaryRevisionRow(canary_id=canary.id, mode=mode, share=share)
+
+
+def publish(
+    session: Session,
+    row: DeploymentRow,
+    version_id: str,
+    module_ids: Sequence[str],
+    canary: CanaryRevisionRow | None = None,
+) -> None:
     """Make a new generation of a deployment, and write the webhook message about it.
 
     Args:
@@ -233,11 +288,18 @@ def publish(session: Session, row: DeploymentRow, version_id: str, module_ids: S
         row: The deployment, locked by this transaction.
         version_id: The target.
         module_ids: The modules, in the order in which they are attached.
+        canary: The canary of the new generation; None: it has none.
     """
     row.generation += 1
     attachments = [AttachmentRow(module_id=m, ordinal=i) for i, m in enumerate(module_ids)]
     session.add(
-        RevisionRow(deployment_id=row.id, generation=row.generation, version_id=version_id, attachments=attachments)
+        RevisionRow(
+            deployment_id=row.id,
+            generation=row.generation,
+            version_id=version_id,
+            attachments=attachments,
+            canary=canary,
+        )
     )
     session.flush()
 
@@ -267,7 +329,13 @@ def _to_change(session: Session, deployment: DeploymentRow) -> RevisionRow:
     return session.get_one(RevisionRow, (deployment.id, deployment.generation), options=needed)
 
 
-def _locked(session: Session, name: str, if_match: int | None) -> DeploymentRow:
+def locked(session: Session, name: str, if_match: int | None) -> DeploymentRow:
+    """A deployment, locked until this transaction ends.
+
+    Raises:
+        NotFound: there is no such deployment.
+        StaleRevision: `if_match` is not the deployment's generation.
+    """
     row = get(session, name, lock=True)
     checks.check_generation(name, row, if_match)
     return row

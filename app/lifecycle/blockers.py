@@ -8,7 +8,14 @@ from sqlalchemy.orm import Session
 from app.datasets.tables import DatasetRow
 from app.db.tables import Archivable
 from app.deployments.desired import IS_WANTED
-from app.deployments.tables import AttachmentRow, DeploymentRow, RevisionRow
+from app.deployments.tables import (
+    AttachmentRow,
+    CanaryModuleRow,
+    CanaryRevisionRow,
+    CanaryRow,
+    DeploymentRow,
+    RevisionRow,
+)
 from app.errors import Problem
 from app.jobs import states
 from app.jobs.tables import JobRow
@@ -29,14 +36,18 @@ def of(session: Session, row: Archivable) -> list[Problem]:
     """
     found = [*_not_archived(row)]
     if isinstance(row, VersionRow):
-        found += [*_served(session, row, RevisionRow.version_id == row.id), *_checked(row)]
+        found += [*_served(session, row, RevisionRow.version_id == row.id, "served by", "delete that deployment")]
+        found += [*_checked(row)]
         found += [*_jobs(session, row, or_(JobRow.target_version_id == row.id, JobRow.source_version_id == row.id))]
         found += [*_needed(session, row)]
     elif isinstance(row, DatasetRow):
         found += [*_jobs(session, row, JobRow.dataset_id == row.id)]
     elif isinstance(row, ModuleRow):
         attached = RevisionRow.attachments.any(AttachmentRow.module_id == row.id)
-        found += [*_served(session, row, attached)]
+        member = CanaryRow.members.any(CanaryModuleRow.module_id == row.id)
+        in_canary = RevisionRow.canary.has(CanaryRevisionRow.canary.has(member))
+        found += [*_served(session, row, attached, "attached to", "detach it")]
+        found += [*_served(session, row, in_canary, "in the canary of", "end that canary")]
     return found
 
 
@@ -52,12 +63,10 @@ def _not_archived(row: Archivable) -> Iterator[Problem]:
         yield Problem("", "not_archived", f"expected {name} to be archived, got it not archived; archive it first")
 
 
-def _served(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iterator[Problem]:
+def _served(session: Session, row: Archivable, where: ColumnElement[bool], how: str, action: str) -> Iterator[Problem]:
     query = select(DeploymentRow.name).join(RevisionRow, IS_WANTED).where(DeploymentRow.deleted_at.is_(None), where)
     names = _some(session, query.order_by(DeploymentRow.name))
     if names:
-        is_module = isinstance(row, ModuleRow)
-        how, action = ("attached to", "detach it") if is_module else ("served by", "delete that deployment")
         detail = f"expected {name_of(row)} not to be served, got it {how} {names}; {action} first"
         yield Problem("", "served", detail)
 

@@ -179,3 +179,8 @@ def _message(error: BaseException) -> str:
 
 def _strerror(error: OSError) -> str:
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+
+
+def one_line(error: Exception) -> str:
+    """An error's message in one line of at most 500 characters."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -15,12 +15,15 @@ from app.datasets.decoding import CHILDREN as DECODERS
 from app.datasets.decoding import Decoders
 from app.db.isolation import parted
 from app.serving.auth import caller_of
+from app.serving.canary.assigning import Assignment
+from app.serving.canary.comparing import Comparisons
 from app.serving.engine import metrics
 from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Stopped
 from app.serving.engine.side_threads import SideThreads
+from app.serving.history import History
 from app.serving.loader.registry import Registry
-from app.serving.loader.snapshot import Choice, Snapshot
+from app.serving.loader.snapshot import Snapshot
 from app.serving.protocol.bodies import CHILDREN as READERS
 from app.serving.protocol.bodies import Readers
 from app.serving.protocol.tensors import MOST_CHARACTERS, BadRequest, TooManyImages
@@ -39,6 +42,10 @@ class Host:
     settings: Settings
     registry: Registry
     engine: Engine
+    history: History
+    """Requests and latencies of the last hour."""
+    comparisons: Comparisons
+    """Compares the two sets of modules of deployments with a canary."""
     decoders: Decoders
     """Decodes images in child processes."""
     readers: Readers
@@ -62,6 +69,8 @@ class Host:
             settings=settings,
             registry=registry,
             engine=engine,
+            history=History(),
+            comparisons=Comparisons(engine, registry.counts),
             decoders=Decoders(),
             readers=Readers(),
             bodies=Capacity(settings.waiting_bytes, share),
@@ -125,12 +134,12 @@ def deadline(request: Request) -> float:
     return asyncio.get_running_loop().time() + Host.of(request).settings.answer_seconds
 
 
-async def logits(request: Request, choice: Choice, images: Tensor | Views, until: float) -> Tensor:
+async def logits(request: Request, assignment: Assignment, images: Tensor | Views, until: float) -> Tensor:
     """Logits, float32 (N, classes), of images. The same snapshot answers all images, even if a newer one is published.
 
     Args:
         request: The request. Its body must have been read.
-        choice: Snapshot and modules that answer.
+        assignment: Snapshot and modules that answer.
         images: uint8 pixels, or float32 images preprocessed for the target, (N, C, H, W); or views of the images.
         until: Deadline on the event loop's clock.
 
@@ -142,7 +151,8 @@ async def logits(request: Request, choice: Choice, images: Tensor | Views, until
         Stopped: the inference thread has ended or is stuck.
         Gone: the client has disconnected.
     """
-    host, snapshot = Host.of(request), choice.snapshot
+    host, choice = Host.of(request), assignment.choice
+    snapshot = choice.snapshot
     _check_outputs(len(images), len(choice.classes), host.settings.request_outputs)
     outcome, begun = "failed", time.monotonic()
     left = until - asyncio.get_running_loop().time()
@@ -159,8 +169,15 @@ async def logits(request: Request, choice: Choice, images: Tensor | Views, until
             raise
         finally:
             metrics.REQUESTS.labels(snapshot.deployment, str(snapshot.generation), outcome).inc()
+            host.history.note(snapshot.deployment, _since_arrival(host, until), answered=outcome == "answered")
             _log_outcome(request, snapshot, outcome, time.monotonic() - begun)
+    host.comparisons.note(assignment, images, answer)
     return answer
+
+
+def _since_arrival(host: Host, until: float) -> float:
+    """Seconds since the body of a request with this deadline has arrived."""
+    return asyncio.get_running_loop().time() - (until - host.settings.answer_seconds)
 
 
 def _check_outputs(images: int, classes: int, most: int) -> None:

@@ -13,6 +13,7 @@ from app.db.isolation import parted
 from app.process.pulse import STOPPED
 from app.serving.answering import Host, body_of, chosen_ids, deadline, held, logits
 from app.serving.auth import caller_of, qualified_name
+from app.serving.canary.assigning import assigned
 from app.serving.engine.capacity import Overloaded, TooLate
 from app.serving.engine.engine import NotFinite, Stopped
 from app.serving.loader.snapshot import Choice
@@ -26,26 +27,32 @@ router = APIRouter(prefix="/v1/deployments")
 
 @router.post("/{deployment}/predict")
 async def predict(
-    deployment: str, request: Request, modules: str | None = None, generation: int | None = Query(None, ge=1)
+    deployment: str,
+    request: Request,
+    modules: str | None = None,
+    generation: int | None = Query(None, ge=1),
+    module_set: str | None = None,
 ) -> Response:
     """Classify one image. The answer names the revision and the modules that computed it."""
     host = Host.of(request)
     try:
-        choice = host.registry.get(qualified_name(request, deployment), generation).chosen(chosen_ids(modules))
+        snapshot = host.registry.get(qualified_name(request, deployment), generation)
+        assignment = assigned(snapshot, chosen_ids(modules), module_set, is_drawn=generation is None)
+        choice = assignment.choice
         with held(request):
             raw = bytes(await body_of(request))
             until = deadline(request)
-            geometries = choice.program.sees
+            geometries = assignment.sees
             decode = partial(host.decoders.decode, raw, geometries, "body")
             pixels = await host.decoding.run(caller_of(request).workspace, decode, until)
             plain, *others = (torch.from_numpy(view)[None] for view in pixels)
             images = Views(plain, dict(zip(geometries[1:], others, strict=True)))
-            found = (await logits(request, choice, images, until))[0]
+            found = await logits(request, assignment, images, until)
     except (DataError, BadRequest, NotFinite, TooManyImages, Overloaded, TooLate, Stopped) as error:
         return _refused(request, error)
     except (ClientDisconnect, Gone):
         return Response(status_code=GONE)
-    return Response(_prediction(choice, found).model_dump_json(), media_type="application/json")
+    return Response(_prediction(choice, found[0]).model_dump_json(), media_type="application/json")
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -78,6 +85,7 @@ def _prediction(choice: Choice, found: torch.Tensor) -> Prediction:
         generation=snapshot.generation,
         target=snapshot.version,
         target_fingerprint=snapshot.fingerprint,
+        module_set=choice.module_set,
         modules=[ServedModule(id=m.id, digest=m.digest) for m in choice.modules],
         classes=sorted(scores, key=lambda score: -score.probability),
     )

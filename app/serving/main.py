@@ -60,6 +60,7 @@ def create_serving_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.extend(oip.routes)
     app.include_router(images.router)
     app.post("/internal/sync/{deployment:path}")(sync)
+    app.get("/internal/history/{deployment:path}")(history)
     app.get("/healthz")(healthz)
     app.get("/readyz")(readyz)
     app.get("/metrics")(prometheus)
@@ -126,7 +127,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     host.engine.start()
     host.decoders.start()
     host.registry.start()
+    host.comparisons.start()
     yield
+    await run_in_threadpool(host.comparisons.close)
     await run_in_threadpool(host.registry.close)
     host.registry.mode.close()
     await run_in_threadpool(host.engine.close)
@@ -154,6 +157,11 @@ async def sync(deployment: str, generation: int, request: Request) -> Any:
     if refusal is not None:
         return respond(request.scope, 409, refusal.code, refusal.detail)
     return {"deployment": deployment}
+
+
+async def history(deployment: str, request: Request) -> Any:
+    """Requests and latencies of a deployment over the last hour."""
+    return Host.of(request).history.read(deployment)
 
 
 async def healthz(request: Request) -> Response:

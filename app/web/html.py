@@ -17,6 +17,7 @@ _SIGNS = {
     "cancelled": ("⊘", "off"), "archived": ("⊘", "off"), "empty": ("◌", "off"),
     "on": ("✓", "good"), "off": ("⊘", "off"), "failing": ("!", "bad"), "waiting": ("◌", "wait"),
     "delivered": ("✓", "good"), "in force": ("✓", "good"), "revoked": ("⊘", "off"), "expired": ("⊘", "off"),
+    "canary": ("●", "live"), "shadow": ("◌", "live"),
 }  # fmt: skip
 """Sign and tone of each state; the sign repeats the meaning of the colour."""
 COMPLAINTS = {"suspect": "suspect", "near_chance": "near chance"}

@@ -137,19 +137,19 @@ class PageContext:
         """Announce a generation to the serving process."""
         return await self.serving.sync(qualified(self.caller.workspace, deployment), generation)
 
-    async def classify(self, deployment: str, image: bytes, *, alone: bool) -> dict[str, Any]:
+    async def classify(self, deployment: str, image: bytes, query: str) -> dict[str, Any]:
         """The prediction of a deployment for an image, or a problem document.
 
         Args:
             deployment: Name of the deployment.
             image: Bytes of an image file.
-            alone: Predict with the target alone, without modules.
+            query: Query that chooses the modules, encoded: `modules=` for the target alone, or `module_set=main`.
         """
         await self.read(lambda session: None)  # fails if the visitor's key has ended
         status, body = await self.serving.fetch(
             "POST",
             *("v1", "deployments", deployment, "predict"),
-            query="modules=" if alone else "",
+            query=query,
             content=image,
             media_type="application/octet-stream",
             workspace=self.caller.workspace,

@@ -1,11 +1,12 @@
 """JSON types of deployments and predictions."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from pnc_client.schemas.shapes import RequestBody, ResponseBody
+from pnc_client.schemas.canaries import Canary, CanaryPlan, ModuleSet
+from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
 
 class DeploymentPut(RequestBody):
@@ -86,6 +87,8 @@ class Deployment(ResponseBody):
     """The desired state."""
     observed: Observed
     """The state that the serving process last reported."""
+    canary: Canary | None = None
+    """A second set of modules on a share of the requests; null: there is none."""
     created_at: datetime
     """Time of creation."""
 
@@ -98,6 +101,7 @@ class Deployment(ResponseBody):
             generation=row.generation,
             desired=Desired(target=revision.version.ref, modules=[a.module_id for a in revision.attachments]),
             observed=Observed(generation=row.observed_generation, problem=row.observed_problem, at=row.observed_at),
+            canary=Canary.of(revision.canary),
             created_at=row.created_at,
         )
 
@@ -113,6 +117,8 @@ class Revision(ResponseBody):
     """Ids of the attached modules, in the order of attaching."""
     refused: bool
     """Whether the serving process refused the revision."""
+    canary: CanaryPlan | None = None
+    """The canary of the revision; null: it had none."""
     created_at: datetime
     """Time of creation."""
 
@@ -124,6 +130,7 @@ class Revision(ResponseBody):
             target=row.version.ref,
             modules=[a.module_id for a in row.attachments],
             refused=row.refused,
+            canary=CanaryPlan.of(row.canary),
             created_at=row.created_at,
         )
 
@@ -159,6 +166,8 @@ class Prediction(ResponseBody):
     """The version, `name@number`."""
     target_fingerprint: str
     """Fingerprint of the served target's tensors, computed when this generation was loaded."""
+    module_set: Annotated[str, known(ModuleSet)] = "main"
+    """The set of modules that answered: `main`, the attached modules, or `canary`."""
     modules: list[ServedModule]
     """Modules that took part."""
     classes: list[ClassScore]

@@ -8,6 +8,7 @@ _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _THIN = "1a0dc227b5aa78f8400838aec14099a5e23b9da69ff5ee37dffd8b6b40003a95"
 _FINGERPRINT = f"sha256:{_DIGEST}"
 _ID = "019aa3b0c1d27f0e9d5c6b7a8f901234"
+_OTHER = "019aa3b0c1d27f0e9d5c6b7a8f905678"
 _DIGITS = [str(i) for i in range(10)]
 _SPEC = {
     "architecture": "cnn",
@@ -96,6 +97,21 @@ _TRIAL = {
     "parameters": 52479,
     "macs": None,
     "seconds": 1.4,
+}
+_CANARY = {
+    "modules": [f"mod_{_ID}", f"mod_{_OTHER}"],
+    "share": 0.1,
+    "mode": "canary",
+    "id": f"can_{_ID}",
+    "counts": {
+        "main_requests": 905,
+        "canary_requests": 95,
+        "agreed": 91,
+        "differed": 3,
+        "mean_logit_difference": 0.25,
+        "dropped": 1,
+        "failed": 0,
+    },
 }
 _WEBHOOK = {
     "id": f"whk_{_ID}",
@@ -342,8 +358,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "generation": 2,
         "desired": {"target": "digits-low@1", "modules": [f"mod_{_ID}"]},
         "observed": {"generation": 2, "problem": None, "at": _LATER},
+        "canary": _CANARY,
         "created_at": _DAY,
     },
+    "Canary": _CANARY,
     "Webhook": _WEBHOOK,
     "WebhookSecret": {**_WEBHOOK, "secret": "whsec_ZXhhbXBsZSBrZXkgb2YgdGhpcnR5LXR3byBieXRlcyE="},
     "Delivery": {
@@ -365,6 +383,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "generation": 2,
         "target": "digits-low@1",
         "target_fingerprint": _FINGERPRINT,
+        "module_set": "main",
         "modules": [{"id": f"mod_{_ID}", "digest": _DIGEST}],
         "classes": [
             {"name": "7", "probability": 0.9975, "logit": 8.25},

@@ -33,7 +33,7 @@ def create(
     """Serve a version under a name; repeating the command changes nothing."""
     with connected(url, as_json) as (client, screen):
         made = client.deployments.create(name, target)
-        screen.show(made, lambda: _deployment(made))
+        screen.show(made, lambda: shown(made))
 
 
 @app.command("list")
@@ -52,7 +52,7 @@ def show(name: Name, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show a deployment: its desired and its served state."""
     with connected(url, as_json) as (client, screen):
         found = client.deployments.get(name)
-        screen.show(found, lambda: _deployment(found))
+        screen.show(found, lambda: shown(found))
 
 
 @app.command()
@@ -62,7 +62,7 @@ def attach(
     """Attach a module to a live deployment."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.attach(name, module, if_match=if_match)
-        screen.show(changed, lambda: _deployment(changed))
+        screen.show(changed, lambda: shown(changed))
 
 
 @app.command()
@@ -72,7 +72,7 @@ def detach(
     """Detach a module; the target then predicts exactly as before the module was attached."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.detach(name, module, if_match=if_match)
-        screen.show(changed, lambda: _deployment(changed))
+        screen.show(changed, lambda: shown(changed))
 
 
 @app.command("set")
@@ -88,7 +88,7 @@ def set_modules(
     """Set the attached modules to exactly these, in one revision."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.set_modules(name, modules or [], if_match=if_match)
-        screen.show(changed, lambda: _deployment(changed))
+        screen.show(changed, lambda: shown(changed))
 
 
 @app.command()
@@ -130,7 +130,7 @@ def rollback(
     """Return to the target and modules of an earlier generation; this creates a new generation."""
     with connected(url, as_json) as (client, screen):
         changed = client.deployments.rollback(name, generation, if_match=if_match)
-        screen.show(changed, lambda: _deployment(changed))
+        screen.show(changed, lambda: shown(changed))
 
 
 @app.command()
@@ -145,6 +145,9 @@ def predict(
         int | None,
         typer.Option(help="Predict with an earlier generation, as long as the serving process keeps it.", min=1),
     ] = None,
+    module_set: Annotated[
+        str | None, typer.Option(help="main: the attached modules; canary: those of the canary.")
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -153,7 +156,8 @@ def predict(
         raise typer.BadParameter("expected --alone or --module, got both", param_hint="--module")
     with connected(url, as_json) as (client, screen):
         chosen = [] if alone else module
-        seen = client.deployments.predict(name, image, modules=chosen or ([] if alone else None), generation=generation)
+        modules = chosen or ([] if alone else None)
+        seen = client.deployments.predict(name, image, modules=modules, generation=generation, module_set=module_set)
         screen.show(seen, lambda: _prediction(seen))
 
 
@@ -165,16 +169,20 @@ def delete(name: Name, if_match: IfMatch = None, url: Url = DEFAULT_URL, as_json
         screen.show({"deleted": name}, lambda: f"{name} is no longer served")
 
 
-def _deployment(deployment: "Deployment") -> "RenderableType":
-    return record(
-        {
-            "deployment": deployment.name,
-            "target": deployment.desired.target,
-            "modules": "\n".join(deployment.desired.modules) or "none",
-            "generation": deployment.generation,
-            "state": _state(deployment),
-        }
-    )
+def shown(deployment: "Deployment") -> "RenderableType":
+    """A deployment, one line for each field."""
+    canary = deployment.canary
+    rows: dict[str, object] = {
+        "deployment": deployment.name,
+        "target": deployment.desired.target,
+        "modules": "\n".join(deployment.desired.modules) or "none",
+        "generation": deployment.generation,
+        "state": _state(deployment),
+    }
+    if canary is not None:
+        ids = "\n".join(canary.modules) or "target alone"
+        rows["canary"] = f"{canary.mode}, {canary.share:.1%} of the requests\n{ids}"
+    return record(rows)
 
 
 def _state(deployment: "Deployment") -> str:

@@ -165,6 +165,15 @@ class Engine:
         """Logits as from `ask`, computed in the caller's thread, to test a program before it is served."""
         return torch.cat([self._run([(program, Views(part))])[0] for part in images.split(self.limits.batch)])
 
+    def answer_beside(self, program: Program, images: Views) -> Tensor:
+        """Logits as from `ask`, computed in the caller's thread as one batch that does not count for the pace."""
+        return self._computed([(program, images)])[0]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs."""
+        return self._busy is None and self._inbox.empty() and not len(self._queue)
+
     def _work(self) -> None:
         while len(self._queue) or not self._closing:
             batch = self._gather()
@@ -230,13 +239,17 @@ class Engine:
 
     def _run(self, asked: Sequence[tuple[Program, Views]]) -> list[Tensor]:
         begun, trunk = time.monotonic(), asked[0][0].trunk
+        answers = self._computed(asked)
+        rows = sum(len(images) for _, images in asked)
+        self._pace(trunk).note(self.limits.size(rows), time.monotonic() - begun)
+        return answers
+
+    def _computed(self, asked: Sequence[tuple[Program, Views]]) -> list[Tensor]:
         sizes = [len(images) for _, images in asked]
         with torch.inference_mode():
             images = Views.cat([images for _, images in asked])
             images = images.map(partial(_padded, size=self.limits.size(len(images))))
-            answers = [answer.cpu() for answer in self._together([program for program, _ in asked], images, sizes)]
-        self._pace(trunk).note(len(images), time.monotonic() - begun)
-        return answers
+            return [answer.cpu() for answer in self._together([program for program, _ in asked], images, sizes)]
 
     def _together(self, programs: list[Program], images: Views, sizes: list[int]) -> list[Tensor]:
         """Answers for all rows: the trunk runs once, and every program answers its own rows."""

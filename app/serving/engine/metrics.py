@@ -15,3 +15,19 @@ DRAIN_SECONDS = Histogram(
 )
 CACHE_BYTES = Gauge("pnc_module_cache_bytes", "Bytes of modules in memory.")
 CACHE_EVICTIONS = Counter("pnc_module_cache_evictions_total", "Modules removed from memory.")
+CANARY_REQUESTS = Counter(
+    "pnc_canary_requests_total",
+    "Requests to deployments with a canary, by the set of modules that answered.",
+    ["deployment", "module_set"],
+)
+CANARY_COMPARISONS = Counter(
+    "pnc_canary_comparisons_total",
+    "Compared images whose predicted class agreed or differed, and requests that were dropped or failed to compare.",
+    ["deployment", "outcome"],
+)
+CANARY_LOGIT_DIFFERENCE = Histogram(
+    "pnc_canary_logit_difference",
+    "Largest difference of a logit of the target's classes between the two sets of modules, of each compared image.",
+    ["deployment"],
+    buckets=(1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10),
+)

@@ -15,20 +15,19 @@ from sqlalchemy.orm import Session
 from app.db.ids import new_id
 from app.db.isolation import parted
 from app.deployments import desired, replicas
-from app.deployments.desired import DesiredDeployment, DesiredModule
+from app.deployments.desired import DesiredDeployment
 from app.deployments.replicas import Observation
 from app.errors import Loading, NotFound, ZooError
-from app.modules import signatures
-from app.process.troubles import Complaints, is_passing
+from app.process.troubles import Complaints, is_passing, one_line
+from app.serving.canary.counts import Counts
 from app.serving.engine import metrics
 from app.serving.engine.engine import Engine
 from app.serving.engine.modes import Mode
-from app.serving.engine.programs import Branch, Trunk, put_together
-from app.serving.loader.module_cache import ModuleCache
+from app.serving.loader.building import Builder
 from app.serving.loader.refusals import Refusal
 from app.serving.loader.reports import Report, Reports
-from app.serving.loader.snapshot import Snapshot, compose, load_branch, load_trunk, try_out
-from app.store.objects import seen_through, verified_file
+from app.serving.loader.snapshot import Snapshot
+from app.store.objects import seen_through
 from app.zoo import Zoo
 from pnc_core.errors import PncError
 
@@ -59,7 +58,7 @@ class Registry:
     """
 
     def __init__(self, zoo: Zoo, engine: Engine, mode: Mode) -> None:
-        self.zoo, self._engine, self.mode = zoo, engine, mode
+        self.zoo, self.mode = zoo, mode
         self.replica = new_id("rep")
         self._reported = -replicas.BEAT_SECONDS
         """Time of the last report on the monotonic clock."""
@@ -75,16 +74,14 @@ class Registry:
         """Mark of the wanted state at the last whole round; None: that round failed."""
         self._whole_at = 0.0
         """Time of the last whole round on the monotonic clock."""
-        self._trunks: dict[str, Trunk] = {}
         self._preparing: set[str] = set()
         """Deployments that wait for the engine of their target."""
         self._unfit: set[tuple[str, str]] = set()
         """Modules whose loading in advance failed. They are tried again only when they are attached."""
-        self._modules = ModuleCache(zoo.settings.module_cache_bytes)
+        self.counts = Counts()
+        self._builder = Builder(zoo, engine, mode, self._snapshots.get)
         self._reports = Reports(zoo, self.replica, self._report)
         self._changing = threading.Lock()
-        self._loading = threading.Lock()
-        """Held while a module is loaded. Attaching a loaded module does not need it."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="registry", daemon=True)
 
@@ -98,12 +95,13 @@ class Registry:
         self._thread.join()
         try:
             self._reports.catch_up()
+            self.counts.write(self.zoo.database)
             with self.zoo.database.write() as session:
                 replicas.leave(session, self.replica)
         except Exception as error:
             if not is_passing(error):
                 raise
-            log.warning("could not remove this replica: %s", _line(error))  # it expires without heartbeats
+            log.warning("could not remove this replica: %s", one_line(error))  # it expires without heartbeats
 
     def names(self, workspace: str) -> list[str]:
         """Names of the served deployments of a workspace."""
@@ -164,9 +162,7 @@ class Registry:
                     self._converge(deployment)
             if name is None:
                 self._wanted_at = began
-            used = {d.version_id for d in wanted.values()}
-            self._trunks = {key: trunk for key, trunk in self._trunks.items() if key in used}
-            self._modules.evict({(d.version_id, m.digest) for d in wanted.values() for m in d.modules}, used)
+            self._builder.keep_only([*wanted.values()])
 
     def refusal(self, name: str, generation: int) -> Refusal | None:
         """The refusal of a generation, also of one that is no longer wanted; None: it was not refused."""
@@ -210,7 +206,7 @@ class Registry:
             return
         started = time.monotonic()
         try:
-            snapshot = self._built(wanted)
+            snapshot = self._builder.snapshot(wanted)
         except Exception as error:
             self._preparing.discard(wanted.name)
             self._decline(wanted, seen_through(self.zoo.store, error))
@@ -236,56 +232,12 @@ class Registry:
             detail = f"expected to load generation {wanted.generation}, got {type(error).__name__}; see serving's log"
             self._refuse(wanted, "internal_error", detail)
 
-    def _built(self, wanted: DesiredDeployment) -> Snapshot | None:
-        """The wanted snapshot; None: the engine of its target is not chosen yet."""
-        with self.zoo.database.read() as session:
-            signatures.check_served(session, [module.id for module in wanted.modules])
-        trunk = self._trunks.get(wanted.version_id)
-        if trunk is None:
-            trunk = load_trunk(self.zoo, wanted, self.mode)
-            self._try_out(wanted.name, trunk, ())
-            self._trunks[wanted.version_id] = trunk
-        if not trunk.has_engine(self.zoo.settings.program_seconds):
-            return None
-        branches = [self._branch(wanted, trunk, module) for module in wanted.modules]
-        snapshot = compose(wanted, trunk, branches)
-        # The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
-        # combination was tried before, and stays valid without one of its modules.
-        if len(branches) > 1 and not all(self._serves(wanted.name, module) for module in wanted.modules):
-            try_out(wanted.name, snapshot.program, self._engine.answer_now, ())
-        return snapshot
-
-    def _try_out(self, name: str, trunk: Trunk, branches: tuple[Branch, ...]) -> None:
-        try_out(name, put_together(trunk, branches), self._engine.answer_now, self._engine.limits.tried)
-
-    def _branch(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
-        branch = self._modules.get(wanted.version_id, module.digest)
-        if branch is None:
-            return self._loaded(wanted, trunk, module)
-        if not self._serves(wanted.name, module):
-            # An attached module must be loadable after a restart, so that its object is checked again.
-            with verified_file(self.zoo.store, module.key, module.digest):
-                pass
-        return branch
-
-    def _loaded(self, wanted: DesiredDeployment, trunk: Trunk, module: DesiredModule) -> Branch:
-        """Load a module and try it alone, unless another thread has just loaded it."""
-        with self._loading:
-            branch = self._modules.get(wanted.version_id, module.digest)
-            if branch is None:
-                branch = load_branch(self.zoo, wanted, trunk, module)
-                self._try_out(module.id, trunk, (branch,))
-                self._modules.put(wanted.version_id, module.digest, branch)
-        return branch
-
-    def _serves(self, name: str, module: DesiredModule) -> bool:
-        snapshot = self._snapshots.get(name)
-        return snapshot is not None and module in snapshot.modules
-
     def _publish(self, snapshot: Snapshot) -> None:
         name, before = snapshot.deployment, self._snapshots.get(snapshot.deployment)
         self._snapshots[name] = snapshot
         snapshot.program.ask_for_programs()
+        if snapshot.second is not None:
+            snapshot.second.program.ask_for_programs()
         postponed = self._refusals.get(name)
         if postponed is not None and postponed.generation == snapshot.generation:
             del self._refusals[name]
@@ -301,7 +253,7 @@ class Registry:
         waits = before.waits + 1 if before is not None and before.generation == wanted.generation else 1
         until = time.monotonic() + min(RETRY_SECONDS, POLL_SECONDS * 2 ** min(waits, 10))
         detail = (
-            f"expected to load generation {wanted.generation}, got for now: {_line(error)}; "
+            f"expected to load generation {wanted.generation}, got for now: {one_line(error)}; "
             "it stays wanted and is tried again"
         )
         self._note(wanted, Refusal(wanted.generation, Loading.code, detail, until, waits))
@@ -336,13 +288,13 @@ class Registry:
             fitting = [(d, desired.attachable(session, d, READ_AHEAD)) for d in wanted]
         for deployment, modules in fitting:
             for module in modules:
-                trunk, key = self._trunks.get(deployment.version_id), (deployment.version_id, module.digest)
+                trunk, key = self._builder.trunks.get(deployment.version_id), (deployment.version_id, module.digest)
                 if trunk is None or self._stop.is_set():
                     return
-                if key in self._unfit or self._modules.get(*key) is not None:
+                if key in self._unfit or self._builder.modules.get(*key) is not None:
                     continue
                 try:
-                    self._loaded(deployment, trunk, module)
+                    self._builder.loaded(deployment, trunk, module)
                 except (PncError, ZooError) as error:
                     if is_passing(seen_through(self.zoo.store, error)):
                         raise
@@ -350,7 +302,7 @@ class Registry:
                     log.warning("%s: cannot be attached to %s: %s", module.id, deployment.name, error)
 
     def follow(self) -> None:
-        """Do one round: sync, write reports, send a heartbeat, and load modules in advance. Errors are logged.
+        """Do one round: sync, report, write counts, send a heartbeat, and load modules in advance. Errors are logged.
 
         A round in which nothing has changed only reads the mark of the wanted state.
         """
@@ -362,11 +314,13 @@ class Registry:
                 self._wanted_at = began
                 self._reports.catch_up()
                 self._beat()
+                self.counts.write_due(self.zoo.database)
                 return
             self._mark, self._whole_at = None, began
             self.sync()
             self._reports.catch_up()
             self._beat()
+            self.counts.write_due(self.zoo.database)
             self._read_ahead()
             self._mark = mark
         except Exception as error:
@@ -382,8 +336,3 @@ class Registry:
         while not self._stop.is_set():
             self.follow()
             self._stop.wait(PREPARING_SECONDS if self._preparing else POLL_SECONDS)
-
-
-def _line(error: Exception) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -5,7 +5,7 @@ snapshot starts from exactly the same target.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -14,7 +14,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from app.deployments.desired import DesiredDeployment, DesiredModule
+from app.deployments.desired import DesiredCanary, DesiredDeployment, DesiredModule
 from app.errors import NotFound
 from app.serving.engine import metrics
 from app.serving.engine.exporter import StoredFile
@@ -53,6 +53,15 @@ class Use:
 
 
 @dataclass(frozen=True, eq=False)
+class Second:
+    """The second set of modules of a snapshot: its canary."""
+
+    wanted: DesiredCanary
+    program: Program
+    """Program of the target with these modules."""
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """A target with modules attached, at one generation of a deployment."""
 
@@ -67,6 +76,8 @@ class Snapshot:
     """Program of the target with all modules."""
     modules: tuple[DesiredModule, ...]
     """Attached modules in their order."""
+    second: Second | None = None
+    """The canary; None: there is none."""
     use: Use = field(default_factory=Use)
     _choices: dict[tuple[str, ...] | None, "Choice"] = field(default_factory=dict)
 
@@ -74,6 +85,18 @@ class Snapshot:
     def network(self) -> Composed:
         """The composed network in the library's form."""
         return self.program.network
+
+    @cached_property
+    def canary(self) -> "Choice | None":
+        """The target with the modules of the canary; None: there is no canary."""
+        if self.second is None:
+            return None
+        return Choice(self, self.second.program, self.second.wanted.modules, "canary")
+
+    def has_together(self, modules: Collection[DesiredModule]) -> bool:
+        """Whether one of the two sets contains all of these modules."""
+        sets = (self.modules, () if self.second is None else self.second.wanted.modules)
+        return any(set(modules) <= set(one) for one in sets)
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -119,6 +142,8 @@ class Choice:
     snapshot: Snapshot
     program: Program
     modules: tuple[DesiredModule, ...]
+    module_set: str = "main"
+    """`main`: the attached modules, or some of them. `canary`: those of the canary."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -132,6 +157,7 @@ class Choice:
             "generation": str(self.snapshot.generation),
             "target": self.snapshot.version,
             "target_fingerprint": self.snapshot.fingerprint,
+            "module_set": self.module_set,
             "modules": ",".join(module.id for module in self.modules),
             "module_digests": ",".join(module.digest for module in self.modules),
             "classes": orjson.dumps(self.classes).decode(),
@@ -198,16 +224,17 @@ def _stored(zoo: Zoo, key: str, digest: str) -> StoredFile:
     return StoredFile(digest, partial(verified_file, zoo.store, key, digest))
 
 
-def compose(wanted: DesiredDeployment, trunk: Trunk, branches: list[Branch]) -> Snapshot:
-    """Make a snapshot of a trunk with branches."""
+def compose(wanted: DesiredDeployment, trunk: Trunk, program: Program, second: Second | None = None) -> Snapshot:
+    """Make a snapshot of a trunk's program, and of the canary's program."""
     return Snapshot(
         deployment=wanted.name,
         generation=wanted.generation,
         version=wanted.version,
         fingerprint=checked_fingerprint(wanted, trunk.target.target),
         spec=wanted.spec,
-        program=put_together(trunk, branches),
+        program=program,
         modules=wanted.modules,
+        second=second,
     )
 
 

@@ -24,6 +24,7 @@ from app.deployments import service as deployments
 from app.errors import Loading, NoSpace, NotFound, StoreUnavailable, ZooError
 from app.serving.answering import Host, body_of, chosen_ids, deadline, held, length_of, logits
 from app.serving.auth import caller_of, qualified_name
+from app.serving.canary.assigning import Assignment, assigned
 from app.serving.engine.capacity import Overloaded, TooLate
 from app.serving.engine.engine import NotFinite, Stopped
 from app.serving.health import unreadiness
@@ -161,8 +162,9 @@ async def infer(request: Request) -> Response:
         body = await body_of(request)
         until = deadline(request)
         asked = await _read(request, body, form, until)
-        choice = _narrowed(choice, asked)
-        found = await logits(request, choice, torch.from_numpy(asked.array), until)
+        assignment = _assigned(request, choice, asked)
+        choice = assignment.choice
+        found = await logits(request, assignment, torch.from_numpy(asked.array), until)
         head: dict[str, Any] = {
             "model_name": _name(request),
             "model_version": str(choice.snapshot.generation),
@@ -267,14 +269,25 @@ def _choice(request: Request, name: str | None = None) -> Choice:
     return snapshot.chosen((module,) if plus else None)
 
 
-def _narrowed(choice: Choice, asked: Inference) -> Choice:
-    """The choice of modules by `parameters.modules` of a request."""
-    named = asked.parameters.get("modules")
-    if named is None:
-        return choice
-    if not isinstance(named, str):
-        raise BadRequest(f"parameters.modules: expected ids separated by commas, got {named!r:.80}")
-    return choice.snapshot.chosen(chosen_ids(named))
+def _assigned(request: Request, choice: Choice, asked: Inference) -> Assignment:
+    """The modules that answer, by the model's name and version and by the request's parameters."""
+    modules, module_set = (_text(asked, name) for name in ("modules", "module_set"))
+    if modules is None and module_set is None and "+" in _name(request):
+        return Assignment(choice)
+    return assigned(choice.snapshot, chosen_ids(modules), module_set, is_drawn="version" not in request.path_params)
+
+
+def _text(asked: Inference, name: str) -> str | None:
+    """A parameter of a request; None: it is absent.
+
+    Raises:
+        BadRequest: the parameter is not a string.
+    """
+    found = asked.parameters.get(name)
+    if found is not None and not isinstance(found, str):
+        meant = "ids separated by commas" if name == "modules" else "main or canary"
+        raise BadRequest(f"parameters.{name}: expected {meant}, got {found!r:.80}")
+    return found
 
 
 def _answered(endpoint: Endpoint) -> Endpoint:

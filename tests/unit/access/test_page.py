@@ -125,9 +125,9 @@ def test_an_open_page_asks_nothing_more_once_its_key_is_revoked(app: FastAPI) ->
         caller = keys.authenticate(session, secret)
     serving: Any = Answering()
     context = PageContext(app.state.zoo, serving).seen_by(caller, "")
-    assert anyio.run(functools.partial(context.classify, "digits", b"", alone=True))["status"] == 200
+    assert anyio.run(functools.partial(context.classify, "digits", b"", "modules="))["status"] == 200
     with app.state.zoo.seen_by(caller).database.write() as session:
         keys.revoke(session, key_id)
     with pytest.raises(Unauthenticated):
-        anyio.run(functools.partial(context.classify, "digits", b"", alone=True))
+        anyio.run(functools.partial(context.classify, "digits", b"", "modules="))
     assert serving.asked == 1

@@ -79,6 +79,10 @@ COMMANDS: dict[str, str] = {
     "list_revisions": "deployments revisions digits",
     "list_replicas": "deployments replicas digits",
     "rollback": "deployments rollback digits 1",
+    "put_canary": "deployments canary set digits mod_1 --share 0.2 --shadow",
+    "get_canary": "deployments canary show digits",
+    "promote_canary": "deployments canary promote digits",
+    "end_canary": "deployments canary end digits",
     "attach_module": "deployments attach digits mod_1",
     "detach_module": "deployments detach digits mod_1",
     "create_key": "keys create ci -s read",
@@ -92,7 +96,7 @@ COMMANDS: dict[str, str] = {
     "distrust_key": "keys distrust release",
     "put_signature": "modules sign mod_1 --key signer.key",
     "get_signature": "modules signature mod_1",
-    "predict": "deployments predict digits image.png",
+    "predict": "deployments predict digits image.png --module-set main",
     "create_webhook": "webhooks create https://hooks.example -e job.succeeded",
     "list_webhooks": "webhooks list",
     "get_webhook": "webhooks show whk_1",
@@ -147,3 +151,15 @@ def test_a_card_comes_from_a_file_or_from_the_command_line(run: Run, described: 
     both = run("models", "edit", "digits", "--card", "card.md", "--description", "Digits")
     assert both.exit_code == 2
     assert "got both" in both.output
+
+
+def test_a_canary_is_sent_with_its_share_and_mode_and_shown_with_its_counts(run: Run, described: Described) -> None:
+    assert run("deployments", "canary", "set", "digits", "mod_1", "mod_2", "--share", "0.25").exit_code == 0
+    assert json.loads(described.sent["put_canary"]) == {"modules": ["mod_1", "mod_2"], "share": 0.25, "mode": "canary"}
+    assert run("deployments", "canary", "set", "digits", "--shadow").exit_code == 0
+    assert json.loads(described.sent["put_canary"]) == {"modules": [], "share": 0.1, "mode": "shadow"}
+    said = " ".join(run("deployments", "canary", "show", "digits").stdout.split())
+    assert "905 by the attached modules, 95 by the canary" in said
+    assert "91 agree, 3 differ" in said
+    assert "canary, 10.0% of the requests" in run("deployments", "show", "digits").stdout
+    assert run("deployments", "canary", "set", "digits", "--share", "2").exit_code == 2

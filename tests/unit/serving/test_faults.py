@@ -281,7 +281,7 @@ def test_a_module_that_could_not_be_read_ahead_for_a_moment_is_read_ahead_later(
     with store_away(process.zoo):
         process.follow()
     process.follow()
-    assert len(process.registry._modules._kept) == 3
+    assert len(process.registry._builder.modules._kept) == 3
     process.die()
 
 

@@ -217,9 +217,9 @@ def test_a_new_target_waits_for_its_program_while_others_change(fresh: World, mo
 def _wait_for_all(registry: Registry) -> None:
     """Until all modules have been read ahead."""
     deadline = time.monotonic() + 20
-    while len(registry._modules._kept) < 3 and time.monotonic() < deadline:
+    while len(registry._builder.modules._kept) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(registry._modules._kept) == 3
+    assert len(registry._builder.modules._kept) == 3
 
 
 def test_a_module_that_was_read_ahead_is_attached_at_once(served: tuple[World, str, Registry]) -> None:

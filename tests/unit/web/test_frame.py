@@ -139,7 +139,7 @@ def test_a_deployment_is_deleted_after_a_question_alone(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"\xff\xfe", b"[1]"])
 def test_an_answer_that_is_no_json_object_becomes_a_problem(zoo: Zoo, body: bytes) -> None:
     context = PageContext(zoo, Answering(502, body))
-    answer = anyio.run(functools.partial(context.classify, "digits", b"", alone=True))
+    answer = anyio.run(functools.partial(context.classify, "digits", b"", "modules="))
     assert (answer["status"], answer["code"]) == (502, "bad_answer")
     assert "expected a JSON object" in answer["detail"]
 

@@ -1,0 +1,1 @@
+from tests.unit.deployments.test_canaries import *  # noqa: F403 - on PostgreSQL
