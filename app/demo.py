@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 from torch.nn import functional as F
 
-from app.process import processors
+from app.process.resources import processors
 from app.promises import broken, compare, figures_of, table
 from app.settings import Settings
 from app.up import running

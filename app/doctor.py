@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 from rich.filesize import decimal
 
-from app.process import processors
+from app.process.resources import processors
 from app.process.software import versions
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from app.api.openapi.examples import add_examples
 from app.api.problems import install
 from app.api.scopes import DOCUMENT, PUBLIC, check_routes, scopes
 from app.datasets import routes as datasets
-from app.deployments import canary_routes, inference
+from app.deployments import inference
 from app.deployments import routes as deployments
+from app.deployments.canary import routes as canary_routes
 from app.deployments.gateway import Gateway
 from app.imports import routes as imports
 from app.jobs import routes as jobs

@@ -25,11 +25,12 @@ from app.access.auth import check_exposure
 from app.access.secrets_at_rest import seal_all
 from app.db.engine import migrate
 from app.errors import Misconfigured
-from app.process import permissions, processors, signals
+from app.process import permissions, signals
 from app.process.children import python
 from app.process.exclusive import only_one
 from app.process.lifeline import child_environment
 from app.process.pulse import Pulse
+from app.process.resources import processors
 from app.settings import Settings
 from app.zoo import open_zoo
 

@@ -3,6 +3,6 @@
 The number of threads is set here, before torch is loaded, by the same rule as in the service.
 """
 
-from app.process import processors
+from app.process.resources import processors
 
 processors.begin()

@@ -27,7 +27,7 @@ from app.datasets import inspections
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
 from app.db import engine
-from app.process import processors
+from app.process.resources import processors
 from app.settings import Settings
 from app.store import uploads
 from app.zoo import Zoo, open_zoo

@@ -17,8 +17,8 @@ from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
 from app.errors import MemoryInUse, NotEnoughMemory
 from app.jobs import recovery, runs
-from app.process import memory
-from app.process.memory import Room
+from app.process.resources import memory
+from app.process.resources.memory import Room
 from app.zoo import Zoo
 from pnc_core.config import CloneConfig
 from pnc_core.graph.positions import trace

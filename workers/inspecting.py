@@ -21,7 +21,7 @@ from app.datasets.survey import Survey, survey
 from app.datasets.tables import DatasetRow
 from app.db.leases import Lease
 from app.errors import ZooError
-from app.process import processors
+from app.process.resources import processors
 from app.store.objects import verified_file
 from app.zoo import Zoo
 from pnc_core.errors import Cancelled, PncError

@@ -20,7 +20,7 @@ from app.datasets.tables import DatasetRow
 from app.jobs import rules
 from app.models.service import spec_of
 from app.models.tables import VersionRow
-from app.process import processors
+from app.process.resources import processors
 from app.store.objects import verified_file
 from app.zoo import Zoo
 from pnc_core.analysis.evaluation import multiply_accumulates

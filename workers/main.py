@@ -17,10 +17,11 @@ from celery import bootsteps, signals
 from app.access.secrets_at_rest import seal_where_ready
 from app.errors import Misconfigured
 from app.jobs.notifier import JOB_TASK, STEP_TASK, celery_app, queues_of
-from app.process import children, processors, tracing
+from app.process import children, tracing
 from app.process import signals as leaving
 from app.process.lifeline import end_with_parent
 from app.process.logs import log_to_stderr
+from app.process.resources import processors
 from app.settings import Settings
 from app.zoo import open_zoo
 from workers import runner_pool

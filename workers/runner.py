@@ -52,12 +52,12 @@ from pnc_core.module.bundle import Bundle
 from pnc_core.module.manifest import Payload
 from pnc_core.vision import torchvision_models
 from workers import admission, exit_codes
-from workers.checking import check_images, refuse_guessing
 from workers.checkpoints import StoredCheckpoints
-from workers.importing import run_import
 from workers.inspecting import run_inspection
-from workers.judging import evaluate_module, measure_accuracy
 from workers.loading import load_inputs, load_version
+from workers.networks.checking import check_images, refuse_guessing
+from workers.networks.importing import run_import
+from workers.networks.judging import evaluate_module, measure_accuracy
 from workers.retry import UNREACHABLE, retrying
 
 torchvision_models()  # the slowest import of a child; done once, before the fork
@@ -66,8 +66,7 @@ log = logging.getLogger(__name__)
 OOM_SCORE = 500
 """Out of memory, the kernel kills the process with the highest score: the job, not its supervisor with score 0."""
 REPORT_SECONDS, REPORT_SHARE, MOST_REPORT_SECONDS = 0.5, 0.02, 10.0
-"""Interval of written reports of progress: a share of the time since the start, within two limits. Trials are always
-written."""
+"""Interval of written progress: a share of the time since the start, within two limits. Trials are always written."""
 _KEPT = frozenset({"trial", "left_out", "judged"})
 """Keys of progress that is written even if other progress was written just before."""
 REASONS = (PncError, Invalid, NotFound)

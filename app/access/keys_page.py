@@ -13,11 +13,11 @@ from app.access.tables import KeyRow
 from app.db.clock import now
 from app.db.pages import MAX_LIMIT, Window
 from app.errors import Forbidden, Invalid, ZooError
-from app.web.form import Form
+from app.web.forms.form import Form
+from app.web.forms.secret import shown_once
 from app.web.frame import button, card, frame, heading, markup, notify, tell
 from app.web.html import ago, badge, chips, empty, identifier, problem, title
 from app.web.page_context import PageContext
-from app.web.secret import shown_once
 
 _NOTE = "The holder of a key of this workspace is a member of it. A key has scopes, and can be revoked at any time."
 _OPEN = "This service does not require keys yet: everybody who reaches it may do everything. Set PNC_REQUIRE_KEYS=true."

@@ -56,7 +56,8 @@ def main() -> None:
     """Entry point of the `pnc` command."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # the code page of a Windows pipe lacks most characters
-    from app.process import children, processors
+    from app.process import children
+    from app.process.resources import processors
 
     children.shield_children()
     processors.begin()

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.datasets.images import decode_image
-from app.process import processors
 from app.process.child_pool import ChildPool, serve
+from app.process.resources import processors
 from pnc_core.errors import DataError
 from pnc_core.preprocessing import Geometry
 

@@ -10,12 +10,12 @@ from starlette.requests import Request
 
 from app.datasets.tables import DatasetRow
 from app.web.catalogue import datasets
-from app.web.drop_zone import DropZone
+from app.web.forms.drop_zone import DropZone
+from app.web.forms.receiving import add_dataset
 from app.web.frame import frame, heading, markup
 from app.web.html import ago, chips, copy_button, link, short, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
-from app.web.receiving import add_dataset
 
 _HINT = "With a column of images and one of labels. `pnc datasets push` sends folders, archives and other forms."
 _ODD = re.compile(r"[^a-z0-9._-]+")

@@ -8,7 +8,7 @@ from app.deployments import service as zoo
 from app.deployments.tables import DeploymentRow, RevisionRow
 from app.errors import ZooError
 from app.web.catalogue import deployments
-from app.web.choosing import model_choice
+from app.web.forms.choosing import model_choice
 from app.web.frame import button, frame, heading, markup, notify, tell
 from app.web.html import ago, badge, link, model_link
 from app.web.listing import NEWEST, Kind, Listing, asked

@@ -16,7 +16,7 @@ from app.db.isolation import qualified
 from app.db.pages import Window
 from app.deployments import replicas
 from app.deployments import service as deployments
-from app.deployments.canary_panel import CanaryPanel
+from app.deployments.canary.page import CanaryPanel
 from app.deployments.history import Hour, chart
 from app.deployments.list_page import state
 from app.deployments.load import Load, SharedMetrics
@@ -29,7 +29,7 @@ from app.errors import NotFound, ZooError
 from app.modules.tables import ModuleRow
 from app.process.threads import PAGES
 from app.web import catalogue
-from app.web.drop_zone import DropZone
+from app.web.forms.drop_zone import DropZone
 from app.web.frame import button, card, frame, heading, markup, missing, notify, tell
 from app.web.html import (
     ago,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from app.evidence.images import read_images
-from app.process import processors
+from app.process.resources import processors
 from pnc_client.sources import Options
 from pnc_core.analysis.curves import masking_curve, position_curve
 from pnc_core.analysis.evaluation import direct_ensembles, judge, multiply_accumulates, oracle, predict

@@ -7,11 +7,11 @@ from starlette.requests import Request
 from app.jobs.states import TERMINAL, TRANSITIONS
 from app.jobs.tables import JobRow
 from app.web.catalogue import jobs
+from app.web.forms.picking import COMPARING, PICKING, pickable
 from app.web.frame import frame, heading, markup
 from app.web.html import ago, badge, chips, id_link, link, model_link, percent
 from app.web.listing import NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
-from app.web.picking import COMPARING, PICKING, pickable
 
 
 @ui.page("/jobs")

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import nn
 
 from app.evidence.images import read_images
-from app.process import processors
+from app.process.resources import processors
 from pnc_client.sources import Options
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.class_names import ClassNames, resolved

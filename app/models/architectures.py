@@ -43,7 +43,7 @@ def _listed() -> list[str]:
         return []
     try:
         done = subprocess.run(  # noqa: S603 - our own module, no shell
-            python("workers.architecture_names"), capture_output=True, timeout=SECONDS, check=True
+            python("workers.networks.architecture_names"), capture_output=True, timeout=SECONDS, check=True
         )
         return list(json.loads(done.stdout))
     except (subprocess.SubprocessError, OSError, ValueError) as error:

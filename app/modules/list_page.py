@@ -6,11 +6,11 @@ from starlette.requests import Request
 
 from app.modules.tables import ModuleRow
 from app.web.catalogue import modules
+from app.web.forms.picking import COMPARING, PICKING, pickable
 from app.web.frame import frame, heading, markup
 from app.web.html import ago, chips, id_link, model_link, percent, size
 from app.web.listing import ARCHIVE_STATES, NEWEST, Kind, Listing, asked
 from app.web.page_context import PageContext
-from app.web.picking import COMPARING, PICKING, pickable
 
 
 @ui.page("/modules")

@@ -20,10 +20,10 @@ from app.modules import service as modules
 from app.modules.accuracy import accuracy_section
 from app.modules.tables import ModuleRow
 from app.web.drawing import overlay
+from app.web.forms.picking import MOST
 from app.web.frame import button, frame, heading, markup
 from app.web.html import DASH, badge, count, duration, empty, link, percent, problem, section, size
 from app.web.page_context import PageContext
-from app.web.picking import MOST
 
 Rows = dict[str, object]
 LETTERS = "ABCDEF"

@@ -7,11 +7,11 @@ from starlette.requests import Request
 
 from app.db.pages import MAX_LIMIT, Window
 from app.errors import Invalid, ZooError
-from app.web.form import Form
+from app.web.forms.form import Form
+from app.web.forms.secret import shown_once
 from app.web.frame import button, card, frame, heading, markup, tell
 from app.web.html import ago, badge, chips, empty, link, table
 from app.web.page_context import PageContext
-from app.web.secret import shown_once
 from app.webhooks import service as webhooks
 from app.webhooks.tables import WebhookRow
 

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from app.db.pages import Window
 from app.errors import NotFound, ZooError
+from app.web.forms.secret import shown_once
 from app.web.frame import button, frame, heading, markup, missing, notify, tell
 from app.web.html import ago, badge, chips, empty, facts, identifier, section, title
 from app.web.page_context import PageContext
-from app.web.secret import shown_once
 from app.webhooks import outbox
 from app.webhooks import service as webhooks
 from app.webhooks.list_page import state

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process import processors
+from app.process.resources import processors
 from tests.integration.conftest import wait_until
 
 PNC = [sys.executable, "-P", "-m", "app.cli"]

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-_DAY = "2026-01-31T09:00:00Z"
-_LATER = "2026-01-31T09:00:14Z"
+_DAY, _LATER = "2026-01-31T09:00:00Z", "2026-01-31T09:00:14Z"
 _DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _THIN = "1a0dc227b5aa78f8400838aec14099a5e23b9da69ff5ee37dffd8b6b40003a95"
 _FINGERPRINT = f"sha256:{_DIGEST}"
-_ID = "019aa3b0c1d27f0e9d5c6b7a8f901234"
-_OTHER = "019aa3b0c1d27f0e9d5c6b7a8f905678"
+_ID, _OTHER = "019aa3b0c1d27f0e9d5c6b7a8f901234", "019aa3b0c1d27f0e9d5c6b7a8f905678"
 _DIGITS = [str(i) for i in range(10)]
 _SPEC = {
     "architecture": "cnn",

@@ -16,7 +16,7 @@ from app.jobs.asking.learning import Asked, ClassChoice
 from app.jobs.service import JobRequest, Validation
 from app.models import service as models
 from app.process.threads import LONG
-from app.web.choosing import dataset_choice, model_choice
+from app.web.forms.choosing import dataset_choice, model_choice
 from app.web.frame import button, card, frame, heading, markup, tell
 from app.web.html import count, duration, empty, facts, link, percent, problem, section
 from app.web.page_context import PageContext

@@ -101,7 +101,7 @@ def identified(outline: Mapping[str, Any], wanted: Mapping[str, Any] | None = No
     """
     try:
         done = subprocess.run(  # noqa: S603 - our own module, no shell
-            python("workers.identification"),
+            python("workers.networks.identification"),
             input=json.dumps({"outline": outline, "wanted": wanted}).encode(),
             capture_output=True,
             timeout=SECONDS,

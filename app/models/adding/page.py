@@ -24,12 +24,12 @@ from app.models.adding.weights import Weights
 from app.models.class_lists import read_class_list
 from app.names import check_model_name
 from app.process.threads import LONG
-from app.web.choosing import dataset_choice
-from app.web.form import Form
+from app.web.forms.choosing import dataset_choice
+from app.web.forms.form import Form
+from app.web.forms.receiving import add_model
 from app.web.frame import button, card, frame, heading, markup
 from app.web.html import facts, problem, size
 from app.web.page_context import PageContext
-from app.web.receiving import add_model
 from pnc_core.errors import ConfigError
 
 _NETWORK = ("architecture", "options")

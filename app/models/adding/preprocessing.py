@@ -5,7 +5,7 @@ from nicegui import ui
 
 from app.models.adding import fields
 from app.models.adding.fields import PREPROCESSING, SCALINGS
-from app.web.form import Form
+from app.web.forms.form import Form
 from app.web.frame import button, markup
 
 

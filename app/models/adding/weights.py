@@ -8,11 +8,11 @@ from markupsafe import Markup
 from nicegui import ui
 
 from app.errors import ZooError
-from app.web.drop_zone import file_line
+from app.web.forms.drop_zone import file_line
+from app.web.forms.receiving import document_of
 from app.web.frame import markup
 from app.web.html import size
 from app.web.page_context import PageContext
-from app.web.receiving import document_of
 from pnc_core.networks.names import AVERAGED, PLAIN
 
 FILE, PUBLISHED = "A file of mine", "A published network"

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 from app.db.engine import Database
-from app.deployments import canaries
+from app.deployments.canary import service as canaries
 from app.deployments.replicas import BEAT_SECONDS
 
 Amounts = Counter[str]

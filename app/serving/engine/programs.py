@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.process import processors
+from app.process.resources import processors
 from app.serving.engine.copies import EXAMPLES, Run, forget_sources, prepared
 from app.serving.engine.exporter import Model, Order, StoredFile
 from app.serving.engine.exporting import branch_order

@@ -1,1 +1,1 @@
-from tests.unit.deployments.test_canaries import *  # noqa: F403 - on PostgreSQL
+from tests.unit.deployments.canary.test_service import *  # noqa: F403 - on PostgreSQL

@@ -1,1 +1,1 @@
-from tests.unit.workers.test_importing import *  # noqa: F403 - on PostgreSQL
+from tests.unit.workers.networks.test_importing import *  # noqa: F403 - on PostgreSQL

@@ -8,7 +8,7 @@ import torch
 
 import app.demo
 from app.local.specs import given_spec
-from app.process import processors
+from app.process.resources import processors
 from benchmarks import busy
 from benchmarks.comparison.data import load
 from pnc_core.graph.architectures import build_network

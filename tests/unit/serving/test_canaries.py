@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from app.demo import png
-from app.deployments import canaries
 from app.deployments import service as deployments
+from app.deployments.canary import service as canaries
 from app.modules import service as modules
 from app.serving.canary import comparing
 from app.serving.canary.comparing import MOST_IMAGES, MOST_WAITING

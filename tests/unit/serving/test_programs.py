@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from app.process import processors
+from app.process.resources import processors
 from app.serving.engine.copies import TOLERANCE
 from app.serving.engine.modes import Mode
 from app.serving.engine.programs import Branch, Program, Trunk, put_together

@@ -17,7 +17,7 @@ from app.db.tables import DEFAULT
 from app.deployments import page as deployment
 from app.deployments import service as deployments
 from app.errors import Forbidden, Invalid, Unauthenticated
-from app.web import receiving
+from app.web.forms import receiving
 from app.web.frame import button, frame
 from app.web.mount import site
 from app.web.page_context import PageContext

@@ -13,8 +13,8 @@ from app.errors import MemoryInUse, NotEnoughMemory
 from app.jobs import attempts, events, runs
 from app.jobs import service as jobs
 from app.jobs.tables import JobRow
-from app.process import memory
-from app.process.memory import Room
+from app.process.resources import memory
+from app.process.resources.memory import Room
 from app.zoo import Zoo
 from pnc_core.method.memory import Memory
 from tests.unit import seeds

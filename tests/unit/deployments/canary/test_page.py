@@ -1,6 +1,6 @@
 """What a deployment's page says about a canary."""
 
-from app.deployments.canary_panel import described
+from app.deployments.canary.page import described
 from app.deployments.tables import CanaryModuleRow, CanaryRevisionRow, CanaryRow
 from app.deployments.tried import tried
 from app.modules.tables import ModuleRow

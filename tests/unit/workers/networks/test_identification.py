@@ -8,7 +8,7 @@ import pytest
 from pnc_core.config import NetworkSpec
 from pnc_core.graph.architectures import build_network
 from pnc_core.networks.classes import CIFAR10
-from workers.identification import answer
+from workers.networks.identification import answer
 
 
 def outline(depth: int) -> dict[str, Any]:

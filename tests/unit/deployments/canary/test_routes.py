@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from app.deployments import canaries
 from app.deployments import service as deployments
+from app.deployments.canary import service as canaries
 from app.zoo import Zoo
 from tests.unit import seeds
 from tests.unit.inprocess import FakeServing

@@ -17,7 +17,7 @@ from app.sources.found import digest_of
 from app.zoo import Zoo
 from tests.unit.sources.test_from_torchvision import fill
 from tests.unit.workers.robbing import rob
-from workers.importing import run_import
+from workers.networks.importing import run_import
 
 TEXT = "torchvision/squeezenet1_1"
 HOSTS = ("files.example",)

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy.orm import Session
 
-from app.deployments import canaries, desired, reports
+from app.deployments import desired, reports
 from app.deployments import service as deployments
+from app.deployments.canary import service as canaries
 from app.deployments.desired import DesiredCanary
 from app.errors import Archived, ClassCollision, Conflict, Invalid, NotFound, StaleRevision
 from app.lifecycle import blockers

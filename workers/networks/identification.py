@@ -1,4 +1,4 @@
-"""Find the architecture of a checkpoint's outline: `python -m workers.identification`.
+"""Find the architecture of a checkpoint's outline: `python -m workers.networks.identification`.
 
 The page that adds a model runs this module as a child process, because building networks needs torch and the API does
 without it. Standard input has the outline and the architecture that the visitor wants, if any; standard output has the

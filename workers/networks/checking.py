@@ -14,8 +14,8 @@ from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import NearChance
 from pnc_core.images import ImageSet
-from workers.judging import Network
 from workers.loading import load_images, load_version
+from workers.networks.judging import Network
 
 MEASURE_MACS, SEARCH_MACS = 5e11, 1e12
 """Limits of multiply-accumulates: some minutes of one core in all."""

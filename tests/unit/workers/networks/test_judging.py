@@ -20,8 +20,8 @@ from pnc_core.module.bundle import Bundle
 from pnc_core.module.verdict import Answers, judge
 from tests.unit import seeds
 from tests.unit.pnc_core import nets
-from workers import judging
-from workers.judging import evaluate_module, measure_accuracy
+from workers.networks import judging
+from workers.networks.judging import evaluate_module, measure_accuracy
 
 OLD, NEW, EACH = "01234", ("8", "6"), 12
 CONFIG = CloneConfig(classes=NEW, validation=0.25, position=Position(target="blocks.1", source="blocks.1"))

@@ -7,7 +7,7 @@ from markupsafe import Markup
 from nicegui import ui
 from sqlalchemy.orm import Session
 
-from app.deployments import canaries
+from app.deployments.canary import service as canaries
 from app.deployments.service import Change
 from app.deployments.tables import CanaryRevisionRow, RevisionRow
 from app.errors import Invalid

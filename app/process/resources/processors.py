@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from app.process.control_groups import groups_of
+from app.process.resources.control_groups import groups_of
 
 THREADS = "OMP_NUM_THREADS"
 SHARED = "PNC_SHARED_THREADS"

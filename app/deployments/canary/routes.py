@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.api.documented import documented
 from app.api.requests import IfMatch, OpenGateway, OpenZoo, ReadSession
 from app.api.scopes import ScopedRoute, needs
-from app.deployments import canaries
+from app.deployments.canary import service as canaries
 from app.deployments.rollout import roll_out
 from app.deployments.routes import LATER, Name, Wait
 from app.deployments.service import Change

@@ -26,7 +26,7 @@ from pnc_core.errors import NearChance
 from pnc_core.graph.architectures import build_network
 from pnc_core.images import ImageSet
 from tests.unit import seeds
-from workers.checking import refuse_guessing
+from workers.networks.checking import refuse_guessing
 from workers.runner import check_version, run_check, run_job
 
 CLASSES = ("a", "b", "c", "d")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.process import processors
+from app.process.resources import processors
 
 V2 = "0::{group}\n"
 V1 = "5:memory:/elsewhere\n3:cpu,cpuacct:{group}\n0::/\n"

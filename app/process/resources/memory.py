@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from app.process.control_groups import groups_of
+from app.process.resources.control_groups import groups_of
 
 _FILES = {True: ("memory.max", "memory.current"), False: ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 """Files of a group that hold its limit and its use, by whether the hierarchy has version 2."""

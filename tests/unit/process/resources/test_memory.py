@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from app.process import memory
-from app.process.memory import Room
-from tests.unit.process.test_processors import V2, V2_MOUNT, lay
+from app.process.resources import memory
+from app.process.resources.memory import Room
+from tests.unit.process.resources.test_processors import V2, V2_MOUNT, lay
 
 V1 = "5:memory:{group}\n3:cpu,cpuacct:/elsewhere\n"
 V1_MOUNT = "32 31 0:29 {seen} /sys/fs/cgroup/memory rw shared:10 - cgroup cgroup rw,memory\n"

@@ -1,4 +1,4 @@
-"""Print the names of all architectures as JSON: `python -m workers.architecture_names`.
+"""Print the names of all architectures as JSON: `python -m workers.networks.architecture_names`.
 
 The API runs this module as a child process, because the names need torch and the API does without it.
 """

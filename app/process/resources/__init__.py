@@ -1,0 +1,1 @@
+"""Processors and memory that this process may use."""

@@ -1,0 +1,1 @@
+"""Parts of forms: fields, choices, dropped files, and secrets that are shown once."""

@@ -1,0 +1,1 @@
+"""Work on registered networks: import, check and judge them, and find their architecture."""
