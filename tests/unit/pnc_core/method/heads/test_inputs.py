@@ -104,8 +104,8 @@ def test_a_fast_job_on_expensive_networks_costs_less_than_five_passes(
     nets.randomised(target[0], seed)
     nets.randomised(source[0], seed + 1)
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (350, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    images = ImageSet(pixels, torch.arange(350) % 7, tuple("abcdefg"))
+    pixels = torch.randint(0, 256, (210, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    images = ImageSet(pixels, torch.arange(210) % 7, tuple("abcdefg"))
     for network, made in (target, source):
         with torch.no_grad():
             network(preprocess(pixels, made))
