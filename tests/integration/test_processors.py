@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app.process.resources import processors
+from app.process.resources import control_groups, processors
 from tests.integration.conftest import wait_until
 
 PNC = [sys.executable, "-P", "-m", "app.cli"]
 COUNT = (
-    "from app.process import processors; processors.begin(); import torch; print(torch.get_num_threads(), "
+    "from app.process.resources import processors; processors.begin(); import torch; print(torch.get_num_threads(), "
     "processors.threads_for(0), processors.threads_for(10**15))"
 )
 SHOWN = "print(torch.get_num_threads())"
@@ -55,8 +55,8 @@ def quota() -> Iterator[Path]:
 
 
 def _group() -> Path | None:
-    for mount in processors._mounts(Path("/")):
-        group = processors._groups(Path("/")).get(mount.is_v2)
+    for mount in control_groups._mounts(Path("/"), "cpu"):
+        group = control_groups._own(Path("/"), "cpu").get(mount.is_v2)
         folder = Path(mount.point) / (group or "/").lstrip("/") / f"pnc-test-{os.getpid()}"
         try:
             folder.mkdir()
@@ -74,7 +74,7 @@ def _group() -> Path | None:
 
 def test_the_quota_of_a_control_group_counts(quota: Path) -> None:
     inside = ["sh", "-c", f'echo $$ > {quota / "cgroup.procs"} && exec "$@"', "sh"]
-    told = "from app.process import processors; print(processors.usable())"
+    told = "from app.process.resources import processors; print(processors.usable())"
     done = subprocess.run([*inside, sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert float(done.stdout) == 0.5
     assert counted(inside) == [1, 1, 1]
