@@ -9,7 +9,7 @@ PostgreSQL must run on this machine.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -18,7 +18,7 @@ import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from app.db import engine
 from app.db.leases import Lease
@@ -26,6 +26,7 @@ from app.settings import Settings
 from app.zoo import Zoo, open_zoo
 from benchmarks.load import rows
 from benchmarks.load.acts import ACTS, JOB_SECONDS, Act, Way, intervals, prepare, run
+from benchmarks.service.statements import StatementCount
 
 CAPACITIES = {
     "database processors": 5.6,
@@ -140,7 +141,7 @@ def _sloped(act: Act, small: Cost, large: Cost, sizes: list[int]) -> Cost:
 
 def _cost(act: Act, zoo: Zoo, lease: Lease, process: psutil.Process, rounds: int) -> Cost:
     run(act, zoo, lease)
-    with _counting(zoo) as count:
+    with StatementCount(zoo) as count:
         run(act, zoo, lease)
         statements = count()
     spent, began = _seconds(process), time.perf_counter()
@@ -153,23 +154,6 @@ def _cost(act: Act, zoo: Zoo, lease: Lease, process: psutil.Process, rounds: int
 def _seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-class _counting:  # noqa: N801 - used like a function
-    """Counts SQL statements within a `with` block."""
-
-    def __init__(self, zoo: Zoo) -> None:
-        self._engine, self._count = zoo.database.engine, 0
-
-    def __enter__(self) -> Callable[[], int]:
-        event.listen(self._engine, "before_cursor_execute", self._add)
-        return lambda: self._count
-
-    def __exit__(self, *_: object) -> None:
-        event.remove(self._engine, "before_cursor_execute", self._add)
-
-    def _add(self, *_: object) -> None:
-        self._count += 1
 
 
 def demand(costs: list[Cost], way: Way, cluster: Cluster, settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import func, insert, select, text
 
 from app.datasets.tables import DatasetRow
 from app.db import engine
@@ -30,6 +30,7 @@ from app.models.tables import ModelRow, VersionRow
 from app.modules.tables import BundleRow, ModuleRow
 from app.settings import Settings
 from app.zoo import Zoo, open_zoo
+from benchmarks.service.statements import StatementCount
 
 CHUNK = 5000
 SPEC = {"architecture": "cnn", "classes": ["a", "b"], "input_size": [1, 8, 8], "mean": [0.0], "std": [1.0]}
@@ -160,7 +161,7 @@ async def time_lists(settings: Settings, rounds: int, jobs: int) -> list[dict[st
         for path in track([*paths, "/metrics"], "requests"):
             taken, queries = [], 0
             for _ in range(rounds):
-                with _QueryCount(zoo) as query_count:
+                with StatementCount(zoo) as query_count:
                     began = time.perf_counter()
                     response = await client.get(path)
                     taken.append(time.perf_counter() - began)
@@ -177,7 +178,7 @@ def time_claims(zoo: Zoo, rounds: int) -> dict[str, Any]:
     """Time claims: each round another worker claims the oldest queued job."""
     taken, queries = [], 0
     for number in range(rounds):
-        with _QueryCount(zoo) as query_count:
+        with StatementCount(zoo) as query_count:
             began = time.perf_counter()
             with zoo.database.write() as session:
                 lease = runs.claim(session, f"worker-{number}")
@@ -185,23 +186,6 @@ def time_claims(zoo: Zoo, rounds: int) -> dict[str, Any]:
             taken.append(time.perf_counter() - began)
         queries = query_count()
     return _row("claim of a job", taken, queries)
-
-
-class _QueryCount:
-    """Counts SQL statements within a `with` block."""
-
-    def __init__(self, zoo: Zoo) -> None:
-        self._engine, self._count = zoo.database.engine, 0
-
-    def __enter__(self) -> Callable[[], int]:
-        event.listen(self._engine, "before_cursor_execute", self._add)
-        return lambda: self._count
-
-    def __exit__(self, *_: object) -> None:
-        event.remove(self._engine, "before_cursor_execute", self._add)
-
-    def _add(self, *_: object) -> None:
-        self._count += 1
 
 
 def _row(what: str, taken: list[float], queries: int) -> dict[str, Any]:
