@@ -40,6 +40,7 @@ from pnc_core.method.need import (
     needs_whole,
     refusal,
 )
+from pnc_core.method.reconstruct import LogitsFit
 from pnc_core.method.search import probe_of, screen, shortlisted, trial_of
 from pnc_core.method.trials import TrialRunner, halve
 from pnc_core.module.bundle import Bundle
@@ -236,13 +237,29 @@ def _cut_down(job: Job, whole: Insertion | None) -> tuple[Module | None, Outputs
     if job.config.refine and job.config.preset == "joint" and job.config.old_images:
         insertion = _refined(job, insertion)
     job.report(Progress("calibrating", CALIBRATING, "running both networks and the module over all images"))
-    outputs = read(job, [insertion, *([] if whole is None else [whole])])
-    if whole is None:
-        return _calibrated(job, insertion, outputs[0], rounds + 1, begun), None
-    if job.is_economical and not _may_stay(job, calibrate(job, insertion, outputs[0], 0), (whole, outputs[1])):
-        return None, outputs[1]
-    found = _calibrated(job, insertion, outputs[0], rounds + 1, begun)
-    return found if _may_stay(job, found[1], (whole, outputs[1])) else None, outputs[1]
+    insertion, outputs, of_whole = _read(job, insertion, whole)
+    if whole is None or of_whole is None:
+        return _calibrated(job, insertion, outputs, rounds + 1, begun), None
+    if job.is_economical and not _may_stay(job, calibrate(job, insertion, outputs, 0), (whole, of_whole)):
+        return None, of_whole
+    found = _calibrated(job, insertion, outputs, rounds + 1, begun)
+    return found if _may_stay(job, found[1], (whole, of_whole)) else None, of_whole
+
+
+def _read(job: Job, insertion: Insertion, whole: Insertion | None) -> tuple[Insertion, Outputs, Outputs | None]:
+    """Outputs for all images of a cut tail, and of the whole source if there is one.
+
+    In an economical job these outputs also reconstruct the logits, so the first value is the reconstructed insertion.
+    """
+    wholes = [] if whole is None else [whole]
+    if not (job.is_economical and job.config.reconstructs):
+        own, *others = read(job, [insertion, *wholes])
+        return insertion, own, others[0] if others else None
+    assert job.held is not None
+    with LogitsFit(insertion) as fit:
+        own, *others = read(job, [fit.insertion, *wholes])
+    logits = fit.fitted(own.own, own.every[:, list(job.cloned)], ~job.held)
+    return fit.insertion, own.with_own(logits), others[0] if others else None
 
 
 def _may_stay(job: Job, cut: Calibrated, whole: tuple[Insertion, Outputs]) -> bool:

@@ -53,6 +53,8 @@ OnBatch = Callable[[float, float], None]
 def insert(job: Job, position: Position, probe: ImageSet, on_batch: OnBatch) -> Insertion:
     """Make the module at one position: stitch it, localize it and, unless the preset is `fast`, train it.
 
+    An economical job reconstructs the logits later, on the outputs that its heads need (`LogitsFit`).
+
     Args:
         job: Images and frozen networks.
         position: Pair of positions.
@@ -64,7 +66,7 @@ def insert(job: Job, position: Position, probe: ImageSet, on_batch: OnBatch) -> 
         insertion = _closed_form(job, insertion, probe)
     else:
         insertion = _trained(job, insertion, on_batch)
-    return reconstruct_logits(job, insertion) if job.config.reconstructs else insertion
+    return reconstruct_logits(job, insertion) if job.config.reconstructs and not job.is_economical else insertion
 
 
 def _closed_form(job: Job, insertion: Insertion, probe: ImageSet) -> Insertion:

@@ -16,7 +16,7 @@ Own choice (decisions 108 and 109). Fitting a pruned layer to the output of the 
 """
 
 import math
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -134,22 +134,85 @@ def reconstruct_logits(job: Job, insertion: Insertion) -> Insertion:
     Returns:
         The insertion with the adapter; `insertion` itself if no linear layer makes the logits.
     """
-    layers = [str(node.target) for node in readout(insertion.tail.part)]
-    if not layers:
+    fit = LogitsFit(insertion)
+    if fit.adapter is None:
         return insertion
-    reconstructed = replace(insertion, tail=with_parallel_adapters(insertion.tail, layers))
-    adapter = reconstructed.tail.inner[layers[0]]
-    sums = RidgeSums(adapter.up.shape[1], adapter.up.shape[0])
+    sums = fit.sums()
     target = Reader(job.target, [insertion.position.target], logits=False)
     source = Reader(job.source, [])
-    read: list[Tensor] = []
-    with adapter.register_forward_pre_hook(lambda _, args: read.append(args[0])):
-        images = job.train.sample(LOGITS_IMAGES, job.generator("mend", insertion.position))
+    images = job.train.sample(LOGITS_IMAGES, job.generator("mend", insertion.position))
+    with fit:
         for batch in job.read(images, target=target, source=source, exact=True):
             with torch.no_grad(), full_precision():
-                own, _ = reconstructed.forward(batch)
-            sums.add(read.pop(), batch.own - own)
-    up, bias = sums.solve(LOGITS_RIDGE)
-    adapter.up.data.copy_(up)
-    adapter.bias.data.copy_(bias)
-    return reconstructed
+                own, _ = fit.insertion.forward(batch)
+            sums.add(fit.taken(), batch.own - own)
+    fit.set(sums)
+    return fit.insertion
+
+
+class LogitsFit(AbstractContextManager["LogitsFit"]):
+    """Fits the parallel adapter beside the layer that makes the logits on inputs of the layer. Inside its context it
+    records them while the tail runs.
+
+    The adapter adds U x + b to the logits, so logits that were made without it need no second run of the tail.
+    """
+
+    def __init__(self, insertion: Insertion) -> None:
+        layers = [str(node.target) for node in readout(insertion.tail.part)]
+        self.insertion = insertion
+        """With the adapter, which changes nothing before the fit."""
+        self.adapter: ParallelAdapter | None = None
+        """None if no linear layer makes the logits."""
+        if layers:
+            self.insertion = replace(insertion, tail=with_parallel_adapters(insertion.tail, layers))
+            self.adapter = self.insertion.tail.inner[layers[0]]
+        self._read: list[Tensor] = []
+        self._hooks = ExitStack()
+
+    def __enter__(self) -> "LogitsFit":
+        if self.adapter is not None:
+            hook = self.adapter.register_forward_pre_hook(lambda _, args: self._read.append(args[0].detach().cpu()))
+            self._hooks.enter_context(hook)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.close()
+
+    def taken(self) -> Tensor:
+        """The recorded inputs (N, C_in) of all batches since the last call, float32 on the CPU."""
+        inputs = torch.cat(self._read).float()
+        self._read.clear()
+        return inputs
+
+    def sums(self) -> RidgeSums:
+        """Empty sums for the ridge regression of missing logits on inputs of the layer."""
+        assert self.adapter is not None
+        return RidgeSums(self.adapter.up.shape[1], self.adapter.up.shape[0])
+
+    @torch.no_grad()
+    def set(self, sums: RidgeSums) -> None:
+        """Set the adapter to the solution of the ridge regression."""
+        assert self.adapter is not None
+        up, bias = sums.solve(LOGITS_RIDGE)
+        self.adapter.up.copy_(up)
+        self.adapter.bias.copy_(bias)
+
+    def fitted(self, own: Tensor, wanted: Tensor, fitting: Tensor) -> Tensor:
+        """Fit the adapter to the recorded inputs of all N images.
+
+        Args:
+            own: Logits (N, K) that the tail made while its inputs were recorded.
+            wanted: The source's logits (N, K) of the same classes.
+            fitting: Which images the fit may use, bool (N,).
+
+        Returns:
+            Logits (N, K) of the tail with the fitted adapter.
+        """
+        if self.adapter is None:
+            return own
+        inputs, sums = self.taken(), self.sums()
+        sums.add(inputs[fitting], (wanted - own)[fitting])
+        self.set(sums)
+        with torch.no_grad(), full_precision():
+            correction: Tensor = self.adapter(inputs.to(self.adapter.up.device))
+        return own + correction.cpu()

@@ -34,7 +34,7 @@ from pnc_core.method.checkpoints import State
 from pnc_core.method.heads.fit import Accuracy, accuracy, balance
 from pnc_core.method.insert import Insertion, bounds_of, module_macs, stitch_all
 from pnc_core.method.job import Batch, Job, Progress, traced_step
-from pnc_core.module.adapter import RidgeSums, takes_the_same_images
+from pnc_core.module.adapter import ridge_solutions, takes_the_same_images
 from pnc_core.module.head import pool_taps
 
 MAX_CANDIDATES, FEW_CANDIDATES = 32, 16
@@ -199,12 +199,10 @@ def _screen_scores(
     for (x, labels, spent), (x_held, labels_held, spent_held) in zip(*columns, strict=True):
         started = time.monotonic()
         classes = job.old_classes + len(job.cloned)
-        sums = RidgeSums(x.shape[1], classes)
-        sums.add(x, F.one_hot(labels, classes).float())
         weights = balance(labels_held, job.old_classes).float()
         tried = []
-        for ridge in RIDGES:
-            answers = F.linear(x_held, *sums.solve(ridge))
+        for solution in ridge_solutions(x, F.one_hot(labels, classes), RIDGES):
+            answers = F.linear(x_held, *solution)
             errors = (answers - F.one_hot(labels_held, classes)).square().sum(1)
             tried.append((float(errors @ weights), accuracy(answers, labels_held, job.old_classes)))
         error, score = min(tried, key=lambda one: one[0])

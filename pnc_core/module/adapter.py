@@ -16,6 +16,8 @@ Source: the paper's abstract (insertion through an adapter). The ridge start is 
 without training.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -125,6 +127,38 @@ class RidgeSums:
         penalty = torch.diag(F.pad(diagonal.expand(len(self.xx) - 1), (0, 1), value=1e-9))
         solution = torch.linalg.solve(self.xx + penalty, self.xy).float()  # autocast does not change float64
         return solution[:-1].T.contiguous(), solution[-1].clone()
+
+
+def ridge_solutions(x: Tensor, y: Tensor, ridges: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    """The solutions of `RidgeSums` for several ridges, with one decomposition in float64.
+
+    With centred rows X, y and X'X = V diag(s) V':
+
+        W' = V diag(1 / (s + lambda)) V' X'y = X'(XX' + lambda)^-1 y
+
+    The second form has matrices of N x N, and is taken if there are fewer rows than inputs.
+
+    Args:
+        x: (N, inputs).
+        y: (N, outputs).
+        ridges: As for `RidgeSums.solve`.
+
+    Returns:
+        Weights float32 (outputs, inputs) and bias (outputs,), for each ridge.
+    """
+    x, y = x.detach().cpu().double(), y.detach().cpu().double()
+    scale = x.square().sum(0).mean().clamp_min(1e-12)
+    mean, mean_y = x.mean(0), y.mean(0)
+    rows, wanted = x - mean, y - mean_y
+    few = len(rows) < rows.shape[1]
+    squares, directions = torch.linalg.eigh(rows @ rows.T if few else rows.T @ rows)
+    wanted = directions.T @ (wanted if few else rows.T @ wanted)
+    found = []
+    for ridge in ridges:
+        solved = directions @ (wanted / (squares.clamp_min(0) + ridge * scale)[:, None])
+        weight = (rows.T @ solved if few else solved).T
+        found.append((weight.float().contiguous(), (mean_y - weight @ mean).float()))
+    return found
 
 
 CELLS = 64

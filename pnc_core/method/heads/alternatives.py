@@ -57,11 +57,8 @@ def held_out_probe(train: HeadInputs, validation: HeadInputs, seen: Sequence[int
 
 def cross_fitted_probe(rows: HeadInputs, seen: Sequence[int], shown: Tensor, folds: Tensor) -> FittedHead:
     """A probe that is fitted and judged by cross-validation; arguments as for `cross_fit`."""
-    candidates = [
-        Candidate("joint", strength, 1, probe_rows(rows, columns))
-        for columns in probe_columns(seen)
-        for strength in PROBE_STRENGTHS
-    ]
+    inputs = [probe_rows(rows, columns) for columns in probe_columns(seen)]
+    candidates = [Candidate("joint", strength, 1, one) for one in inputs for strength in PROBE_STRENGTHS]
     return cross_fit(candidates, shown, folds)
 
 
@@ -81,7 +78,7 @@ def verdict_of(
     Returns:
         The verdict, and the target's own predictions, int64 (N,).
     """
-    old, every = outputs.old, outputs.every
+    old, every = outputs.old.softmax(1), outputs.every.softmax(1)
     own = every[:, list(job.cloned)]
     doubt = doubt_of(labels, old, every, job.cloned)
     if doubt is not None:

@@ -13,11 +13,13 @@ from pnc_core.method.heads.fit import (
     STRENGTHS,
     Accuracy,
     HeadInputs,
+    Prepared,
     accuracy,
     balanced_losses,
     fit_head,
     head_logits,
     losses_of,
+    prepared,
 )
 from pnc_core.module.head import Head, TapWindow, head_cost
 
@@ -72,10 +74,12 @@ def choose_head(choices: Sequence[HeadChoice], folds: Tensor | None = None, *, r
         refit: Fit the winner again on all images; without it the head has not seen the held-out images.
     """
     middle = len(STRENGTHS) // 2
-    tried = [_try(choice, STRENGTHS[middle]) for choice in choices]
+    tried = _tried(choices, STRENGTHS[middle])
     first = min(tried, key=lambda one: one.loss)
     others = () if first.choice.kind == "affine" else (*STRENGTHS[:middle], *STRENGTHS[middle + 1 :])
-    tried += [_try(first.choice, strength, first.head) for strength in others]
+    if others:
+        rows = prepared(first.choice.train.some(CHOICE_ROWS))
+        tried += [_try(first.choice, rows, strength, first.head) for strength in others]
     best = min((first, *tried[len(choices) :]), key=lambda one: one.loss)
     choice = best.choice
     score = accuracy(head_logits(best.head, choice.validation), choice.validation.labels, choice.train.old.shape[1])
@@ -138,8 +142,28 @@ class _Candidate:
     """Balanced cross-entropy on the held-out images."""
 
 
-def _try(choice: HeadChoice, strength: float, start: Head | None = None) -> _Candidate:
-    head = fit_head(choice.kind, choice.train.some(CHOICE_ROWS), strength, start)
+def _tried(choices: Sequence[HeadChoice], strength: float) -> list[_Candidate]:
+    """Heads of all choices, in their order; choices with the same rows share one preparation of the rows."""
+    found: dict[int, _Candidate] = {}
+    for numbers in with_same_rows([choice.train for choice in choices]):
+        rows = choices[numbers[0]].train.some(CHOICE_ROWS)
+        ready = prepared(rows) if any(choices[number].kind != "affine" for number in numbers) else rows
+        for number in numbers:
+            choice = choices[number]
+            found[number] = _try(choice, rows if choice.kind == "affine" else ready, strength)
+    return [found[number] for number in range(len(choices))]
+
+
+def with_same_rows(rows: Sequence[HeadInputs]) -> list[list[int]]:
+    """Numbers of the entries, grouped by identity."""
+    groups: dict[int, list[int]] = {}
+    for number, one in enumerate(rows):
+        groups.setdefault(id(one), []).append(number)
+    return list(groups.values())
+
+
+def _try(choice: HeadChoice, rows: HeadInputs | Prepared, strength: float, start: Head | None = None) -> _Candidate:
+    head = fit_head(choice.kind, rows, strength, start)
     return _Candidate(choice, strength, head, float(balanced_losses(head, choice.validation).mean()))
 
 

@@ -20,7 +20,7 @@ Logits of two networks have no common zero, and so no prior of the offset. The s
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,7 +30,8 @@ from pnc_core.devices import full_precision
 from pnc_core.module.head import Head
 
 SMALL_FIT, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 60, 20
-"""A fit with at most `SMALL_FIT` numbers (rows x features) runs in float64 until it converges.
+"""A fit with at most `SMALL_FIT` numbers runs in float64 until it converges; they are N x max(min(N, D), classes)
+for N rows of D features.
 
 A larger fit runs in float32 for `LARGE_FIT_ITERATIONS` steps of L-BFGS, or for `WARM_ITERATIONS` steps if it starts
 from an already fitted head.
@@ -81,10 +82,59 @@ class HeadInputs:
         return HeadInputs(*(torch.cat(pair) for pair in pairs))
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Rows as every fit reads them, whatever its kind and strength: `prepared` makes them once for several fits."""
+
+    rows: HeadInputs
+    """Features standardised to z = (taps - mean) / std, as coordinates (N, r) in the space that the rows of z span if
+    there are fewer rows than features."""
+    mean: Tensor
+    """(D,)."""
+    std: Tensor
+    """(D,)."""
+    span: tuple[Tensor, Tensor] | None
+    """z (N, D), and a matrix M (N, r) with orthonormal M'z; None if the rows hold z itself."""
+
+    def into(self, weight: Tensor) -> Tensor:
+        """Weights (rows, columns of `rows`) from weights (rows, D) on the taps."""
+        weight = weight.to(self.std) * self.std
+        return weight if self.span is None else weight @ self.span[0].T @ self.span[1]
+
+    def out_of(self, weight: Tensor) -> Tensor:
+        """Weights float64 (rows, D) on the taps from weights (rows, columns of `rows`)."""
+        if self.span is not None:
+            weight = weight @ self.span[1].T @ self.span[0]
+        return weight.double() / self.std.double()
+
+
+@full_precision()
+def prepared(inputs: HeadInputs) -> Prepared:
+    """Standardise the features, and reduce them to as many columns as there are rows.
+
+    The weights that minimise a loss plus |W|^2 lie in the space that the rows span, so that the fit has r <= N instead
+    of D columns.
+    """
+    count, width = inputs.features.shape
+    classes = inputs.old.shape[1] + inputs.own.shape[1]
+    # For large fits float64 would take twice as long and change nothing that matters.
+    dtype = torch.float64 if count * max(min(count, width), classes) <= SMALL_FIT else torch.float32
+    features = inputs.features.to(dtype)
+    mean = features.mean(0)
+    std = features.std(0).clamp_min(1e-6) if width else mean  # torch warns of a spread without columns
+    z, span = (features - mean) / std, None
+    if dtype == torch.float64 and count < width:
+        squares, directions = torch.linalg.eigh(z @ z.T)
+        kept = squares > squares.max().clamp_min(1e-12) * 1e-10
+        lengths, directions = squares[kept].sqrt(), directions[:, kept]
+        z, span = directions * lengths, (z, directions / lengths)
+    return Prepared(HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), z, inputs.labels), mean, std, span)
+
+
 @full_precision()
 def fit_head(
     kind: str,
-    inputs: HeadInputs,
+    inputs: HeadInputs | Prepared,
     strength: float = 1e-2,
     start: Head | None = None,
     *,
@@ -98,50 +148,39 @@ def fit_head(
 
     Args:
         kind: `affine`, `router` or `joint`.
-        inputs: Rows of the training images.
+        inputs: Rows of the training images, or the same `prepared`.
         strength: Weight decay on the standardised weights.
-        start: A fitted head of the same kind, as the starting point of a large fit.
+        start: A fitted head of the same kind, as the starting point.
         most_steps: Largest number of steps of a small fit, which usually converges earlier.
         odds: Both sides are log-odds, so that offset and biases have a prior.
     """
-    old_classes, new_classes = inputs.old.shape[1], inputs.own.shape[1]
-    # For large fits float64 would take twice as long and change nothing that matters.
-    dtype = torch.float64 if inputs.features.numel() <= SMALL_FIT else torch.float32
-    features = inputs.features.to(dtype)
-    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
-    z, basis = (features - mean) / std, None
-    if kind != "affine" and dtype == torch.float64 and len(z) < z.shape[1]:
-        z, basis = _in_row_space(z)
-    rows = HeadInputs(inputs.old.to(dtype), inputs.own.to(dtype), z, inputs.labels)
-    head = Head(kind, z.shape[1], old_classes, new_classes).to(dtype)
+    if isinstance(inputs, HeadInputs):
+        inputs = prepared(inputs if kind != "affine" else replace(inputs, features=inputs.features[:, :0]))
+    ready, rows = inputs, inputs.rows
+    old_classes, dtype = rows.old.shape[1], rows.features.dtype
+    head = Head(kind, rows.features.shape[1], old_classes, rows.own.shape[1]).to(dtype)
+    if start is not None:
+        _start_at(head, start, ready)
     iterations = most_steps
     if dtype == torch.float32:
         iterations = LARGE_FIT_ITERATIONS if start is None else WARM_ITERATIONS
-        if start is not None and basis is None:
-            head.load_state_dict(start.state_dict())
-            if kind != "affine":
-                head.bias.data += head.weight.data @ mean
-                head.weight.data *= std
     spreads = (ODDS_SCALE_SPREAD, ODDS_OFFSET_SPREAD) if odds else (SCALE_SPREAD, math.inf)
-    _minimise(head, rows, balance(inputs.labels, old_classes).to(dtype), (strength, *spreads), iterations)
+    _minimise(head, rows, balance(rows.labels, old_classes).to(dtype), (strength, *spreads), iterations)
     head.double()
     if kind != "affine":
-        if basis is not None:
-            head.weight.data = head.weight.data @ basis.double()
-        head.weight.data /= std.double()
-        head.bias.data -= head.weight.data @ mean.double()
+        head.weight.data = ready.out_of(head.weight.data)
+        head.bias.data -= head.weight.data @ ready.mean.double()
     return head.float().requires_grad_(False)
 
 
-def _in_row_space(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, D) as coordinates (N, r) in the space that the rows span, and its orthonormal basis (r, D).
-
-    The weights that minimise a loss plus |W|^2 lie in this space, so that the fit has r <= N instead of D columns.
-    """
-    squares, directions = torch.linalg.eigh(z @ z.T)
-    kept = squares > squares.max().clamp_min(1e-12) * 1e-10
-    lengths, directions = squares[kept].sqrt(), directions[:, kept]
-    return directions * lengths, (directions / lengths).T @ z
+@torch.no_grad()
+def _start_at(head: Head, start: Head, ready: Prepared) -> None:
+    """Set a head on prepared rows to the projection of a fitted head on taps."""
+    head.scale.copy_(start.scale)
+    head.offset.copy_(start.offset)
+    if head.kind != "affine":
+        head.weight.copy_(ready.into(start.weight))
+        head.bias.copy_(start.bias.to(ready.mean) + start.weight.to(ready.mean) @ ready.mean)
 
 
 def balance(labels: Tensor, old_classes: int) -> Tensor:

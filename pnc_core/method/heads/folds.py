@@ -11,15 +11,15 @@ References:
     Stone, "Cross-validatory choice and assessment of statistical predictions", 1974.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pnc_core.images import ImageSet
-from pnc_core.method.heads.choose import FittedHead, chosen_elsewhere, pick
-from pnc_core.method.heads.fit import HeadInputs, accuracy, fit_head, head_logits, losses_of
+from pnc_core.method.heads.choose import FittedHead, chosen_elsewhere, pick, with_same_rows
+from pnc_core.method.heads.fit import HeadInputs, Prepared, accuracy, fit_head, head_logits, losses_of, prepared
 from pnc_core.module.head import Head, TapWindow
 
 FOLDS = 5
@@ -56,9 +56,9 @@ class Candidate:
     odds: bool = False
     """Both sides of the rows are log-odds."""
 
-    def fit(self, rows: HeadInputs, most_steps: int = 200) -> Head:
+    def fit(self, rows: HeadInputs | Prepared, start: Head | None = None, most_steps: int = 200) -> Head:
         """The head of this kind and strength, fitted on rows like those of the candidate."""
-        return fit_head(self.kind, rows, self.strength, most_steps=most_steps, odds=self.odds)
+        return fit_head(self.kind, rows, self.strength, start, most_steps=most_steps, odds=self.odds)
 
 
 def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor, *, simplest: bool = False) -> FittedHead:
@@ -75,7 +75,7 @@ def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor, *, 
     """
     count, rows = len(folds), candidates[0].rows
     labels, old_classes = rows.labels[:count], rows.old.shape[1]
-    answers = torch.stack([_answers(one, folds[shown], folds) for one in candidates])
+    answers = _answers(candidates, folds[shown], folds)
     losses = torch.stack([losses_of(logits, labels, old_classes) for logits in answers])
     best = candidates[pick(losses, simplest=simplest)]
     logits = chosen_elsewhere(answers, labels, old_classes, folds, simplest=simplest)
@@ -83,14 +83,32 @@ def cross_fit(candidates: Sequence[Candidate], shown: Tensor, folds: Tensor, *, 
     return FittedHead(head, best.grid, head, accuracy(logits, labels, old_classes), best.tap_window, logits)
 
 
-def _answers(candidate: Candidate, fold_of_row: Tensor, folds: Tensor) -> Tensor:
-    """Logits (N, C) of the images; each fold's by a head that was fitted on the rows of the other folds."""
-    images = candidate.rows.first(len(folds))
-    answers = images.old.new_zeros(len(folds), images.old.shape[1] + images.own.shape[1])
+def _answers(candidates: Sequence[Candidate], fold_of_row: Tensor, folds: Tensor) -> Tensor:
+    """Logits (candidates, N, C) of the images; each fold's by heads that were fitted on the rows of the other folds."""
+    images = candidates[0].rows.first(len(folds))
+    answers = images.old.new_zeros(len(candidates), len(folds), images.old.shape[1] + images.own.shape[1])
     for fold in folds.unique():
         inside = folds == fold
-        others = candidate.rows.take(fold_of_row != fold)
-        # With a single fold, of equal images alone, nothing is left to fit on.
-        rows = others if len(others.labels) else candidate.rows
-        answers[inside] = head_logits(candidate.fit(rows, STEPS), images.take(inside))
+        for number, head in _fitted(candidates, fold_of_row != fold):
+            answers[number, inside] = head_logits(head, candidates[number].rows.first(len(folds)).take(inside))
     return answers
+
+
+def _fitted(candidates: Sequence[Candidate], others: Tensor) -> Iterator[tuple[int, Head]]:
+    """Number of each candidate and its head, fitted on the rows at bool `others`.
+
+    Candidates with the same rows share one preparation of the rows. Of equal kinds the strongest prior comes first,
+    because its fit takes the fewest steps; each fit starts at the one before.
+    """
+    for numbers in with_same_rows([one.rows for one in candidates]):
+        rows = candidates[numbers[0]].rows
+        # With a single fold, of equal images alone, nothing is left to fit on.
+        left = rows.take(others) if bool(others.any()) else rows
+        ready = prepared(left) if any(candidates[n].kind != "affine" for n in numbers) else None
+        heads: dict[tuple[str, bool], Head] = {}
+        for number in sorted(numbers, key=lambda n: -candidates[n].strength):
+            one = candidates[number]
+            start = heads.get((one.kind, one.odds))
+            head = one.fit(left if ready is None or one.kind == "affine" else ready, start, STEPS)
+            heads[one.kind, one.odds] = head
+            yield number, head

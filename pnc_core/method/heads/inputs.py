@@ -27,9 +27,18 @@ class Outputs:
     rows: dict[int, HeadInputs]
     """Inputs of heads, by number of cells per side of the pooled taps."""
     old: Tensor
-    """Probabilities of the target (N, N_old)."""
+    """Logits of the target (N, N_old)."""
     every: Tensor
-    """Probabilities of the source among all its classes (N, C)."""
+    """Logits of the source for all its classes (N, C)."""
+
+    @property
+    def own(self) -> Tensor:
+        """Logits of the module for the cloned classes (N, K)."""
+        return next(iter(self.rows.values())).own
+
+    def with_own(self, logits: Tensor) -> "Outputs":
+        """The same outputs with other logits (N, K) of the module."""
+        return replace(self, rows={grid: replace(rows, own=logits) for grid, rows in self.rows.items()})
 
     def take(self, images: Tensor) -> "Outputs":
         """The outputs for the images at int64 or bool `images`."""
@@ -60,7 +69,7 @@ def outputs_of_all(job: Job, modules: Sequence[tuple[Insertion, Sequence[int]]],
             rows[number].append(_head_rows(job, insertion, batch, logits, made, grids))
             if number in wholes:
                 every = logits[:, insertion.order.to(logits.device)].float()
-        sides.append((batch.old.softmax(1).cpu(), every.softmax(1).cpu()))
+        sides.append((batch.old.cpu(), every.cpu()))
     old, of_source = (torch.cat(column) for column in zip(*sides, strict=True))
     found = zip(modules, rows, strict=True)
     return [Outputs(dict(zip(grids, _joined(mine), strict=True)), old, of_source) for (_, grids), mine in found]

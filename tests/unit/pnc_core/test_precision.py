@@ -102,8 +102,9 @@ def test_a_closed_form_is_the_one_in_float64_inside_of_autocast(
 
 def _head(large: bool) -> Callable[[Tensor], Tensor]:
     def fit(rows: Tensor) -> Tensor:
-        features = rows.repeat(1, 120) if large else rows  # large fits are float32
-        head = fit_head("router", HeadInputs(rows[:, :3], rows[:, 3:5], features, torch.arange(400) % 5))
+        rows = rows.repeat(5, 1) if large else rows  # large fits are float32
+        features = rows.repeat(1, 120) if large else rows
+        head = fit_head("router", HeadInputs(rows[:, :3], rows[:, 3:5], features, torch.arange(len(rows)) % 5))
         return torch.cat([p.flatten() for p in head.parameters()])
 
     return fit

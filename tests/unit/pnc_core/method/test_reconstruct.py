@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from pnc_core.config import CloneConfig, Position
 from pnc_core.images import ImageSet
 from pnc_core.method import reconstruct
+from pnc_core.method.heads.inputs import outputs_of_all
 from pnc_core.method.insert import Insertion, stitch
 from pnc_core.method.job import Job
-from pnc_core.method.reconstruct import reconstruct_layers
+from pnc_core.method.reconstruct import LogitsFit, reconstruct_layers, reconstruct_logits
 from pnc_core.module.parallel_adapter import ParallelAdapter
 from pnc_core.module.tail import extract
 from tests.unit.pnc_core import nets
@@ -55,6 +56,34 @@ def test_a_cut_tail_is_drawn_back_to_the_uncut_one_on_images_it_has_not_seen(arc
     reconstructed = reconstruct_layers(job, cut, whole.tail, job.train)
     assert reconstructed.tail.inner
     assert _error(job, whole, reconstructed) < 0.8 * before
+
+
+@pytest.mark.parametrize(("architecture", "size"), FAMILIES[:3])
+def test_outputs_for_all_images_reconstruct_the_logits_as_a_pass_of_their_own_does(
+    architecture: str, size: int
+) -> None:
+    job = _job(architecture, size)
+    alone = reconstruct_logits(job, _cut(job)[1])
+    assert job.held is not None
+    with LogitsFit(_cut(job)[1]) as fit:
+        (outputs,) = outputs_of_all(job, [(fit.insertion, (1,))], job.every)
+    shared = fit.fitted(outputs.own, outputs.every[:, list(job.cloned)], ~job.held)
+    assert fit.adapter is not None
+    batch = next(job.read(job.every))
+    with torch.no_grad():
+        wanted, again, before = (one.forward(batch)[0] for one in (alone, fit.insertion, _cut(job)[1]))
+    scale = float(wanted.abs().max())
+    assert torch.allclose(again, wanted, atol=1e-3 * scale)
+    assert torch.allclose(shared[: len(again)], again, atol=1e-4 * scale)
+    assert not torch.allclose(before, wanted, atol=1e-2 * scale)
+
+
+def test_logits_that_no_linear_layer_makes_stay_as_they_are() -> None:
+    cut = _cut(_job("torchvision/squeezenet1_1", 64))[1]
+    with LogitsFit(cut) as fit:
+        own = torch.randn(4, 2)
+        assert fit.fitted(own, own + 1, torch.ones(4, dtype=torch.bool)) is own
+    assert fit.insertion is cut
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 5, 6), (4, 2, 3, 6)])

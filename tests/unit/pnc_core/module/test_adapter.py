@@ -7,7 +7,7 @@ from torch.nn import functional
 from pnc_core.errors import PositionError
 from pnc_core.graph.positions import INPUT, PositionInfo
 from pnc_core.images import preprocess
-from pnc_core.module.adapter import Adapter, AdapterFit, RidgeSums, input_adapter
+from pnc_core.module.adapter import Adapter, AdapterFit, RidgeSums, input_adapter, ridge_solutions
 from pnc_core.preprocessing import ChannelOrder, Preprocessing
 from tests.unit.pnc_core import nets
 
@@ -44,6 +44,18 @@ def test_a_strong_ridge_shrinks_the_weights_but_not_the_bias() -> None:
     weight, bias = sums.solve(1e6)
     assert float(weight.abs().max()) < 1e-5
     assert float(bias) == pytest.approx(5, abs=0.2)
+
+
+@pytest.mark.parametrize("rows", [20, 60, 200])
+def test_one_decomposition_gives_the_solutions_of_all_ridges(rows: int) -> None:
+    x, ridges = _random(rows, 60) + 2, (1e-3, 1e-1, 10.0)
+    y = x[:, :3] + _random(rows, 3, seed=1)
+    sums = RidgeSums(60, 3)
+    sums.add(x, y)
+    for (weight, bias), ridge in zip(ridge_solutions(x, y, ridges), ridges, strict=True):
+        wanted_weight, wanted_bias = sums.solve(ridge)
+        assert torch.allclose(weight, wanted_weight, atol=1e-4)
+        assert torch.allclose(bias, wanted_bias, atol=1e-4)
 
 
 def test_channels_that_are_always_zero_do_no_harm() -> None:

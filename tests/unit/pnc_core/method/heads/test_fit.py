@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pnc_core.method.heads.fit import HeadInputs, accuracy, balanced_losses, fit_head, head_logits
+from pnc_core.method.heads.fit import HeadInputs, accuracy, balanced_losses, fit_head, head_logits, prepared
 from pnc_core.module.head import Head, pool_taps, tap_width
 from tests.unit.pnc_core.method.heads.inputs import FEATURES, NEW, OLD, inputs
 
@@ -90,6 +90,26 @@ def test_the_standardisation_is_folded_into_the_weights(kind: str) -> None:
     folded, explicit = fit_head(kind, rows), fit_head(kind, by_hand)
     assert torch.allclose(head_logits(folded, rows), head_logits(explicit, by_hand), atol=1e-2)
     assert torch.allclose(folded.weight * std.float(), explicit.weight, atol=1e-2)
+
+
+@pytest.mark.parametrize("count", [20, 300])
+@pytest.mark.parametrize("kind", ["affine", "router", "joint"])
+def test_prepared_rows_and_another_start_give_the_same_head(kind: str, count: int) -> None:
+    few = inputs(count)
+    rows = HeadInputs(few.old, few.own, torch.cat([few.features, few.features**2, few.features**3], 1), few.labels)
+    plain, ready = fit_head(kind, rows, 1e-1), prepared(rows)
+    for start in (None, fit_head(kind, rows, 1.0)):
+        again = fit_head(kind, ready, 1e-1, start)
+        assert torch.allclose(head_logits(again, rows), head_logits(plain, rows), atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [20, 300])
+def test_a_head_that_starts_at_its_own_minimum_stays_there(count: int) -> None:
+    rows = inputs(count)
+    plain = fit_head("joint", rows, 1e-1)
+    stays = fit_head("joint", rows, 1e-1, plain, most_steps=1)
+    assert torch.allclose(head_logits(stays, rows), head_logits(plain, rows), atol=1e-4)
+    assert not torch.allclose(head_logits(fit_head("joint", rows, 1e-1, most_steps=1), rows), head_logits(plain, rows))
 
 
 def test_a_tap_that_never_changes_does_no_harm() -> None:

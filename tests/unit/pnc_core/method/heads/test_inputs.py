@@ -57,9 +57,7 @@ def test_the_views_of_an_image_are_found_again_among_the_rows(pair: Pair) -> Non
 
 
 @pytest.mark.parametrize("with_whole", [False, True])
-def test_one_pass_gives_both_networks_probabilities_and_every_module_s_rows(
-    job: Job, pair: Pair, with_whole: bool
-) -> None:
+def test_one_pass_gives_both_networks_logits_and_every_module_s_rows(job: Job, pair: Pair, with_whole: bool) -> None:
     whole = whole_source(job)
     assert whole is not None
     modules = [localize(job, stitch(job, MIDDLE, job.train)), *([whole] if with_whole else [])]
@@ -67,8 +65,8 @@ def test_one_pass_gives_both_networks_probabilities_and_every_module_s_rows(
     for outputs, module in zip(found, modules, strict=True):
         for (network, spec), side in ((pair.target, outputs.old), (pair.source, outputs.every)):
             with torch.no_grad():
-                wanted = network(preprocess(job.every.images, spec)).softmax(1)
-            assert torch.allclose(side, wanted, atol=1e-5)
+                wanted = network(preprocess(job.every.images, spec))
+            assert torch.allclose(side, wanted, atol=1e-4)
         for grid, wanted_rows in zip((1, 2), head_inputs(job, module, job.every, (1, 2), 0), strict=True):
             for name, column in vars(wanted_rows).items():
                 assert torch.allclose(getattr(outputs.rows[grid], name), column, atol=1e-4), name
@@ -111,4 +109,4 @@ def test_a_fast_job_on_expensive_networks_costs_less_than_five_passes(
             network(preprocess(pixels, made))
     once, spent[0] = spent[0], 0
     clone(target, source, images, CloneConfig(classes=("f", "g"), preset="fast", keep_anyway=True))
-    assert spent[0] < 5 * once
+    assert spent[0] < 4.5 * once
