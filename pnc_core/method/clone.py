@@ -240,8 +240,10 @@ def _cut_down(job: Job, whole: Insertion | None) -> tuple[Module | None, Outputs
     insertion, outputs, of_whole = _read(job, insertion, whole)
     if whole is None or of_whole is None:
         return _calibrated(job, insertion, outputs, rounds + 1, begun), None
-    if job.is_economical and not _may_stay(job, calibrate(job, insertion, outputs, 0), (whole, of_whole)):
-        return None, of_whole
+    if job.is_economical:
+        quiet = replace(job, report=lambda progress: None)  # `_calibrated` says the same again
+        if not _may_stay(job, calibrate(quiet, insertion, outputs, 0), (whole, of_whole)):
+            return None, of_whole
     found = _calibrated(job, insertion, outputs, rounds + 1, begun)
     return found if _may_stay(job, found[1], (whole, of_whole)) else None, of_whole
 

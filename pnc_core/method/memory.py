@@ -20,7 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pnc_core.config import CloneConfig, geometries_of
 from pnc_core.errors import PositionError
 from pnc_core.graph.positions import BATCH, INPUT, PositionInfo, Traced
-from pnc_core.method.heads.calibrate import FAST_VIEWS
+from pnc_core.method.heads.calibrate import FAST_VIEWS, most_grids
+from pnc_core.method.heads.fit import is_small
 from pnc_core.method.heads.inputs import views_of
 from pnc_core.method.learn import LOCAL_IMAGES
 from pnc_core.method.lime import VARIANTS
@@ -108,14 +109,14 @@ def _training(target: Traced, source: Traced, images: int, config: CloneConfig) 
 
 
 def _heads(target: Traced, source: Traced, images: int, config: CloneConfig) -> _Phase:
-    fast = config.preset == "fast"
-    views = min(config.views, FAST_VIEWS) if fast else config.views
+    views = min(config.views, FAST_VIEWS) if config.preset == "fast" else config.views
     rows = images * (1 + views_of(images, views))
-    grids = [1] if fast or not config.old_images else sorted({1, config.tap_grid})
     starts = [source.positions.index(end) for _, end in _ends(target, source, config)]
     taps = [*target.taps, *(p for p in source.positions[min(starts) + 1 :] if p.name != INPUT)]
-    widths = [sum(tap_width(p.channels, p.grid, grid) for p in taps) for grid in grids]
-    pooled = rows * (sum(widths) + FIT_COPIES * max(widths) + LOGIT_COPIES * _classes(target, config))
+    widths = [sum(tap_width(p.channels, p.grid, grid) for p in taps) for grid in most_grids(config)]
+    classes = _classes(target, config)
+    copies = FIT_COPIES * (DOUBLE // NUMBER if is_small(rows, max(widths), classes) else 1)
+    pooled = rows * (sum(widths) + copies * max(widths) + LOGIT_COPIES * classes)
     batch = min(config.batch_size, images)
     running = batch * (_apart(taps) + max(live_numbers(target), live_numbers(source)))
     return _Phase(NUMBER * pooled, NUMBER * (running + source.parameter_count))

@@ -7,6 +7,7 @@ from itertools import islice
 
 from torch import Tensor
 
+from pnc_core.config import CloneConfig
 from pnc_core.errors import PositionError
 from pnc_core.graph.cost import Cost
 from pnc_core.images import ImageSet
@@ -57,9 +58,12 @@ class Calibrated:
 
 def grids_of(job: Job, insertion: Insertion) -> list[int]:
     """Numbers of cells per side to which the heads of a module pool its taps."""
-    if _is_cross_fitted(job, insertion) or job.config.preset == "fast" or not job.config.old_images:
-        return [1]
-    return sorted({1, job.config.tap_grid})
+    return [1] if _is_cross_fitted(job, insertion) else most_grids(job.config)
+
+
+def most_grids(config: CloneConfig) -> list[int]:
+    """`grids_of` for a module whose heads are not cross-fitted, which needs the most memory."""
+    return [1] if config.preset == "fast" or not config.old_images else sorted({1, config.tap_grid})
 
 
 def read(job: Job, insertions: Sequence[Insertion]) -> list[Outputs]:

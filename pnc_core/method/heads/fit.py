@@ -29,9 +29,8 @@ from torch.nn import functional as F
 from pnc_core.devices import full_precision
 from pnc_core.module.head import Head
 
-SMALL_FIT, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 60, 20
-"""A fit with at most `SMALL_FIT` numbers runs in float64 until it converges; they are N x max(min(N, D), classes)
-for N rows of D features.
+SMALL_FIT, SPANNED, LARGE_FIT_ITERATIONS, WARM_ITERATIONS = 2_000_000, 8_000_000, 60, 20
+"""A fit runs in float64 until it converges if it is small, see `is_small`.
 
 A larger fit runs in float32 for `LARGE_FIT_ITERATIONS` steps of L-BFGS, or for `WARM_ITERATIONS` steps if it starts
 from an already fitted head.
@@ -108,6 +107,19 @@ class Prepared:
         return weight.double() / self.std.double()
 
 
+def is_small(count: int, width: int, classes: int) -> bool:
+    """Whether a fit runs in float64. It has at most `SMALL_FIT` numbers, in as many columns as there are rows if there
+    are fewer rows than features and `SPANNED` bounds the memory for this.
+
+    Args:
+        count: Number of rows.
+        width: Number of features.
+        classes: Number of logits.
+    """
+    columns = min(count, width) if count * width <= SPANNED else width
+    return count * max(columns, classes) <= SMALL_FIT
+
+
 @full_precision()
 def prepared(inputs: HeadInputs) -> Prepared:
     """Standardise the features, and reduce them to as many columns as there are rows.
@@ -118,7 +130,7 @@ def prepared(inputs: HeadInputs) -> Prepared:
     count, width = inputs.features.shape
     classes = inputs.old.shape[1] + inputs.own.shape[1]
     # For large fits float64 would take twice as long and change nothing that matters.
-    dtype = torch.float64 if count * max(min(count, width), classes) <= SMALL_FIT else torch.float32
+    dtype = torch.float64 if is_small(count, width, classes) else torch.float32
     features = inputs.features.to(dtype)
     mean = features.mean(0)
     std = features.std(0).clamp_min(1e-6) if width else mean  # torch warns of a spread without columns
