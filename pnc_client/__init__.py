@@ -11,7 +11,7 @@ from pnc_client.jobs import Job
 from pnc_client.models import Version
 from pnc_client.modules import Module
 from pnc_client.schemas.datasets import Dataset
-from pnc_client.schemas.deployments import Prediction
+from pnc_client.schemas.deployments import ImagePrediction, Prediction, Predictions
 from pnc_client.schemas.jobs import Attempt, Event, Trial, Verdict
 from pnc_client.schemas.models import Alias, ClassName, Model, Origin
 from pnc_client.schemas.uploads import Upload
@@ -29,6 +29,7 @@ __all__ = [
     "Delivery",
     "Deployment",
     "Event",
+    "ImagePrediction",
     "Import",
     "InvalidName",
     "Job",
@@ -36,6 +37,7 @@ __all__ = [
     "Module",
     "Origin",
     "Prediction",
+    "Predictions",
     "ServiceUnreachable",
     "Trial",
     "Upload",

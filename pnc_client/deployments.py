@@ -1,16 +1,18 @@
 """The resource of deployments, and predictions."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.modules import Module
 from pnc_client.schemas import deployments as schemas
 from pnc_client.schemas.canaries import Canary
-from pnc_client.schemas.deployments import Prediction, Replica, Revision
+from pnc_client.schemas.deployments import ImagePrediction, Prediction, Predictions, Replica, Revision
 
 POLL_SECONDS = 0.2
+BATCH, BATCH_BYTES = 64, 8 * 1024**2
+"""Images, and bytes of images, in one request of `Deployments.predict_all`."""
 
 
 class Deployment(schemas.Deployment, Connected):
@@ -152,6 +154,7 @@ class Deployments:
         modules: Sequence[str] | None = None,
         generation: int | None = None,
         module_set: str | None = None,
+        top: int | None = None,
     ) -> Prediction:
         """Classify an image.
 
@@ -161,20 +164,99 @@ class Deployments:
             modules: Ids of the modules to predict with; an empty list: the target alone; None: all attached modules.
             generation: An earlier generation, as long as the serving process keeps it; None: the newest.
             module_set: `main`: the attached modules; `canary`: those of the canary; None: drawn by the canary's share.
+            top: Number of the most probable classes in the answer; None: all classes.
 
         Raises:
             ApiError: the bytes are not an image, or no serving process runs.
         """
         content = image.read_bytes() if isinstance(image, Path) else image
         path, headers = path_of("deployments", name, "predict"), {"Content-Type": _media_type(content)}
-        chosen = None if modules is None else ",".join(modules)
-        params = {"modules": chosen, "generation": generation, "module_set": module_set}
+        params = _asked(modules, generation, module_set, top)
         response = self._http.request("POST", path, content=content, params=params, headers=headers)
         return self._http.read(Prediction, response)
+
+    def predict_batch(
+        self,
+        name: str,
+        images: Sequence[bytes | Path],
+        *,
+        modules: Sequence[str] | None = None,
+        generation: int | None = None,
+        module_set: str | None = None,
+        top: int | None = None,
+    ) -> Predictions:
+        """Classify several images in one request; see `predict`, and `predict_all` for any number of images.
+
+        Args:
+            name: Name of the deployment.
+            images: Image files, or their bytes; at most 256, and together at most the size that the service allows
+                for a request (20 MiB unless its operator changed it).
+            modules: As for `predict`.
+            generation: As for `predict`.
+            module_set: As for `predict`.
+            top: As for `predict`.
+
+        Raises:
+            ApiError: the request is too large, or no serving process runs. A file that is no image is no error: its
+                entry says why it was not classified.
+        """
+        files = []
+        for image in images:
+            content = image.read_bytes() if isinstance(image, Path) else image
+            file = image.name if isinstance(image, Path) else "image"
+            files.append(("images", (file, content, _media_type(content))))
+        params = _asked(modules, generation, module_set, top)
+        response = self._http.request(
+            "POST", path_of("deployments", name, "predict", "batch"), files=files, params=params
+        )
+        return self._http.read(Predictions, response)
+
+    def predict_all(
+        self, name: str, images: Iterable[Path], *, modules: Sequence[str] | None = None, top: int | None = None
+    ) -> Iterator[tuple[Path, ImagePrediction]]:
+        """Classify any number of image files, some in each request.
+
+        A deployment that changes meanwhile answers later requests with its new modules.
+
+        Args:
+            name: Name of the deployment.
+            images: Image files, read when their request is sent.
+            modules: As for `predict`.
+            top: As for `predict`.
+
+        Yields:
+            Each file and its prediction, in the order of `images`.
+        """
+        for batch in _batches(images):
+            answer = self.predict_batch(name, batch, modules=modules, top=top)
+            yield from zip(batch, answer.images, strict=True)
 
     def _put(self, path: str, *, json: object = None, if_match: int | None = None) -> Deployment:
         response = self._http.request("PUT", path, json=json, headers=_condition(if_match))
         return self._http.read(Deployment, response)
+
+
+def _batches(images: Iterable[Path]) -> Iterator[Sequence[Path]]:
+    """Files for one request each: at most `BATCH` files and `BATCH_BYTES` bytes, or one larger file."""
+    batch: list[Path] = []
+    size = 0
+    for image in images:
+        own = image.stat().st_size
+        if batch and (len(batch) == BATCH or size + own > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(image)
+        size += own
+    if batch:
+        yield batch
+
+
+def _asked(
+    modules: Sequence[str] | None, generation: int | None, module_set: str | None, top: int | None
+) -> dict[str, str | int | None]:
+    """The query of a prediction."""
+    chosen = None if modules is None else ",".join(modules)
+    return {"modules": chosen, "generation": generation, "module_set": module_set, "top": top}
 
 
 def _condition(if_match: int | None) -> dict[str, str]:

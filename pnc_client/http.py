@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -83,6 +83,7 @@ class Http:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        files: Sequence[tuple[str, tuple[str, bytes, str]]] | None = None,
     ) -> httpx.Response:
         """Send a request, and send it again while the service is busy or unreachable; a POST has an Idempotency-Key.
 
@@ -97,7 +98,7 @@ class Http:
         lost: list[Exception] = []
 
         def send() -> httpx.Response:
-            options = {"json": json, "content": content, "params": query, "headers": all_headers}
+            options = {"json": json, "content": content, "files": files, "params": query, "headers": all_headers}
             try:
                 return checked(self.client.request(method, path, **options))
             except RETRYABLE as error:

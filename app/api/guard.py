@@ -34,7 +34,7 @@ _SOCKET = "/_nicegui_ws/"
 _PAGE_UPLOADS = "/_nicegui/client/"
 """Path on which the web pages receive files."""
 _UPLOADS = re.compile(r"/v1/uploads/[^/]+/content\Z")
-_PREDICTIONS = re.compile(r"/v1/deployments/[^/]+/predict\Z|/v2/models/[^/]+(/versions/[^/]+)?/infer\Z")
+_PREDICTIONS = re.compile(r"/v1/deployments/[^/]+/predict(/batch)?\Z|/v2/models/[^/]+(/versions/[^/]+)?/infer\Z")
 """Paths that receive images and tensors."""
 
 

@@ -50,7 +50,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_SUCCEEDED = 3
-    """A job failed or was cancelled, or a version was rejected."""
+    """A job failed or was cancelled, a version was rejected, or some files could not be classified."""
     REFUSED = 4
     """The service answered with a problem document."""
     UNREACHABLE = 5

@@ -36,6 +36,27 @@ _IMAGES = {
         "content": {"image/png": _IMAGE, "image/jpeg": _IMAGE, "image/webp": _IMAGE},
     }
 }
+_FILES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {"images": {"type": "array", "items": _IMAGE["schema"]}},
+                }
+            }
+        },
+    }
+}
+Modules = Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")]
+Generation = Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")]
+Set = Annotated[
+    ModuleSet | None,
+    Query(description="`main`: the attached modules. `canary`: those of the canary. Default: drawn by its share."),
+]
+Top = Annotated[int | None, Query(ge=1, description="Number of the most probable classes; default: all classes.")]
 
 
 @router.put("/{deployment}", response_model=wire.Deployment, responses={**LATER, **documented(409, 412)})
@@ -186,14 +207,37 @@ async def predict(
     deployment: Name,
     request: Request,
     gateway: OpenGateway,
-    modules: Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")] = None,
-    generation: Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")] = None,
-    module_set: Annotated[
-        ModuleSet | None,
-        Query(description="`main`: the attached modules. `canary`: those of the canary. Default: drawn by its share."),
-    ] = None,
+    modules: Modules = None,
+    generation: Generation = None,
+    module_set: Set = None,
+    top: Top = None,
 ) -> Response:
     """Classify an image. The body is the content of an image file, such as PNG, JPEG, WebP or TIFF."""
-    del modules, generation, module_set  # only documented here: the serving process reads them from the query
+    del modules, generation, module_set, top  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
     return await forward(request, gateway, "v1", "deployments", deployment, "predict")
+
+
+@router.post(
+    "/{deployment}/predict/batch",
+    response_model=wire.Predictions,
+    responses=documented(404, 413, 503),
+    openapi_extra=_FILES,
+)
+@needs("read")
+async def predict_batch(
+    deployment: Name,
+    request: Request,
+    gateway: OpenGateway,
+    modules: Modules = None,
+    generation: Generation = None,
+    module_set: Set = None,
+    top: Top = None,
+) -> Response:
+    """Classify several images with the same modules. The body is a form whose files are images.
+
+    A file that is no image gets a reason in place of classes, and the others are classified.
+    """
+    del modules, generation, module_set, top  # only documented here: the serving process reads them from the query
+    check_name(deployment, "path:deployment")
+    return await forward(request, gateway, "v1", "deployments", deployment, "predict", "batch")

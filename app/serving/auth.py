@@ -28,6 +28,7 @@ from app.zoo import Zoo
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 PREDICT = "/v1/deployments/{deployment}/predict"
+BATCH = f"{PREDICT}/batch"
 OWN = "/internal/"
 """Prefix of paths that only the API may use. No path of the protocol or of predictions has this prefix."""
 _METRICS = "/metrics"
@@ -46,7 +47,7 @@ def check_routes(app: FastAPI) -> None:
         path = str(getattr(context, "path", None) or route.path)
         methods = getattr(route, "methods", None) or {"*"}
         mine = {(method, path) for method in methods if method != "HEAD"}
-        if not path.startswith(OWN) and not mine <= known | {("POST", PREDICT)}:
+        if not path.startswith(OWN) and not mine <= known | {("POST", PREDICT), ("POST", BATCH)}:
             raise Misconfigured(f"{path}: expected a route that app.serving.auth knows, got another; add it there")
 
 

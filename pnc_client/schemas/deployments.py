@@ -155,8 +155,8 @@ class ServedModule(ResponseBody):
     """SHA-256 of the module's full bundle."""
 
 
-class Prediction(ResponseBody):
-    """A deployment's prediction for one image."""
+class Answering(ResponseBody):
+    """The parts of a deployment that made predictions."""
 
     deployment: str
     """Name of the deployment."""
@@ -170,5 +170,28 @@ class Prediction(ResponseBody):
     """The set of modules that answered: `main`, the attached modules, or `canary`."""
     modules: list[ServedModule]
     """Modules that took part."""
+
+
+class Prediction(Answering):
+    """A deployment's prediction for one image."""
+
     classes: list[ClassScore]
-    """All classes, the most probable first."""
+    """The most probable classes, the first one most; all classes if the request has no `top`."""
+
+
+class ImagePrediction(ResponseBody):
+    """The prediction for one image of a batch."""
+
+    name: str
+    """The file's name in the request."""
+    classes: list[ClassScore]
+    """As in `Prediction`; empty if the image has a problem."""
+    problem: str | None = None
+    """The reason why the image was not classified; null: it was."""
+
+
+class Predictions(Answering):
+    """A deployment's predictions for several images; the same modules made all of them."""
+
+    images: list[ImagePrediction]
+    """One for each file, in the order of the request."""

@@ -132,6 +132,15 @@ _KEY = {
     "revoked_at": None,
 }
 
+_ANSWERING = {
+    "deployment": "digits",
+    "generation": 2,
+    "target": "digits-low@1",
+    "target_fingerprint": _FINGERPRINT,
+    "module_set": "main",
+    "modules": [{"id": f"mod_{_ID}", "digest": _DIGEST}],
+}
+_SCORES = [{"name": "7", "probability": 0.9975, "logit": 8.25}, {"name": "4", "probability": 0.0025, "logit": 2.25}]
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Revision": {
         "generation": 2,
@@ -376,17 +385,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "tried_at": _LATER,
         "delivered_at": _LATER,
     },
-    "Prediction": {
-        "deployment": "digits",
-        "generation": 2,
-        "target": "digits-low@1",
-        "target_fingerprint": _FINGERPRINT,
-        "module_set": "main",
-        "modules": [{"id": f"mod_{_ID}", "digest": _DIGEST}],
-        "classes": [
-            {"name": "7", "probability": 0.9975, "logit": 8.25},
-            {"name": "4", "probability": 0.0025, "logit": 2.25},
-        ],
+    "Prediction": {**_ANSWERING, "classes": _SCORES},
+    "Predictions": {
+        **_ANSWERING,
+        "images": [{"name": f"{n}.png", "classes": _SCORES, "problem": None} for n in (1, 2)],
     },
 }
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli import completion
+from app.cli import completion, predicting
 from app.cli.screen import DEFAULT_URL, AsJson, Url, connected, local_time, record, table
 
 if TYPE_CHECKING:
@@ -136,8 +136,9 @@ def rollback(
 @app.command()
 def predict(
     name: Name,
-    image: Annotated[
-        Path, typer.Argument(help="An image file, such as PNG, JPEG, WebP or TIFF.", exists=True, dir_okay=False)
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="Image files, such as PNG, JPEG, WebP or TIFF, or folders of them.", exists=True),
     ],
     module: Annotated[list[str] | None, typer.Option(help="Predict with this module only; repeatable.")] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Predict with the target alone, without modules.")] = False,
@@ -148,16 +149,27 @@ def predict(
     module_set: Annotated[
         str | None, typer.Option(help="main: the attached modules; canary: those of the canary.")
     ] = None,
+    top: Annotated[int | None, typer.Option(help="Number of the most probable classes; default: all.", min=1)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a table to this file, .csv or .parquet.", dir_okay=False)
+    ] = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Classify an image."""
+    """Classify images. Several images go in batches, and a file that is no image does not stop the others."""
     if alone and module:
         raise typer.BadParameter("expected --alone or --module, got both", param_hint="--module")
+    chosen = [] if alone else module
+    modules = chosen or ([] if alone else None)
     with connected(url, as_json) as (client, screen):
-        chosen = [] if alone else module
-        modules = chosen or ([] if alone else None)
-        seen = client.deployments.predict(name, image, modules=modules, generation=generation, module_set=module_set)
+        if out is not None or len(images) > 1 or images[0].is_dir():
+            if generation is not None or module_set is not None:
+                raise typer.BadParameter("expected one image file with --generation or --module-set, got several")
+            predicting.predict_files(client, screen, name, images, modules, top, out)
+            return
+        seen = client.deployments.predict(
+            name, images[0], modules=modules, generation=generation, module_set=module_set, top=top
+        )
         screen.show(seen, lambda: _prediction(seen))
 
 

@@ -32,7 +32,7 @@ PAGES = ("/", "/models/low", "/datasets", "/jobs/1", "/new", "/sign-in", "/sign-
 KEYS = (None, "read", "write", "jobs", "deploy", "admin", "operator")
 READS_THAT_ARE_TOLD = {"download_weights"}
 """Reading operations that the audit log records."""
-READING_POSTS = {"predict", "infer", "inference_index", "validate_job", "validate_spec", "recommend"}
+READING_POSTS = {"predict", "predict_batch", "infer", "inference_index", "validate_job", "validate_spec", "recommend"}
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_what_a_read_key_may_send_changes_nothing(app: FastAPI) -> None:
 
 def test_the_path_is_sent_on_as_the_route_has_it(app: FastAPI, ask: Raw, serving: FakeServing) -> None:
     keys = secrets(app.state.zoo)
-    calls = [one for one in operations(app) if one[1].startswith("/v2") or one[2] == "predict"]
+    calls = [one for one in operations(app) if one[1].startswith("/v2") or one[2] in ("predict", "predict_batch")]
     assert {needed for *_, needed in calls} == {"read", "deploy"}
     for method, path, _, needed in calls:
         ask(method, path.replace("+", "%2B"), keys[needed])
@@ -208,9 +208,20 @@ def test_a_model_called_as_a_call_has_no_larger_body(
 ) -> None:
     settings: Settings = app.state.zoo.settings
     guard = Guard(app, settings)
-    for path in ("/v1/models/predict", "/v1/models/infer", "/v1/uploads/x/y/content", "/v2/repository/models/infer"):
+    for path in (
+        "/v1/models/predict",
+        "/v1/deployments/a/predict/all",
+        "/v1/models/infer",
+        "/v1/uploads/x/y/content",
+        "/v2/repository/models/infer",
+    ):
         assert guard._body_limit(path) == settings.max_body_bytes, path
-    for path in ("/v1/deployments/a/predict", "/v2/models/a/infer", "/v2/models/a/versions/1/infer"):
+    for path in (
+        "/v1/deployments/a/predict",
+        "/v1/deployments/a/predict/batch",
+        "/v2/models/a/infer",
+        "/v2/models/a/versions/1/infer",
+    ):
         assert guard._body_limit(path) == settings.max_image_bytes, path
     assert guard._body_limit("/v1/uploads/x/content") is None
 

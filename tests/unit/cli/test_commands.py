@@ -97,6 +97,7 @@ COMMANDS: dict[str, str] = {
     "put_signature": "modules sign mod_1 --key signer.key",
     "get_signature": "modules signature mod_1",
     "predict": "deployments predict digits image.png --module-set main",
+    "predict_batch": "deployments predict digits image.png image.png",
     "create_webhook": "webhooks create https://hooks.example -e job.succeeded",
     "list_webhooks": "webhooks list",
     "get_webhook": "webhooks show whk_1",

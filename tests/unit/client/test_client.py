@@ -11,7 +11,7 @@ from app.jobs import runs
 from app.jobs.streams import watching
 from app.models import validation
 from app.zoo import Zoo
-from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected
+from pnc_client import ApiError, Client, DamagedDownload, Event, ServiceUnreachable, VersionRejected, deployments
 from pnc_core.config import CloneConfig
 from pnc_core.errors import ConfigError
 from tests.unit import seeds
@@ -248,3 +248,14 @@ def test_a_download_that_ends_inside_another_does_it_no_harm(client: Client, zoo
     client.modules.download(module, "full", path, progress=again)
     assert path.read_bytes() == inner[1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "zoo"]
+
+
+def test_many_files_go_in_requests_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployments, "BATCH", 3)
+    monkeypatch.setattr(deployments, "BATCH_BYTES", 100)
+    sizes = [10, 10, 10, 10, 90, 20, 500, 1]
+    files = [tmp_path / f"{number}.png" for number in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        file.write_bytes(bytes(size))
+    batches = [[size.stat().st_size for size in batch] for batch in deployments._batches(files)]
+    assert batches == [[10, 10, 10], [10, 90], [20], [500], [1]]

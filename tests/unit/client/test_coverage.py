@@ -101,6 +101,7 @@ METHODS: dict[str, Callable[[Client, Path], Any]] = {
     "put_signature": lambda client, _: client.signatures.put("mod_1", "{}"),
     "get_signature": lambda client, _: client.signatures.get("mod_1"),
     "predict": lambda client, _: client.deployments.predict("a", b"\x89PNG"),
+    "predict_batch": lambda client, _: client.deployments.predict_batch("a", [b"\x89PNG"], top=1),
     "create_webhook": lambda client, _: client.webhooks.create("https://hooks.example", events=["job.failed"]),
     "list_webhooks": lambda client, _: list(client.webhooks.list()),
     "get_webhook": lambda client, _: client.webhooks.get("whk_1"),
