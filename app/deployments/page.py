@@ -102,7 +102,7 @@ def load_view(session: Session, name: str) -> View:
     wanted = deployments.revision(session, row)
     attached = [a.module for a in wanted.attachments]
     found, more_modules = catalogue.fitting(session, wanted, MODULES)
-    newest = deployments.list_revisions(session, name, Window(REVISIONS))
+    newest = deployments.list_revisions(session, row, Window(REVISIONS))
     more_revisions = deployments.count_revisions(session, row) - REVISIONS if newest.has_more else 0
     reported = replicas.observations(session, name)
     return View(row, wanted, [*attached, *found], more_modules, list(newest.data), more_revisions, reported)

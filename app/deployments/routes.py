@@ -128,7 +128,7 @@ def set_modules(
 @needs("read")
 def list_revisions(deployment: Name, session: ReadSession, query: ListOf) -> Any:
     """Revisions of a deployment, newest first."""
-    found = deployments.list_revisions(session, deployment, query.window())
+    found = deployments.list_revisions(session, deployments.get(session, deployment), query.window())
     return {**vars(found), "data": [wire.Revision.of(row) for row in found.data]}
 
 

@@ -109,13 +109,9 @@ def revisions(session: Session, deployments: Sequence[DeploymentRow]) -> dict[st
     return {row.deployment_id: row for row in session.scalars(query)}
 
 
-def list_revisions(session: Session, name: str, window: Window) -> Page[RevisionRow]:
-    """All revisions of a deployment, newest first.
-
-    Raises:
-        NotFound: there is no such deployment.
-    """
-    query = select(RevisionRow).where(RevisionRow.deployment_id == get(session, name).id)
+def list_revisions(session: Session, row: DeploymentRow, window: Window) -> Page[RevisionRow]:
+    """All revisions of a deployment, newest first."""
+    query = select(RevisionRow).where(RevisionRow.deployment_id == row.id)
     return page(session, query, RevisionRow.generation, int, window)
 
 

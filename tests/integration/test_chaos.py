@@ -11,9 +11,9 @@ ATTEMPTS = 4
 SHORT, WHOLE = ("worker", "postgres", "unreported"), ("worker", "postgres", "redis", "freeze", "runner", "unreported")
 
 
-@pytest.mark.always
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kinds", [SHORT, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["short", "whole"])
+@pytest.mark.parametrize("kinds", [SHORT, WHOLE], ids=["short", "whole"])
 def test_nothing_is_lost_doubled_or_different_when_parts_die(kinds: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--faults", str(len(kinds)), "--every", "1", "--workers", "2"]
     command += ["--kinds", ",".join(kinds), "--attempts", str(ATTEMPTS)]

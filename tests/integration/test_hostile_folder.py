@@ -39,7 +39,7 @@ OTHERS = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("packages", marks=pytest.mark.always), "app.py"])
+@pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A foreign project, whose files have names of our modules or of Python's."""
     folder = tmp_path_factory.mktemp("hostile")
@@ -84,6 +84,10 @@ def _ready(up: subprocess.Popen[str], said: IO[str]) -> str:
     return line.split()[1]
 
 
+KINDS = "packages", "app.py"
+
+
+@pytest.mark.parametrize("folder", [pytest.param(KINDS[0], marks=pytest.mark.always), KINDS[1]], indirect=True)
 def test_a_service_does_a_job_and_answers(url: str, folder: Path, material: Material, tmp_path: Path) -> None:
     dataset = fill(url, material, tmp_path)  # one child process checks files, another one validates networks
     with Client(url) as client:
@@ -98,6 +102,7 @@ def test_a_service_does_a_job_and_answers(url: str, folder: Path, material: Mate
     assert "digits-low" in run(folder, "models", "list", "--url", url)
 
 
+@pytest.mark.parametrize("folder", KINDS, indirect=True)
 def test_commands_that_need_no_service_work(folder: Path, material: Material, tmp_path: Path) -> None:
     low, high = tmp_path / "low.safetensors", tmp_path / "high.safetensors"
     for path, (network, spec) in ((low, material.target), (high, material.source)):

@@ -1,6 +1,7 @@
 """`pnc doctor` finds what would keep the service from working, changes nothing and shows no secret."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ NOWHERE = "http://127.0.0.1:9"
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     """The command on the data directory `tmp_path / "data"`."""
     monkeypatch.setenv("PNC_URL", NOWHERE)
+    for name in [name for name in os.environ if name.startswith("PNC_TEST_")]:
+        monkeypatch.delenv(name)
     return lambda *more: CliRunner().invoke(app, ["doctor", "--data-dir", str(tmp_path / "data"), *more])
 
 

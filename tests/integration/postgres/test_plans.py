@@ -173,7 +173,7 @@ def _lists(session: Session) -> None:
         modules.list_modules(session, Window(), archived=archived)
         models.list_versions(session, f"model-{many.MANY // 2}", Window(), archived=archived)
     deployments.list_deployments(session, Window())
-    deployments.list_revisions(session, "dep-1", Window())
+    deployments.list_revisions(session, deployments.get(session, "dep-1"), Window())
     events.list_events(session, f"job_{N}", Window())
     events.events_after(session, f"job_{N}", 0)
     events.list_trials(session, f"job_{N}", Window())

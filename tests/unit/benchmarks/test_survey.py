@@ -127,7 +127,7 @@ def test_the_report_names_every_architecture_once_and_counts_them() -> None:
     [
         ("timm/test_efficientnet", 64, ""),
         ("timm/test_vit", 64, ""),
-        ("timm/beit3_base_patch16_224", 64, "PositionError: position 'add_11': expected channels"),
+        ("timm/gemma4_vit_167m", 0, "NetworkError: network: expected one torch.fx can trace"),
     ],
 )
 def test_the_structure_of_an_architecture_is_found_without_weights(name: str, size: int, problem: str) -> None:
@@ -135,5 +135,5 @@ def test_the_structure_of_an_architecture_is_found_without_weights(name: str, si
     assert (record.architecture, record.size) == (name, size)
     assert record.problem.startswith(problem)
     assert bool(record.problem) == bool(problem)
-    assert record.positions > 3
+    assert (record.positions > 3) == (not problem)
     assert (record.groups > 0) == (not problem)

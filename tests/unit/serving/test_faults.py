@@ -139,12 +139,12 @@ def test_a_refusal_is_repeated_until_it_is_written(fresh: World, monkeypatch: py
 
 def damage(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes in the store have changed for good."""
-    from app.serving.loader import snapshot
+    from app.serving.loader import building, snapshot
 
     def fails(*_: object) -> Any:
         raise DigestMismatch.at("/sha256", "digest_mismatch", "expected other bytes, got these")
 
-    for module in (snapshot, registries):
+    for module in (snapshot, building):
         monkeypatch.setattr(module, "verified_file", fails)
 
 

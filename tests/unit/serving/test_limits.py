@@ -364,7 +364,7 @@ def test_what_is_wanted_and_not_loaded_yet_is_503_and_not_404(fresh: World, monk
 
 def test_a_new_deployment_is_loading_until_it_is_served(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.deployments import service as deployments
-    from app.serving.loader import registry as module
+    from app.serving.loader import building as module
 
     with world.serving(fresh.zoo.settings) as (address, _), httpx.Client(base_url=f"http://{address}") as http:
         go_on, compose = threading.Event(), module.compose

@@ -191,9 +191,10 @@ def test_a_new_target_waits_for_its_program_while_others_change(fresh: World, mo
     exported = Exporter._exported
     monkeypatch.setattr(Exporter, "_exported", lambda self, order: ready.wait(240) and exported(self, order))
     zoo = open_zoo(settings)
-    registry = Registry(zoo, Engine(Limits(8, 0.001, 8)), serving_main._mode(settings))
+    engine = Engine(Limits(8, 0.001, 8))
+    registry = Registry(zoo, engine, serving_main._mode(settings))
     try:
-        registry._engine.start()
+        engine.start()
         registry.sync()
         assert registry.is_preparing(NAME)
         assert not registry.settled()
@@ -210,7 +211,7 @@ def test_a_new_target_waits_for_its_program_while_others_change(fresh: World, mo
     finally:
         ready.set()
         registry.mode.close()
-        registry._engine.close()
+        engine.close()
         zoo.close()
 
 
