@@ -15,6 +15,7 @@ Source: the paper's abstract (positional search). The screen is our own choice: 
 networks over the probe set, and each candidate adds two passes of its tail.
 """
 
+import gc
 import time
 from dataclasses import asdict, dataclass
 
@@ -37,6 +38,8 @@ from pnc_core.method.job import Batch, Job, Progress, traced_step
 from pnc_core.module.adapter import ridge_solutions, takes_the_same_images
 from pnc_core.module.head import pool_taps
 
+COLLECTED = 5_000_000
+"""From this number of parameters and buffers of the source on, the screen's tails are garbage-collected at once."""
 MAX_CANDIDATES, FEW_CANDIDATES = 32, 16
 """Largest number of screened pairs, and that of an economical job; pairs of similar depth come first."""
 FEW_IMAGES, FEW_OF_A_CLASS = 0.3, 8
@@ -140,6 +143,8 @@ def screen(job: Job) -> list[Position]:
     if known is not None:
         return [Position(**pair) for pair in known.facts["positions"]]
     ranked = _screen(job)
+    if job.source.parameter_count >= COLLECTED:
+        gc.collect()  # graphs of tails are cyclic, and the next steps open tails of their own
     job.checkpoints.save(SCREEN, State({"positions": [asdict(position) for position in ranked]}))
     return ranked
 
