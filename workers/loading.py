@@ -1,7 +1,6 @@
 """Loads networks and images from objects in the store."""
 
 import math
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -20,7 +19,7 @@ from app.datasets.tables import DatasetRow
 from app.jobs import rules
 from app.models.service import spec_of
 from app.models.tables import VersionRow
-from app.process.resources import processors
+from app.process.resources import memory, processors
 from app.store.objects import verified_file
 from app.zoo import Zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
@@ -200,9 +199,9 @@ def _check_size(dataset: DatasetRow, count: int, geometries: Sequence[Geometry],
             f"dataset {dataset.id} ({dataset.name}): expected decoded images of at most {max_bytes} bytes, got {got}; "
             "register fewer images, or raise PNC_MAX_PIXEL_BYTES"
         )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise MemoryError(f"dataset {dataset.id}: expected images that fit into {memory} bytes of memory, got {got}")
+    limit = memory.room().limit
+    if needed > limit:
+        raise MemoryError(f"dataset {dataset.id}: expected images that fit into {limit} bytes of memory, got {got}")
 
 
 def _decode_rows(

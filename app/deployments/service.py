@@ -301,7 +301,9 @@ def publish(
 
     def data() -> dict[str, Any]:
         target = session.get_one(VersionRow, version_id).ref
-        return {"deployment": row.name, "generation": row.generation, "modules": [*module_ids], "target": target}
+        beside = None if canary is None else {"id": canary.canary_id, "mode": canary.mode, "share": canary.share}
+        changed = {"deployment": row.name, "generation": row.generation, "modules": [*module_ids], "target": target}
+        return {**changed, "canary": beside}
 
     outbox.post(session, row.workspace, "deployment.changed", data)
 

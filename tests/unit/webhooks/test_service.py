@@ -9,6 +9,7 @@ from app.db import clock
 from app.db.pages import Window
 from app.deployments import reports
 from app.deployments import service as deployments
+from app.deployments.canary import service as canaries
 from app.errors import Conflict, Invalid, LeaseLost, NotFound
 from app.jobs import runs
 from app.jobs import service as jobs
@@ -74,8 +75,26 @@ def test_a_deployment_tells_what_is_wanted_and_what_became_of_it(zoo: Zoo, sessi
     assert [(kind, data["generation"]) for kind, data in told] == [
         ("changed", 1), ("served", 1), ("changed", 2), ("refused", 2), ("changed", 3), ("deleted", 3),
     ]  # fmt: skip
-    assert told[2][1] == {"deployment": "digits", "generation": 2, "modules": [module.id], "target": "low@1"}
+    assert told[2][1] == {
+        "deployment": "digits",
+        "generation": 2,
+        "modules": [module.id],
+        "target": "low@1",
+        "canary": None,
+    }
     assert told[3][1]["problem"]["code"] == "bundle_damaged"
+
+
+def test_a_deployment_tells_of_its_canary(zoo: Zoo, session: Session) -> None:
+    module = seeds.module(session, zoo)
+    hook = _hook(session)
+    deployments.put(session, "digits", "low")
+    canaries.put(session, "digits", [module.id], share=0.25, mode="shadow")
+    canaries.end(session, "digits")
+    told = [json.loads(row.body)["data"]["canary"] for row in _told(session, hook)]
+    assert (told[0], told[2]) == (None, None)
+    assert (told[1]["mode"], told[1]["share"]) == ("shadow", 0.25)
+    assert told[1]["id"].startswith("can_")
 
 
 def test_a_change_that_is_rolled_back_tells_nothing(zoo: Zoo) -> None:

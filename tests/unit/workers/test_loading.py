@@ -17,6 +17,7 @@ from app.datasets import service as datasets
 from app.datasets.images import decode_image
 from app.datasets.service import Contents
 from app.datasets.tables import DatasetRow
+from app.process.resources import memory
 from app.zoo import Zoo
 from pnc_core.errors import DataError
 from pnc_core.preprocessing import Geometry
@@ -115,8 +116,7 @@ def test_too_many_pixels_are_refused_before_one_is_decoded(
     with pytest.raises(DataError, match=r"17280 bytes.*PNC_MAX_PIXEL_BYTES"):
         load_images(zoo, dataset, ("a", "b"), SEEN)
     assert decoded == []
-    real = loading.os.sysconf
-    monkeypatch.setattr(loading.os, "sysconf", lambda name: 2 if name == "SC_PHYS_PAGES" else real(name))
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(limit=2 * 4096, free=2**30))
     with pytest.raises(MemoryError):  # another machine may have more
         load_images(zoo, dataset, ("a",), SEEN)
     zoo.close()
