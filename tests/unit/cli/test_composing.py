@@ -1,13 +1,18 @@
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
+from app.cli.commands.deployments import shown
 from app.demo import png_rows
+from pnc_client.deployments import Deployment
 from pnc_client.parquet import write_parquet
+from pnc_client.schemas.deployments import PLAIN_SCALES, Observed
 from pnc_core.config import Position
 from pnc_core.images import ImageSet
 from pnc_core.module.composed import attach
@@ -94,3 +99,22 @@ def test_the_output_is_none_of_the_inputs(run: Run, files: list[str]) -> None:
     done = run(*files, "--out", "d.safetensors", "--json")
     assert done.exit_code != 0
     assert not Path("composition.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("composition", "warning", "word"), [("cmp_1", None, "cmp_1"), (None, PLAIN_SCALES, "out of balance")]
+)
+def test_a_deployment_shows_its_composition_or_the_warning(
+    composition: str | None, warning: str | None, word: str
+) -> None:
+    observed = Observed(generation=2, problem=None, at=None)
+    found = Deployment.model_validate(
+        {
+            "id": "dep_1", "name": "digits", "generation": 2, "observed": observed, "composition": composition,
+            "desired": {"target": "low@1", "modules": ["mod_1", "mod_2"]}, "warning": warning,
+            "created_at": "2026-01-31T09:00:00Z",
+        }
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=300)
+    console.print(shown(found))
+    assert word in console.file.getvalue()  # type: ignore[attr-defined]
