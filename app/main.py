@@ -23,6 +23,7 @@ from app.api.openapi import pages as document_pages
 from app.api.openapi.examples import add_examples
 from app.api.problems import install
 from app.api.scopes import DOCUMENT, PUBLIC, check_routes, scopes
+from app.compositions import routes as compositions
 from app.datasets import routes as datasets
 from app.deployments import inference
 from app.deployments import routes as deployments
@@ -62,6 +63,7 @@ TAGS = [
     {"name": "datasets", "description": "Images for cloning jobs."},
     {"name": "cloning jobs", "description": "Clone classes of a source network into a target network."},
     {"name": "modules", "description": "Cloned modules and their bundles."},
+    {"name": "compositions", "description": "Numbers that a set of modules needs together on one target."},
     {"name": "purges", "description": "Remove archived things and their bytes for good."},
     {"name": "deployments", "description": "Served targets with attached modules."},
     {"name": "webhooks", "description": "URLs that receive messages about jobs and deployments."},
@@ -79,6 +81,7 @@ _ROUTERS = (
     sources,
     streams,
     modules,
+    compositions,
     purges,
     deployments,
     canary_routes,

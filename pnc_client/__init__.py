@@ -4,6 +4,7 @@ It needs httpx and pydantic, but neither torch nor the server. Only `Datasets.pu
 """
 
 from pnc_client.client import Client
+from pnc_client.compositions import Composition
 from pnc_client.deployments import Deployment
 from pnc_client.errors import ApiError, ClientError, DamagedDownload, InvalidName, ServiceUnreachable, VersionRejected
 from pnc_client.imports import Import
@@ -24,6 +25,7 @@ __all__ = [
     "ClassName",
     "Client",
     "ClientError",
+    "Composition",
     "DamagedDownload",
     "Dataset",
     "Delivery",

@@ -7,6 +7,7 @@ from typing import Self
 
 import httpx
 
+from pnc_client.compositions import Compositions
 from pnc_client.datasets import Datasets
 from pnc_client.deployments import Deployments
 from pnc_client.errors import ServiceUnreachable
@@ -64,6 +65,7 @@ class Client:
         self.datasets = Datasets(http)
         self.jobs = Jobs(http)
         self.modules = Modules(http)
+        self.compositions = Compositions(http)
         self.deployments = Deployments(http)
         self.webhooks = Webhooks(http)
         self.keys = Keys(http)

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from pnc_core.images import ImageSet, Views, preprocess, views_of
     from pnc_core.method.balance import rebalance
     from pnc_core.method.clone import clone
+    from pnc_core.method.composing.compose import compose
+    from pnc_core.method.composing.extend import Online, extend
     from pnc_core.module.bundle import Bundle, read_bundle
     from pnc_core.module.composed import Composed, attach, detach
+    from pnc_core.module.composition import Composition, read_composition
     from pnc_core.module.export import to_onnx, to_program, to_pt2
     from pnc_core.preprocessing import Preprocessing
 
@@ -29,8 +32,10 @@ _HOME = {
     "Bundle": "module.bundle",
     "CloneConfig": "config",
     "Composed": "module.composed",
+    "Composition": "module.composition",
     "ImageSet": "images",
     "NetworkSpec": "config",
+    "Online": "method.composing.extend",
     "Position": "config",
     "Preprocessing": "preprocessing",
     "Views": "images",
@@ -38,8 +43,10 @@ _HOME = {
     "attach": "module.composed",
     "build_network": "graph.architectures",
     "clone": "method.clone",
+    "compose": "method.composing.compose",
     "detach": "module.composed",
     "evaluate": "analysis.evaluation",
+    "extend": "method.composing.extend",
     "fingerprint": "identity",
     "load_network": "graph.architectures",
     "load_weights": "graph.architectures",
@@ -47,6 +54,7 @@ _HOME = {
     "position_curve": "analysis.curves",
     "preprocess": "images",
     "read_bundle": "module.bundle",
+    "read_composition": "module.composition",
     "rebalance": "method.balance",
     "to_onnx": "module.export",
     "to_program": "module.export",
@@ -58,8 +66,10 @@ __all__ = [
     "Bundle",
     "CloneConfig",
     "Composed",
+    "Composition",
     "ImageSet",
     "NetworkSpec",
+    "Online",
     "Position",
     "Preprocessing",
     "Views",
@@ -67,8 +77,10 @@ __all__ = [
     "attach",
     "build_network",
     "clone",
+    "compose",
     "detach",
     "evaluate",
+    "extend",
     "fingerprint",
     "load_network",
     "load_weights",
@@ -76,6 +88,7 @@ __all__ = [
     "position_curve",
     "preprocess",
     "read_bundle",
+    "read_composition",
     "rebalance",
     "to_onnx",
     "to_program",

@@ -13,6 +13,7 @@
     ├── PositionError             a position does not exist or cannot be used
     ├── TensorFileError           a file is not a valid safetensors file within the limits
     ├── BundleError               a file is not a valid bundle
+    ├── CompositionError          a file is not a valid composition
     ├── SignatureError            a signature is damaged, by another key, or of other bytes
     ├── MismatchError             two objects do not belong together
     │   ├── TargetMismatch        a bundle was made for another target
@@ -103,6 +104,12 @@ class BundleError(PncError):
     """A file is not a valid bundle."""
 
     code = "invalid_bundle"
+
+
+class CompositionError(PncError):
+    """A file is not a valid composition, or a composition has no part that was asked for."""
+
+    code = "invalid_composition"
 
 
 class SignatureError(PncError):

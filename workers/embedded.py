@@ -19,7 +19,7 @@ from app.zoo import open_zoo
 from workers import runner_pool
 from workers.delivery import deliver_webhooks
 from workers.supervisor import JOB, Supervisor
-from workers.sweep import check_versions, inspect_datasets, repeat, run_imports, sweep_regularly
+from workers.sweep import check_versions, fit_compositions, inspect_datasets, repeat, run_imports, sweep_regularly
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,15 @@ def work(supervisor: Supervisor) -> None:
     """Work until the supervisor is stopped."""
     # No loop runs in the main thread. A signal handler there sets `stop`, and would deadlock if the main thread held
     # the lock of `stop`.
-    targets = (check_versions, run_imports, inspect_datasets, run_jobs, deliver_webhooks, sweep_regularly)
+    targets = (
+        check_versions,
+        run_imports,
+        inspect_datasets,
+        fit_compositions,
+        run_jobs,
+        deliver_webhooks,
+        sweep_regularly,
+    )
     loops = [threading.Thread(target=loop, args=(supervisor,), name=loop.__name__) for loop in targets]
     for loop in loops:
         loop.start()

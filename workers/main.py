@@ -28,7 +28,7 @@ from workers import runner_pool
 from workers.delivery import deliver_webhooks
 from workers.health.server import HealthServer
 from workers.supervisor import JOB, STEP, Supervisor
-from workers.sweep import check_versions, inspect_datasets, run_imports, sweep_regularly
+from workers.sweep import check_versions, fit_compositions, inspect_datasets, run_imports, sweep_regularly
 
 log = logging.getLogger(__name__)
 settings = Settings()
@@ -116,7 +116,7 @@ def _exit_at_once() -> None:
 
 @signals.worker_ready.connect
 def _start_loops(**_: Any) -> None:
-    loops = (check_versions, run_imports, inspect_datasets, deliver_webhooks, sweep_regularly)
+    loops = (check_versions, run_imports, inspect_datasets, fit_compositions, deliver_webhooks, sweep_regularly)
     _loops.extend(threading.Thread(target=loop, args=(_supervisor(),), name=loop.__name__) for loop in loops)
     for loop in _loops:
         loop.start()

@@ -5,6 +5,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from app.errors import Misconfigured
+from app.store.objects import seen_through
+from app.zoo import Zoo
 
 PATIENCE_SECONDS = 60
 UNREACHABLE = (DBAPIError, Misconfigured, OSError, PoolTimeout)
@@ -17,3 +19,14 @@ retrying = retry(
     reraise=True,
 )
 """Decorator: retries for a minute, then raises the last error."""
+
+
+def raise_if_store_is_down(zoo: Zoo, error: Exception) -> None:
+    """Check that an error does not come from an unavailable store, before the row ends with the error.
+
+    Raises:
+        StoreUnavailable: the whole store is unavailable, not a single object.
+    """
+    seen = seen_through(zoo.store, error)
+    if seen is not error:
+        raise seen from None

@@ -37,7 +37,7 @@ from app.process.lifeline import end_with_parent
 from app.process.logs import log_to_stderr
 from app.settings import Settings
 from app.store import object_locks
-from app.store.objects import key_of, seen_through
+from app.store.objects import key_of
 from app.zoo import Zoo, open_zoo
 from pnc_core.analysis.evaluation import multiply_accumulates
 from pnc_core.config import CloneConfig, NetworkSpec
@@ -56,9 +56,10 @@ from workers.checkpoints import StoredCheckpoints
 from workers.inspecting import run_inspection
 from workers.loading import load_inputs, load_version
 from workers.networks.checking import check_images, refuse_guessing
+from workers.networks.composing import run_composition
 from workers.networks.importing import run_import
 from workers.networks.judging import evaluate_module, measure_accuracy
-from workers.retry import UNREACHABLE, retrying
+from workers.retry import UNREACHABLE, raise_if_store_is_down, retrying
 
 torchvision_models()  # the slowest import of a child; done once, before the fork
 tracing.load()
@@ -82,7 +83,7 @@ def check_version(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: 
     try:
         facts = _facts(zoo, version)
     except REASONS as error:
-        _raise_if_store_is_down(zoo, error)
+        raise_if_store_is_down(zoo, error)
         with zoo.database.write() as session:
             validation.reject_version(session, lease, problem(error))
         return
@@ -98,7 +99,7 @@ def run_check(zoo: Zoo, lease: Lease, stopped: Callable[[], bool] = lambda: Fals
     try:
         result, accuracy = check_images(zoo, version, dataset)
     except REASONS as error:
-        _raise_if_store_is_down(zoo, error)
+        raise_if_store_is_down(zoo, error)
         result, accuracy = {"outcome": "failed", "detail": str(error)}, None
     with zoo.database.write() as session:
         checks.finish(session, lease, dataset.id, result, accuracy)
@@ -141,7 +142,7 @@ def _run_job(zoo: Zoo, lease: Lease, stopped: Callable[[], bool], reserved: Exit
         admission.decline(zoo, lease, error)
         return
     except REASONS as error:
-        _raise_if_store_is_down(zoo, error)
+        raise_if_store_is_down(zoo, error)
         with zoo.database.write() as session:
             runs.fail(session, lease, problem(error))
         return
@@ -178,17 +179,6 @@ def _run_step(zoo: Zoo, lease: Lease, stopped: Callable[[], bool], reserved: Exi
             steps.crashed(session, lease)
         return
     checkpoints.finish(lease, state)
-
-
-def _raise_if_store_is_down(zoo: Zoo, error: Exception) -> None:
-    """Check that an error does not come from an unavailable store, before the row ends with the error.
-
-    Raises:
-        StoreUnavailable: the whole store is unavailable, not a single object.
-    """
-    seen = seen_through(zoo.store, error)
-    if seen is not error:
-        raise seen from None
 
 
 def _span_maker(job_id: str, lease: Lease) -> Watch:
@@ -395,6 +385,7 @@ KINDS: dict[str, Callable[[Zoo, Lease, Callable[[], bool]], None]] = {
     "check": run_check,
     "import": run_import,
     "inspection": run_inspection,
+    "composition": run_composition,
     "job": run_job,
     "step": run_step,
 }

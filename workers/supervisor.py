@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.compositions import runs as compositions
 from app.datasets import inspections
 from app.db.leases import Lease
 from app.errors import LeaseLost, Misconfigured
@@ -122,6 +123,16 @@ INSPECTION = Kind(
     lambda session, lease, reason, code, most: inspections.crashed(session, lease, reason, most),
     {"cancel": inspections.release},
 )
+COMPOSITION = Kind(
+    "composition",
+    compositions.heartbeat,
+    compositions.release,
+    compositions.postpone,
+    compositions.crashed,
+    {"cancel": compositions.finish_cancel},
+)
+ON_PROCESSORS = (VERSION, CHECK, IMPORT, INSPECTION, COMPOSITION)
+"""Kinds whose children need no accelerator."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 FAILED = "failed"
 """Result of a heartbeat that did not reach the database. No row asks for this."""
@@ -238,7 +249,7 @@ class Supervisor:
     def _child_variables(self, kind: Kind, variables: dict[str, str]) -> Iterator[dict[str, str]]:
         """The environment of a child, which sees at most one accelerator. Only jobs and steps need one."""
         settings = {**self.zoo.settings.environment(), **variables}
-        if self.device == "cpu" or kind in (VERSION, CHECK, IMPORT, INSPECTION):
+        if self.device == "cpu" or kind in ON_PROCESSORS:
             yield child_environment({**settings, _VISIBLE: "", "PNC_WORKER_DEVICE": "cpu"})
             return
         name = self._accelerators.get()

@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable
 
+from app.compositions import runs as compositions
+from app.compositions.tables import CompositionRow
 from app.datasets import inspections
 from app.datasets.tables import DatasetRow
 from app.db import clock
@@ -22,7 +24,7 @@ from app.models import checks, validation
 from app.models.tables import VersionRow
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import CHECK, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import CHECK, COMPOSITION, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -107,6 +109,7 @@ def _sweep(supervisor: Supervisor, contact: DatabaseContact, *, recovers: bool) 
         if contact.note_success() and recovers:
             validation.sweep_validations(session, zoo.settings.max_attempts)
             imports.sweep(session, zoo.settings.max_attempts)
+            compositions.sweep(session, zoo.settings.max_attempts)
             inspections.sweep(session, zoo.settings.max_attempts)
             steps.sweep(session)
             outbox.sweep(session)
@@ -149,6 +152,17 @@ def run_imports(supervisor: Supervisor) -> None:
         return lease is not None and supervisor.run_row(IMPORT, lease)
 
     repeat(take, supervisor, ImportRow)
+
+
+def fit_compositions(supervisor: Supervisor) -> None:
+    """Fit compositions, one after another, until the supervisor is stopped."""
+
+    def take() -> bool:
+        with supervisor.zoo.database.write() as session:
+            lease = compositions.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.run_row(COMPOSITION, lease)
+
+    repeat(take, supervisor, CompositionRow)
 
 
 def inspect_datasets(supervisor: Supervisor) -> None:

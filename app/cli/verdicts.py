@@ -8,23 +8,27 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "module": "with the module",
+    "plain": "no composition",
     "ensemble": "both networks",
     "probe": "linear probe",
     "alone": "target alone",
 }
+_OF_SEVERAL = {"module": "with it", "ensemble": "all networks"}
+"""Names of the figures of a composition where they differ."""
 
 
 def described(verdict: Mapping[str, Any] | None) -> dict[str, object]:
     """Names and values for `app.cli.screen.record`; empty without a verdict.
 
     Args:
-        verdict: As the manifest of a module holds it.
+        verdict: As the manifest of a module or of a composition holds it.
     """
     if verdict is None:
         return {}
     figures: Mapping[str, Mapping[str, Any]] = verdict["figures"]
     lines: dict[str, object] = {"verdict": verdict["text"]}
-    lines |= {name: _figure(figures[key]) for key, name in _NAMES.items() if key in figures}
+    names = _NAMES | (_OF_SEVERAL if "plain" in figures else {})
+    lines |= {name: _figure(figures[key]) for key, name in names.items() if key in figures}
     return {**lines, "measured on": f"{verdict['images']:,} images, {verdict['fitting']}"}
 
 

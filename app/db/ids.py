@@ -24,6 +24,7 @@ Kind = Literal[
     "sig",
     "imp",
     "can",
+    "cmp",
 ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
+from app.compositions.tables import CompositionRow
 from app.db.isolation import parted, qualified
 from app.deployments.tables import (
     AttachmentRow,
@@ -32,6 +33,17 @@ class DesiredModule:
     """Digest of its full bundle."""
     key: str
     """Key of its full bundle in the store."""
+
+
+@dataclass(frozen=True)
+class DesiredComposition:
+    """Numbers that the attached modules need together."""
+
+    id: str
+    digest: str
+    """Digest of its file."""
+    key: str
+    """Key of its file in the store."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class DesiredDeployment:
     macs: int = 0
     """Multiply-accumulates of the target for one image, without modules."""
     canary: DesiredCanary | None = None
+    composition: DesiredComposition | None = None
+    """Of the attached modules; the modules of the canary have plain scales."""
 
     @property
     def needed(self) -> tuple[DesiredModule, ...]:
@@ -75,6 +89,7 @@ _NEEDED = (
     lazyload("*"),
     joinedload(RevisionRow.version, innerjoin=True).joinedload(VersionRow.model, innerjoin=True),
     selectinload(RevisionRow.attachments).selectinload(AttachmentRow.module).selectinload(ModuleRow.bundles),
+    joinedload(RevisionRow.composition),
     selectinload(RevisionRow.canary)
     .joinedload(CanaryRevisionRow.canary, innerjoin=True)
     .selectinload(CanaryRow.members)
@@ -139,7 +154,14 @@ def _desired(deployment: DeploymentRow, wanted: RevisionRow) -> DesiredDeploymen
         modules=tuple(_desired_module(a.module) for a in wanted.attachments),
         macs=version.macs or 0,
         canary=None if wanted.canary is None else _desired_canary(wanted.canary),
+        composition=None if wanted.composition is None else _desired_composition(wanted.composition),
     )
+
+
+def _desired_composition(row: CompositionRow) -> DesiredComposition | None:
+    if row.key is None or row.digest is None:
+        return None  # it was deleted after the deployment had taken another one
+    return DesiredComposition(row.id, row.digest, row.key)
 
 
 def _desired_canary(row: CanaryRevisionRow) -> DesiredCanary:

@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, lazyload, selectinload
 
+from app.compositions import service as compositions
+from app.compositions.tables import CompositionRow
 from app.db import archive, clock, leases
 from app.db.ids import new_id
 from app.db.isolation import parted, workspace_of
@@ -122,7 +124,7 @@ def count_revisions(session: Session, row: DeploymentRow) -> int:
 
 
 def attach(session: Session, name: str, module_id: str, *, if_match: int | None = None) -> Change:
-    """Attach a module; a module that is attached already changes nothing.
+    """Attach a module; a module that is attached already changes nothing, unless there is a newer composition.
 
     Raises:
         NotFound: there is no such deployment or module.
@@ -135,8 +137,11 @@ def attach(session: Session, name: str, module_id: str, *, if_match: int | None 
     row = locked(session, name, if_match)
     current, module = _to_change(session, row), modules.get(session, module_id, lazyload("*"), keep=True)
     attached = [a.module for a in current.attachments]
-    if module.id in {m.id for m in attached}:
+    if module.id in {m.id for m in attached} and _is_newest(session, current):
         return Change(row, changed=False)
+    if module.id in {m.id for m in attached}:
+        change_modules(session, row, current, [m.id for m in attached])
+        return Change(row, changed=True)
     archive.check_live(module)
     checks.check_fits(session, current.version, attached, module)
     change_modules(session, row, current, [*(m.id for m in attached), module.id])
@@ -161,7 +166,9 @@ def detach(session: Session, name: str, module_id: str, *, if_match: int | None 
 
 
 def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_match: int | None = None) -> Change:
-    """Attach exactly these modules, in this order, in one revision; the same list again changes nothing.
+    """Attach exactly these modules, in this order, in one revision.
+
+    The same list again changes nothing, unless there is a newer composition of these modules.
 
     Raises:
         NotFound: there is no such deployment or module.
@@ -175,7 +182,7 @@ def set_modules(session: Session, name: str, module_ids: Sequence[str], *, if_ma
     row = locked(session, name, if_match)
     current = _to_change(session, row)
     chosen = choose(session, current.version, module_ids, {a.module_id for a in current.attachments})
-    if [m.id for m in chosen] == [a.module_id for a in current.attachments]:
+    if [m.id for m in chosen] == [a.module_id for a in current.attachments] and _is_newest(session, current):
         return Change(row, changed=False)
     change_modules(session, row, current, [m.id for m in chosen])
     return Change(row, changed=True)
@@ -279,6 +286,8 @@ def publish(
 ) -> None:
     """Make a new generation of a deployment, and write the webhook message about it.
 
+    The generation takes the newest ready composition of exactly these modules, if there is one.
+
     Args:
         session: A writing session.
         row: The deployment, locked by this transaction.
@@ -288,11 +297,13 @@ def publish(
     """
     row.generation += 1
     attachments = [AttachmentRow(module_id=m, ordinal=i) for i, m in enumerate(module_ids)]
+    composition = compositions.newest(session, version_id, module_ids)
     session.add(
         RevisionRow(
             deployment_id=row.id,
             generation=row.generation,
             version_id=version_id,
+            composition_id=None if composition is None else composition.id,
             attachments=attachments,
             canary=canary,
         )
@@ -306,6 +317,31 @@ def publish(
         return {**changed, "canary": beside}
 
     outbox.post(session, row.workspace, "deployment.changed", data)
+
+
+def _is_newest(session: Session, current: RevisionRow) -> bool:
+    """Whether a revision has the newest composition of its modules."""
+    newest = compositions.newest(session, current.version_id, [a.module_id for a in current.attachments])
+    return newest is None or newest.id == current.composition_id
+
+
+def check_unused(session: Session, composition: CompositionRow) -> None:
+    """Check that no deployment's newest generation has a composition.
+
+    Raises:
+        Conflict: a deployment has it.
+    """
+    query = (
+        select(DeploymentRow.name)
+        .join(RevisionRow, IS_WANTED)
+        .where(DeploymentRow.deleted_at.is_(None), RevisionRow.composition_id == composition.id)
+    )
+    names = session.scalars(query.order_by(DeploymentRow.name).limit(5)).all()
+    if names:
+        raise Conflict(
+            f"{composition.id}: expected a composition that no deployment has, got one of {', '.join(names)}; detach a "
+            "module there first, or attach the modules again with a newer composition"
+        )
 
 
 def withdraw(session: Session, row: DeploymentRow) -> None:

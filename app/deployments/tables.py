@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from app.compositions.tables import CompositionRow
 from app.db.clock import utc_now
 from app.db.tables import Base, Document, Owned, one_of
 from app.models.tables import VersionRow
@@ -34,7 +35,7 @@ class DeploymentRow(Owned, Base):
 
 
 class RevisionRow(Base):
-    """The target, modules and canary of a deployment at one generation; only `refused` ever changes."""
+    """The target, modules, composition and canary of a deployment at one generation; only `refused` ever changes."""
 
     __tablename__ = "revisions"
 
@@ -44,9 +45,12 @@ class RevisionRow(Base):
     refused: Mapped[bool] = mapped_column(default=False)
     """Whether the serving process refused this revision."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    composition_id: Mapped[str | None] = mapped_column(ForeignKey("compositions.id"), index=True)
+    """The composition of the attached modules; None: they have plain scales."""
     version: Mapped[VersionRow] = relationship(lazy="selectin")
     attachments: Mapped[list["AttachmentRow"]] = relationship(lazy="selectin", order_by="AttachmentRow.ordinal")
     canary: Mapped["CanaryRevisionRow | None"] = relationship(lazy="selectin")
+    composition: Mapped[CompositionRow | None] = relationship(lazy="select")
 
 
 class AttachmentRow(Base):

@@ -1,10 +1,11 @@
-"""Blockers of a purge: deployments, jobs, checks and modules that need the record."""
+"""Blockers of a purge: deployments, jobs, checks, modules and compositions that need the record."""
 
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
+from app.compositions.tables import ENDED, CompositionModuleRow, CompositionRow
 from app.datasets.tables import DatasetRow
 from app.db.tables import Archivable
 from app.deployments.desired import IS_WANTED
@@ -40,14 +41,18 @@ def of(session: Session, row: Archivable) -> list[Problem]:
         found += [*_checked(row)]
         found += [*_jobs(session, row, or_(JobRow.target_version_id == row.id, JobRow.source_version_id == row.id))]
         found += [*_needed(session, row)]
+        found += [*_compositions(session, row, CompositionRow.target_version_id == row.id)]
     elif isinstance(row, DatasetRow):
         found += [*_jobs(session, row, JobRow.dataset_id == row.id)]
+        found += [*_compositions(session, row, CompositionRow.dataset_id == row.id)]
     elif isinstance(row, ModuleRow):
         attached = RevisionRow.attachments.any(AttachmentRow.module_id == row.id)
         member = CanaryRow.members.any(CanaryModuleRow.module_id == row.id)
         in_canary = RevisionRow.canary.has(CanaryRevisionRow.canary.has(member))
         found += [*_served(session, row, attached, "attached to", "detach it")]
         found += [*_served(session, row, in_canary, "in the canary of", "end that canary")]
+        mine = CompositionRow.members.any(CompositionModuleRow.module_id == row.id)
+        found += [*_compositions(session, row, mine)]
     return found
 
 
@@ -83,6 +88,14 @@ def _jobs(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iter
     if names:
         detail = f"expected no job that needs {name_of(row)}, got {names}; cancel the job, or wait until it ends"
         yield Problem("", "needed_by_job", detail)
+
+
+def _compositions(session: Session, row: Archivable, where: ColumnElement[bool]) -> Iterator[Problem]:
+    query = select(CompositionRow.id).where(CompositionRow.state.not_in(ENDED), where)
+    names = _some(session, query.order_by(CompositionRow.id))
+    if names:
+        detail = f"expected no waiting or running composition that needs {name_of(row)}, got {names}; cancel it first"
+        yield Problem("", "needed_by_composition", detail)
 
 
 def _needed(session: Session, row: VersionRow) -> Iterator[Problem]:

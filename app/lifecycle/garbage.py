@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from app.access import audit
+from app.compositions.tables import CompositionRow
 from app.datasets.tables import DatasetRow
 from app.db import clock, idempotency
 from app.jobs import events
@@ -41,7 +42,7 @@ UNUSED_SECONDS = 7 * 24 * 3600.0
 _AT_ONCE = 500
 EVENTS_AT_ONCE = 5000
 """Events that one transaction deletes."""
-Owner = type[BundleRow | DatasetRow | StepRow | UploadRow | VersionRow]
+Owner = type[BundleRow | CompositionRow | DatasetRow | StepRow | UploadRow | VersionRow]
 _USERS = (BundleRow, DatasetRow, VersionRow)
 
 

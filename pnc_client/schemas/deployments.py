@@ -8,6 +8,12 @@ from pydantic import ConfigDict, Field
 from pnc_client.schemas.canaries import Canary, CanaryPlan, ModuleSet
 from pnc_client.schemas.shapes import RequestBody, ResponseBody, known
 
+PLAIN_SCALES = (
+    "the modules were calibrated one by one and have no composition: their logits may be out of balance; make one with "
+    "POST /v1/compositions, then attach the modules again"
+)
+"""Warning of a deployment of several modules without a composition."""
+
 
 class DeploymentPut(RequestBody):
     """The target that a deployment serves."""
@@ -89,6 +95,10 @@ class Deployment(ResponseBody):
     """The state that the serving process last reported."""
     canary: Canary | None = None
     """A second set of modules on a share of the requests; null: there is none."""
+    composition: str | None = None
+    """Id of the composition of the attached modules; null: they have plain scales."""
+    warning: str | None = None
+    """Reason why the attached modules may be out of balance; null: there is none."""
     created_at: datetime
     """Time of creation."""
 
@@ -102,6 +112,8 @@ class Deployment(ResponseBody):
             desired=Desired(target=revision.version.ref, modules=[a.module_id for a in revision.attachments]),
             observed=Observed(generation=row.observed_generation, problem=row.observed_problem, at=row.observed_at),
             canary=Canary.of(revision.canary),
+            composition=revision.composition_id,
+            warning=PLAIN_SCALES if revision.composition_id is None and len(revision.attachments) > 1 else None,
             created_at=row.created_at,
         )
 
@@ -119,6 +131,8 @@ class Revision(ResponseBody):
     """Whether the serving process refused the revision."""
     canary: CanaryPlan | None = None
     """The canary of the revision; null: it had none."""
+    composition: str | None = None
+    """Id of the composition of the modules; null: they had plain scales."""
     created_at: datetime
     """Time of creation."""
 
@@ -131,6 +145,7 @@ class Revision(ResponseBody):
             modules=[a.module_id for a in row.attachments],
             refused=row.refused,
             canary=CanaryPlan.of(row.canary),
+            composition=row.composition_id,
             created_at=row.created_at,
         )
 

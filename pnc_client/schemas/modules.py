@@ -7,7 +7,7 @@ from pnc_client.schemas.shapes import ResponseBody, known
 
 Payload = Literal["thin", "full"]
 Fitting = Literal["cross-fitted", "held out"]
-Alternative = Literal["alone", "ensemble", "probe"]
+Alternative = Literal["alone", "ensemble", "probe", "plain"]
 Outcome = Literal["better", "equal", "worse"]
 
 
@@ -48,8 +48,8 @@ class Comparison(ResponseBody):
     """`cross-fitted`: each image is judged by a head that was fitted on other images. `held out`: no head was fitted on
     these images."""
     figures: dict[str, Figure]
-    """By name: `module`; `alone`, the target; `ensemble`, both whole networks side by side; `probe`, a linear probe on
-    the target."""
+    """By name: `module`; `alone`, the target; `ensemble`, all whole networks side by side; `probe`, a linear probe on
+    the target; `plain`, only of a composition: its modules without it."""
     best: Annotated[str, known(Alternative)]
     """The most accurate answer that needs no module."""
     difference: float

@@ -16,8 +16,8 @@ it.
 Own choice. `affine` keeps the order of the logits inside every module, `joint` does not.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -28,10 +28,11 @@ from pnc_core.config import Augmentation
 from pnc_core.devices import full_precision
 from pnc_core.errors import ConfigError, DataError, MismatchError
 from pnc_core.graph.features import Reader
+from pnc_core.graph.positions import PositionInfo
 from pnc_core.images import EVALUATION_BATCH, ImageSet, Views, augment, batches, preprocess
 from pnc_core.method.heads.fit import LARGE_FIT_ITERATIONS, SMALL_FIT
 from pnc_core.module.composed import Composed
-from pnc_core.module.head import Head
+from pnc_core.module.head import Head, pool_taps
 
 ModuleLogits = tuple[Tensor | None, Tensor]
 """A module's correction of the old logits (N, old), or None, and its own logits (N, K)."""
@@ -56,6 +57,16 @@ class Rows:
     """int64 (N,)."""
     features: Tensor | None = None
     """Pooled taps (N, D) for a common head; None: no common head."""
+
+    def without_corrections(self) -> "Rows":
+        """The same rows without the modules' own corrections of old logits, which a common head replaces."""
+        return replace(self, answers=[(None, own) for _, own in self.answers])
+
+    def take(self, rows: Tensor) -> "Rows":
+        """The rows at int64 or bool `rows`."""
+        answers = [(None if c is None else c[rows], own[rows]) for c, own in self.answers]
+        features = None if self.features is None else self.features[rows]
+        return Rows(self.old[rows], answers, self.labels[rows], features)
 
 
 def rebalance(
@@ -99,33 +110,49 @@ def rebalance(
     views = [used.views]
     if augmentation != "none":
         views.append(augment(used.views, augmentation, torch.Generator().manual_seed(seed)))
-    rows = _rows(plain, Views.cat(views), used.labels.repeat(len(views)), corrects=head == "joint")
-    balance, common = fit_balance(plain.join, rows)
+    taps = plain.traced.taps if head == "joint" else []
+    rows = rows_of(plain, Views.cat(views), used.labels.repeat(len(views)), taps)
+    balance, common = fit_balance(plain.join, rows.without_corrections() if taps else rows)
     made = Composed(composed.target, composed.traced, composed.attached, balance, common)
     return made.to(composed.traced.device)
 
 
-def _rows(plain: Composed, images: Views, labels: Tensor, *, corrects: bool) -> Rows:
-    """Logits of target and modules, float64; with `corrects` also the pooled taps for a common head."""
-    names = [p.name for p in plain.traced.taps if corrects]
-    reader = Reader(plain.traced, (*plain.reads, *names))
+def rows_of(
+    plain: Composed,
+    images: Views,
+    labels: Tensor,
+    taps: Sequence[PositionInfo],
+    pause: Callable[[float], None] = lambda done: None,
+) -> Rows:
+    """Logits of target and modules, float64, and pooled taps of the target, in one pass.
+
+    Args:
+        plain: Target with modules, without balance; not changed.
+        images: N images.
+        labels: int64 (N,).
+        taps: The taps to pool to one cell each; empty: the rows have no features.
+        pause: Is called before each batch with the share of the images that are done, 0..1. Its errors end the pass.
+    """
+    reader = Reader(plain.traced, tuple(dict.fromkeys((*plain.reads, *(tap.name for tap in taps)))))
     spec, device = plain.traced.spec, plain.traced.device
     said = []
     with torch.no_grad():
         for index in batches(len(images), EVALUATION_BATCH):
+            pause(int(index[0]) / len(images))
             old, activations = reader(preprocess(images[index], spec, device))
             activations |= plain.entered(images[index])
-            seen = plain.pooled(activations) if corrects else old[:, :0]
+            pooled = [activations[tap.name] for tap in taps]
+            seen = pool_taps(pooled, [tap.axis for tap in taps], 1) if taps else old[:, :0]
             said.append((old, seen.cpu(), plain.answers(old, activations)))
     modules = zip(*(answers for *_, answers in said), strict=True)
     answers = [
         (
-            None if corrects or parts[0][0] is None else _column([c for c, _ in parts if c is not None]),
+            None if parts[0][0] is None else _column([c for c, _ in parts if c is not None]),
             _column([o for _, o in parts]),
         )
         for parts in modules
     ]
-    features = torch.cat([seen for _, seen, _ in said]) if corrects else None
+    features = torch.cat([seen for _, seen, _ in said]) if taps else None
     return Rows(_column([old for old, *_ in said]), answers, labels, features)
 
 
@@ -147,15 +174,58 @@ def fit_balance(
         Scale and offset of every module, in the order of `rows.answers`; a `joint` head or None.
     """
     correction = None if rows.features is None else _Correction(rows.features, join(rows.old, rows.answers).shape[1])
-    dtype = torch.float64 if correction is None else correction.features.dtype
+    learned = [] if correction is None else [correction.weight, correction.bias]
+    balance = _minimise(join, rows, correction, learned, learned[:1])
+    return balance, None if correction is None else correction.head(rows.old.shape[1])
+
+
+@full_precision()
+def fit_scores(
+    join: Callable[[Tensor, list[ModuleLogits]], Tensor], rows: Rows, scores: Tensor
+) -> tuple[list[tuple[float, float]], float]:
+    """Fit scales, offsets, and one factor g of scores that are added to all logits, by L-BFGS.
+
+    Args:
+        join: As for `fit_balance`.
+        rows: Logits for images of all classes; features are ignored.
+        scores: Scores (N, classes) of a head that has not seen the image ("stacking").
+
+    Returns:
+        Scale and offset of every module, in the order of `rows.answers`; and g.
+
+    References:
+        Wolpert, "Stacked generalization", 1992; own choice: one factor, without a prior.
+    """
+    factor = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    exact = scores.double()
+    balance = _minimise(join, rows, lambda: exact * factor, [factor], [])
+    return balance, float(factor.detach())
+
+
+def _minimise(
+    join: Callable[[Tensor, list[ModuleLogits]], Tensor],
+    rows: Rows,
+    correction: Callable[[], Tensor] | None,
+    learned: Sequence[Tensor],
+    decayed: Sequence[Tensor],
+) -> list[tuple[float, float]]:
+    """Minimise the loss; returns scale and offset of every module, and leaves `learned` at its minimum.
+
+    Args:
+        join: As for `fit_balance`.
+        rows: Logits and labels.
+        correction: Correction of all logits (N, classes) from `learned`; None: there is none.
+        learned: Numbers to fit beside scales and offsets; their dtype is that of the fit.
+        decayed: Those of `learned` that the weight decay covers.
+    """
+    dtype = learned[0].dtype if learned else torch.float64
     old = rows.old.to(dtype)
     answers = [(None if c is None else c.to(dtype), own.to(dtype)) for c, own in rows.answers]
     numbers = torch.zeros(len(answers), 2, dtype=dtype, requires_grad=True)
-    learned = [numbers, *(() if correction is None else (correction.weight, correction.bias))]
     weights = (1 / torch.bincount(rows.labels).to(dtype))[rows.labels]
     weights = weights / weights.sum()
     iterations = 100 if dtype == torch.float64 else LARGE_FIT_ITERATIONS
-    optimizer = torch.optim.LBFGS(learned, max_iter=iterations, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([numbers, *learned], max_iter=iterations, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -163,14 +233,12 @@ def fit_balance(
         logits = join(old, [(c, own * log_scale.exp() + offset) for (c, own), (log_scale, offset) in pairs])
         logits = logits if correction is None else logits + correction()
         loss = (F.cross_entropy(logits, rows.labels, reduction="none") * weights).sum()
-        decayed = torch.cat([part.flatten() for part in learned[:2]])
-        loss = loss + WEIGHT_DECAY * decayed.square().sum()
+        loss = loss + WEIGHT_DECAY * torch.cat([part.flatten() for part in (numbers, *decayed)]).square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    balance = [(float(log_scale.exp()), float(offset)) for log_scale, offset in numbers.detach().unbind()]
-    return balance, None if correction is None else correction.head(old.shape[1])
+    return [(float(log_scale.exp()), float(offset)) for log_scale, offset in numbers.detach().unbind()]
 
 
 class _Correction:

@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import MismatchError, NetworkError, TargetMismatch
 from pnc_core.graph.features import Reader
-from pnc_core.graph.positions import Traced, trace
+from pnc_core.graph.positions import PositionInfo, Traced, trace
 from pnc_core.identity import fingerprint
 from pnc_core.images import Views, preprocess
 from pnc_core.module.bundle import Bundle, read_bundle
+from pnc_core.module.composition import Composition, module_digest, read_composition
 from pnc_core.module.entry import entered, phi_of, read_of, takes_image
-from pnc_core.module.head import Head, against, pool_taps
+from pnc_core.module.head import Head, against, last_taps, pool_taps
 from pnc_core.module.module import ClonedModule, load_module
+
+Given = Bundle | Path | str
+"""A bundle, or the path of its file."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class _Referred:
     traced: Traced
     attached: tuple[ClonedModule, ...]
     reads: tuple[str, ...]
+    common_taps: tuple[PositionInfo, ...]
 
 
 class Composed(nn.Module):
@@ -56,17 +61,18 @@ class Composed(nn.Module):
             traced: The traced target.
             modules: The modules.
             balance: Scale and offset of each module's logits (`pnc_core.method.balance`); by default 1 and 0.
-            common: A `joint` head for all modules. It reads every tap of the target and replaces the modules' own
-                corrections.
+            common: A `joint` head for all modules. It reads all taps of the target or the last few, and replaces the
+                modules' own corrections.
         """
         super().__init__()
         self.balance = tuple(balance or ((1.0, 0.0) for _ in modules))
         self.clones, self.common = nn.ModuleList(modules), common
+        common_taps = () if common is None else last_taps(traced, common.weight.shape[1])
         self._axes = {p.name: p.axis for p in traced.positions}
         names = (n for m in modules for n in (read_of(m.manifest), *_taps(m)))
-        reads = tuple(dict.fromkeys((*names, *(p.name for p in traced.taps if common is not None))))
+        reads = tuple(dict.fromkeys((*names, *(p.name for p in common_taps))))
         # Bypass nn.Module.__setattr__, which would register the target as a submodule.
-        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads)
+        self.__dict__["_referred"] = _Referred(target, traced, tuple(modules), reads, tuple(common_taps))
         self.__dict__["_reader"] = None
         self.eval()
 
@@ -163,16 +169,33 @@ class Composed(nn.Module):
                 from `entered`.
         """
         answers = self.answers(old, activations)
+        seen = None if self.common is None else self.pooled(activations)
+        return self.finish(old, answers, seen)
+
+    def finish(self, old: Tensor, answers: Sequence[tuple[Tensor | None, Tensor]], seen: Tensor | None) -> Tensor:
+        """Logits (N, old + cloned) from the target's logits and every module's logits.
+
+        Args:
+            old: The target's logits (N, old).
+            answers: As `answers` returns them.
+            seen: The features that `pooled` returns, (N, D); None: there is no common head.
+        """
         common: Head | None = self.common
         if common is None:
             return self.join(old, answers)
+        assert seen is not None
         joined = self.join(old, [(None, own) for _, own in answers])
         sides = joined.split((old.shape[1], joined.shape[1] - old.shape[1]), dim=1)
-        return torch.cat(common(*sides, self.pooled(activations)), dim=1)
+        return torch.cat(common(*sides, seen), dim=1)
+
+    @property
+    def common_taps(self) -> tuple[PositionInfo, ...]:
+        """Taps of the target that the common head reads; empty without a common head."""
+        return self._parts.common_taps
 
     def pooled(self, activations: dict[str, Tensor]) -> Tensor:
         """Pooled taps of the target, (N, D), for the common head."""
-        taps = self.traced.taps
+        taps = self.common_taps
         return pool_taps([activations[p.name] for p in taps], [p.axis for p in taps], 1)
 
     def answers(self, old: Tensor, activations: dict[str, Tensor]) -> list[tuple[Tensor | None, Tensor]]:
@@ -232,30 +255,86 @@ def _mean(columns: list[Tensor]) -> Tensor:
 
 
 def attach(
-    target: nn.Module, bundle: Bundle | Path | str, source: nn.Module | None = None, *, spec: NetworkSpec | None = None
+    target: nn.Module,
+    bundle: Given | Sequence[Given],
+    source: nn.Module | Sequence[nn.Module | None] | None = None,
+    *,
+    spec: NetworkSpec | None = None,
+    composition: Composition | Path | str | None = None,
 ) -> Composed:
-    """Attach a module to a target, or one more module to a composed network.
+    """Attach modules to a target, or further modules to a composed network.
 
     Several modules from different sources may have the same class: its logit is log((1 / M) sum_m exp(z_m)).
 
     Args:
-        target: The network the bundle was made for, in eval mode, or a `Composed` of it.
-        bundle: A bundle or the path of its file.
-        source: The source network. Required for a thin bundle, and for a full bundle of an unknown architecture.
+        target: The network the bundles were made for, in eval mode, or a `Composed` of it.
+        bundle: A bundle, the path of its file, or several of these.
+        source: The source network; with several bundles one for each, or None. Required for a thin bundle, and for a
+            full bundle of an unknown architecture.
         spec: The target's own spec. If given, the manifest's spec must be equal. Give it for untrusted bundles: the
             fingerprint covers weights only.
+        composition: Numbers for exactly these modules, or the path of its file; `target` must then be without modules.
+            None: every module has scale 1 and offset 0.
 
     Returns:
-        A new composed network on the target's device; `target` is not changed, even on errors.
+        A new composed network on the target's device; `target` is not changed, even on errors. Attaching or detaching
+        a module drops the composition.
 
     Raises:
         BundleError: the file is not a well-formed bundle.
-        MismatchError: the bundle is for another target or source, or the target or a module from the same source
-            already has one of the classes.
+        CompositionError: the file is not a well-formed composition.
+        MismatchError: a bundle is for another target or source, the target or a module from the same source already has
+            one of the classes, or the composition is for another target or other modules.
         NetworkError: the target is in train mode, or the source's architecture is unknown and the source was not given.
         PositionError: the manifest names an unknown position.
     """
-    loaded = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+    given = [bundle] if isinstance(bundle, Bundle | Path | str) else list(bundle)
+    sources = [source] * len(given) if source is None or isinstance(source, nn.Module) else list(source)
+    if not given or len(sources) != len(given):
+        raise MismatchError(f"bundles: expected at least one, and a source or None for each, got {len(given)}")
+    loaded = [one if isinstance(one, Bundle) else read_bundle(one) for one in given]
+    made = target
+    for one, network in zip(loaded, sources, strict=True):
+        made = _attach_one(made, one, network, spec)
+    assert isinstance(made, Composed)
+    if composition is None:
+        return made
+    numbers = composition if isinstance(composition, Composition) else read_composition(composition)
+    return with_composition(made, [module_digest(one) for one in loaded], numbers)
+
+
+def with_composition(composed: Composed, digests: Sequence[str], composition: Composition) -> Composed:
+    """The same modules with the numbers of a composition.
+
+    Args:
+        composed: Target with modules; not changed.
+        digests: Digests of the thin bundles of its modules, in the order of attaching.
+        composition: A composition for exactly this target and these modules.
+
+    Raises:
+        MismatchError: the composition is for another target or other modules.
+    """
+    manifest, spec = composition.manifest, composed.traced.spec
+    got = fingerprint(composed.target)
+    if (got, spec) != (manifest.target_fingerprint, manifest.target):
+        raise TargetMismatch(
+            f"composition: made for the target {manifest.target_fingerprint}, got the target {got}, or one with "
+            "another specification; compose for this target"
+        )
+    if sorted(digests) != list(composition.digests) or len(digests) != len(composed.attached):
+        raise MismatchError(
+            f"composition: expected exactly the modules {[*composition.digests]}, got {sorted(digests)}; attach all of "
+            "them, or compose this set"
+        )
+    strict = [module.manifest.classes for module in composed.attached if module.manifest.head.strict]
+    if strict and manifest.head != "affine":
+        raise MismatchError(f"composition: expected no common head beside modules of strict locality, got {strict}")
+    balance = [composition.balance_of(digest) for digest in digests]
+    common = composition.common_head(composed.classes)
+    return Composed(composed.target, composed.traced, composed.attached, balance, common).to(composed.traced.device)
+
+
+def _attach_one(target: nn.Module, loaded: Bundle, source: nn.Module | None, spec: NetworkSpec | None) -> Composed:
     base = target.target if isinstance(target, Composed) else target
     attached = target.attached if isinstance(target, Composed) else ()
     _check_target(base, loaded, spec)

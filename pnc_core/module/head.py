@@ -34,8 +34,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pnc_core.errors import MismatchError
 from pnc_core.graph.cost import Cost
-from pnc_core.graph.positions import Traced
+from pnc_core.graph.positions import PositionInfo, Traced
 
 SHUT = -1e4
 """Logit of the cloned classes for an image that the locality gate rejects: finite, with softmax probability 0."""
@@ -73,6 +74,20 @@ def tap_width(channels: int, grid: tuple[int, ...], cells: int) -> int:
 def seen_width(target: Traced, cells: int) -> int:
     """Number of a head's features that come from the target; they are the first ones."""
     return sum(tap_width(p.channels, p.grid, cells) for p in target.taps)
+
+
+def last_taps(traced: Traced, features: int) -> tuple[PositionInfo, ...]:
+    """The target's last taps that have this number of pooled features.
+
+    Raises:
+        MismatchError: no number of last taps has it.
+    """
+    width = 0
+    for place in range(len(traced.taps) - 1, -1, -1):
+        width += tap_width(traced.taps[place].channels, traced.taps[place].grid, 1)
+        if width == features:
+            return tuple(traced.taps[place:])
+    raise MismatchError(f"common head: expected features of last taps of the target, of {width} in all, got {features}")
 
 
 def _rows(kind: str, old: int, new: int) -> int:

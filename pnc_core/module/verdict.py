@@ -1,7 +1,8 @@
 """Accuracy of a module beside those of its alternatives on the same images, and a verdict in words.
 
 Alternatives are answers to the same task that need no module: the target alone, both whole networks side by side (each
-network's softmax over all its classes), and a linear probe on the target's taps.
+network's softmax over all its classes), and a linear probe on the target's taps. A composition (`module` in the
+figures) is also compared with the same modules without it.
 
 An accuracy is the mean of the accuracies on old and on new images. All intervals have a level of 90 %. Wilson's
 interval holds for one share. For a mean of shares, and for a difference, the distances between estimate and limits are
@@ -21,13 +22,14 @@ from typing import Literal
 
 LEVEL, Z = 0.9, 1.644854
 """Level of all intervals, and the quantile of the normal distribution for it."""
-Alternative = Literal["alone", "ensemble", "probe"]
+Alternative = Literal["alone", "ensemble", "probe", "plain"]
 Outcome = Literal["better", "equal", "worse"]
 Fitting = Literal["cross-fitted", "held out"]
 NAMES: dict[str, str] = {
     "alone": "the target alone",
     "ensemble": "both whole networks side by side",
     "probe": "a linear probe on the target",
+    "plain": "the modules without a composition",
 }
 Interval = tuple[float, float]
 

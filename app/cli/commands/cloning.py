@@ -1,4 +1,4 @@
-"""`pnc clone`: a cloning job on this machine, without a service."""
+"""`pnc clone` and `pnc compose`: a cloning job and a composition on this machine, without a service."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from app.cli.verdicts import advised, described
 
 Payload = Literal["thin", "full"]
 Device = Literal["auto", "cpu", "cuda"]
+Head = Literal["affine", "joint", "ridge"]
 Spec = Annotated[
     Path | None,
     typer.Option(
@@ -106,4 +107,86 @@ def clone(
         screen.show(document, lambda: record(people))
 
 
-COMMANDS = (clone,)
+def compose(
+    target: Annotated[Path, typer.Argument(help="Weights of the network that has the modules.", exists=True)],
+    modules: Annotated[list[Path], typer.Argument(help="Bundles of the modules.", exists=True, metavar="MODULE...")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            help="Labelled images of the classes of the target and of all modules, as for `pnc clone`; with --extend "
+            "of the new modules' classes only.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Composition file to write.", dir_okay=False)] = Path(
+        "composition.safetensors"
+    ),
+    head: Annotated[
+        Head, typer.Option(help="affine: scales and offsets; joint or ridge: also a correction of all logits.")
+    ] = "affine",
+    extend: Annotated[
+        Path | None, typer.Option(help="Composition of some of the modules, to extend by the others.", exists=True)
+    ] = None,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights of a source; repeat it. Thin bundles need theirs.", exists=True),
+    ] = None,
+    most_features: Annotated[
+        int | None, typer.Option(help="Largest number of features of the sums for extensions.", min=1)
+    ] = None,
+    split: pushing.Split = None,
+    image_column: pushing.ImageColumn = None,
+    label_column: pushing.LabelColumn = None,
+    class_names: pushing.ClassNames = None,
+    target_spec: Spec = None,
+    seed: Annotated[int, typer.Option(help="Seed of the folds.", min=0)] = 0,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if torch finds one, otherwise the CPU.")] = "auto",
+    keep_anyway: Annotated[
+        bool, typer.Option("--keep-anyway", help="Write it although the modules without it are more accurate.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the numbers that several modules need together on one target, on this machine and without a service."""
+    screen = Screen(as_json)
+    with failures(screen):
+        pushing.check_there(data)
+        check_out(out, target, *modules, Path(data))
+        from app.local.composing import Choices, Parts, compose_files
+        from app.local.specs import given_spec
+        from pnc_core.method.composing.ridge import MOST_FEATURES
+
+        spec = given_spec(target_spec or target.with_suffix(".json"), {}, [])
+        images = pushing.options(split, image_column, label_column, class_names)
+        parts = Parts(target, spec, modules, source or [], data, images)
+        choices = Choices(head, most_features or MOST_FEATURES, keep_anyway, seed)
+        made = compose_files(parts, choices, screen.notes, earlier=extend, quiet=as_json, device=device)
+        digest = made.write(out)
+        manifest = made.manifest
+        document = {
+            "path": str(out),
+            "bytes": out.stat().st_size,
+            "digest": digest,
+            "classes": manifest.classes,
+            "modules": made.digests,
+            "head": manifest.head,
+            "origin": manifest.origin,
+            "balance": {module: made.balance_of(module) for module in made.digests},
+            "sums": None if manifest.ridge is None else asdict(manifest.ridge),
+            "verdict": None if manifest.verdict is None else asdict(manifest.verdict),
+        }
+        people: dict[str, object] = {
+            "composition": f"{out} ({size(out.stat().st_size)})",
+            "digest": digest,
+            "classes": ", ".join(manifest.classes),
+            "head": manifest.head,
+        }
+        for module in manifest.modules:
+            scale, offset = made.balance_of(module.digest)
+            people[", ".join(module.classes)] = f"scale {scale:.3f}, offset {offset:+.3f}"
+        people["can be extended"] = manifest.without_ridge or "yes"
+        if manifest.verdict is not None:
+            people |= described(asdict(manifest.verdict))
+        screen.show(document, lambda: record(people))
+
+
+COMMANDS = (clone, compose)

@@ -194,6 +194,10 @@ def shown(deployment: "Deployment") -> "RenderableType":
     if canary is not None:
         ids = "\n".join(canary.modules) or "target alone"
         rows["canary"] = f"{canary.mode}, {canary.share:.1%} of the requests\n{ids}"
+    if deployment.composition is not None:
+        rows["composition"] = deployment.composition
+    if deployment.warning is not None:
+        rows["warning"] = deployment.warning
     return record(rows)
 
 

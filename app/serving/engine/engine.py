@@ -255,7 +255,9 @@ class Engine:
         """Answers for all rows: the trunk runs once, and every program answers its own rows."""
         distinct = list(dict.fromkeys(programs))
         trunk = distinct[0].trunk
-        output = trunk.read(trunk.prepare(images), {b for program in distinct for b in program.branches}, images)
+        branches = {branch for program in distinct for branch in program.branches}
+        heads = {head for program in distinct for head in program.heads}
+        output = trunk.read(trunk.prepare(images), branches, images, heads)
         if len(distinct) == 1:
             return list(distinct[0].answer(output)[: sum(sizes)].split(sizes))
         owners = torch.tensor([distinct.index(p) for p, size in zip(programs, sizes, strict=True) for _ in range(size)])
@@ -264,7 +266,7 @@ class Engine:
             rows = torch.nonzero(owners == number).flatten()
             some = partial(_rows, rows=rows.to(output.old.device), size=self.limits.size(len(rows)))
             places = [i for i, owner in enumerate(programs) if owner is program]
-            logits = program.answer(output.rows(some, program.branches))[: len(rows)]
+            logits = program.answer(output.rows(some, program.branches, program.common))[: len(rows)]
             answers |= zip(places, logits.split([sizes[i] for i in places]), strict=True)
         return [answers[place] for place in range(len(programs))]
 

@@ -12,6 +12,7 @@ Each copy and each program is compared with its original before it is used. The 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ from pnc_core.config import geometries_of
 from pnc_core.graph.features import Reader
 from pnc_core.graph.positions import INPUT
 from pnc_core.images import Views, preprocess
-from pnc_core.module.composed import Composed
+from pnc_core.module.composed import Composed, with_composition
+from pnc_core.module.composition import Composition
 from pnc_core.module.entry import entry_of, from_target, phi_of, takes_image
 from pnc_core.module.head import SHUT, Head, tap_width
 from pnc_core.module.module import ClonedModule
@@ -49,15 +51,19 @@ class TrunkOutput:
     pooled: dict[int, Tensor]
     """Pooled taps, float32 (N, D), by grid of the heads."""
 
-    def rows(self, some: Callable[[Tensor], Tensor], branches: Collection["Branch"]) -> "TrunkOutput":
-        """Select rows of the tensors that some branches read.
+    def rows(
+        self, some: Callable[[Tensor], Tensor], branches: Collection["Branch"], common: "CommonHead | None" = None
+    ) -> "TrunkOutput":
+        """Select rows of the tensors that some branches and a common head read.
 
         Args:
             some: Selects the rows of a tensor.
             branches: The branches.
+            common: The common head; None: there is none.
         """
         activations = {name: some(self.activations[name]) for name in {branch.entry for branch in branches}}
-        pooled = {grid: some(self.pooled[grid]) for grid in {b.grid for b in branches} if grid is not None}
+        grids = {b.grid for b in branches if b.grid is not None} | ({CommonHead.grid} if common else set())
+        pooled = {grid: some(self.pooled[grid]) for grid in grids}
         return TrunkOutput(some(self.old), activations, pooled)
 
 
@@ -97,11 +103,11 @@ class Trunk:
             TrunkPart(part), lambda: TrunkPart(folded(part, precision), precision), (self._example,), self.mode
         )
 
-    def ask_for_programs(self, branches: Collection["Branch"]) -> None:
-        """Ask for programs of the target alone, and of the target with all outputs that some branches read."""
+    def ask_for_programs(self, branches: Collection["Branch"], common: Collection["CommonHead"] = ()) -> None:
+        """Ask for programs of the target alone, and of the target with all outputs that branches and heads read."""
         if self._programs is not None:
             self._programs.ask(Reads())
-            self._programs.ask(_reads_of(branches))
+            self._programs.ask(_reads_of(branches, common))
 
     def has_engine(self, seconds: float) -> bool:
         """Whether the engine that runs the target alone is chosen. The choice never changes.
@@ -130,21 +136,29 @@ class Trunk:
         plain = Views.of(images).plain
         return preprocess(images, self._spec, self._device) if plain.dtype == torch.uint8 else plain.to(self._device)
 
-    def read(self, x: Tensor, branches: Collection["Branch"], images: Views | None = None) -> TrunkOutput:
+    def read(
+        self,
+        x: Tensor,
+        branches: Collection["Branch"],
+        images: Views | None = None,
+        common: Collection["CommonHead"] = (),
+    ) -> TrunkOutput:
         """Run the target on a batch.
 
         Args:
             x: Images from `prepare`.
             branches: Branches whose inputs the output must hold; empty: only logits are computed.
             images: The images before `prepare`, for branches that take the image; None: such a branch takes `x`.
+            common: Common heads whose pooled taps the output must hold.
         """
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
-        output = self._by_program(x, _reads_of(branches))
+        output = self._by_program(x, _reads_of(branches, common))
         if output is None:
             if not branches:
                 return TrunkOutput(self._logits(x)[0], {}, {})
-            output = self._seen(x, {branch.grid for branch in branches if branch.grid is not None})
+            grids = {branch.grid for branch in branches if branch.grid is not None}
+            output = self._seen(x, grids | {head.grid for head in common})
         direct = {branch.entry: branch for branch in branches if branch.takes_image}
         output.activations.update((name, branch.entered(x, images)) for name, branch in direct.items())
         return output
@@ -192,11 +206,15 @@ class Branch:
         module: The module, attached to the trunk's target.
         trunk: The trunk whose output the module reads.
         file: The module's bundle in the store; None: the module is not exported.
+        thin_digest: Digest of the module's thin bundle, by which a composition names the module.
     """
 
-    def __init__(self, module: ClonedModule, trunk: Trunk, file: StoredFile | None = None) -> None:
+    def __init__(
+        self, module: ClonedModule, trunk: Trunk, file: StoredFile | None = None, thin_digest: str = ""
+    ) -> None:
         head: Head = module.head
         self.module, self.entry = module, entry_of(module.manifest)
+        self.thin_digest = thin_digest
         self.takes_image = takes_image(module.manifest)
         """Whether the module takes the image preprocessed for its source, and no activation of the target."""
         self.grid = module.manifest.head.grid if head.needs_taps else None
@@ -279,9 +297,27 @@ class Branch:
         return output.activations[self.entry], seen
 
 
-def _reads_of(branches: Collection[Branch]) -> Reads:
+@dataclass(frozen=True)
+class CommonHead:
+    """What a composition's common head reads: the target's last taps, pooled to one cell."""
+
+    taps: int
+    """Number of the target's taps that it reads, which are the last ones."""
+    features: int
+    """Number of pooled features that it reads, which are the last ones."""
+    grid: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls, network: Composed) -> "CommonHead | None":
+        """The common head of a composed network; None: it has none."""
+        head: Head | None = network.common
+        return None if head is None else cls(len(network.common_taps), head.weight.shape[1])
+
+
+def _reads_of(branches: Collection[Branch], common: Collection[CommonHead]) -> Reads:
     entries = {b.entry for b in branches if not b.takes_image and b.entry != INPUT}
-    return Reads.of(entries, {(b.grid, b.taps) for b in branches if b.grid is not None})
+    pools = {(b.grid, b.taps) for b in branches if b.grid is not None} | {(head.grid, head.taps) for head in common}
+    return Reads.of(entries, pools)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +328,15 @@ class Program:
     """The same network in the library's form: names and order of classes, and the join of logits."""
     trunk: Trunk
     branches: tuple[Branch, ...] = ()
+    common: CommonHead | None = None
+    """The common head of the composition; None: there is none."""
+    composition: str | None = None
+    """Id of the composition; None: the modules have plain scales."""
+
+    @property
+    def heads(self) -> tuple[CommonHead, ...]:
+        """The common head, if there is one."""
+        return () if self.common is None else (self.common,)
 
     @property
     def sees(self) -> list[Geometry]:
@@ -300,17 +345,32 @@ class Program:
 
     def ask_for_programs(self) -> None:
         """Ask for programs for ONNX Runtime. Until they are there, torch runs the networks."""
-        self.trunk.ask_for_programs(self.branches)
+        self.trunk.ask_for_programs(self.branches, self.heads)
         for branch in self.branches:
             branch.ask_for_program()
 
     def answer(self, output: TrunkOutput) -> Tensor:
         """Logits, float32 (N, classes)."""
-        return self.network.join(output.old, [branch(output) for branch in self.branches])
+        seen = None if self.common is None else output.pooled[self.common.grid][:, -self.common.features :]
+        return self.network.finish(output.old, [branch(output) for branch in self.branches], seen)
 
 
-def put_together(trunk: Trunk, branches: Sequence[Branch]) -> Program:
-    """Combine a trunk and branches, without copying or preparing anything."""
+def put_together(
+    trunk: Trunk, branches: Sequence[Branch], composition: tuple[str, Composition] | None = None
+) -> Program:
+    """Combine a trunk and branches, without copying or preparing anything.
+
+    Args:
+        trunk: The target.
+        branches: The modules.
+        composition: Id and content of their composition; None: they have plain scales.
+
+    Raises:
+        MismatchError: the composition is for another target or other modules.
+    """
     target = trunk.target
     network = Composed(target.target, target.traced, [b.module for b in branches]) if branches else target
-    return Program(network, trunk, tuple(branches))
+    if composition is None:
+        return Program(network, trunk, tuple(branches))
+    network = with_composition(network, [b.thin_digest for b in branches], composition[1])
+    return Program(network, trunk, tuple(branches), CommonHead.of(network), composition[0])

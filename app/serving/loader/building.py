@@ -4,14 +4,14 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from app.deployments.desired import DesiredDeployment, DesiredModule
+from app.deployments.desired import DesiredComposition, DesiredDeployment, DesiredModule
 from app.modules import signatures
 from app.process.troubles import is_passing, one_line
 from app.serving.engine.engine import Engine
 from app.serving.engine.modes import Mode
 from app.serving.engine.programs import Branch, Program, Trunk, put_together
 from app.serving.loader.module_cache import ModuleCache
-from app.serving.loader.snapshot import Second, Snapshot, compose, load_branch, load_trunk, try_out
+from app.serving.loader.snapshot import Second, Snapshot, compose, load_branch, load_composition, load_trunk, try_out
 from app.store.objects import seen_through, verified_file
 from app.zoo import Zoo
 
@@ -51,7 +51,7 @@ class Builder:
             self.trunks[wanted.version_id] = trunk
         if not trunk.has_engine(self._zoo.settings.program_seconds):
             return None
-        program = self._program(wanted, trunk, wanted.modules)
+        program = self._program(wanted, trunk, wanted.modules, wanted.composition)
         return compose(wanted, trunk, program, self._second(wanted, trunk))
 
     def _second(self, wanted: DesiredDeployment, trunk: Trunk) -> Second | None:
@@ -71,7 +71,13 @@ class Builder:
             log.warning("serving without the canary: %s", one_line(error), extra=about)
             return None
 
-    def _program(self, wanted: DesiredDeployment, trunk: Trunk, modules: Sequence[DesiredModule]) -> Program:
+    def _program(
+        self,
+        wanted: DesiredDeployment,
+        trunk: Trunk,
+        modules: Sequence[DesiredModule],
+        composition: DesiredComposition | None = None,
+    ) -> Program:
         """The target with modules, tried out.
 
         The trunk and each branch have been warmed up alone. A new combination is tried as a whole. A served
@@ -79,8 +85,9 @@ class Builder:
         """
         with self._zoo.database.read() as session:
             signatures.check_served(session, [module.id for module in modules])
-        program = put_together(trunk, [self._branch(wanted, trunk, module) for module in modules])
-        if len(modules) > 1 and not self._has_together(wanted.name, modules):
+        numbers = None if composition is None else load_composition(self._zoo, composition)
+        program = put_together(trunk, [self._branch(wanted, trunk, module) for module in modules], numbers)
+        if composition is not None or (len(modules) > 1 and not self._has_together(wanted.name, modules)):
             try_out(wanted.name, program, self._engine.answer_now, ())
         return program
 

@@ -14,7 +14,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from app.deployments.desired import DesiredCanary, DesiredDeployment, DesiredModule
+from app.deployments.desired import DesiredCanary, DesiredComposition, DesiredDeployment, DesiredModule
 from app.errors import NotFound
 from app.serving.engine import metrics
 from app.serving.engine.exporter import StoredFile
@@ -28,6 +28,7 @@ from pnc_core.graph.architectures import load_network
 from pnc_core.identity import fingerprint
 from pnc_core.module.bundle import read_bundle
 from pnc_core.module.composed import Composed, attach, without_modules
+from pnc_core.module.composition import Composition, module_digest, read_composition
 
 MAX_CHOICES = 64
 """Most sets of modules whose programs a snapshot caches."""
@@ -160,6 +161,7 @@ class Choice:
             "module_set": self.module_set,
             "modules": ",".join(module.id for module in self.modules),
             "module_digests": ",".join(module.digest for module in self.modules),
+            "composition": self.program.composition or "",
             "classes": orjson.dumps(self.classes).decode(),
         }
 
@@ -215,9 +217,21 @@ def load_branch(zoo: Zoo, wanted: DesiredDeployment, trunk: Trunk, module: Desir
         PncError: the bundle is damaged or was made for another target. The target is unchanged.
     """
     with verified_file(zoo.store, module.key, module.digest) as path:
-        alone = attach(trunk.target, read_bundle(path), spec=wanted.spec)
+        bundle = read_bundle(path)
+    alone = attach(trunk.target, bundle, spec=wanted.spec)
     _lay_out(alone.clones, trunk.mode)
-    return Branch(alone.attached[0], trunk, _stored(zoo, module.key, module.digest))
+    return Branch(alone.attached[0], trunk, _stored(zoo, module.key, module.digest), module_digest(bundle))
+
+
+def load_composition(zoo: Zoo, wanted: DesiredComposition) -> tuple[str, Composition]:
+    """Id and content of a composition.
+
+    Raises:
+        ZooError: the object is missing, or its bytes have changed.
+        CompositionError: the file is not a composition.
+    """
+    with verified_file(zoo.store, wanted.key, wanted.digest) as path:
+        return wanted.id, read_composition(path)
 
 
 def _stored(zoo: Zoo, key: str, digest: str) -> StoredFile:

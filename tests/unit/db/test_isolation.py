@@ -6,6 +6,7 @@ from sqlalchemy.orm import aliased
 
 from app.access import workspaces
 from app.access.keys import SCOPES, Caller
+from app.compositions import service as compositions
 from app.datasets import service as datasets
 from app.db import idempotency
 from app.db.pages import Window
@@ -49,6 +50,8 @@ def two(zoo: Zoo) -> tuple[Zoo, Zoo, str]:
         module = seeds.module(session, red).id
         deployments.put(session, "digits", "low")
         deployments.attach(session, "digits", module)
+        (data,) = datasets.list_datasets(session, Window(1, None)).data
+        compositions.submit(session, target="low", module_ids=[module], dataset_id=data.id, head="affine")
     return red, blue, module
 
 

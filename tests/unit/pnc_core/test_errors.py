@@ -27,6 +27,7 @@ def test_codes_are_what_clients_already_know() -> None:
         "PositionError": "invalid_position",
         "TensorFileError": "invalid_safetensors",
         "BundleError": "invalid_bundle",
+        "CompositionError": "invalid_composition",
         "SignatureError": "invalid_signature",
         "MismatchError": "mismatch",
         "SourceMismatch": "source_mismatch",

@@ -13,10 +13,10 @@ def _python(code: str) -> None:
 
 def test_the_exported_names() -> None:
     assert sorted(pnc_core.__all__) == [
-        "Bundle", "CloneConfig", "Composed", "ImageSet", "NetworkSpec", "Position", "Preprocessing", "Views",
-        "architectures", "attach", "build_network", "clone", "detach", "evaluate", "fingerprint", "load_network",
-        "load_weights", "masking_curve", "position_curve", "preprocess", "read_bundle", "rebalance", "to_onnx",
-        "to_program", "to_pt2", "verify_bundle", "views_of",
+        "Bundle", "CloneConfig", "Composed", "Composition", "ImageSet", "NetworkSpec", "Online", "Position",
+        "Preprocessing", "Views", "architectures", "attach", "build_network", "clone", "compose", "detach", "evaluate",
+        "extend", "fingerprint", "load_network", "load_weights", "masking_curve", "position_curve", "preprocess",
+        "read_bundle", "read_composition", "rebalance", "to_onnx", "to_program", "to_pt2", "verify_bundle", "views_of",
     ]  # fmt: skip
 
 

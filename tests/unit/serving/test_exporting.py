@@ -22,13 +22,15 @@ from app.serving.engine.exporter import Exporter, Order, StoredFile
 from app.serving.engine.modes import Mode
 from app.serving.engine.parts import Reads
 from app.serving.engine.program_files import ProgramFiles
-from app.serving.engine.programs import Branch, Program, Trunk, put_together
+from app.serving.engine.programs import Branch, Program, Trunk, _reads_of, put_together
 from app.serving.engine.sessions import Session
 from app.serving.main import create_serving_app
 from pnc_core.images import preprocess
 from pnc_core.module.bundle import Bundle
 from pnc_core.module.composed import attach, without_modules
+from pnc_core.module.composition import module_digest
 from pnc_core.module.head import SHUT
+from tests.unit.serving import composing
 from tests.unit.serving.world import World
 
 SECONDS = 240.0
@@ -121,6 +123,25 @@ def test_torch_answers_until_the_exported_programs_are_swapped_in(
         for size in (1, 3, 40):
             wanted = _wanted(one, here, images[:size])
             assert float((_answer(one, images[:size]) - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
+
+
+def test_exported_programs_read_the_taps_of_a_composition_s_head(here: World, folder: Path, exporter: Exporter) -> None:
+    numbers = composing.made(here, (0, 1), "joint")
+    plain, images = _program(here, folder, exporter, here.bundles[:2]), here.images(9)
+    for branch, bundle in zip(plain.branches, here.bundles, strict=False):
+        branch.thin_digest = module_digest(bundle)
+    program = put_together(plain.trunk, plain.branches, ("cmp_1", numbers))
+    assert program.common is not None
+    program.ask_for_programs()
+    assert exporter.settled(SECONDS)
+    assert _is_exported(program)
+    assert program.trunk.program(_reads_of(program.branches, program.heads)) is not None
+    with torch.inference_mode():
+        output = program.trunk.read(program.trunk.prepare(images), program.branches, None, program.heads)
+        found = program.answer(output)
+    wanted = _wanted(program, here, images)
+    assert float((found - wanted).abs().max()) <= TOLERANCE[torch.float32] * float(wanted.abs().max())
+    assert float((found - _wanted(plain, here, images)).abs().max()) > 0.01
 
 
 def test_the_engine_of_the_target_alone_is_chosen_once(here: World, folder: Path, exporter: Exporter) -> None:

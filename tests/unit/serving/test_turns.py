@@ -13,7 +13,7 @@ from app.serving.engine.capacity import Capacity, Overloaded, TooLate
 from app.serving.engine.engine import Engine, Limits, NotFinite, Stopped
 from app.serving.engine.modes import Mode
 from app.serving.engine.pace import TURN_SECONDS, Pace
-from app.serving.engine.programs import Branch, Program, Trunk, TrunkOutput, put_together
+from app.serving.engine.programs import Branch, CommonHead, Program, Trunk, TrunkOutput, put_together
 from app.serving.engine.turns import Batch, PendingRequest, RequestQueue
 from pnc_core.images import Views
 from pnc_core.module.composed import without_modules
@@ -28,10 +28,16 @@ class _Slow(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
+    def read(
+        self,
+        x: torch.Tensor,
+        branches: Collection[Branch],
+        images: Views | None = None,
+        common: Collection[CommonHead] = (),
+    ) -> TrunkOutput:
         time.sleep(self.seconds)
         self.batches.append(len(x))
-        return super().read(x, branches, images)
+        return super().read(x, branches, images, common)
 
 
 @pytest.fixture
@@ -65,9 +71,15 @@ class _Stepwise(_Slow):
         super().__init__(here)
         self.steps = threading.Semaphore(0)
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
+    def read(
+        self,
+        x: torch.Tensor,
+        branches: Collection[Branch],
+        images: Views | None = None,
+        common: Collection[CommonHead] = (),
+    ) -> TrunkOutput:
         assert self.steps.acquire(timeout=60)
-        return super().read(x, branches, images)
+        return super().read(x, branches, images, common)
 
 
 @pytest.mark.always
@@ -170,7 +182,7 @@ def test_a_largest_request_is_let_in_though_it_is_more_than_a_share() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_inference_thread_that_has_ended_is_noticed(here: World, engine: Engine) -> None:
     class Deadly(_Slow):
-        def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
+        def read(self, *_: object, **__: object) -> TrunkOutput:
             raise SystemExit
 
     assert engine.trouble() is None

@@ -1,0 +1,1 @@
+"""Compositions: fit the numbers that several modules need together on one target."""
