@@ -48,6 +48,7 @@ from app.web.html import (
     title,
 )
 from app.web.page_context import PageContext
+from pnc_client.schemas.deployments import PLAIN_SCALES
 
 REFRESH_SECONDS = 2.0
 HISTORY_SECONDS = 10.0
@@ -182,6 +183,7 @@ class _Live:
                 markup(empty("No module fits this target yet", _clone_one(self._view)))
             for module in self._view.modules:
                 self._switch(module, module.id in attached)
+            markup(_balance(self._view.wanted))
             markup(_more_modules(self._view))
         self._canary.draw(self._view.wanted, self._view.modules)
         self._revisions.clear()
@@ -337,6 +339,15 @@ def _replica_state(observation: Observation | None, wanted: int) -> Markup:
         return badge("changing")
     here = "failed" if observation.problem else "served" if observation.generation == wanted else "changing"
     return Markup('<span class="faint">generation {}</span> {}').format(observation.generation, badge(here))
+
+
+def _balance(wanted: RevisionRow) -> Markup:
+    """How the logits of several attached modules are balanced; empty for fewer modules."""
+    if wanted.composition_id is not None:
+        return Markup('<p class="hint plain">Balanced by the composition {}.</p>').format(wanted.composition_id)
+    if len(wanted.attachments) < 2:
+        return Markup("")
+    return Markup('<p class="hint plain">{}.</p>').format(PLAIN_SCALES[0].upper() + PLAIN_SCALES[1:])
 
 
 def _more_modules(view: View) -> Markup:

@@ -14,7 +14,7 @@ from app.deployments import page as deployment
 from app.deployments import replicas
 from app.deployments import service as zoo_deployments
 from app.deployments.replicas import Observation
-from app.deployments.tables import RevisionRow
+from app.deployments.tables import AttachmentRow, RevisionRow
 from app.jobs import list_page as jobs
 from app.jobs import page as job
 from app.models import card_page as card
@@ -169,3 +169,11 @@ def test_a_deployment_shows_what_each_replica_says(crowded: Zoo) -> None:
         shown = deployment._replicas(deployment.load_view(session, "served-00"))
     assert len(sent) <= 25
     assert [shown.count(f"</i>{state}") for state in ("served", "failed", "changing")] == [1, 1, 1]
+
+
+def test_a_deployment_shows_how_its_modules_are_balanced() -> None:
+    one, two = AttachmentRow(module_id="mod_1", ordinal=0), AttachmentRow(module_id="mod_2", ordinal=1)
+    balanced = RevisionRow(attachments=[one, two], composition_id="cmp_1")
+    assert "composition cmp_1" in deployment._balance(balanced)
+    assert "out of balance" in deployment._balance(RevisionRow(attachments=[one, two], composition_id=None))
+    assert deployment._balance(RevisionRow(attachments=[one], composition_id=None)) == ""
