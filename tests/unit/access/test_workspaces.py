@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from app.access.keys import SCOPES, Caller
+from app.compositions import service as compositions
 from app.db.tables import Base
 from app.deployments import service as deployments
 from app.imports import service as imports
@@ -36,7 +37,7 @@ OWN_ANSWER = {
     "create_webhook",
 }
 """Operations that name nothing and answer with what is the caller's own."""
-BY_NAME = {"predict"}
+BY_NAME = {"predict", "predict_batch"}
 """Passed on to the serving process, whose tests show what it does with the workspace that it is told."""
 
 
@@ -60,6 +61,9 @@ def theirs(app: FastAPI) -> dict[str, Any]:
         deployments.attach(session, "digits", module.id)
         job = session.scalars(select(JobRow)).one()
         seeds.upload(session, red, b"unused")
+        composition = compositions.submit(
+            session, target="low", module_ids=[module.id], dataset_id=job.dataset_id, head="affine"
+        )
         upload = session.scalars(select(UploadRow.id).order_by(UploadRow.id.desc())).first()
         return {
             "model": "low",
@@ -70,6 +74,7 @@ def theirs(app: FastAPI) -> dict[str, Any]:
             "job": job.id,
             "module": session.scalars(select(ModuleRow.id)).one(),
             "deployment": "digits",
+            "composition": composition.id,
             "key": key_id,
             "name": "release",
             "webhook": hook.id,
@@ -175,8 +180,9 @@ def test_the_serving_process_hears_the_workspace_of_the_key_and_not_of_a_header(
     _, secret = new_key(app.state.zoo, ["read"], "blue")
     headers = {"X-PNC-Workspace": "red", "X-PNC-Internal": "guess", "Content-Type": "image/png"}
     with client_of(app, secret) as client:
-        client.post("/v1/deployments/digits/predict", content=b"\x89PNG image", headers=headers)
-    asked = serving.requests[-1]
-    assert asked.headers["x-pnc-workspace"] == "blue"
-    assert asked.headers["x-pnc-internal"] != "guess"
-    assert "authorization" not in asked.headers
+        for path in ("predict", "predict/batch"):
+            client.post(f"/v1/deployments/digits/{path}", content=b"\x89PNG image", headers=headers)
+    for asked in serving.requests[-2:]:
+        assert asked.headers["x-pnc-workspace"] == "blue"
+        assert asked.headers["x-pnc-internal"] != "guess"
+        assert "authorization" not in asked.headers
