@@ -8,7 +8,7 @@ import torch
 
 from app.serving.engine.engine import Engine, Limits, Overloaded, TooLate
 from app.serving.engine.modes import Mode
-from app.serving.engine.programs import Branch, Program, Trunk, TrunkOutput, put_together
+from app.serving.engine.programs import Branch, CommonHead, Program, Trunk, TrunkOutput, put_together
 from pnc_core.images import Views, preprocess
 from pnc_core.module.composed import Composed, attach, without_modules
 from tests.unit.serving.world import World
@@ -44,10 +44,16 @@ class _Counting(Trunk):
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
+    def read(
+        self,
+        x: torch.Tensor,
+        branches: Collection[Branch],
+        images: Views | None = None,
+        common: Collection[CommonHead] = (),
+    ) -> TrunkOutput:
         self.batches.append(len(x))
         time.sleep(self.seconds)
-        return super().read(x, branches, images)
+        return super().read(x, branches, images, common)
 
 
 def _engine(**limits: object) -> Iterator[Engine]:
@@ -203,7 +209,7 @@ def test_what_was_given_up_is_not_run(here: World) -> None:
 
 def test_a_network_that_fails_takes_only_its_own_batch_along(here: World, engine: Engine, target: Program) -> None:
     class Broken(Trunk):
-        def read(self, x: torch.Tensor, branches: Collection[Branch], images: Views | None = None) -> TrunkOutput:
+        def read(self, *_: object, **__: object) -> TrunkOutput:
             raise RuntimeError("broken")
 
     broken = put_together(Broken(target.network, Mode()), [])
