@@ -32,6 +32,7 @@ CODE = {
             "app.access",
             "app.api",
             "app.cleaning",
+            "app.compositions",
             "app.datasets",
             "app.db",
             "app.deployments",
@@ -60,7 +61,17 @@ CODE = {
     "otel": ("app.process.tracing",),
 }
 FRONT = (
-    *("app.access", "app.api", "app.datasets", "app.db", "app.deployments", "app.imports", "app.jobs", "app.lifecycle"),
+    *(
+        "app.access",
+        "app.api",
+        "app.compositions",
+        "app.datasets",
+        "app.db",
+        "app.deployments",
+        "app.imports",
+        "app.jobs",
+        "app.lifecycle",
+    ),
     *("app.main", "app.models", "app.modules", "app.store", "app.web", "app.webhooks", "app.zoo", "migrations"),
 )
 """The code of `pnc api` and `pnc migrate`, for which the extra `api` is enough."""
