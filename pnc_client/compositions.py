@@ -1,17 +1,14 @@
 """The resource of compositions."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pnc_client import downloads
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import compositions as schemas
+from pnc_client.waiting import Progress, wait_for_end
 
-POLL_SECONDS = 0.5
 ENDED = frozenset({"ready", "failed", "cancelled"})
-Progress = Callable[[float, str], object]
-"""Called with the finished share, 0 to 1, and a message for people."""
 
 
 class Composition(schemas.Composition, Connected):
@@ -97,16 +94,4 @@ class Compositions:
         Raises:
             TimeoutError: it has not ended within `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            found = self.get(composition_id)
-            if progress is not None:
-                progress(found.progress, found.message)
-            if found.state in ENDED:
-                return found
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{composition_id}: expected its end within {timeout:g} s, got the state {found.state}; is a "
-                    "worker running?"
-                )
-            self._http.sleep(POLL_SECONDS)
+        return wait_for_end(self._http, lambda: self.get(composition_id), ENDED, progress, timeout)

@@ -1,16 +1,13 @@
 """The resource of imports."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from pnc_client.http import Connected, Http, path_of
 from pnc_client.schemas import imports as schemas
+from pnc_client.waiting import Progress, wait_for_end
 from pnc_core.config import NetworkSpec
 
-POLL_SECONDS = 0.5
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
-Progress = Callable[[float, str], object]
-"""Called with the finished share, 0 to 1, and a message for people."""
 
 
 class Import(schemas.Import, Connected):
@@ -66,16 +63,4 @@ class Imports:
         Raises:
             TimeoutError: it has not ended within `timeout` seconds.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            found = self.get(import_id)
-            if progress is not None:
-                progress(found.progress, found.message)
-            if found.state in ENDED:
-                return found
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{import_id}: expected its end within {timeout:g} s, got the state {found.state}; is a worker "
-                    "running?"
-                )
-            self._http.sleep(POLL_SECONDS)
+        return wait_for_end(self._http, lambda: self.get(import_id), ENDED, progress, timeout)

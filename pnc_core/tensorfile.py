@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pnc_core.errors import TensorFileError
+from pnc_core.errors import PncError, TensorFileError
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 MAX_TENSORS = 20_000
@@ -70,6 +70,28 @@ def read_header(source: Path | BinaryIO) -> Header:
     size = source.seek(0, os.SEEK_END)
     source.seek(0)
     return _parse(_header_bytes(source, size), size)
+
+
+def read_manifest(path: Path, key: str, what: str, error: type[PncError]) -> str:
+    """Read the only entry of a file's metadata, after `read_header` has checked the header.
+
+    Args:
+        path: A safetensors file.
+        key: The entry's key.
+        what: Kind of file, for messages.
+        error: Kind of error to raise.
+
+    Raises:
+        PncError: `error`: the header is bad, or the metadata has other keys.
+    """
+    try:
+        header = read_header(path)
+    except TensorFileError as reason:
+        raise error(f"{what}: {reason}") from reason
+    if set(header.metadata) != {key}:
+        got = sorted(header.metadata)[:4]
+        raise error(f"{what}: expected the metadata key {key!r} and no other, got {got}")
+    return header.metadata[key]
 
 
 def _header_bytes(file: BinaryIO, size: int) -> bytes:

@@ -8,12 +8,15 @@ import math
 import time
 from collections.abc import Callable
 
+from sqlalchemy.orm import Session
+
 from app.compositions import runs as compositions
 from app.compositions.tables import CompositionRow
 from app.datasets import inspections
 from app.datasets.tables import DatasetRow
 from app.db import clock
 from app.db.changes import Changes
+from app.db.leases import Lease
 from app.db.tables import Leased
 from app.imports import runs as imports
 from app.imports.tables import ImportRow
@@ -24,7 +27,7 @@ from app.models import checks, validation
 from app.models.tables import VersionRow
 from app.process.troubles import Complaints
 from app.webhooks import outbox
-from workers.supervisor import CHECK, COMPOSITION, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Supervisor
+from workers.supervisor import CHECK, COMPOSITION, IMPORT, INSPECTION, POLL_SECONDS, VERSION, Kind, Supervisor
 
 _complain = Complaints(logging.getLogger(__name__))
 SWEEP_SECONDS = 1.0
@@ -145,35 +148,28 @@ def check_versions(supervisor: Supervisor) -> None:
 
 def run_imports(supervisor: Supervisor) -> None:
     """Run imports, one after another, until the supervisor is stopped."""
-
-    def take() -> bool:
-        with supervisor.zoo.database.write() as session:
-            lease = imports.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
-        return lease is not None and supervisor.run_row(IMPORT, lease)
-
-    repeat(take, supervisor, ImportRow)
+    _run_rows(supervisor, IMPORT, imports.claim, ImportRow)
 
 
 def fit_compositions(supervisor: Supervisor) -> None:
     """Fit compositions, one after another, until the supervisor is stopped."""
-
-    def take() -> bool:
-        with supervisor.zoo.database.write() as session:
-            lease = compositions.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
-        return lease is not None and supervisor.run_row(COMPOSITION, lease)
-
-    repeat(take, supervisor, CompositionRow)
+    _run_rows(supervisor, COMPOSITION, compositions.claim, CompositionRow)
 
 
 def inspect_datasets(supervisor: Supervisor) -> None:
     """Inspect new datasets, one after another, until the supervisor is stopped."""
+    _run_rows(supervisor, INSPECTION, inspections.claim, DatasetRow)
 
+
+def _run_rows(
+    supervisor: Supervisor, kind: Kind, claim: Callable[[Session, str, int], Lease | None], table: type[Leased]
+) -> None:
     def take() -> bool:
         with supervisor.zoo.database.write() as session:
-            lease = inspections.claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
-        return lease is not None and supervisor.run_row(INSPECTION, lease)
+            lease = claim(session, supervisor.name, supervisor.zoo.settings.lease_seconds)
+        return lease is not None and supervisor.run_row(kind, lease)
 
-    repeat(take, supervisor, DatasetRow)
+    repeat(take, supervisor, table)
 
 
 def repeat(take: Callable[[], bool], supervisor: Supervisor, table: type[Leased] | None = None) -> None:

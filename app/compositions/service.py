@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, lazyload, undefer, undefer_group
 from app.compositions.tables import ENDED, CompositionModuleRow, CompositionRow
 from app.datasets import service as datasets
 from app.datasets.tables import DatasetRow
-from app.db import archive, clock
+from app.db import archive, clock, runs
 from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.db.tables import SHOWN
@@ -142,11 +142,7 @@ def cancel(session: Session, composition_id: str) -> CompositionRow:
     row = get(session, composition_id, lock=True)
     if row.state in ENDED:
         raise InvalidTransition(f"{row.id}: expected a composition that has not ended, got one that is {row.state}")
-    if row.state == "queued":
-        row.state, row.message, row.finished_at = "cancelled", "cancelled before it began", clock.now(session)
-    elif row.state == "running":
-        row.state, row.message = "cancelling", "its worker will stop"
-    session.flush()
+    runs.cancel(session, row)
     return row
 
 

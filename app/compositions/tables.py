@@ -5,8 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.db.clock import utc_now
-from app.db.tables import Base, Document, Leased, Owned, one_of
+from app.db.tables import Base, Document, Owned, Run, one_of
 from app.models.tables import ref_of
 from app.modules.tables import ModuleRow
 from app.store.object_locks import hold_named
@@ -16,7 +15,7 @@ ENDED = ("ready", "failed", "cancelled")
 HEADS = ("affine", "joint", "ridge")
 
 
-class CompositionRow(Leased, Owned, Base):
+class CompositionRow(Run, Owned, Base):
     """A composition that a worker fits on the images of a dataset."""
 
     __tablename__ = "compositions"
@@ -27,37 +26,23 @@ class CompositionRow(Leased, Owned, Base):
         Index(None, "target_version_id", "modules_digest"),
     )
 
-    state: Mapped[str] = mapped_column(default="queued")
     target_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     head: Mapped[str]
     keep_anyway: Mapped[bool] = mapped_column(default=False)
     modules_digest: Mapped[str]
     """SHA-256 of the sorted ids of its modules: equal sets have equal digests."""
-    progress: Mapped[float] = mapped_column(default=0.0)
-    message: Mapped[str] = mapped_column(default="")
-    problem: Mapped[Document | None]
     manifest: Mapped[Document | None] = mapped_column(deferred=True)
     """As in the file, without the networks' specifications; loaded only on access."""
     digest: Mapped[str | None]
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     key: Mapped[str | None] = mapped_column(index=True)
     """Key of its file in the store; None: it is not ready, or it was deleted."""
-    not_before: Mapped[datetime | None]
-    """It cannot be claimed before this time, because its last worker could not reach the database or the store."""
-    created_at: Mapped[datetime] = mapped_column(default=utc_now())
-    finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     members: Mapped[list["CompositionModuleRow"]] = relationship(
         lazy="selectin", order_by="CompositionModuleRow.module_id"
     )
     target_ref: Mapped[str] = ref_of(target_version_id)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a worker can claim it, now or later."""
-        row = vars(self)
-        return row.get("lease_worker") is None and row.get("state") == "queued"
 
 
 class CompositionModuleRow(Base):

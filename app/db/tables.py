@@ -88,6 +88,26 @@ class Leased:
         return False
 
 
+class Run(Leased):
+    """Columns of a row that waits, is worked on by one worker, and ends once; see `app.db.runs`."""
+
+    state: Mapped[str] = mapped_column(default="queued")
+    progress: Mapped[float] = mapped_column(default=0.0)
+    """Finished share, 0 to 1."""
+    message: Mapped[str] = mapped_column(default="")
+    problem: Mapped[Document | None]
+    not_before: Mapped[datetime | None]
+    """It cannot be claimed before this time, because its last worker could not reach the database or the store."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now())
+    finished_at: Mapped[datetime | None]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a worker can claim it, now or later."""
+        row = vars(self)
+        return row.get("lease_worker") is None and row.get("state") == "queued"
+
+
 class IdempotencyRow(Owned, Base):
     """Stored answer for a repeated POST."""
 

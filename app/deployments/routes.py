@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.api.documented import documented
 from app.api.requests import IfMatch, ListOf, OpenGateway, OpenZoo, ReadSession
@@ -50,13 +50,21 @@ _FILES = {
         },
     }
 }
-Modules = Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")]
-Generation = Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")]
-Set = Annotated[
-    ModuleSet | None,
-    Query(description="`main`: the attached modules. `canary`: those of the canary. Default: drawn by its share."),
-]
-Top = Annotated[int | None, Query(ge=1, description="Number of the most probable classes; default: all classes.")]
+
+
+def _prediction_query(
+    modules: Annotated[str | None, Query(description="Ids of the modules to use; default: all attached.")] = None,
+    generation: Annotated[int | None, Query(ge=1, description="An earlier generation that is still loaded.")] = None,
+    module_set: Annotated[
+        ModuleSet | None,
+        Query(description="`main`: the attached modules. `canary`: those of the canary. Default: drawn by its share."),
+    ] = None,
+    top: Annotated[
+        int | None, Query(ge=1, description="Number of the most probable classes; default: all classes.")
+    ] = None,
+) -> None:
+    """Documents and checks the query of a prediction, which the serving process reads."""
+    del modules, generation, module_set, top
 
 
 @router.put("/{deployment}", response_model=wire.Deployment, responses={**LATER, **documented(409, 412)})
@@ -201,19 +209,15 @@ def detach_module(
     response_model=wire.Prediction,
     responses=documented(404, 413, 503),
     openapi_extra=_IMAGES,
+    dependencies=[Depends(_prediction_query)],
 )
 @needs("read")
 async def predict(
     deployment: Name,
     request: Request,
     gateway: OpenGateway,
-    modules: Modules = None,
-    generation: Generation = None,
-    module_set: Set = None,
-    top: Top = None,
 ) -> Response:
     """Classify an image. The body is the content of an image file, such as PNG, JPEG, WebP or TIFF."""
-    del modules, generation, module_set, top  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
     return await forward(request, gateway, "v1", "deployments", deployment, "predict")
 
@@ -223,21 +227,17 @@ async def predict(
     response_model=wire.Predictions,
     responses=documented(404, 413, 503),
     openapi_extra=_FILES,
+    dependencies=[Depends(_prediction_query)],
 )
 @needs("read")
 async def predict_batch(
     deployment: Name,
     request: Request,
     gateway: OpenGateway,
-    modules: Modules = None,
-    generation: Generation = None,
-    module_set: Set = None,
-    top: Top = None,
 ) -> Response:
     """Classify several images with the same modules. The body is a form whose files are images.
 
     A file that is no image gets a reason in place of classes, and the others are classified.
     """
-    del modules, generation, module_set, top  # only documented here: the serving process reads them from the query
     check_name(deployment, "path:deployment")
     return await forward(request, gateway, "v1", "deployments", deployment, "predict", "batch")

@@ -1,54 +1,16 @@
-"""Imports as workers run them: claim, heartbeat, progress and end. Every write checks the worker's lease."""
+"""Imports as workers run them."""
 
-from datetime import timedelta
-from typing import Any
-
-from sqlalchemy import or_
 from sqlalchemy.orm import Session
 
-from app.db import clock, leases
-from app.db.clock import utc_now
 from app.db.leases import Lease
+from app.db.runs import Runs, end
 from app.imports.tables import ImportRow
 from app.models.tables import VersionRow
-from app.settings import MAX_ATTEMPTS
 
-REST_SECONDS = 5
-"""Delay before an import can be claimed again if its worker could not reach the database or the store."""
-
-
-def claim(session: Session, worker: str, seconds: int = 60) -> Lease | None:
-    """Claim the oldest waiting import."""
-    rested = or_(ImportRow.not_before.is_(None), ImportRow.not_before < utc_now())
-    free = (ImportRow.state == "queued") & rested
-    claimed = leases.claim(session, ImportRow, free, worker, seconds, state="running", not_before=None)
-    return None if claimed is None else claimed[0]
-
-
-def heartbeat(session: Session, lease: Lease) -> str | None:
-    """Renew the lease; returns `cancel` if the import is to stop.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.renew(session, ImportRow, lease)
-    return "cancel" if row.state == "cancelling" else None
-
-
-def record(session: Session, lease: Lease, *, progress: float, message: str) -> None:
-    """Record progress.
-
-    Args:
-        session: A writing session.
-        lease: Lease of the import.
-        progress: Finished share, 0 to 1.
-        message: Description in one line, for people.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.held(session, ImportRow, lease)
-    row.progress, row.message = min(max(progress, 0.0), 1.0), message
+_RUNS = Runs(ImportRow, "finish the import")
+claim, heartbeat, record = _RUNS.claim, _RUNS.heartbeat, _RUNS.record
+fail, finish_cancel, release = _RUNS.fail, _RUNS.finish_cancel, _RUNS.release
+postpone, crashed, sweep = _RUNS.postpone, _RUNS.crashed, _RUNS.sweep
 
 
 def succeed(session: Session, lease: Lease, version: VersionRow) -> None:
@@ -57,89 +19,6 @@ def succeed(session: Session, lease: Lease, version: VersionRow) -> None:
     Raises:
         LeaseLost: another worker has the import now.
     """
-    row = leases.held(session, ImportRow, lease)
+    row = _RUNS.held(session, lease)
     row.version_id, row.progress = version.id, 1.0
-    _end(session, row, "succeeded", f"added {version.ref}")
-
-
-def fail(session: Session, lease: Lease, problem: dict[str, Any]) -> None:
-    """End an import that cannot succeed; `problem` has at least `code` and `detail`.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.held(session, ImportRow, lease)
-    row.problem = problem
-    _end(session, row, "failed", str(problem["detail"]))
-
-
-def finish_cancel(session: Session, lease: Lease) -> None:
-    """End an import that was cancelled while it ran.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    _end(session, leases.held(session, ImportRow, lease), "cancelled", "cancelled")
-
-
-def release(session: Session, lease: Lease) -> None:
-    """Give an import back; another worker begins it anew.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.held(session, ImportRow, lease)
-    leases.drop(row)
-    _requeue(session, row, "released by its worker")
-
-
-def postpone(session: Session, lease: Lease, reason: str) -> None:
-    """Give an import back for `REST_SECONDS`.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.held(session, ImportRow, lease)
-    row.not_before = clock.now(session) + timedelta(seconds=REST_SECONDS)
-    leases.drop(row)
-    _requeue(session, row, reason)
-
-
-def crashed(session: Session, lease: Lease, reason: str, code: str, most: int = MAX_ATTEMPTS) -> None:
-    """Record that the process of an import died; one attempt is used.
-
-    Raises:
-        LeaseLost: another worker has the import now.
-    """
-    row = leases.held(session, ImportRow, lease)
-    leases.count_attempt(row)
-    _retry_or_fail(session, row, reason, most)
-
-
-def sweep(session: Session, most: int = MAX_ATTEMPTS) -> int:
-    """Take imports back from dead workers, and return their number."""
-    rows = leases.take_back(session, ImportRow)
-    for row in rows:
-        _retry_or_fail(session, row, "its worker stopped sending heartbeats", most)
-    return len(rows)
-
-
-def _retry_or_fail(session: Session, row: ImportRow, reason: str, most: int) -> None:
-    if row.attempts >= most and row.state != "cancelling":
-        detail = f"expected a worker to finish the import, got {most} attempts that died; the last time {reason}"
-        row.problem = {"code": "attempts_exhausted", "detail": detail}
-        _end(session, row, "failed", detail)
-    else:
-        _requeue(session, row, reason)
-
-
-def _requeue(session: Session, row: ImportRow, reason: str) -> None:
-    if row.state == "cancelling":
-        _end(session, row, "cancelled", "cancelled")
-    else:
-        row.state, row.progress, row.message = "queued", 0.0, f"{reason}; waiting for a worker"
-
-
-def _end(session: Session, row: ImportRow, state: str, message: str) -> None:
-    row.state, row.message, row.finished_at = state, message, clock.now(session)
-    leases.drop(row)
+    end(session, row, "succeeded", f"added {version.ref}")

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, undefer_group
 
-from app.db import clock
+from app.db import runs
 from app.db.ids import new_id
 from app.db.pages import Page, Window, page
 from app.db.tables import SHOWN
@@ -111,9 +111,5 @@ def cancel(session: Session, import_id: str) -> ImportRow:
     row = get(session, import_id, lock=True)
     if row.state in ENDED:
         raise InvalidTransition(f"{row.id}: expected an import that has not ended, got one that has {row.state}")
-    if row.state == "queued":
-        row.state, row.message, row.finished_at = "cancelled", "cancelled before it began", clock.now(session)
-    elif row.state == "running":
-        row.state, row.message = "cancelling", "its worker will stop"
-    session.flush()
+    runs.cancel(session, row)
     return row

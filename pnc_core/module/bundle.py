@@ -22,10 +22,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pnc_core.errors import BundleError, TensorFileError
+from pnc_core.errors import BundleError
 from pnc_core.files import written_whole
 from pnc_core.module.manifest import Manifest, Payload
-from pnc_core.tensorfile import read_header
+from pnc_core.tensorfile import read_manifest
 
 MANIFEST_KEY = "pnc"
 MODULE_PREFIX = "module."
@@ -77,19 +77,12 @@ def digest(raw: bytes) -> str:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Read a bundle; `read_header` checks the header before safetensors parses the file.
+    """Read a bundle; `read_manifest` checks the header before safetensors parses the file.
 
     Raises:
         BundleError: the file is truncated, damaged or not a bundle of this format.
     """
-    try:
-        header = read_header(Path(path))
-    except TensorFileError as error:
-        raise BundleError(f"bundle: {error}") from error
-    if set(header.metadata) != {MANIFEST_KEY}:
-        got = sorted(header.metadata)[:4]
-        raise BundleError(f"bundle: expected the metadata key {MANIFEST_KEY!r} and no other, got {got}")
-    manifest = Manifest.from_json(header.metadata[MANIFEST_KEY])
+    manifest = Manifest.from_json(read_manifest(Path(path), MANIFEST_KEY, "bundle", BundleError))
     tensors = safetensors.torch.load_file(Path(path))
     _check_finite(tensors)
     return Bundle(manifest, tensors)

@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 
 from pnc_core.config import NetworkSpec
-from pnc_core.errors import BundleError, CompositionError, TensorFileError
+from pnc_core.errors import BundleError, CompositionError
 from pnc_core.files import written_whole
 from pnc_core.module.bundle import Bundle, digest
 from pnc_core.module.head import Head
 from pnc_core.module.manifest import build, canonical_json
 from pnc_core.module.verdict import Verdict
-from pnc_core.tensorfile import read_header
+from pnc_core.tensorfile import read_manifest
 
 FORMAT = "pnc-composition/1"
 METADATA_KEY = "pnc-composition"
@@ -174,19 +174,12 @@ def module_digest(bundle: Bundle) -> str:
 
 
 def read_composition(path: Path | str) -> Composition:
-    """Read a composition; `read_header` checks the header before safetensors parses the file.
+    """Read a composition; `read_manifest` checks the header before safetensors parses the file.
 
     Raises:
         CompositionError: the file is truncated, damaged or not a composition of this format.
     """
-    try:
-        header = read_header(Path(path))
-    except TensorFileError as error:
-        raise CompositionError(f"composition: {error}") from error
-    if set(header.metadata) != {METADATA_KEY}:
-        got = sorted(header.metadata)[:4]
-        raise CompositionError(f"composition: expected the metadata key {METADATA_KEY!r} and no other, got {got}")
-    manifest = _manifest(header.metadata[METADATA_KEY])
+    manifest = _manifest(read_manifest(Path(path), METADATA_KEY, "composition", CompositionError))
     return Composition(manifest, safetensors.torch.load_file(Path(path)))
 
 

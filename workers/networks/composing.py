@@ -1,12 +1,11 @@
 """Fits a composition: load the target, the modules and the images, fit, store the file, end the row."""
 
-import logging
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from sqlalchemy.orm import Session
 
 from app.compositions import runs
 from app.compositions.tables import CompositionRow
@@ -28,11 +27,8 @@ from pnc_core.method.job import Progress
 from pnc_core.module.bundle import Bundle, read_bundle
 from pnc_core.module.composition import Composition
 from workers.loading import Network, load_images, load_version
-from workers.retry import UNREACHABLE, raise_if_store_is_down
+from workers.retry import progress_writer, raise_if_store_is_down
 
-log = logging.getLogger(__name__)
-REPORT_SECONDS = 0.5
-"""Shortest interval between written reports of progress."""
 REASONS = (PncError, Invalid, NotFound)
 """Errors that another attempt would repeat; the composition ends with the error as its reason."""
 
@@ -48,7 +44,15 @@ def run_composition(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None
         version = session.get_one(VersionRow, row.target_version_id)
         dataset = session.get_one(DatasetRow, row.dataset_id)
         members = [member.module for member in row.members]
-    report = _reporter(zoo, lease)
+
+    def write(session: Session, share: float, message: str) -> None:
+        runs.record(session, lease, progress=share, message=message)
+
+    written = progress_writer(zoo, write)
+
+    def report(step: Progress) -> None:
+        written(step.done, step.message)
+
     try:
         report(Progress("loading", 0.0, f"loading {version.ref}, {len(members)} modules and the images"))
         made = _fitted(zoo, row, version, dataset, members, report, stopped)
@@ -104,19 +108,3 @@ def _publish(zoo: Zoo, lease: Lease, made: Composition) -> None:
         with zoo.database.write() as session:
             runs.succeed(session, lease, stored, facts)
             object_locks.put_again(session, zoo.store, key_of(digest), lambda: zoo.store.put(path, expected=digest))
-
-
-def _reporter(zoo: Zoo, lease: Lease) -> Callable[[Progress], None]:
-    last = [0.0]
-
-    def report(step: Progress) -> None:
-        if time.monotonic() - last[0] < REPORT_SECONDS:
-            return
-        last[0] = time.monotonic()
-        try:
-            with zoo.database.write() as session:
-                runs.record(session, lease, progress=step.done, message=step.message)
-        except UNREACHABLE as error:
-            log.warning("progress is not written yet and will be retried: %s", error)
-
-    return report

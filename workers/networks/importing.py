@@ -4,7 +4,6 @@ The version and the end of the import are written in one transaction that the le
 """
 
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -25,11 +24,9 @@ from app.zoo import Zoo
 from pnc_core.config import NetworkSpec
 from pnc_core.errors import Cancelled, PncError
 from pnc_core.module.manifest import build
-from workers.retry import UNREACHABLE
+from workers.retry import progress_writer
 
 log = logging.getLogger(__name__)
-REPORT_SECONDS = 0.5
-"""Shortest interval between written reports of progress."""
 FETCHED = 0.9
 """Share of an import that is done when the network is fetched."""
 REASONS = (PncError, Invalid, NotFound, Conflict, TooLarge, TooMany)
@@ -57,20 +54,18 @@ def run_import(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> None:
 
 
 def _rules(zoo: Zoo, lease: Lease, stopped: Callable[[], bool]) -> Rules:
-    settings, last = zoo.settings, [0.0]
+    settings = zoo.settings
+
+    def write(session: Session, share: float, message: str) -> None:
+        runs.record(session, lease, progress=share, message=message)
+
+    written = progress_writer(zoo, write)
 
     def report(done: int, total: int) -> None:
         if stopped():
             raise Cancelled("the import was stopped")
-        if time.monotonic() - last[0] < REPORT_SECONDS:
-            return
-        last[0] = time.monotonic()
         share, of = (done / total, f" of {total:,}") if total else (0.0, "")
-        try:
-            with zoo.database.write() as session:
-                runs.record(session, lease, progress=FETCHED * share, message=f"fetched {done:,}{of} bytes")
-        except UNREACHABLE as error:
-            log.warning("progress is not written yet and will be retried: %s", error)
+        written(FETCHED * share, f"fetched {done:,}{of} bytes")
 
     return Rules(settings.import_hosts, settings.import_bytes, cache_dir=settings.hub_cache_dir, report=report)
 
